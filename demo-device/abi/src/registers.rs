@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The registers of BAR 0.
+//!
+//! All registers are 64 bits wide, little-endian, and are accessed with aligned accesses of 8
+//! bytes, or of 4 bytes for either half; a write of one half leaves the other half as it is.
+//! Accesses of other sizes or alignments read as zero and write nothing. Reserved bits and
+//! offsets read as zero and ignore writes.
+
+/// How software may access a register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read-only: writes are ignored.
+    ReadOnly,
+    /// Written to give a command; reads as zero.
+    WriteOnly,
+    /// Read and written at any time.
+    ReadWrite,
+    /// Read at any time; writes are ignored unless the context is in state `DISABLED`.
+    WhileDisabled,
+}
+
+/// One register, for manuals and tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Register {
+    /// Name.
+    pub name: &'static str,
+    /// Offset in bytes from the start of its block.
+    pub offset: u64,
+    /// Access rule.
+    pub access: Access,
+    /// Meaning.
+    pub doc: &'static str,
+}
+
+/// Declares the registers of a block once: offsets by name, and the table.
+macro_rules! block {
+    ($(#[doc = $mdoc:literal])+ $module:ident, $table:ident;
+     $($(#[doc = $doc:literal])+ $name:ident = $offset:literal, $access:ident;)+) => {
+        $(#[doc = $mdoc])+
+        pub mod $module {
+            $($(#[doc = $doc])+ pub const $name: u64 = $offset;)+
+        }
+        $(#[doc = $mdoc])+
+        pub const $table: &[Register] = &[
+            $(Register {
+                name: stringify!($name),
+                offset: $offset,
+                access: Access::$access,
+                doc: concat!($($doc),+),
+            },)+
+        ];
+    };
+}
+
+/// Size of the register BAR in bytes.
+pub const REGISTERS_SIZE: u64 = 0x2_0000;
+/// Offset of the device's counter block.
+pub const DEVICE_COUNTERS: u64 = 0x100;
+/// Offset of the laboratory's registers.
+pub const LABORATORY: u64 = 0x800;
+/// Offset of the first context's register block.
+pub const CONTEXTS: u64 = 0x1000;
+/// Distance between the register blocks of two contexts, in bytes.
+pub const CONTEXT_STRIDE: u64 = 0x100;
+/// Offset of a context's counter block from the start of its register block.
+pub const CONTEXT_COUNTERS: u64 = 0x80;
+
+block! {
+    /// Registers of the device as a whole, from offset 0.
+    device, DEVICE_REGISTERS;
+    /// Magic number `0x53564d44` in 63:32, version of this interface in 15:0.
+    IDENT = 0x00, ReadOnly;
+    /// Number of contexts 15:0; MSI-X vectors 31:16; log2 of the largest ring 39:32; log2 of the
+    /// longest transfer 47:40; laboratory present 63.
+    CAPABILITIES = 0x08, ReadOnly;
+    /// Bit n is 1 if the device performs operation n.
+    OPERATIONS = 0x10, ReadOnly;
+    /// Entries of the address translation cache 31:0; page request capacity 63:32.
+    RESOURCES = 0x18, ReadOnly;
+    /// What the function's configuration permits: bus master 0, ATS enabled 1, PRI enabled 2,
+    /// PASID enabled 3.
+    FUNCTION = 0x20, ReadOnly;
+}
+
+block! {
+    /// Registers of one context, from `CONTEXTS + n * CONTEXT_STRIDE`.
+    context, CONTEXT_REGISTERS;
+    /// Command: 1 START, 2 STOP. Others are ignored, as are commands that the state forbids.
+    CONTROL = 0x00, WriteOnly;
+    /// State 7:0 (0 DISABLED, 1 ENABLED, 2 STOPPING, 3 HALTED); why it halted 15:8.
+    STATUS = 0x08, ReadOnly;
+    /// Address space of the ring, the descriptors, the completion records and the data: PASID
+    /// 19:0, valid 31.
+    PASID = 0x10, WhileDisabled;
+    /// Virtual address of the submission ring, aligned to 64 bytes.
+    RING = 0x18, WhileDisabled;
+    /// Log2 of the number of descriptors in the ring, 0 to `ring_log2_max`.
+    RING_LOG2 = 0x20, WhileDisabled;
+    /// MSI-X vector of the context's interrupts 15:0, enabled 31.
+    VECTOR = 0x28, ReadWrite;
+    /// Descriptors consumed since the start of the context.
+    HEAD = 0x30, ReadOnly;
+    /// Descriptors submitted since the start of the context, as written to the doorbell.
+    TAIL = 0x38, ReadOnly;
+}
+
+block! {
+    /// Laboratory: raw requests of the function, for tests of what is above it. Present only if
+    /// the device was made with its laboratory on; reads as zero otherwise.
+    laboratory, LABORATORY_REGISTERS;
+    /// Address of the request.
+    ADDRESS = 0x00, ReadWrite;
+    /// PASID 19:0, PASID present 31, privileged mode 32, execute 33, no write 34, read 35,
+    /// write 36, last request of the group 37, group index 56:48.
+    ATTRIBUTES = 0x08, ReadWrite;
+    /// Data of an 8-byte read or write.
+    DATA = 0x10, ReadWrite;
+    /// Starts a request when it is IDLE: 1 translation request, 2 page request, 3 untranslated
+    /// read, 4 untranslated write, 5 translated read, 6 translated write.
+    COMMAND = 0x18, WriteOnly;
+    /// 0 IDLE, 1 busy, 2 done, 3 refused or failed. Reason of the failure 15:8. Written with
+    /// anything, becomes 0 if it is 2 or 3.
+    STATE = 0x20, ReadWrite;
+    /// Translated address of a translation completion.
+    TRANSLATED = 0x28, ReadOnly;
+    /// Size of the translation as log2 of bytes 7:0; read 8, write 9, execute 10, privileged 11,
+    /// global 12, untranslated only 13.
+    COMPLETION = 0x30, ReadOnly;
+}
+
+/// Offset of a register block of context `n` in the register BAR.
+pub const fn context_block(n: u16) -> u64 {
+    CONTEXTS + n as u64 * CONTEXT_STRIDE
+}
+
+/// Bits of `CAPABILITIES`.
+pub mod capabilities {
+    /// The laboratory is present.
+    pub const LABORATORY: u64 = 1 << 63;
+
+    /// The register's value.
+    pub const fn encode(contexts: u16, vectors: u16, ring_log2: u8, transfer_log2: u8) -> u64 {
+        contexts as u64
+            | (vectors as u64) << 16
+            | (ring_log2 as u64) << 32
+            | (transfer_log2 as u64) << 40
+    }
+    /// Number of contexts.
+    pub const fn contexts(value: u64) -> u16 {
+        value as u16
+    }
+    /// Number of MSI-X vectors.
+    pub const fn vectors(value: u64) -> u16 {
+        (value >> 16) as u16
+    }
+    /// Log2 of the largest ring.
+    pub const fn ring_log2(value: u64) -> u8 {
+        (value >> 32) as u8
+    }
+    /// Log2 of the longest transfer in bytes.
+    pub const fn transfer_log2(value: u64) -> u8 {
+        (value >> 40) as u8
+    }
+}
+
+/// Bits of `FUNCTION`.
+pub mod function {
+    /// Command register: bus master enable.
+    pub const BUS_MASTER: u64 = 1 << 0;
+    /// ATS control register: enable.
+    pub const ATS: u64 = 1 << 1;
+    /// PRI control register: enable.
+    pub const PRI: u64 = 1 << 2;
+    /// PASID control register: enable.
+    pub const PASID: u64 = 1 << 3;
+}
+
+/// Commands of a context's `CONTROL` register.
+pub mod control {
+    /// From DISABLED to ENABLED: takes over `PASID`, `RING` and `RING_LOG2`, clears the counters,
+    /// head and tail. Halts at once with an error if a register is wrong.
+    pub const START: u64 = 1;
+    /// From any state to STOPPING, and to DISABLED as soon as no page request of the context is
+    /// outstanding. Descriptors in progress are abandoned without a completion record.
+    pub const STOP: u64 = 2;
+}
+
+/// Bits of a context's `STATUS` register.
+pub mod status {
+    /// Accepts no work; registers may be written.
+    pub const DISABLED: u8 = 0;
+    /// Works on its ring.
+    pub const ENABLED: u8 = 1;
+    /// Waits for the responses to its page requests.
+    pub const STOPPING: u8 = 2;
+    /// Met an error that is not of one descriptor; only STOP leads on.
+    pub const HALTED: u8 = 3;
+
+    /// State.
+    pub const fn state(value: u64) -> u8 {
+        value as u8
+    }
+    /// Why the context halted: see [`super::halt`].
+    pub const fn error(value: u64) -> u8 {
+        (value >> 8) as u8
+    }
+    /// The register's value.
+    pub const fn encode(state: u8, error: u8) -> u64 {
+        state as u64 | (error as u64) << 8
+    }
+}
+
+/// Why a context halted.
+pub mod halt {
+    /// It did not halt.
+    pub const NONE: u8 = 0;
+    /// Started without a valid PASID, or with one that is wider than the function's PASIDs.
+    pub const BAD_PASID: u8 = 1;
+    /// Started with a ring that is not aligned, too large, or wraps round the address space.
+    pub const BAD_RING: u8 = 2;
+    /// The doorbell ran more than one ring ahead of the head, or backwards.
+    pub const BAD_DOORBELL: u8 = 3;
+    /// The ring could not be read at the head.
+    pub const RING_FAULT: u8 = 4;
+    /// The function lost bus mastering, ATS or PASID while the context was working.
+    pub const FUNCTION_DISABLED: u8 = 5;
+}
+
+/// Bits of `PASID`.
+pub mod pasid {
+    /// The PASID is valid.
+    pub const VALID: u64 = 1 << 31;
+    /// Mask of the PASID.
+    pub const MASK: u64 = 0xf_ffff;
+}
+
+/// Bits of `VECTOR`.
+pub mod vector {
+    /// Interrupts are sent.
+    pub const ENABLE: u64 = 1 << 31;
+    /// Mask of the vector.
+    pub const MASK: u64 = 0xffff;
+}
