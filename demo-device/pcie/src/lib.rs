@@ -1,2 +1,50 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! To come.
+//! The words of the protocol between a function and a translation agent, as types: Address
+//! Translation Services, the Page Request Interface and PASID (PCI Express Base Specification,
+//! chapter 10 and section 6.20), and the two traits through which an endpoint and whatever is
+//! above it talk:
+//!
+//! * [`RootPort`]: what the endpoint sends upstream;
+//! * [`Function`]: what comes down to it.
+//!
+//! Section numbers are those of revision 6 of the specification. Raw words become these types
+//! once, at the edge; a value of such a type is always a legal one.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod capability;
+mod invalidation;
+mod memory;
+mod page_request;
+mod pasid;
+mod port;
+pub mod range;
+mod translation;
+
+pub use invalidation::{InvalidateCompletion, InvalidateRequest, Invalidation, Itag};
+pub use memory::{MemoryAddressType, MemoryError, MemoryRequest};
+pub use page_request::{PageRequest, PrgResponse, Prgi, ResponseCode};
+pub use pasid::{Pasid, PasidWidth};
+pub use port::{Function, Reset, RootPort};
+pub use range::AlignedRange;
+pub use translation::{Translation, TranslationError, TranslationRequest};
+
+/// Log2 of the smallest page and smallest translation unit: 4 KiB (PCIe 10.5.1).
+pub const PAGE_SHIFT: u8 = 12;
+/// Size of the smallest page in bytes.
+pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
+
+/// A value that a field of the protocol cannot carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is at most {max:#x}, not {value:#x}")]
+pub struct OutOfRange {
+    /// Name of the field.
+    pub field: &'static str,
+    /// The value that did not fit.
+    pub value: u64,
+    /// The largest value that fits.
+    pub max: u64,
+}
