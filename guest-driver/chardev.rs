@@ -135,8 +135,9 @@ impl CharDevice {
         // SAFETY: The misc core has stored the pointer to the `miscdevice`.
         let misc = unsafe { (*file).private_data }.cast::<Opaque<bindings::miscdevice>>();
 
-        // SAFETY: Each `miscdevice` with our operations is the field `misc` of a `CharDevice`. It is
-        // not removed while `open` runs: the misc core holds a lock that `misc_deregister()` takes.
+        // SAFETY: Each `miscdevice` with our operations is the field `misc` of a `CharDevice`. It
+        // is not removed while `open` runs: the misc core holds a lock that `misc_deregister()`
+        // takes.
         unsafe { &*kernel::container_of!(misc, Self, misc) }
     }
 }

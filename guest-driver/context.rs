@@ -6,8 +6,9 @@
 //! page goes, or its owner is gone), stop, wait for the responses to the page requests, end the
 //! bond, and only then is the context free for the next one.
 //!
-//! Locks, in the order in which they may be taken: `state`, then one of `taken` and `doorbell`. None of
-//! them is held while user memory is accessed, and only `doorbell` is taken below the mmap lock.
+//! Locks, in the order in which they may be taken: `state`, then one of `taken` and `doorbell`.
+//! None of them is held while user memory is accessed, and only `doorbell` is taken below the mmap
+//! lock.
 
 use kernel::{
     devres::Devres,
@@ -34,7 +35,7 @@ use crate::{
     wait::WaitQueue, //
 };
 
-/// What an open file brings into its context. The fields are dropped in this order.
+/// What an open file brings into its context.
 pub(crate) struct Tenant {
     /// Where the file's mappings of the doorbell page are.
     pub(crate) mappings: Mappings,
@@ -118,16 +119,18 @@ impl Context {
         registers.context(self.index)
     }
 
-    /// Takes the context for the file of `tenant` if it is free; takes `tenant` then, and only then.
+    /// Takes the context for the file of `tenant` if it is free. Takes `tenant` then, and only
+    /// then.
     pub(crate) fn try_open(&self, registers: &Registers, tenant: &mut Option<Tenant>) -> bool {
         // Whoever holds the lock has the context, or is about to give it back.
         let Some(mut state) = self.state.try_lock() else {
             return false;
         };
+        let context = self.registers(registers);
 
         if let State::Draining(_) = *state {
             // Does not wait: the context stops as soon as it can.
-            match self.registers(registers).status() {
+            match context.status() {
                 // This ends the old bond.
                 Ok(status) if status.is_disabled() => *state = State::Free,
                 _ => return false,
@@ -137,7 +140,8 @@ impl Context {
         match (&*state, tenant.take()) {
             (State::Free, Some(taken)) => {
                 *state = State::Open(taken);
-                *self.taken.lock() = 0;
+                // The interrupts of the last one are nothing to the next.
+                *self.taken.lock() = context.interrupts().unwrap_or(0);
                 *self.doorbell.lock() = true;
                 true
             }
@@ -152,7 +156,8 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if it is started already, `ENODEV` if the device is gone, `EIO` if it halted at once.
+    /// `EBUSY` if it is started already, `ENODEV` if the device is gone, `EIO` if it halted at
+    /// once.
     pub(crate) fn start(&self, registers: &Registers, start: Start) -> Result {
         let state = self.state.lock();
         let State::Open(_) = *state else {
@@ -209,9 +214,8 @@ impl Context {
         };
         *self.doorbell.lock() = false;
 
-        let Tenant { bond, mappings } = tenant;
-        // Mappings hold the file, and it is being released: there are none.
-        drop(mappings);
+        // A mapping would hold the file, which is being released: there is none to be taken away.
+        let Tenant { bond, mappings: _ } = tenant;
 
         match self.registers(registers).stop() {
             // No device, no transactions.
@@ -219,13 +223,22 @@ impl Context {
             Err(error) => {
                 dev_warn!(
                     registers.device(),
-                    "context {} has not stopped ({:?}): it stays in use until its page requests are answered\n",
+                    "context {} has not stopped ({:?}): \
+                     it stays in use until its page requests are answered\n",
                     self.index,
                     error
                 );
                 *state = State::Draining(bond);
             }
         }
+    }
+
+    /// Asks the context to stop, and does not wait: for those who stop several.
+    pub(crate) fn begin_stop(&self, registers: &Registers) {
+        let _state = self.state.lock();
+
+        // Without a device there is nothing to be stopped.
+        let _ = self.registers(registers).begin_stop();
     }
 
     /// Takes the context away from whoever has it, for ever.
@@ -260,9 +273,9 @@ impl Context {
             }
             drop(bond);
         }
+        self.gone.store(true, Relaxed);
         drop(state);
 
-        self.gone.store(true, Relaxed);
         self.notify();
     }
 

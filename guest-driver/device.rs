@@ -37,6 +37,7 @@ use crate::{
     },
     regs::{
         Capabilities,
+        Function,
         Registers, //
     },
     sva::Bond, //
@@ -163,6 +164,9 @@ impl Device {
     /// Takes all contexts away from their users. Nobody opens new ones any more.
     pub(crate) fn revoke(&self) {
         for context in self.contexts.iter() {
+            context.begin_stop(&self.registers);
+        }
+        for context in self.contexts.iter() {
             context.revoke(&self.registers, || self.silence());
         }
         self.silence();
@@ -186,26 +190,44 @@ impl Device {
             bindings::ENOSPC if !function.pasid() => {}
             _ => return error,
         }
-        if self.explained.xchg(true, Relaxed) {
-            return ENODEV;
+
+        if !self.explained.xchg(true, Relaxed) {
+            dev_err!(
+                self.pdev,
+                "the address space of a process cannot be shared ({:?}): {}\n",
+                error,
+                missing(function).unwrap_or(REFUSED)
+            );
         }
-
-        let missing = if !function.pasid() {
-            "PASID is not enabled: the IOMMU must be on and in scalable mode (intel_iommu=on,sm_on), with PASIDs, and the device below it must have the PASID capability"
-        } else if !function.ats() {
-            "ATS is not enabled: the IOMMU must have device TLBs, and the device the page-aligned request bit"
-        } else if !function.pri() {
-            "PRI is not enabled: the IOMMU must have page requests, and the device the PRG response PASID bit"
-        } else {
-            "the IOMMU driver refuses: the IOMMU needs first-stage translation and coherent page walks with PASID (ECAP.SMPWCS), and the paging modes of the CPU (no 5-level paging, la57, or in both; 1 GiB pages in both); see 'SVM disabled' in the boot log"
-        };
-
-        dev_err!(
-            self.pdev,
-            "the address space of a process cannot be shared ({:?}): {}\n",
-            error,
-            missing
-        );
         ENODEV
     }
 }
+
+/// What the configuration of the function lacks for SVA, if anything.
+///
+/// The IOMMU driver enables all of it when it finds the function, before this driver does.
+pub(crate) fn missing(function: Function) -> Option<&'static str> {
+    if !function.pasid() {
+        Some(
+            "PASID is not enabled: the IOMMU must be on, in scalable mode (intel_iommu=on,sm_on) \
+             and with PASIDs, and the function must have the PASID capability",
+        )
+    } else if !function.ats() {
+        Some(
+            "ATS is not enabled: the IOMMU must have device TLBs, and the function the ATS \
+             capability with page-aligned requests",
+        )
+    } else if !function.pri() {
+        Some(
+            "PRI is not enabled: the IOMMU must have page requests, and the function the page \
+             request capability with PASIDs in responses",
+        )
+    } else {
+        None
+    }
+}
+
+/// What remains when the function lacks nothing.
+const REFUSED: &str = "the IOMMU driver refuses: the IOMMU needs first-stage translation, snooped \
+    page walks with PASID (ECAP.SMPWCS), and the page sizes and levels of the CPU (5-level paging, \
+    1 GiB pages), or the CPU must do without (la57=off); see 'SVM disabled' in the boot log";

@@ -372,8 +372,8 @@ unsafe extern "C" fn f_poll(
     // SAFETY: The caller holds a reference to the file.
     let open = unsafe { OpenFile::borrow(file) };
 
-    // SAFETY: The arguments are those of this call. The queue is in the context, which the open file
-    // holds until it is released.
+    // SAFETY: The arguments are those of this call. The queue is in the context, which the open
+    // file holds until it is released.
     unsafe { open.context.wait_queue().poll_wait(file, table) };
 
     open.ready()

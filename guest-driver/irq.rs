@@ -2,11 +2,12 @@
 
 //! The MSI-X vectors. They wake those who wait for a context, and do nothing else.
 //!
-//! Context n uses vector n. A kernel that has fewer vectors to give makes contexts share: context n
-//! then uses vector n modulo their number, and its waiters also look when another's interrupt comes.
+//! Context n uses vector n. A kernel that has fewer vectors to give makes contexts share: context
+//! n then uses vector n modulo their number, and its waiters also look when another's interrupt
+//! comes.
 //!
-//! `kernel::pci` gives a driver the first and the last of the vectors that it has allocated, but not
-//! those between; hence the own registration here.
+//! `kernel::pci` gives a driver the first and the last of the vectors that it has allocated, but
+//! not those between; hence the own registration here.
 
 use core::ptr;
 use kernel::{

@@ -128,7 +128,9 @@ impl Registers {
     ///
     /// `ENODEV` if the device is another one or of another version; the kernel log says more.
     pub(crate) fn identify(&self, pdev: &pci::Device<Bound>) -> Result<Capabilities> {
-        let ident = self.read(device::IDENT)?;
+        let ident = self.read(device::IDENT).inspect_err(|_| {
+            dev_err!(pdev, "the registers do not answer\n");
+        })?;
         let magic = (ident >> 32) as u32;
         let abi_version = ident as u16;
 
@@ -144,7 +146,8 @@ impl Registers {
         if abi_version >> 8 != ids::ABI_VERSION >> 8 {
             dev_err!(
                 pdev,
-                "the device has interface {}.{}, this driver needs {}.x: use the driver that came with the device\n",
+                "the device has interface {}.{}, this driver needs {}.x: \
+                 use the driver that came with the device\n",
                 abi_version >> 8,
                 abi_version & 0xff,
                 ids::ABI_VERSION >> 8
@@ -171,7 +174,8 @@ impl Registers {
         {
             dev_err!(
                 pdev,
-                "the device says impossible things of itself: {} contexts, {} vectors, ring of 2^{}\n",
+                "the device says impossible things of itself: \
+                 {} contexts, {} vectors, a ring of 2^{} descriptors\n",
                 capabilities.contexts,
                 capabilities.vectors,
                 capabilities.ring_log2
@@ -262,6 +266,16 @@ impl ContextRegisters<'_> {
         self.status()
     }
 
+    /// Asks the context to stop, if it is started, and gives the state that it was in.
+    pub(crate) fn begin_stop(&self) -> Result<Status> {
+        let status = self.status()?;
+
+        if !status.is_disabled() {
+            self.write(control::STOP, context::CONTROL)?;
+        }
+        Ok(status)
+    }
+
     /// Stops the context, and waits until it is disabled: from then on the device sends nothing
     /// under the context's PASID, and has the responses to all its page requests. Sleeps.
     ///
@@ -270,8 +284,7 @@ impl ContextRegisters<'_> {
     /// `ETIMEDOUT` if the context was not disabled in time: it goes on stopping. `ENODEV` if there
     /// is no device any more.
     pub(crate) fn stop(&self) -> Result {
-        if !self.status()?.is_disabled() {
-            self.write(control::STOP, context::CONTROL)?;
+        if !self.begin_stop()?.is_disabled() {
             read_poll_timeout(
                 || self.status(),
                 |status| status.is_disabled(),

@@ -5,8 +5,8 @@
 //!
 //! Each function gives a character device `/dev/svmN`. Opening it binds one of the function's
 //! contexts to the address space of the process (SVA). The process then gives work to the device
-//! through a ring in its own memory and a doorbell page, without the kernel; the kernel comes in for
-//! page faults and interrupts only.
+//! through a ring in its own memory and a doorbell page, without the kernel; the kernel comes in
+//! for page faults and interrupts only.
 //!
 //! From here downwards, each module knows only those below it: [`chardev`] and [`file`], what
 //! programs see; [`device`], one function; [`context`], the life of a context; [`irq`],
@@ -29,7 +29,8 @@ use kernel::{
     }, //
 };
 
-#[allow(dead_code, missing_docs, unreachable_pub)]
+// Written for all who use the interface, with the lints of a library.
+#[allow(dead_code, missing_docs, unreachable_pub, clippy::wrong_self_convention)]
 mod abi;
 mod chardev;
 mod context;
@@ -116,6 +117,14 @@ impl pci::Driver for SvmDemo {
                 capabilities.contexts,
                 device.vectors()
             );
+            if let Some(missing) = device::missing(device.registers().function()?) {
+                dev_warn!(
+                    pdev,
+                    "svm{} cannot be opened: {}\n",
+                    chardev.number(),
+                    missing
+                );
+            }
 
             Ok(try_pin_init!(Self {
                 chardev <- new_mutex!(Some(chardev)),
