@@ -30,7 +30,12 @@ use kernel::{
 };
 
 // Written for all who use the interface, with the lints of a library.
-#[allow(dead_code, missing_docs, unreachable_pub, clippy::wrong_self_convention)]
+#[allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::wrong_self_convention
+)]
 mod abi;
 mod chardev;
 mod context;
