@@ -9,8 +9,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use memmap2::{MmapOptions, MmapRaw};
+use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use svm_abi::{doorbell, ioctl};
+
+/// How often the driver is asked to wait for the stop of a context before that is an error.
+const STOP_ATTEMPTS: u32 = 10;
 
 /// What the queue needs of an open device file.
 ///
@@ -113,10 +117,13 @@ unsafe impl DeviceFile for CharDevice {
     }
 
     fn queue_stop(&mut self) -> io::Result<()> {
+        let mut patience = STOP_ATTEMPTS;
         loop {
             // SAFETY: the ioctl has no argument and writes no memory of the process.
             match unsafe { call::queue_stop(self.file.as_raw_fd()) } {
-                Err(nix::errno::Errno::EINTR) => {}
+                Err(Errno::EINTR) => {}
+                // The driver has waited for a response to a page request, and not got one.
+                Err(Errno::ETIMEDOUT) if patience > 0 => patience -= 1,
                 other => return Ok(other.map(drop)?),
             }
         }

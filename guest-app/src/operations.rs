@@ -3,7 +3,7 @@
 //!
 //! Each `unsafe` block rests on the same argument: the memory is borrowed, shared where the device
 //! reads and mutable (or atomic) where it writes, for longer than the call, and
-//! [`Queue::perform`] returns only when the device is done with it.
+//! [`Queue::execute`] returns only when the device is done with it.
 
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
@@ -28,7 +28,7 @@ impl Queue {
     /// the same for the operations below.
     pub fn nop(&mut self) -> Result<(), Error> {
         // SAFETY: the operation reaches no memory but its record.
-        unsafe { self.perform(&Descriptor::nop()) }.map(drop)
+        unsafe { self.execute(&Descriptor::nop()) }.map(drop)
     }
 
     /// Copies `source` to `destination`, which is as long.
@@ -45,7 +45,7 @@ impl Queue {
         for (from, to) in source.chunks(longest).zip(destination.chunks_mut(longest)) {
             let copy = Descriptor::copy(from.as_ptr(), to.as_mut_ptr(), from.len() as u64);
             // SAFETY: `from` and `to` are borrowed during the call.
-            unsafe { self.perform(&copy) }?;
+            unsafe { self.execute(&copy) }?;
         }
         Ok(())
     }
@@ -82,7 +82,7 @@ impl Queue {
             let from = base.wrapping_add(source.start + start);
             let to = base.wrapping_add(destination + start);
             // SAFETY: both ranges are within `buffer`, which is borrowed during the call.
-            unsafe { self.perform(&Descriptor::copy(from, to, len as u64)) }?;
+            unsafe { self.execute(&Descriptor::copy(from, to, len as u64)) }?;
         }
         Ok(())
     }
@@ -97,7 +97,7 @@ impl Queue {
         for to in destination.chunks_mut(self.longest()) {
             let fill = Descriptor::fill(to.as_mut_ptr(), to.len() as u64, pattern);
             // SAFETY: `to` is borrowed during the call.
-            unsafe { self.perform(&fill) }?;
+            unsafe { self.execute(&fill) }?;
         }
         Ok(())
     }
@@ -115,7 +115,7 @@ impl Queue {
         for (n, (l, r)) in left.chunks(longest).zip(right.chunks(longest)).enumerate() {
             let compare = Descriptor::compare(l.as_ptr(), r.as_ptr(), l.len() as u64);
             // SAFETY: `l` and `r` are borrowed during the call, and only read.
-            let same = unsafe { self.perform(&compare) }?.result as usize;
+            let same = unsafe { self.execute(&compare) }?.result as usize;
             if same < l.len() {
                 return Ok(Some(n * longest + same));
             }
@@ -133,7 +133,7 @@ impl Queue {
         for piece in data.chunks(self.longest()) {
             let crc = Descriptor::crc32c(piece.as_ptr(), piece.len() as u64, checksum);
             // SAFETY: `piece` is borrowed during the call, and only read.
-            checksum = unsafe { self.perform(&crc) }?.result as u32;
+            checksum = unsafe { self.execute(&crc) }?.result as u32;
         }
         Ok(checksum)
     }
@@ -147,7 +147,7 @@ impl Queue {
     pub fn fetch_add(&mut self, number: &AtomicU64, addend: u64) -> Result<u64, Error> {
         let add = Descriptor::fetch_add(number.as_ptr(), addend);
         // SAFETY: `number` is borrowed during the call, and may be changed by anybody atomically.
-        unsafe { self.perform(&add) }.map(|record| record.result)
+        unsafe { self.execute(&add) }.map(|record| record.result)
     }
 
     /// Follows a chain of nodes of type `N` from `head` to a null pointer and returns the sum of
@@ -171,7 +171,7 @@ impl Queue {
         let (next, value) = (next_offset as u64, value_offset as u64);
         let chase = Descriptor::chase(head.cast(), next, value, max_nodes);
         // SAFETY: the operation only reads, and the caller vouches for the nodes.
-        let record = unsafe { self.perform(&chase) }?;
+        let record = unsafe { self.execute(&chase) }?;
         Ok((record.result, record.bytes_done))
     }
 }

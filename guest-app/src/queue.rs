@@ -138,6 +138,7 @@ impl Queue {
         // SAFETY: the ring is freed after the context was stopped, or never: see `drop`. All
         // accesses to it are atomic.
         unsafe { self.file.queue_setup(&queue) }.map_err(Error::system("ioctl QUEUE_SETUP"))?;
+        self.interrupts = 0;
         self.running = true;
         Ok(())
     }
@@ -152,9 +153,20 @@ impl Queue {
         self.ring.capacity()
     }
 
-    /// Completion interrupts that were counted while waiting.
-    pub fn interrupts(&self) -> u64 {
-        self.interrupts
+    /// Waits until the context has sent at least `count` interrupts since it was started, or
+    /// until `deadline`, and returns how many it has sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Halted`], [`Error::Gone`], [`Error::Stopped`], [`Error::Forked`].
+    pub fn wait_interrupts(&mut self, count: u64, deadline: Option<Instant>) -> Result<u64, Error> {
+        self.check_owner()?;
+        loop {
+            self.read_interrupts()?;
+            if self.interrupts >= count || !self.sleep(deadline)? {
+                return Ok(self.interrupts);
+            }
+        }
     }
 
     /// Limits the time that a safe operation may take. When it is over the queue is stopped and
@@ -428,25 +440,30 @@ impl Queue {
             if let Some(record) = self.take(number) {
                 return Ok(Some(record));
             }
-            let Some(timeout) = timeout(deadline) else {
-                return Ok(None);
-            };
-            let mut fds = [PollFd::new(self.file.interrupts(), PollFlags::POLLIN)];
-            match poll(&mut fds, timeout) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(error) => return Err(Error::system("poll")(error.into())),
-            }
-            let trouble = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
-            if fds[0]
-                .revents()
-                .is_some_and(|events| events.intersects(trouble))
-            {
-                return match self.take(number) {
-                    Some(record) => Ok(Some(record)),
-                    None => Err(self.trouble()),
-                };
+            match self.sleep(deadline) {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(error) => return self.take(number).map(Some).ok_or(error),
             }
         }
+    }
+
+    /// Sleeps until there may be interrupts to read; `false` if `deadline` has passed.
+    fn sleep(&self, deadline: Option<Instant>) -> Result<bool, Error> {
+        let Some(timeout) = timeout(deadline) else {
+            return Ok(false);
+        };
+        let mut fds = [PollFd::new(self.file.interrupts(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(Error::system("poll")(error.into())),
+        }
+        let trouble = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+        let events = fds[0].revents().unwrap_or(PollFlags::empty());
+        if events.intersects(trouble) && !events.contains(PollFlags::POLLIN) {
+            return Err(self.trouble());
+        }
+        Ok(true)
     }
 
     /// Waits for a descriptor that announces its completion by nothing but its record.
@@ -477,7 +494,8 @@ impl Queue {
         let mut count = [0; 8];
         match read(self.file.interrupts(), &mut count) {
             Ok(8) => self.interrupts += u64::from_ne_bytes(count),
-            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+            // A halted context gives EIO, and the same can be seen by `poll`.
+            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR | Errno::EIO) => {}
             Err(error) => return Err(Error::system("read of the interrupt count")(error.into())),
         }
         Ok(())
@@ -500,15 +518,19 @@ impl Queue {
         }
     }
 
-    /// Submits a descriptor and waits for it.
+    /// Submits a descriptor and waits for it, no longer than the time limit.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Queue::push`] and [`Queue::wait`], [`Error::TimedOut`], and [`Error::Failed`].
+    /// If the device may not be done, the queue was stopped; where not even that is possible, the
+    /// process is ended.
     ///
     /// # Safety
     ///
     /// As [`Queue::push`], but only until the return: the device is done then.
-    pub(crate) unsafe fn perform(&mut self, descriptor: &Descriptor) -> Result<Completion, Error> {
-        let deadline = self
-            .time_limit
-            .and_then(|limit| Instant::now().checked_add(limit));
+    pub unsafe fn execute(&mut self, descriptor: &Descriptor) -> Result<Completion, Error> {
+        let deadline = self.deadline();
         // SAFETY: passed on to the caller; that the promise has to hold no longer than this call
         // is seen to below.
         let ticket = unsafe { self.submit(descriptor) }?;
@@ -526,6 +548,55 @@ impl Queue {
                 Err(error)
             }
         }
+    }
+
+    /// Submits several descriptors, by one write to the doorbell, and waits for all; each has
+    /// its record, which says whether it succeeded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::execute`], but not [`Error::Failed`]. If one is not submitted, as with
+    /// [`Error::Full`], none is executed, and the queue was stopped.
+    ///
+    /// # Safety
+    ///
+    /// As [`Queue::execute`].
+    pub unsafe fn execute_all(
+        &mut self,
+        descriptors: &[Descriptor],
+    ) -> Result<Vec<Completion>, Error> {
+        // SAFETY: passed on to the caller; that the promise has to hold no longer than this call
+        // is seen to here.
+        let result = unsafe { self.push_and_wait(descriptors) };
+        if result.is_err() {
+            self.stop_or_abort();
+        }
+        result
+    }
+
+    /// # Safety
+    ///
+    /// As [`Queue::push`].
+    unsafe fn push_and_wait(
+        &mut self,
+        descriptors: &[Descriptor],
+    ) -> Result<Vec<Completion>, Error> {
+        let deadline = self.deadline();
+        let mut tickets = Vec::with_capacity(descriptors.len());
+        for descriptor in descriptors {
+            // SAFETY: passed on to the caller.
+            tickets.push(unsafe { self.push(descriptor) }?);
+        }
+        let mut records = Vec::with_capacity(tickets.len());
+        for ticket in &tickets {
+            records.push(self.wait_until(ticket, deadline)?.ok_or(Error::TimedOut)?);
+        }
+        Ok(records)
+    }
+
+    /// When an operation that begins now has to be done; a time that cannot be told is never.
+    fn deadline(&self) -> Option<Instant> {
+        Instant::now().checked_add(self.time_limit?)
     }
 }
 

@@ -90,6 +90,36 @@ impl Region {
         })
     }
 
+    /// Maps `len` bytes, rounded up to whole pages, at `address`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `mmap`: `EEXIST` if something is mapped there, `EINVAL` if the address is not of
+    /// a page.
+    pub fn at_address(address: usize, len: usize) -> io::Result<Region> {
+        let (Some(address), Some(len)) = (
+            NonZeroUsize::new(address),
+            len.checked_next_multiple_of(PAGE)
+                .and_then(NonZeroUsize::new),
+        ) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        // SAFETY: with MAP_FIXED_NOREPLACE the new mapping replaces nothing.
+        let base = unsafe {
+            mmap_anonymous(
+                Some(address),
+                len,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED_NOREPLACE,
+            )
+        }?;
+        Ok(Region {
+            base: base.cast(),
+            len,
+            read_only: 0..0,
+        })
+    }
+
     /// Maps `len` bytes that begin at a multiple of `align`, a power of two of whole pages.
     ///
     /// # Errors
@@ -346,6 +376,19 @@ mod tests {
         let back = front.split_off(PAGE);
         assert_eq!(front.address(PAGE), back.address(0));
         assert_eq!((front.len(), back.len()), (PAGE, 2 * PAGE));
+    }
+
+    #[test]
+    fn a_fixed_address_replaces_nothing() {
+        let region = Region::new(PAGE).unwrap();
+        let address = region.address(0) as usize;
+        let error = Region::at_address(address, PAGE).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        let low = 0x2a5a_0000_0000;
+        assert_eq!(
+            Region::at_address(low, PAGE).unwrap().address(0),
+            low as u64
+        );
     }
 
     #[test]

@@ -174,7 +174,11 @@ fn quiet_descriptors_complete_without_an_interrupt() {
     // SAFETY: the operation reaches no memory.
     let ticket = unsafe { queue.submit(&Descriptor::nop().quiet()) }.unwrap();
     assert_eq!(Failure::of(&queue.wait(ticket).unwrap()), None);
-    assert_eq!(queue.interrupts(), 0);
+    assert_eq!(queue.wait_interrupts(0, None).unwrap(), 0);
+    queue.nop().unwrap();
+    assert_eq!(queue.wait_interrupts(1, None).unwrap(), 1);
+    let over = Some(Instant::now());
+    assert_eq!(queue.wait_interrupts(2, over).unwrap(), 1);
 }
 
 #[test]
