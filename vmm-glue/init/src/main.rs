@@ -17,10 +17,10 @@ fn main() -> ExitCode {
         guest::main();
     }
     match std::env::args().nth(1).as_deref() {
-        Some("doctor") => doctor(),
+        Some("doctor") => doctor(std::env::args().nth(2).as_deref() == Some("--json")),
         _ => {
             eprintln!(
-                "usage: svm-init doctor\nIt examines this machine for shared virtual addressing; \
+                "usage: svm-init doctor [--json]\nIt examines this machine for shared virtual addressing; \
                  everything else svm-init does as the first process of a guest."
             );
             ExitCode::from(2)
@@ -28,10 +28,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints each check; fails where something is missing.
-fn doctor() -> ExitCode {
+/// Prints each check, as text or as JSON; fails where something is missing.
+fn doctor(json: bool) -> ExitCode {
     let checks = sva::examine(&sva::Facts::read("/".as_ref()));
-    print!("{}", sva::render(&checks));
+    if json {
+        match serde_json::to_string(&checks) {
+            Ok(text) => println!("{text}"),
+            Err(error) => {
+                eprintln!("svm-init: cannot write JSON: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    } else {
+        print!("{}", sva::render(&checks));
+    }
     if checks
         .iter()
         .any(|check| check.verdict == sva::Verdict::Missing)

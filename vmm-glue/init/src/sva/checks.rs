@@ -30,6 +30,8 @@ pub enum Verdict {
     Missing,
     /// It could not be found out.
     Unknown,
+    /// It is not, and is not necessary.
+    Optional,
 }
 
 /// A bit of ECAP (VT-d 11.4.3) that Linux wants set.
@@ -128,6 +130,7 @@ pub fn render(checks: &[Check]) -> String {
             Verdict::Present => "ok     ",
             Verdict::Missing => "MISSING",
             Verdict::Unknown => "unknown",
+            Verdict::Optional => "without",
         };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{mark}  {}: {}", check.name, check.found);
