@@ -8,11 +8,28 @@
 //! [`pcie_ats::RootPort`]; what comes down to it comes through its [`pcie_ats::Function`].
 #![forbid(unsafe_code)]
 
+mod access;
 mod atc;
+mod ats;
+mod completion;
 mod config;
 pub mod config_space;
+mod context;
+mod counters;
+mod device;
+mod dma;
 mod endpoint;
+mod flight;
+mod laboratory;
+mod operation;
+mod pri;
+mod registers;
+mod ring;
+mod set;
 mod sync;
+#[cfg(test)]
+mod testing;
+mod turn;
 
 pub use config::{Config, ConfigError, MAX_ATC_ENTRIES, MIN_ATC_ENTRIES};
 pub use endpoint::{Endpoint, Step};

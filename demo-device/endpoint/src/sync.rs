@@ -2,6 +2,7 @@
 //! The only place that names the primitives of concurrency, so that a model checker's can be put
 //! in their stead.
 
+pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
 
