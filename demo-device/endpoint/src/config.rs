@@ -54,6 +54,11 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// Number of MSI-X vectors: one for each context, and one more.
+    pub(crate) fn vectors(&self) -> u16 {
+        self.contexts + 1
+    }
+
     /// Checks the properties.
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.contexts == 0 || self.contexts > MAX_CONTEXTS {

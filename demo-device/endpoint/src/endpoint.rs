@@ -49,7 +49,7 @@ impl Endpoint {
 
     /// Number of MSI-X vectors: one for each context, and one more.
     pub fn vectors(&self) -> u16 {
-        self.device.lock().vectors()
+        self.config.vectors()
     }
 
     /// Gives one context its turn: a bounded number of look-ups and requests and at most 64 KiB of

@@ -29,6 +29,8 @@ mod set;
 mod sync;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 pub use config::{Config, ConfigError, MAX_ATC_ENTRIES, MIN_ATC_ENTRIES};

@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(at(2, 0x5080), Some(Register::ContextCounter(5, 0)));
         assert_eq!(at(2, 0x4_0000), None);
         assert_eq!(at(4, 0), None);
-        assert_eq!(at(0, u64::MAX & !7), None);
+        assert_eq!(at(0, !7), None);
     }
 
     #[test]

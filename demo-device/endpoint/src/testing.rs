@@ -54,6 +54,9 @@ pub struct Inner {
     pub completions: Vec<InvalidateCompletion>,
     pub error: Option<TranslationError>,
     pub refuse_memory: Option<u64>,
+    /// Frames that nobody may touch any more, and those that were touched.
+    pub retired: std::collections::HashSet<u64>,
+    pub trespasses: Vec<u64>,
 }
 
 /// The world.
@@ -260,25 +263,27 @@ impl World {
     // The process's view of its memory.
 
     pub fn poke(&self, pasid: u32, address: u64, data: &[u8]) {
-        let mut inner = self.inner.lock().unwrap();
-        for (n, byte) in data.iter().enumerate() {
-            let at = address + n as u64;
-            let m = inner.mapping(pasid, at).unwrap();
-            inner.byte(m.output + (at - m.range.base()), |b| *b = *byte);
-        }
+        self.process_access(pasid, address, &mut data.to_vec(), true);
     }
 
     pub fn peek(&self, pasid: u32, address: u64, length: usize) -> Vec<u8> {
+        let mut data = vec![0; length];
+        self.process_access(pasid, address, &mut data, false);
+        data
+    }
+
+    fn process_access(&self, pasid: u32, address: u64, data: &mut [u8], write: bool) {
         let mut inner = self.inner.lock().unwrap();
-        (0..length as u64)
-            .map(|n| {
-                let at = address + n;
-                let m = inner.mapping(pasid, at).unwrap();
-                let mut byte = 0;
-                inner.byte(m.output + (at - m.range.base()), |b| byte = *b);
-                byte
-            })
-            .collect()
+        let mut done = 0;
+        while done < data.len() {
+            let at = address + done as u64;
+            let m = inner.mapping(pasid, at).unwrap();
+            let room = (m.range.last() - at) as usize + 1;
+            let length = room.min(data.len() - done);
+            let output = m.output + (at - m.range.base());
+            inner.access(output, &mut data[done..done + length], write);
+            done += length;
+        }
     }
 
     pub fn peek_frame(&self, frame: u64, length: usize) -> Vec<u8> {
@@ -286,6 +291,18 @@ impl World {
         let mut data = vec![0; length];
         inner.access(frame, &mut data, false);
         data
+    }
+
+    pub fn fill_frame(&self, frame: u64, length: usize, byte: u8) {
+        self.inner
+            .lock()
+            .unwrap()
+            .access(frame, &mut vec![byte; length], true);
+    }
+
+    /// From now on every access of the device to the frame is noted as an error.
+    pub fn retire_frame(&self, frame: u64) {
+        self.inner.lock().unwrap().retired.insert(frame);
     }
 
     // The program's words.
@@ -336,14 +353,6 @@ impl Inner {
     pub fn mapping(&self, pasid: u32, address: u64) -> Option<Mapping> {
         let (key, m) = self.mappings.range(..=(pasid, address)).next_back()?;
         (key.0 == pasid && m.range.contains(address)).then_some(*m)
-    }
-
-    fn byte(&mut self, address: u64, change: impl FnOnce(&mut u8)) {
-        let page = self
-            .frames
-            .entry(address & !0xfff)
-            .or_insert_with(|| vec![0; 4096].into_boxed_slice());
-        change(&mut page[(address & 0xfff) as usize]);
     }
 
     fn access(&mut self, address: u64, data: &mut [u8], write: bool) {
@@ -403,7 +412,7 @@ impl Inner {
         }
     }
 
-    fn locate(&self, request: &MemoryRequest, write: bool) -> Result<u64, MemoryError> {
+    fn locate(&mut self, request: &MemoryRequest, write: bool) -> Result<u64, MemoryError> {
         let refused = Err(MemoryError::Refused {
             address: request.address,
         });
@@ -422,6 +431,9 @@ impl Inner {
                 }
             }
         };
+        if self.retired.contains(&(address & !0xfff)) {
+            self.trespasses.push(address);
+        }
         if self.refuse_memory == Some(address & !0xfff) {
             return refused;
         }
@@ -502,6 +514,8 @@ impl RootPort for World {
 
     fn write(&self, request: &MemoryRequest, data: &[u8]) -> Result<(), MemoryError> {
         self.hook(&self.on_write);
+        // Other threads get their chance while the access is on its way.
+        std::thread::yield_now();
         let mut inner = self.inner.lock().unwrap();
         let address = inner.locate(request, true)?;
         inner.writes.push((address, data.len()));

@@ -26,6 +26,8 @@ pub(crate) enum Action {
         piece: Piece,
         /// Smallest translation unit at the time.
         stu: u8,
+        /// The time of the cache when the access in hand looked up its pieces.
+        time: u64,
         /// The number of translations in the buffer, afterwards.
         answer: Result<usize, TranslationError>,
     },

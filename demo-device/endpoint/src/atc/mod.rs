@@ -241,23 +241,43 @@ impl Atc {
         None
     }
 
+    /// The time: it advances with each look-up that is answered, and each translation kept.
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
     /// Keeps a translation, in place of what was known of the same range. If the set is full, the
     /// entry that was used longest ago leaves, and is returned.
+    #[cfg(test)]
     pub fn insert(&mut self, space: Space, new: &Cached) -> Option<(Space, AlignedRange)> {
+        self.insert_over(space, new, u64::MAX)
+    }
+
+    /// Keeps a translation, unless an entry had to leave for it that was used after a certain time.
+    pub fn insert_over(
+        &mut self,
+        space: Space,
+        new: &Cached,
+        time: u64,
+    ) -> Option<(Space, AlignedRange)> {
         let shift = u32::from(new.range.shift());
         let tag = tag(new.range.base(), shift);
         let (set, print) = self.place(space, tag);
         let ways = &self.sets[set];
         let same = |e: &Entry| e.tag == tag && e.space == space.0;
+        let free = |e: &Entry| e.tag == 0;
         let way = ways
             .iter()
             .position(same)
-            .or_else(|| ways.iter().position(|e| e.tag == 0));
+            .or_else(|| ways.iter().position(free));
         let (way, evicted) = match way {
             Some(way) => (way, None),
             None => {
-                let way = (0..WAYS).min_by_key(|way| ways[*way].used).unwrap_or(0);
+                let way = (0..WAYS).min_by_key(|way| ways[*way].used)?;
                 let old = ways[way];
+                if old.used > time {
+                    return None;
+                }
                 let range = AlignedRange::containing(old.first(), old.shift() as u8).ok();
                 (way, range.map(|range| (Space(old.space), range)))
             }

@@ -157,6 +157,29 @@ fn a_full_set_gives_up_what_was_used_longest_ago() {
 }
 
 #[test]
+fn what_was_used_since_a_certain_time_can_be_protected() {
+    let mut atc = Atc::new(4);
+    for page in 0..4 {
+        atc.insert(space(1), &cached(page << 12, 12, 0, true));
+    }
+    let time = atc.now();
+    for page in 0..4 {
+        assert!(hit(&mut atc, space(1), page << 12, Access::Read).is_some());
+    }
+    assert_eq!(
+        atc.insert_over(space(1), &cached(0x9000, 12, 0, true), time),
+        None
+    );
+    assert_eq!(hit(&mut atc, space(1), 0x9000, Access::Read), None);
+    let time = atc.now();
+    assert!(
+        atc.insert_over(space(1), &cached(0x9000, 12, 0, true), time)
+            .is_some()
+    );
+    assert!(hit(&mut atc, space(1), 0x9000, Access::Read).is_some());
+}
+
+#[test]
 fn the_whole_address_space_can_be_one_entry() {
     let mut atc = Atc::new(16);
     atc.insert(space(1), &cached(0, 64, 0, true));

@@ -76,11 +76,6 @@ impl Device {
         self.contexts.len()
     }
 
-    /// Number of MSI-X vectors.
-    pub fn vectors(&self) -> u16 {
-        self.config.contexts + 1
-    }
-
     /// Counts for the device and for a context.
     fn count(&mut self, member: usize, which: usize, more: u64) {
         self.counters.add(which, more);
@@ -127,7 +122,7 @@ impl Device {
             device::CAPABILITIES => {
                 capabilities::encode(
                     self.config.contexts,
-                    self.vectors(),
+                    self.config.vectors(),
                     MAX_RING_LOG2,
                     MAX_TRANSFER_LOG2,
                 ) | bit(self.laboratory.is_some(), capabilities::LABORATORY)

@@ -115,7 +115,7 @@ impl Device {
             let context = &mut self.contexts[member];
             if std::mem::take(&mut context.interrupt) {
                 match context.vector() {
-                    Some(vector) if vector < self.vectors() && self.space.bus_master => {
+                    Some(vector) if vector < self.config.vectors() && self.space.bus_master => {
                         self.count(member, index::INTERRUPTS, 1);
                         return Some(Action::Interrupt(vector));
                     }
@@ -238,6 +238,7 @@ impl Device {
             return Err(());
         };
         let space = Space::new(Some(pasid), false);
+        let time = self.atc.now();
         let mut find = |piece: &Piece| {
             let hit = self.atc.lookup(space, piece.focus(), piece.access)?;
             let limit = plausible_length(piece, piece.length);
@@ -261,6 +262,7 @@ impl Device {
                     request: ats::request(&piece, pasid, stu),
                     piece,
                     stu,
+                    time,
                     answer: Ok(0),
                 });
             };
@@ -291,6 +293,7 @@ impl Device {
             request,
             piece,
             stu,
+            time,
             answer,
         } = &turn.action
         else {
@@ -318,7 +321,7 @@ impl Device {
         let Some(wanted) = answers[0] else {
             return self.fail(member, &Failure::at(Error::CompleterAbort, piece));
         };
-        self.keep(member, request, &answers);
+        self.keep(member, request, *time, &answers);
         if ats::permits(&wanted, piece) || self.flights.overtaken(member, wanted.range) {
             // Either it is in the cache now, or it is asked for again (rule 39).
             return;
@@ -327,22 +330,26 @@ impl Device {
         self.page_lacks(member, piece, lacking);
     }
 
-    /// Puts the translations of a completion into the cache, the one that is wanted last: in a
-    /// small cache it must not give way to the others.
+    /// Puts the translations of a completion into the cache. Those beyond the one that is wanted
+    /// must not drive out what the access in hand has looked up already: in a small cache it would
+    /// never have all it needs.
     fn keep(
         &mut self,
         member: usize,
         request: &TranslationRequest,
+        time: u64,
         answers: &[Option<Cached>; MAX_TRANSLATIONS],
     ) {
         let space = Space::new(request.pasid, request.privileged);
-        for answer in answers.iter().rev().flatten() {
-            // Rule 17: what permits nothing is not kept.
+        let mut limit = u64::MAX;
+        for answer in answers.iter().flatten() {
+            // Rule 17: what permits nothing is not kept. Rule 39: nor is what was overtaken.
             let useful = answer.read || answer.write;
             if useful && !self.flights.overtaken(member, answer.range) {
-                let evicted = self.atc.insert(space, answer).is_some();
+                let evicted = self.atc.insert_over(space, answer, limit).is_some();
                 self.count(member, index::ATC_EVICTIONS, u64::from(evicted));
             }
+            limit = time;
         }
     }
 
