@@ -34,9 +34,9 @@ impl Context {
     /// [`Error::Open`], whose text says what to check, and [`Error::Version`].
     pub fn open(path: impl AsRef<Path>) -> Result<Context, Error> {
         let path = path.as_ref();
-        let file = CharDevice::open(path).map_err(|source| Error::Open {
+        let file = CharDevice::open(path).map_err(|cause| Error::Open {
             path: path.to_owned(),
-            source,
+            cause,
         })?;
         Context::with_file(Box::new(file))
     }

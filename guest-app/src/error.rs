@@ -10,15 +10,18 @@ use svm_abi::completion::{self, Completion, access};
 use svm_abi::registers::halt;
 
 /// Why the library could not do what it was asked for.
+///
+/// The text of an error has all that is known, what the system said included: there is no chain
+/// of sources to be printed beside it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The device file could not be opened.
-    #[error("cannot open {}: {source}\n{}", path.display(), advice(source, path))]
+    #[error("cannot open {}: {cause}\n{}", path.display(), advice(cause, path))]
     Open {
         /// The device file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The device speaks another version of the interface.
     #[error(
@@ -42,12 +45,12 @@ pub enum Error {
         max: u32,
     },
     /// A system call failed.
-    #[error("{action}: {source}{}", hint(source))]
+    #[error("{action}: {cause}{}", hint(cause))]
     System {
         /// What was tried.
         action: &'static str,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The device stopped the context.
     #[error("the device halted the context: {0}; QUEUE_STOP and QUEUE_SETUP start it again")]
@@ -86,17 +89,17 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn system(action: &'static str) -> impl Fn(io::Error) -> Error {
-        move |source| match Errno::from_raw(source.raw_os_error().unwrap_or(0)) {
+        move |cause| match Errno::from_raw(cause.raw_os_error().unwrap_or(0)) {
             Errno::ENODEV | Errno::ENXIO => Error::Gone,
-            _ => Error::System { action, source },
+            _ => Error::System { action, cause },
         }
     }
 }
 
 /// What to check when the device file does not open.
-fn advice(source: &io::Error, path: &Path) -> String {
+fn advice(cause: &io::Error, path: &Path) -> String {
     let path = path.display();
-    match Errno::from_raw(source.raw_os_error().unwrap_or(0)) {
+    match Errno::from_raw(cause.raw_os_error().unwrap_or(0)) {
         Errno::ENOENT => format!(
             "There is no {path}. Check, in this order:\n  \
              - the device is there: `lspci -nn -d 1234:5356` shows it;\n  \
@@ -114,8 +117,9 @@ fn advice(source: &io::Error, path: &Path) -> String {
                 .to_owned()
         }
         Errno::EBUSY => {
-            "All contexts of the device are in use. Close a program that has it open, or give \
-             the device more: `-device svm-demo,contexts=N`."
+            "All contexts of the device are in use: close a program that has it open, or give \
+             the device more (`-device svm-demo,contexts=N`). If none is, the kernel log says \
+             what is wrong with the page tables of this process (5-level paging?)."
                 .to_owned()
         }
         Errno::EACCES | Errno::EPERM => {
@@ -127,12 +131,13 @@ fn advice(source: &io::Error, path: &Path) -> String {
 }
 
 /// What to add to the message of a system call that failed.
-fn hint(source: &io::Error) -> &'static str {
-    match Errno::from_raw(source.raw_os_error().unwrap_or(0)) {
+fn hint(cause: &io::Error) -> &'static str {
+    match Errno::from_raw(cause.raw_os_error().unwrap_or(0)) {
         Errno::ENOTTY => " (is the file a device of svm_demo?)",
         Errno::EPERM => " (only the process that opened the device may use it)",
         Errno::EBUSY => " (the context already has a queue)",
         Errno::ENOMEM => " (out of memory)",
+        Errno::ETIMEDOUT => " (a page request is still without its response)",
         _ => "",
     }
 }
@@ -209,7 +214,7 @@ mod tests {
     fn a_missing_device_file_says_what_to_check() {
         let error = Error::Open {
             path: "/dev/svm0".into(),
-            source: Errno::ENOENT.into(),
+            cause: Errno::ENOENT.into(),
         };
         let text = error.to_string();
         assert!(text.contains("modprobe svm_demo"), "{text}");
@@ -220,7 +225,7 @@ mod tests {
     fn a_device_without_sva_says_what_to_check() {
         let error = Error::Open {
             path: "/dev/svm0".into(),
-            source: Errno::ENODEV.into(),
+            cause: Errno::ENODEV.into(),
         };
         assert!(error.to_string().contains("sm_on"), "{error}");
     }

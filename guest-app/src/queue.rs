@@ -512,7 +512,7 @@ impl Queue {
             Ok(State::Disabled | State::Stopping) => Error::Stopped,
             Ok(State::Enabled) => Error::System {
                 action: "poll reports an error of a context that works",
-                source: io::ErrorKind::Other.into(),
+                cause: io::ErrorKind::Other.into(),
             },
             Err(error) => error,
         }

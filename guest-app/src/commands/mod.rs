@@ -31,12 +31,12 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
             source,
             destination,
         } => copy::run(device, arguments.json, source, destination).map(|()| true),
-        Command::Demo(cases) => suite(arguments, &crate::demo::SUITE, cases),
-        Command::Selftest(cases) => suite(arguments, &crate::selftest::SUITE, cases),
+        Command::Demo(cases) => suite(device, arguments.json, &crate::demo::SUITE, cases),
+        Command::Selftest(cases) => suite(device, arguments.json, &crate::selftest::SUITE, cases),
     }
 }
 
-fn suite(arguments: &Arguments, suite: &Suite, cases: &Cases) -> anyhow::Result<bool> {
+fn suite(device: &Path, as_json: bool, suite: &Suite, cases: &Cases) -> anyhow::Result<bool> {
     let chosen = suite.choose(&cases.names)?;
     if cases.list {
         for case in chosen {
@@ -44,10 +44,10 @@ fn suite(arguments: &Arguments, suite: &Suite, cases: &Cases) -> anyhow::Result<
         }
         return Ok(true);
     }
-    let path = arguments.device.clone();
-    let mut bench = Bench::new(move || Context::open(&path))?;
-    let mut reporter = Reporter::new(suite.name, &chosen, arguments.json)?;
-    reporter.title(&arguments.device, bench.info());
+    let path = device.to_owned();
+    let mut bench = Bench::new(device, move || Context::open(&path))?;
+    let mut reporter = Reporter::new(suite.name, &chosen, as_json)?;
+    reporter.title(device, bench.info());
     let tally = run_suite(&chosen, &mut bench, &mut reporter)?;
     reporter.summary(&tally)?;
     Ok(tally.failed == 0)

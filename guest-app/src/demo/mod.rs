@@ -27,12 +27,13 @@ mod tests {
     use super::*;
     use crate::harness::bench::Bench;
     use crate::harness::{Case, run_case};
+    use std::path::Path;
     use svm_init::events::Status;
     use svmctl::Context;
     use svmctl::model::{Model, Mutant};
 
     fn bench(mutant: Option<Mutant>) -> Bench {
-        Bench::new(move || {
+        Bench::new(Path::new("model"), move || {
             let model = Model::with_mutant(mutant).unwrap();
             Context::with_file(Box::new(model))
         })

@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
@@ -22,6 +23,7 @@ type Open = dyn Fn() -> Result<Context, Error>;
 
 /// The device, and a queue on it.
 pub struct Bench {
+    device: PathBuf,
     open: Box<Open>,
     queue: Queue,
     /// Counters of the queue when the case began.
@@ -39,14 +41,18 @@ impl fmt::Debug for Bench {
 }
 
 impl Bench {
-    /// A bench on the device that `open` opens.
+    /// A bench on the file `device`, which `open` opens.
     ///
     /// # Errors
     ///
     /// Those of `open`, and of starting a queue.
-    pub fn new(open: impl Fn() -> Result<Context, Error> + 'static) -> Result<Bench, Error> {
+    pub fn new(
+        device: &Path,
+        open: impl Fn() -> Result<Context, Error> + 'static,
+    ) -> Result<Bench, Error> {
         let queue = start(&open, ENTRIES)?;
         Ok(Bench {
+            device: device.to_owned(),
             open: Box::new(open),
             start: queue.counters()?,
             queue,
@@ -89,13 +95,9 @@ impl Bench {
         &mut self.queue
     }
 
-    /// Opens the device once more.
-    ///
-    /// # Errors
-    ///
-    /// Those of opening.
-    pub fn open(&self) -> Result<Context, Error> {
-        (self.open)()
+    /// The device file.
+    pub fn device(&self) -> &Path {
+        &self.device
     }
 
     /// Opens the device once more, and starts a queue.
