@@ -483,7 +483,7 @@ fn check(operation: Operation, words: &Descriptor) -> Result<(), Fault> {
         Operation::Fill => &[source, operand1],
         Operation::Crc32c => &[destination, operand0 >> 32, operand1],
         Operation::FetchAdd => &[source, length, operand1],
-        Operation::Chase => &[destination],
+        Operation::Chase => &[destination, operand0 & !0xfff, operand1 & !0xfff],
     };
     if words.flags & !flags::ALL != 0
         || words.reserved0 != [0; 6]

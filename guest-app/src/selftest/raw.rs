@@ -316,24 +316,23 @@ impl RawQueue {
         self.file.read_doorbell(offset)
     }
 
-    /// Writes any register of the doorbell page, by a mapping of its own.
+    /// Writes a value to all registers of the doorbell page but `TAIL`, by a mapping of its own.
     ///
     /// # Errors
     ///
     /// Those of `mmap`.
-    ///
-    /// # Panics
-    ///
-    /// If the offset is not that of a register other than `TAIL`.
-    pub fn write_register(&self, offset: u64, value: u64) -> io::Result<()> {
-        assert!(offset % 8 == 0 && offset != doorbell::TAIL && offset < doorbell::PAGE_SIZE);
+    pub fn write_others(&self, value: u64) -> io::Result<()> {
         let page = MmapOptions::new()
             .len(ioctl::DOORBELL_SIZE)
             .map_raw(self.as_fd().as_raw_fd())?;
-        let register = page.as_mut_ptr().wrapping_add(offset as usize);
-        // SAFETY: the register is within the mapped page, and aligned. It is not the one that
-        // makes the device work.
-        unsafe { register.cast::<u64>().write_volatile(value) };
+        for offset in (0..ioctl::DOORBELL_SIZE).step_by(8) {
+            if offset as u64 != doorbell::TAIL {
+                let register = page.as_mut_ptr().wrapping_add(offset);
+                // SAFETY: the register is within the mapped page, and aligned. It is not the one
+                // that makes the device work.
+                unsafe { register.cast::<u64>().write_volatile(value) };
+            }
+        }
         Ok(())
     }
 
