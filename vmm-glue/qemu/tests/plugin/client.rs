@@ -117,7 +117,8 @@ impl Qemu {
         let mut child = installation
             .command(preload)
             .args(["-M", "q35", "-m", "512", "-nodefaults", "-display", "none"])
-            .args(["-accel", "qtest", "-qtest-log", "none"])
+            .args(accelerator())
+            .args(["-qtest-log", "none"])
             .args(["-qtest", &qtest_path, "-qmp", &qmp_path])
             .args(arguments)
             .stderr(Stdio::piped())
@@ -305,6 +306,17 @@ impl Drop for Qemu {
         // It has ended already if the test went well.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The accelerator: qtest, which has processors that do nothing, or that of `SVM_QTEST_ACCEL`,
+/// with processors that never start.
+fn accelerator() -> Vec<String> {
+    match std::env::var("SVM_QTEST_ACCEL") {
+        Ok(accelerator) if !accelerator.is_empty() => {
+            vec!["-accel".to_owned(), accelerator, "-S".to_owned()]
+        }
+        _ => vec!["-accel".to_owned(), "qtest".to_owned()],
     }
 }
 

@@ -62,7 +62,6 @@ pub struct Machine {
 /// Addresses of the tables and queues of the VT-d unit.
 struct Vtd {
     context: BTreeMap<u8, u64>,
-    root: u64,
     directory: u64,
     /// First-stage tables by PASID.
     roots: BTreeMap<u32, u64>,
@@ -233,7 +232,6 @@ impl Machine {
         }
         self.vtd = Some(Vtd {
             context,
-            root,
             directory,
             roots: BTreeMap::new(),
             queue,
@@ -302,12 +300,6 @@ impl Machine {
         let entry = self.entry(pasid, address);
         self.qemu
             .writeq(entry, frame | 0x5 | u64::from(writable) << 1);
-    }
-
-    /// Makes a page not present, without telling anybody.
-    pub fn unmap(&mut self, pasid: u32, address: u64) {
-        let entry = self.entry(pasid, address);
-        self.qemu.writeq(entry, 0);
     }
 
     /// Submits an invalidation queue descriptor and waits until it and all before are done.
@@ -414,11 +406,6 @@ impl Machine {
         // Context cache, global.
         self.submit(0x1 | 1 << 4, 0);
     }
-
-    /// Address of the root table, to show that tables were made.
-    pub fn root_table(&mut self) -> u64 {
-        self.tables().root
-    }
 }
 
 /// Domain id of a PASID.
@@ -450,7 +437,6 @@ pub struct PageRequest {
 pub struct Context {
     pub bars: Bars,
     pub number: u16,
-    pub pasid: u32,
     ring: u64,
     records: u64,
     submitted: u64,
@@ -493,7 +479,6 @@ impl Context {
         let context = Context {
             bars,
             number,
-            pasid,
             ring,
             records,
             submitted: 0,

@@ -9,7 +9,11 @@
 //!   `SVM_QEMU_BINARY` in the place of QEMU's own if that is set and not empty;
 //! * `SVM_PLUGIN`: the library to test.
 //!
-//! Without them each test says so and does nothing.
+//! Without them each test says so and does nothing. `SVM_QTEST_ACCEL` chooses another accelerator
+//! (`kvm`, `tcg`) for the machines that are not given a guest.
+
+// A failure anywhere in the bench is a failure of the test.
+#![allow(clippy::unwrap_used)]
 
 mod client;
 mod configuration;
