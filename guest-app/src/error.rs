@@ -125,7 +125,8 @@ fn advice(cause: &io::Error, path: &Path) -> String {
         Errno::EACCES | Errno::EPERM => {
             format!("This user may not open {path}: run as root, or change its owner or mode.")
         }
-        Errno::EMFILE | Errno::ENFILE => "Too many files are open.".to_owned(),
+        Errno::ENOTTY => format!("{path} is not a device of svm_demo, as /dev/svm0 is."),
+        Errno::EMFILE | Errno::ENFILE => "Close some of the open files.".to_owned(),
         _ => format!("`dmesg` may say more about {path}."),
     }
 }

@@ -8,6 +8,7 @@ mod harness;
 mod selftest;
 mod system;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -17,9 +18,16 @@ fn main() -> ExitCode {
     match commands::run(&arguments) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        // Whoever read the output has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::from(2),
         Err(error) => {
             eprintln!("svmctl: {error:#}");
             ExitCode::from(2)
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.root_cause().downcast_ref::<io::Error>();
+    io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

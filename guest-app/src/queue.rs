@@ -565,6 +565,7 @@ impl Queue {
         &mut self,
         descriptors: &[Descriptor],
     ) -> Result<Vec<Completion>, Error> {
+        self.check_owner()?;
         // SAFETY: passed on to the caller; that the promise has to hold no longer than this call
         // is seen to here.
         let result = unsafe { self.push_and_wait(descriptors) };

@@ -2,6 +2,7 @@
 //! `svmctl crc32c`: the checksum of files, as the usual tools print it.
 
 use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -45,8 +46,7 @@ fn print(path: &Path, checksum: u32, work: Work, as_json: bool) -> anyhow::Resul
             work,
         })
     } else {
-        println!("{crc32c}  {}", path.display());
-        Ok(())
+        Ok(writeln!(io::stdout(), "{crc32c}  {}", path.display())?)
     }
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `svmctl info`.
 
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use serde_json::json;
@@ -14,8 +15,7 @@ pub fn run(device: &Path, as_json: bool) -> anyhow::Result<()> {
     if as_json {
         super::print_json(&to_json(device, context.info()))
     } else {
-        print!("{}", to_text(device, context.info()));
-        Ok(())
+        Ok(io::stdout().write_all(to_text(device, context.info()).as_bytes())?)
     }
 }
 

@@ -5,6 +5,7 @@ mod copy;
 mod crc32c;
 mod info;
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
@@ -40,14 +41,14 @@ fn suite(device: &Path, as_json: bool, suite: &Suite, cases: &Cases) -> anyhow::
     let chosen = suite.choose(&cases.names)?;
     if cases.list {
         for case in chosen {
-            println!("{}", case.name);
+            writeln!(io::stdout(), "{}", case.name)?;
         }
         return Ok(true);
     }
     let path = device.to_owned();
     let mut bench = Bench::new(device, move || Context::open(&path))?;
     let mut reporter = Reporter::new(suite.name, &chosen, as_json)?;
-    reporter.title(device, bench.info());
+    reporter.title(device, bench.info())?;
     let tally = run_suite(&chosen, &mut bench, &mut reporter)?;
     reporter.summary(&tally)?;
     Ok(tally.failed == 0)
@@ -86,10 +87,8 @@ fn measure<T>(
     ))
 }
 
+/// Prints a value as one line of JSON.
 pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
-    println!(
-        "{}",
-        serde_json::to_string(value).context("cannot write JSON")?
-    );
-    Ok(())
+    let text = serde_json::to_string(value).context("cannot write JSON")?;
+    Ok(writeln!(io::stdout(), "{text}")?)
 }

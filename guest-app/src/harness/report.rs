@@ -58,12 +58,22 @@ impl Reporter {
     }
 
     /// Prints what stands above the cases.
-    pub fn title(&self, device: &Path, info: &Info) {
+    ///
+    /// # Errors
+    ///
+    /// The output cannot be written.
+    pub fn title(&self, device: &Path, info: &Info) -> anyhow::Result<()> {
         if !self.as_json {
             let (context, pasid) = (info.context, info.pasid);
-            println!("{}: context {context}, PASID {pasid}\n", device.display());
-            println!("{}", heading(self.name_width));
+            let mut out = io::stdout();
+            writeln!(
+                out,
+                "{}: context {context}, PASID {pasid}\n",
+                device.display()
+            )?;
+            writeln!(out, "{}", heading(self.name_width))?;
         }
+        Ok(())
     }
 
     /// Reports a case.
@@ -75,7 +85,7 @@ impl Reporter {
         if self.as_json {
             crate::commands::print_json(event)?;
         } else {
-            println!("{}", line(self.name_width, event));
+            writeln!(io::stdout(), "{}", line(self.name_width, event))?;
         }
         io::stdout().flush()?;
         if let Some(file) = &mut self.events {
@@ -100,7 +110,7 @@ impl Reporter {
                 "skipped": tally.skipped,
             }))
         } else {
-            println!("\n{}: {tally}", self.suite);
+            writeln!(io::stdout(), "\n{}: {tally}", self.suite)?;
             Ok(())
         }
     }
