@@ -17,7 +17,7 @@ use crate::refused::{Automatic, automatic};
 use crate::trace::Access;
 
 /// The most translations of one completion.
-const MOST_TRANSLATIONS: usize = 8;
+const MOST_TRANSLATIONS: usize = 16;
 
 /// The port, for the time of one step.
 pub struct Port<'a> {

@@ -3,11 +3,13 @@
 //! would, and QMP. Knows nothing of the device.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -15,73 +17,165 @@ use serde_json::{Value, json};
 /// How long QEMU may take for anything before it counts as hung.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where the QEMU to test is.
-#[derive(Clone)]
+/// The loader's option, and the variable, by which the library is loaded.
+const PRELOAD: &str = "--preload";
+const LD_PRELOAD: &str = "LD_PRELOAD";
+
+/// How QEMU is run: a command line and variables that the test knows, not a wrapper.
+#[derive(Clone, Debug)]
 pub struct Installation {
-    wrapper: PathBuf,
+    /// The program and its first arguments; with QEMU's own loader, QEMU is one of those.
+    command: Vec<OsString>,
+    /// Variables beyond those of the test.
+    variables: Vec<(OsString, OsString)>,
+    directory: PathBuf,
     plugin: PathBuf,
-    binary: Option<PathBuf>,
 }
 
 impl Installation {
-    /// The one of the environment, or None with a notice that the test is skipped.
+    /// The one of `SVM_QEMU`, or None with a notice that the test is skipped.
     pub fn find() -> Option<Installation> {
-        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        match (variable("SVM_QEMU"), variable("SVM_PLUGIN")) {
-            (Some(wrapper), Some(plugin)) => Some(Installation {
-                wrapper: wrapper.into(),
-                plugin: plugin.into(),
-                binary: None,
-            }),
-            _ => {
-                let thread = std::thread::current();
-                let name = thread.name().unwrap_or("test");
-                let notice = format!("{name}: SKIPPED: SVM_QEMU and SVM_PLUGIN are not set\n");
-                // Not by a macro, whose output the test harness would keep to itself.
-                let _ = std::io::stderr().write_all(notice.as_bytes());
-                None
-            }
+        static FOUND: OnceLock<Installation> = OnceLock::new();
+        let Some(wrapper) = std::env::var_os("SVM_QEMU").filter(|value| !value.is_empty()) else {
+            let thread = std::thread::current();
+            let name = thread.name().unwrap_or("test");
+            let notice = format!("{name}: SKIPPED: SVM_QEMU is not set\n");
+            // Not by a macro, whose output the test harness would keep to itself.
+            let _ = std::io::stderr().write_all(notice.as_bytes());
+            return None;
+        };
+        Some(FOUND.get_or_init(|| Installation::learn(&wrapper)).clone())
+    }
+
+    /// Lets the wrapper start a QEMU, and looks at the process that has become of it.
+    fn learn(wrapper: &OsStr) -> Installation {
+        const MARK: &str = "learn-how-qemu-is-run";
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("qmp");
+        let listener = UnixListener::bind(&path).unwrap();
+        let mut child = Command::new(wrapper)
+            .args([
+                "-name",
+                MARK,
+                "-M",
+                "none",
+                "-nodefaults",
+                "-display",
+                "none",
+            ])
+            .args(["-qmp", &format!("unix:{}", path.display())])
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("SVM_QEMU cannot be run");
+        // The wrapper may have to prepare something first.
+        accept(&listener, &mut child, 10 * PATIENCE);
+        let process = PathBuf::from(format!("/proc/{}", child.id()));
+        let split = |name: &str| -> Vec<OsString> {
+            let bytes = std::fs::read(process.join(name)).unwrap();
+            let parts = bytes
+                .split(|byte| *byte == 0)
+                .filter(|part| !part.is_empty());
+            parts
+                .map(|part| OsStr::from_bytes(part).to_owned())
+                .collect()
+        };
+        let command: Vec<OsString> = split("cmdline")
+            .into_iter()
+            .take_while(|part| part != "-name")
+            .collect();
+        let variables: Vec<(OsString, OsString)> = split("environ")
+            .iter()
+            .filter_map(|variable| {
+                let bytes = variable.as_bytes();
+                let at = bytes.iter().position(|byte| *byte == b'=')?;
+                let (name, value) = (&bytes[..at], &bytes[at + 1..]);
+                Some((
+                    OsStr::from_bytes(name).into(),
+                    OsStr::from_bytes(value).into(),
+                ))
+            })
+            .filter(|(name, value)| std::env::var_os(name).as_ref() != Some(value))
+            .collect();
+        let directory = std::fs::read_link(process.join("cwd")).unwrap();
+        let _ = child.kill();
+        let _ = child.wait();
+        let preloaded = command
+            .iter()
+            .skip_while(|part| *part != PRELOAD)
+            .nth(1)
+            .or_else(|| {
+                let variable = variables.iter().find(|(name, _)| name == LD_PRELOAD);
+                variable.map(|(_, value)| value)
+            });
+        let plugin = preloaded
+            .unwrap_or_else(|| panic!("SVM_QEMU does not preload the library: {command:?}"))
+            .into();
+        Installation {
+            command,
+            variables,
+            directory,
+            plugin,
         }
+    }
+
+    /// QEMU's binary.
+    pub fn binary(&self) -> PathBuf {
+        self.directory.join(&self.command[self.binary_index()])
+    }
+
+    fn binary_index(&self) -> usize {
+        let is_qemu = |part: &OsString| {
+            let name = Path::new(part).file_name().unwrap_or_default();
+            name.as_bytes().starts_with(b"qemu-system")
+        };
+        self.command
+            .iter()
+            .position(is_qemu)
+            .unwrap_or_else(|| panic!("no QEMU in {:?}", self.command))
     }
 
     /// The same with another binary.
     pub fn with_binary(&self, binary: PathBuf) -> Installation {
-        Installation {
-            binary: Some(binary),
-            ..self.clone()
+        let mut other = self.clone();
+        let index = other.binary_index();
+        other.command[index] = binary.into();
+        other
+    }
+
+    /// The same without the library.
+    pub fn without_plugin(&self) -> Installation {
+        let mut other = self.clone();
+        if let Some(index) = other.command.iter().position(|part| part == PRELOAD) {
+            other.command.drain(index..index + 2);
         }
+        other.variables.retain(|(name, _)| name != LD_PRELOAD);
+        other
     }
 
     /// The library to test.
-    pub fn plugin(&self) -> &PathBuf {
-        &self.plugin
+    pub fn plugin(&self) -> PathBuf {
+        self.directory.join(&self.plugin)
     }
 
-    /// A command that runs QEMU, with the library preloaded or not.
-    fn command(&self, preload: bool) -> Command {
-        let mut command = Command::new(&self.wrapper);
-        let plugin: OsString = if preload {
-            self.plugin.clone().into()
-        } else {
-            OsString::new()
-        };
-        command.env("SVM_PLUGIN", plugin);
-        command.env("SVM_QEMU_BINARY", self.binary.clone().unwrap_or_default());
-        command.stdin(Stdio::null());
+    /// A command that runs QEMU.
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.command[0]);
         command
-    }
-
-    /// Runs QEMU until it ends by itself.
-    pub fn run(&self, preload: bool, arguments: &[&str]) -> Output {
-        self.command(preload)
-            .args(arguments)
-            .output()
-            .expect("SVM_QEMU cannot be run")
+            .args(&self.command[1..])
+            .current_dir(&self.directory)
+            .stdin(Stdio::null());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
     }
 
     /// What QEMU says, on both outputs, until it ends by itself.
     pub fn says(&self, arguments: &[&str]) -> String {
-        let output = self.run(true, arguments);
+        let output = self
+            .command()
+            .args(arguments)
+            .output()
+            .expect("QEMU cannot be run");
         String::from_utf8_lossy(&output.stdout).into_owned()
             + &String::from_utf8_lossy(&output.stderr)
     }
@@ -99,11 +193,6 @@ pub struct Qemu {
 impl Qemu {
     /// Starts a machine without processors that run.
     pub fn start(installation: &Installation, arguments: &[&str]) -> Qemu {
-        Qemu::start_with(installation, true, arguments)
-    }
-
-    /// As [`Qemu::start`], with the library preloaded or not.
-    pub fn start_with(installation: &Installation, preload: bool, arguments: &[&str]) -> Qemu {
         let directory = tempfile::tempdir().unwrap();
         let listen = |name: &str| {
             let path = directory.path().join(name);
@@ -115,7 +204,7 @@ impl Qemu {
         let (qtest_listener, qtest_path) = listen("qtest");
         let (qmp_listener, qmp_path) = listen("qmp");
         let mut child = installation
-            .command(preload)
+            .command()
             .args(["-M", "q35", "-m", "512", "-nodefaults", "-display", "none"])
             .args(accelerator())
             .args(["-qtest-log", "none"])
@@ -124,7 +213,7 @@ impl Qemu {
             .stderr(Stdio::piped())
             .spawn()
             .expect("SVM_QEMU cannot be run");
-        let mut accept = |listener: UnixListener| accept(&listener, &mut child);
+        let mut accept = |listener: UnixListener| accept(&listener, &mut child, PATIENCE);
         // QEMU opens QMP first.
         let qmp = accept(qmp_listener);
         let qtest = accept(qtest_listener);
@@ -138,11 +227,6 @@ impl Qemu {
         qemu.read_qmp(); // The greeting.
         qemu.qmp("qmp_capabilities", json!({})).unwrap();
         qemu
-    }
-
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// Performs a command of the qtest protocol and returns what follows `OK`.
@@ -321,7 +405,7 @@ fn accelerator() -> Vec<String> {
 }
 
 /// Waits for QEMU to connect.
-fn accept(listener: &UnixListener, child: &mut Child) -> UnixStream {
+fn accept(listener: &UnixListener, child: &mut Child, patience: Duration) -> UnixStream {
     listener.set_nonblocking(true).unwrap();
     let begin = Instant::now();
     loop {
@@ -331,7 +415,7 @@ fn accept(listener: &UnixListener, child: &mut Child) -> UnixStream {
             return stream;
         }
         let ended = child.try_wait().unwrap();
-        if ended.is_some() || begin.elapsed() > PATIENCE {
+        if ended.is_some() || begin.elapsed() > patience {
             let mut said = String::new();
             if let (Some(errors), true) = (&mut child.stderr, ended.is_some()) {
                 errors.read_to_string(&mut said).unwrap();

@@ -119,7 +119,7 @@ fn the_library_works_as_a_plugin_too() {
     };
     let plugin = installation.plugin().display().to_string();
     let arguments = ["-plugin", &plugin, "-device", "svm-demo,id=x"];
-    let mut qemu = Qemu::start_with(&installation, false, &arguments);
+    let mut qemu = Qemu::start(&installation.without_plugin(), &arguments);
     let contexts = qemu.qmp("qom-get", json!({ "path": "x", "property": "contexts" }));
     assert_eq!(contexts, Ok(json!(64)));
     qemu.quit();
@@ -168,27 +168,16 @@ fn a_program_that_is_not_qemu_is_left_alone() {
     );
 }
 
-/// QEMU's binary, found in a running QEMU, with one text replaced by another of its length.
+/// QEMU's binary with one text replaced by another of its length.
 fn patched(installation: &Installation, directory: &Path, from: &str, to: &str) -> PathBuf {
-    let qemu = Qemu::start(installation, &[]);
-    let maps = std::fs::read_to_string(format!("/proc/{}/maps", qemu.id())).unwrap();
-    qemu.quit();
-    let path = maps
-        .lines()
-        .filter_map(|line| line.split_ascii_whitespace().nth(5))
-        .find(|path| {
-            path.rsplit('/')
-                .next()
-                .is_some_and(|name| name.starts_with("qemu-system"))
-        })
-        .unwrap_or_else(|| panic!("no qemu-system in {maps}"));
+    let path = &installation.binary();
     let mut bytes = std::fs::read(path).unwrap();
     assert_eq!(from.len(), to.len());
     let needle = [b"\0", from.as_bytes(), b"\0"].concat();
     let at = bytes
         .windows(needle.len())
         .position(|window| window == needle);
-    let at = at.unwrap_or_else(|| panic!("no '{from}' in {path}"));
+    let at = at.unwrap_or_else(|| panic!("no '{from}' in {path:?}"));
     bytes[at + 1..at + 1 + to.len()].copy_from_slice(to.as_bytes());
     let copy = directory.join("qemu-system-patched");
     std::fs::copy(path, &copy).unwrap(); // With its permissions.
