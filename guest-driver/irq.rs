@@ -2,9 +2,8 @@
 
 //! The MSI-X vectors. They wake those who wait for a context, and do nothing else.
 //!
-//! Context n uses vector n. A kernel that has fewer vectors to give makes contexts share: context
-//! n then uses vector n modulo their number, and its waiters also look when another's interrupt
-//! comes.
+//! Context n uses vector n. Where there are fewer vectors than contexts, they share: context n then
+//! uses vector n modulo their number, and its waiters also look when another's interrupt comes.
 //!
 //! `kernel::pci` gives a driver the first and the last of the vectors that it has allocated, but
 //! not those between; hence the own registration here.
@@ -28,6 +27,9 @@ use kernel::{
 };
 
 use crate::context::Context;
+
+/// The most vectors that a device gets. A CPU has about 200, for all devices.
+const MAX_VECTORS: u32 = 64;
 
 /// The contexts of a device, and how many vectors they share.
 pub(crate) struct Contexts {
@@ -149,7 +151,7 @@ pub(crate) fn register(
     contexts: &Arc<Contexts>,
     available: u16,
 ) -> Result {
-    let wanted = contexts.vectors().min(available.into());
+    let wanted = contexts.vectors().min(available.into()).min(MAX_VECTORS);
     let types = pci::IrqTypes::default().with(pci::IrqType::MsiX);
 
     pdev.alloc_irq_vectors(1, wanted, types)
@@ -168,7 +170,13 @@ pub(crate) fn register(
             if vector == 0 {
                 return Err(error);
             }
-            dev_info!(pdev, "{} contexts share {} vectors\n", wanted, vector);
+            dev_dbg!(
+                pdev,
+                "{} vectors instead of {}: {:?}\n",
+                vector,
+                wanted,
+                error
+            );
             contexts.vectors.store(vector, Relaxed);
             return Ok(());
         }
