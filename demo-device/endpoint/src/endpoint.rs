@@ -75,7 +75,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether a step would do something now.
+    /// Whether a step may have something to do. If not, it would be idle.
     pub fn has_work(&self) -> bool {
         self.device.lock().has_work()
     }

@@ -195,12 +195,12 @@ mod tests {
             Invalidation::Pending
         );
         assert_eq!(flights.land(2), 0);
-        assert_eq!(flights.land(0), 0);
+        assert_eq!(flights.land(1), 0);
         // A new access of a new translation does not prolong it.
-        flights.access(0, pasid(1), [Some(pin(0x1000, 0x1fff)), None]);
+        flights.access(1, pasid(1), [Some(pin(0x1000, 0x1fff)), None]);
         assert_eq!(flights.land(3), 0);
-        assert_eq!(flights.land(1), 1 << 5);
-        assert_eq!(flights.land(0), 0);
+        assert_eq!(flights.land(0), 1 << 5);
+        assert_eq!(flights.land(1), 0);
     }
 
     #[test]

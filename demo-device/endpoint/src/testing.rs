@@ -54,6 +54,8 @@ pub struct Inner {
     pub completions: Vec<InvalidateCompletion>,
     pub error: Option<TranslationError>,
     pub refuse_memory: Option<u64>,
+    /// Every request is compared with the state of the function and with what is outstanding.
+    pub judge: bool,
     /// Frames that nobody may touch any more, and those that were touched.
     pub retired: std::collections::HashSet<u64>,
     pub trespasses: Vec<u64>,
@@ -219,18 +221,18 @@ impl World {
         })
     }
 
-    /// Answers the oldest group that was kept.
+    /// Answers the oldest group that was kept, and returns it; nothing if there is none.
     pub fn serve(&self, code: ResponseCode) -> Vec<PageRequest> {
-        let mut group = Vec::new();
-        {
+        let group: Vec<_> = {
             let mut inner = self.inner.lock().unwrap();
-            while let Some(page) = inner.queue.pop_front() {
-                group.push(page);
-                if page.last {
-                    break;
-                }
-            }
-        }
+            let Some(last) = inner.queue.iter().find(|p| p.last).copied() else {
+                return Vec::new();
+            };
+            let group = inner.queue.iter().filter(|p| p.prgi == last.prgi);
+            let group = group.copied().collect();
+            inner.queue.retain(|p| p.prgi != last.prgi);
+            group
+        };
         self.serve_group(&group, code);
         group
     }
@@ -341,6 +343,29 @@ impl World {
         self.record(1, address)
     }
 
+    /// From now on the world judges each request of the device.
+    pub fn judge(&self) {
+        self.inner.lock().unwrap().judge = true;
+    }
+
+    /// Rules 5 to 7: what the function may send in its state.
+    fn check(&self, ats: bool, pasid: Option<Pasid>) {
+        if !self.inner.lock().unwrap().judge {
+            return;
+        }
+        let e = &self.endpoint;
+        assert_ne!(e.config_read(4) & 4, 0, "bus master");
+        if ats {
+            let enabled = e.config_read(config_space::ATS + 4) >> 31 != 0;
+            assert!(enabled, "ATS");
+        }
+        if let Some(pasid) = pasid {
+            let enabled = e.config_read(config_space::PASID + 4) >> 16 & 1 != 0;
+            assert!(enabled, "PASID");
+            assert!(e.pasids().contains(&pasid), "rule 66: {pasid:?}");
+        }
+    }
+
     fn hook(&self, slot: &Mutex<Option<Hook>>) {
         let hook = slot.lock().unwrap().take();
         if let Some(mut hook) = hook {
@@ -449,6 +474,7 @@ impl RootPort for World {
     ) -> Result<usize, TranslationError> {
         assert_eq!(request.address % PAGE_SIZE, 0, "rule 3");
         assert!(request.pages as usize <= translations.len());
+        self.check(true, request.pasid);
         let count = {
             let mut inner = self.inner.lock().unwrap();
             inner.translations.push(*request);
@@ -483,6 +509,17 @@ impl RootPort for World {
     fn page_request(&self, request: &PageRequest) {
         assert_eq!(request.address % PAGE_SIZE, 0, "rule 51");
         assert!(request.read || request.write, "rule 50");
+        self.check(false, request.pasid);
+        if self.inner.lock().unwrap().judge {
+            let e = &self.endpoint;
+            let control = e.config_read(config_space::PRI + 4);
+            assert_eq!(control & (1 << 16 | 1), 1, "rule 55");
+            let waiting = &self.inner.lock().unwrap().queue;
+            let allocation = e.config_read(config_space::PRI + 12);
+            assert!(waiting.len() < allocation as usize, "rule 58");
+            let same = |p: &&PageRequest| p.prgi == request.prgi;
+            assert!(waiting.iter().filter(same).all(|p| !p.last), "rule 49");
+        }
         let service = *self.service.lock().unwrap();
         let group: Vec<_> = {
             let mut inner = self.inner.lock().unwrap();
@@ -505,6 +542,10 @@ impl RootPort for World {
     }
 
     fn read(&self, request: &MemoryRequest, data: &mut [u8]) -> Result<(), MemoryError> {
+        self.check(
+            request.address_type == MemoryAddressType::Translated,
+            request.pasid,
+        );
         self.hook(&self.on_read);
         let mut inner = self.inner.lock().unwrap();
         let address = inner.locate(request, false)?;
@@ -513,6 +554,10 @@ impl RootPort for World {
     }
 
     fn write(&self, request: &MemoryRequest, data: &[u8]) -> Result<(), MemoryError> {
+        self.check(
+            request.address_type == MemoryAddressType::Translated,
+            request.pasid,
+        );
         self.hook(&self.on_write);
         // Other threads get their chance while the access is on its way.
         std::thread::yield_now();
@@ -536,6 +581,7 @@ impl RootPort for World {
     }
 
     fn interrupt(&self, vector: u16) {
+        self.check(false, None);
         self.inner.lock().unwrap().interrupts.push(vector);
     }
 

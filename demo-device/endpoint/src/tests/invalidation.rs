@@ -148,6 +148,8 @@ fn rule_10_and_46_the_cache_is_empty_when_ats_is_enabled() {
     let e = &world.endpoint;
     e.config_write(config_space::ATS + 4, 0, 0xffff_0000);
     e.config_write(config_space::ATS + 4, 1 << 31, 0xffff_0000);
+    let _ = world.invalidate(1, AlignedRange::ALL);
+    assert_eq!(world.counter(0, index::INVALIDATED_ENTRIES), 0);
     world.set(
         0,
         svm_abi::registers::context::CONTROL,

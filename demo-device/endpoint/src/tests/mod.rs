@@ -6,6 +6,7 @@ mod laboratory;
 mod pages;
 mod properties;
 mod states;
+mod storm;
 mod threads;
 mod translation;
 

@@ -85,6 +85,8 @@ fn rule_17_what_permits_nothing_is_asked_for_each_time() {
         assert_eq!(failure(record), (Error::NotPresent, HERE, 0));
     }
     assert_eq!(requests(&world).len(), 3);
+    let _ = world.invalidate(1, AlignedRange::page(HERE));
+    assert_eq!(world.counter(0, index::INVALIDATED_ENTRIES), 0);
 }
 
 #[test]
