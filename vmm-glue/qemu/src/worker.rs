@@ -9,9 +9,17 @@
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use crate::bql::{Bql, Guard};
 use crate::thread as qemu_thread;
+
+/// How long the thread works without a pause. The BQL is not fair: who waits for it is woken
+/// when it is free, and finds it taken again by who is awake already. Without pauses a processor
+/// of the guest waits for a tenth of a second and more.
+const TURN: Duration = Duration::from_micros(250);
+/// The pause, in which somebody who waits for the BQL gets it. The kernel makes it longer.
+const PAUSE: Duration = Duration::from_micros(1);
 
 /// What the thread drives.
 pub trait Engine: Send + Sync + 'static {
@@ -104,12 +112,17 @@ impl Worker {
 /// The thread.
 fn run(bell: &Bell, engine: &dyn Engine) {
     while bell.wait() {
+        let mut turn = Instant::now();
         loop {
             let bql = Guard::lock();
             let more = !bell.is_stopped() && engine.step(&bql);
             drop(bql);
             if !more {
                 break;
+            }
+            if turn.elapsed() >= TURN {
+                thread::sleep(PAUSE);
+                turn = Instant::now();
             }
         }
         engine.rest();

@@ -118,6 +118,23 @@ fn a_device_may_go_while_it_works() {
 }
 
 #[test]
+fn qemu_may_end_while_the_device_works_and_while_it_waits() {
+    for mapped in [true, false] {
+        let Some(mut machine) = empty() else { return };
+        let mut context = plug(&mut machine);
+        let (source, destination) = (machine.page(), machine.page());
+        if mapped {
+            machine.map(PASID, SOURCE, source, true);
+            machine.map(PASID, DESTINATION, destination, true);
+        }
+        for _ in 0..32 {
+            context.submit(&mut machine, copy(SOURCE, DESTINATION, 0x1000));
+        }
+        machine.qemu.quit();
+    }
+}
+
+#[test]
 fn a_device_may_go_while_an_automatic_response_is_on_its_way() {
     let Some(mut machine) = empty() else { return };
     let mut context = plug(&mut machine);
