@@ -27,7 +27,6 @@ mod descriptor;
 pub mod device;
 mod error;
 pub mod model;
-mod operations;
 mod queue;
 pub mod region;
 mod ring;

@@ -59,6 +59,9 @@ fn write_and_look(queue: &mut Queue, region: &Region, value: u64) -> anyhow::Res
 }
 
 fn two_processes(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    if let Some(skipped) = bench.lacks_contexts() {
+        return Ok(skipped);
+    }
     let region = Region::new(2 * PAGE)?;
     let mut child = Child::fork(|line: &mut Line| {
         let mut queue = bench.open_queue(16).context("in the child")?;
@@ -101,6 +104,9 @@ fn two_processes(bench: &mut Bench) -> anyhow::Result<Verdict> {
 }
 
 fn two_contexts(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    if let Some(skipped) = bench.lacks_contexts() {
+        return Ok(skipped);
+    }
     let mut second = bench.open_queue(16)?;
     let (one, other) = (Identity::of(bench.queue()), Identity::of(&second));
     ensure!(

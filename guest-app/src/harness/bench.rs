@@ -14,6 +14,8 @@ use svmctl::abi::ioctl::Info;
 use svmctl::region::Region;
 use svmctl::{Context, Counters, Descriptor, Error, Failure, Queue, State};
 
+use super::Verdict;
+
 /// Descriptors of the bench's ring.
 pub const ENTRIES: u32 = 16;
 /// No operation of a case takes so long; a device that has stopped working does.
@@ -88,6 +90,12 @@ impl Bench {
     /// What context and device are.
     pub fn info(&self) -> &Info {
         self.queue.info()
+    }
+
+    /// Why a case that needs a second context cannot run; `None` if it can.
+    pub fn lacks_contexts(&self) -> Option<Verdict> {
+        let reason = "the device has one context only (-device svm-demo,contexts=N)";
+        (self.info().contexts < 2).then(|| Verdict::Skipped(reason.to_owned()))
     }
 
     /// The bench's queue.

@@ -82,7 +82,7 @@ impl Child {
     ///
     /// The process has several threads, of which the child would have one; those of `fork`.
     pub fn fork(work: impl FnOnce(&mut Line) -> anyhow::Result<()>) -> anyhow::Result<Child> {
-        be_single()?;
+        be_single(THREADS_LINGER)?;
         let (child_from, to) = pipe2(OFlag::O_CLOEXEC)?;
         let (from, child_to) = pipe2(OFlag::O_CLOEXEC)?;
         std::io::stdout().flush()?;
@@ -175,7 +175,7 @@ impl Drop for Child {
 
 /// Checks that the process has one thread only. Threads that were joined may be seen for a
 /// moment.
-fn be_single() -> anyhow::Result<()> {
+fn be_single(patience: Duration) -> anyhow::Result<()> {
     let start = Instant::now();
     loop {
         let threads = fs::read_dir("/proc/self/task")
@@ -185,9 +185,59 @@ fn be_single() -> anyhow::Result<()> {
             return Ok(());
         }
         ensure!(
-            start.elapsed() < THREADS_LINGER,
+            start.elapsed() < patience,
             "the process has {threads} threads, and can fork with one only"
         );
         std::thread::yield_now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends() -> (Line, Line) {
+        let (left_from, right_to) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        let (right_from, left_to) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        (
+            Line::new(left_from, left_to),
+            Line::new(right_from, right_to),
+        )
+    }
+
+    #[test]
+    fn what_one_end_tells_the_other_receives() {
+        let (mut left, mut right) = ends();
+        left.tell(&7).unwrap();
+        left.tell(&"text\nof two lines").unwrap();
+        assert_eq!(right.receive::<u32>().unwrap(), 7);
+        assert_eq!(right.receive::<String>().unwrap(), "text\nof two lines");
+    }
+
+    #[test]
+    fn an_error_of_the_other_end_is_received_as_one() {
+        let (mut left, mut right) = ends();
+        left.send(&Err::<(), _>("no device".to_owned())).unwrap();
+        let error = right.receive::<u32>().unwrap_err().to_string();
+        assert_eq!(error, "the other process says: no device");
+    }
+
+    #[test]
+    fn the_end_of_the_other_end_is_noticed() {
+        let (left, mut right) = ends();
+        drop(left);
+        let error = right.receive::<u32>().unwrap_err().to_string();
+        assert_eq!(error, "the other process has ended");
+        right.tell(&1).unwrap_err();
+    }
+
+    #[test]
+    fn a_process_with_threads_is_noticed() {
+        // The thread of this test, and that of the test runner.
+        let error = be_single(Duration::ZERO).unwrap_err().to_string();
+        assert!(
+            error.contains("threads, and can fork with one only"),
+            "{error}"
+        );
     }
 }

@@ -8,9 +8,9 @@
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
+use super::Queue;
 use crate::descriptor::Descriptor;
 use crate::error::Error;
-use crate::queue::Queue;
 
 impl Queue {
     /// Most bytes of one descriptor.
