@@ -6,7 +6,7 @@
 //! page goes, or its owner is gone), stop, wait for the responses to the page requests, end the
 //! bond, and only then is the context free for the next one.
 //!
-//! Locks, in the order in which they may be taken: `state`, then one of `taken` and `doorbell`.
+//! Locks, in the order in which they may be taken: `state`, then one of `progress` and `doorbell`.
 //! None of them is held while user memory is accessed, and only `doorbell` is taken below the mmap
 //! lock.
 
@@ -56,15 +56,22 @@ enum State {
     Gone,
 }
 
+/// How far the readers have come.
+struct Progress {
+    /// The context was started, and nobody has asked it to stop.
+    started: bool,
+    /// How many of the interrupts that it has sent since then were given to readers.
+    taken: u64,
+}
+
 /// One context.
 #[pin_data]
 pub(crate) struct Context {
     index: u16,
     #[pin]
     state: Mutex<State>,
-    /// How many of the context's interrupts since its start were given to readers.
     #[pin]
-    taken: Mutex<u64>,
+    progress: Mutex<Progress>,
     /// Whether page faults on the doorbell page may still be answered with the page.
     #[pin]
     doorbell: Mutex<bool>,
@@ -80,7 +87,7 @@ pub(crate) struct Context {
 pub(crate) enum Pending {
     /// So many interrupts, and the context works.
     Interrupts(u64),
-    /// So many interrupts, and the context has halted: there will be no more.
+    /// So many interrupts, and the context does not work any more: there will be none.
     Halted(u64),
     /// The device is gone.
     Gone,
@@ -92,7 +99,10 @@ impl Context {
         try_pin_init!(Self {
             index,
             state <- new_mutex!(State::Free, "svm_demo::Context::state"),
-            taken <- new_mutex!(0, "svm_demo::Context::taken"),
+            progress <- new_mutex!(
+                Progress { started: false, taken: 0 },
+                "svm_demo::Context::progress"
+            ),
             doorbell <- new_mutex!(false, "svm_demo::Context::doorbell"),
             events: Atomic::new(0),
             gone: Atomic::new(false),
@@ -141,7 +151,10 @@ impl Context {
             (State::Free, Some(taken)) => {
                 *state = State::Open(taken);
                 // The interrupts of the last one are nothing to the next.
-                *self.taken.lock() = context.interrupts().unwrap_or(0);
+                *self.progress.lock() = Progress {
+                    started: false,
+                    taken: context.interrupts().unwrap_or(0),
+                };
                 *self.doorbell.lock() = true;
                 true
             }
@@ -169,11 +182,14 @@ impl Context {
             return Err(EBUSY);
         }
 
-        // The device counts interrupts from the start.
-        let mut taken = self.taken.lock();
+        let mut progress = self.progress.lock();
         let status = context.start(start)?;
-        *taken = 0;
-        drop(taken);
+        *progress = Progress {
+            started: !status.is_halted(),
+            // The device counts from the start.
+            taken: 0,
+        };
+        drop(progress);
 
         if status.is_halted() {
             dev_err!(
@@ -199,6 +215,7 @@ impl Context {
             return Err(ENODEV);
         };
 
+        self.progress.lock().started = false;
         self.registers(registers).stop()
     }
 
@@ -308,16 +325,18 @@ impl Context {
         }
 
         let registers = self.registers(registers);
-        let mut taken = self.taken.lock();
+        let mut progress = self.progress.lock();
         let (Ok(sent), Ok(status)) = (registers.interrupts(), registers.status()) else {
             return Pending::Gone;
         };
-        let new = sent.wrapping_sub(*taken);
+        // Less than before if the function was reset meanwhile.
+        let new = sent.saturating_sub(progress.taken);
 
         if take {
-            *taken = sent;
+            progress.taken = sent;
         }
-        if status.is_halted() {
+        // A context that is disabled without having been asked to was reset with its function.
+        if status.is_halted() || (progress.started && status.is_disabled()) {
             Pending::Halted(new)
         } else {
             Pending::Interrupts(new)
