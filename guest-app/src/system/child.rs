@@ -233,8 +233,11 @@ mod tests {
 
     #[test]
     fn a_process_with_threads_is_noticed() {
-        // The thread of this test, and that of the test runner.
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || ended.recv());
         let error = be_single(Duration::ZERO).unwrap_err().to_string();
+        drop(end);
+        other.join().unwrap().unwrap_err();
         assert!(
             error.contains("threads, and can fork with one only"),
             "{error}"
