@@ -13,6 +13,7 @@
 mod client;
 mod configuration;
 mod hotplug;
+mod laboratory;
 mod loading;
 mod machine;
 mod tracing;
