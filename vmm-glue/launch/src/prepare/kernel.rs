@@ -18,6 +18,15 @@ const SCRIPT: &str = include_str!("../../scripts/kernel.sh");
 /// Where the packages lie while the component is made; the script reads them there.
 const PACKAGES: &str = "packages";
 
+/// A kernel's image.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// As the boot protocol has it: it unpacks itself.
+    pub packed: PathBuf,
+    /// The same kernel, unpacked, where there is one.
+    pub unpacked: Option<PathBuf>,
+}
+
 /// The component; it is made with the toolchain of the root.
 pub fn component(cache: &Cache, root: &Component) -> Component {
     let recipe = format!(
@@ -30,9 +39,17 @@ pub fn component(cache: &Cache, root: &Component) -> Component {
     cache.component("kernel", recipe)
 }
 
-/// The kernel image in the component.
-pub fn image(component: &Component) -> PathBuf {
-    component.path("vmlinuz")
+/// The kernel's image in the component.
+pub fn image(component: &Component) -> Image {
+    Image {
+        packed: component.path("vmlinuz"),
+        unpacked: Some(component.path("vmlinux")),
+    }
+}
+
+/// The kernel's configuration in the component.
+pub fn configuration(component: &Component, release: &str) -> PathBuf {
+    component.path(&format!("usr/src/linux-headers-{release}/.config"))
 }
 
 /// The modules in the component: names and files, each after those that it depends on.
@@ -97,6 +114,7 @@ pub fn make(
     Ok(Made {
         key_files: vec![
             "vmlinuz".into(),
+            "vmlinux".into(),
             "modules/order".into(),
             format!("{headers}/.config"),
             format!("{headers}/Module.symvers"),

@@ -23,6 +23,8 @@ pub enum Source {
     Console,
     /// The results channel.
     Results,
+    /// What QEMU itself says.
+    Qemu,
 }
 
 /// How following ended.
@@ -53,7 +55,7 @@ const ENDING_SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SI
 pub struct Follower {
     signals: SignalFd,
     writes: Inotify,
-    tails: [(Source, Tail); 2],
+    tails: Vec<(Source, Tail)>,
 }
 
 /// A file that grows.
@@ -64,8 +66,8 @@ struct Tail {
 }
 
 impl Follower {
-    /// Follows two files, which must exist.
-    pub fn new(console: &Path, results: &Path) -> Result<Self> {
+    /// Follows files, which must exist.
+    pub fn new(files: &[(Source, &Path)]) -> Result<Self> {
         let mut mask: SigSet = ENDING_SIGNALS.into_iter().collect();
         mask.add(Signal::SIGCHLD);
         mask.thread_block().context("cannot block signals")?;
@@ -73,18 +75,17 @@ impl Follower {
             .context("signalfd")?;
         let writes =
             Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).context("inotify")?;
-        for path in [console, results] {
+        let mut tails = Vec::new();
+        for &(source, path) in files {
             writes
                 .add_watch(path, AddWatchFlags::IN_MODIFY)
                 .with_context(|| format!("cannot watch {}", path.display()))?;
+            tails.push((source, Tail::open(path)?));
         }
         Ok(Self {
             signals,
             writes,
-            tails: [
-                (Source::Console, Tail::open(console)?),
-                (Source::Results, Tail::open(results)?),
-            ],
+            tails,
         })
     }
 
@@ -218,7 +219,8 @@ mod tests {
         let [console, results] = ["console", "results"].map(|name| directory.path().join(name));
         fs::write(&console, "").unwrap();
         fs::write(&results, "").unwrap();
-        let mut follower = Follower::new(&console, &results).unwrap();
+        let mut follower =
+            Follower::new(&[(Source::Console, &console), (Source::Results, &results)]).unwrap();
         let mut child = External::new("sh")
             .args(["-c", script])
             .env("console", &console)

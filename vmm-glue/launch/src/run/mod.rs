@@ -9,6 +9,7 @@ mod render;
 mod results;
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -34,6 +35,9 @@ use results::Results;
 
 /// How long QEMU may take to end after the guest said that it ends, or that it panicked.
 const TO_END: Duration = Duration::from_secs(30);
+
+/// What QEMU says when the host's virtualization fails it.
+const QEMU_STOPS: &[&str] = &["KVM internal error", "error: kvm run failed"];
 
 /// Lines of a log that a failure shows.
 const SHOWN_LINES: usize = 20;
@@ -65,16 +69,13 @@ pub fn command(place: &Place, options: &RunOptions) -> Result<ExitCode> {
     let run = Run {
         plan_name,
         plan,
-        renderer: Renderer {
-            output: options.verbose || options.exec.is_some(),
-            steps: several,
-        },
+        renderer: Renderer::new(options.verbose || options.exec.is_some(), several),
         timeout: Duration::from_secs(options.timeout.into()),
         options: machine,
         progress: &progress,
     };
     let (results, code) = run.perform(&prepared)?;
-    println!("{}", results.summary());
+    say(&results.summary());
     Ok(code)
 }
 
@@ -86,10 +87,7 @@ pub fn doctor(place: &Place, json: bool) -> Result<ExitCode> {
     let run = Run {
         plan_name: "doctor",
         plan: plans::doctor(json, &given(&prepared, &options)),
-        renderer: Renderer {
-            output: true,
-            steps: false,
-        },
+        renderer: Renderer::new(true, false),
         timeout: Duration::from_secs(300),
         options: &options,
         progress: &progress,
@@ -137,7 +135,11 @@ impl Run<'_> {
         initramfs::pack(prepared, &self.plan, &files.initramfs)?;
         let mut results = self.new_results(prepared, &files);
 
-        let mut follower = Follower::new(&files.console, &files.events)?;
+        let mut follower = Follower::new(&[
+            (Source::Console, &files.console),
+            (Source::Results, &files.events),
+            (Source::Qemu, &files.qemu),
+        ])?;
         let task = self.progress.quick_task("booting the guest");
         let start = Instant::now();
         let mut child = start_qemu(prepared, self.options, &files)?;
@@ -153,6 +155,7 @@ impl Run<'_> {
             Ok(match source {
                 Source::Console => view.console(line),
                 Source::Results => view.event(line),
+                Source::Qemu => view.qemu(line),
             })
         })?;
         if let Some(task) = view.booting.take() {
@@ -215,6 +218,16 @@ impl View<'_> {
         }
     }
 
+    fn qemu(&mut self, line: &str) -> Then {
+        // QEMU then stops the guest and waits for a debugger.
+        if QEMU_STOPS.iter().any(|sign| line.contains(sign)) {
+            self.results
+                .fail(format!("QEMU cannot run the guest: {line}"));
+            return Then::EndsWithin(Duration::ZERO);
+        }
+        Then::Continue
+    }
+
     fn event(&mut self, line: &str) -> Then {
         let event = match Event::parse(line) {
             Ok(event) => event,
@@ -238,8 +251,8 @@ impl View<'_> {
                 ready.memory_kib / 1024
             ));
         }
-        if let Some(text) = self.renderer.line(&event) {
-            println!("{text}");
+        for line in self.renderer.lines(&event) {
+            say(&line);
         }
         let then = match &event {
             Event::End(_) => Then::EndsWithin(TO_END),
@@ -248,6 +261,11 @@ impl View<'_> {
         self.results.take(event);
         then
     }
+}
+
+/// Prints a line. Whoever stopped reading does not stop the run.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn prepare_for(place: &Place, options: &MachineOptions, progress: &Progress) -> Result<Prepared> {
@@ -304,7 +322,7 @@ fn clear(files: &Files) -> Result<()> {
             _ => {}
         }
     }
-    for path in [&files.console, &files.events] {
+    for path in [&files.console, &files.events, &files.qemu] {
         File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
     }
     Ok(())
@@ -351,7 +369,7 @@ fn judge_ending(results: &mut Results, ending: &Ending, timeout: Duration) {
         Ending::TimedOut if results.ended() => {
             results.fail("the guest did not power off after its plan".to_owned());
         }
-        Ending::TimedOut if panicked => {}
+        Ending::TimedOut if panicked || !results.failures.is_empty() => {}
         Ending::TimedOut => {
             results.fail(format!(
                 "the guest hung {at}: no end within {} s",
