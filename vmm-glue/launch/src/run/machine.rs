@@ -190,8 +190,15 @@ fn serial(files: &Files, console: Console) -> Vec<OsString> {
         Console::Terminal => {
             let stdio = "stdio,id=console,mux=on,signal=off,logfile=";
             arguments.push(with_path(stdio, &files.console));
-            arguments
-                .extend(["-serial", "chardev:console", "-mon", "chardev=console"].map(Into::into));
+            arguments.extend(
+                [
+                    "-serial",
+                    "chardev:console",
+                    "-object",
+                    "monitor-hmp,id=monitor,chardev=console",
+                ]
+                .map(Into::into),
+            );
         }
     }
     arguments.push("-chardev".into());

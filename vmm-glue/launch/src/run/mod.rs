@@ -111,6 +111,7 @@ pub fn shell(place: &Place, options: &ShellOptions) -> Result<ExitCode> {
     let status = command.status().context("cannot start QEMU by setpriv");
     drop(terminal);
     let status = status?;
+    let _ = fs::remove_file(&files.initramfs);
     report_setup_failures(&files)?;
     if !status.success() {
         bail!("QEMU ended with {status}");
