@@ -396,6 +396,46 @@ fn a_function_level_reset_drops_an_outstanding_page_request() {
     machine.qemu.quit();
 }
 
+/// An automatic response that waits for its time must not survive a reset: the device would
+/// take it for one that it did not ask for.
+#[test]
+fn a_reset_forgets_automatic_responses() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    machine.fill_page_queue(true);
+    context.submit(&mut machine, fill(DESTINATION, 8, 0x11));
+    while !machine.page_queue_overflowed() {}
+    machine.reset_function(DEVICE);
+    let (bars, mut context) = revive(&mut machine);
+    context.submit(&mut machine, fill(DESTINATION, 8, 0x22));
+    // When the new context has its first automatic response, the time of the old one is over.
+    let responses = bars.registers
+        + registers::context_block(1)
+        + registers::CONTEXT_COUNTERS
+        + 8 * counters::index::PRG_RESPONSES as u64;
+    machine
+        .qemu
+        .until("an automatic response", |qemu| qemu.readq(responses) >= 1);
+    // Unexpected Page Request Group Index.
+    assert_eq!(machine.config_read(DEVICE, PRI + 4) & 1 << 17, 0);
+    machine.qemu.quit();
+}
+
+/// What the endpoint's rules ignore must not change what QEMU checks.
+#[test]
+fn a_write_that_would_disable_pasid_under_ats_changes_nothing() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    let frame = map_new(&mut machine, DESTINATION);
+    machine.config_write16(DEVICE, svm_endpoint::config_space::PASID + 6, 0);
+    let record = context.run(&mut machine, fill(DESTINATION, 8, 0x11));
+    assert_eq!(record.status, status::SUCCESS, "{record:?}");
+    assert_eq!(machine.qemu.readq(frame), 0x11);
+    machine.qemu.quit();
+}
+
 #[test]
 fn a_reset_forgets_translations() {
     let Some((mut machine, mut context)) = ready("") else {
