@@ -135,6 +135,7 @@ impl Run<'_> {
         let (files, _lock) = open_run(&prepared.checkout, self.plan_name, self.options)?;
         initramfs::pack(prepared, &self.plan, &files.initramfs)?;
         let mut results = self.new_results(prepared, &files);
+        let output_was_shown = self.renderer.shows_output();
 
         let mut follower = Follower::new(&[
             (Source::Console, &files.console),
@@ -164,12 +165,13 @@ impl Run<'_> {
         }
         results.seconds = start.elapsed().as_secs_f64();
         judge_ending(&mut results, &ending, self.timeout);
+        results.close();
         let text = serde_json::to_string_pretty(&results).context("cannot write the results")?;
         fs::write(&files.results, text + "\n")
             .with_context(|| format!("cannot write {}", files.results.display()))?;
         // It is large, and made anew from its parts each time.
         let _ = fs::remove_file(&files.initramfs);
-        show_failures(&results, &files);
+        show_failures(&results, &files, output_was_shown);
         let code = match ending {
             Ending::Interrupted(signal) => {
                 ExitCode::from(u8::try_from(SIGNAL_STATUS + signal as i32).unwrap_or(u8::MAX))
@@ -381,7 +383,7 @@ fn judge_ending(results: &mut Results, ending: &Ending, timeout: Duration) {
 }
 
 /// Shows why a run failed: the ends of the logs where the fault is not in a step.
-fn show_failures(results: &Results, files: &Files) {
+fn show_failures(results: &Results, files: &Files, output_was_shown: bool) {
     if results.failed == 0 {
         return;
     }
@@ -406,7 +408,7 @@ fn show_failures(results: &Results, files: &Files) {
         .iter()
         .filter(|step| step.end.status == Status::Failed)
     {
-        if !step.output.is_empty() {
+        if !output_was_shown && !step.output.is_empty() {
             let output = step.output.join("\n");
             eprintln!(
                 "the end of what {:?} printed:\n{}",

@@ -33,6 +33,11 @@ impl Renderer {
         }
     }
 
+    /// Whether all that steps print is shown.
+    pub fn shows_output(&self) -> bool {
+        self.output
+    }
+
     /// What an event is worth showing: some lines, or none.
     pub fn lines(&mut self, event: &Event) -> Vec<String> {
         let heading = match event {
