@@ -60,6 +60,8 @@ struct Output {
     buffer: Vec<u8>,
     tracks: HashSet<u64>,
     open_groups: HashSet<(Option<Pasid>, Prgi)>,
+    /// Why writing has failed, until it has been reported.
+    failure: Option<io::Error>,
 }
 
 impl Trace {
@@ -75,6 +77,7 @@ impl Trace {
             buffer: format!("[\n{first}").into_bytes(),
             tracks: HashSet::new(),
             open_groups: HashSet::new(),
+            failure: None,
         };
         output.write()?;
         Ok(Trace {
@@ -130,11 +133,12 @@ impl Trace {
         });
         let tid = track(request.pasid);
         let now = self.now();
-        let mut output = self.lock();
-        let first = output.open_groups.insert((request.pasid, request.prgi));
-        let phase = if first { "b" } else { "n" };
-        output.group("page request", phase, tid, now, request.prgi, args.clone());
-        output.instant("page request", "pri", tid, now, args);
+        self.with(|output| {
+            let first = output.open_groups.insert((request.pasid, request.prgi));
+            let phase = if first { "b" } else { "n" };
+            output.group("page request", phase, tid, now, request.prgi, args.clone());
+            output.instant("page request", "pri", tid, now, args);
+        });
     }
 
     /// A page request group response; one that QEMU did not send is automatic.
@@ -150,11 +154,12 @@ impl Trace {
         });
         let tid = track(response.pasid);
         let now = self.now();
-        let mut output = self.lock();
-        if output.open_groups.remove(&(response.pasid, response.prgi)) {
-            output.group("page request", "e", tid, now, response.prgi, args.clone());
-        }
-        output.instant("PRG response", "pri", tid, now, args);
+        self.with(|output| {
+            if output.open_groups.remove(&(response.pasid, response.prgi)) {
+                output.group("page request", "e", tid, now, response.prgi, args.clone());
+            }
+            output.instant("PRG response", "pri", tid, now, args);
+        });
     }
 
     /// An invalidation request, until it was completed.
@@ -193,43 +198,51 @@ impl Trace {
     pub fn interrupt(&self, vector: u16) {
         let now = self.now();
         let args = json!({ "vector": vector });
-        self.lock()
-            .instant("interrupt", "msix", INTERRUPTS, now, args);
+        self.with(|output| output.instant("interrupt", "msix", INTERRUPTS, now, args));
     }
 
     /// A change of the function as a whole.
     pub fn function(&self, what: &str) {
         let now = self.now();
-        self.lock()
-            .instant(what, "function", FUNCTION, now, json!({}));
+        self.with(|output| output.instant(what, "function", FUNCTION, now, json!({})));
     }
 
     /// Writes what has been collected.
     pub fn flush(&self) {
-        self.lock().flush();
+        self.with(Output::flush);
     }
 
     /// Ends the array and closes the file. Events after that are lost.
     pub fn close(&self) {
-        let mut output = self.lock();
-        if output.file.is_some() {
-            output.buffer.extend_from_slice(b"\n]\n");
-            output.flush();
-            output.file = None;
-        }
+        self.with(|output| {
+            if output.file.is_some() {
+                output.buffer.extend_from_slice(b"\n]\n");
+                output.flush();
+                output.file = None;
+            }
+        });
     }
 
     /// An event that lasted from `begin` to now.
     fn complete(&self, name: &str, category: &str, tid: u64, begin: Moment, args: Value) {
         let end = self.now();
-        self.lock().event(
-            tid,
-            &json!({
-                "name": name, "cat": category, "ph": "X", "pid": 1, "tid": tid,
-                "ts": micros(begin), "dur": micros(Moment(end.0.saturating_sub(begin.0))),
-                "args": args,
-            }),
-        );
+        let event = json!({
+            "name": name, "cat": category, "ph": "X", "pid": 1, "tid": tid,
+            "ts": micros(begin), "dur": micros(Moment(end.0.saturating_sub(begin.0))),
+            "args": args,
+        });
+        self.with(|output| output.event(tid, &event));
+    }
+
+    /// Works on the file, and reports a failure when the lock is free.
+    fn with(&self, work: impl FnOnce(&mut Output)) {
+        let mut output = self.lock();
+        work(&mut output);
+        let failure = output.failure.take();
+        drop(output);
+        if let Some(error) = failure {
+            message::error(&format!("the trace ends here: {error}"));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Output> {
@@ -293,7 +306,7 @@ impl Output {
     /// Writes the buffer, and gives up if that fails.
     fn flush(&mut self) {
         if let Err(error) = self.write() {
-            message::error(&format!("the trace ends here: {error}"));
+            self.failure = Some(error);
             self.file = None;
         }
     }
