@@ -12,9 +12,14 @@
 
 mod client;
 mod configuration;
+mod context;
 mod hotplug;
+mod invalidation;
 mod laboratory;
 mod loading;
 mod machine;
+mod paging;
+mod reset;
 mod tracing;
+mod vtd;
 mod work;

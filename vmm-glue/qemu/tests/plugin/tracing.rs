@@ -9,7 +9,8 @@ use svm_abi::completion::status;
 use svm_abi::descriptor::flags;
 use svm_abi::registers;
 
-use crate::machine::{Context, DEVICE, Machine, copy};
+use crate::context::{Context, copy};
+use crate::machine::{DEVICE, Machine};
 
 const PASID: u32 = 0x321;
 const SOURCE: u64 = 0x7f00_0040_0000;
