@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The device at work in the memory of a PASID, with the test as its operating system.
 
+use serde_json::json;
 use svm_abi::completion::status;
 use svm_abi::descriptor::{Descriptor, Operation, flags};
 use svm_abi::{counters, registers};
 
-use crate::client::{Installation, Qemu};
+use crate::client::{Installation, Qemu, skip};
 use crate::context::{Context, DESTINATION, PASID, SOURCE, copy, fill, map_new, ready};
 use crate::machine::{DEVICE, Machine};
 
@@ -73,6 +74,32 @@ fn the_device_may_ring_its_own_doorbell() {
     assert_eq!(context.wait(&mut machine, first).status, status::SUCCESS);
     assert_eq!(context.wait(&mut machine, second).status, status::SUCCESS);
     assert_eq!(machine.qemu.readq(frame), 0x77);
+    machine.qemu.quit();
+}
+
+#[test]
+fn a_stopped_machine_keeps_its_memory() {
+    if std::env::var_os("SVM_QTEST_ACCEL").is_some() {
+        return skip("with SVM_QTEST_ACCEL no machine ever runs");
+    }
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    let frame = map_new(&mut machine, DESTINATION);
+    machine.qemu.qmp("stop", json!({})).unwrap();
+    machine.qemu.wait_event("STOP");
+    let number = context.submit(&mut machine, fill(DESTINATION, 8, 0x11));
+    // Far longer than the device takes otherwise.
+    for _ in 0..2000 {
+        assert_eq!(machine.qemu.readq(frame), 0);
+    }
+    assert_eq!(
+        context.completion(&mut machine, number).status,
+        status::PENDING
+    );
+    machine.qemu.qmp("cont", json!({})).unwrap();
+    assert_eq!(context.wait(&mut machine, number).status, status::SUCCESS);
+    assert_eq!(machine.qemu.readq(frame), 0x11);
     machine.qemu.quit();
 }
 
