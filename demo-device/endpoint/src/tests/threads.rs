@@ -13,22 +13,22 @@ use svm_abi::registers::{DEVICE_COUNTERS, context, control, status};
 const THREADS: u16 = 4;
 const PAGES: u64 = 8;
 
-/// Invalidates a page of process 1, and waits for the completion. Returns whether it had to.
-fn invalidate(world: &World, address: u64, itag: u8) -> bool {
+/// Whether an invalidation has been completed, since so many completions had been seen.
+fn completed(world: &World, seen: usize, itag: u8) -> bool {
+    let inner = world.inner.lock().unwrap();
+    let after = &inner.completions[seen..];
+    after.iter().any(|c| c.itag_vector >> itag & 1 != 0)
+}
+
+/// Invalidates a page of process 1, and waits for the completion.
+fn invalidate(world: &World, address: u64, itag: u8) {
     let seen = world.inner.lock().unwrap().completions.len();
     let range = AlignedRange::page(address);
-    if world.invalidate_tagged(1, range, itag) == Invalidation::Completed {
-        return false;
+    if world.invalidate_tagged(1, range, itag) == Invalidation::Pending {
+        while !completed(world, seen, itag) {
+            std::thread::yield_now();
+        }
     }
-    let complete = || {
-        let inner = world.inner.lock().unwrap();
-        let after = &inner.completions[seen..];
-        after.iter().any(|c| c.itag_vector >> itag & 1 != 0)
-    };
-    while !complete() {
-        std::thread::yield_now();
-    }
-    true
 }
 
 /// Keeps context `n` supplied with work for the pages of process 1, and works for everybody. The
@@ -74,33 +74,51 @@ fn world() -> World {
     world
 }
 
+/// Ends the work of the threads, also when a test fails.
+struct Stop<'a>(&'a World, &'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::Relaxed);
+        self.0.gate.open();
+    }
+}
+
 #[test]
 fn rule_38_and_47_no_write_reaches_a_page_after_its_invalidation_is_complete() {
-    /// Invalidations that are to find an access on its way.
-    const WAITS: u64 = 500;
+    const ROUNDS: u64 = 1000;
     let world = world();
+    world.gate.close();
     let stop = AtomicBool::new(false);
     let drivers: [Mutex<()>; THREADS as usize] = Default::default();
-    let (mut rounds, mut waited) = (0u64, 0);
     std::thread::scope(|scope| {
+        let _stop = Stop(&world, &stop);
         for n in 0..THREADS {
             let (world, driver, stop) = (&world, &drivers[usize::from(n)], &stop);
             scope.spawn(move || work(world, n, driver, stop));
         }
-        while waited < WAITS {
-            let address = HERE + ((rounds % PAGES) << 12);
-            let old = world.mapping(1, address).unwrap().output;
+        for round in 0..ROUNDS {
+            // One write is on its way; the others go on.
+            let old = world.gate.held();
+            let address = world.address_of(1, old).unwrap();
             let fresh = world.frame();
             world.change(1, address, |m| m.output = fresh);
-            waited += u64::from(invalidate(&world, address, (rounds % 32) as u8));
-            rounds += 1;
+            let itag = (round % 32) as u8;
+            let seen = world.inner.lock().unwrap().completions.len();
+            let answer = world.invalidate_tagged(1, AlignedRange::page(address), itag);
+            assert_eq!(answer, Invalidation::Pending);
+            assert!(!completed(&world, seen, itag));
+            // Another write to the same page may be held after this one.
+            while !completed(&world, seen, itag) {
+                world.gate.release();
+                std::thread::yield_now();
+            }
             // The frame belongs to somebody else now.
             world.retire_frame(old);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(world.inner.lock().unwrap().trespasses, [] as [u64; 0]);
-    assert_eq!(world.counter(0, index::INVALIDATIONS), rounds);
+    assert_eq!(world.counter(0, index::INVALIDATIONS), ROUNDS);
 }
 
 #[test]
@@ -111,6 +129,7 @@ fn rule_48_pages_come_and_go_and_contexts_stop_and_start_under_load() {
     let stop = AtomicBool::new(false);
     let drivers: [Mutex<()>; THREADS as usize] = Default::default();
     std::thread::scope(|scope| {
+        let _stop = Stop(&world, &stop);
         for n in 0..THREADS {
             let (world, driver, stop) = (&world, &drivers[usize::from(n)], &stop);
             scope.spawn(move || work(world, n, driver, stop));
@@ -142,7 +161,6 @@ fn rule_48_pages_come_and_go_and_contexts_stop_and_start_under_load() {
                 world.start(n, 1);
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(world.inner.lock().unwrap().trespasses, [] as [u64; 0]);
     assert_eq!(world.endpoint.pasids(), [pid(1)]);
