@@ -176,13 +176,16 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if it is started already, `ENODEV` if the device is gone, `EIO` if it halted at
+    /// `EBUSY` if it is started already, or stopping, `ENODEV` if the device is gone, `EIO` if it halted at
     /// once.
     pub(crate) fn start(&self, registers: &Registers, start: Start) -> Result {
         let state = self.state.lock();
-        let State::Open(_) = *state else {
-            return Err(ENODEV);
-        };
+        match *state {
+            State::Open(_) => {}
+            // The device is about to go.
+            State::Draining(_) => return Err(EBUSY),
+            State::Free | State::Gone => return Err(ENODEV),
+        }
         let context = self.registers(registers);
 
         if !context.status()?.is_disabled() {
@@ -222,13 +225,18 @@ impl Context {
     /// if a signal came before it was.
     pub(crate) fn stop(&self, registers: &Registers) -> Result {
         let state = self.state.lock();
-        let State::Open(_) = *state else {
-            return Err(ENODEV);
-        };
         let context = self.registers(registers);
 
-        self.progress.lock().started = false;
-        context.begin_stop()?;
+        match *state {
+            State::Open(_) => {
+                self.progress.lock().started = false;
+                context.begin_stop()?;
+            }
+            // The device is about to go, and the context was asked to stop. It may still reach the
+            // memory of the process, so this is no time for `ENODEV` yet.
+            State::Draining(_) => {}
+            State::Free | State::Gone => return Err(ENODEV),
+        }
 
         // Without the lock, because any number of threads may wait here: who takes the context
         // away must not wait for them.
@@ -277,7 +285,7 @@ impl Context {
     }
 
     /// Takes the context away from whoever has it, for ever, and asks it to stop. Does not wait for
-    /// that: [`Self::wait_drained`] does, and then [`Self::release`] ends the bond.
+    /// that: [`Self::wait_drained`] does, and then [`Self::release`] ends the bond and tells.
     pub(crate) fn revoke(&self, registers: &Registers) {
         let mut state = self.state.lock();
 
@@ -286,6 +294,7 @@ impl Context {
                 // Later page faults find the door closed; earlier ones are undone.
                 *self.doorbell.lock() = false;
                 mappings.zap();
+                self.progress.lock().started = false;
                 // Without a device there is nothing to be stopped.
                 let _ = self.registers(registers).begin_stop();
                 *state = State::Draining(bond);
@@ -294,10 +303,6 @@ impl Context {
             State::Draining(bond) => *state = State::Draining(bond),
             State::Free | State::Gone => {}
         }
-        drop(state);
-
-        self.gone.store(true, Relaxed);
-        self.notify();
     }
 
     /// Waits until the context has stopped, if it was revoked. `false` if it has not in time.
@@ -322,9 +327,13 @@ impl Context {
         }
     }
 
-    /// Ends the bond of a context that was revoked.
+    /// Ends the bond of a context that was revoked, and says so. From now on its user gets
+    /// `ENODEV`, which promises that the device does not reach its memory any more.
     pub(crate) fn release(&self) {
         *self.state.lock() = State::Gone;
+        self.gone.store(true, Relaxed);
+
+        self.notify();
     }
 
     /// Calls `map` if the doorbell page may be mapped. The page stays mappable until `map` returns.
