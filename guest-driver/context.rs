@@ -51,8 +51,8 @@ enum State {
     Free,
     /// An open file.
     Open(Tenant),
-    /// Nobody, but it may not have stopped yet: the file was closed while a page request was without
-    /// its response, or the device is about to go. The bond lives until the context has stopped.
+    /// Nobody, but it may not have stopped yet: the file was closed while a page request was
+    /// without its response, or the device is about to go. The bond lives until it has stopped.
     Draining(Devres<Bond<'static>>),
     /// Nobody ever again: the device is gone.
     Gone,
@@ -176,8 +176,8 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if it is started already, or stopping, `ENODEV` if the device is gone, `EIO` if it halted at
-    /// once.
+    /// `EBUSY` if it is started already, or stopping, `ENODEV` if the device is gone, `EIO` if it
+    /// halted at once.
     pub(crate) fn start(&self, registers: &Registers, start: Start) -> Result {
         let state = self.state.lock();
         match *state {
@@ -221,8 +221,8 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the device is gone, `ETIMEDOUT` if the context is not disabled yet, `ERESTARTSYS`
-    /// if a signal came before it was.
+    /// `ENODEV` if the device is gone, `ETIMEDOUT` if the context is not disabled yet,
+    /// `ERESTARTSYS` if a signal came before it was.
     pub(crate) fn stop(&self, registers: &Registers) -> Result {
         let state = self.state.lock();
         let context = self.registers(registers);
