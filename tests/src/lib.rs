@@ -1,2 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! To come.
+//! What the end-to-end tests are made of: the reference manual as `svm-abi` has it, the rules
+//! that every file of the project keeps, the runs of guests through `svm-vm`, and the comparison
+//! of a run's trace with QEMU's own log.
+#![forbid(unsafe_code)]
+
+pub mod agreement;
+pub mod failures;
+pub mod guest;
+pub mod host;
+pub mod house_rules;
+pub mod launcher;
+pub mod manual;
+pub mod qemu_log;
+pub mod tally;
+pub mod trace;

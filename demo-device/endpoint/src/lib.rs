@@ -1,2 +1,37 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! To come.
+//! The svm-demo device as a state machine: a queue-based accelerator that reaches the memory of
+//! processes under their PASIDs, through Address Translation Services and the Page Request
+//! Interface (PCIe chapter 10).
+//!
+//! The crate has no input or output, no thread and no clock, and knows no virtual machine
+//! monitor. The device acts when its host calls [`Endpoint::step`], and then through the host's
+//! [`pcie_ats::RootPort`]; what comes down to it comes through its [`pcie_ats::Function`].
+#![forbid(unsafe_code)]
+
+mod access;
+mod atc;
+mod ats;
+mod completion;
+mod config;
+pub mod config_space;
+mod context;
+mod counters;
+mod device;
+mod dma;
+mod endpoint;
+mod flight;
+mod laboratory;
+mod operation;
+mod pri;
+mod registers;
+mod ring;
+mod set;
+mod sync;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod turn;
+
+pub use config::{Config, ConfigError, MAX_ATC_ENTRIES, MIN_ATC_ENTRIES};
+pub use endpoint::{Endpoint, Step};

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the two sides of a guest run have to agree on: the [events] that travel from the guest
-//! to `svm-vm`.
+//! What the two sides of a guest run have to agree on: the [`events`] that travel from the guest
+//! to `svm-vm`, the [`plan`] that travels the other way, the [`paths`] of the guest; and the
+//! examination of a Linux machine for shared virtual addressing ([`sva`]), which either side runs.
 //!
-//! `svm-vm`, `svm-init` and the programs in the guest use this library. It performs no I/O
-//! beyond writing an event to a sink that the caller opened.
+//! It knows nothing of QEMU, of the device or of how a guest is made.
 #![forbid(unsafe_code)]
 
 pub mod events;
+pub mod paths;
+pub mod plan;
+pub mod sva;

@@ -1,3 +1,45 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svm-vm`.
-fn main() {}
+//! `svm-vm`: prepares a Linux guest with the svm-demo device, runs it and collects its results.
+//!
+//! - [`cli`] says what can be asked;
+//! - [`prepare`] makes what a guest needs, shared parts in the [`cache`], the checkout's own parts
+//!   below its `target/`;
+//! - [`run`] starts QEMU, follows the guest and judges it by its [`plans`];
+//! - [`doctor`] says what this machine lacks.
+#![forbid(unsafe_code)]
+
+mod cache;
+mod checkout;
+mod clean;
+mod cli;
+mod doctor;
+mod external;
+mod plans;
+mod prepare;
+mod progress;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli::Cli {
+        cache,
+        mirror,
+        command,
+    } = cli::Cli::parse();
+    let place = cli::Place { cache, mirror };
+    let outcome = match command {
+        cli::Command::Prepare(options) => prepare::command(&place, &options),
+        cli::Command::Run(options) => run::command(&place, &options),
+        cli::Command::Shell(options) => run::shell(&place, &options),
+        cli::Command::Qemu(options) => run::qemu(&place, &options),
+        cli::Command::Doctor(options) => doctor::command(&place, &options),
+        cli::Command::Clean(options) => clean::command(&place, &options),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("svm-vm: {error:#}");
+        ExitCode::FAILURE
+    })
+}

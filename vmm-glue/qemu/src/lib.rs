@@ -1,2 +1,119 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! To come.
+//! `-device svm-demo` for the unmodified QEMU: the endpoint of `svm-endpoint` below a root port
+//! or root complex of QEMU's, with QEMU's own vIOMMU as its translation agent.
+//!
+//! The library is loaded into QEMU's process from outside, in one of two ways:
+//!
+//! * `LD_PRELOAD` (or the loader's `--preload`): registers the type with all the others, so that
+//!   `-device help` lists it;
+//! * `-plugin`: registers it a little later; `-device svm-demo` works, `-device help` does not
+//!   know it.
+//!
+//! Only `abi` knows how QEMU is laid out. The modules above it are thin wrappers that state
+//! what QEMU demands of a caller in types (`bql::Bql` proves that the thread holds the big
+//! QEMU lock); the rest is written against those.
+
+mod abi;
+mod bql;
+mod device;
+mod instance;
+mod memory;
+mod message;
+mod notifiers;
+mod pci;
+mod port;
+mod property;
+mod qom;
+mod refused;
+mod smpwcs;
+mod thread;
+mod timer;
+mod trace;
+mod worker;
+
+use std::ffi::{c_char, c_int, c_void};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use abi::functions;
+use abi::layout::MODULE_INIT_QOM;
+use abi::verify::{self, Refusal};
+
+/// Version of QEMU's plug-in interface that the `-plugin` entry is written for.
+#[unsafe(no_mangle)]
+#[allow(non_upper_case_globals)]
+pub static qemu_plugin_version: c_int = 7;
+
+/// Runs when the library is loaded, before `main` if it is preloaded.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOADED: extern "C" fn() = loaded;
+
+/// Asks QEMU to call [`register_types`] with the others that register types.
+extern "C" fn loaded() {
+    match verify::exports() {
+        Ok(table) => {
+            functions::set(table);
+            // SAFETY: QEMU's list of such functions may be added to at any time before it is
+            // run, and this is before `main`. Loaded by `-plugin` it has been run, and the
+            // entry waits for a run that never comes.
+            unsafe {
+                (functions::qemu().register_module_init)(register_types_last, MODULE_INIT_QOM);
+            }
+        }
+        // Preloaded into some other program: nobody asked for the device.
+        Err(Refusal::NotQemu) => {}
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+/// Puts [`register_types`] at the end of the list that is just being run, so that QEMU's own
+/// types are there when it looks at them.
+unsafe extern "C" fn register_types_last() {
+    // SAFETY: the list may grow while it is run; its end is looked at after each entry.
+    unsafe { (functions::qemu().register_module_init)(register_types, MODULE_INIT_QOM) }
+}
+
+/// Registers the device, if this is a QEMU that it knows.
+unsafe extern "C" fn register_types() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    // SAFETY: QEMU's types are registered, and it has one thread yet.
+    match unsafe { verify::version_and_layout(functions::qemu()) } {
+        Ok(()) => instance::register(),
+        Err(refusal) => refuse(&refusal),
+    }
+}
+
+/// Entry of `-plugin`: registers the type if the library was not preloaded as well.
+///
+/// # Safety
+///
+/// Called by QEMU, once, before it makes the machine.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn qemu_plugin_install(
+    _id: u64,
+    _info: *const c_void,
+    _argc: c_int,
+    _argv: *const *const c_char,
+) -> c_int {
+    match verify::exports() {
+        Ok(_) => {
+            // SAFETY: QEMU has registered its types before it loads plug-ins.
+            unsafe { register_types() };
+            0
+        }
+        // `loaded` has said why.
+        Err(_) => -1,
+    }
+}
+
+/// Says why `-device svm-demo` will not be there.
+fn refuse(refusal: &Refusal) {
+    let (major, minor) = verify::SERIES;
+    eprintln!(
+        "svm-demo: this QEMU cannot have the device svm-demo: {refusal}. \
+         Supported is QEMU {major}.{minor} for x86_64."
+    );
+}

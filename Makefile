@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# The commands of the README. Everything they need they prepare themselves, in a cache outside the
+# checkout (svm-vm doctor tells where).
+
+CARGO ?= cargo
+SVM_VM := $(CARGO) run --quiet -p svm-vm --
+
+.PHONY: help demo test lint shell prepare doctor manual clean
+
+help:
+	@echo "make demo     run the demonstration in a guest"
+	@echo "make test     run all tests, on the host and in the guest"
+	@echo "make lint     check formatting, lints, licences and documentation"
+	@echo "make shell    an interactive guest with the device, its driver and svmctl"
+	@echo "make prepare  only prepare what the guest needs"
+	@echo "make doctor   say what this machine lacks"
+	@echo "make manual   write docs/device-reference.md anew from svm-abi"
+	@echo "make clean    remove target/ and what the last runs left"
+
+demo:
+	@$(SVM_VM) run --plan demo --name demo --trace
+
+test:
+	@$(CARGO) run --quiet -p svm-tests --bin run-tests
+
+lint:
+	$(CARGO) fmt --all --check
+	rustfmt --check --edition 2021 guest-driver/svm_demo.rs
+	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps
+	$(CARGO) run --quiet -p svm-tests --bin house-rules
+
+shell:
+	@$(SVM_VM) shell
+
+prepare:
+	@$(SVM_VM) prepare
+
+doctor:
+	@$(SVM_VM) doctor
+
+manual:
+	$(CARGO) run --quiet -p svm-tests --bin device-manual > docs/device-reference.md
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What parts of the device ask of memory: a piece of a process's address space and what is to be
+//! done there. Knows nothing of translations.
+
+use svm_abi::completion::Error;
+
+/// What an access does to memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It reads.
+    Read,
+    /// It writes.
+    Write,
+    /// It does both at once: an AtomicOp.
+    ReadWrite,
+}
+
+impl Access {
+    /// Bit of a read in [`Access::bits`].
+    pub const READ: u32 = 1 << 0;
+    /// Bit of a write in [`Access::bits`].
+    pub const WRITE: u32 = 1 << 1;
+
+    /// The permissions that it needs.
+    pub const fn bits(self) -> u32 {
+        match self {
+            Access::Read => Self::READ,
+            Access::Write => Self::WRITE,
+            Access::ReadWrite => Self::READ | Self::WRITE,
+        }
+    }
+
+    /// Whether it reads.
+    pub const fn reads(self) -> bool {
+        self.bits() & Self::READ != 0
+    }
+
+    /// Whether it writes.
+    pub const fn writes(self) -> bool {
+        self.bits() & Self::WRITE != 0
+    }
+}
+
+/// Bytes of a process that somebody will access from one end to the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    /// First address.
+    pub address: u64,
+    /// Number of bytes, at least 1; `address + length` does not wrap.
+    pub length: u64,
+    /// What is done there.
+    pub access: Access,
+    /// From the last byte down.
+    pub backward: bool,
+}
+
+impl Piece {
+    /// A piece that is worked through upwards.
+    pub const fn forward(address: u64, length: u64, access: Access) -> Self {
+        Piece {
+            address,
+            length,
+            access,
+            backward: false,
+        }
+    }
+
+    /// The last address.
+    pub const fn last(&self) -> u64 {
+        self.address + (self.length - 1)
+    }
+
+    /// The address that comes next: it must be accessible for the work to go on.
+    pub const fn focus(&self) -> u64 {
+        if self.backward {
+            self.last()
+        } else {
+            self.address
+        }
+    }
+}
+
+/// First address of the interrupt range: writes there are interrupt messages (VT-d 3.14).
+const INTERRUPT_FIRST: u64 = 0xfee0_0000;
+/// Last address of the interrupt range.
+const INTERRUPT_LAST: u64 = 0xfeef_ffff;
+/// Bits of a virtual address that carry information, with five levels of page tables. Which of
+/// the addresses between 2^47 and 2^56 exist is known to the translation agent alone.
+const ADDRESS_BITS: u32 = 57;
+
+/// Whether a process can own the address: it is canonical and not in the interrupt range. The
+/// device asks nobody about others.
+pub(crate) const fn plausible(address: u64) -> bool {
+    let unused = 64 - ADDRESS_BITS;
+    let canonical = ((address << unused) as i64 >> unused) as u64 == address;
+    canonical && !(address >= INTERRUPT_FIRST && address <= INTERRUPT_LAST)
+}
+
+/// How many of the bytes from the focus of a piece on, at most `length`, are plausible, when the
+/// focus itself is.
+pub(crate) const fn plausible_length(piece: &Piece, length: u64) -> u64 {
+    // Canonical ranges end where no page can cross; only the interrupt range can lie in a page.
+    let focus = piece.focus();
+    let room = if piece.backward && focus > INTERRUPT_LAST {
+        focus - INTERRUPT_LAST
+    } else if !piece.backward && focus < INTERRUPT_FIRST {
+        INTERRUPT_FIRST - focus
+    } else {
+        length
+    };
+    if room < length { room } else { length }
+}
+
+/// Why work on a descriptor cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The reason.
+    pub error: Error,
+    /// The address whose access failed; 0 if none did.
+    pub address: u64,
+    /// The access was a write.
+    pub write: bool,
+}
+
+impl Failure {
+    /// A failure that is not one of an access.
+    pub const fn of(error: Error) -> Self {
+        Failure {
+            error,
+            address: 0,
+            write: false,
+        }
+    }
+
+    /// The failure of a piece at its focus.
+    pub const fn at(error: Error, piece: &Piece) -> Self {
+        Failure {
+            error,
+            address: piece.focus(),
+            write: piece.access.writes(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rule_24_no_process_owns_the_interrupt_range() {
+        assert!(plausible(0xfedf_ffff));
+        assert!(!plausible(0xfee0_0000));
+        assert!(!plausible(0xfeef_ffff));
+        assert!(plausible(0xfef0_0000));
+        let up = Piece::forward(0xfedf_f000, 0x10000, Access::Read);
+        assert_eq!(plausible_length(&up, 0x8000), 0x1000);
+        let down = Piece {
+            backward: true,
+            ..Piece::forward(0xfee0_0000, 0x10_1000, Access::Read)
+        };
+        assert_eq!(plausible_length(&down, 0x8000), 0x1000);
+    }
+
+    #[test]
+    fn rule_27_only_canonical_addresses_are_plausible() {
+        for address in [0, 0x7fff_ffff_f000, 0xff_ffff_ffff_ffff, !0, 0xff00 << 48] {
+            assert!(plausible(address), "{address:#x}");
+        }
+        for address in [1 << 56, 0xdead_0000_0000_0000, 1 << 63, 0xfeff << 48] {
+            assert!(!plausible(address), "{address:#x}");
+        }
+    }
+
+    #[test]
+    fn the_focus_of_backward_work_is_the_last_byte() {
+        let piece = Piece {
+            backward: true,
+            ..Piece::forward(0x1000, 0x100, Access::Write)
+        };
+        assert_eq!(piece.focus(), 0x10ff);
+        assert_eq!(Failure::at(Error::PageFault, &piece).address, 0x10ff);
+        assert!(Failure::at(Error::PageFault, &piece).write);
+    }
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The cache alone, and against a list of what it was told.
+
+use super::*;
+use proptest::prelude::*;
+
+fn pasid(n: u32) -> Option<Pasid> {
+    Some(Pasid::new(n).unwrap())
+}
+
+fn space(n: u32) -> Space {
+    Space::new(pasid(n), false)
+}
+
+fn range(address: u64, shift: u8) -> AlignedRange {
+    AlignedRange::containing(address, shift).unwrap()
+}
+
+fn cached(address: u64, shift: u8, output: u64, write: bool) -> Cached {
+    Cached {
+        range: range(address, shift),
+        output,
+        read: true,
+        write,
+        untranslated_only: false,
+    }
+}
+
+fn hit(atc: &mut Atc, space: Space, address: u64, access: Access) -> Option<u64> {
+    atc.lookup(space, address, access).map(|hit| hit.output)
+}
+
+#[test]
+fn entries_of_several_sizes_stand_side_by_side() {
+    let mut atc = Atc::new(64);
+    atc.insert(space(1), &cached(0x1000, 12, 0xa000, true));
+    atc.insert(space(1), &cached(0x20_0000, 21, 0x40_0000, true));
+    atc.insert(space(1), &cached(0x4000_0000, 30, 0x8000_0000, true));
+    atc.insert(space(1), &cached(0x1_0000_0000, 16, 0xc_0000, true));
+    assert_eq!(hit(&mut atc, space(1), 0x1234, Access::Read), Some(0xa234));
+    assert_eq!(
+        hit(&mut atc, space(1), 0x2f_ffff, Access::Write),
+        Some(0x4f_ffff)
+    );
+    assert_eq!(
+        hit(&mut atc, space(1), 0x7fff_ffff, Access::Read),
+        Some(0xbfff_ffff)
+    );
+    assert_eq!(
+        hit(&mut atc, space(1), 0x1_0000_ffff, Access::Read),
+        Some(0xc_ffff)
+    );
+    assert_eq!(hit(&mut atc, space(1), 0x1_0001_0000, Access::Read), None);
+    assert_eq!(hit(&mut atc, space(1), 0x2000, Access::Read), None);
+}
+
+#[test]
+fn rule_18_an_entry_without_write_permission_does_not_answer_a_write() {
+    let mut atc = Atc::new(64);
+    atc.insert(space(1), &cached(0x1000, 12, 0xa000, false));
+    assert_eq!(hit(&mut atc, space(1), 0x1000, Access::Write), None);
+    assert_eq!(hit(&mut atc, space(1), 0x1000, Access::ReadWrite), None);
+    assert_eq!(hit(&mut atc, space(1), 0x1000, Access::Read), Some(0xa000));
+    // The larger entry has what the smaller one lacks.
+    atc.insert(space(1), &cached(0, 21, 0x20_0000, true));
+    assert_eq!(
+        hit(&mut atc, space(1), 0x1000, Access::Write),
+        Some(0x20_1000)
+    );
+}
+
+#[test]
+fn rule_20_modes_and_pasids_are_spaces_of_their_own() {
+    let mut atc = Atc::new(64);
+    atc.insert(
+        Space::new(pasid(1), true),
+        &cached(0x1000, 12, 0xa000, true),
+    );
+    atc.insert(Space::new(None, false), &cached(0x1000, 12, 0xb000, true));
+    assert_eq!(hit(&mut atc, space(1), 0x1000, Access::Read), None);
+    assert_eq!(hit(&mut atc, space(0), 0x1000, Access::Read), None);
+    assert_eq!(atc.invalidate(Scope::One(None), AlignedRange::ALL), 1);
+    assert_eq!(atc.invalidate(Scope::One(pasid(1)), range(0x1000, 12)), 1);
+    assert_eq!(atc.len(), 0);
+}
+
+#[test]
+fn rule_36_an_invalidation_is_for_one_pasid_or_for_all() {
+    let mut atc = Atc::new(64);
+    let fill = |atc: &mut Atc| {
+        for n in 1..=3 {
+            atc.insert(space(n), &cached(0x1000, 12, 0xa000, true));
+            atc.insert(space(n), &cached(0x2000, 12, 0xb000, true));
+        }
+    };
+    fill(&mut atc);
+    assert_eq!(atc.invalidate(Scope::One(pasid(2)), range(0x1000, 12)), 1);
+    assert_eq!(atc.invalidate(Scope::One(pasid(2)), range(0x1000, 12)), 0);
+    assert_eq!(atc.invalidate(Scope::Every, range(0x1000, 12)), 2);
+    assert_eq!(atc.invalidate(Scope::One(pasid(3)), AlignedRange::ALL), 1);
+    assert_eq!(atc.len(), 2);
+    assert_eq!(atc.clear(), 2);
+    assert_eq!(atc.len(), 0);
+}
+
+#[test]
+fn rule_37_a_4k_invalidation_drops_the_2m_entry() {
+    let mut atc = Atc::new(64);
+    atc.insert(space(1), &cached(0x20_0000, 21, 0x40_0000, true));
+    atc.insert(space(1), &cached(0x4000_0000, 30, 0, true));
+    assert_eq!(
+        atc.invalidate(Scope::One(pasid(1)), range(0x3f_f000, 12)),
+        1
+    );
+    assert_eq!(hit(&mut atc, space(1), 0x20_0000, Access::Read), None);
+    assert_eq!(
+        atc.invalidate(Scope::One(pasid(1)), range(0x5000_0000, 12)),
+        1
+    );
+    assert_eq!(atc.len(), 0);
+}
+
+#[test]
+fn rule_37_a_large_invalidation_drops_the_small_entries_in_it_and_no_others() {
+    let mut atc = Atc::new(256);
+    for page in 0..64 {
+        atc.insert(space(1), &cached(page << 12, 12, page << 12, true));
+    }
+    let before = atc.len();
+    // By probing, then by walking the list.
+    assert_eq!(atc.invalidate(Scope::One(pasid(1)), range(0x4000, 14)), 4);
+    assert_eq!(
+        atc.invalidate(Scope::One(pasid(1)), range(0x2_0000, 17)),
+        32
+    );
+    assert_eq!(atc.len(), before - 36);
+    assert!(hit(&mut atc, space(1), 0x1_f000, Access::Read).is_some());
+    assert!(hit(&mut atc, space(1), 0x2_0000, Access::Read).is_none());
+}
+
+#[test]
+fn a_full_set_gives_up_what_was_used_longest_ago() {
+    let mut atc = Atc::new(4);
+    for page in 0..4 {
+        assert_eq!(atc.insert(space(1), &cached(page << 12, 12, 0, true)), None);
+    }
+    assert!(hit(&mut atc, space(1), 0, Access::Read).is_some());
+    let evicted = atc.insert(space(1), &cached(0x9000, 12, 0, true));
+    assert_eq!(evicted, Some((space(1), range(0x1000, 12))));
+    // The same range again takes its own place.
+    assert_eq!(
+        atc.insert(space(1), &cached(0x9000, 12, 0x7000, true)),
+        None
+    );
+    assert_eq!(hit(&mut atc, space(1), 0x9000, Access::Read), Some(0x7000));
+    assert_eq!(atc.len(), 4);
+}
+
+#[test]
+fn what_was_used_since_a_certain_time_can_be_protected() {
+    let mut atc = Atc::new(4);
+    for page in 0..4 {
+        atc.insert(space(1), &cached(page << 12, 12, 0, true));
+    }
+    let time = atc.now();
+    for page in 0..4 {
+        assert!(hit(&mut atc, space(1), page << 12, Access::Read).is_some());
+    }
+    assert_eq!(
+        atc.insert_over(space(1), &cached(0x9000, 12, 0, true), time),
+        None
+    );
+    assert_eq!(hit(&mut atc, space(1), 0x9000, Access::Read), None);
+    let time = atc.now();
+    assert!(
+        atc.insert_over(space(1), &cached(0x9000, 12, 0, true), time)
+            .is_some()
+    );
+    assert!(hit(&mut atc, space(1), 0x9000, Access::Read).is_some());
+}
+
+#[test]
+fn the_whole_address_space_can_be_one_entry() {
+    let mut atc = Atc::new(16);
+    atc.insert(space(1), &cached(0, 64, 0, true));
+    assert_eq!(hit(&mut atc, space(1), !0, Access::Read), Some(!0));
+    assert_eq!(atc.invalidate(Scope::One(pasid(1)), range(!0, 12)), 1);
+}
+
+#[test]
+fn pages_in_a_row_use_most_of_the_cache() {
+    let mut atc = Atc::new(1024);
+    for n in 1..=8 {
+        for page in 0..128 {
+            atc.insert(
+                space(n),
+                &cached(0x7f00_0000_0000 + (page << 12), 12, 0, true),
+            );
+        }
+    }
+    assert!(atc.len() > 800, "{}", atc.len());
+}
+
+/// What the model knows of one translation.
+type Known = (u32, Cached);
+
+#[derive(Clone, Debug)]
+enum Op {
+    Insert(u32, u64, u8, bool),
+    Lookup(u32, u64, bool),
+    Invalidate(Option<u32>, u64, u8),
+}
+
+fn address() -> impl Strategy<Value = u64> {
+    // Few distinct values, so that ranges meet.
+    (0u64..4, 0u64..4, 0u64..8).prop_map(|(g, m, k)| g << 30 | m << 21 | k << 12)
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let shift = prop_oneof![Just(12u8), Just(13), Just(16), Just(21), Just(30)];
+    let any_shift = prop_oneof![shift.clone(), 12u8..=64];
+    prop_oneof![
+        3 => (1u32..4, address(), shift, any::<bool>()).prop_map(|(p, a, s, w)| Op::Insert(p, a, s, w)),
+        4 => (1u32..4, address(), any::<bool>()).prop_map(|(p, a, w)| Op::Lookup(p, a, w)),
+        2 => (proptest::option::weighted(0.8, 1u32..4), address(), any_shift)
+            .prop_map(|(p, a, s)| Op::Invalidate(p, a, s)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn the_cache_agrees_with_a_list_of_what_it_was_told(
+        entries_log2 in 2u32..8,
+        ops in prop::collection::vec(op(), 1..300),
+    ) {
+        let mut atc = Atc::new(1 << entries_log2);
+        let mut model: Vec<Known> = Vec::new();
+        for op in ops {
+            match op {
+                Op::Insert(p, address, shift, write) => {
+                    // The frame is a function of what is mapped, distinct by size.
+                    let new = cached(address, shift, range(address, shift).base() ^ 1 << 50, write);
+                    let evicted = atc.insert(space(p), &new);
+                    model.retain(|(q, old)| (*q, old.range) != (p, new.range));
+                    if let Some((s, r)) = evicted {
+                        let before = model.len();
+                        model.retain(|(q, old)| (space(*q), old.range) != (s, r));
+                        prop_assert_eq!(model.len(), before - 1);
+                    }
+                    model.push((p, new));
+                }
+                Op::Lookup(p, address, write) => {
+                    let access = if write { Access::Write } else { Access::Read };
+                    let fits = |(q, c): &&Known| *q == p && c.range.contains(address) && (!write || c.write);
+                    match atc.lookup(space(p), address, access) {
+                        Some(hit) => {
+                            let known = model.iter().filter(fits).any(|(_, c)| {
+                                (hit.first, hit.last) == (c.range.base(), c.range.last())
+                                    && hit.output == c.output + (address - c.range.base())
+                            });
+                            prop_assert!(known, "unknown {hit:x?}");
+                        }
+                        None => prop_assert_eq!(model.iter().find(fits), None),
+                    }
+                }
+                Op::Invalidate(p, address, shift) => {
+                    let r = range(address, shift);
+                    let scope = p.map_or(Scope::Every, |p| Scope::One(pasid(p)));
+                    let before = model.len();
+                    model.retain(|(q, c)| !(p.is_none_or(|p| p == *q) && c.range.overlaps(r)));
+                    prop_assert_eq!(atc.invalidate(scope, r) as usize, before - model.len());
+                }
+            }
+            prop_assert_eq!(atc.len() as usize, model.len());
+        }
+    }
+}

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Writing a completion record, so that whoever sees its status sees all of it.
+
+use crate::access::{Access, Failure, Piece};
+use crate::dma::{Dma, Span};
+use crate::operation::Demand;
+use pcie_ats::RootPort;
+use svm_abi::completion::{BYTES_DONE, Completion, SIZE, access, status};
+
+/// The record of an operation that succeeded.
+pub(crate) fn success(bytes_done: u64, result: u64) -> Completion {
+    Completion {
+        status: status::SUCCESS,
+        bytes_done,
+        result,
+        ..Completion::default()
+    }
+}
+
+/// The record of an operation that failed.
+pub(crate) fn failure(bytes_done: u64, failure: &Failure) -> Completion {
+    Completion {
+        status: status::FAILURE,
+        error: failure.error as u8,
+        access: if failure.write { access::WRITE } else { 0 },
+        bytes_done,
+        fault_address: failure.address,
+        result: 0,
+    }
+}
+
+/// A record on its way to memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record {
+    address: u64,
+    bytes: [u8; SIZE],
+    written: bool,
+}
+
+impl Record {
+    /// A record to be written at an address, which is aligned to its size and therefore never
+    /// crosses the end of a translation.
+    pub fn new(address: u64, record: &Completion) -> Self {
+        Record {
+            address,
+            bytes: record.to_bytes(),
+            written: false,
+        }
+    }
+
+    /// What is needed next.
+    pub fn demand(&self) -> Demand {
+        if self.written {
+            return Demand::Done(0);
+        }
+        let piece = Piece::forward(self.address, SIZE as u64, Access::Write);
+        Demand::Access(piece, None)
+    }
+
+    /// Writes the record: the status last, in one access with what stands beside it.
+    pub fn perform<P: RootPort + ?Sized>(
+        &mut self,
+        dma: &mut Dma<'_, P>,
+        spans: &[Span],
+    ) -> Result<(), Failure> {
+        let [span] = spans else { return Ok(()) };
+        dma.write(
+            &span.part(BYTES_DONE, SIZE - BYTES_DONE),
+            &self.bytes[BYTES_DONE..],
+        )?;
+        dma.write(&span.head(BYTES_DONE), &self.bytes)?;
+        self.written = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the maker of a device decides before it exists, and the checks of it.
+
+use pcie_ats::PasidWidth;
+use svm_abi::ids::MAX_CONTEXTS;
+
+/// The most entries of the address translation cache.
+pub const MAX_ATC_ENTRIES: u32 = 1 << 16;
+/// The fewest entries of the address translation cache: one set.
+pub const MIN_ATC_ENTRIES: u32 = crate::atc::WAYS as u32;
+
+/// Properties of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Contexts, 1 to 256.
+    pub contexts: u16,
+    /// Entries of the address translation cache: a power of two from 4 to 65536.
+    pub atc_entries: u32,
+    /// Max PASID Width (PCIe 7.8.9.2).
+    pub pasid_width: PasidWidth,
+    /// Outstanding Page Request Capacity, in pages, at least 1 (PCIe 10.5.2.4).
+    pub pri_capacity: u32,
+    /// Whether the registers of raw requests exist.
+    pub laboratory: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            contexts: 64,
+            atc_entries: 1024,
+            pasid_width: PasidWidth::MAX,
+            pri_capacity: 64,
+            laboratory: false,
+        }
+    }
+}
+
+/// A property that no device can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The number of contexts is out of range.
+    #[error("a device has 1 to {MAX_CONTEXTS} contexts, not {0}: choose a number in that range")]
+    Contexts(u16),
+    /// The number of entries of the address translation cache is out of range.
+    #[error(
+        "the address translation cache has a power of two of entries, from {MIN_ATC_ENTRIES} to \
+         {MAX_ATC_ENTRIES}, not {0}: choose such a number, for example 1024"
+    )]
+    AtcEntries(u32),
+    /// There would be no page request.
+    #[error("the page request capacity is at least 1 page, not 0: choose a number such as 64")]
+    PriCapacity,
+}
+
+impl Config {
+    /// Number of MSI-X vectors: one for each context, and one more.
+    pub(crate) fn vectors(&self) -> u16 {
+        self.contexts + 1
+    }
+
+    /// Checks the properties.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.contexts == 0 || self.contexts > MAX_CONTEXTS {
+            return Err(ConfigError::Contexts(self.contexts));
+        }
+        if !self.atc_entries.is_power_of_two()
+            || !(MIN_ATC_ENTRIES..=MAX_ATC_ENTRIES).contains(&self.atc_entries)
+        {
+            return Err(ConfigError::AtcEntries(self.atc_entries));
+        }
+        if self.pri_capacity == 0 {
+            return Err(ConfigError::PriCapacity);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_a_device() {
+        assert_eq!(Config::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_refused_with_the_range() {
+        let bad = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.check().unwrap_err()
+        };
+        assert_eq!(bad(|c| c.contexts = 0), ConfigError::Contexts(0));
+        assert_eq!(bad(|c| c.contexts = 257), ConfigError::Contexts(257));
+        assert_eq!(bad(|c| c.atc_entries = 0), ConfigError::AtcEntries(0));
+        assert_eq!(bad(|c| c.atc_entries = 1000), ConfigError::AtcEntries(1000));
+        assert_eq!(bad(|c| c.atc_entries = 2), ConfigError::AtcEntries(2));
+        assert_eq!(bad(|c| c.pri_capacity = 0), ConfigError::PriCapacity);
+        assert!(bad(|c| c.contexts = 300).to_string().contains("1 to 256"));
+    }
+}

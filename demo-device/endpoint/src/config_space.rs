@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The part of configuration space that is the device's own: the three capability structures and
+//! the bus master bit. It knows the registers and their rules, and nothing of what follows from
+//! them. Headers, links, BARs and MSI-X belong to whoever lays out configuration space.
+
+use crate::config::Config;
+use pcie_ats::capability::{ATS_SIZE, Ats, PASID_SIZE, PRI_SIZE, PasidCapability, Pri, PriChange};
+
+/// Offset of the ATS extended capability.
+pub const ATS: u16 = 0x100;
+/// Offset of the page request extended capability.
+pub const PRI: u16 = 0x110;
+/// Offset of the PASID extended capability.
+pub const PASID: u16 = 0x120;
+
+/// Offset of the command register (PCIe 7.5.1.1.3).
+const COMMAND: u16 = 0x04;
+/// Bus Master Enable.
+const BUS_MASTER: u32 = 1 << 2;
+
+/// The registers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ConfigSpace {
+    /// Bus Master Enable: whether the function may send memory requests and interrupts.
+    pub bus_master: bool,
+    /// ATS.
+    pub ats: Ats,
+    /// Page requests.
+    pub pri: Pri,
+    /// PASID.
+    pub pasid: PasidCapability,
+}
+
+impl ConfigSpace {
+    /// The registers after a reset.
+    pub fn new(config: &Config) -> Self {
+        ConfigSpace {
+            bus_master: false,
+            // Queue depth 0 means 32, as many as there are tags.
+            ats: Ats::new(0, true),
+            pri: Pri::new(config.pri_capacity),
+            pasid: PasidCapability::new(config.pasid_width),
+        }
+    }
+
+    /// Whether contexts can work: memory requests with translated addresses and translation
+    /// requests with a PASID are permitted (rules 5 to 7).
+    pub fn operational(&self) -> bool {
+        self.bus_master && self.ats.enable && self.pasid.enable
+    }
+
+    /// Reads a double word.
+    pub fn read(&self, offset: u16) -> u32 {
+        if offset == COMMAND {
+            return u32::from(self.bus_master) * BUS_MASTER;
+        }
+        if let Some(at) = within(offset, ATS, ATS_SIZE) {
+            return self.ats.read(at);
+        }
+        if let Some(at) = within(offset, PRI, PRI_SIZE) {
+            return self.pri.read(at);
+        }
+        if let Some(at) = within(offset, PASID, PASID_SIZE) {
+            return self.pasid.read(at);
+        }
+        0
+    }
+
+    /// Writes the bits of `mask` of a double word, and says what the page request interface is to
+    /// do about it.
+    pub fn write(&mut self, offset: u16, value: u32, mask: u32) -> PriChange {
+        if offset == COMMAND {
+            if mask & BUS_MASTER != 0 {
+                self.bus_master = value & BUS_MASTER != 0;
+            }
+        } else if let Some(at) = within(offset, ATS, ATS_SIZE) {
+            self.ats.write(at, value, mask);
+        } else if let Some(at) = within(offset, PRI, PRI_SIZE) {
+            return self.pri.write(at, value, mask);
+        } else if let Some(at) = within(offset, PASID, PASID_SIZE) {
+            self.pasid.write(at, value, mask, self.ats.enable);
+        }
+        PriChange::None
+    }
+}
+
+/// The offset inside a structure, if it is inside.
+fn within(offset: u16, start: u16, size: u16) -> Option<u16> {
+    offset.checked_sub(start).filter(|at| *at < size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn structures_answer_at_their_offsets_and_nowhere_else() {
+        let mut space = ConfigSpace::new(&Config::default());
+        assert_eq!(space.read(ATS), 0);
+        assert_eq!(space.read(ATS + 4) & 0x7f, 0x60);
+        assert_eq!(space.read(PRI + 8), 64);
+        assert_eq!(space.read(PASID + 4), 20 << 8);
+        assert_eq!(space.write(0, !0, !0), PriChange::None);
+        assert_eq!(space.write(0x200, !0, !0), PriChange::None);
+        assert_eq!(space.read(COMMAND), 0);
+        assert_eq!(space.write(PRI + 4, 1, !0), PriChange::Enabled);
+        assert!(space.pri.enable);
+    }
+
+    #[test]
+    fn rule_05_and_06_work_needs_bus_master_ats_and_pasid() {
+        let mut space = ConfigSpace::new(&Config::default());
+        for (offset, value) in [(COMMAND, 4), (PASID + 4, 1 << 16), (ATS + 4, 1 << 31)] {
+            assert!(!space.operational());
+            let _ = space.write(offset, value, !0);
+        }
+        assert!(space.operational());
+        // The interrupt disable bit and others of the command register are somebody else's.
+        let _ = space.write(COMMAND, 0x0400, 0xff00);
+        assert!(space.operational());
+        let _ = space.write(COMMAND, 0, 0xff);
+        assert!(!space.operational());
+    }
+}

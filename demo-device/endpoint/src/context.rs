@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One context: its registers, its states, and where it stands in its work. It decides nothing
+//! that needs another part of the device.
+
+use crate::access::{Failure, Piece};
+use crate::completion::{self, Record};
+use crate::counters::Counters;
+use crate::dma::{Dma, Scratch, Span};
+use crate::operation::{Demand, Operation};
+use crate::ring::{Fetch, MAX_FETCH};
+use pcie_ats::{Pasid, PasidWidth, Prgi, RootPort};
+use svm_abi::completion::{Completion, SIZE as RECORD_SIZE};
+use svm_abi::descriptor::{Descriptor, SIZE, flags};
+use svm_abi::ids::MAX_RING_LOG2;
+use svm_abi::registers::{context, halt, pasid, status, vector};
+
+/// Whether a context works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It accepts no work.
+    Disabled,
+    /// It works on its ring.
+    Enabled,
+    /// It waits for the responses to its page requests and for what it has on its way.
+    Stopping,
+    /// It met an error that is not of one descriptor: see [`halt`].
+    Halted(u8),
+}
+
+/// What a context is doing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Activity {
+    /// Nothing.
+    Idle,
+    /// Reading its ring.
+    Fetch(Fetch),
+    /// The operation of its descriptor.
+    Operate(Operation),
+    /// Writing the completion record of its descriptor.
+    Complete(Record),
+}
+
+impl Activity {
+    /// What is needed to go on.
+    pub fn demand(&self) -> Demand {
+        match self {
+            Activity::Idle => Demand::Done(0),
+            Activity::Fetch(fetch) => fetch.demand(),
+            Activity::Operate(operation) => operation.demand(),
+            Activity::Complete(record) => record.demand(),
+        }
+    }
+
+    /// Works on the spans of the pieces demanded last.
+    pub fn perform<P: RootPort + ?Sized>(
+        &mut self,
+        dma: &mut Dma<'_, P>,
+        spans: &[Span],
+        scratch: &mut Scratch,
+    ) -> Result<(), Failure> {
+        match self {
+            Activity::Idle => Ok(()),
+            Activity::Fetch(fetch) => fetch.perform(dma, spans, scratch),
+            Activity::Operate(operation) => operation.perform(dma, spans, scratch),
+            Activity::Complete(record) => record.perform(dma, spans),
+        }
+    }
+}
+
+/// Why the activity does not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stall {
+    /// It does.
+    None,
+    /// Pages are to be requested.
+    Wants {
+        /// What they are for; the first of them is that of its focus.
+        piece: Piece,
+        /// Number of pages.
+        pages: u32,
+    },
+    /// A page request group waits for its response.
+    Waits {
+        /// Its index.
+        prgi: Prgi,
+        /// Number of pages asked for.
+        pages: u32,
+        /// What they are for.
+        piece: Piece,
+    },
+}
+
+/// A context.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pasid: u64,
+    ring: u64,
+    ring_log2: u64,
+    vector: u64,
+    head: u64,
+    tail: u64,
+    /// Whether it works.
+    pub state: State,
+    /// What it counted since it was started.
+    pub counters: Counters,
+    /// Changes whenever work in progress becomes void.
+    pub generation: u64,
+    /// Descriptors that were read and not begun, in reverse order.
+    fetched: Vec<Descriptor>,
+    /// The descriptor in progress.
+    descriptor: Descriptor,
+    /// The descriptor in progress failed.
+    failed: bool,
+    /// What it is doing.
+    pub activity: Activity,
+    /// Why it does not go on.
+    pub stall: Stall,
+    /// Page request groups sent for the access in progress.
+    pub attempts: u32,
+    /// Only one page is to be requested at a time, to learn which of several does not exist.
+    pub one_page: bool,
+    /// Look-ups for the access in progress that the cache did not answer.
+    pub misses: u32,
+    /// Page request groups of any life of the context that wait for a response.
+    pub groups: u32,
+    /// An interrupt is to be sent.
+    pub interrupt: bool,
+}
+
+impl Context {
+    /// A context after a reset.
+    pub fn new() -> Self {
+        Context {
+            pasid: 0,
+            ring: 0,
+            ring_log2: 0,
+            vector: 0,
+            head: 0,
+            tail: 0,
+            state: State::Disabled,
+            counters: Counters::default(),
+            generation: 0,
+            fetched: Vec::new(),
+            descriptor: Descriptor::default(),
+            failed: false,
+            activity: Activity::Idle,
+            stall: Stall::None,
+            attempts: 0,
+            one_page: false,
+            misses: 0,
+            groups: 0,
+            interrupt: false,
+        }
+    }
+
+    /// Makes everything as new, except that work that is on its way stays recognisable as old.
+    pub fn reset(&mut self) {
+        *self = Context {
+            generation: self.generation + 1,
+            fetched: std::mem::take(&mut self.fetched),
+            ..Context::new()
+        };
+        self.fetched.clear();
+    }
+
+    /// The value of the STATUS register.
+    pub fn status(&self) -> u64 {
+        match self.state {
+            State::Disabled => status::encode(status::DISABLED, halt::NONE),
+            State::Enabled => status::encode(status::ENABLED, halt::NONE),
+            State::Stopping => status::encode(status::STOPPING, halt::NONE),
+            State::Halted(why) => status::encode(status::HALTED, why),
+        }
+    }
+
+    /// Reads a register of [`context`].
+    pub fn read(&self, offset: u64) -> u64 {
+        match offset {
+            context::STATUS => self.status(),
+            context::PASID => self.pasid,
+            context::RING => self.ring,
+            context::RING_LOG2 => self.ring_log2,
+            context::VECTOR => self.vector,
+            context::HEAD => self.head,
+            context::TAIL => self.tail,
+            _ => 0,
+        }
+    }
+
+    /// Writes a register of [`context`], except CONTROL.
+    pub fn write(&mut self, offset: u64, value: u64) {
+        match offset {
+            context::VECTOR => self.vector = value & (vector::MASK | vector::ENABLE),
+            _ if self.state != State::Disabled => {}
+            context::PASID => self.pasid = value & (pasid::MASK | pasid::VALID),
+            context::RING => self.ring = value,
+            context::RING_LOG2 => self.ring_log2 = value & 0xff,
+            _ => {}
+        }
+    }
+
+    /// The address space that the context is bound to, while it is not DISABLED.
+    pub fn pasid(&self) -> Option<Pasid> {
+        if self.state == State::Disabled {
+            return None;
+        }
+        self.bound()
+    }
+
+    /// The PASID register as a PASID.
+    fn bound(&self) -> Option<Pasid> {
+        if self.pasid & pasid::VALID == 0 {
+            return None;
+        }
+        Pasid::new((self.pasid & pasid::MASK) as u32).ok()
+    }
+
+    /// The vector of the context's interrupts, if they are enabled.
+    pub fn vector(&self) -> Option<u16> {
+        (self.vector & vector::ENABLE != 0).then_some((self.vector & vector::MASK) as u16)
+    }
+
+    /// START, in state DISABLED: the registers are taken over, if they are right.
+    pub fn start(&mut self, width: PasidWidth, operational: bool) {
+        self.head = 0;
+        self.tail = 0;
+        self.counters = Counters::default();
+        self.void();
+        let error = match self.bound() {
+            Some(pasid) if width.holds(pasid) => self.ring_error(),
+            _ => halt::BAD_PASID,
+        };
+        self.state = match error {
+            halt::NONE if operational => State::Enabled,
+            halt::NONE => State::Halted(halt::FUNCTION_DISABLED),
+            error => State::Halted(error),
+        };
+        // The memory is there before the work, which then never asks for any.
+        self.fetched.reserve(MAX_FETCH as usize);
+    }
+
+    /// What is wrong with the ring.
+    fn ring_error(&self) -> u8 {
+        if self.ring_log2 > u64::from(MAX_RING_LOG2) || self.ring % SIZE as u64 != 0 {
+            return halt::BAD_RING;
+        }
+        match self.ring.checked_add((SIZE as u64) << self.ring_log2) {
+            Some(_) => halt::NONE,
+            None => halt::BAD_RING,
+        }
+    }
+
+    /// Makes the work in progress void.
+    pub fn void(&mut self) {
+        self.generation += 1;
+        self.activity = Activity::Idle;
+        self.fetched.clear();
+        self.interrupt = false;
+        self.progress();
+        self.stall = Stall::None;
+    }
+
+    /// Halts, and has that reported by an interrupt.
+    pub fn halt(&mut self, why: u8) {
+        self.void();
+        self.state = State::Halted(why);
+        self.interrupt = true;
+    }
+
+    /// An access was performed: the next one begins with all its attempts.
+    pub fn progress(&mut self) {
+        self.attempts = 0;
+        self.one_page = false;
+        self.misses = 0;
+    }
+
+    /// Rings the doorbell, in state ENABLED.
+    pub fn ring_doorbell(&mut self, tail: u64) {
+        // The head never passes the tail.
+        let room = self.head.checked_add(1 << self.ring_log2);
+        if tail < self.tail || room.is_none_or(|room| tail > room) {
+            self.halt(halt::BAD_DOORBELL);
+        } else {
+            self.tail = tail;
+        }
+    }
+
+    /// The context waits for pages whatever the descriptor says: its own structures are its
+    /// owner's business, and cannot be done without.
+    pub fn blocks(&self) -> bool {
+        match self.activity {
+            Activity::Operate(_) => self.descriptor.flags & flags::BLOCK_ON_FAULT != 0,
+            _ => true,
+        }
+    }
+
+    /// Begins with what is next, if it is idle and there is something. Returns whether it did.
+    pub fn begin(&mut self) -> bool {
+        match self.fetched.pop() {
+            Some(descriptor) => {
+                self.descriptor = descriptor;
+                self.failed = false;
+                match Operation::start(&descriptor) {
+                    Ok(operation) => self.activity = Activity::Operate(operation),
+                    Err(failure) => self.conclude(&completion::failure(0, &failure)),
+                }
+                true
+            }
+            None if self.head < self.tail => {
+                let log2 = self.ring_log2 as u32;
+                let fetch = Fetch::new(self.ring, log2, self.head, self.tail);
+                self.activity = Activity::Fetch(fetch);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Takes over the descriptors that a fetch read.
+    pub fn fetched(&mut self, fetch: &Fetch, scratch: &Scratch) {
+        self.fetched.extend(fetch.descriptors(scratch));
+        self.fetched.reverse();
+        self.activity = Activity::Idle;
+    }
+
+    /// The operation has ended: its record is to be written.
+    pub fn conclude(&mut self, record: &Completion) {
+        self.failed = record.status != svm_abi::completion::status::SUCCESS;
+        self.activity = Activity::Complete(Record::new(self.descriptor.completion, record));
+    }
+
+    /// Whether the record of the descriptor can be written at all.
+    pub fn record(&self) -> RecordPlace {
+        match self.descriptor.completion {
+            0 => RecordPlace::None,
+            address if address % RECORD_SIZE as u64 != 0 => RecordPlace::Bad,
+            _ => RecordPlace::Good,
+        }
+    }
+
+    /// The descriptor has been completed, with or without a record. Returns whether it failed.
+    pub fn retire(&mut self) -> bool {
+        self.head += 1;
+        self.activity = Activity::Idle;
+        self.interrupt |= self.descriptor.flags & flags::INTERRUPT != 0;
+        self.failed
+    }
+}
+
+/// Where a descriptor wants its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RecordPlace {
+    /// Nowhere.
+    None,
+    /// Where no record can be.
+    Bad,
+    /// At an aligned address.
+    Good,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready() -> Context {
+        let mut c = Context::new();
+        c.write(context::PASID, pasid::VALID | 5);
+        c.write(context::RING, 0x1000);
+        c.write(context::RING_LOG2, 4);
+        c
+    }
+
+    fn started(change: impl Fn(&mut Context)) -> State {
+        let mut c = ready();
+        change(&mut c);
+        c.start(PasidWidth::new(8).unwrap(), true);
+        c.state
+    }
+
+    #[test]
+    fn a_start_judges_the_registers() {
+        assert_eq!(started(|_| {}), State::Enabled);
+        let bad_pasid = State::Halted(halt::BAD_PASID);
+        assert_eq!(started(|c| c.write(context::PASID, 5)), bad_pasid);
+        let wide = pasid::VALID | 256;
+        assert_eq!(started(|c| c.write(context::PASID, wide)), bad_pasid);
+        let bad_ring = State::Halted(halt::BAD_RING);
+        assert_eq!(started(|c| c.write(context::RING, 0x1020)), bad_ring);
+        assert_eq!(started(|c| c.write(context::RING, !0x3f)), bad_ring);
+        assert_eq!(started(|c| c.write(context::RING_LOG2, 16)), bad_ring);
+        assert_eq!(started(|c| c.write(context::RING_LOG2, 15)), State::Enabled);
+    }
+
+    #[test]
+    fn a_start_while_the_function_is_off_halts() {
+        let mut c = ready();
+        c.start(PasidWidth::MAX, false);
+        assert_eq!(c.state, State::Halted(halt::FUNCTION_DISABLED));
+    }
+
+    #[test]
+    fn registers_are_fixed_while_the_context_is_not_disabled() {
+        let mut c = ready();
+        c.start(PasidWidth::MAX, true);
+        for offset in [context::PASID, context::RING, context::RING_LOG2] {
+            let before = c.read(offset);
+            c.write(offset, 0);
+            assert_eq!(c.read(offset), before);
+        }
+        c.write(context::VECTOR, !0);
+        assert_eq!(c.read(context::VECTOR), 1 << 31 | 0xffff);
+    }
+
+    #[test]
+    fn the_doorbell_runs_forward_and_at_most_one_ring_ahead() {
+        let mut c = ready();
+        c.start(PasidWidth::MAX, true);
+        c.ring_doorbell(16);
+        assert_eq!((c.state, c.read(context::TAIL)), (State::Enabled, 16));
+        c.ring_doorbell(16);
+        assert_eq!(c.state, State::Enabled);
+        c.ring_doorbell(17);
+        assert_eq!(c.state, State::Halted(halt::BAD_DOORBELL));
+        assert!(c.interrupt);
+
+        let mut c = ready();
+        c.start(PasidWidth::MAX, true);
+        c.ring_doorbell(3);
+        c.ring_doorbell(2);
+        assert_eq!(c.state, State::Halted(halt::BAD_DOORBELL));
+    }
+}

@@ -1,0 +1,416 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whose turn it is, what is to be done in it, and what follows from what was done.
+
+use super::Device;
+use crate::access::{Failure, Piece, plausible, plausible_length};
+use crate::atc::{Cached, Space};
+use crate::ats;
+use crate::completion;
+use crate::context::{Activity, RecordPlace, Stall, State};
+use crate::counters::index;
+use crate::dma::{MAX_TRANSLATIONS, Scratch, Span};
+use crate::flight::Pin;
+use crate::laboratory::{Outcome, Request};
+use crate::operation::Demand;
+use crate::pri::{Group, Owner};
+use crate::turn::{Action, Turn};
+use pcie_ats::{MemoryAddressType, PageRequest, TranslationError, TranslationRequest};
+use svm_abi::completion::Error;
+use svm_abi::registers::halt;
+
+impl Device {
+    /// Whether some context has a turn to take.
+    pub fn has_work(&self) -> bool {
+        !self.ready.without(&self.busy).is_empty()
+    }
+
+    /// Begins the next turn, if some context has something to do.
+    pub fn begin_turn(&mut self) -> Option<Turn> {
+        loop {
+            let member = self.ready.without(&self.busy).next(self.cursor)?;
+            self.cursor = member + 1;
+            if let Some(action) = self.next_action(member) {
+                let scratch = self.scratch.pop().unwrap_or_else(Scratch::new);
+                self.busy.insert(member);
+                return Some(Turn::new(member, self.generation(member), action, scratch));
+            }
+            self.ready.remove(member);
+        }
+    }
+
+    /// Takes over what the action of a turn did. Returns the ITag vector of the invalidations that
+    /// waited for it.
+    pub fn end_action(&mut self, turn: &mut Turn) -> u32 {
+        let current = turn.generation == self.generation(turn.index);
+        match &turn.action {
+            Action::Laboratory { outcome, .. } => {
+                if let (true, Some(lab)) = (current, &mut self.laboratory) {
+                    lab.finish(outcome);
+                }
+            }
+            Action::Translate { .. } if current => self.translated(turn),
+            Action::Access { read, written, .. } => {
+                let member = if current { turn.index } else { usize::MAX };
+                self.count(member, index::BYTES_READ, *read);
+                self.count(member, index::BYTES_WRITTEN, *written);
+                if current {
+                    self.accessed(turn);
+                }
+            }
+            _ => {}
+        }
+        self.flights.land(turn.index)
+    }
+
+    /// Chooses the next action of a turn. Returns false if the turn may have none.
+    pub fn next_in_turn(&mut self, turn: &mut Turn) -> bool {
+        let member = turn.index;
+        if turn.has_actions() && (turn.has_budget() || self.concludes(member)) {
+            if let Some(action) = self.next_action(member) {
+                turn.action = action;
+                turn.generation = self.generation(member);
+                return true;
+            }
+            self.ready.remove(member);
+        }
+        false
+    }
+
+    /// Ends a turn.
+    pub fn end_turn(&mut self, turn: Turn) {
+        self.busy.remove(turn.index);
+        self.scratch.push(turn.scratch);
+        if turn.index < self.contexts.len() {
+            self.settle(turn.index);
+        }
+    }
+
+    fn generation(&self, member: usize) -> u64 {
+        match self.contexts.get(member) {
+            Some(context) => context.generation,
+            None => self.laboratory.as_ref().map_or(0, |lab| lab.generation),
+        }
+    }
+
+    /// Whether the descriptor of a context has moved all its data.
+    fn concludes(&self, member: usize) -> bool {
+        let Some(context) = self.contexts.get(member) else {
+            return false;
+        };
+        match &context.activity {
+            Activity::Complete(_) => true,
+            Activity::Operate(op) => !matches!(op.demand(), Demand::Access(..)),
+            _ => context.interrupt,
+        }
+    }
+
+    /// What a context is to do next, if there is something that it can do.
+    fn next_action(&mut self, member: usize) -> Option<Action> {
+        if member == self.laboratory_index() {
+            return self.next_of_laboratory();
+        }
+        // Ends, because each round brings a descriptor nearer to its end, those that were read are
+        // few, and reading more is an action.
+        loop {
+            let context = &mut self.contexts[member];
+            if std::mem::take(&mut context.interrupt) {
+                match context.vector() {
+                    Some(vector) if vector < self.config.vectors() && self.space.bus_master => {
+                        self.count(member, index::INTERRUPTS, 1);
+                        return Some(Action::Interrupt(vector));
+                    }
+                    _ => continue,
+                }
+            }
+            if context.state != State::Enabled {
+                return None;
+            }
+            match context.stall {
+                Stall::None => {}
+                Stall::Waits { .. } => return None,
+                Stall::Wants { .. } => {
+                    match self.request_pages(member) {
+                        Ok(action) => return action,
+                        Err(()) => continue,
+                    };
+                }
+            }
+            if let Activity::Complete(_) = context.activity {
+                match context.record() {
+                    RecordPlace::Good => {}
+                    RecordPlace::None => {
+                        self.retire(member);
+                        continue;
+                    }
+                    RecordPlace::Bad => {
+                        self.count(member, index::LOST_COMPLETIONS, 1);
+                        self.retire(member);
+                        continue;
+                    }
+                }
+            }
+            let demand = match &context.activity {
+                Activity::Idle => {
+                    if context.begin() {
+                        continue;
+                    }
+                    return None;
+                }
+                activity => activity.demand(),
+            };
+            match demand {
+                Demand::Done(result) => self.done(member, result),
+                Demand::Failed(failure) => self.fail(member, &failure),
+                Demand::Access(first, second) => {
+                    if let Ok(action) = self.resolve(member, first, second) {
+                        return Some(action);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The request of the laboratory, if the state of the function permits it.
+    fn next_of_laboratory(&mut self) -> Option<Action> {
+        let request = self.laboratory.as_mut()?.take()?;
+        if !self.permits(&request) {
+            if let Some(lab) = &mut self.laboratory {
+                lab.finish(&Outcome::Failed(Error::NotPresent));
+            }
+            return None;
+        }
+        Some(Action::Laboratory {
+            request,
+            outcome: Outcome::Waits,
+        })
+    }
+
+    /// Whether the function may send a raw request. Opens the group of a page request.
+    fn permits(&mut self, request: &Request) -> bool {
+        let pasid = match request {
+            Request::Translate(r) => r.pasid,
+            Request::Page(r) => r.pasid,
+            Request::Read(r) | Request::Write(r, _) => r.pasid,
+        };
+        let space = &self.space;
+        if !space.bus_master || (pasid.is_some() && !space.pasid.enable) {
+            return false;
+        }
+        match request {
+            Request::Translate(_) => space.ats.enable,
+            Request::Page(page) => self.opens(page),
+            Request::Read(r) | Request::Write(r, _) => {
+                space.ats.enable || r.address_type == MemoryAddressType::Untranslated
+            }
+        }
+    }
+
+    /// Opens the group of a raw page request, if it is to have a response.
+    fn opens(&mut self, page: &PageRequest) -> bool {
+        let credits = self.space.pri.allocation > self.groups.outstanding();
+        if !self.pri_accepts() || !credits {
+            return false;
+        }
+        if page.last && (page.read || page.write) {
+            let group = Group {
+                owner: Owner::Laboratory,
+                pasid: page.pasid,
+                pages: 1,
+            };
+            if self.groups.insert(page.prgi, group).is_none() {
+                return false;
+            }
+        }
+        self.counters.add(index::PAGE_REQUESTS, 1);
+        true
+    }
+
+    /// Finds the translations of an access, or asks for the one that is missing. An error says
+    /// that the activity has ended.
+    fn resolve(
+        &mut self,
+        member: usize,
+        first: Piece,
+        second: Option<Piece>,
+    ) -> Result<Action, ()> {
+        let context = &self.contexts[member];
+        let (Some(pasid), activity) = (context.pasid(), context.activity) else {
+            return Err(());
+        };
+        let space = Space::new(Some(pasid), false);
+        let time = self.atc.now();
+        let mut find = |piece: &Piece| {
+            let hit = self.atc.lookup(space, piece.focus(), piece.access)?;
+            let limit = plausible_length(piece, piece.length);
+            Some((Span::new(piece, &hit, pasid, limit), Pin::new(&hit)))
+        };
+        let mut spans = [None; 2];
+        let mut pins = [None; 2];
+        let mut count = 0;
+        for piece in [Some(first), second].into_iter().flatten() {
+            if !plausible(piece.focus()) {
+                self.fail(member, &Failure::at(Error::BadAddress, &piece));
+                return Err(());
+            }
+            let Some((span, pin)) = find(&piece) else {
+                self.contexts[member].misses += 1;
+                self.count(member, index::ATC_MISSES, 1);
+                self.count(member, index::TRANSLATION_REQUESTS, 1);
+                self.flights.request(member, pasid);
+                let stu = self.space.ats.stu;
+                return Ok(Action::Translate {
+                    request: ats::request(&piece, pasid, stu),
+                    piece,
+                    stu,
+                    time,
+                    answer: Ok(0),
+                });
+            };
+            spans[count] = Some(span);
+            pins[count] = Some(pin);
+            count += 1;
+        }
+        let [Some(one), other] = spans else {
+            return Err(());
+        };
+        // A look-up that is repeated after its translation request is not a hit.
+        let hits = (count as u32).saturating_sub(self.contexts[member].misses);
+        self.count(member, index::ATC_HITS, u64::from(hits));
+        self.flights.access(member, pasid, pins);
+        Ok(Action::Access {
+            activity,
+            spans: [one, other.unwrap_or(one)],
+            count,
+            result: Ok(()),
+            read: 0,
+            written: 0,
+        })
+    }
+
+    /// A translation request was completed.
+    fn translated(&mut self, turn: &Turn) {
+        let Action::Translate {
+            request,
+            piece,
+            stu,
+            time,
+            answer,
+        } = &turn.action
+        else {
+            return;
+        };
+        let member = turn.index;
+        let count = match answer {
+            Ok(count) => *count,
+            Err(TranslationError::UnsupportedRequest) => {
+                return self.fail(member, &Failure::at(Error::UnsupportedRequest, piece));
+            }
+            Err(TranslationError::CompleterAbort) => {
+                return self.fail(member, &Failure::at(Error::CompleterAbort, piece));
+            }
+        };
+        let mut answers = [None; MAX_TRANSLATIONS];
+        let translations = &turn.scratch.translations[..count];
+        for (place, answer) in answers
+            .iter_mut()
+            .zip(ats::completion(request, translations, *stu))
+        {
+            *place = Some(answer);
+        }
+        // A completion without a single sensible translation is no better than none.
+        let Some(wanted) = answers[0] else {
+            return self.fail(member, &Failure::at(Error::CompleterAbort, piece));
+        };
+        self.keep(member, request, *time, &answers);
+        if ats::permits(&wanted, piece) || self.flights.overtaken(member, wanted.range) {
+            // Either it is in the cache now, or it is asked for again (rule 39).
+            return;
+        }
+        let lacking = |limit| ats::lacking(piece, answers.iter().flatten().copied(), limit);
+        self.page_lacks(member, piece, lacking);
+    }
+
+    /// Puts the translations of a completion into the cache. Those beyond the one that is wanted
+    /// must not drive out what the access in hand has looked up already: in a small cache it would
+    /// never have all it needs.
+    fn keep(
+        &mut self,
+        member: usize,
+        request: &TranslationRequest,
+        time: u64,
+        answers: &[Option<Cached>; MAX_TRANSLATIONS],
+    ) {
+        let space = Space::new(request.pasid, request.privileged);
+        let mut limit = u64::MAX;
+        for answer in answers.iter().flatten() {
+            // Rule 17: what permits nothing is not kept. Rule 39: nor is what was overtaken.
+            let useful = answer.read || answer.write;
+            if useful && !self.flights.overtaken(member, answer.range) {
+                let evicted = self.atc.insert_over(space, answer, limit).is_some();
+                self.count(member, index::ATC_EVICTIONS, u64::from(evicted));
+            }
+            limit = time;
+        }
+    }
+
+    /// An access was performed.
+    fn accessed(&mut self, turn: &Turn) {
+        let Action::Access {
+            activity, result, ..
+        } = &turn.action
+        else {
+            return;
+        };
+        let context = &mut self.contexts[turn.index];
+        context.activity = *activity;
+        context.progress();
+        match result {
+            Ok(()) => {
+                if let Activity::Fetch(fetch) = activity {
+                    context.fetched(fetch, &turn.scratch);
+                }
+            }
+            Err(failure) => self.fail(turn.index, failure),
+        }
+    }
+
+    /// The activity of a context has done its work.
+    fn done(&mut self, member: usize, result: u64) {
+        let context = &mut self.contexts[member];
+        match &context.activity {
+            Activity::Idle | Activity::Fetch(_) => {}
+            Activity::Operate(operation) => {
+                let record = completion::success(operation.bytes_done(), result);
+                context.conclude(&record);
+            }
+            Activity::Complete(_) => self.retire(member),
+        }
+    }
+
+    /// The activity of a context cannot go on.
+    pub(super) fn fail(&mut self, member: usize, failure: &Failure) {
+        let context = &mut self.contexts[member];
+        context.stall = Stall::None;
+        context.progress();
+        match &context.activity {
+            Activity::Idle => {}
+            Activity::Fetch(_) => self.halt(member, halt::RING_FAULT),
+            Activity::Operate(operation) => {
+                let record = completion::failure(operation.bytes_done(), failure);
+                context.conclude(&record);
+            }
+            Activity::Complete(_) => {
+                self.count(member, index::LOST_COMPLETIONS, 1);
+                self.retire(member);
+            }
+        }
+        self.ready.insert(member);
+    }
+
+    /// The descriptor of a context is finished.
+    fn retire(&mut self, member: usize) {
+        let failed = self.contexts[member].retire();
+        self.count(member, index::DESCRIPTORS, 1);
+        self.count(member, index::FAILED_DESCRIPTORS, u64::from(failed));
+    }
+}

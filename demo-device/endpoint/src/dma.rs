@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Accesses to memory through translations that are pinned for as long as they last. Knows the
+//! root port's memory requests, and not where translations come from.
+
+use crate::access::{Access, Failure, Piece};
+use crate::atc::Hit;
+use pcie_ats::{MemoryRequest, Pasid, RootPort, Translation};
+use svm_abi::completion::Error;
+
+/// The most bytes that one action reads or writes at one end.
+pub(crate) const MAX_CHUNK: usize = 64 << 10;
+/// The most translations that are asked for at once: as many as two completions of 64 bytes hold
+/// (PCIe 10.2.3.2).
+pub(crate) const MAX_TRANSLATIONS: usize = 16;
+
+/// Bytes that one translation covers, ready to be accessed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    /// How the first byte is reached.
+    request: MemoryRequest,
+    /// Virtual address of the first byte.
+    address: u64,
+    /// Number of bytes, at most [`MAX_CHUNK`].
+    length: usize,
+}
+
+impl Span {
+    /// The bytes of a piece from its focus on that an entry of the cache covers, at most `limit`.
+    pub fn new(piece: &Piece, hit: &Hit, pasid: Pasid, limit: u64) -> Self {
+        let focus = piece.focus();
+        let covered = if piece.backward {
+            focus - hit.first
+        } else {
+            hit.last - focus
+        };
+        let length = piece
+            .length
+            .min(limit)
+            .min(covered.saturating_add(1))
+            .min(MAX_CHUNK as u64);
+        let below = if piece.backward { length - 1 } else { 0 };
+        let address = focus - below;
+        let request = if hit.untranslated_only {
+            MemoryRequest::untranslated(address, Some(pasid))
+        } else {
+            MemoryRequest::translated(hit.output - below)
+        };
+        Span {
+            request,
+            address,
+            length: length as usize,
+        }
+    }
+
+    /// Number of bytes.
+    pub const fn len(&self) -> usize {
+        self.length
+    }
+
+    /// `length` bytes from `offset` on.
+    pub fn part(&self, offset: usize, length: usize) -> Span {
+        debug_assert!(offset + length <= self.length);
+        let mut request = self.request;
+        request.address += offset as u64;
+        Span {
+            request,
+            address: self.address + offset as u64,
+            length,
+        }
+    }
+
+    /// The first `length` bytes.
+    pub fn head(&self, length: usize) -> Span {
+        self.part(0, length)
+    }
+
+    /// The last `length` bytes.
+    pub fn tail(&self, length: usize) -> Span {
+        self.part(self.length - length, length)
+    }
+}
+
+/// Buffers of one thread's work. Kept by the device from step to step.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    /// Bytes of the first span.
+    pub first: Box<[u8]>,
+    /// Bytes of the second span.
+    pub second: Box<[u8]>,
+    /// The translations of a completion.
+    pub translations: Box<[Translation]>,
+}
+
+impl Scratch {
+    /// New buffers.
+    pub fn new() -> Self {
+        Scratch {
+            first: vec![0; MAX_CHUNK].into_boxed_slice(),
+            second: vec![0; MAX_CHUNK].into_boxed_slice(),
+            translations: Box::new([Translation::from_word(0); MAX_TRANSLATIONS]),
+        }
+    }
+}
+
+/// The way to memory, which counts what passes.
+pub(crate) struct Dma<'a, P: ?Sized> {
+    port: &'a P,
+    /// Bytes read.
+    pub read: u64,
+    /// Bytes written.
+    pub written: u64,
+}
+
+impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
+    /// The way through a root port.
+    pub fn new(port: &'a P) -> Self {
+        Dma {
+            port,
+            read: 0,
+            written: 0,
+        }
+    }
+
+    /// Reads a span into the front of `data`, and returns what was read.
+    pub fn read<'d>(&mut self, span: &Span, data: &'d mut [u8]) -> Result<&'d [u8], Failure> {
+        let data = &mut data[..span.length];
+        self.port
+            .read(&span.request, data)
+            .map_err(|_| refused(span, Access::Read))?;
+        self.read += span.length as u64;
+        Ok(data)
+    }
+
+    /// Writes as many bytes of `data` as the span has.
+    pub fn write(&mut self, span: &Span, data: &[u8]) -> Result<(), Failure> {
+        self.port
+            .write(&span.request, &data[..span.length])
+            .map_err(|_| refused(span, Access::Write))?;
+        self.written += span.length as u64;
+        Ok(())
+    }
+
+    /// Adds to the 8 bytes of a span, and returns what they were.
+    pub fn fetch_add(&mut self, span: &Span, addend: u64) -> Result<u64, Failure> {
+        let old = self
+            .port
+            .fetch_add(&span.request, addend)
+            .map_err(|_| refused(span, Access::ReadWrite))?;
+        self.read += 8;
+        self.written += 8;
+        Ok(old)
+    }
+}
+
+/// The failure of an access that memory refused.
+fn refused(span: &Span, access: Access) -> Failure {
+    Failure {
+        error: Error::MemoryAccess,
+        address: span.address,
+        write: access.writes(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hit(first: u64, last: u64, output: u64) -> Hit {
+        Hit {
+            first,
+            last,
+            output,
+            untranslated_only: false,
+        }
+    }
+
+    #[test]
+    fn rule_29_a_span_ends_where_its_translation_ends() {
+        let pasid = Pasid::new(1).unwrap();
+        let piece = Piece::forward(0x1ff0, 0x100, Access::Read);
+        let span = Span::new(&piece, &hit(0x1000, 0x1fff, 0xaff0), pasid, u64::MAX);
+        assert_eq!((span.address, span.len()), (0x1ff0, 0x10));
+        assert_eq!(span.request, MemoryRequest::translated(0xaff0));
+
+        let down = Piece {
+            backward: true,
+            ..Piece::forward(0x1f00, 0x110, Access::Read)
+        };
+        let span = Span::new(&down, &hit(0x2000, 0x2fff, 0xb00f), pasid, u64::MAX);
+        assert_eq!((span.address, span.len()), (0x2000, 0x10));
+        assert_eq!(span.request, MemoryRequest::translated(0xb000));
+        assert_eq!(span.tail(4).request, MemoryRequest::translated(0xb00c));
+
+        let all = Piece::forward(0, u64::MAX, Access::Read);
+        let span = Span::new(&all, &hit(0, u64::MAX, 0), pasid, u64::MAX);
+        assert_eq!(span.len(), MAX_CHUNK);
+    }
+
+    #[test]
+    fn rule_22_untranslated_only_ranges_are_reached_by_untranslated_requests() {
+        let pasid = Pasid::new(7).unwrap();
+        let piece = Piece::forward(0x1008, 8, Access::Read);
+        let entry = Hit {
+            untranslated_only: true,
+            ..hit(0x1000, 0x1fff, 0xa008)
+        };
+        let span = Span::new(&piece, &entry, pasid, u64::MAX);
+        assert_eq!(
+            span.request,
+            MemoryRequest::untranslated(0x1008, Some(pasid))
+        );
+    }
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The device as its host sees it: the lock, the steps, and what comes down from upstream.
+
+use crate::config::{Config, ConfigError};
+use crate::device::Device;
+use crate::registers;
+use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use pcie_ats::{
+    Function, InvalidateCompletion, InvalidateRequest, Invalidation, Pasid, PrgResponse, Reset,
+    RootPort,
+};
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Something: there may be more to do.
+    Worked,
+    /// Nothing, until something comes down to the function (a doorbell, a response, a write to
+    /// configuration space, ...) or a step in another thread ends.
+    Idle,
+}
+
+/// The device.
+///
+/// Its lock is never held while the [`RootPort`] is called.
+#[derive(Debug)]
+pub struct Endpoint {
+    config: Config,
+    device: Mutex<Device>,
+    pasid_generation: Arc<AtomicU64>,
+}
+
+impl Endpoint {
+    /// Makes a device, as after power-up.
+    pub fn new(config: Config) -> Result<Endpoint, ConfigError> {
+        config.check()?;
+        let pasid_generation = Arc::new(AtomicU64::new(0));
+        Ok(Endpoint {
+            config,
+            device: Mutex::new(Device::new(&config, pasid_generation.clone())),
+            pasid_generation,
+        })
+    }
+
+    /// The properties that the device was made with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Number of MSI-X vectors: one for each context, and one more.
+    pub fn vectors(&self) -> u16 {
+        self.config.vectors()
+    }
+
+    /// Gives one context its turn: a bounded number of look-ups and requests and at most 64 KiB of
+    /// data, usually all of a small descriptor. Never waits. Several threads may call it at once;
+    /// they work for different contexts.
+    pub fn step<P: RootPort + ?Sized>(&self, port: &P) -> Step {
+        let Some(mut turn) = self.device.lock().begin_turn() else {
+            return Step::Idle;
+        };
+        loop {
+            turn.perform(port);
+            let mut device = self.device.lock();
+            let itag_vector = device.end_action(&mut turn);
+            let more = device.next_in_turn(&mut turn);
+            if !more {
+                device.end_turn(turn);
+                drop(device);
+                complete(port, itag_vector);
+                return Step::Worked;
+            }
+            drop(device);
+            complete(port, itag_vector);
+        }
+    }
+
+    /// Whether a step may have something to do. If not, it would be idle.
+    pub fn has_work(&self) -> bool {
+        self.device.lock().has_work()
+    }
+
+    /// The PASIDs that contexts use now, each once.
+    pub fn pasids(&self) -> Vec<Pasid> {
+        self.device.lock().pasids()
+    }
+
+    /// A number that changes whenever [`Endpoint::pasids`] may have changed.
+    pub fn pasid_generation(&self) -> u64 {
+        self.pasid_generation.load(Ordering::Acquire)
+    }
+}
+
+/// Completes the invalidations that waited.
+fn complete<P: RootPort + ?Sized>(port: &P, itag_vector: u32) {
+    if itag_vector != 0 {
+        port.invalidate_completion(&InvalidateCompletion {
+            itag_vector,
+            completion_count: 1,
+        });
+    }
+}
+
+impl Function for Endpoint {
+    fn config_read(&self, offset: u16) -> u32 {
+        self.device.lock().config_read(offset)
+    }
+
+    fn config_write(&self, offset: u16, value: u32, mask: u32) {
+        self.device.lock().config_write(offset, value, mask);
+    }
+
+    fn bar_read(&self, bar: u8, offset: u64, size: u8) -> u64 {
+        let contexts = usize::from(self.config.contexts);
+        match registers::decode(bar, offset, size, contexts) {
+            Some((register, part)) => part.extract(self.device.lock().read_register(register)),
+            None => 0,
+        }
+    }
+
+    fn bar_write(&self, bar: u8, offset: u64, value: u64, size: u8) {
+        let contexts = usize::from(self.config.contexts);
+        if let Some((register, part)) = registers::decode(bar, offset, size, contexts) {
+            self.device.lock().write_register(register, part, value);
+        }
+    }
+
+    fn invalidate(&self, request: &InvalidateRequest) -> Invalidation {
+        self.device.lock().invalidate(request)
+    }
+
+    fn prg_response(&self, response: &PrgResponse) {
+        self.device.lock().prg_response(response);
+    }
+
+    fn reset(&self, _kind: Reset) {
+        // Both kinds make everything as new.
+        self.device.lock().reset();
+    }
+}

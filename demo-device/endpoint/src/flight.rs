@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is on its way at this moment, outside the lock: accesses that hold translations, and
+//! translation requests. This is where the invalidation contract is kept (PCIe 10.3, rules 38
+//! and 39):
+//!
+//! * an invalidation is complete when no access that pins a translation of its range is left;
+//! * a translation that an invalidation overtook while it was asked for is not to be used.
+//!
+//! It knows nothing of what the accesses are for.
+
+use crate::atc::{Hit, Scope};
+use crate::set::Set;
+use pcie_ats::{AlignedRange, Invalidation, Itag, Pasid};
+
+/// A translation in use: it may leave the cache, but the invalidation that removes it waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pin {
+    first: u64,
+    last: u64,
+}
+
+impl Pin {
+    /// Holds what a look-up found.
+    pub fn new(hit: &Hit) -> Self {
+        Pin {
+            first: hit.first,
+            last: hit.last,
+        }
+    }
+
+    fn overlaps(&self, range: AlignedRange) -> bool {
+        self.first <= range.last() && range.base() <= self.last
+    }
+}
+
+/// What one member of the set of contexts has on its way.
+#[derive(Clone, Copy, Debug)]
+enum Flight {
+    None,
+    /// Memory requests with these translations.
+    Access {
+        pasid: Pasid,
+        pins: [Option<Pin>; 2],
+    },
+    /// A translation request, and the least range that holds all that was invalidated since.
+    Request {
+        pasid: Pasid,
+        overtaken: Option<(u64, u64)>,
+    },
+}
+
+/// An invalidation whose accesses are still on their way.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    itag: Itag,
+    flights: Set,
+}
+
+/// All that is on its way.
+#[derive(Debug)]
+pub(crate) struct Flights {
+    flights: Vec<Flight>,
+    /// Those that are not [`Flight::None`].
+    aloft: Set,
+    pending: Vec<Pending>,
+}
+
+impl Flights {
+    /// Nothing yet, for a number of members.
+    pub fn new(members: usize) -> Self {
+        Flights {
+            flights: vec![Flight::None; members],
+            aloft: Set::default(),
+            pending: Vec::new(),
+        }
+    }
+
+    /// An access begins.
+    pub fn access(&mut self, member: usize, pasid: Pasid, pins: [Option<Pin>; 2]) {
+        self.flights[member] = Flight::Access { pasid, pins };
+        self.aloft.insert(member);
+    }
+
+    /// A translation request is sent.
+    pub fn request(&mut self, member: usize, pasid: Pasid) {
+        self.flights[member] = Flight::Request {
+            pasid,
+            overtaken: None,
+        };
+        self.aloft.insert(member);
+    }
+
+    /// Whether a range of the translation request's answer was invalidated since it was sent.
+    pub fn overtaken(&self, member: usize, range: AlignedRange) -> bool {
+        match self.flights[member] {
+            Flight::Request {
+                overtaken: Some((first, last)),
+                ..
+            } => range.base() <= last && first <= range.last(),
+            _ => false,
+        }
+    }
+
+    /// Whatever the member had on its way has ended. Returns the ITag vector of the invalidations
+    /// that waited for that alone.
+    #[must_use = "these invalidations are to be completed"]
+    pub fn land(&mut self, member: usize) -> u32 {
+        self.flights[member] = Flight::None;
+        self.aloft.remove(member);
+        let mut itags = 0;
+        self.pending.retain_mut(|pending| {
+            pending.flights.remove(member);
+            let complete = pending.flights.is_empty();
+            itags |= u32::from(complete) << pending.itag.get();
+            !complete
+        });
+        itags
+    }
+
+    /// An invalidation has removed its range from the cache.
+    pub fn invalidate(&mut self, scope: Scope, range: AlignedRange, itag: Itag) -> Invalidation {
+        let mut flights = Set::default();
+        for member in self.aloft.iter() {
+            match &mut self.flights[member] {
+                Flight::Access { pasid, pins }
+                    if covers(scope, *pasid)
+                        && pins.iter().flatten().any(|pin| pin.overlaps(range)) =>
+                {
+                    flights.insert(member);
+                }
+                Flight::Request { pasid, overtaken } if covers(scope, *pasid) => {
+                    let (first, last) = overtaken.unwrap_or((range.base(), range.last()));
+                    *overtaken = Some((first.min(range.base()), last.max(range.last())));
+                }
+                _ => {}
+            }
+        }
+        if flights.is_empty() {
+            return Invalidation::Completed;
+        }
+        self.pending.push(Pending { itag, flights });
+        Invalidation::Pending
+    }
+
+    /// Everything was forgotten without an invalidation request (PCIe 10.3.7): no answer that is
+    /// on its way may be used.
+    pub fn overtake_all(&mut self) {
+        for member in self.aloft.iter() {
+            if let Flight::Request { overtaken, .. } = &mut self.flights[member] {
+                *overtaken = Some((0, u64::MAX));
+            }
+        }
+    }
+}
+
+/// Whether an invalidation is for a PASID.
+fn covers(scope: Scope, pasid: Pasid) -> bool {
+    match scope {
+        Scope::One(one) => one == Some(pasid),
+        Scope::Every => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pin(first: u64, last: u64) -> Pin {
+        Pin { first, last }
+    }
+
+    fn pasid(n: u32) -> Pasid {
+        Pasid::new(n).unwrap()
+    }
+
+    fn itag(n: u8) -> Itag {
+        Itag::new(n).unwrap()
+    }
+
+    #[test]
+    fn rule_38_an_invalidation_waits_for_the_accesses_that_pin_its_range() {
+        let mut flights = Flights::new(4);
+        let range = AlignedRange::page(0x1000);
+        flights.access(0, pasid(1), [Some(pin(0, 0x1f_ffff)), None]);
+        flights.access(
+            1,
+            pasid(1),
+            [Some(pin(0x8000, 0x8fff)), Some(pin(0x1000, 0x1fff))],
+        );
+        flights.access(2, pasid(1), [Some(pin(0x2000, 0x2fff)), None]);
+        flights.access(3, pasid(2), [Some(pin(0x1000, 0x1fff)), None]);
+        let scope = Scope::One(Some(pasid(1)));
+        assert_eq!(
+            flights.invalidate(scope, range, itag(5)),
+            Invalidation::Pending
+        );
+        assert_eq!(flights.land(2), 0);
+        assert_eq!(flights.land(1), 0);
+        // A new access of a new translation does not prolong it.
+        flights.access(1, pasid(1), [Some(pin(0x1000, 0x1fff)), None]);
+        assert_eq!(flights.land(3), 0);
+        assert_eq!(flights.land(0), 1 << 5);
+        assert_eq!(flights.land(1), 0);
+    }
+
+    #[test]
+    fn rule_40_invalidations_that_end_together_are_completed_together() {
+        let mut flights = Flights::new(1);
+        flights.access(0, pasid(1), [Some(pin(0, 0xfff)), None]);
+        for tag in [0, 31] {
+            let pending = flights.invalidate(Scope::Every, AlignedRange::ALL, itag(tag));
+            assert_eq!(pending, Invalidation::Pending);
+        }
+        assert_eq!(flights.land(0), 1 << 31 | 1);
+    }
+
+    #[test]
+    fn rule_39_an_invalidation_overtakes_the_answers_of_its_range_only() {
+        let mut flights = Flights::new(1);
+        let scope = Scope::One(Some(pasid(1)));
+        flights.request(0, pasid(1));
+        assert_eq!(
+            flights.invalidate(scope, AlignedRange::page(0x5000), itag(0)),
+            Invalidation::Completed
+        );
+        assert!(flights.overtaken(0, AlignedRange::page(0x5000)));
+        assert!(flights.overtaken(0, AlignedRange::containing(0, 21).unwrap()));
+        assert!(!flights.overtaken(0, AlignedRange::page(0x6000)));
+        assert_eq!(flights.land(0), 0);
+        assert!(!flights.overtaken(0, AlignedRange::page(0x5000)));
+    }
+}

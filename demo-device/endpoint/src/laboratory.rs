@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The laboratory: one raw request at a time, as its registers say. It goes round the cache, the
+//! checks and the pins on purpose: what is above the device is the subject of the experiment.
+
+use crate::dma::Scratch;
+use pcie_ats::{
+    MemoryAddressType, MemoryRequest, PageRequest, Pasid, Prgi, RootPort, Translation,
+    TranslationError, TranslationRequest,
+};
+use svm_abi::completion::Error;
+use svm_abi::registers::laboratory as registers;
+
+/// Bits of ATTRIBUTES.
+mod attributes {
+    pub const PASID: u64 = 0xf_ffff;
+    pub const PASID_PRESENT: u64 = 1 << 31;
+    pub const PRIVILEGED: u64 = 1 << 32;
+    pub const EXECUTE: u64 = 1 << 33;
+    pub const NO_WRITE: u64 = 1 << 34;
+    pub const READ: u64 = 1 << 35;
+    pub const WRITE: u64 = 1 << 36;
+    pub const LAST: u64 = 1 << 37;
+    pub const GROUP_SHIFT: u32 = 48;
+    pub const GROUP: u64 = 0x1ff << GROUP_SHIFT;
+    pub const ALL: u64 =
+        PASID | PASID_PRESENT | PRIVILEGED | EXECUTE | NO_WRITE | READ | WRITE | LAST | GROUP;
+}
+
+/// Commands.
+mod command {
+    pub const TRANSLATE: u64 = 1;
+    pub const PAGE_REQUEST: u64 = 2;
+    pub const UNTRANSLATED_READ: u64 = 3;
+    pub const UNTRANSLATED_WRITE: u64 = 4;
+    pub const TRANSLATED_READ: u64 = 5;
+    pub const TRANSLATED_WRITE: u64 = 6;
+}
+
+/// Values of STATE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Idle,
+    /// A command was given.
+    Pending(Request),
+    /// The command's request is on its way.
+    Busy,
+    /// The page request was sent and waits for its response.
+    Waiting,
+    Done,
+    Failed(Error),
+}
+
+/// A raw request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// A translation request.
+    Translate(TranslationRequest),
+    /// A page request.
+    Page(PageRequest),
+    /// A read of 8 bytes.
+    Read(MemoryRequest),
+    /// A write of 8 bytes.
+    Write(MemoryRequest, u64),
+}
+
+/// What came of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// A translation.
+    Translated(Translation),
+    /// It was done. What was read, if it was a read.
+    Done(Option<u64>),
+    /// The response to the page request will tell.
+    Waits,
+    /// It failed.
+    Failed(Error),
+}
+
+impl Request {
+    /// Sends the request.
+    pub fn perform<P: RootPort + ?Sized>(&self, port: &P, scratch: &mut Scratch) -> Outcome {
+        match self {
+            Request::Translate(request) => {
+                match port.translate(request, &mut scratch.translations[..1]) {
+                    Ok(0) | Err(TranslationError::CompleterAbort) => {
+                        Outcome::Failed(Error::CompleterAbort)
+                    }
+                    Ok(_) => Outcome::Translated(scratch.translations[0]),
+                    Err(TranslationError::UnsupportedRequest) => {
+                        Outcome::Failed(Error::UnsupportedRequest)
+                    }
+                }
+            }
+            Request::Page(request) => {
+                port.page_request(request);
+                // A stop marker, and a request that does not end its group, has no response.
+                let marker = !request.read && !request.write;
+                if request.last && !marker {
+                    Outcome::Waits
+                } else {
+                    Outcome::Done(None)
+                }
+            }
+            Request::Read(request) => {
+                let mut data = [0; 8];
+                match port.read(request, &mut data) {
+                    Ok(()) => Outcome::Done(Some(u64::from_le_bytes(data))),
+                    Err(_) => Outcome::Failed(Error::MemoryAccess),
+                }
+            }
+            Request::Write(request, data) => match port.write(request, &data.to_le_bytes()) {
+                Ok(()) => Outcome::Done(None),
+                Err(_) => Outcome::Failed(Error::MemoryAccess),
+            },
+        }
+    }
+}
+
+/// The laboratory's registers.
+#[derive(Debug)]
+pub(crate) struct Laboratory {
+    address: u64,
+    attributes: u64,
+    data: u64,
+    translated: u64,
+    completion: u64,
+    state: State,
+    /// Changes whenever a request in progress becomes void.
+    pub generation: u64,
+}
+
+impl Laboratory {
+    /// The laboratory after a reset.
+    pub fn new() -> Self {
+        Laboratory {
+            address: 0,
+            attributes: 0,
+            data: 0,
+            translated: 0,
+            completion: 0,
+            state: State::Idle,
+            generation: 0,
+        }
+    }
+
+    /// Makes everything as new, except that a request on its way stays recognisable as old.
+    pub fn reset(&mut self) {
+        *self = Laboratory {
+            generation: self.generation + 1,
+            ..Laboratory::new()
+        };
+    }
+
+    /// Reads a register of [`registers`].
+    pub fn read(&self, offset: u64) -> u64 {
+        match offset {
+            registers::ADDRESS => self.address,
+            registers::ATTRIBUTES => self.attributes,
+            registers::DATA => self.data,
+            registers::STATE => match self.state {
+                State::Idle => 0,
+                State::Pending(_) | State::Busy | State::Waiting => 1,
+                State::Done => 2,
+                State::Failed(why) => 3 | (why as u64) << 8,
+            },
+            registers::TRANSLATED => self.translated,
+            registers::COMPLETION => self.completion,
+            _ => 0,
+        }
+    }
+
+    /// Writes a register of [`registers`].
+    pub fn write(&mut self, offset: u64, value: u64) {
+        match offset {
+            registers::ADDRESS => self.address = value,
+            registers::ATTRIBUTES => self.attributes = value & attributes::ALL,
+            registers::DATA => self.data = value,
+            registers::COMMAND if self.state == State::Idle => {
+                self.state = match self.request(value) {
+                    Some(request) => State::Pending(request),
+                    None => State::Failed(Error::BadOperation),
+                };
+            }
+            registers::STATE if matches!(self.state, State::Done | State::Failed(_)) => {
+                self.state = State::Idle;
+            }
+            _ => {}
+        }
+    }
+
+    /// The request of a command.
+    fn request(&self, command: u64) -> Option<Request> {
+        let has = |bit: u64| self.attributes & bit != 0;
+        let pasid = if has(attributes::PASID_PRESENT) {
+            Some(Pasid::new((self.attributes & attributes::PASID) as u32).ok()?)
+        } else {
+            None
+        };
+        let memory = |address_type| MemoryRequest {
+            address: self.address,
+            address_type,
+            pasid,
+            privileged: has(attributes::PRIVILEGED),
+        };
+        let untranslated = memory(MemoryAddressType::Untranslated);
+        let translated = memory(MemoryAddressType::Translated);
+        Some(match command {
+            command::TRANSLATE => Request::Translate(TranslationRequest {
+                address: self.address,
+                pages: 1,
+                pasid,
+                privileged: has(attributes::PRIVILEGED),
+                execute: has(attributes::EXECUTE),
+                no_write: has(attributes::NO_WRITE),
+            }),
+            command::PAGE_REQUEST => Request::Page(PageRequest {
+                address: self.address,
+                pasid,
+                read: has(attributes::READ),
+                write: has(attributes::WRITE),
+                execute: has(attributes::EXECUTE),
+                privileged: has(attributes::PRIVILEGED),
+                prgi: self.prgi()?,
+                last: has(attributes::LAST),
+            }),
+            command::UNTRANSLATED_READ => Request::Read(untranslated),
+            command::UNTRANSLATED_WRITE => Request::Write(untranslated, self.data),
+            command::TRANSLATED_READ => Request::Read(translated),
+            command::TRANSLATED_WRITE => Request::Write(translated, self.data),
+            _ => return None,
+        })
+    }
+
+    fn prgi(&self) -> Option<Prgi> {
+        let group = (self.attributes & attributes::GROUP) >> attributes::GROUP_SHIFT;
+        Prgi::new(group as u16).ok()
+    }
+
+    /// Whether a request is to be sent.
+    pub fn is_pending(&self) -> bool {
+        matches!(self.state, State::Pending(_))
+    }
+
+    /// Takes the request that is to be sent.
+    pub fn take(&mut self) -> Option<Request> {
+        match self.state {
+            State::Pending(request) => {
+                self.state = State::Busy;
+                Some(request)
+            }
+            _ => None,
+        }
+    }
+
+    /// The response that a page request waits for will not be listened to.
+    pub fn abandon(&mut self, why: Error) {
+        if self.state == State::Waiting {
+            self.state = State::Failed(why);
+        }
+    }
+
+    /// Notes what came of the request.
+    pub fn finish(&mut self, outcome: &Outcome) {
+        self.state = match outcome {
+            // The response may have come already, from inside the request.
+            Outcome::Waits if self.state == State::Busy => State::Waiting,
+            Outcome::Waits => self.state,
+            Outcome::Failed(why) => State::Failed(*why),
+            Outcome::Done(data) => {
+                self.data = data.unwrap_or(self.data);
+                State::Done
+            }
+            Outcome::Translated(t) => {
+                self.translated = t.range.base();
+                self.completion = u64::from(t.range.shift())
+                    | u64::from(t.read) << 8
+                    | u64::from(t.write) << 9
+                    | u64::from(t.execute) << 10
+                    | u64::from(t.privileged) << 11
+                    | u64::from(t.global) << 12
+                    | u64::from(t.untranslated_only) << 13;
+                State::Done
+            }
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_takes_what_the_registers_say() {
+        let mut lab = Laboratory::new();
+        lab.write(registers::ADDRESS, 0x1234_5000);
+        lab.write(
+            registers::ATTRIBUTES,
+            5 | 1 << 31 | 1 << 34 | 9 << 48 | 1 << 40,
+        );
+        assert_eq!(lab.read(registers::ATTRIBUTES) & 1 << 40, 0);
+        lab.write(registers::COMMAND, 1);
+        assert_eq!(lab.read(registers::STATE), 1);
+        assert_eq!(
+            lab.take(),
+            Some(Request::Translate(TranslationRequest {
+                address: 0x1234_5000,
+                pages: 1,
+                pasid: Pasid::new(5).ok(),
+                privileged: false,
+                execute: false,
+                no_write: true,
+            }))
+        );
+        lab.write(registers::COMMAND, 2);
+        assert_eq!(lab.take(), None);
+        lab.finish(&Outcome::Translated(Translation::from_word(0xa000 | 3)));
+        assert_eq!(lab.read(registers::STATE), 2);
+        assert_eq!(lab.read(registers::TRANSLATED), 0xa000);
+        assert_eq!(lab.read(registers::COMPLETION), 12 | 3 << 8);
+        lab.write(registers::STATE, 0);
+        assert_eq!(lab.read(registers::STATE), 0);
+    }
+
+    #[test]
+    fn an_unknown_command_is_refused() {
+        let mut lab = Laboratory::new();
+        lab.write(registers::COMMAND, 9);
+        assert_eq!(lab.read(registers::STATE), 3 | 1 << 8);
+    }
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Copying, also between ranges that overlap.
+
+use super::{Demand, Machine, transfer, zero};
+use crate::access::{Access, Failure, Piece};
+use crate::dma::{Dma, Scratch, Span};
+use pcie_ats::RootPort;
+use svm_abi::descriptor::Descriptor;
+
+/// A copy in progress.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Copy {
+    source: u64,
+    destination: u64,
+    length: u64,
+    done: u64,
+    /// From the last byte down, because the destination begins inside the source. The bytes done
+    /// are then the last ones.
+    backward: bool,
+}
+
+impl Copy {
+    /// What is left of one of the ranges.
+    fn rest(&self, start: u64, access: Access) -> Piece {
+        let from = if self.backward {
+            start
+        } else {
+            start + self.done
+        };
+        Piece {
+            backward: self.backward,
+            ..Piece::forward(from, self.length - self.done, access)
+        }
+    }
+}
+
+impl Machine for Copy {
+    fn start(d: &Descriptor) -> Result<Self, Failure> {
+        zero(d.operand0 | d.operand1)?;
+        transfer(d.source, d.length)?;
+        transfer(d.destination, d.length)?;
+        Ok(Copy {
+            source: d.source,
+            destination: d.destination,
+            length: d.length,
+            done: 0,
+            backward: d.source < d.destination && d.destination < d.source + d.length,
+        })
+    }
+
+    fn demand(&self) -> Demand {
+        if self.done == self.length {
+            return Demand::Done(0);
+        }
+        Demand::Access(
+            self.rest(self.source, Access::Read),
+            Some(self.rest(self.destination, Access::Write)),
+        )
+    }
+
+    fn perform<P: RootPort + ?Sized>(
+        &mut self,
+        dma: &mut Dma<'_, P>,
+        spans: &[Span],
+        scratch: &mut Scratch,
+    ) -> Result<(), Failure> {
+        let [from, to] = spans else { return Ok(()) };
+        let length = from.len().min(to.len());
+        let part = if self.backward {
+            Span::tail
+        } else {
+            Span::head
+        };
+        let data = dma.read(&part(from, length), &mut scratch.first)?;
+        dma.write(&part(to, length), data)?;
+        self.done += length as u64;
+        Ok(())
+    }
+
+    fn bytes_done(&self) -> u64 {
+        self.done
+    }
+}

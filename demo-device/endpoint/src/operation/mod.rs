@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What descriptors ask for, as machines: each says what it must reach next, gets as much of that
+//! as one translation covers, works on it, and can be put aside at any such point.
+//!
+//! Nothing here knows of translations, page requests, contexts or locks.
+
+mod chase;
+mod compare;
+mod copy;
+mod crc32c;
+mod fetch_add;
+mod fill;
+mod nop;
+#[cfg(test)]
+mod tests;
+
+use crate::access::{Failure, Piece};
+use crate::dma::{Dma, Scratch, Span};
+use pcie_ats::RootPort;
+use svm_abi::completion::Error;
+use svm_abi::descriptor::{Descriptor, Operation as Code, flags};
+use svm_abi::ids::MAX_TRANSFER_LOG2;
+
+/// What a machine needs to go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// Nothing: it is done, with this result.
+    Done(u64),
+    /// Nothing: it has failed.
+    Failed(Failure),
+    /// One or two pieces of memory, of which it will work on what can be had.
+    Access(Piece, Option<Piece>),
+}
+
+/// A resumable operation.
+pub(crate) trait Machine: Sized {
+    /// Judges the fields of a descriptor, and begins.
+    fn start(descriptor: &Descriptor) -> Result<Self, Failure>;
+
+    /// What is needed next.
+    fn demand(&self) -> Demand;
+
+    /// Works on the spans of the pieces demanded last, each at least one byte.
+    fn perform<P: RootPort + ?Sized>(
+        &mut self,
+        dma: &mut Dma<'_, P>,
+        spans: &[Span],
+        scratch: &mut Scratch,
+    ) -> Result<(), Failure>;
+
+    /// What the completion record says was done.
+    fn bytes_done(&self) -> u64;
+}
+
+/// Declares the machines of the operations once.
+macro_rules! machines {
+    ($($name:ident: $module:ident;)+) => {
+        /// The operation of a descriptor.
+        #[derive(Clone, Copy, Debug)]
+        pub(crate) enum Operation {
+            $(#[allow(missing_docs)] $name($module::$name),)+
+        }
+
+        /// Bit n is set if operation n is performed.
+        pub(crate) const OPERATIONS: u64 = $(1 << Code::$name as u8)|+;
+
+        impl Operation {
+            /// Judges a descriptor, and begins its operation.
+            pub fn start(descriptor: &Descriptor) -> Result<Self, Failure> {
+                let Some(code) = Code::from_u8(descriptor.operation) else {
+                    return Err(Failure::of(Error::BadOperation));
+                };
+                zero(u64::from(descriptor.flags & !flags::ALL))?;
+                zero(descriptor.reserved1)?;
+                if descriptor.reserved0 != [0; 6] {
+                    return Err(Failure::of(Error::Reserved));
+                }
+                match code {
+                    $(Code::$name => Ok(Operation::$name(Machine::start(descriptor)?)),)+
+                }
+            }
+
+            /// See [`Machine::demand`].
+            pub fn demand(&self) -> Demand {
+                match self {
+                    $(Operation::$name(machine) => machine.demand(),)+
+                }
+            }
+
+            /// See [`Machine::perform`].
+            pub fn perform<P: RootPort + ?Sized>(
+                &mut self,
+                dma: &mut Dma<'_, P>,
+                spans: &[Span],
+                scratch: &mut Scratch,
+            ) -> Result<(), Failure> {
+                match self {
+                    $(Operation::$name(machine) => machine.perform(dma, spans, scratch),)+
+                }
+            }
+
+            /// See [`Machine::bytes_done`].
+            pub fn bytes_done(&self) -> u64 {
+                match self {
+                    $(Operation::$name(machine) => machine.bytes_done(),)+
+                }
+            }
+        }
+    };
+}
+
+machines! {
+    Nop: nop;
+    Copy: copy;
+    Fill: fill;
+    Compare: compare;
+    Crc32c: crc32c;
+    FetchAdd: fetch_add;
+    Chase: chase;
+}
+
+/// Checks a field that is reserved in an operation.
+fn zero(field: u64) -> Result<(), Failure> {
+    if field == 0 {
+        Ok(())
+    } else {
+        Err(Failure::of(Error::Reserved))
+    }
+}
+
+/// Checks a transfer of `length` bytes from `address` on.
+fn transfer(address: u64, length: u64) -> Result<(), Failure> {
+    if length > 1 << MAX_TRANSFER_LOG2 || address.checked_add(length).is_none() {
+        return Err(Failure::of(Error::BadLength));
+    }
+    Ok(())
+}
+
+/// Checks that a number is a multiple of 8.
+fn aligned(value: u64) -> Result<(), Failure> {
+    if value % 8 == 0 {
+        Ok(())
+    } else {
+        Err(Failure::of(Error::Misaligned))
+    }
+}

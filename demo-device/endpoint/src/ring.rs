@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reading descriptors from the submission ring, several at a time.
+
+use crate::access::{Access, Failure, Piece};
+use crate::dma::{Dma, Scratch, Span};
+use crate::operation::Demand;
+use pcie_ats::RootPort;
+use svm_abi::descriptor::{Descriptor, SIZE};
+
+/// The most descriptors that are read at once: a page of 4 KiB.
+pub(crate) const MAX_FETCH: u64 = 64;
+
+/// Descriptors on their way from memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fetch {
+    address: u64,
+    length: u64,
+    fetched: usize,
+}
+
+impl Fetch {
+    /// Reads what is submitted from `head` on, up to the end of the ring of 2^`log2` descriptors
+    /// at `ring`. At least one descriptor is submitted.
+    pub fn new(ring: u64, log2: u32, head: u64, tail: u64) -> Self {
+        let size = 1u64 << log2;
+        let slot = head & (size - 1);
+        let count = (tail - head).min(size - slot).min(MAX_FETCH);
+        Fetch {
+            address: ring + slot * SIZE as u64,
+            length: count * SIZE as u64,
+            fetched: 0,
+        }
+    }
+
+    /// What is needed next.
+    pub fn demand(&self) -> Demand {
+        if self.fetched != 0 {
+            return Demand::Done(0);
+        }
+        let piece = Piece::forward(self.address, self.length, Access::Read);
+        Demand::Access(piece, None)
+    }
+
+    /// Reads as many whole descriptors as the span holds: at least one, because both descriptors
+    /// and translations are aligned.
+    pub fn perform<P: RootPort + ?Sized>(
+        &mut self,
+        dma: &mut Dma<'_, P>,
+        spans: &[Span],
+        scratch: &mut Scratch,
+    ) -> Result<(), Failure> {
+        let [span] = spans else { return Ok(()) };
+        self.fetched = dma.read(span, &mut scratch.first)?.len();
+        Ok(())
+    }
+
+    /// The descriptors that were read.
+    pub fn descriptors<'s>(&self, scratch: &'s Scratch) -> impl Iterator<Item = Descriptor> + 's {
+        let bytes = &scratch.first[..self.fetched];
+        bytes.chunks_exact(SIZE).map(|chunk| {
+            let mut bytes = [0; SIZE];
+            bytes.copy_from_slice(chunk);
+            Descriptor::from_bytes(&bytes)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fetch_ends_at_the_tail_at_the_end_of_the_ring_and_after_a_page() {
+        let piece = |log2, head, tail| match Fetch::new(0x1000, log2, head, tail).demand() {
+            Demand::Access(piece, None) => (piece.address, piece.length),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(piece(4, 0, 1), (0x1000, 64));
+        assert_eq!(piece(4, 14, 20), (0x1000 + 14 * 64, 128));
+        assert_eq!(piece(4, 16, 20), (0x1000, 256));
+        assert_eq!(piece(15, 0, 30000), (0x1000, 4096));
+        assert_eq!(piece(0, 7, 8), (0x1000, 64));
+    }
+}

@@ -1,0 +1,591 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The world above a device, for tests: processes with pages, memory, a translation agent and a
+//! page request queue, all of which can be told to misbehave; and a driver's few words.
+
+use crate::{Config, Endpoint, Step, config_space};
+use pcie_ats::{
+    AlignedRange, Function, InvalidateCompletion, InvalidateRequest, Invalidation, Itag,
+    MemoryAddressType, MemoryError, MemoryRequest, PAGE_SIZE, PageRequest, Pasid, PrgResponse,
+    ResponseCode, RootPort, Translation, TranslationError, TranslationRequest,
+};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Mutex;
+use svm_abi::completion::Completion;
+use svm_abi::descriptor::Descriptor;
+use svm_abi::doorbell;
+use svm_abi::registers::{CONTEXT_COUNTERS, context, context_block, control, pasid, vector};
+
+/// A page, or a range of them, of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    pub range: AlignedRange,
+    pub output: u64,
+    pub write: bool,
+    pub present: bool,
+    pub untranslated_only: bool,
+}
+
+/// What happens to a page request group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// It is answered from inside the request.
+    Now,
+    /// It is kept for [`World::serve`].
+    Later,
+    /// It is answered with success, and nothing is done.
+    Pretend,
+    /// It is answered with this code.
+    Refuse(ResponseCode),
+}
+
+/// Something that is to be done in the middle of the next access of a kind, with the world.
+pub type Hook = Box<dyn FnMut(&World) + Send>;
+
+#[derive(Default)]
+pub struct Inner {
+    pub mappings: BTreeMap<(u32, u64), Mapping>,
+    pub frames: HashMap<u64, Box<[u8]>>,
+    pub next_frame: u64,
+    pub queue: VecDeque<PageRequest>,
+    pub page_requests: Vec<PageRequest>,
+    pub translations: Vec<TranslationRequest>,
+    pub interrupts: Vec<u16>,
+    pub writes: Vec<(u64, usize)>,
+    pub completions: Vec<InvalidateCompletion>,
+    pub error: Option<TranslationError>,
+    pub refuse_memory: Option<u64>,
+    /// Every request is compared with the state of the function and with what is outstanding.
+    pub judge: bool,
+    /// Frames that nobody may touch any more, and those that were touched.
+    pub retired: std::collections::HashSet<u64>,
+    pub trespasses: Vec<u64>,
+}
+
+/// The world.
+pub struct World {
+    pub endpoint: Endpoint,
+    pub inner: Mutex<Inner>,
+    pub service: Mutex<Service>,
+    pub on_translate: Mutex<Option<Hook>>,
+    pub on_write: Mutex<Option<Hook>>,
+    pub on_read: Mutex<Option<Hook>>,
+}
+
+pub fn pid(n: u32) -> Pasid {
+    Pasid::new(n).unwrap()
+}
+
+pub const RING: u64 = 0x10_0000;
+pub const RECORDS: u64 = 0x20_0000;
+pub const RING_LOG2: u32 = 6;
+
+impl World {
+    pub fn new(config: Config) -> World {
+        World {
+            endpoint: Endpoint::new(config).unwrap(),
+            inner: Mutex::new(Inner {
+                next_frame: 0x1000_0000,
+                ..Inner::default()
+            }),
+            service: Mutex::new(Service::Now),
+            on_translate: Mutex::new(None),
+            on_write: Mutex::new(None),
+            on_read: Mutex::new(None),
+        }
+    }
+
+    /// A function that is enabled, and context 0 started for PASID 1, with its ring mapped.
+    pub fn running() -> World {
+        Self::running_with(Config::default())
+    }
+
+    pub fn running_with(config: Config) -> World {
+        let world = World::new(config);
+        world.enable(config.pri_capacity);
+        world.start(0, 1);
+        world
+    }
+
+    pub fn enable(&self, allocation: u32) {
+        let e = &self.endpoint;
+        e.config_write(4, 4, 4);
+        e.config_write(config_space::PASID + 4, 1 << 16, 1 << 16);
+        e.config_write(config_space::ATS + 4, 1 << 31, 0xffff_0000);
+        e.config_write(config_space::PRI + 12, allocation, !0);
+        e.config_write(config_space::PRI + 4, 1, 0xffff);
+    }
+
+    pub fn start(&self, n: u16, pasid_number: u32) {
+        for page in [RING, RECORDS] {
+            if self.mapping(pasid_number, page).is_none() {
+                self.map(pasid_number, page, true);
+            }
+        }
+        self.set(n, context::PASID, u64::from(pasid_number) | pasid::VALID);
+        self.set(n, context::RING, RING);
+        self.set(n, context::RING_LOG2, u64::from(RING_LOG2));
+        self.set(n, context::VECTOR, u64::from(n + 1) | vector::ENABLE);
+        self.set(n, context::CONTROL, control::START);
+    }
+
+    pub fn set(&self, n: u16, register: u64, value: u64) {
+        self.endpoint
+            .bar_write(0, context_block(n) + register, value, 8);
+    }
+
+    pub fn get(&self, n: u16, register: u64) -> u64 {
+        self.endpoint.bar_read(0, context_block(n) + register, 8)
+    }
+
+    pub fn counter(&self, n: u16, index: usize) -> u64 {
+        self.get(n, CONTEXT_COUNTERS + 8 * index as u64)
+    }
+
+    /// Runs until there is nothing to do; fails if there always is.
+    pub fn run(&self) -> usize {
+        for steps in 0..100_000 {
+            if self.endpoint.step(self) == Step::Idle {
+                return steps;
+            }
+        }
+        panic!("the device never comes to rest");
+    }
+
+    // Processes.
+
+    pub fn frame(&self) -> u64 {
+        self.frames(12)
+    }
+
+    /// A fresh aligned range of memory.
+    pub fn frames(&self, shift: u8) -> u64 {
+        let mut inner = self.inner.lock().unwrap();
+        let size = 1u64 << shift;
+        let at = inner.next_frame.next_multiple_of(size);
+        inner.next_frame = at + size;
+        at
+    }
+
+    /// Maps a present page, and returns its frame.
+    pub fn map(&self, pasid: u32, address: u64, write: bool) -> u64 {
+        let output = self.frame();
+        self.map_to(pasid, AlignedRange::page(address), output, write, true);
+        output
+    }
+
+    pub fn map_to(&self, pasid: u32, range: AlignedRange, output: u64, write: bool, present: bool) {
+        self.inner.lock().unwrap().mappings.insert(
+            (pasid, range.base()),
+            Mapping {
+                range,
+                output,
+                write,
+                present,
+                untranslated_only: false,
+            },
+        );
+    }
+
+    /// Maps a page that a page request makes present.
+    pub fn map_absent(&self, pasid: u32, address: u64, write: bool) {
+        let output = self.frame();
+        self.map_to(pasid, AlignedRange::page(address), output, write, false);
+    }
+
+    pub fn mapping(&self, pasid: u32, address: u64) -> Option<Mapping> {
+        self.inner.lock().unwrap().mapping(pasid, address)
+    }
+
+    pub fn change(&self, pasid: u32, address: u64, change: impl FnOnce(&mut Mapping)) {
+        let mut inner = self.inner.lock().unwrap();
+        let key = inner.mapping(pasid, address).unwrap().range.base();
+        change(inner.mappings.get_mut(&(pasid, key)).unwrap());
+    }
+
+    pub fn unmap(&self, pasid: u32, address: u64) {
+        let mut inner = self.inner.lock().unwrap();
+        let key = inner.mapping(pasid, address).unwrap().range.base();
+        inner.mappings.remove(&(pasid, key));
+    }
+
+    pub fn invalidate(&self, pasid: u32, range: AlignedRange) -> Invalidation {
+        self.invalidate_tagged(pasid, range, 0)
+    }
+
+    pub fn invalidate_tagged(&self, pasid: u32, range: AlignedRange, itag: u8) -> Invalidation {
+        self.endpoint.invalidate(&InvalidateRequest {
+            itag: Itag::new(itag).unwrap(),
+            pasid: Some(pid(pasid)),
+            range,
+            global: false,
+        })
+    }
+
+    /// Answers the oldest group that was kept, and returns it; nothing if there is none.
+    pub fn serve(&self, code: ResponseCode) -> Vec<PageRequest> {
+        let group: Vec<_> = {
+            let mut inner = self.inner.lock().unwrap();
+            let Some(last) = inner.queue.iter().find(|p| p.last).copied() else {
+                return Vec::new();
+            };
+            let group = inner.queue.iter().filter(|p| p.prgi == last.prgi);
+            let group = group.copied().collect();
+            inner.queue.retain(|p| p.prgi != last.prgi);
+            group
+        };
+        self.serve_group(&group, code);
+        group
+    }
+
+    pub fn serve_group(&self, group: &[PageRequest], code: ResponseCode) {
+        if group.is_empty() {
+            return;
+        }
+        let mut code = code;
+        if code == ResponseCode::Success {
+            let mut inner = self.inner.lock().unwrap();
+            for page in group {
+                code = match inner.fault(page) {
+                    true => code,
+                    false => ResponseCode::InvalidRequest,
+                };
+            }
+        }
+        self.respond(&group[0], code);
+    }
+
+    pub fn respond(&self, to: &PageRequest, code: ResponseCode) {
+        self.endpoint.prg_response(&PrgResponse {
+            prgi: to.prgi,
+            pasid: to.pasid,
+            code,
+        });
+    }
+
+    // The process's view of its memory.
+
+    pub fn poke(&self, pasid: u32, address: u64, data: &[u8]) {
+        self.process_access(pasid, address, &mut data.to_vec(), true);
+    }
+
+    pub fn peek(&self, pasid: u32, address: u64, length: usize) -> Vec<u8> {
+        let mut data = vec![0; length];
+        self.process_access(pasid, address, &mut data, false);
+        data
+    }
+
+    fn process_access(&self, pasid: u32, address: u64, data: &mut [u8], write: bool) {
+        let mut inner = self.inner.lock().unwrap();
+        let mut done = 0;
+        while done < data.len() {
+            let at = address + done as u64;
+            let m = inner.mapping(pasid, at).unwrap();
+            let room = (m.range.last() - at) as usize + 1;
+            let length = room.min(data.len() - done);
+            let output = m.output + (at - m.range.base());
+            inner.access(output, &mut data[done..done + length], write);
+            done += length;
+        }
+    }
+
+    pub fn peek_frame(&self, frame: u64, length: usize) -> Vec<u8> {
+        let mut inner = self.inner.lock().unwrap();
+        let mut data = vec![0; length];
+        inner.access(frame, &mut data, false);
+        data
+    }
+
+    pub fn fill_frame(&self, frame: u64, length: usize, byte: u8) {
+        self.inner
+            .lock()
+            .unwrap()
+            .access(frame, &mut vec![byte; length], true);
+    }
+
+    /// From now on every access of the device to the frame is noted as an error.
+    pub fn retire_frame(&self, frame: u64) {
+        self.inner.lock().unwrap().retired.insert(frame);
+    }
+
+    // The program's words.
+
+    /// Puts a descriptor into the ring of context 0 for PASID 1, with a record, and rings.
+    pub fn submit(&self, descriptor: Descriptor) -> u64 {
+        self.submit_to(0, 1, descriptor)
+    }
+
+    pub fn submit_to(&self, n: u16, pasid: u32, mut descriptor: Descriptor) -> u64 {
+        let tail = self.get(n, context::TAIL);
+        let slot = tail % (1 << RING_LOG2);
+        if descriptor.completion == 0 {
+            descriptor.completion = RECORDS + 32 * slot;
+            self.poke(pasid, descriptor.completion, &[0; 32]);
+        }
+        self.poke(pasid, RING + 64 * slot, &descriptor.to_bytes());
+        self.doorbell(n, tail + 1);
+        descriptor.completion
+    }
+
+    pub fn doorbell(&self, n: u16, tail: u64) {
+        let page = u64::from(n) * doorbell::PAGE_SIZE;
+        self.endpoint.bar_write(2, page + doorbell::TAIL, tail, 8);
+    }
+
+    pub fn record(&self, pasid: u32, address: u64) -> Completion {
+        let bytes: [u8; 32] = self.peek(pasid, address, 32).try_into().unwrap();
+        Completion::from_bytes(&bytes)
+    }
+
+    /// Submits, runs, and returns the record.
+    pub fn perform(&self, descriptor: Descriptor) -> Completion {
+        let address = self.submit(descriptor);
+        self.run();
+        self.record(1, address)
+    }
+
+    /// From now on the world judges each request of the device.
+    pub fn judge(&self) {
+        self.inner.lock().unwrap().judge = true;
+    }
+
+    /// Rules 5 to 7: what the function may send in its state.
+    fn check(&self, ats: bool, pasid: Option<Pasid>) {
+        if !self.inner.lock().unwrap().judge {
+            return;
+        }
+        let e = &self.endpoint;
+        assert_ne!(e.config_read(4) & 4, 0, "bus master");
+        if ats {
+            let enabled = e.config_read(config_space::ATS + 4) >> 31 != 0;
+            assert!(enabled, "ATS");
+        }
+        if let Some(pasid) = pasid {
+            let enabled = e.config_read(config_space::PASID + 4) >> 16 & 1 != 0;
+            assert!(enabled, "PASID");
+            assert!(e.pasids().contains(&pasid), "rule 66: {pasid:?}");
+        }
+    }
+
+    fn hook(&self, slot: &Mutex<Option<Hook>>) {
+        let hook = slot.lock().unwrap().take();
+        if let Some(mut hook) = hook {
+            hook(self);
+        }
+    }
+}
+
+impl Inner {
+    pub fn mapping(&self, pasid: u32, address: u64) -> Option<Mapping> {
+        let (key, m) = self.mappings.range(..=(pasid, address)).next_back()?;
+        (key.0 == pasid && m.range.contains(address)).then_some(*m)
+    }
+
+    fn access(&mut self, address: u64, data: &mut [u8], write: bool) {
+        let mut done = 0;
+        while done < data.len() {
+            let at = address + done as u64;
+            let offset = (at & 0xfff) as usize;
+            let length = (data.len() - done).min(4096 - offset);
+            let page = self
+                .frames
+                .entry(at & !0xfff)
+                .or_insert_with(|| vec![0; 4096].into_boxed_slice());
+            let (page, part) = (
+                &mut page[offset..offset + length],
+                &mut data[done..done + length],
+            );
+            if write {
+                page.copy_from_slice(part);
+            } else {
+                part.copy_from_slice(page);
+            }
+            done += length;
+        }
+    }
+
+    /// The page fault handler: whether there is such a page with such a permission.
+    fn fault(&mut self, page: &PageRequest) -> bool {
+        let number = page.pasid.unwrap().get();
+        let Some(m) = self.mapping(number, page.address) else {
+            return false;
+        };
+        if page.write && !m.write {
+            return false;
+        }
+        self.mappings
+            .get_mut(&(number, m.range.base()))
+            .unwrap()
+            .present = true;
+        true
+    }
+
+    fn translation(&self, request: &TranslationRequest, address: u64) -> Translation {
+        let m = request
+            .pasid
+            .and_then(|pasid| self.mapping(pasid.get(), address))
+            .filter(|m| m.present);
+        let range = match m {
+            Some(m) => AlignedRange::containing(m.output, m.range.shift()).unwrap(),
+            None => AlignedRange::page(0),
+        };
+        Translation {
+            range,
+            read: m.is_some(),
+            write: m.is_some_and(|m| m.write),
+            untranslated_only: m.is_some_and(|m| m.untranslated_only),
+            ..Translation::from_word(0)
+        }
+    }
+
+    fn locate(&mut self, request: &MemoryRequest, write: bool) -> Result<u64, MemoryError> {
+        let refused = Err(MemoryError::Refused {
+            address: request.address,
+        });
+        let address = match request.address_type {
+            MemoryAddressType::Translated => {
+                assert_eq!(request.pasid, None, "rule 30");
+                request.address
+            }
+            MemoryAddressType::Untranslated => {
+                let pasid = request.pasid.unwrap().get();
+                match self.mapping(pasid, request.address) {
+                    Some(m) if m.present && (m.write || !write) => {
+                        m.output + (request.address - m.range.base())
+                    }
+                    _ => return refused,
+                }
+            }
+        };
+        if self.retired.contains(&(address & !0xfff)) {
+            self.trespasses.push(address);
+        }
+        if self.refuse_memory == Some(address & !0xfff) {
+            return refused;
+        }
+        Ok(address)
+    }
+}
+
+impl RootPort for World {
+    fn translate(
+        &self,
+        request: &TranslationRequest,
+        translations: &mut [Translation],
+    ) -> Result<usize, TranslationError> {
+        assert_eq!(request.address % PAGE_SIZE, 0, "rule 3");
+        assert!(request.pages as usize <= translations.len());
+        self.check(true, request.pasid);
+        let count = {
+            let mut inner = self.inner.lock().unwrap();
+            inner.translations.push(*request);
+            if let Some(error) = inner.error {
+                return Err(error);
+            }
+            let mut address = request.address;
+            let first = inner.translation(request, address);
+            let mut count = 0;
+            for slot in translations.iter_mut() {
+                let next = inner.translation(request, address);
+                // All of one size, as rule 14 has it.
+                if next.range.shift() != first.range.shift() {
+                    break;
+                }
+                *slot = next;
+                count += 1;
+                let shift = next.range.shift();
+                let range = AlignedRange::containing(address, shift).unwrap();
+                match range.last().checked_add(1) {
+                    Some(more) => address = more,
+                    None => break,
+                }
+            }
+            count
+        };
+        // What happens from here on happens while the completion is on its way.
+        self.hook(&self.on_translate);
+        Ok(count)
+    }
+
+    fn page_request(&self, request: &PageRequest) {
+        assert_eq!(request.address % PAGE_SIZE, 0, "rule 51");
+        assert!(request.read || request.write, "rule 50");
+        self.check(false, request.pasid);
+        if self.inner.lock().unwrap().judge {
+            let e = &self.endpoint;
+            let control = e.config_read(config_space::PRI + 4);
+            assert_eq!(control & (1 << 16 | 1), 1, "rule 55");
+            let waiting = &self.inner.lock().unwrap().queue;
+            let allocation = e.config_read(config_space::PRI + 12);
+            assert!(waiting.len() < allocation as usize, "rule 58");
+            let same = |p: &&PageRequest| p.prgi == request.prgi;
+            assert!(waiting.iter().filter(same).all(|p| !p.last), "rule 49");
+        }
+        let service = *self.service.lock().unwrap();
+        let group: Vec<_> = {
+            let mut inner = self.inner.lock().unwrap();
+            inner.page_requests.push(*request);
+            inner.queue.push_back(*request);
+            if !request.last || service == Service::Later {
+                return;
+            }
+            let group = inner.queue.iter().copied();
+            let group: Vec<_> = group.filter(|p| p.prgi == request.prgi).collect();
+            inner.queue.retain(|p| p.prgi != request.prgi);
+            group
+        };
+        match service {
+            Service::Now => self.serve_group(&group, ResponseCode::Success),
+            Service::Pretend => self.respond(request, ResponseCode::Success),
+            Service::Refuse(code) => self.respond(request, code),
+            Service::Later => {}
+        }
+    }
+
+    fn read(&self, request: &MemoryRequest, data: &mut [u8]) -> Result<(), MemoryError> {
+        self.check(
+            request.address_type == MemoryAddressType::Translated,
+            request.pasid,
+        );
+        self.hook(&self.on_read);
+        let mut inner = self.inner.lock().unwrap();
+        let address = inner.locate(request, false)?;
+        inner.access(address, data, false);
+        Ok(())
+    }
+
+    fn write(&self, request: &MemoryRequest, data: &[u8]) -> Result<(), MemoryError> {
+        self.check(
+            request.address_type == MemoryAddressType::Translated,
+            request.pasid,
+        );
+        self.hook(&self.on_write);
+        // Other threads get their chance while the access is on its way.
+        std::thread::yield_now();
+        let mut inner = self.inner.lock().unwrap();
+        let address = inner.locate(request, true)?;
+        inner.writes.push((address, data.len()));
+        inner.access(address, &mut data.to_vec(), true);
+        Ok(())
+    }
+
+    fn fetch_add(&self, request: &MemoryRequest, addend: u64) -> Result<u64, MemoryError> {
+        self.hook(&self.on_write);
+        let mut inner = self.inner.lock().unwrap();
+        let address = inner.locate(request, true)?;
+        let mut word = [0; 8];
+        inner.access(address, &mut word, false);
+        let old = u64::from_le_bytes(word);
+        inner.access(address, &mut old.wrapping_add(addend).to_le_bytes(), true);
+        inner.writes.push((address, 8));
+        Ok(old)
+    }
+
+    fn interrupt(&self, vector: u16) {
+        self.check(false, None);
+        self.inner.lock().unwrap().interrupts.push(vector);
+    }
+
+    fn invalidate_completion(&self, completion: &InvalidateCompletion) {
+        self.inner.lock().unwrap().completions.push(*completion);
+    }
+}

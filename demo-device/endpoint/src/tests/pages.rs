@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Page requests: groups, responses, credits, and the states of the interface.
+
+use super::*;
+use crate::testing::{RECORDS, RING, Service, World};
+use crate::{Config, config_space};
+use pcie_ats::{AlignedRange, Function, Prgi, ResponseCode};
+use svm_abi::counters::index;
+use svm_abi::registers::{context, control, halt, status};
+
+fn world(service: Service) -> World {
+    let world = World::running();
+    success(world.perform(nop()));
+    *world.service.lock().unwrap() = service;
+    world
+}
+
+fn requested(world: &World) -> Vec<(u64, bool)> {
+    let mut inner = world.inner.lock().unwrap();
+    let requests = std::mem::take(&mut inner.page_requests);
+    requests.iter().map(|r| (r.address, r.last)).collect()
+}
+
+fn pri_status(world: &World) -> u32 {
+    world.endpoint.config_read(config_space::PRI + 4) >> 16
+}
+
+const RF: u32 = 1;
+const UPRGI: u32 = 2;
+const STOPPED: u32 = 1 << 8;
+
+#[test]
+fn rule_53_a_page_that_is_not_there_is_requested_translated_again_and_used() {
+    let world = world(Service::Now);
+    world.map_absent(1, HERE, true);
+    success(world.perform(fill(HERE + 3, 64)));
+    assert_eq!(requested(&world), [(HERE, true)]);
+    assert_eq!(world.peek(1, HERE + 3, 64), [0x5a; 64]);
+    assert_eq!(world.counter(0, index::PAGE_REQUESTS), 1);
+    assert_eq!(world.counter(0, index::PRG_RESPONSES), 1);
+}
+
+#[test]
+fn rule_51_a_group_holds_the_pages_ahead_and_its_last_request_says_so() {
+    let world = world(Service::Now);
+    for page in 0..20 {
+        world.map_absent(1, HERE + (page << 12), true);
+    }
+    world.change(1, HERE + 0x5000, |m| m.present = true);
+    success(world.perform(fill(HERE + 0x800, 0x13_000)));
+    let pages = |range: std::ops::Range<u64>| {
+        let last = range.end - 1;
+        range.map(move |page| (HERE + (page << 12), page == last))
+    };
+    let expected: Vec<_> = pages(0..5).chain(pages(6..20)).collect();
+    assert_eq!(requested(&world), expected);
+}
+
+#[test]
+fn rule_50_a_request_says_what_the_access_needs() {
+    let world = world(Service::Now);
+    for page in 0..3 {
+        world.map_absent(1, HERE + (page << 12), true);
+    }
+    success(world.perform(crc(HERE, 8)));
+    success(world.perform(fill(HERE + 0x1000, 8)));
+    success(world.perform(Descriptor {
+        operation: Operation::FetchAdd as u8,
+        length: 0,
+        ..fill(HERE + 0x2000, 0)
+    }));
+    let inner = world.inner.lock().unwrap();
+    let flags: Vec<_> = inner
+        .page_requests
+        .iter()
+        .map(|r| (r.read, r.write))
+        .collect();
+    assert_eq!(flags, [(true, false), (false, true), (true, true)]);
+}
+
+#[test]
+fn rule_54_an_invalid_request_fails_its_descriptor_and_nothing_else() {
+    let world = world(Service::Now);
+    world.map_absent(1, HERE, false);
+    assert_eq!(
+        failure(world.perform(fill(HERE + 7, 64))),
+        (Error::PageFault, HERE + 7, 1)
+    );
+    assert_eq!(
+        failure(world.perform(crc(THERE, 64))),
+        (Error::PageFault, THERE, 0)
+    );
+    success(world.perform(crc(HERE, 64)));
+    assert_eq!(pri_status(&world) & (RF | UPRGI), 0);
+}
+
+#[test]
+fn rule_54_of_a_group_only_the_page_that_does_not_exist_is_a_fault() {
+    let world = world(Service::Now);
+    for page in 0..3 {
+        world.map_absent(1, HERE + (page << 12), true);
+    }
+    let record = world.perform(fill(HERE + 0x10, 0x4000));
+    assert_eq!(failure(record), (Error::PageFault, HERE + 0x3000, 1));
+    assert_eq!(record.bytes_done, 0x2ff0);
+}
+
+#[test]
+fn without_block_on_fault_no_page_is_requested_for_data() {
+    let world = world(Service::Now);
+    world.map(1, HERE, true);
+    world.map_absent(1, HERE + 0x1000, true);
+    let record = world.perform(Descriptor {
+        flags: 0,
+        ..fill(HERE + 0x100, 0x1000)
+    });
+    assert_eq!(failure(record), (Error::NotPresent, HERE + 0x1000, 1));
+    assert_eq!(record.bytes_done, 0xf00);
+    assert_eq!(requested(&world), []);
+}
+
+#[test]
+fn ring_and_record_are_requested_whatever_the_descriptor_says() {
+    let world = World::new(Config::default());
+    world.enable(64);
+    for page in [RING, RECORDS] {
+        world.map_absent(1, page, true);
+    }
+    world.start(0, 1);
+    success(world.perform(nop()));
+    assert_eq!(requested(&world), [(RING, true), (RECORDS, true)]);
+}
+
+#[test]
+fn rule_53_a_page_that_is_gone_again_is_requested_a_bounded_number_of_times() {
+    let world = world(Service::Pretend);
+    assert_eq!(
+        failure(world.perform(crc(HERE, 8))),
+        (Error::RetriesExhausted, HERE, 0)
+    );
+    assert_eq!(requested(&world).len(), 1000);
+    // The bound is for one access: the next has all its attempts.
+    *world.service.lock().unwrap() = Service::Now;
+    world.map_absent(1, HERE, true);
+    success(world.perform(crc(HERE, 8)));
+}
+
+#[test]
+fn rule_63_responses_come_in_any_order() {
+    let world = world(Service::Later);
+    for n in 1..40 {
+        world.start(n, u32::from(n) + 1);
+        world.submit_to(n, u32::from(n) + 1, fill(HERE, 8));
+        world.map_absent(u32::from(n) + 1, HERE, true);
+    }
+    world.run();
+    let mut groups: Vec<_> = world.inner.lock().unwrap().queue.drain(..).collect();
+    assert_eq!(groups.len(), 39);
+    let mut indices: Vec<_> = groups.iter().map(|r| r.prgi).collect();
+    indices.sort_unstable();
+    indices.dedup();
+    assert_eq!(indices.len(), 39, "rule 49");
+    groups.reverse();
+    for group in groups {
+        world.serve_group(&[group], ResponseCode::Success);
+        world.run();
+    }
+    for n in 2..41 {
+        success(world.record(n, RECORDS));
+    }
+}
+
+#[test]
+fn rule_58_credits_bound_the_pages_outstanding() {
+    let world = World::new(Config::default());
+    world.enable(5);
+    world.start(0, 1);
+    world.start(1, 2);
+    *world.service.lock().unwrap() = Service::Later;
+    for page in 0..8 {
+        world.map_absent(1, HERE + (page << 12), true);
+        world.map_absent(2, HERE + (page << 12), true);
+    }
+    let records = [
+        world.submit_to(0, 1, fill(HERE, 0x8000)),
+        world.submit_to(1, 2, fill(HERE, 0x8000)),
+    ];
+    let mut rounds = 0;
+    loop {
+        world.run();
+        assert!(world.inner.lock().unwrap().queue.len() <= 5);
+        if world.serve(ResponseCode::Success).is_empty() {
+            break;
+        }
+        rounds += 1;
+    }
+    assert!(rounds >= 4, "{rounds}");
+    for (n, record) in records.into_iter().enumerate() {
+        success(world.record(n as u32 + 1, record));
+    }
+}
+
+#[test]
+fn rule_58_an_allocation_of_nothing_permits_no_request() {
+    let world = World::new(Config::default());
+    world.enable(0);
+    world.start(0, 1);
+    world.map_absent(1, HERE, true);
+    assert_eq!(
+        failure(world.perform(fill(HERE, 8))),
+        (Error::NotPresent, HERE, 1)
+    );
+    assert_eq!(requested(&world), []);
+}
+
+#[test]
+fn rule_55_a_failure_closes_the_interface_until_it_is_enabled_anew() {
+    let world = world(Service::Later);
+    world.start(1, 2);
+    for pasid in [1, 2] {
+        world.map_absent(pasid, HERE, true);
+    }
+    let first = world.submit_to(0, 1, fill(HERE, 8));
+    let second = world.submit_to(1, 2, fill(HERE, 8));
+    world.run();
+    world.serve(ResponseCode::ResponseFailure);
+    world.run();
+    assert_eq!(pri_status(&world) & (RF | UPRGI), RF);
+    // Nobody waits for a response that will not be listened to.
+    assert_eq!(failure(world.record(1, first)).0, Error::ResponseFailure);
+    assert_eq!(failure(world.record(2, second)).0, Error::ResponseFailure);
+    requested(&world);
+    assert_eq!(failure(world.perform(fill(HERE, 8))).0, Error::NotPresent);
+    assert_eq!(requested(&world), []);
+
+    let e = &world.endpoint;
+    e.config_write(config_space::PRI + 4, 0, 0xffff);
+    assert_eq!(pri_status(&world) & STOPPED, 0, "one group is outstanding");
+    world.serve(ResponseCode::Success);
+    assert_eq!(pri_status(&world) & (STOPPED | UPRGI), STOPPED);
+    e.config_write(config_space::PRI + 4, 1, 0xffff);
+    assert_eq!(pri_status(&world) & (STOPPED | RF), 0);
+    *world.service.lock().unwrap() = Service::Now;
+    success(world.perform(fill(HERE, 8)));
+}
+
+#[test]
+fn rule_55_a_failure_fails_its_own_descriptor() {
+    let world = world(Service::Refuse(ResponseCode::ResponseFailure));
+    world.map_absent(1, HERE, true);
+    let record = world.perform(fill(HERE + 9, 8));
+    assert_eq!(failure(record), (Error::ResponseFailure, HERE + 9, 1));
+}
+
+#[test]
+fn rule_56_a_response_to_nothing_is_noted_and_dropped() {
+    let world = world(Service::Later);
+    world.map_absent(1, HERE, true);
+    let record = world.submit(fill(HERE, 8));
+    world.run();
+    let mut stray = world.inner.lock().unwrap().queue[0];
+    stray.prgi = Prgi::new(stray.prgi.get() + 1).unwrap();
+    world.respond(&stray, ResponseCode::InvalidRequest);
+    world.run();
+    assert_eq!(pri_status(&world) & UPRGI, UPRGI);
+    assert_eq!(world.record(1, record).status, 0);
+    world.serve(ResponseCode::Success);
+    world.run();
+    success(world.record(1, record));
+}
+
+#[test]
+fn rule_57_a_response_without_the_pasid_is_not_the_groups() {
+    let world = world(Service::Later);
+    world.map_absent(1, HERE, true);
+    let record = world.submit(fill(HERE, 8));
+    world.run();
+    let mut bare = world.inner.lock().unwrap().queue[0];
+    bare.pasid = None;
+    world.respond(&bare, ResponseCode::Success);
+    assert_eq!(pri_status(&world) & UPRGI, UPRGI);
+    world.serve(ResponseCode::Success);
+    world.run();
+    success(world.record(1, record));
+}
+
+#[test]
+fn rule_59_disabling_stops_requests_and_waits_for_the_outstanding() {
+    let world = world(Service::Later);
+    for page in 0..2 {
+        world.map_absent(1, HERE + (page << 12), true);
+    }
+    let record = world.submit(fill(HERE + 0xff8, 8));
+    world.submit(fill(HERE + 0x1000, 8));
+    world.run();
+    let e = &world.endpoint;
+    assert_eq!(pri_status(&world) & STOPPED, 0);
+    e.config_write(config_space::PRI + 4, 0, 0xffff);
+    assert_eq!(pri_status(&world) & STOPPED, 0);
+    e.config_write(config_space::PRI + 4, 1, 0xffff);
+    assert_eq!(e.config_read(config_space::PRI + 4) & 1, 0, "rule 9");
+    requested(&world);
+    world.serve(ResponseCode::Success);
+    world.run();
+    assert_eq!(pri_status(&world) & STOPPED, STOPPED);
+    success(world.record(1, record));
+    let next = world.record(1, record + 32);
+    assert_eq!(failure(next), (Error::NotPresent, HERE + 0x1000, 1));
+    assert_eq!(requested(&world), []);
+}
+
+#[test]
+fn rule_59_a_reset_of_the_interface_forgets_what_is_outstanding() {
+    let world = world(Service::Later);
+    world.map_absent(1, HERE, true);
+    let record = world.submit(fill(HERE, 8));
+    world.run();
+    let late = world.inner.lock().unwrap().queue[0];
+    let e = &world.endpoint;
+    e.config_write(config_space::PRI + 4, 2, 0xffff);
+    assert_eq!(pri_status(&world) & STOPPED, 0, "reset needs enable off");
+    e.config_write(config_space::PRI + 4, 0, 0xffff);
+    e.config_write(config_space::PRI + 4, 2, 0xffff);
+    assert_eq!(pri_status(&world) & STOPPED, STOPPED);
+    world.run();
+    assert_eq!(failure(world.record(1, record)).0, Error::NotPresent);
+    world.respond(&late, ResponseCode::Success);
+    assert_eq!(pri_status(&world) & UPRGI, 0);
+    e.config_write(config_space::PRI + 4, 1, 0xffff);
+    world.respond(&late, ResponseCode::Success);
+    assert_eq!(pri_status(&world) & UPRGI, UPRGI);
+}
+
+#[test]
+fn rule_65_a_stop_waits_for_the_responses() {
+    let world = world(Service::Later);
+    world.map_absent(1, HERE, true);
+    let record = world.submit(fill(HERE, 8));
+    world.run();
+    world.set(0, context::CONTROL, control::STOP);
+    assert_eq!(world.get(0, context::STATUS), u64::from(status::STOPPING));
+    world.set(0, context::CONTROL, control::START);
+    assert_eq!(world.get(0, context::STATUS), u64::from(status::STOPPING));
+    world.run();
+    world.serve(ResponseCode::Success);
+    assert_eq!(world.get(0, context::STATUS), u64::from(status::DISABLED));
+    assert_eq!(world.endpoint.pasids(), []);
+    world.run();
+    assert_eq!(
+        world.record(1, record).status,
+        0,
+        "abandoned without a record"
+    );
+}
+
+#[test]
+fn a_ring_that_does_not_exist_halts_the_context_and_tells() {
+    let world = world(Service::Now);
+    world.unmap(1, RING);
+    let _ = world.invalidate(1, AlignedRange::page(RING));
+    world.doorbell(0, 2);
+    world.run();
+    assert_eq!(
+        world.get(0, context::STATUS),
+        status::encode(status::HALTED, halt::RING_FAULT)
+    );
+    assert_eq!(world.inner.lock().unwrap().interrupts, [1]);
+}
+
+#[test]
+fn a_record_that_cannot_be_written_is_lost_and_the_context_goes_on() {
+    let world = world(Service::Now);
+    world.map(1, HERE, false);
+    for completion in [HERE, THERE, RECORDS + 8, 0xfee0_0000, 1 << 60, !31] {
+        let lost = world.counter(0, index::LOST_COMPLETIONS);
+        world.submit(Descriptor {
+            completion,
+            ..nop()
+        });
+        world.run();
+        assert_eq!(
+            world.counter(0, index::LOST_COMPLETIONS),
+            lost + 1,
+            "{completion:#x}"
+        );
+    }
+    success(world.perform(nop()));
+}

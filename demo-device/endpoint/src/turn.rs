@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A context's turn: what one thread does for it outside the lock, action by action. The device
+//! decides on the actions; here they are carried out.
+
+use crate::access::{Failure, Piece};
+use crate::context::Activity;
+use crate::dma::{Dma, Scratch, Span};
+use crate::laboratory::{Outcome, Request};
+use pcie_ats::{PAGE_SIZE, PageRequest, RootPort, TranslationError, TranslationRequest};
+
+/// The most bytes that a turn moves before others have theirs.
+const BUDGET: u64 = 64 << 10;
+/// The most actions of a turn.
+const MAX_ACTIONS: u32 = 32;
+
+/// One round to the root port.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// An interrupt message with this vector.
+    Interrupt(u16),
+    /// A translation request.
+    Translate {
+        /// The request.
+        request: TranslationRequest,
+        /// What it is for.
+        piece: Piece,
+        /// Smallest translation unit at the time.
+        stu: u8,
+        /// The time of the cache when the access in hand looked up its pieces.
+        time: u64,
+        /// The number of translations in the buffer, afterwards.
+        answer: Result<usize, TranslationError>,
+    },
+    /// The page requests of a group.
+    PageRequests {
+        /// The first one, without its `last`.
+        first: PageRequest,
+        /// Number of pages.
+        pages: u32,
+    },
+    /// Accesses of an activity to memory.
+    Access {
+        /// The activity, which goes on.
+        activity: Activity,
+        /// The bytes that it may access.
+        spans: [Span; 2],
+        /// How many of the spans there are.
+        count: usize,
+        /// What came of it, afterwards.
+        result: Result<(), Failure>,
+        /// Bytes read, afterwards.
+        read: u64,
+        /// Bytes written, afterwards.
+        written: u64,
+    },
+    /// A request of the laboratory.
+    Laboratory {
+        /// The request.
+        request: Request,
+        /// What came of it, afterwards.
+        outcome: Outcome,
+    },
+}
+
+/// A turn.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    /// Whose turn it is.
+    pub index: usize,
+    /// The life of the context that the action belongs to.
+    pub generation: u64,
+    /// What is to be done now.
+    pub action: Action,
+    /// Buffers.
+    pub scratch: Scratch,
+    /// Bytes that may still be moved.
+    budget: u64,
+    /// Actions that may still be done.
+    actions: u32,
+}
+
+impl Turn {
+    /// A turn that begins with an action.
+    pub fn new(index: usize, generation: u64, action: Action, scratch: Scratch) -> Self {
+        Turn {
+            index,
+            generation,
+            action,
+            scratch,
+            budget: BUDGET,
+            actions: MAX_ACTIONS,
+        }
+    }
+
+    /// Whether the turn may go on with more data.
+    pub fn has_budget(&self) -> bool {
+        self.budget > 0
+    }
+
+    /// Whether the turn may go on at all.
+    pub fn has_actions(&self) -> bool {
+        self.actions > 0
+    }
+
+    /// Carries out the action. The device must not be locked.
+    pub fn perform<P: RootPort + ?Sized>(&mut self, port: &P) {
+        self.actions -= 1;
+        match &mut self.action {
+            Action::Interrupt(vector) => port.interrupt(*vector),
+            Action::Translate {
+                request, answer, ..
+            } => {
+                let count = usize::from(request.pages);
+                let translations = &mut self.scratch.translations[..count];
+                // A port that counts more than it was given room for is taken by what it filled.
+                *answer = port.translate(request, translations).map(|n| n.min(count));
+            }
+            Action::PageRequests { first, pages } => {
+                for page in 0..u64::from(*pages) {
+                    port.page_request(&PageRequest {
+                        address: first.address + page * PAGE_SIZE,
+                        last: page + 1 == u64::from(*pages),
+                        ..*first
+                    });
+                }
+            }
+            Action::Access {
+                activity,
+                spans,
+                count,
+                result,
+                read,
+                written,
+            } => {
+                let mut dma = Dma::new(port);
+                *result = activity.perform(&mut dma, &spans[..*count], &mut self.scratch);
+                (*read, *written) = (dma.read, dma.written);
+                self.budget = self.budget.saturating_sub(dma.read.max(dma.written));
+            }
+            Action::Laboratory { request, outcome } => {
+                *outcome = request.perform(port, &mut self.scratch);
+            }
+        }
+    }
+}

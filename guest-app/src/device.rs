@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The open device file: its ioctls and its doorbell page. Of the modules that need `unsafe` the
+//! one that touches the system; it knows nothing of rings and tickets.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use memmap2::{MmapOptions, MmapRaw};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use svm_abi::{doorbell, ioctl};
+
+/// How often the driver is asked to wait for the stop of a context before that is an error.
+const STOP_ATTEMPTS: u32 = 10;
+
+/// What the queue needs of an open device file.
+///
+/// [`CharDevice`] is the real one; [`crate::model::Model`] performs the same in software.
+///
+/// # Safety
+///
+/// The queue frees memory, and gives borrowed memory back, on the word of an implementation:
+///
+/// * the device reaches memory only for descriptors between the doorbell's tail and the head;
+/// * once it has written a completion record, the operation is over;
+/// * once [`queue_stop`](DeviceFile::queue_stop) has returned `Ok`, or any method an error of
+///   `ENODEV`, the device reaches no memory of this context until `queue_setup`.
+pub unsafe trait DeviceFile: Send {
+    /// What the device can do. Errors as the ioctl `INFO`.
+    fn info(&self) -> io::Result<ioctl::Info>;
+
+    /// Starts the context on a ring. Errors as the ioctl `QUEUE_SETUP`.
+    ///
+    /// # Safety
+    ///
+    /// The ring is memory that stays as it is until the queue is stopped and that is changed by
+    /// atomic accesses only.
+    unsafe fn queue_setup(&mut self, queue: &ioctl::Queue) -> io::Result<()>;
+
+    /// Stops the context. Errors as the ioctl `QUEUE_STOP`.
+    fn queue_stop(&mut self) -> io::Result<()>;
+
+    /// Reads the 64-bit register at `offset` of the doorbell page.
+    fn read_doorbell(&self, offset: u64) -> u64;
+
+    /// Writes the tail.
+    ///
+    /// # Safety
+    ///
+    /// The descriptors up to the tail name no memory that the device must not touch.
+    unsafe fn write_tail(&self, tail: u64);
+
+    /// The descriptor to read, without blocking, and to poll for the number of interrupts.
+    fn interrupts(&self) -> BorrowedFd<'_>;
+}
+
+/// The system calls by their numbers.
+mod call {
+    use svm_abi::ioctl::{INFO, Info, QUEUE_SETUP, QUEUE_STOP, Queue, TYPE};
+
+    nix::ioctl_read!(info, TYPE, INFO, Info);
+    nix::ioctl_write_ptr!(queue_setup, TYPE, QUEUE_SETUP, Queue);
+    nix::ioctl_none!(queue_stop, TYPE, QUEUE_STOP);
+}
+
+/// An open `/dev/svmN` with its doorbell page mapped.
+#[derive(Debug)]
+pub struct CharDevice {
+    /// The doorbell page; unmapped before the file is closed.
+    page: MmapRaw,
+    file: File,
+}
+
+impl CharDevice {
+    /// Opens the file and maps the doorbell page.
+    ///
+    /// # Errors
+    ///
+    /// Those of the driver's `open` and `mmap`.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(path)?;
+        // The first ioctl comes before the mapping: a file that is no device says so by ENOTTY.
+        info(&file)?;
+        let page = MmapOptions::new()
+            .len(ioctl::DOORBELL_SIZE)
+            .map_raw(&file)?;
+        Ok(CharDevice { page, file })
+    }
+}
+
+fn info(file: &File) -> io::Result<ioctl::Info> {
+    let mut info = ioctl::Info::default();
+    // SAFETY: the kernel writes an `Info`, for which `info` is valid memory.
+    unsafe { call::info(file.as_raw_fd(), &mut info) }?;
+    Ok(info)
+}
+
+// SAFETY: the device fulfils the contract by its specification (a completion record is written
+// last, STOP waits for the accesses in progress), and the driver by waiting for STOP; when a
+// device leaves, its driver ends the bond before anybody sees ENODEV.
+unsafe impl DeviceFile for CharDevice {
+    fn info(&self) -> io::Result<ioctl::Info> {
+        info(&self.file)
+    }
+
+    unsafe fn queue_setup(&mut self, queue: &ioctl::Queue) -> io::Result<()> {
+        // SAFETY: the kernel reads a `Queue`; of the ring, the caller says what is needed.
+        unsafe { call::queue_setup(self.file.as_raw_fd(), queue) }?;
+        Ok(())
+    }
+
+    fn queue_stop(&mut self) -> io::Result<()> {
+        let mut patience = STOP_ATTEMPTS;
+        loop {
+            // SAFETY: the ioctl has no argument and writes no memory of the process.
+            match unsafe { call::queue_stop(self.file.as_raw_fd()) } {
+                Err(Errno::EINTR) => {}
+                // The driver has waited for a response to a page request, and not got one.
+                Err(Errno::ETIMEDOUT) if patience > 0 => patience -= 1,
+                other => return Ok(other.map(drop)?),
+            }
+        }
+    }
+
+    fn read_doorbell(&self, offset: u64) -> u64 {
+        assert!(
+            offset % 8 == 0 && offset < doorbell::PAGE_SIZE,
+            "doorbell offset {offset:#x}"
+        );
+        // SAFETY: the offset is within the mapped page and aligned for a `u64`. The access is
+        // volatile because the page is the device's registers, not memory.
+        unsafe {
+            self.page
+                .as_ptr()
+                .add(offset as usize)
+                .cast::<u64>()
+                .read_volatile()
+        }
+    }
+
+    unsafe fn write_tail(&self, tail: u64) {
+        let register = self.page.as_mut_ptr().wrapping_add(doorbell::TAIL as usize);
+        // SAFETY: the register is within the mapped page, aligned, and written by one access of
+        // 8 bytes, as the device demands; what the write sets off is for the caller to answer.
+        unsafe { register.cast::<u64>().write_volatile(tail) }
+    }
+
+    fn interrupts(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a case works with: a queue that is in order when it begins, operations on regions, and
+//! checks of what the device counted.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use svmctl::abi::completion;
+use svmctl::abi::completion::Completion;
+use svmctl::abi::ioctl::Info;
+use svmctl::region::Region;
+use svmctl::{Context, Counters, Descriptor, Error, Failure, Queue, State};
+
+use super::Verdict;
+
+/// Descriptors of the bench's ring.
+pub const ENTRIES: u32 = 16;
+/// No operation of a case takes so long; a device that has stopped working does.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
+
+type Open = dyn Fn() -> Result<Context, Error>;
+
+/// The device, and a queue on it.
+pub struct Bench {
+    device: PathBuf,
+    open: Box<Open>,
+    queue: Queue,
+    /// Counters of the queue when the case began.
+    start: Counters,
+    /// Counters of other queues of the case.
+    others: Counters,
+}
+
+impl fmt::Debug for Bench {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bench")
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Bench {
+    /// A bench on the file `device`, which `open` opens.
+    ///
+    /// # Errors
+    ///
+    /// Those of `open`, and of starting a queue.
+    pub fn new(
+        device: &Path,
+        open: impl Fn() -> Result<Context, Error> + 'static,
+    ) -> Result<Bench, Error> {
+        let queue = start(&open, ENTRIES)?;
+        Ok(Bench {
+            device: device.to_owned(),
+            open: Box::new(open),
+            start: queue.counters()?,
+            queue,
+            others: Counters::default(),
+        })
+    }
+
+    /// Sees to it that the next case has a queue that works.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bench::new`].
+    pub fn renew(&mut self) -> anyhow::Result<()> {
+        if self.queue.state()? != State::Enabled {
+            self.queue = self
+                .open_queue(ENTRIES)
+                .context("the queue cannot be started again")?;
+        }
+        self.start = self.queue.counters()?;
+        self.others = Counters::default();
+        Ok(())
+    }
+
+    /// What the bench's queue and the case's others counted since the case began.
+    pub fn take_counters(&mut self) -> Counters {
+        let own = match self.queue.counters() {
+            Ok(now) => now.since(&self.start),
+            Err(_) => Counters::default(),
+        };
+        own.plus(&std::mem::take(&mut self.others))
+    }
+
+    /// What context and device are.
+    pub fn info(&self) -> &Info {
+        self.queue.info()
+    }
+
+    /// Why a case that needs a second context cannot run; `None` if it can.
+    pub fn lacks_contexts(&self) -> Option<Verdict> {
+        let reason = "the device has one context only (-device svm-demo,contexts=N)";
+        (self.info().contexts < 2).then(|| Verdict::Skipped(reason.to_owned()))
+    }
+
+    /// The bench's queue.
+    pub fn queue(&mut self) -> &mut Queue {
+        &mut self.queue
+    }
+
+    /// The device file.
+    pub fn device(&self) -> &Path {
+        &self.device
+    }
+
+    /// Opens the device once more, and starts a queue.
+    ///
+    /// # Errors
+    ///
+    /// Those of opening and starting.
+    pub fn open_queue(&self, entries: u32) -> Result<Queue, Error> {
+        start(&self.open, entries)
+    }
+
+    /// Counts what another queue of the case did.
+    ///
+    /// # Errors
+    ///
+    /// Those of reading its counters.
+    pub fn add_counters(&mut self, queue: &Queue) -> anyhow::Result<()> {
+        self.others = self.others.plus(&queue.counters()?);
+        Ok(())
+    }
+
+    /// Runs `work`, and says what the bench's queue counted meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Those of `work`, and of reading the counters.
+    pub fn count<T>(
+        &mut self,
+        work: impl FnOnce(&mut Bench) -> anyhow::Result<T>,
+    ) -> anyhow::Result<(T, Counted)> {
+        let before = self.queue.counters()?;
+        let result = work(self)?;
+        let change = self.queue.counters()?.since(&before);
+        let translates = self.info().atc_entries > 0;
+        Ok((result, Counted { change, translates }))
+    }
+
+    /// Fills part of a region.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::execute`].
+    pub fn fill(&mut self, to: &Region, range: Range<usize>, pattern: u64) -> Result<(), Error> {
+        let fill = Descriptor::fill(to.at(range.start), range.len() as u64, pattern);
+        // SAFETY: a region is accessed by atomic accesses alone, and lives as long as the call.
+        unsafe { self.queue.execute(&fill) }.map(drop)
+    }
+
+    /// Copies `length` bytes from one region to another, each with an offset.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::execute`].
+    pub fn copy(
+        &mut self,
+        (from, from_offset): (&Region, usize),
+        (to, to_offset): (&Region, usize),
+        length: usize,
+    ) -> Result<(), Error> {
+        let copy = Descriptor::copy(from.at(from_offset), to.at(to_offset), length as u64);
+        // SAFETY: as for `fill`.
+        unsafe { self.queue.execute(&copy) }.map(drop)
+    }
+
+    /// The checksum of part of a region.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::execute`].
+    pub fn crc32c(&mut self, from: &Region, range: Range<usize>) -> Result<u32, Error> {
+        let crc = Descriptor::crc32c(from.at(range.start), range.len() as u64, 0);
+        // SAFETY: as for `fill`.
+        unsafe { self.queue.execute(&crc) }.map(|record| record.result as u32)
+    }
+}
+
+fn start(open: &Open, entries: u32) -> Result<Queue, Error> {
+    let mut queue = open()?.start(entries)?;
+    queue.set_time_limit(Some(TIME_LIMIT));
+    Ok(queue)
+}
+
+/// What was counted during a part of a case.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted {
+    change: Counters,
+    /// The device translates. A device of software, in a test of this program, does not.
+    translates: bool,
+}
+
+impl Counted {
+    /// The change of one counter.
+    pub fn get(&self, index: usize) -> u64 {
+        self.change.get(index)
+    }
+
+    /// Checks that a counter of translations, page requests or invalidations has risen by at
+    /// least `least`.
+    ///
+    /// # Errors
+    ///
+    /// It has not.
+    pub fn at_least(&self, index: usize, least: u64) -> anyhow::Result<()> {
+        let (count, key) = (self.get(index), key(index));
+        ensure!(
+            count >= least || !self.translates,
+            "{key}: {count} counted, at least {least} expected"
+        );
+        Ok(())
+    }
+
+    /// Checks that such a counter has risen by no more than `most`.
+    ///
+    /// # Errors
+    ///
+    /// It has.
+    pub fn at_most(&self, index: usize, most: u64) -> anyhow::Result<()> {
+        let (count, key) = (self.get(index), key(index));
+        ensure!(
+            count <= most,
+            "{key}: {count} counted, at most {most} expected"
+        );
+        Ok(())
+    }
+}
+
+fn key(index: usize) -> &'static str {
+    let mut counters = svmctl::abi::counters::COUNTERS.iter();
+    counters
+        .find(|counter| counter.index == index)
+        .map_or("counter", |counter| counter.key)
+}
+
+/// The failure that an operation must have ended with.
+///
+/// # Errors
+///
+/// It succeeded, or something else went wrong.
+pub fn failure<T: fmt::Debug>(result: Result<T, Error>) -> anyhow::Result<Failure> {
+    match result {
+        Err(Error::Failed(failure)) => Ok(failure),
+        Err(other) => Err(anyhow!(other).context("a failure of the operation was expected")),
+        Ok(value) => bail!("the operation succeeded with {value:?}, a failure was expected"),
+    }
+}
+
+/// Checks that an operation failed because of the page at `address`.
+///
+/// # Errors
+///
+/// It did not.
+pub fn expect_fault<T: fmt::Debug>(
+    result: Result<T, Error>,
+    write: bool,
+    address: u64,
+) -> anyhow::Result<Failure> {
+    let failure = failure(result)?;
+    ensure!(
+        failure.error() == Some(completion::Error::PageFault)
+            && failure.write == write
+            && failure.address == address,
+        "a page fault was expected, {} at {address:#x}; it was: {failure}",
+        if write { "write" } else { "read" }
+    );
+    Ok(failure)
+}
+
+/// Checks that a record says success.
+///
+/// # Errors
+///
+/// It does not.
+pub fn expect_success(record: &Completion) -> anyhow::Result<()> {
+    match Failure::of(record) {
+        None => Ok(()),
+        Some(failure) => Err(anyhow!(failure)),
+    }
+}
+
+/// Checks that two ranges of bytes are equal, and names the first difference.
+///
+/// # Errors
+///
+/// They are not.
+pub fn expect_bytes(what: &str, found: &[u8], expected: &[u8]) -> anyhow::Result<()> {
+    ensure!(
+        found.len() == expected.len(),
+        "{what}: {} bytes, {} expected",
+        found.len(),
+        expected.len()
+    );
+    match found.iter().zip(expected).position(|(f, e)| f != e) {
+        None => Ok(()),
+        Some(at) => bail!(
+            "{what}: byte {at} is {:#04x}, {:#04x} was expected",
+            found[at],
+            expected[at]
+        ),
+    }
+}
+
+/// Bytes that differ from place to place, from page to page and by `seed`.
+pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
+    // Knuth's MMIX generator: no two pages are alike.
+    let mut state = seed;
+    let mut next = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}

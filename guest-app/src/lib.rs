@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Shares a process's address space with the svm-demo device.
+//!
+//! A program opens a [`Context`], starts its [`Queue`], and hands over plain memory: heap, stack,
+//! mapped files. The device reaches it under the process's own page tables; nothing is pinned,
+//! copied or registered, and submitting takes no system call.
+//!
+//! ```no_run
+//! let mut queue = svmctl::Context::open("/dev/svm0")?.start(64)?;
+//! let data = vec![1u8; 1 << 20];
+//! let mut copy = vec![0u8; 1 << 20];
+//! queue.copy(&data, &mut copy)?;
+//! assert_eq!(queue.crc32c(&copy, 0)?, queue.crc32c(&data, 0)?);
+//! # Ok::<(), svmctl::Error>(())
+//! ```
+//!
+//! The safe operations borrow memory and wait. Who wants several descriptors under way, or names
+//! memory by address, uses [`Queue::push`] and [`Queue::wait`] with a [`Descriptor`].
+//!
+//! The parts: [`device`] makes the system calls, [`region`] maps memory, `ring` lays out the
+//! queue's memory, [`Queue`] numbers the work and waits for it. [`model`] is a device of
+//! software, for tests on machines without one.
+
+mod context;
+mod counters;
+mod descriptor;
+pub mod device;
+mod error;
+pub mod model;
+mod queue;
+pub mod region;
+mod ring;
+
+pub use context::{Context, operations};
+pub use counters::Counters;
+pub use descriptor::Descriptor;
+pub use error::{Error, Failure, Halt};
+pub use queue::{Queue, State, Ticket};
+pub use svm_abi as abi;

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A device of software: a thread that works on the ring as the device does, in the memory of
+//! the same process. For tests of programs, and of this library, on machines without the device.
+//!
+//! It reads and writes by `process_vm_readv` and `process_vm_writev`, so that the kernel applies
+//! the mappings and permissions of the process, and a bad address is an error and not the end.
+//! It has no PASID, no translation cache and no page requests, and leaves their counters at 0.
+//! A [`Mutant`] breaks one rule, to prove that a test would notice.
+
+mod worker;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+use svm_abi::descriptor::{self, Operation};
+use svm_abi::registers::{halt, status as context};
+use svm_abi::{doorbell, ids, ioctl};
+
+use crate::device::DeviceFile;
+use worker::Worker;
+
+/// Log2 of the longest transfer: short, so that long buffers take several descriptors.
+pub const TRANSFER_LOG2: u32 = 20;
+/// Log2 of the largest ring.
+pub const RING_LOG2: u32 = 10;
+
+/// How a model deviates from the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutant {
+    /// Copies and fills leave out the last byte.
+    LastByteMissing,
+    /// Copies and fills write one byte beyond the end.
+    OneByteTooMany,
+    /// Faults are reported one page further.
+    WrongFaultAddress,
+    /// A page that is not accessible ends an operation without an error.
+    FaultsHidden,
+    /// The atomic addition is a read and a write.
+    TornFetchAdd,
+    /// An overlapping copy runs forwards, byte by byte.
+    CopiesForwards,
+    /// Everything behind a descriptor that failed fails too.
+    FailureSpreads,
+    /// Sums, checksums and offsets are one too high.
+    WrongResult,
+}
+
+/// What the thread and the file share.
+struct Shared {
+    /// The doorbell page.
+    page: [AtomicU64; doorbell::PAGE_SIZE as usize / 8],
+    stop: AtomicBool,
+}
+
+impl Shared {
+    fn register(&self, offset: u64) -> &AtomicU64 {
+        &self.page[offset as usize / 8]
+    }
+
+    fn count(&self, index: usize, n: u64) {
+        let counter = self.register(doorbell::COUNTERS + 8 * index as u64);
+        counter.fetch_add(n, Ordering::Relaxed);
+    }
+}
+
+/// A device of software, as an open file.
+pub struct Model {
+    shared: Arc<Shared>,
+    mutant: Option<Mutant>,
+    worker: Option<JoinHandle<()>>,
+    interrupts: OwnedFd,
+}
+
+impl Model {
+    /// A model that keeps the rules.
+    ///
+    /// # Errors
+    ///
+    /// Those of `pipe`.
+    pub fn new() -> io::Result<Model> {
+        Model::with_mutant(None)
+    }
+
+    /// A model that breaks one rule.
+    ///
+    /// # Errors
+    ///
+    /// Those of `pipe`.
+    pub fn with_mutant(mutant: Option<Mutant>) -> io::Result<Model> {
+        let (interrupts, _) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
+        Ok(Model {
+            shared: Arc::new(Shared {
+                page: [const { AtomicU64::new(0) }; doorbell::PAGE_SIZE as usize / 8],
+                stop: AtomicBool::new(false),
+            }),
+            mutant,
+            worker: None,
+            interrupts,
+        })
+    }
+}
+
+// SAFETY: the thread touches memory for descriptors between head and tail only, writes the status
+// of a record last, and `queue_stop` returns when the thread has ended.
+unsafe impl DeviceFile for Model {
+    fn info(&self) -> io::Result<ioctl::Info> {
+        Ok(ioctl::Info {
+            abi_version: ids::ABI_VERSION.into(),
+            context: 0,
+            pasid: 0,
+            // Each model is one of them.
+            contexts: ids::MAX_CONTEXTS.into(),
+            ring_log2_max: RING_LOG2,
+            transfer_log2_max: TRANSFER_LOG2,
+            operations: Operation::ALL
+                .iter()
+                .fold(0, |bits, op| bits | 1 << *op as u8),
+            atc_entries: 0,
+            page_requests: 0,
+        })
+    }
+
+    unsafe fn queue_setup(&mut self, queue: &ioctl::Queue) -> io::Result<()> {
+        if self.worker.is_some() {
+            return Err(Errno::EBUSY.into());
+        }
+        if queue.ring % descriptor::SIZE as u64 != 0
+            || queue.ring_log2 > RING_LOG2
+            || queue.flags != 0
+        {
+            return Err(Errno::EINVAL.into());
+        }
+        let (interrupts, sender) = pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
+        self.interrupts = interrupts;
+        self.shared
+            .page
+            .iter()
+            .for_each(|word| word.store(0, Ordering::Relaxed));
+        self.shared.stop.store(false, Ordering::Relaxed);
+        let enabled = context::encode(context::ENABLED, halt::NONE);
+        self.shared
+            .register(doorbell::STATUS)
+            .store(enabled, Ordering::SeqCst);
+        let worker = Worker {
+            shared: self.shared.clone(),
+            mutant: self.mutant,
+            ring: queue.ring,
+            capacity: 1 << queue.ring_log2,
+            sender: Some(sender),
+            unsent: 0,
+            failed: false,
+        };
+        self.worker = Some(std::thread::spawn(move || worker.run()));
+        Ok(())
+    }
+
+    fn queue_stop(&mut self) -> io::Result<()> {
+        if let Some(worker) = self.worker.take() {
+            self.shared.stop.store(true, Ordering::SeqCst);
+            worker.thread().unpark();
+            worker
+                .join()
+                .map_err(|_| io::Error::other("the model's thread panicked"))?;
+        }
+        let disabled = context::encode(context::DISABLED, halt::NONE);
+        self.shared
+            .register(doorbell::STATUS)
+            .store(disabled, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn read_doorbell(&self, offset: u64) -> u64 {
+        self.shared.register(offset).load(Ordering::SeqCst)
+    }
+
+    unsafe fn write_tail(&self, tail: u64) {
+        self.shared
+            .register(doorbell::TAIL)
+            .store(tail, Ordering::SeqCst);
+        if let Some(worker) = &self.worker {
+            worker.thread().unpark();
+        }
+    }
+
+    fn interrupts(&self) -> BorrowedFd<'_> {
+        self.interrupts.as_fd()
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        // A thread that panicked is no work of anybody any more.
+        let _ = self.queue_stop();
+    }
+}

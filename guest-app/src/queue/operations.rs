@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The operations as safe methods: they borrow memory, submit, and wait.
+//!
+//! Each `unsafe` block rests on the same argument: the memory is borrowed, shared where the device
+//! reads and mutable (or atomic) where it writes, for longer than the call, and
+//! [`Queue::execute`] returns only when the device is done with it.
+
+use std::ops::Range;
+use std::sync::atomic::AtomicU64;
+
+use super::Queue;
+use crate::descriptor::Descriptor;
+use crate::error::Error;
+
+impl Queue {
+    /// Most bytes of one descriptor.
+    fn longest(&self) -> usize {
+        1usize
+            .checked_shl(self.info().transfer_log2_max)
+            .unwrap_or(usize::MAX)
+    }
+
+    /// Does nothing: a round trip to the device.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Queue::push`] and [`Queue::wait`], [`Error::TimedOut`], [`Error::Failed`]; all
+    /// the same for the operations below.
+    pub fn nop(&mut self) -> Result<(), Error> {
+        // SAFETY: the operation reaches no memory but its record.
+        unsafe { self.execute(&Descriptor::nop()) }.map(drop)
+    }
+
+    /// Copies `source` to `destination`, which is as long.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::nop`]; [`Error::Argument`] if the lengths differ. A part may be copied when it
+    /// fails.
+    pub fn copy(&mut self, source: &[u8], destination: &mut [u8]) -> Result<(), Error> {
+        if source.len() != destination.len() {
+            return Err(Error::Argument("source and destination differ in length"));
+        }
+        let longest = self.longest();
+        for (from, to) in source.chunks(longest).zip(destination.chunks_mut(longest)) {
+            let copy = Descriptor::copy(from.as_ptr(), to.as_mut_ptr(), from.len() as u64);
+            // SAFETY: `from` and `to` are borrowed during the call.
+            unsafe { self.execute(&copy) }?;
+        }
+        Ok(())
+    }
+
+    /// Copies the bytes in `source` to where `destination` begins, within one buffer; the two
+    /// may overlap.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::copy`]; [`Error::Argument`] if a range is not within the buffer.
+    pub fn copy_within(
+        &mut self,
+        buffer: &mut [u8],
+        source: Range<usize>,
+        destination: usize,
+    ) -> Result<(), Error> {
+        let fits = |start: usize| {
+            start
+                .checked_add(source.len())
+                .is_some_and(|n| n <= buffer.len())
+        };
+        if source.start > source.end || !fits(source.start) || !fits(destination) {
+            return Err(Error::Argument("a range is not within the buffer"));
+        }
+        let longest = self.longest();
+        let mut starts: Vec<usize> = (0..source.len()).step_by(longest).collect();
+        if destination > source.start {
+            // What is overwritten by a piece must have been copied by an earlier one.
+            starts.reverse();
+        }
+        for start in starts {
+            let len = longest.min(source.len() - start);
+            let base = buffer.as_mut_ptr();
+            let from = base.wrapping_add(source.start + start);
+            let to = base.wrapping_add(destination + start);
+            // SAFETY: both ranges are within `buffer`, which is borrowed during the call.
+            unsafe { self.execute(&Descriptor::copy(from, to, len as u64)) }?;
+        }
+        Ok(())
+    }
+
+    /// Writes the 8 bytes of `pattern`, little-endian, over and over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::copy`].
+    pub fn fill(&mut self, destination: &mut [u8], pattern: u64) -> Result<(), Error> {
+        // The longest transfer is a multiple of 8: each piece begins with the whole pattern.
+        for to in destination.chunks_mut(self.longest()) {
+            let fill = Descriptor::fill(to.as_mut_ptr(), to.len() as u64, pattern);
+            // SAFETY: `to` is borrowed during the call.
+            unsafe { self.execute(&fill) }?;
+        }
+        Ok(())
+    }
+
+    /// Finds the first byte that differs; `None` if all are equal.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::nop`]; [`Error::Argument`] if the lengths differ.
+    pub fn compare(&mut self, left: &[u8], right: &[u8]) -> Result<Option<usize>, Error> {
+        if left.len() != right.len() {
+            return Err(Error::Argument("the slices differ in length"));
+        }
+        let longest = self.longest();
+        for (n, (l, r)) in left.chunks(longest).zip(right.chunks(longest)).enumerate() {
+            let compare = Descriptor::compare(l.as_ptr(), r.as_ptr(), l.len() as u64);
+            // SAFETY: `l` and `r` are borrowed during the call, and only read.
+            let same = unsafe { self.execute(&compare) }?.result as usize;
+            if same < l.len() {
+                return Ok(Some(n * longest + same));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Computes the CRC-32C (Castagnoli), continued from `seed` (0 to begin).
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::nop`].
+    pub fn crc32c(&mut self, data: &[u8], seed: u32) -> Result<u32, Error> {
+        let mut checksum = seed;
+        for piece in data.chunks(self.longest()) {
+            let crc = Descriptor::crc32c(piece.as_ptr(), piece.len() as u64, checksum);
+            // SAFETY: `piece` is borrowed during the call, and only read.
+            checksum = unsafe { self.execute(&crc) }?.result as u32;
+        }
+        Ok(checksum)
+    }
+
+    /// Adds to a number with one atomic access and returns the number before. Processors may
+    /// change the number at the same time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::nop`].
+    pub fn fetch_add(&mut self, number: &AtomicU64, addend: u64) -> Result<u64, Error> {
+        let add = Descriptor::fetch_add(number.as_ptr(), addend);
+        // SAFETY: `number` is borrowed during the call, and may be changed by anybody atomically.
+        unsafe { self.execute(&add) }.map(|record| record.result)
+    }
+
+    /// Follows a chain of nodes of type `N` from `head` to a null pointer and returns the sum of
+    /// their values, wrapping, and the number of nodes. See [`Descriptor::chase`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::nop`].
+    ///
+    /// # Safety
+    ///
+    /// Each node of the chain is readable and does not change during the call, or only by atomic
+    /// accesses.
+    pub unsafe fn chase<N>(
+        &mut self,
+        head: *const N,
+        next_offset: usize,
+        value_offset: usize,
+        max_nodes: u64,
+    ) -> Result<(u64, u64), Error> {
+        let (next, value) = (next_offset as u64, value_offset as u64);
+        let chase = Descriptor::chase(head.cast(), next, value, max_nodes);
+        // SAFETY: the operation only reads, and the caller vouches for the nodes.
+        let record = unsafe { self.execute(&chase) }?;
+        Ok((record.result, record.bytes_done))
+    }
+}

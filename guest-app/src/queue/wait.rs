@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Waiting for completion records: a few looks first, then sleep in `poll`.
+
+use std::io;
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::read;
+use svm_abi::completion::Completion;
+
+use super::{Pending, Queue, State, Ticket};
+use crate::error::Error;
+
+/// Looks at a completion record before it is waited for by `poll`.
+const SPINS: u32 = 200;
+/// Looks at the record of a quiet descriptor between two looks at the state of the context.
+const YIELDS: u32 = 1000;
+
+impl Queue {
+    /// Waits for a ticket, for ever. The record says whether the operation succeeded: see
+    /// [`Failure::of`](crate::Failure::of).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Halted`], [`Error::Gone`], [`Error::Stopped`], [`Error::UnknownTicket`]. The
+    /// device may still work on the descriptor after the first; it does not after
+    /// [`Queue::stop`].
+    pub fn wait(&mut self, ticket: Ticket) -> Result<Completion, Error> {
+        loop {
+            if let Some(record) = self.wait_until(&ticket, None)? {
+                return Ok(record);
+            }
+        }
+    }
+
+    /// Waits for a ticket until `deadline`; `None` if it has not completed by then.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::wait`].
+    pub fn wait_until(
+        &mut self,
+        ticket: &Ticket,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Completion>, Error> {
+        let pending = self.pending(ticket)?;
+        if self.running {
+            self.ring_doorbell();
+        }
+        for _ in 0..SPINS {
+            if let Some(record) = self.take(pending.number) {
+                return Ok(Some(record));
+            }
+            std::hint::spin_loop();
+        }
+        if !self.running {
+            return Err(Error::Stopped);
+        }
+        if pending.interrupts {
+            self.sleep_until(pending.number, deadline)
+        } else {
+            self.yield_until(pending.number, deadline)
+        }
+    }
+
+    /// The record of a ticket, if it is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTicket`], [`Error::Stopped`], [`Error::Forked`].
+    pub fn try_wait(&mut self, ticket: &Ticket) -> Result<Option<Completion>, Error> {
+        let pending = self.pending(ticket)?;
+        let record = self.take(pending.number);
+        if record.is_none() {
+            self.flush()?;
+        }
+        Ok(record)
+    }
+
+    /// Waits for everything that was submitted and forgets the records that nobody waited for.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::wait`].
+    pub fn drain(&mut self) -> Result<(), Error> {
+        self.check_owner()?;
+        let mut numbers: Vec<u64> = self.places.iter().flatten().map(|p| p.number).collect();
+        numbers.sort_unstable();
+        for number in numbers {
+            self.wait(Ticket {
+                queue: self.id,
+                number,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn pending(&self, ticket: &Ticket) -> Result<Pending, Error> {
+        self.check_owner()?;
+        let place = ticket.number as usize & (self.ring.capacity() - 1);
+        self.places[place]
+            .filter(|pending| pending.number == ticket.number && self.id == ticket.queue)
+            .ok_or(Error::UnknownTicket(ticket.number))
+    }
+
+    /// The record of descriptor `number`, whose place is free then.
+    fn take(&mut self, number: u64) -> Option<Completion> {
+        let record = self.ring.completion(number)?;
+        self.places[number as usize & (self.ring.capacity() - 1)] = None;
+        Some(record)
+    }
+
+    /// Waits by `poll`.
+    fn sleep_until(
+        &mut self,
+        number: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Completion>, Error> {
+        loop {
+            // In this order: an interrupt that this read takes away belongs to a record that is
+            // in memory already; one that comes later wakes `poll`.
+            self.read_interrupts()?;
+            if let Some(record) = self.take(number) {
+                return Ok(Some(record));
+            }
+            match self.sleep(deadline) {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(error) => return self.take(number).map(Some).ok_or(error),
+            }
+        }
+    }
+
+    /// Sleeps until there may be interrupts to read; `false` if `deadline` has passed.
+    fn sleep(&self, deadline: Option<Instant>) -> Result<bool, Error> {
+        let Some(timeout) = timeout(deadline) else {
+            return Ok(false);
+        };
+        let mut fds = [PollFd::new(self.file.interrupts(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(Error::system("poll")(error.into())),
+        }
+        let trouble = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+        let events = fds[0].revents().unwrap_or(PollFlags::empty());
+        if events.intersects(trouble) && !events.contains(PollFlags::POLLIN) {
+            return Err(self.trouble());
+        }
+        Ok(true)
+    }
+
+    /// Waits for a descriptor that announces its completion by nothing but its record.
+    fn yield_until(
+        &mut self,
+        number: u64,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Completion>, Error> {
+        loop {
+            for _ in 0..YIELDS {
+                if let Some(record) = self.take(number) {
+                    return Ok(Some(record));
+                }
+                std::thread::yield_now();
+            }
+            match self.state()? {
+                State::Enabled => {}
+                _ => return self.take(number).map(Some).ok_or_else(|| self.trouble()),
+            }
+            if timeout(deadline).is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes the number of interrupts since the last time, without waiting.
+    fn read_interrupts(&mut self) -> Result<(), Error> {
+        let mut count = [0; 8];
+        match read(self.file.interrupts(), &mut count) {
+            Ok(8) => self.interrupts += u64::from_ne_bytes(count),
+            // A halted context gives EIO, and the same can be seen by `poll`.
+            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR | Errno::EIO) => {}
+            Err(error) => return Err(Error::system("read of the interrupt count")(error.into())),
+        }
+        Ok(())
+    }
+
+    /// Why no more records come.
+    fn trouble(&self) -> Error {
+        if let Err(error) = self.file.info() {
+            return Error::system("ioctl INFO")(error);
+        }
+        match self.state() {
+            Ok(State::Halted(why)) => Error::Halted(why),
+            Ok(State::Unknown(_)) => Error::Gone,
+            Ok(State::Disabled | State::Stopping) => Error::Stopped,
+            Ok(State::Enabled) => Error::System {
+                action: "poll reports an error of a context that works",
+                cause: io::ErrorKind::Other.into(),
+            },
+            Err(error) => error,
+        }
+    }
+
+    /// Waits until the context has sent at least `count` interrupts since it was started, or
+    /// until `deadline`, and returns how many it has sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Halted`], [`Error::Gone`], [`Error::Stopped`], [`Error::Forked`].
+    pub fn wait_interrupts(&mut self, count: u64, deadline: Option<Instant>) -> Result<u64, Error> {
+        self.check_owner()?;
+        loop {
+            self.read_interrupts()?;
+            if self.interrupts >= count || !self.sleep(deadline)? {
+                return Ok(self.interrupts);
+            }
+        }
+    }
+}
+
+/// Time left until `deadline`, for `poll`; `None` if it is over.
+fn timeout(deadline: Option<Instant>) -> Option<PollTimeout> {
+    let Some(deadline) = deadline else {
+        return Some(PollTimeout::NONE);
+    };
+    let left = deadline.checked_duration_since(Instant::now())?;
+    // Rounded up: never a busy loop in the last millisecond.
+    let millis = left.as_millis().saturating_add(1);
+    Some(PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX))
+}

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! System calls: what the driver takes, and what it refuses with which error.
+
+use std::os::fd::AsFd;
+
+use anyhow::ensure;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::mman::{MapFlags, ProtFlags};
+use svmctl::abi::completion::status;
+use svmctl::abi::descriptor::{Descriptor, Operation, flags};
+use svmctl::abi::ioctl::{DOORBELL_SIZE, Queue, TYPE};
+use svmctl::region::{PAGE, Region};
+
+use super::raw::{self, NOWHERE, RawFile, RawQueue, expect_errno};
+use crate::harness::bench::Bench;
+use crate::harness::{Case, Verdict, passed};
+
+/// See the module.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "unknown ioctls give ENOTTY",
+        run: unknown_ioctls,
+    },
+    Case {
+        name: "bad pointers give EFAULT",
+        run: bad_pointers,
+    },
+    Case {
+        name: "bad rings give EINVAL",
+        run: bad_rings,
+    },
+    Case {
+        name: "a second queue gives EBUSY",
+        run: second_queue,
+    },
+    Case {
+        name: "only the doorbell page can be mapped",
+        run: mappings,
+    },
+    Case {
+        name: "read counts interrupts",
+        run: reads,
+    },
+    Case {
+        name: "read waits for an interrupt",
+        run: blocking_read,
+    },
+];
+
+fn unknown_ioctls(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let file = RawFile::open(bench.device())?;
+    let others = [
+        nix::request_code_none!(TYPE, 0x7f),
+        nix::request_code_none!(TYPE, 0x83),
+        // The right numbers with the wrong direction or size.
+        nix::request_code_none!(TYPE, svmctl::abi::ioctl::INFO),
+        nix::request_code_read!(TYPE, svmctl::abi::ioctl::INFO, 8),
+        nix::request_code_write!(TYPE, svmctl::abi::ioctl::QUEUE_SETUP, 24),
+        // TCGETS, which every program tries.
+        0x5401,
+    ];
+    for request in others {
+        // SAFETY: nothing is at the address.
+        let result = unsafe { file.ioctl(request, NOWHERE) };
+        expect_errno(&format!("request {request:#x}"), result, Errno::ENOTTY)?;
+    }
+    file.info()?;
+    passed()
+}
+
+fn bad_pointers(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let file = RawFile::open(bench.device())?;
+    let mut read_only = Region::new(PAGE)?;
+    read_only.set_read_only(0..PAGE)?;
+    let kernel = 0xffff_8880_0000_0000;
+    for address in [0, NOWHERE, kernel, u64::MAX - 7, 1 << 62] {
+        // SAFETY: the process cannot reach these addresses, and nothing of it is there.
+        let (info, setup) = unsafe {
+            (
+                file.ioctl(raw::INFO, address),
+                file.ioctl(raw::QUEUE_SETUP, address),
+            )
+        };
+        expect_errno(&format!("INFO at {address:#x}"), info, Errno::EFAULT)?;
+        expect_errno(
+            &format!("QUEUE_SETUP at {address:#x}"),
+            setup,
+            Errno::EFAULT,
+        )?;
+    }
+    // SAFETY: the driver cannot write there.
+    let info = unsafe { file.ioctl(raw::INFO, read_only.address(0)) };
+    expect_errno("INFO in read-only memory", info, Errno::EFAULT)?;
+    // A structure that ends where the mapping does, and one that does not.
+    let region = Region::at_address(0x2100_0000_0000, PAGE)?;
+    let size = size_of::<Queue>();
+    for (missing, expected) in [(0, Errno::EINVAL), (8, Errno::EFAULT)] {
+        region.write(PAGE - size, &[0xff; 16]);
+        // SAFETY: the driver only reads, in a region or behind it.
+        let setup = unsafe { file.ioctl(raw::QUEUE_SETUP, region.address(PAGE - size + missing)) };
+        expect_errno(&format!("{missing} bytes missing"), setup, expected)?;
+    }
+    passed()
+}
+
+fn bad_rings(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let file = RawFile::open(bench.device())?;
+    let info = file.info()?;
+    let memory = Region::new(PAGE)?;
+    let good = Queue {
+        ring: memory.address(0),
+        ring_log2: 3,
+        flags: 0,
+    };
+    let ring = |ring| Queue { ring, ..good };
+    let top = 1u64 << 47;
+    let bad = [
+        ("not aligned to 64 bytes", ring(good.ring + 32)),
+        ("not aligned at all", ring(good.ring + 1)),
+        ("in the kernel's addresses", ring(0xffff_8880_0000_0000)),
+        ("not canonical", ring(1 << 60)),
+        ("at the end of the address space", ring(u64::MAX - 63)),
+        (
+            "across the process's last address",
+            ring(top - PAGE as u64 - 64),
+        ),
+        (
+            "too large",
+            Queue {
+                ring_log2: info.ring_log2_max + 1,
+                ..good
+            },
+        ),
+        (
+            "of a size that is no size",
+            Queue {
+                ring_log2: u32::MAX,
+                ..good
+            },
+        ),
+        ("with a flag", Queue { flags: 1, ..good }),
+        (
+            "with another flag",
+            Queue {
+                flags: 1 << 31,
+                ..good
+            },
+        ),
+    ];
+    for (what, queue) in bad {
+        expect_errno(
+            &format!("a ring {what}"),
+            file.queue_setup(&queue),
+            Errno::EINVAL,
+        )?;
+    }
+    file.queue_setup(&good)?;
+    passed()
+}
+
+fn second_queue(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let memory = Region::new(PAGE)?;
+    let file = RawFile::open(bench.device())?;
+    let queue = Queue {
+        ring: memory.address(0),
+        ring_log2: 2,
+        flags: 0,
+    };
+    // Stopping what is not started does nothing.
+    file.queue_stop()?;
+    for _ in 0..3 {
+        file.queue_setup(&queue)?;
+        expect_errno("the second time", file.queue_setup(&queue), Errno::EBUSY)?;
+        file.queue_stop()?;
+        file.queue_stop()?;
+    }
+    passed()
+}
+
+fn mappings(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let file = RawFile::open(bench.device())?;
+    let (read, write) = (ProtFlags::PROT_READ, ProtFlags::PROT_WRITE);
+    let shared = MapFlags::MAP_SHARED;
+    let page = DOORBELL_SIZE;
+    let bad = [
+        ("two pages", page * 2, read | write, shared, 0),
+        (
+            "the page of the next context",
+            page,
+            read | write,
+            shared,
+            page as i64,
+        ),
+        ("a page far behind", page, read | write, shared, 1 << 40),
+        (
+            "a private page",
+            page,
+            read | write,
+            MapFlags::MAP_PRIVATE,
+            0,
+        ),
+        (
+            "a private page to read",
+            page,
+            read,
+            MapFlags::MAP_PRIVATE,
+            0,
+        ),
+        (
+            "an executable page",
+            page,
+            read | ProtFlags::PROT_EXEC,
+            shared,
+            0,
+        ),
+    ];
+    for (what, length, protection, flags, offset) in bad {
+        let result = file.try_map(length, protection, flags, offset);
+        expect_errno(&format!("a mapping of {what}"), result, Errno::EINVAL)?;
+    }
+    file.try_map(page, read | write, shared, 0)?;
+    file.try_map(page, read, shared, 0)?;
+    passed()
+}
+
+fn reads(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let mut queue = RawQueue::start(bench.device(), 4)?;
+    expect_errno("read before any interrupt", queue.read(), Errno::EAGAIN)?;
+    ensure!(
+        queue.poll_now()?.is_empty(),
+        "poll: {:?} before any work",
+        queue.poll_now()?
+    );
+    let nop = |completion, flags| Descriptor {
+        operation: Operation::Nop as u8,
+        flags,
+        completion,
+        ..Descriptor::default()
+    };
+    for n in 0..3 {
+        let record = queue.record_address(n);
+        // SAFETY: the operation writes its record only, which is the queue's.
+        unsafe { queue.submit(&nop(record, flags::INTERRUPT | flags::FENCE)) };
+    }
+    let mut count = 0;
+    while count < 3 {
+        queue.poll()?;
+        count += queue.read()?;
+    }
+    ensure!(count == 3, "{count} interrupts for 3 descriptors");
+    for n in 0..3 {
+        let record = queue.record(n).map(|record| record.status);
+        ensure!(record == Some(status::SUCCESS), "record {n}: {record:?}");
+    }
+    expect_errno("read when all were taken", queue.read(), Errno::EAGAIN)?;
+
+    let file = RawFile::open(bench.device())?;
+    for length in [0, 1, 7] {
+        // A read of no bytes may be answered before the driver is asked.
+        match file.read(length) {
+            Err(Errno::EINVAL) => {}
+            Ok(bytes) if length == 0 && bytes.is_empty() => {}
+            other => anyhow::bail!("read of {length} bytes: {other:?}, EINVAL was expected"),
+        }
+    }
+    passed()
+}
+
+fn blocking_read(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    // The flag is of the open file: it also goes for the copy of the descriptor that the reader
+    // has.
+    let mut queue = RawQueue::start(bench.device(), 4)?;
+    fcntl(queue.as_fd(), FcntlArg::F_SETFL(OFlag::O_RDWR))?;
+    let nop = Descriptor {
+        operation: Operation::Nop as u8,
+        flags: flags::INTERRUPT,
+        completion: queue.record_address(0),
+        ..Descriptor::default()
+    };
+    let fd = queue.as_fd().try_clone_to_owned()?;
+    let count = std::thread::scope(|scope| -> anyhow::Result<u64> {
+        let reader = scope.spawn(move || {
+            let mut count = [0; 8];
+            nix::unistd::read(&fd, &mut count).map(|_| u64::from_ne_bytes(count))
+        });
+        // SAFETY: the operation writes its record only, which is the queue's.
+        unsafe { queue.submit(&nop) };
+        let read = reader
+            .join()
+            .map_err(|_| anyhow::anyhow!("the reader panicked"))?;
+        Ok(read?)
+    })?;
+    ensure!(count == 1, "{count} interrupts for one descriptor");
+    passed()
+}

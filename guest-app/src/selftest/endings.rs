@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Processes and files that end, in order or in the middle of work, and children that inherit
+//! what is not theirs. Afterwards nothing is left: contexts and PASIDs are free again.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, ProtFlags};
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use svmctl::abi::descriptor::{Descriptor, Operation, flags};
+use svmctl::abi::ioctl::{DOORBELL_SIZE, Queue};
+use svmctl::device::CharDevice;
+use svmctl::region::{PAGE, Region};
+use svmctl::{Error, Queue as LibraryQueue};
+
+use super::raw::{RawFile, RawQueue, expect_errno};
+use crate::harness::bench::{Bench, expect_bytes, pattern};
+use crate::harness::{Case, Verdict, passed};
+use crate::system::child::{Child, Line};
+
+/// See the module.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "contexts run out with EBUSY and come back",
+        run: exhaustion,
+    },
+    Case {
+        name: "a child has no right to the file",
+        run: foreign_process,
+    },
+    Case {
+        name: "a child has no doorbell",
+        run: no_doorbell,
+    },
+    Case {
+        name: "close with work outstanding",
+        run: close_working,
+    },
+    Case {
+        name: "a process ends with work outstanding",
+        run: exit_working,
+    },
+    Case {
+        name: "SIGKILL in the middle of a copy",
+        run: kill_copying,
+    },
+    Case {
+        name: "SIGKILL in the middle of page requests",
+        run: kill_faulting,
+    },
+    Case {
+        name: "PASIDs are used again",
+        run: pasids,
+    },
+];
+
+/// How long the kernel may take to clear up after a process.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Opens the device until it has no context left; returns how many it had.
+fn free_contexts(bench: &Bench) -> anyhow::Result<usize> {
+    let mut open = Vec::new();
+    loop {
+        match RawFile::open(bench.device()) {
+            Ok(file) => open.push(file),
+            Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
+                return Ok(open.len());
+            }
+            Err(error) => return Err(error).context("EBUSY was expected"),
+        }
+    }
+}
+
+/// Checks that all contexts but the bench's are free, or become so.
+///
+/// They need not be free at once: where a page fault was being handled when a process died, its
+/// address space, and with it the mapping of the doorbell and the file, are given back after it.
+fn all_free(bench: &Bench) -> anyhow::Result<()> {
+    let expected = bench.info().contexts as usize - 1;
+    let start = Instant::now();
+    loop {
+        let free = free_contexts(bench)?;
+        if free == expected {
+            return Ok(());
+        }
+        ensure!(
+            free < expected && start.elapsed() < PATIENCE,
+            "{free} contexts are free, {expected} were expected"
+        );
+        std::thread::yield_now();
+    }
+}
+
+fn exhaustion(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    for _ in 0..3 {
+        all_free(bench)?;
+    }
+    let file = RawFile::open(bench.device())?;
+    let (one, other) = (file.info()?.context, bench.info().context);
+    ensure!(one != other, "two open files have context {one}");
+    Ok(Verdict::Passed(format!(
+        "{} contexts",
+        bench.info().contexts
+    )))
+}
+
+fn foreign_process(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let file = RawFile::open(bench.device())?;
+    let memory = Region::new(PAGE)?;
+    let child = Child::fork(|_| {
+        let queue = Queue {
+            ring: memory.address(0),
+            ..Queue::default()
+        };
+        expect_errno("INFO", file.info(), Errno::EPERM)?;
+        expect_errno("QUEUE_SETUP", file.queue_setup(&queue), Errno::EPERM)?;
+        expect_errno("QUEUE_STOP", file.queue_stop(), Errno::EPERM)?;
+        expect_errno("read", file.read(8), Errno::EPERM)?;
+        let (both, shared) = (
+            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+            MapFlags::MAP_SHARED,
+        );
+        let map = file.try_map(DOORBELL_SIZE, both, shared, 0);
+        expect_errno("mmap", map, Errno::EPERM)?;
+        // The library says it in its own words, before it touches anything.
+        let nop = bench.queue().nop();
+        ensure!(
+            matches!(nop, Err(Error::Forked)),
+            "the library says {nop:?}"
+        );
+        Ok(())
+    })?;
+    child.finish()?;
+    // Nothing of that has harmed the parent.
+    file.info()?;
+    bench.queue().nop()?;
+    passed()
+}
+
+fn no_doorbell(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let mut queue = RawQueue::start(bench.device(), 2)?;
+    let mut child = Child::fork(|line: &mut Line| {
+        line.tell(&"begin")?;
+        queue.ring_to(1);
+        line.tell(&"the doorbell was rung")
+    })?;
+    child.line().receive::<String>()?;
+    let status = child.wait()?;
+    ensure!(
+        matches!(status, WaitStatus::Signaled(_, Signal::SIGSEGV, _)),
+        "a child that touches the doorbell ends by {status:?}, SIGSEGV was expected"
+    );
+    let tail = queue.register(svmctl::abi::doorbell::TAIL);
+    ensure!(tail == 0, "the child has rung the doorbell: TAIL is {tail}");
+    passed()
+}
+
+/// Fills each page of `memory` by a descriptor of its own, without waiting for any.
+///
+/// # Safety
+///
+/// The memory stays, or goes from the address space altogether, until the queue is closed.
+unsafe fn fill_all(queue: &mut RawQueue, memory: &Region, value: u64) {
+    for offset in (0..memory.len()).step_by(PAGE) {
+        let words = Descriptor {
+            operation: Operation::Fill as u8,
+            flags: flags::BLOCK_ON_FAULT,
+            destination: memory.address(offset),
+            length: PAGE as u64,
+            operand0: value,
+            ..Descriptor::default()
+        };
+        // SAFETY: passed on to the caller.
+        unsafe { queue.submit(&words) };
+    }
+}
+
+const LOG2: u32 = 10;
+
+fn close_working(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let address = 0x2300_0000_0000;
+    let length = PAGE << LOG2;
+    for round in 1..=5 {
+        let memory = Region::at_address(address, length)?;
+        let mut queue = RawQueue::start(bench.device(), LOG2)?;
+        // SAFETY: the memory is a region, and outlives the queue.
+        unsafe { fill_all(&mut queue, &memory, u64::MAX) };
+        drop(queue);
+        drop(memory);
+        // Whoever gets the same address later has it alone.
+        let memory = Region::at_address(address, length)?;
+        bench.queue().nop()?;
+        all_free(bench)?;
+        expect_bytes(
+            &format!("round {round}"),
+            &memory.read(0..length),
+            &vec![0; length],
+        )?;
+    }
+    passed()
+}
+
+fn exit_working(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    for _ in 0..5 {
+        let child = Child::fork(|_| {
+            let memory = Region::new(PAGE << LOG2)?;
+            let mut queue = RawQueue::start(bench.device(), LOG2)?;
+            // SAFETY: the memory stays until the process ends.
+            unsafe { fill_all(&mut queue, &memory, 1) };
+            // As `_exit` would find them.
+            std::mem::forget((queue, memory));
+            Ok(())
+        })?;
+        child.finish()?;
+        all_free(bench)?;
+    }
+    passed()
+}
+
+/// Kills children in the middle of `work`, which gets a queue and the number of the round.
+fn kill_rounds(
+    bench: &mut Bench,
+    work: impl Fn(&mut LibraryQueue, &Region) -> anyhow::Result<()>,
+) -> anyhow::Result<Verdict> {
+    const ROUNDS: usize = 12;
+    let own = Region::new(8 * PAGE)?;
+    let contents = pattern(own.len(), 13);
+    own.write(0, &contents);
+    for round in 0..ROUNDS {
+        let mut child = Child::fork(|line: &mut Line| {
+            let mut queue = bench.open_queue(16)?;
+            let memory = Region::new((2 * PAGE) << LOG2)?;
+            loop {
+                line.tell(&"at work")?;
+                work(&mut queue, &memory)?;
+            }
+        })?;
+        // Later in each round.
+        for _ in 0..=round / 3 {
+            child.line().receive::<String>()?;
+        }
+        child.kill()?;
+        all_free(bench)?;
+        let crc = bench.crc32c(&own, 0..own.len())?;
+        ensure!(
+            crc == crc32c::crc32c(&contents),
+            "the parent's memory has changed"
+        );
+    }
+    Ok(Verdict::Passed(format!("{ROUNDS} processes killed")))
+}
+
+fn kill_copying(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    kill_rounds(bench, |queue, memory| {
+        let half = memory.len() / 2;
+        let copy = svmctl::Descriptor::copy(memory.at(0), memory.at(half), half as u64);
+        // SAFETY: a region is accessed atomically, and lives as long as the call.
+        unsafe { queue.execute(&copy) }?;
+        Ok(())
+    })
+}
+
+fn kill_faulting(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    kill_rounds(bench, |queue, memory| {
+        let length = memory.len() as u64 / 16;
+        let pieces: Vec<_> = (0..16)
+            .map(|n| {
+                let offset = memory.len() / 16 * n;
+                svmctl::Descriptor::fill(memory.at(offset), length, n as u64)
+            })
+            .collect();
+        // SAFETY: as above.
+        unsafe { queue.execute_all(&pieces) }?;
+        memory.advise(svmctl::region::Advice::DontNeed)?;
+        Ok(())
+    })
+}
+
+fn pasids(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    const ROUNDS: usize = 40;
+    let mut seen = BTreeSet::new();
+    for _ in 0..ROUNDS {
+        let mut child = Child::fork(|line: &mut Line| {
+            let file = CharDevice::open(bench.device())?;
+            line.tell(&svmctl::device::DeviceFile::info(&file)?.pasid)
+        })?;
+        seen.insert(child.line().receive::<u32>()?);
+        child.finish()?;
+    }
+    ensure!(
+        !seen.contains(&bench.info().pasid),
+        "a child has the parent's PASID"
+    );
+    // The kernel keeps the address space of a dead process for a moment, but not for long.
+    ensure!(
+        seen.len() <= ROUNDS / 2,
+        "{ROUNDS} processes, one after the other, had {} PASIDs: {seen:?}",
+        seen.len()
+    );
+    Ok(Verdict::Passed(format!(
+        "{} PASIDs for {ROUNDS} processes",
+        seen.len()
+    )))
+}

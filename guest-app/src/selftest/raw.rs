@@ -1,0 +1,355 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The device file without the library's care: wrong system calls, wrong doorbells, wrong
+//! addresses. What is here must not be able to hurt the program itself, whatever it does to the
+//! driver.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use anyhow::ensure;
+use memmap2::MmapOptions;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use svmctl::abi::completion::{self, Completion};
+use svmctl::abi::descriptor::{self, Descriptor};
+use svmctl::abi::registers::status;
+use svmctl::abi::{doorbell, ioctl};
+use svmctl::device::{CharDevice, DeviceFile};
+use svmctl::region::{PAGE, Region};
+
+use nix::libc;
+
+/// An address where nothing is ever mapped, aligned to a page.
+pub const NOWHERE: u64 = PAGE as u64;
+
+/// An open device file and nothing more.
+#[derive(Debug)]
+pub struct RawFile(File);
+
+impl RawFile {
+    /// Opens the device, without `O_NONBLOCK`.
+    ///
+    /// # Errors
+    ///
+    /// Those of `open`.
+    pub fn open(path: &Path) -> io::Result<RawFile> {
+        Ok(RawFile(
+            OpenOptions::new().read(true).write(true).open(path)?,
+        ))
+    }
+
+    /// Calls `ioctl` with a request and an argument.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    ///
+    /// # Safety
+    ///
+    /// The argument is none, or an address that the driver may not reach, or may.
+    pub unsafe fn ioctl(&self, request: libc::c_ulong, argument: u64) -> Result<(), Errno> {
+        // SAFETY: passed on to the caller.
+        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, argument) };
+        Errno::result(result).map(drop)
+    }
+
+    /// Asks for the information.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn info(&self) -> Result<ioctl::Info, Errno> {
+        let mut info = ioctl::Info::default();
+        let address = (&raw mut info).expose_provenance() as u64;
+        // SAFETY: at the address is an `Info`, which the driver writes.
+        unsafe { self.ioctl(INFO, address) }?;
+        Ok(info)
+    }
+
+    /// Sets up a queue.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn queue_setup(&self, queue: &ioctl::Queue) -> Result<(), Errno> {
+        let address = (&raw const *queue).expose_provenance() as u64;
+        // SAFETY: at the address is a `Queue`, which the driver reads. Without a doorbell the
+        // device does nothing with the ring.
+        unsafe { self.ioctl(QUEUE_SETUP, address) }
+    }
+
+    /// Stops the queue.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn queue_stop(&self) -> Result<(), Errno> {
+        // SAFETY: the request has no argument.
+        unsafe { self.ioctl(QUEUE_STOP, 0) }
+    }
+
+    /// Maps the file and unmaps it again at once.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn try_map(
+        &self,
+        length: usize,
+        protection: ProtFlags,
+        flags: MapFlags,
+        offset: i64,
+    ) -> Result<(), Errno> {
+        let length = NonZeroUsize::new(length).ok_or(Errno::EINVAL)?;
+        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing, and is
+        // never accessed.
+        let address = unsafe { mmap(None, length, protection, flags, &self.0, offset) }?;
+        // SAFETY: the mapping was made above, and nobody knows of it.
+        unsafe { munmap(address, length.get()) }
+    }
+
+    /// Reads up to `length` bytes.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn read(&self, length: usize) -> Result<Vec<u8>, Errno> {
+        let mut buffer = vec![0; length];
+        let read = nix::unistd::read(&self.0, &mut buffer)?;
+        buffer.truncate(read);
+        Ok(buffer)
+    }
+}
+
+/// Numbers of the requests.
+pub const INFO: libc::c_ulong =
+    nix::request_code_read!(ioctl::TYPE, ioctl::INFO, size_of::<ioctl::Info>());
+/// As above.
+pub const QUEUE_SETUP: libc::c_ulong =
+    nix::request_code_write!(ioctl::TYPE, ioctl::QUEUE_SETUP, size_of::<ioctl::Queue>());
+/// As above.
+pub const QUEUE_STOP: libc::c_ulong = nix::request_code_none!(ioctl::TYPE, ioctl::QUEUE_STOP);
+
+/// Checks that a call failed with this error.
+///
+/// # Errors
+///
+/// It did not.
+pub fn expect_errno<T: std::fmt::Debug>(
+    what: &str,
+    result: Result<T, Errno>,
+    expected: Errno,
+) -> anyhow::Result<()> {
+    match result {
+        Err(error) if error == expected => Ok(()),
+        other => anyhow::bail!("{what}: {other:?}, {expected:?} was expected"),
+    }
+}
+
+/// A queue whose doorbell and descriptors are the test's business. Its memory is a region, which
+/// the device cannot leave unless a descriptor says so.
+#[derive(Debug)]
+pub struct RawQueue {
+    /// Closed before the memory is unmapped.
+    file: CharDevice,
+    memory: Region,
+    ring: u64,
+    log2: u32,
+    submitted: u64,
+}
+
+/// Offset of the records in the memory.
+const RECORDS: usize = 16 * PAGE;
+
+impl RawQueue {
+    /// Opens the device and starts a ring of `1 << log2` descriptors, at most 1024.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn start(device: &Path, log2: u32) -> anyhow::Result<RawQueue> {
+        ensure!(
+            descriptor::SIZE << log2 <= RECORDS,
+            "a ring of 2^{log2} is too large"
+        );
+        let memory = Region::new(2 * RECORDS)?;
+        let mut queue = RawQueue {
+            file: CharDevice::open(device)?,
+            ring: memory.address(0),
+            memory,
+            log2,
+            submitted: 0,
+        };
+        queue.set_up()?;
+        Ok(queue)
+    }
+
+    /// Opens the device and starts a ring at an address, where nothing has to be.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn start_at(device: &Path, ring: u64, log2: u32) -> anyhow::Result<RawQueue> {
+        let mut queue = RawQueue {
+            file: CharDevice::open(device)?,
+            ring,
+            memory: Region::new(2 * RECORDS)?,
+            log2,
+            submitted: 0,
+        };
+        queue.set_up()?;
+        Ok(queue)
+    }
+
+    fn set_up(&mut self) -> io::Result<()> {
+        let queue = ioctl::Queue {
+            ring: self.ring,
+            ring_log2: self.log2,
+            flags: 0,
+        };
+        self.submitted = 0;
+        // SAFETY: the ring is in the region, which is accessed atomically and unmapped after the
+        // file was closed; or it is at an address where the device finds nothing.
+        unsafe { self.file.queue_setup(&queue) }
+    }
+
+    /// Stops the context and starts it again.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn restart(&mut self) -> anyhow::Result<()> {
+        self.file.queue_stop()?;
+        Ok(self.set_up()?)
+    }
+
+    /// Address of the completion record of place `n`.
+    pub fn record_address(&self, n: u64) -> u64 {
+        self.memory.address(RECORDS) + n * completion::SIZE as u64
+    }
+
+    /// Writes a descriptor to its place, and nothing else.
+    ///
+    /// # Safety
+    ///
+    /// The device may do what the descriptor says until the queue is dropped.
+    pub unsafe fn write(&self, number: u64, words: &Descriptor) {
+        let place = (number & ((1 << self.log2) - 1)) as usize;
+        self.memory
+            .write(place * descriptor::SIZE, &words.to_bytes());
+    }
+
+    /// Writes the doorbell.
+    pub fn ring_to(&mut self, tail: u64) {
+        std::sync::atomic::fence(Ordering::SeqCst);
+        // SAFETY: of each descriptor in the ring it was promised, when it was written, that the
+        // device may do what it says; where none was written are zeros, which do nothing.
+        unsafe { self.file.write_tail(tail) };
+    }
+
+    /// Submits the next descriptor.
+    ///
+    /// # Safety
+    ///
+    /// As [`RawQueue::write`].
+    pub unsafe fn submit(&mut self, words: &Descriptor) {
+        // SAFETY: passed on to the caller.
+        unsafe { self.write(self.submitted, words) };
+        self.submitted += 1;
+        self.ring_to(self.submitted);
+    }
+
+    /// The record of place `n`, if it was written.
+    pub fn record(&self, n: u64) -> Option<Completion> {
+        let start = RECORDS + n as usize * completion::SIZE;
+        // The status first: what is read after it is as new as it is.
+        let status = self.memory.words()[start / 8].load(Ordering::Acquire) as u8;
+        let bytes = self.memory.read(start..start + completion::SIZE);
+        let record = Completion::from_bytes(&bytes.try_into().ok()?);
+        (status != completion::status::PENDING).then_some(record)
+    }
+
+    /// Sleeps until the file has something to say, and returns what.
+    ///
+    /// # Errors
+    ///
+    /// Nothing came within a minute.
+    pub fn poll(&self) -> anyhow::Result<PollFlags> {
+        let events = poll_fd(self.file.interrupts(), PollTimeout::from(60_000u16))?;
+        ensure!(!events.is_empty(), "poll: nothing came within a minute");
+        Ok(events)
+    }
+
+    /// What the file has to say now.
+    ///
+    /// # Errors
+    ///
+    /// Those of `poll`.
+    pub fn poll_now(&self) -> anyhow::Result<PollFlags> {
+        poll_fd(self.file.interrupts(), PollTimeout::ZERO)
+    }
+
+    /// Takes the number of interrupts.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn read(&self) -> Result<u64, Errno> {
+        let mut count = [0; 8];
+        nix::unistd::read(self.file.interrupts(), &mut count)?;
+        Ok(u64::from_ne_bytes(count))
+    }
+
+    /// State and error of the context, as its `STATUS` says.
+    pub fn state(&self) -> (u8, u8) {
+        let value = self.file.read_doorbell(doorbell::STATUS);
+        (status::state(value), status::error(value))
+    }
+
+    /// A register of the doorbell page.
+    pub fn register(&self, offset: u64) -> u64 {
+        self.file.read_doorbell(offset)
+    }
+
+    /// Writes a value to all registers of the doorbell page but `TAIL`, by a mapping of its own.
+    ///
+    /// # Errors
+    ///
+    /// Those of `mmap`.
+    pub fn write_others(&self, value: u64) -> io::Result<()> {
+        let page = MmapOptions::new()
+            .len(ioctl::DOORBELL_SIZE)
+            .map_raw(self.as_fd().as_raw_fd())?;
+        for offset in (0..ioctl::DOORBELL_SIZE).step_by(8) {
+            if offset as u64 != doorbell::TAIL {
+                let register = page.as_mut_ptr().wrapping_add(offset);
+                // SAFETY: the register is within the mapped page, and aligned. It is not the one
+                // that makes the device work.
+                unsafe { register.cast::<u64>().write_volatile(value) };
+            }
+        }
+        Ok(())
+    }
+
+    /// A counter of the context.
+    pub fn counter(&self, index: usize) -> u64 {
+        self.register(doorbell::COUNTERS + 8 * index as u64)
+    }
+}
+
+fn poll_fd(fd: BorrowedFd<'_>, timeout: PollTimeout) -> anyhow::Result<PollFlags> {
+    let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+    poll(&mut fds, timeout)?;
+    Ok(fds[0].revents().unwrap_or(PollFlags::empty()))
+}
+
+impl AsFd for RawQueue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.interrupts()
+    }
+}

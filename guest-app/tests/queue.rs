@@ -1,0 +1,388 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The library against the device of software: operations, tickets, the ring's wrap, waiting.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use svmctl::abi::completion::Error as DeviceError;
+use svmctl::abi::ioctl;
+use svmctl::abi::registers::halt;
+use svmctl::device::DeviceFile;
+use svmctl::model::{Model, TRANSFER_LOG2};
+use svmctl::region::{PAGE, Region};
+use svmctl::{Context, Descriptor, Error, Failure, Halt, Queue, State};
+
+fn queue(entries: u32) -> Queue {
+    let context = Context::with_file(Box::new(Model::new().unwrap())).unwrap();
+    context.start(entries).unwrap()
+}
+
+fn bytes(len: usize) -> Vec<u8> {
+    (0..len).map(|n| (n * 7 + n / 251) as u8).collect()
+}
+
+fn failure(result: Result<impl std::fmt::Debug, Error>) -> Failure {
+    match result.unwrap_err() {
+        Error::Failed(failure) => failure,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn operations_do_what_their_names_say() {
+    let mut queue = queue(4);
+    let data = bytes(10_000);
+    let mut copy = vec![0; data.len()];
+    queue.nop().unwrap();
+    queue.copy(&data, &mut copy).unwrap();
+    assert_eq!(copy, data);
+    assert_eq!(queue.crc32c(&data, 0).unwrap(), crc32c::crc32c(&data));
+    assert_eq!(queue.compare(&data, &copy).unwrap(), None);
+    copy[9_999] ^= 1;
+    assert_eq!(queue.compare(&data, &copy).unwrap(), Some(9_999));
+    queue.fill(&mut copy[1..14], 0x0807_0605_0403_0201).unwrap();
+    assert_eq!(
+        copy[..15],
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, data[14]]
+    );
+    let number = AtomicU64::new(u64::MAX);
+    assert_eq!(queue.fetch_add(&number, 3).unwrap(), u64::MAX);
+    assert_eq!(number.into_inner(), 2);
+}
+
+#[test]
+fn empty_slices_are_no_work() {
+    let mut queue = queue(1);
+    queue.copy(&[], &mut []).unwrap();
+    queue.fill(&mut [], 1).unwrap();
+    assert_eq!(queue.crc32c(&[], 5).unwrap(), 5);
+    assert_eq!(queue.compare(&[], &[]).unwrap(), None);
+    assert_eq!(queue.counters().unwrap().get(0), 0);
+}
+
+#[test]
+fn long_buffers_take_several_descriptors() {
+    let mut queue = queue(2);
+    let data = bytes((3 << TRANSFER_LOG2) + 5);
+    let mut copy = vec![0; data.len()];
+    queue.copy(&data, &mut copy).unwrap();
+    assert_eq!(copy, data);
+    assert_eq!(queue.crc32c(&data, 0).unwrap(), crc32c::crc32c(&data));
+    *copy.last_mut().unwrap() ^= 0x80;
+    assert_eq!(queue.compare(&data, &copy).unwrap(), Some(data.len() - 1));
+    assert_eq!(queue.counters().unwrap().get(0), 12);
+}
+
+#[test]
+fn long_overlapping_copies_are_right_in_both_directions() {
+    let mut queue = queue(2);
+    let len = 2 << TRANSFER_LOG2;
+    for (from, to) in [(0, 4099), (4099, 0), (100, 100)] {
+        let mut buffer = bytes(len + 5000);
+        let mut expected = buffer.clone();
+        expected.copy_within(from..from + len, to);
+        queue
+            .copy_within(&mut buffer, from..from + len, to)
+            .unwrap();
+        assert!(buffer == expected, "from {from} to {to}");
+    }
+}
+
+#[test]
+fn slices_that_do_not_fit_are_refused() {
+    let mut queue = queue(1);
+    let mut buffer = [0; 8];
+    let results = [
+        queue.copy(&[0; 7], &mut buffer),
+        queue.compare(&[0; 7], &buffer).map(drop),
+        queue.copy_within(&mut buffer, 4..9, 0),
+        queue.copy_within(&mut buffer, 0..4, 5),
+        queue.copy_within(&mut buffer, 0..4, usize::MAX),
+    ];
+    for result in results {
+        assert!(matches!(result, Err(Error::Argument(_))), "{result:?}");
+    }
+}
+
+#[test]
+fn the_ring_wraps_many_times() {
+    let mut queue = queue(4);
+    let mut buffer = vec![0u8; 8];
+    for n in 0..1000u64 {
+        queue.fill(&mut buffer, n).unwrap();
+        assert_eq!(buffer, n.to_le_bytes());
+    }
+}
+
+#[test]
+fn a_full_ring_is_an_error_until_the_oldest_ticket_is_waited_for() {
+    let mut queue = queue(2);
+    // SAFETY: the operation reaches no memory.
+    let mut nop = || unsafe { queue.submit(&Descriptor::nop()) };
+    let first = nop().unwrap();
+    let _second = nop().unwrap();
+    assert!(matches!(nop(), Err(Error::Full { oldest: 0 })));
+    queue.wait(first).unwrap();
+    // SAFETY: as above.
+    let third = unsafe { queue.submit(&Descriptor::nop()) }.unwrap();
+    assert_eq!(third.number(), 2);
+    queue.drain().unwrap();
+    assert!(matches!(
+        queue.try_wait(&third),
+        Err(Error::UnknownTicket(2))
+    ));
+}
+
+#[test]
+fn tickets_may_be_waited_for_in_any_order() {
+    let mut queue = queue(8);
+    let memory = Region::new(PAGE).unwrap();
+    let tickets: Vec<_> = (0..8)
+        .map(|n| {
+            // SAFETY: the number is in a region, which outlives the queue's work on it.
+            unsafe { queue.push(&Descriptor::fetch_add(memory.at(64).cast(), n)) }.unwrap()
+        })
+        .collect();
+    assert_eq!(queue.counters().unwrap().get(0), 0, "before the doorbell");
+    let mut before: Vec<u64> = tickets
+        .into_iter()
+        .rev()
+        .map(|ticket| queue.wait(ticket).unwrap().result)
+        .collect();
+    before.reverse();
+    assert_eq!(before, [0, 0, 1, 3, 6, 10, 15, 21]);
+}
+
+#[test]
+fn a_ticket_of_another_queue_is_unknown() {
+    let (mut one, mut other) = (queue(2), queue(2));
+    // SAFETY: the operation reaches no memory.
+    let ticket = unsafe { one.submit(&Descriptor::nop()) }.unwrap();
+    // SAFETY: as above.
+    let _own = unsafe { other.submit(&Descriptor::nop()) }.unwrap();
+    assert!(matches!(other.wait(ticket), Err(Error::UnknownTicket(0))));
+}
+
+#[test]
+fn quiet_descriptors_complete_without_an_interrupt() {
+    let mut queue = queue(4);
+    // SAFETY: the operation reaches no memory.
+    let ticket = unsafe { queue.submit(&Descriptor::nop().quiet()) }.unwrap();
+    assert_eq!(Failure::of(&queue.wait(ticket).unwrap()), None);
+    assert_eq!(queue.wait_interrupts(0, None).unwrap(), 0);
+    queue.nop().unwrap();
+    assert_eq!(queue.wait_interrupts(1, None).unwrap(), 1);
+    let over = Some(Instant::now());
+    assert_eq!(queue.wait_interrupts(2, over).unwrap(), 1);
+}
+
+#[test]
+fn a_bad_address_fails_its_own_descriptor_only() {
+    let mut queue = queue(4);
+    let memory = Region::new(3 * PAGE).unwrap();
+    // The first pages are never mapped: mmap_min_addr.
+    let gone = 0x1000;
+    let bad = ptr::without_provenance_mut(gone as usize);
+    let descriptors = [
+        Descriptor::fill(memory.at(0), 8, 1),
+        Descriptor::fill(bad, 8, 2),
+        Descriptor::copy(bad, memory.at(16), 8),
+        Descriptor::fill(memory.at(8), 8, 3),
+    ];
+    let tickets = descriptors.map(|descriptor| {
+        // SAFETY: the region outlives the work; at the bad address is nothing.
+        unsafe { queue.push(&descriptor) }.unwrap()
+    });
+    let [first, write, read, last] =
+        tickets.map(|ticket| Failure::of(&queue.wait(ticket).unwrap()));
+    assert_eq!((first, last), (None, None));
+    for (failure, is_write) in [(write.unwrap(), true), (read.unwrap(), false)] {
+        assert_eq!(failure.error(), Some(DeviceError::PageFault));
+        assert_eq!((failure.write, failure.address), (is_write, gone));
+    }
+    assert_eq!(
+        memory.read(0..24)[..16],
+        [1, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]
+    );
+}
+
+#[test]
+fn a_failure_says_how_far_it_came() {
+    let mut queue = queue(1);
+    let mut memory = Region::new(2 * PAGE).unwrap();
+    memory.set_read_only(PAGE..2 * PAGE).unwrap();
+    // SAFETY: the memory is a region.
+    let ticket = unsafe { queue.submit(&Descriptor::fill(memory.at(100), 8000, 1)) }.unwrap();
+    let failure = Failure::of(&queue.wait(ticket).unwrap()).unwrap();
+    assert_eq!(failure.bytes_done, PAGE as u64 - 100);
+    assert_eq!(
+        (failure.write, failure.address),
+        (true, memory.address(PAGE))
+    );
+}
+
+#[test]
+fn each_bad_descriptor_has_its_own_error() {
+    let mut queue = queue(1);
+    let memory = Region::new(PAGE).unwrap();
+    let at = |offset| memory.at(offset);
+    let cases = [
+        (
+            DeviceError::Misaligned,
+            Descriptor::fetch_add(at(4).cast(), 1),
+        ),
+        (DeviceError::BadLength, Descriptor::fill(at(0), u64::MAX, 1)),
+        (DeviceError::ChainTooLong, Descriptor::chase(at(0), 0, 8, 0)),
+    ];
+    for (expected, descriptor) in cases {
+        // SAFETY: the memory is a region.
+        let ticket = unsafe { queue.submit(&descriptor) }.unwrap();
+        let failure = Failure::of(&queue.wait(ticket).unwrap()).unwrap();
+        assert_eq!(failure.error(), Some(expected));
+    }
+}
+
+#[test]
+fn a_chain_is_followed_to_its_end() {
+    #[repr(C)]
+    struct Node {
+        value: u64,
+        next: *const Node,
+    }
+    let mut queue = queue(2);
+    let mut nodes: Vec<Box<Node>> = Vec::new();
+    for value in 1..=100 {
+        let next = nodes.last().map_or(ptr::null(), |node| &raw const **node);
+        nodes.push(Box::new(Node { value, next }));
+    }
+    let head: *const Node = &raw const **nodes.last().unwrap();
+    let (next, value) = (
+        std::mem::offset_of!(Node, next),
+        std::mem::offset_of!(Node, value),
+    );
+    // SAFETY: the nodes live and do not change.
+    let result = unsafe { queue.chase(head, next, value, 100) }.unwrap();
+    assert_eq!(result, (5050, 100));
+    // SAFETY: as above.
+    let short = failure(unsafe { queue.chase(head, next, value, 99) });
+    assert_eq!(short.error(), Some(DeviceError::ChainTooLong));
+}
+
+#[test]
+fn a_stopped_queue_refuses_work_and_starts_again() {
+    let mut queue = queue(2);
+    queue.nop().unwrap();
+    queue.stop().unwrap();
+    assert_eq!(queue.state().unwrap(), State::Disabled);
+    assert!(matches!(queue.nop(), Err(Error::Stopped)));
+    queue.restart().unwrap();
+    queue.nop().unwrap();
+    assert_eq!(queue.counters().unwrap().get(0), 1);
+}
+
+#[test]
+fn a_deadline_that_has_passed_gives_none_and_the_ticket_stays_good() {
+    let mut queue = queue(2);
+    // SAFETY: the operation reaches no memory.
+    let ticket = unsafe { queue.push(&Descriptor::nop()) }.unwrap();
+    let deadline = Some(Instant::now());
+    // Either the model was faster, or the ticket can be waited for.
+    if queue.wait_until(&ticket, deadline).unwrap().is_none() {
+        queue.wait(ticket).unwrap();
+    }
+}
+
+#[test]
+fn a_generous_time_limit_changes_nothing() {
+    let mut queue = queue(2);
+    queue.set_time_limit(Some(Duration::MAX));
+    queue.nop().unwrap();
+    queue.set_time_limit(Some(Duration::from_secs(600)));
+    queue.nop().unwrap();
+}
+
+#[test]
+fn a_ring_has_a_power_of_two_of_descriptors() {
+    for entries in [0, 3, 1 << 11, 1 << 31] {
+        let context = Context::with_file(Box::new(Model::new().unwrap())).unwrap();
+        let error = context.start(entries).unwrap_err();
+        assert!(
+            matches!(error, Error::Capacity { requested, max: 1024 } if requested == entries),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
+fn a_file_that_is_no_device_is_refused_with_advice() {
+    let error = Context::open("/dev/null").unwrap_err();
+    assert!(matches!(error, Error::Open { .. }), "{error:?}");
+    let error = Context::open("/dev/svm-of-nobody").unwrap_err().to_string();
+    assert!(error.contains("modprobe svm_demo"), "{error}");
+}
+
+/// A model whose doorbell runs more than a ring ahead, once.
+struct Overrun {
+    model: Model,
+    done: AtomicBool,
+}
+
+// SAFETY: that of the model; the device is told of more descriptors than there are, and halts at
+// that instead of reading them.
+unsafe impl DeviceFile for Overrun {
+    fn info(&self) -> io::Result<ioctl::Info> {
+        self.model.info()
+    }
+    unsafe fn queue_setup(&mut self, queue: &ioctl::Queue) -> io::Result<()> {
+        // SAFETY: passed on.
+        unsafe { self.model.queue_setup(queue) }
+    }
+    fn queue_stop(&mut self) -> io::Result<()> {
+        self.model.queue_stop()
+    }
+    fn read_doorbell(&self, offset: u64) -> u64 {
+        self.model.read_doorbell(offset)
+    }
+    unsafe fn write_tail(&self, tail: u64) {
+        let ahead = if self.done.swap(true, Ordering::Relaxed) {
+            0
+        } else {
+            100
+        };
+        // SAFETY: passed on.
+        unsafe { self.model.write_tail(tail + ahead) }
+    }
+    fn interrupts(&self) -> BorrowedFd<'_> {
+        self.model.interrupts()
+    }
+}
+
+#[test]
+fn a_halted_context_says_why_and_restarts() {
+    let file = Overrun {
+        model: Model::new().unwrap(),
+        done: AtomicBool::new(false),
+    };
+    let mut queue = Context::with_file(Box::new(file))
+        .unwrap()
+        .start(2)
+        .unwrap();
+    // SAFETY: the operation reaches no memory.
+    let ticket = unsafe { queue.submit(&Descriptor::nop()) }.unwrap();
+    let error = queue.wait(ticket).unwrap_err();
+    assert!(
+        matches!(error, Error::Halted(Halt(halt::BAD_DOORBELL))),
+        "{error:?}"
+    );
+    assert_eq!(
+        queue.state().unwrap(),
+        State::Halted(Halt(halt::BAD_DOORBELL))
+    );
+    queue.restart().unwrap();
+    queue.nop().unwrap();
+}

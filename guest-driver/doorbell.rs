@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The doorbell page in the address space of a process.
+//!
+//! The page is mapped by page fault, not by `mmap()` itself: whether it may be mapped is then
+//! decided under a lock, while the mapping is already known to the file's address space. So when
+//! the device goes, closing the door and taking the pages away leaves no page behind, whatever
+//! happens at the same time.
+
+use core::ptr::NonNull;
+use kernel::{
+    bindings,
+    mm::virt::{
+        flags,
+        VmaNew, //
+    },
+    page::PAGE_SIZE,
+    prelude::*, //
+};
+
+use crate::{
+    abi::{
+        doorbell,
+        ids,
+        ioctl, //
+    },
+    file::OpenFile, //
+};
+
+const _: () = assert!(
+    PAGE_SIZE as u64 == doorbell::PAGE_SIZE,
+    "the doorbell pages of the device are not pages of this kernel: a process would get several"
+);
+
+/// The places where the doorbell page of an open file may be mapped.
+///
+/// # Invariants
+///
+/// `space` is the `f_mapping` of a file that has not been released, and will not be while the value
+/// exists.
+pub(crate) struct Mappings {
+    space: NonNull<bindings::address_space>,
+}
+
+// SAFETY: An `address_space` is not tied to a task.
+unsafe impl Send for Mappings {}
+
+impl Mappings {
+    /// The mappings of `file`.
+    ///
+    /// # Safety
+    ///
+    /// `file` is a valid file, and the result is dropped before its `release` operation returns.
+    pub(crate) unsafe fn of(file: *mut bindings::file) -> Result<Self> {
+        // SAFETY: `file` is valid by the requirements of this function; `f_mapping` does not change
+        // after the file was opened.
+        let space = unsafe { (*file).f_mapping };
+
+        // INVARIANT: The file is not released before the result is dropped, by the requirements of
+        // this function.
+        Ok(Self {
+            space: NonNull::new(space).ok_or(EINVAL)?,
+        })
+    }
+
+    /// Takes the pages away from all who have them mapped; their next access faults again.
+    ///
+    /// The pages of other files of the same device node go too, and come back by their faults.
+    pub(crate) fn zap(&self) {
+        // SAFETY: By the type invariants, the file has not been released, so its inode, and the
+        // address space in it, are alive. The range is that of the one page at offset 0.
+        unsafe { bindings::unmap_mapping_range(self.space.as_ptr(), 0, PAGE_SIZE as i64, 1) };
+    }
+}
+
+/// Prepares `vma` for page faults of the doorbell page.
+///
+/// # Errors
+///
+/// `EINVAL` unless the mapping is shared, of one page at offset 0, and not executable.
+pub(crate) fn prepare(vma: &VmaNew) -> Result {
+    let raw = vma.as_ptr();
+    // SAFETY: `VmaNew` proves that the area is valid and under construction, by this task alone.
+    let offset = unsafe { (*raw).vm_pgoff };
+
+    if vma.flags() & flags::SHARED == 0
+        || offset != 0
+        || vma.end() - vma.start() != ioctl::DOORBELL_SIZE
+    {
+        return Err(EINVAL);
+    }
+    vma.try_clear_mayexec()?;
+    vma.set_io();
+    // For good, because of `VM_IO`: a child does not inherit the page.
+    vma.set_dontcopy();
+    vma.set_dontexpand();
+    vma.set_dontdump();
+
+    // SAFETY:
+    // - As above, the area is valid and nobody else uses it.
+    // - `VM_PFNMAP` is right for an area whose pages come from `vmf_insert_pfn()` alone, and is
+    //   without copy-on-write since `VM_SHARED` is set. `VM_MIXEDMAP` is not set.
+    // - The operations are valid for any area whose file is one of `crate::file`, as this one's.
+    unsafe {
+        (*raw).__bindgen_anon_2.vm_flags |= flags::PFNMAP;
+        (*raw).vm_page_prot = uncached((*raw).vm_page_prot);
+        (*raw).vm_ops = OPERATIONS;
+    }
+    Ok(())
+}
+
+/// Adds "uncached" to the attributes of a page, as the C macro `pgprot_noncached()` does.
+fn uncached(prot: bindings::pgprot_t) -> bindings::pgprot_t {
+    // SAFETY: The function has no requirements; it looks the mode up in a table of all modes.
+    let bits =
+        unsafe { bindings::cachemode2protval(bindings::page_cache_mode__PAGE_CACHE_MODE_UC_MINUS) };
+
+    bindings::pgprot {
+        pgprot: prot.pgprot | bits,
+    }
+}
+
+#[cfg(not(CONFIG_X86_64))]
+compile_error!("the attributes of an uncached page are known for x86-64 only: see uncached()");
+
+const OPERATIONS: &bindings::vm_operations_struct = &bindings::vm_operations_struct {
+    fault: Some(fault),
+    ..pin_init::zeroed()
+};
+
+/// # Safety
+///
+/// Only for areas that went through [`prepare`], as their `fault` operation.
+unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+    // SAFETY: The caller gives a valid fault in a valid area, which stays valid during the call.
+    let (vma, address) = unsafe {
+        let fault = &(*fault).__bindgen_anon_1;
+        (fault.vma, fault.address)
+    };
+    // SAFETY: The area holds a reference to its file, which is one of `crate::file` and open.
+    let file = unsafe { OpenFile::borrow((*vma).vm_file) };
+    let page = file.doorbell_page();
+
+    // SAFETY: `vma` is valid, has `VM_PFNMAP` and is not copy-on-write; `address` lies in it, as
+    // the caller found it by the address. `page` is the doorbell page in the BAR of the device,
+    // which is there for as long as the closure runs: the context is taken away before the driver
+    // lets go of the BAR.
+    let map = || unsafe { bindings::vmf_insert_pfn(vma, address, page) };
+
+    file.with_doorbell(map)
+        .unwrap_or(bindings::vm_fault_reason_VM_FAULT_SIGBUS)
+}
+
+/// Page frame number of the doorbell page of context `index`, in a BAR at `bar`.
+pub(crate) fn page_frame(bar: u64, index: u16) -> usize {
+    ((bar + u64::from(index) * doorbell::PAGE_SIZE) / PAGE_SIZE as u64) as usize
+}
+
+/// Number of the doorbell BAR, as the PCI core wants it.
+pub(crate) const BAR: u32 = ids::DOORBELLS_BAR as u32;
+
+/// Size in bytes that the doorbell BAR must have for `contexts` contexts.
+pub(crate) fn bar_size(contexts: u16) -> u64 {
+    u64::from(contexts) * doorbell::PAGE_SIZE
+}

@@ -1,0 +1,380 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The operations of an open `/dev/svmN`, as [`crate::abi::ioctl`] promises them to programs.
+//!
+//! A file belongs to the address space that opened it. Others may hold it, after `fork()` or
+//! through a socket, but all that they can do is to poll and to close it.
+
+use core::ptr;
+use kernel::{
+    bindings,
+    error::from_result,
+    fs::{
+        file::flags::O_NONBLOCK,
+        LocalFile, //
+    },
+    ioctl::{
+        _IO,
+        _IOR,
+        _IOW, //
+    },
+    mm::{
+        virt::VmaNew,
+        Mm, //
+    },
+    prelude::*,
+    sync::{
+        aref::ARef,
+        Arc, //
+    },
+    transmute::{
+        AsBytes,
+        FromBytes, //
+    },
+    uaccess::{
+        UserPtr,
+        UserSlice, //
+    },
+};
+
+use crate::{
+    abi::{
+        descriptor,
+        ioctl, //
+    },
+    chardev::CharDevice,
+    context::{
+        Context,
+        Pending, //
+    },
+    device::Device,
+    doorbell,
+    regs::Start, //
+};
+
+const INFO: u32 = _IOR::<ioctl::Info>(ioctl::TYPE as u32, ioctl::INFO as u32);
+const QUEUE_SETUP: u32 = _IOW::<ioctl::Queue>(ioctl::TYPE as u32, ioctl::QUEUE_SETUP as u32);
+const QUEUE_STOP: u32 = _IO(ioctl::TYPE as u32, ioctl::QUEUE_STOP as u32);
+
+// The two structures have no padding, and the same layout for 32-bit and 64-bit programs.
+const _: () = assert!(size_of::<ioctl::Info>() == 40 && size_of::<ioctl::Queue>() == 16);
+
+// SAFETY: The structure is made of integers and has no padding (asserted above), so all its bytes
+// are initialized.
+unsafe impl AsBytes for ioctl::Info {}
+
+// SAFETY: The structure is made of integers: every bit pattern is a value.
+unsafe impl FromBytes for ioctl::Queue {}
+
+/// What an open file has.
+pub(crate) struct OpenFile {
+    device: Arc<Device>,
+    context: Arc<Context>,
+    /// The address space that opened the file and that the context is bound to. Holds the `Mm`, but
+    /// not the memory: the address space may die before the file.
+    mm: ARef<Mm>,
+    /// PASID of the bond.
+    pasid: u32,
+}
+
+impl OpenFile {
+    /// Binds a context of `device` to the address space of the current task.
+    ///
+    /// # Safety
+    ///
+    /// - `file` is a file of this module that is being opened. The result is dropped before its
+    ///   opening fails, or else before its `release` operation returns.
+    /// - The device is bound to its driver, and stays so during the call.
+    unsafe fn open(device: &Arc<Device>, file: *mut bindings::file) -> Result<Self> {
+        let task = current!();
+        // A kernel thread has none.
+        let mm = task.mm().ok_or(EINVAL)?;
+
+        // SAFETY: By the second requirement of this function.
+        let (bond, pasid) = unsafe { device.bind(mm)? };
+        // SAFETY: By the first requirement of this function, `file` is valid, and the result, whose
+        // destructor drops the mappings, is dropped in time.
+        let mappings = unsafe { doorbell::Mappings::of(file)? };
+        let context = device.open_context(mappings, bond)?;
+        let mm: &Mm = mm;
+
+        Ok(Self {
+            device: device.clone(),
+            context,
+            mm: mm.into(),
+            pasid,
+        })
+    }
+
+    /// The state of an open file.
+    ///
+    /// # Safety
+    ///
+    /// `file` is a file of this module, and stays open during `'a`.
+    pub(crate) unsafe fn borrow<'a>(file: *mut bindings::file) -> &'a Self {
+        // SAFETY: `f_open()` has stored a pointer to an `OpenFile` there, which is freed by
+        // `f_release()` only.
+        unsafe { &*(*file).private_data.cast::<Self>() }
+    }
+
+    /// `EPERM` unless the current task is of the address space that opened the file.
+    fn check_caller(&self) -> Result {
+        let task = current!();
+        let caller = task.mm().map_or(ptr::null_mut(), |mm| mm.as_raw());
+
+        if ptr::eq(caller, self.mm.as_raw()) {
+            Ok(())
+        } else {
+            Err(EPERM)
+        }
+    }
+
+    /// Page frame number of the context's doorbell page.
+    pub(crate) fn doorbell_page(&self) -> usize {
+        self.device.doorbell_page(self.context.index())
+    }
+
+    /// See [`Context::with_doorbell`].
+    pub(crate) fn with_doorbell<R>(&self, map: impl FnOnce() -> R) -> Option<R> {
+        self.context.with_doorbell(map)
+    }
+
+    fn ioctl(&self, cmd: u32, arg: usize) -> Result {
+        self.check_caller()?;
+
+        match cmd {
+            INFO => self.info(UserPtr::from_addr(arg)),
+            QUEUE_SETUP => self.queue_setup(UserPtr::from_addr(arg)),
+            QUEUE_STOP => self.context.stop(self.device.registers()),
+            _ => Err(ENOTTY),
+        }
+    }
+
+    fn info(&self, to: UserPtr) -> Result {
+        if self.context.is_gone() {
+            return Err(ENODEV);
+        }
+        let device = self.device.capabilities();
+
+        UserSlice::new(to, size_of::<ioctl::Info>())
+            .writer()
+            .write(&ioctl::Info {
+                abi_version: device.abi_version.into(),
+                context: self.context.index().into(),
+                pasid: self.pasid,
+                contexts: device.contexts.into(),
+                ring_log2_max: device.ring_log2.into(),
+                transfer_log2_max: device.transfer_log2.into(),
+                operations: device.operations,
+                atc_entries: device.atc_entries,
+                page_requests: device.page_requests,
+            })
+    }
+
+    fn queue_setup(&self, from: UserPtr) -> Result {
+        let queue: ioctl::Queue = UserSlice::new(from, size_of::<ioctl::Queue>())
+            .reader()
+            .read()?;
+
+        if queue.flags != 0
+            || queue.ring_log2 > self.device.capabilities().ring_log2.into()
+            || queue.ring % descriptor::SIZE as u64 != 0
+        {
+            return Err(EINVAL);
+        }
+        // In the process's part of the address space, from the first byte to the last?
+        (descriptor::SIZE as u64)
+            .checked_shl(queue.ring_log2)
+            .and_then(|size| queue.ring.checked_add(size))
+            .filter(|&end| end <= self.address_limit())
+            .ok_or(EINVAL)?;
+
+        self.context.start(
+            self.device.registers(),
+            Start {
+                pasid: self.pasid,
+                ring: queue.ring,
+                // At most 15.
+                ring_log2: queue.ring_log2 as u8,
+                vector: self.device.vector(self.context.index()),
+            },
+        )
+    }
+
+    /// First address behind the process's part of the address space.
+    fn address_limit(&self) -> u64 {
+        // SAFETY: The `Mm` is alive; the field is constant once the address space is in use.
+        unsafe { (*self.mm.as_raw()).__bindgen_anon_1.task_size as u64 }
+    }
+
+    fn mmap(&self, vma: &VmaNew) -> Result {
+        self.check_caller()?;
+
+        if self.context.is_gone() {
+            return Err(ENODEV);
+        }
+        doorbell::prepare(vma)
+    }
+
+    /// Waits for interrupts, and gives their number.
+    fn read(&self, to: UserPtr, length: usize, wait: bool) -> Result<usize> {
+        const SIZE: usize = size_of::<u64>();
+
+        self.check_caller()?;
+        if length < SIZE {
+            return Err(EINVAL);
+        }
+
+        let count = loop {
+            // Before the look, so that nothing happens unseen between look and sleep.
+            let events = self.context.events();
+
+            match self.context.pending(self.device.registers(), true) {
+                Pending::Gone => return Err(ENODEV),
+                Pending::Halted(0) => return Err(EIO),
+                Pending::Interrupts(0) if !wait => return Err(EAGAIN),
+                Pending::Interrupts(0) => {}
+                Pending::Interrupts(count) | Pending::Halted(count) => break count,
+            }
+
+            self.context
+                .wait_queue()
+                .wait_interruptible(|| self.context.events() != events)?;
+        };
+
+        UserSlice::new(to, SIZE).writer().write(&count)?;
+        Ok(SIZE)
+    }
+
+    /// The events of `poll()` that are true now.
+    fn ready(&self) -> u32 {
+        const READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
+
+        match self.context.pending(self.device.registers(), false) {
+            Pending::Interrupts(0) => 0,
+            Pending::Interrupts(_) => READABLE,
+            Pending::Halted(0) => bindings::POLLERR,
+            Pending::Halted(_) => READABLE | bindings::POLLERR,
+            Pending::Gone => bindings::POLLERR | bindings::POLLHUP,
+        }
+    }
+}
+
+impl Drop for OpenFile {
+    /// Gives the context back: stops it, waits, ends the bond.
+    fn drop(&mut self) {
+        self.context.close(self.device.registers());
+    }
+}
+
+/// The operations. The owner keeps the module loaded while a file is open.
+pub(crate) const OPERATIONS: &bindings::file_operations = &bindings::file_operations {
+    owner: crate::THIS_MODULE.as_ptr(),
+    open: Some(f_open),
+    release: Some(f_release),
+    unlocked_ioctl: Some(f_ioctl),
+    // The structures are the same for 32-bit programs.
+    #[cfg(CONFIG_COMPAT)]
+    compat_ioctl: bindings::compat_ptr_ioctl,
+    mmap: Some(f_mmap),
+    read: Some(f_read),
+    poll: Some(f_poll),
+    llseek: Some(bindings::noop_llseek),
+    ..pin_init::zeroed()
+};
+
+/// # Safety
+///
+/// Only as the `open` operation of a file, called by the misc core.
+unsafe extern "C" fn f_open(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    from_result(|| {
+        // SAFETY: The misc core has stored the device that is opened in the file, and holds the
+        // lock that deregistration takes, so the device is registered during the call.
+        let chardev = unsafe { CharDevice::from_open(file) };
+        // SAFETY: `file` is being opened, and its `OpenFile` is dropped by `f_release()`, or below
+        // if this function fails. A device is registered only while its driver is bound to it.
+        let open = unsafe { OpenFile::open(chardev.device(), file)? };
+        let open = KBox::new(open, GFP_KERNEL)?;
+
+        // SAFETY: `file` is valid and nobody else has it yet.
+        unsafe { (*file).private_data = KBox::into_raw(open).cast() };
+        Ok(0)
+    })
+}
+
+/// # Safety
+///
+/// Only as the `release` operation of a file that `f_open()` has opened.
+unsafe extern "C" fn f_release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+    // SAFETY: `f_open()` has stored the pointer, and this is the last operation of the file.
+    drop(unsafe { KBox::from_raw((*file).private_data.cast::<OpenFile>()) });
+    0
+}
+
+/// # Safety
+///
+/// Only as the `unlocked_ioctl` operation of a file that `f_open()` has opened.
+unsafe extern "C" fn f_ioctl(file: *mut bindings::file, cmd: c_uint, arg: c_ulong) -> c_long {
+    // SAFETY: The caller holds a reference to the file.
+    let open = unsafe { OpenFile::borrow(file) };
+
+    from_result(|| open.ioctl(cmd, arg).map(|()| 0))
+}
+
+/// # Safety
+///
+/// Only as the `mmap` operation of a file that `f_open()` has opened.
+unsafe extern "C" fn f_mmap(
+    file: *mut bindings::file,
+    vma: *mut bindings::vm_area_struct,
+) -> c_int {
+    // SAFETY: The caller holds a reference to the file.
+    let open = unsafe { OpenFile::borrow(file) };
+    // SAFETY: The caller gives an area that is under construction during the call.
+    let vma = unsafe { VmaNew::from_raw(vma) };
+
+    from_result(|| open.mmap(vma).map(|()| 0))
+}
+
+/// # Safety
+///
+/// Only as the `read` operation of a file that `f_open()` has opened.
+unsafe extern "C" fn f_read(
+    file: *mut bindings::file,
+    to: *mut c_char,
+    length: usize,
+    _position: *mut bindings::loff_t,
+) -> isize {
+    // SAFETY: The caller holds a reference to the file.
+    let open = unsafe { OpenFile::borrow(file) };
+    // SAFETY: As above. A `LocalFile` may be one whose position is in use.
+    let flags = unsafe { LocalFile::from_raw_file(file) }.flags();
+
+    from_result(|| {
+        let length = open.read(
+            UserPtr::from_ptr(to.cast()),
+            length,
+            flags & O_NONBLOCK == 0,
+        )?;
+
+        // At most 8.
+        Ok(length as isize)
+    })
+}
+
+/// # Safety
+///
+/// Only as the `poll` operation of a file that `f_open()` has opened.
+unsafe extern "C" fn f_poll(
+    file: *mut bindings::file,
+    table: *mut bindings::poll_table_struct,
+) -> bindings::__poll_t {
+    // SAFETY: The caller holds a reference to the file.
+    let open = unsafe { OpenFile::borrow(file) };
+
+    // SAFETY: The arguments are those of this call. The queue is in the context, which the open
+    // file holds until it is released.
+    unsafe { open.context.wait_queue().poll_wait(file, table) };
+
+    open.ready()
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The MSI-X vectors. They wake those who wait for a context, and do nothing else.
+//!
+//! Context n uses vector n. Where there are fewer vectors than contexts, they share: context n then
+//! uses vector n modulo their number, and its waiters also look when another's interrupt comes.
+//!
+//! `kernel::pci` gives a driver the first and the last of the vectors that it has allocated, but
+//! not those between; hence the own registration here.
+
+use core::ptr;
+use kernel::{
+    bindings,
+    device::Bound,
+    devres,
+    error::to_result,
+    irq::IrqReturn,
+    pci,
+    prelude::*,
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        Arc, //
+    }, //
+};
+
+use crate::context::Context;
+
+/// The most vectors that a device gets. A CPU has about 200, for all devices.
+const MAX_VECTORS: u32 = 64;
+
+/// The contexts of a device, and how many vectors they share.
+pub(crate) struct Contexts {
+    contexts: KVec<Arc<Context>>,
+    vectors: Atomic<u32>,
+}
+
+impl Contexts {
+    /// Makes `count` contexts.
+    pub(crate) fn new(count: u16) -> Result<Arc<Self>> {
+        let mut contexts = KVec::with_capacity(count.into(), GFP_KERNEL)?;
+
+        for index in 0..count {
+            contexts.push(Arc::pin_init(Context::new(index), GFP_KERNEL)?, GFP_KERNEL)?;
+        }
+        Ok(Arc::new(
+            Self {
+                contexts,
+                vectors: Atomic::new(count.into()),
+            },
+            GFP_KERNEL,
+        )?)
+    }
+
+    /// The contexts in the order of their numbers.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Context>> {
+        self.contexts.iter()
+    }
+
+    /// Number of vectors in use.
+    pub(crate) fn vectors(&self) -> u32 {
+        self.vectors.load(Relaxed)
+    }
+
+    /// The vector of context `index`.
+    pub(crate) fn vector(&self, index: u16) -> u16 {
+        // The number of vectors is never 0.
+        let vector = u32::from(index).checked_rem(self.vectors()).unwrap_or(0);
+
+        // At most `index`.
+        vector as u16
+    }
+
+    /// Wakes those who wait for a context that uses `vector`.
+    fn notify(&self, vector: u32) {
+        let vectors = self.vectors();
+        let mut index = vector;
+
+        while let Some(context) = self.contexts.get(index as usize) {
+            context.notify();
+            index = index.saturating_add(vectors);
+        }
+    }
+}
+
+/// The handler of one vector, registered. Dropping it takes the handler off.
+///
+/// # Invariants
+///
+/// `handler` is registered for `irq`, with the address of what the box holds as its cookie.
+struct Registration {
+    irq: u32,
+    handler: KBox<Handler>,
+}
+
+/// What a handler knows.
+struct Handler {
+    contexts: Arc<Contexts>,
+    vector: u32,
+}
+
+impl Registration {
+    fn new(irq: u32, handler: Handler) -> Result<Self> {
+        let handler = KBox::new(handler, GFP_KERNEL)?;
+        let cookie = ptr::from_ref(&*handler).cast_mut().cast();
+
+        // SAFETY:
+        // - `handle()` is a valid handler for this cookie: it reads it as a shared `Handler`.
+        // - What the box holds stays where it is, and lives until `drop()`, which takes the handler
+        //   off first.
+        to_result(unsafe {
+            bindings::request_irq(irq, Some(handle), 0, c"svm_demo".as_char_ptr(), cookie)
+        })?;
+
+        // INVARIANT: The registration above succeeded.
+        Ok(Self { irq, handler })
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let cookie = ptr::from_ref(&*self.handler).cast_mut().cast();
+
+        // SAFETY: By the type invariants, the handler is registered with this cookie. The call
+        // returns when no handler runs any more, and before the box is freed.
+        unsafe { bindings::free_irq(self.irq, cookie) };
+    }
+}
+
+/// # Safety
+///
+/// Only as the handler that [`Registration::new`] registers.
+unsafe extern "C" fn handle(_irq: c_int, cookie: *mut c_void) -> bindings::irqreturn_t {
+    // SAFETY: The cookie points to the `Handler` of a `Registration`, which outlives this call.
+    let handler = unsafe { &*cookie.cast::<Handler>() };
+
+    handler.contexts.notify(handler.vector);
+    IrqReturn::Handled as bindings::irqreturn_t
+}
+
+/// Allocates vectors for `contexts`, up to `available`, and registers their handlers, until `pdev`
+/// is unbound.
+///
+/// # Errors
+///
+/// `ENODEV` and others of the PCI core if not even one vector can be had.
+pub(crate) fn register(
+    pdev: &pci::Device<Bound>,
+    contexts: &Arc<Contexts>,
+    available: u16,
+) -> Result {
+    let wanted = contexts.vectors().min(available.into()).min(MAX_VECTORS);
+    let types = pci::IrqTypes::default().with(pci::IrqType::MsiX);
+
+    pdev.alloc_irq_vectors(1, wanted, types)
+        .inspect_err(|error| dev_err!(pdev, "no MSI-X vector can be had: {:?}\n", error))?;
+
+    for vector in 0..wanted {
+        let result = number(pdev, vector).and_then(|irq| {
+            let contexts = contexts.clone();
+            let registration = Registration::new(irq, Handler { contexts, vector })?;
+
+            // Goes before the vectors, which were allocated earlier.
+            devres::register(pdev.as_ref(), registration, GFP_KERNEL)
+        });
+
+        if let Err(error) = result {
+            if vector == 0 {
+                return Err(error);
+            }
+            dev_dbg!(
+                pdev,
+                "{} vectors instead of {}: {:?}\n",
+                vector,
+                wanted,
+                error
+            );
+            contexts.vectors.store(vector, Relaxed);
+            return Ok(());
+        }
+    }
+
+    contexts.vectors.store(wanted, Relaxed);
+    Ok(())
+}
+
+/// Interrupt number of `vector`; an error if so many were not allocated.
+fn number(pdev: &pci::Device<Bound>, vector: u32) -> Result<u32> {
+    // SAFETY: `pdev` is a valid device; the function checks `vector`.
+    let irq = unsafe { bindings::pci_irq_vector(crate::raw(pdev), vector) };
+
+    u32::try_from(irq).map_err(|_| Error::from_errno(irq))
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Shared virtual addressing (SVA): bonds between a device and the address space of a process.
+//!
+//! A bonded device reaches the memory of the process through the same page tables as the CPU, by
+//! the virtual addresses of the process, in transactions that bear the PASID of the bond.
+//!
+//! This module knows nothing of the driver that it is part of.
+//!
+//! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
+
+use core::ptr::{
+    self,
+    NonNull, //
+};
+use kernel::{
+    bindings,
+    device::{
+        Bound,
+        Device, //
+    },
+    devres::Devres,
+    error::from_err_ptr,
+    mm::MmWithUser,
+    prelude::*, //
+};
+
+#[cfg(not(CONFIG_IOMMU_SVA))]
+compile_error!("this kernel has no shared virtual addressing: it needs CONFIG_IOMMU_SVA=y");
+
+/// A bond between a device and an address space. Dropping it ends the bond.
+///
+/// Several bonds between the same device and the same address space may exist; they share one
+/// PASID, and the device keeps its access until the last of them is dropped.
+///
+/// A bond does not keep the address space populated: when its last user goes, the IOMMU driver
+/// takes the page tables away from the device, whose accesses then fail. The PASID itself stays
+/// reserved until the bond is dropped.
+///
+/// Before a bond is dropped, the driver must have made the device stop all transactions with the
+/// bond's PASID, and must have waited for the responses to its page requests. Otherwise they meet
+/// an empty or, worse, a reused PASID: that is not a matter of memory safety for the kernel, since
+/// the IOMMU stands in between, but it is one for the processes.
+///
+/// # Invariants
+///
+/// - `handle` was returned by `iommu_sva_bind_device()` for `dev`.
+/// - `self` owns one reference to it, that is, one call of `iommu_sva_unbind_device()`.
+///
+/// # Examples
+///
+/// ```ignore
+/// fn pasid_of_current(dev: &Device<Bound>) -> Result<u32> {
+///     let task = current!();
+///     let bond = sva::Bond::new(dev, task.mm().ok_or(EINVAL)?)?;
+///
+///     Ok(bond.pasid())
+/// }
+/// ```
+pub(crate) struct Bond<'a> {
+    handle: NonNull<bindings::iommu_sva>,
+    dev: &'a Device<Bound>,
+}
+
+// SAFETY: `iommu_sva_unbind_device()` and `iommu_sva_get_pasid()` may be called from any task.
+unsafe impl Send for Bond<'_> {}
+
+// SAFETY: The only method on `&Bond` that uses the handle is `pasid()`, and
+// `iommu_sva_get_pasid()` may be called by any number of tasks at the same time.
+unsafe impl Sync for Bond<'_> {}
+
+impl<'a> Bond<'a> {
+    /// Bonds `dev` with `mm`.
+    ///
+    /// Must be called from process context; may sleep and takes `mm`'s mmap lock.
+    ///
+    /// # Errors
+    ///
+    /// What the IOMMU driver gives, among it:
+    ///
+    /// - `ENODEV`, `EINVAL`, `EOPNOTSUPP`: this device or this IOMMU cannot share address spaces.
+    /// - `ENOSPC`: no PASID is left, or the device has none.
+    /// - `EOVERFLOW`: the PASID of `mm` is too large for the device.
+    /// - `EBUSY`: the page tables of `mm` are in a format that devices cannot use.
+    pub(crate) fn new(dev: &'a Device<Bound>, mm: &MmWithUser) -> Result<Self> {
+        // `Device` is a transparent wrapper of `struct device`.
+        let raw: *mut bindings::device = ptr::from_ref(dev).cast_mut().cast();
+
+        // SAFETY:
+        // - `raw` is a valid `struct device`, bound to a driver for as long as `dev` lives, so its
+        //   IOMMU group cannot go away during the call.
+        // - `mm` proves that `mm_users` is not zero, and stays so during the call.
+        let handle = from_err_ptr(unsafe { bindings::iommu_sva_bind_device(raw, mm.as_raw()) })?;
+
+        Ok(Self {
+            // INVARIANT: `handle` is the handle just returned for `dev`, with the one reference
+            // that comes with it.
+            handle: NonNull::new(handle).ok_or(ENODEV)?,
+            dev,
+        })
+    }
+
+    /// The PASID (20 bits) under which the device reaches the address space.
+    pub(crate) fn pasid(&self) -> u32 {
+        // SAFETY: By the type invariants, the handle is valid.
+        unsafe { bindings::iommu_sva_get_pasid(self.handle.as_ptr()) }
+    }
+
+    /// Makes the bond a device-managed resource.
+    ///
+    /// The result can be kept for longer than `'a`. The bond ends when the result is dropped, or
+    /// when the device is unbound from its driver, whichever comes first.
+    pub(crate) fn into_devres(self) -> Result<Devres<Bond<'static>>> {
+        let dev = self.dev;
+
+        // SAFETY: The two types differ in a lifetime only. `Devres` drops the bond at the latest
+        // when `dev` is unbound, so the reference to the bound device does not outlive the binding.
+        let bond: Bond<'static> = unsafe { core::mem::transmute(self) };
+
+        Devres::new(dev, bond)
+    }
+}
+
+impl Drop for Bond<'_> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants, the handle is valid and this call gives back the
+        // reference that `self` owns; the handle is not used afterwards. The device that the
+        // handle points to is still bound, by the lifetime of `self.dev`.
+        unsafe { bindings::iommu_sva_unbind_device(self.handle.as_ptr()) };
+    }
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Driver for the svm-demo device: a PCIe function that works in the address space of the processes
+//! that use it.
+//!
+//! Each function gives a character device `/dev/svmN`. Opening it binds one of the function's
+//! contexts to the address space of the process (SVA). The process then gives work to the device
+//! through a ring in its own memory and a doorbell page, without the kernel; the kernel comes in
+//! for page faults and interrupts only.
+//!
+//! From here downwards, each module knows only those below it: [`chardev`] and [`file`], what
+//! programs see; [`device`], one function; [`context`], the life of a context; [`irq`],
+//! [`doorbell`] and [`regs`], the parts of the function; [`sva`] and [`wait`], which could be any
+//! driver's; [`abi`], the interface of the device.
+
+use core::ptr;
+use kernel::{
+    bindings,
+    device::{
+        Core,
+        DeviceContext, //
+    },
+    new_mutex,
+    pci,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
+};
+
+// Written for all who use the interface, with the lints of a library.
+#[allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::wrong_self_convention
+)]
+mod abi;
+mod chardev;
+mod context;
+mod device;
+mod doorbell;
+mod file;
+mod irq;
+mod regs;
+mod sva;
+mod wait;
+
+use abi::ids;
+use chardev::CharDevice;
+use device::Device;
+
+/// The pointer that C functions want, of a device in any context.
+fn raw<Ctx: DeviceContext>(pdev: &pci::Device<Ctx>) -> *mut bindings::pci_dev {
+    // `pci::Device` is a transparent wrapper of `struct pci_dev`.
+    ptr::from_ref(pdev).cast_mut().cast()
+}
+
+/// The driver's data of one function.
+#[pin_data]
+struct SvmDemo {
+    /// Until the function is unbound.
+    #[pin]
+    chardev: Mutex<Option<Pin<KBox<CharDevice>>>>,
+    device: Arc<Device>,
+}
+
+/// The id of the function.
+///
+/// `pci::DeviceId::from_id()` takes a vendor from a list, on which the vendor of QEMU's devices
+/// without a vendor does not stand.
+const fn device_id() -> pci::DeviceId {
+    let id = bindings::pci_device_id {
+        vendor: ids::VENDOR_ID as u32,
+        device: ids::DEVICE_ID as u32,
+        subvendor: bindings::PCI_ANY_ID as u32,
+        subdevice: bindings::PCI_ANY_ID as u32,
+        class: 0,
+        class_mask: 0,
+        driver_data: 0,
+        override_only: 0,
+    };
+
+    // SAFETY: `pci::DeviceId` is a transparent wrapper of `pci_device_id`, without invariants of
+    // its own.
+    unsafe { core::mem::transmute(id) }
+}
+
+kernel::pci_device_table!(
+    PCI_TABLE,
+    MODULE_PCI_TABLE,
+    <SvmDemo as pci::Driver>::IdInfo,
+    [(device_id(), ())]
+);
+
+impl pci::Driver for SvmDemo {
+    type IdInfo = ();
+    type Data<'bound> = Self;
+
+    const ID_TABLE: pci::IdTable<Self::IdInfo> = &PCI_TABLE;
+
+    fn probe<'bound>(
+        pdev: &'bound pci::Device<Core<'_>>,
+        _info: &'bound Self::IdInfo,
+    ) -> impl PinInit<Self, Error> + 'bound {
+        pin_init::pin_init_scope(move || {
+            pdev.enable_device_mem()?;
+            pdev.set_master();
+
+            let device = Device::new(pdev)?;
+            let capabilities = device.capabilities();
+            // Last, because from here on it can be opened.
+            let chardev = CharDevice::register(device.clone())?;
+
+            dev_info!(
+                pdev,
+                "svm{}: interface {}.{}, {} contexts, {} interrupt vectors\n",
+                chardev.number(),
+                capabilities.abi_version >> 8,
+                capabilities.abi_version & 0xff,
+                capabilities.contexts,
+                device.vectors()
+            );
+            if let Some(missing) = device::missing(device.registers().function()?) {
+                dev_warn!(
+                    pdev,
+                    "svm{} cannot be opened: {}\n",
+                    chardev.number(),
+                    missing
+                );
+            }
+
+            Ok(try_pin_init!(Self {
+                chardev <- new_mutex!(Some(chardev)),
+                device,
+            }))
+        })
+    }
+
+    /// Files may be open: nothing of what they have may be left when the function is given up.
+    fn unbind<'bound>(_pdev: &'bound pci::Device<Core<'_>>, this: Pin<&Self>) {
+        // First, so that nobody comes after.
+        let chardev = this.chardev.lock().take();
+        drop(chardev);
+
+        this.device.revoke();
+    }
+}
+
+kernel::module_pci_driver! {
+    type: SvmDemo,
+    name: "svm_demo",
+    authors: ["The svm-demo authors"],
+    description: "Shared virtual memory demonstration device",
+    license: "GPL v2",
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Checks the rules of [`svm_tests::house_rules`] over all files that git tracks or would add.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, ensure};
+use svm_tests::house_rules::check_licence;
+
+fn main() -> anyhow::Result<ExitCode> {
+    let list = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .output()
+        .context("git did not start; house-rules runs in the project's checkout")?;
+    ensure!(
+        list.status.success(),
+        "git ls-files failed: {}",
+        String::from_utf8_lossy(&list.stderr)
+    );
+    let mut wrong = 0;
+    for path in String::from_utf8(list.stdout)?.lines() {
+        // A file that is deleted but not yet committed is listed and cannot be read.
+        let Ok(content) = std::fs::read_to_string(path) else {
+            continue;
+        };
+        if let Some(sentence) = check_licence(path, &content) {
+            eprintln!("{sentence}");
+            wrong += 1;
+        }
+    }
+    println!("house-rules: {wrong} files break a rule");
+    Ok(if wrong == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Everything that continuous integration runs: the tests of all crates on the host, the tests in
+//! the guest, and what can only be seen from outside of both. Ends with `N passed, N failed`.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use svm_tests::host;
+use svm_tests::launcher::Launcher;
+use svm_tests::tally::Tally;
+use svm_tests::{failures, guest};
+
+/// Runs the tests of svm-demo.
+#[derive(Parser)]
+struct Options {
+    /// Only the tests of the crates, on the host.
+    #[arg(long, conflicts_with = "guest")]
+    host: bool,
+    /// Only the tests that start a guest.
+    #[arg(long)]
+    guest: bool,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let options = Options::parse();
+    let launcher = Launcher::build()?;
+    launcher.prepare()?;
+    let mut total = Tally::default();
+    if !options.guest {
+        total += host::run(&launcher)?;
+    }
+    if !options.host {
+        total += guest::run(&launcher)?;
+        total += failures::run(&launcher)?;
+    }
+    println!("{total}");
+    Ok(if total.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A run that goes wrong must say so: a guest that panics, hangs or dies, a QEMU that is killed, a
+//! launcher that is killed, an option that makes no sense.
+
+use std::process::{Child, Stdio};
+
+use anyhow::{Context, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+
+use crate::launcher::Launcher;
+use crate::tally::Tally;
+
+type Test = fn(&Launcher) -> anyhow::Result<()>;
+
+/// Every test of this module, by name.
+const TESTS: &[(&str, Test)] = &[
+    (
+        "a panic of the guest fails the run and is shown",
+        a_panic_fails_the_run,
+    ),
+    (
+        "a hanging guest fails the run at its time limit",
+        a_hang_fails_the_run,
+    ),
+    (
+        "a QEMU that is killed fails the run",
+        a_killed_qemu_fails_the_run,
+    ),
+    (
+        "a launcher that is killed leaves no QEMU behind",
+        a_killed_launcher_leaves_nothing,
+    ),
+    (
+        "a wrong device option is refused with its range",
+        a_wrong_option_is_refused,
+    ),
+    (
+        "a step that fails, fails the run",
+        a_failing_step_fails_the_run,
+    ),
+    (
+        "two runs at a time do not harm each other",
+        two_runs_at_a_time,
+    ),
+];
+
+/// Runs every test of this module.
+pub fn run(launcher: &Launcher) -> anyhow::Result<Tally> {
+    let mut total = Tally::default();
+    for (name, test) in TESTS {
+        let verdict = test(launcher);
+        match &verdict {
+            Ok(()) => println!("ok - {name}"),
+            Err(error) => println!("not ok - {name}: {error:#}"),
+        }
+        total += Tally::one(verdict.is_ok());
+    }
+    Ok(total)
+}
+
+/// Runs `svm-vm`, which must fail, and whose output must contain all of `needles`.
+fn must_fail_with(launcher: &Launcher, arguments: &[&str], needles: &[&str]) -> anyhow::Result<()> {
+    let output = launcher.captured(arguments)?;
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.push_str(&String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        !output.status.success(),
+        "svm-vm {arguments:?} succeeded:\n{text}"
+    );
+    for needle in needles {
+        ensure!(
+            text.contains(needle),
+            "no {needle:?} in the output:\n{text}"
+        );
+    }
+    Ok(())
+}
+
+fn a_panic_fails_the_run(launcher: &Launcher) -> anyhow::Result<()> {
+    let line = "echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger";
+    must_fail_with(
+        launcher,
+        &["run", "--name", "panic", "--exec", line],
+        &["Kernel panic"],
+    )
+}
+
+fn a_hang_fails_the_run(launcher: &Launcher) -> anyhow::Result<()> {
+    let arguments = [
+        "run",
+        "--name",
+        "hang",
+        "--timeout",
+        "15",
+        "--exec",
+        "while :; do read line; done < /dev/zero",
+    ];
+    must_fail_with(launcher, &arguments, &["15 s"])
+}
+
+fn a_failing_step_fails_the_run(launcher: &Launcher) -> anyhow::Result<()> {
+    let arguments = [
+        "run",
+        "--name",
+        "failing",
+        "--exec",
+        "echo something went wrong; exit 3",
+    ];
+    must_fail_with(
+        launcher,
+        &arguments,
+        &["something went wrong", "exit status 3", "1 failed"],
+    )
+}
+
+fn a_wrong_option_is_refused(launcher: &Launcher) -> anyhow::Result<()> {
+    let arguments = [
+        "run",
+        "--name",
+        "wrong",
+        "--device-option",
+        "contexts=1000",
+        "--exec",
+        "true",
+    ];
+    must_fail_with(launcher, &arguments, &["contexts", "256"])
+}
+
+fn a_killed_qemu_fails_the_run(launcher: &Launcher) -> anyhow::Result<()> {
+    let run = Running::start(launcher, "killed-qemu")?;
+    kill_process(run.qemu, Signal::KILL).context("QEMU cannot be killed")?;
+    let output = run.launcher.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        !output.status.success(),
+        "svm-vm succeeded although QEMU was killed:\n{text}"
+    );
+    ensure!(
+        text.contains("QEMU"),
+        "the message does not name QEMU:\n{text}"
+    );
+    Ok(())
+}
+
+fn a_killed_launcher_leaves_nothing(launcher: &Launcher) -> anyhow::Result<()> {
+    let mut run = Running::start(launcher, "killed-launcher")?;
+    let qemu = pidfd_open(run.qemu, PidfdFlags::empty()).context("QEMU is gone already")?;
+    run.launcher.kill()?;
+    run.launcher.wait()?;
+    // The kernel ends QEMU when its parent is gone; its pidfd becomes readable then.
+    let limit = Timespec {
+        tv_sec: 20,
+        tv_nsec: 0,
+    };
+    let ended = poll(&mut [PollFd::new(&qemu, PollFlags::IN)], Some(&limit))?;
+    ensure!(
+        ended == 1,
+        "QEMU (process {}) still runs",
+        run.qemu.as_raw_nonzero()
+    );
+    let mounts = std::fs::read_to_string("/proc/self/mounts")?;
+    ensure!(
+        !mounts.contains("svm-demo"),
+        "something is still mounted:\n{mounts}"
+    );
+    Ok(())
+}
+
+fn two_runs_at_a_time(launcher: &Launcher) -> anyhow::Result<()> {
+    let start = |name: &str| {
+        launcher
+            .command(&["run", "--name", name, "--exec", "svmctl info"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("svm-vm did not start")
+    };
+    let children = [start("first-of-two")?, start("second-of-two")?];
+    for child in children {
+        let output = child.wait_with_output()?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success(),
+            "one of the two runs failed:\n{text}"
+        );
+    }
+    Ok(())
+}
+
+/// A run whose guest is up and waits.
+struct Running {
+    launcher: Child,
+    qemu: Pid,
+}
+
+impl Running {
+    /// Starts a run and waits until its QEMU is there and its guest has come to its first step.
+    fn start(launcher: &Launcher, name: &str) -> anyhow::Result<Self> {
+        let mut child = launcher
+            .command(&[
+                "run",
+                "--name",
+                name,
+                "--exec",
+                "while :; do read line; done < /dev/zero",
+            ])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("svm-vm did not start")?;
+        for _ in 0..1200 {
+            if let Some(qemu) = descendant_named(child.id() as i32, "qemu") {
+                return Ok(Running {
+                    launcher: child,
+                    qemu,
+                });
+            }
+            if let Some(status) = child.try_wait()? {
+                let output = child.wait_with_output()?;
+                bail!(
+                    "svm-vm ended with {status}:\n{}",
+                    String::from_utf8_lossy(&output.stderr)
+                );
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        child.kill()?;
+        bail!("svm-vm started no QEMU")
+    }
+}
+
+/// The first process below `ancestor` whose command line names QEMU's machine.
+fn descendant_named(ancestor: i32, name: &str) -> Option<Pid> {
+    let children = format!("/proc/{ancestor}/task/{ancestor}/children");
+    let mut pids = std::fs::read_to_string(children).ok()?;
+    // Threads of the launcher may be the parents.
+    if let Ok(tasks) = std::fs::read_dir(format!("/proc/{ancestor}/task")) {
+        for task in tasks.flatten() {
+            if let Ok(more) = std::fs::read_to_string(task.path().join("children")) {
+                pids.push(' ');
+                pids.push_str(&more);
+            }
+        }
+    }
+    pids.split_whitespace()
+        .filter_map(|pid| pid.parse::<i32>().ok())
+        .find_map(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let text = String::from_utf8_lossy(&line);
+            let is_machine = text.contains(name) && text.contains("-device");
+            let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let is_wrapper = ["setpriv", "unshare"].contains(&comm.trim());
+            if is_machine && !is_wrapper {
+                return Pid::from_raw(pid);
+            }
+            descendant_named(pid, name)
+        })
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Reading the trace that the device left: Chrome trace JSON, in the form of an array of events.
+
+use anyhow::Context;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A trace, as viewers read it.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub struct Trace {
+    /// The events, in the order in which they were written.
+    pub events: Vec<Event>,
+}
+
+/// One event of a trace.
+#[derive(Debug, Deserialize)]
+pub struct Event {
+    /// What happened.
+    pub name: String,
+    /// Phase: `X` with a duration, `i` an instant, `b`, `n` and `e` parts of something longer, `M`
+    /// metadata.
+    pub ph: String,
+    /// Track: the PASID, for all that has one.
+    #[serde(default)]
+    pub tid: u64,
+    /// Details.
+    #[serde(default)]
+    pub args: Value,
+}
+
+impl Trace {
+    /// Reads a trace from its text.
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        serde_json::from_str(text).context("the trace is not the JSON of a trace viewer")
+    }
+
+    /// The events of a name, each once: without the parts of longer ones.
+    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Event> {
+        self.events
+            .iter()
+            .filter(move |e| e.name == name && ["X", "i"].contains(&e.ph.as_str()))
+    }
+}
+
+impl Event {
+    /// A detail.
+    fn detail(&self, key: &str) -> anyhow::Result<&Value> {
+        self.args
+            .get(key)
+            .with_context(|| format!("{} has no `{key}`", self.name))
+    }
+
+    /// A detail that is a number.
+    pub fn number(&self, key: &str) -> anyhow::Result<u64> {
+        let value = self.detail(key)?;
+        value
+            .as_u64()
+            .with_context(|| format!("`{key}` of {} is {value}, not a number", self.name))
+    }
+
+    /// A detail that is an address: a string, in hexadecimal.
+    pub fn address(&self, key: &str) -> anyhow::Result<u64> {
+        let value = self.detail(key)?;
+        value
+            .as_str()
+            .and_then(|text| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok())
+            .with_context(|| format!("`{key}` of {} is {value}, not an address", self.name))
+    }
+
+    /// A detail that is true or false.
+    pub fn flag(&self, key: &str) -> anyhow::Result<bool> {
+        let value = self.detail(key)?;
+        value
+            .as_bool()
+            .with_context(|| format!("`{key}` of {} is {value}, not a flag", self.name))
+    }
+
+    /// A detail that is a word.
+    pub fn word(&self, key: &str) -> anyhow::Result<&str> {
+        let value = self.detail(key)?;
+        value
+            .as_str()
+            .with_context(|| format!("`{key}` of {} is {value}, not a word", self.name))
+    }
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The file systems that Linux programs expect.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use nix::mount::{MsFlags, mount};
+
+/// Type, place, options, and whether the guest can do without.
+const MOUNTS: &[(&str, &str, &str, bool)] = &[
+    ("proc", "/proc", "", false),
+    ("sysfs", "/sys", "", false),
+    ("devtmpfs", "/dev", "mode=0755", false),
+    ("devpts", "/dev/pts", "mode=0620,ptmxmode=0666", false),
+    ("tmpfs", "/dev/shm", "mode=1777", false),
+    ("tmpfs", "/tmp", "mode=1777", false),
+    ("tmpfs", "/run", "mode=0755", false),
+    // A kernel of the user's own may lack these.
+    ("debugfs", "/sys/kernel/debug", "", true),
+    ("tracefs", "/sys/kernel/tracing", "", true),
+];
+
+/// Mounts them all.
+pub fn mount_all() -> Result<()> {
+    for &(kind, place, options, optional) in MOUNTS {
+        let path = Path::new(place);
+        if optional && !path.is_dir() {
+            continue;
+        }
+        fs::create_dir_all(path).with_context(|| format!("cannot create {place}"))?;
+        let outcome = mount(
+            Some(kind),
+            path,
+            Some(kind),
+            MsFlags::empty(),
+            Some(options),
+        );
+        if !optional {
+            outcome.with_context(|| format!("cannot mount {kind} on {place}"))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs the steps of a plan, one process group each, and reaps every process that ends: that is
+//! the first process's duty.
+
+use std::fs;
+use std::io::{ErrorKind, Read as _};
+use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{Pid, pipe2};
+use svm_init::events::{Event, OutputEvent, RESULTS_VARIABLE, Status, StepBeginEvent, StepEvent};
+use svm_init::paths;
+use svm_init::plan::Step;
+
+use super::channel::Channel;
+
+/// How long a killed process may take to go; only a task stuck in the kernel takes longer.
+const DEATH: Duration = Duration::from_secs(10);
+
+/// Lines of a step's output that are kept to judge it by.
+const KEPT_LINES: usize = 10_000;
+
+/// Runs steps. It holds the descriptor by which ends of processes are awaited.
+#[derive(Debug)]
+pub struct Runner {
+    ends: SignalFd,
+}
+
+/// How a step's process ended.
+enum End {
+    Exit(i32),
+    Signal(Signal),
+    /// It exceeded its time; whether it died when it was killed.
+    TimedOut {
+        died: bool,
+    },
+}
+
+/// The lines that a step prints, reported as they come.
+struct Output<'a> {
+    step: &'a str,
+    pending: Vec<u8>,
+    lines: Vec<String>,
+}
+
+impl Runner {
+    /// Takes over the notices of processes that end.
+    pub fn new() -> Result<Self> {
+        let mut mask = SigSet::empty();
+        mask.add(Signal::SIGCHLD);
+        mask.thread_block().context("cannot block SIGCHLD")?;
+        let ends = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .context("signalfd")?;
+        Ok(Self { ends })
+    }
+
+    /// Gives a person a shell on the console, until it ends.
+    pub fn shell(&mut self) -> Result<()> {
+        let console = |write| {
+            fs::OpenOptions::new()
+                .read(true)
+                .write(write)
+                .open(paths::CONSOLE)
+                .with_context(|| format!("cannot open {}", paths::CONSOLE))
+        };
+        // Kernel messages would land in the middle of what is typed; `dmesg` has them.
+        fs::write("/proc/sys/kernel/printk", "4").context("cannot set the log level")?;
+        let child = command("/bin/busybox")
+            // A session with the console as its terminal is what job control needs.
+            .args(["setsid", "-c", "/bin/busybox", "sh", "-l"])
+            .current_dir("/root")
+            .stdin(console(true)?)
+            .stdout(console(true)?)
+            .stderr(console(true)?)
+            .spawn()
+            .context("cannot start the shell")?;
+        let pid = pid_of(&child);
+        while self.reap(pid)?.is_none() {
+            self.await_event(None, None)?;
+        }
+        fs::write("/proc/sys/kernel/printk", "7").context("cannot set the log level")
+    }
+
+    /// Reports a step as skipped.
+    pub fn skip(&self, step: &Step, channel: &mut Channel, reason: &str) -> Result<()> {
+        channel.send(&Event::Step(StepEvent {
+            name: step.name.clone(),
+            status: Status::Skipped,
+            message: reason.to_owned(),
+            exit: None,
+            micros: 0,
+        }))
+    }
+
+    /// Runs a step and reports it. Returns whether further steps can run.
+    pub fn run(&mut self, step: &Step, channel: &mut Channel) -> Result<bool> {
+        channel.send(&Event::StepBegin(StepBeginEvent {
+            name: step.name.clone(),
+        }))?;
+        let start = Instant::now();
+        let mut output = Output {
+            step: &step.name,
+            pending: Vec::new(),
+            lines: Vec::new(),
+        };
+        let (exit, outcome, usable) = match self.run_program(step, &mut output, channel) {
+            Ok(End::Exit(exit)) => (Some(exit), step.judge(exit, &output.lines), true),
+            Ok(End::Signal(signal)) => (None, Err(format!("killed by {signal}")), true),
+            Ok(End::TimedOut { died }) => {
+                let rest = if died {
+                    ""
+                } else {
+                    ", and does not die: it hangs in the kernel"
+                };
+                (
+                    None,
+                    Err(format!("did not end within {} s{rest}", step.timeout_s)),
+                    died,
+                )
+            }
+            Err(error) => (None, Err(format!("{error:#}")), true),
+        };
+        channel.send(&Event::Step(StepEvent {
+            name: step.name.clone(),
+            status: if outcome.is_ok() {
+                Status::Ok
+            } else {
+                Status::Failed
+            },
+            message: outcome.err().unwrap_or_default(),
+            exit,
+            micros: micros(start.elapsed()),
+        }))?;
+        Ok(usable)
+    }
+
+    fn run_program(
+        &mut self,
+        step: &Step,
+        output: &mut Output<'_>,
+        channel: &mut Channel,
+    ) -> Result<End> {
+        let (program, arguments) = step.argv.split_first().context("the step has no program")?;
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context("pipe")?;
+        let mut reader = fs::File::from(reader);
+        // Reading must stop where the output does, even where a stray process keeps the pipe open.
+        nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+            .context("cannot set the pipe to non-blocking")?;
+        let child = command(program)
+            .args(arguments)
+            .current_dir("/root")
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone().context("cannot duplicate the pipe")?)
+            .stderr(writer)
+            .spawn()
+            .with_context(|| format!("cannot start {program}"))?;
+        let pid = pid_of(&child);
+        let deadline = Instant::now() + Duration::from_secs(step.timeout_s.into());
+
+        let end = loop {
+            let open = output.read_from(&mut reader, channel)?;
+            if let Some(end) = self.reap(pid)? {
+                break end;
+            }
+            if Instant::now() >= deadline {
+                list_tasks();
+                kill_group(pid)?;
+                break End::TimedOut {
+                    died: self.await_death(pid)?,
+                };
+            }
+            self.await_event(open.then_some(&reader), Some(deadline))?;
+        };
+        // What the program left behind must not disturb the next step.
+        kill_group(pid)?;
+        output.read_from(&mut reader, channel)?;
+        output.finish(channel)?;
+        Ok(end)
+    }
+
+    /// Waits until a process ended, there is output, or the deadline passed.
+    fn await_event(&self, output: Option<&fs::File>, deadline: Option<Instant>) -> Result<()> {
+        let timeout = match deadline {
+            None => PollTimeout::NONE,
+            // One millisecond more: poll counts whole ones, and must not return just before.
+            Some(deadline) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        let mut events = vec![PollFd::new(self.ends.as_fd(), PollFlags::POLLIN)];
+        events.extend(output.map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)));
+        match poll(&mut events, timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error).context("poll"),
+        }
+    }
+
+    /// Reaps every process that ended. Returns how `pid` ended, if it did.
+    fn reap(&mut self, pid: Pid) -> Result<Option<End>> {
+        while self
+            .ends
+            .read_signal()
+            .context("cannot read the signals")?
+            .is_some()
+        {}
+        let mut end = None;
+        loop {
+            match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(ended, status)) if ended == pid => {
+                    end = Some(End::Exit(status));
+                }
+                Ok(WaitStatus::Signaled(ended, signal, _)) if ended == pid => {
+                    end = Some(End::Signal(signal));
+                }
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(end),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("waitpid"),
+            }
+        }
+    }
+
+    /// Waits for a killed process. Returns whether it went in time.
+    fn await_death(&mut self, pid: Pid) -> Result<bool> {
+        let deadline = Instant::now() + DEATH;
+        while Instant::now() < deadline {
+            if self.reap(pid)?.is_some() {
+                return Ok(true);
+            }
+            self.await_event(None, Some(deadline))?;
+        }
+        Ok(false)
+    }
+}
+
+impl Output<'_> {
+    /// Reads what there is. Returns whether the pipe is still open.
+    fn read_from(&mut self, pipe: &mut fs::File, channel: &mut Channel) -> Result<bool> {
+        let mut buffer = [0; 4096];
+        loop {
+            match pipe.read(&mut buffer) {
+                Ok(0) => return Ok(false),
+                Ok(length) => {
+                    for piece in buffer[..length].split_inclusive(|&byte| byte == b'\n') {
+                        self.pending.extend_from_slice(piece);
+                        if piece.ends_with(b"\n") {
+                            self.finish(channel)?;
+                        }
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context("cannot read the step's output"),
+            }
+        }
+    }
+
+    /// Reports the pending line.
+    fn finish(&mut self, channel: &mut Channel) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let line = String::from_utf8_lossy(&self.pending).trim_end().to_owned();
+        self.pending.clear();
+        if self.lines.len() < KEPT_LINES {
+            self.lines.push(line.clone());
+        }
+        channel.send(&Event::Output(OutputEvent {
+            step: self.step.to_owned(),
+            line,
+        }))
+    }
+}
+
+/// A duration as events carry it.
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command
+        .env_clear()
+        .env("PATH", paths::PATH)
+        .env("HOME", "/root")
+        .env("TERM", "vt100")
+        .env(RESULTS_VARIABLE, paths::RESULTS);
+    command
+}
+
+fn pid_of(child: &std::process::Child) -> Pid {
+    // Process numbers are far below 2^31: the kernel's own limit is 2^22.
+    Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
+}
+
+/// Kills what is left of a process group; none being left is fine.
+fn kill_group(group: Pid) -> Result<()> {
+    match killpg(group, Signal::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => Ok(()),
+        Err(error) => Err(error).context("cannot kill the step's processes"),
+    }
+}
+
+/// Makes the kernel write the state of every task to the console. The run has failed already, so
+/// a kernel that cannot do it is no further error.
+fn list_tasks() {
+    let _ = fs::write("/dev/kmsg", format!("{}\n", paths::TASKS_FOLLOW));
+    let _ = fs::write("/proc/sysrq-trigger", "t");
+}

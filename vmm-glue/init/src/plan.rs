@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a guest is to do, as `svm-vm` writes it and `svm-init` reads it.
+
+use serde::{Deserialize, Serialize};
+
+/// What a guest is to do between its start and its power-off.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Kernel modules to load, in this order.
+    #[serde(default)]
+    pub modules: Vec<Module>,
+    /// Size of the compressed swap area in memory, in MiB; none is set up without it.
+    #[serde(default)]
+    pub swap_mib: Option<u32>,
+    /// Whether a person gets a shell on the console before the steps.
+    #[serde(default)]
+    pub shell: bool,
+    /// The steps, in this order.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+}
+
+/// A kernel module and its parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Module {
+    /// Name of its file in [`crate::paths::MODULES`], without `.ko`.
+    pub name: String,
+    /// Parameters as `insmod` takes them: `name=value`, separated by spaces.
+    #[serde(default)]
+    pub parameters: String,
+}
+
+/// One program to run and what it has to do to pass.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Name in reports.
+    pub name: String,
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Seconds after which it is killed and has failed.
+    #[serde(default = "default_timeout")]
+    pub timeout_s: u32,
+    /// Exit status it must end with.
+    #[serde(default)]
+    pub expect_exit: i32,
+    /// Text that one of its lines of output must contain.
+    #[serde(default)]
+    pub expect_output: Option<String>,
+}
+
+/// Seconds that a step has where its plan does not say.
+const DEFAULT_TIMEOUT_S: u32 = 120;
+
+fn default_timeout() -> u32 {
+    DEFAULT_TIMEOUT_S
+}
+
+impl Module {
+    /// A module without parameters.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            parameters: String::new(),
+        }
+    }
+}
+
+impl Step {
+    /// A step that passes when its program ends with exit status 0.
+    pub fn new(name: &str, argv: &[&str]) -> Self {
+        Self {
+            name: name.to_owned(),
+            argv: argv.iter().map(|&word| word.to_owned()).collect(),
+            timeout_s: DEFAULT_TIMEOUT_S,
+            expect_exit: 0,
+            expect_output: None,
+        }
+    }
+
+    /// A step that runs a line of shell.
+    pub fn shell(name: &str, line: &str) -> Self {
+        Self::new(name, &["sh", "-c", line])
+    }
+
+    /// The exit status it must end with.
+    #[must_use]
+    pub fn expecting_exit(mut self, status: i32) -> Self {
+        self.expect_exit = status;
+        self
+    }
+
+    /// Text that one of its lines of output must contain.
+    #[must_use]
+    pub fn expecting_output(mut self, text: &str) -> Self {
+        self.expect_output = Some(text.to_owned());
+        self
+    }
+
+    /// Seconds after which it is killed and has failed.
+    #[must_use]
+    pub fn within(mut self, seconds: u32) -> Self {
+        self.timeout_s = seconds;
+        self
+    }
+
+    /// Judges how the step's program ended: `Err` says what differs from what was expected.
+    ///
+    /// `exit` is the exit status, `lines` what it printed.
+    ///
+    /// # Errors
+    ///
+    /// One sentence: what was expected and what came.
+    pub fn judge(&self, exit: i32, lines: &[String]) -> Result<(), String> {
+        if exit != self.expect_exit {
+            let last = lines.iter().rev().find(|line| !line.trim().is_empty());
+            let detail = last
+                .map(|line| format!(": {}", line.trim()))
+                .unwrap_or_default();
+            return Err(format!(
+                "exit status {exit}, expected {}{detail}",
+                self.expect_exit
+            ));
+        }
+        match &self.expect_output {
+            Some(text) if !lines.iter().any(|line| line.contains(text.as_str())) => {
+                Err(format!("no line of its output contains {text:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Plan {
+    /// Reads a plan from its JSON text.
+    ///
+    /// # Errors
+    ///
+    /// The text is not that of a plan.
+    pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_survives_the_journey() {
+        let plan = Plan {
+            modules: vec![Module::new("zram")],
+            swap_mib: Some(64),
+            shell: false,
+            steps: vec![
+                Step::new("demo", &["svmctl", "demo"])
+                    .expecting_exit(1)
+                    .within(5),
+            ],
+        };
+        assert_eq!(
+            Plan::parse(&serde_json::to_string(&plan).unwrap()).unwrap(),
+            plan
+        );
+    }
+
+    #[test]
+    fn a_step_needs_only_name_and_program() {
+        let plan = Plan::parse(r#"{"steps":[{"name":"a","argv":["true"]}]}"#).unwrap();
+        assert_eq!(plan.steps[0].timeout_s, DEFAULT_TIMEOUT_S);
+        assert_eq!(plan.steps[0].expect_exit, 0);
+    }
+
+    #[test]
+    fn an_unknown_field_is_named() {
+        let error = Plan::parse(r#"{"step":[]}"#).unwrap_err().to_string();
+        assert!(error.contains("`step`"), "{error}");
+    }
+
+    #[test]
+    fn a_step_is_judged_by_status_and_output() {
+        let step = Step::new("busy", &["rmmod", "x"])
+            .expecting_exit(1)
+            .expecting_output("in use");
+        let lines = vec!["rmmod: module is in use".to_owned()];
+        assert_eq!(step.judge(1, &lines), Ok(()));
+        let error = step.judge(0, &lines).unwrap_err();
+        assert!(error.contains("exit status 0, expected 1"), "{error}");
+        assert!(error.contains("module is in use"), "{error}");
+        assert!(step.judge(1, &[]).unwrap_err().contains("\"in use\""));
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a component says of itself, and the examination whether it is still true.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::{Made, digest};
+
+/// Name of the manifest in a component.
+pub const FILE: &str = "manifest.json";
+
+/// Version of the manifest's own form.
+const FORM: u32 = 1;
+
+/// How closely a component is examined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// The manifest, and presence and size of the key files: microseconds.
+    Quick,
+    /// Also the contents of the key files, and names, kinds and sizes of all others.
+    Full,
+}
+
+/// What a component says of itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Manifest {
+    form: u32,
+    kind: String,
+    recipe: String,
+    key_files: Vec<KeyFile>,
+    tree: String,
+    facts: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct KeyFile {
+    path: String,
+    size: u64,
+    sha256: String,
+}
+
+impl Manifest {
+    /// Writes the manifest of a component that is complete.
+    pub fn write(directory: &Path, kind: &str, recipe: &str, made: Made) -> Result<Self> {
+        let key_files = made
+            .key_files
+            .into_iter()
+            .map(|path| {
+                let bytes = read(directory, &path)?;
+                Ok(KeyFile {
+                    size: bytes.len() as u64,
+                    sha256: digest(&bytes),
+                    path,
+                })
+            })
+            .collect::<Result<_>>()?;
+        let facts = made
+            .facts
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        let tree = tree_digest(directory)?;
+        let manifest = Self {
+            form: FORM,
+            kind: kind.to_owned(),
+            recipe: recipe.to_owned(),
+            key_files,
+            tree,
+            facts,
+        };
+        let path = directory.join(FILE);
+        let text = serde_json::to_string_pretty(&manifest).context("cannot write a manifest")?;
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(manifest)
+    }
+
+    /// Reads the manifest of a component and examines whether it holds.
+    ///
+    /// # Errors
+    ///
+    /// The first difference.
+    pub fn examine(directory: &Path, recipe: &str, depth: Depth) -> Result<Self> {
+        let path = directory.join(FILE);
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let manifest: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{} is no manifest", path.display()))?;
+        ensure!(
+            manifest.form == FORM,
+            "its manifest has form {}, not {FORM}",
+            manifest.form
+        );
+        ensure!(manifest.recipe == recipe, "it was made by another recipe");
+        for file in &manifest.key_files {
+            let path = directory.join(&file.path);
+            let size = fs::metadata(&path)
+                .with_context(|| format!("cannot examine {}", path.display()))?
+                .len();
+            if size != file.size {
+                bail!("{} has {size} bytes, not {}", path.display(), file.size);
+            }
+            if depth == Depth::Full && digest(&read(directory, &file.path)?) != file.sha256 {
+                bail!("{} has another content", path.display());
+            }
+        }
+        if depth == Depth::Full && tree_digest(directory)? != manifest.tree {
+            bail!("files were added, removed or changed in size");
+        }
+        Ok(manifest)
+    }
+
+    /// What was found out while the component was made.
+    pub fn fact(&self, name: &str) -> Result<&str> {
+        self.facts
+            .get(name)
+            .map(String::as_str)
+            .with_context(|| format!("the manifest of the {} does not tell its {name}", self.kind))
+    }
+}
+
+fn read(directory: &Path, relative: &str) -> Result<Vec<u8>> {
+    let path = directory.join(relative);
+    fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// A hash over names, kinds, modes and sizes of all files but the manifest.
+fn tree_digest(directory: &Path) -> Result<String> {
+    let mut lines = Vec::new();
+    walk(directory, directory, &mut lines)?;
+    lines.sort();
+    Ok(digest(lines.join("\n").as_bytes()))
+}
+
+fn walk(root: &Path, directory: &Path, lines: &mut Vec<String>) -> Result<()> {
+    let context = || format!("cannot read {}", directory.display());
+    for entry in fs::read_dir(directory).with_context(context)? {
+        let entry = entry.with_context(context)?;
+        let path = entry.path();
+        let metadata = path.symlink_metadata().with_context(context)?;
+        let relative = path.strip_prefix(root).unwrap_or(&path);
+        if relative == Path::new(FILE) {
+            continue;
+        }
+        // A directory's size is the file system's own affair.
+        let size = if metadata.is_dir() {
+            0
+        } else {
+            metadata.size()
+        };
+        lines.push(format!(
+            "{:o} {size} {}",
+            metadata.mode(),
+            relative.display()
+        ));
+        if metadata.is_dir() {
+            walk(root, &path, lines)?;
+        }
+    }
+    Ok(())
+}

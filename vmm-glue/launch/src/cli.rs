@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line. It knows what can be asked, not how it is done.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Prepares and runs a Linux guest with the svm-demo device: a PCIe device, loaded into an
+/// unmodified QEMU, that shares the address space of a process through PASID, ATS and PRI.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    /// Directory of the prepared parts, shared by all checkouts [default: $XDG_CACHE_HOME/svm-demo
+    /// or ~/.cache/svm-demo]
+    #[arg(long, global = true, value_name = "DIR", env = "SVM_CACHE")]
+    pub cache: Option<PathBuf>,
+
+    /// Debian mirror to take packages from [default: the one that this machine's apt uses]
+    #[arg(long, global = true, value_name = "URI", env = "SVM_MIRROR")]
+    pub mirror: Option<String>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where things come from and go to.
+#[derive(Debug)]
+pub struct Place {
+    /// `--cache`.
+    pub cache: Option<PathBuf>,
+    /// `--mirror`.
+    pub mirror: Option<String>,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Prepare all that a guest needs, without starting one
+    Prepare(PrepareOptions),
+    /// Run a guest by a plan and report what passed
+    Run(RunOptions),
+    /// Start a guest with a shell on this terminal; `exit` ends it, and so does Ctrl-A X
+    Shell(ShellOptions),
+    /// Run the prepared QEMU with the device loaded into it, with arguments of one's own
+    Qemu(QemuOptions),
+    /// Say what this host, a guest or a real machine has and lacks
+    Doctor(DoctorOptions),
+    /// Remove what runs of this checkout left
+    Clean(CleanOptions),
+}
+
+/// Options of `prepare`.
+#[derive(Args, Debug)]
+pub struct PrepareOptions {
+    /// Examine every file of what is prepared, and make anew what differs
+    #[arg(long)]
+    pub verify: bool,
+
+    /// Make everything anew, with the packages' newest versions
+    #[arg(long)]
+    pub refresh: bool,
+
+    /// What the guest is made of.
+    #[command(flatten)]
+    pub parts: Parts,
+}
+
+/// What a guest is made of.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Parts {
+    /// QEMU to run instead of the prepared one; it must have the version that the plug-in supports
+    #[arg(long, value_name = "PATH")]
+    pub qemu: Option<PathBuf>,
+
+    /// Kernel image to boot instead of the prepared one [default with --kdir: its own]
+    #[arg(long, value_name = "IMAGE", requires = "kdir")]
+    pub kernel: Option<PathBuf>,
+
+    /// Build directory of a kernel with Rust support, to build the driver for and to boot
+    #[arg(long, value_name = "DIR")]
+    pub kdir: Option<PathBuf>,
+}
+
+/// The machine that a guest runs on.
+#[derive(Args, Clone, Debug)]
+pub struct MachineOptions {
+    /// What the guest is made of.
+    #[command(flatten)]
+    pub parts: Parts,
+
+    /// The guest's IOMMU
+    #[arg(long, value_enum, default_value_t = Iommu::IntelIommu)]
+    pub iommu: Iommu,
+
+    /// How QEMU runs the guest's processors
+    #[arg(long, value_enum, default_value_t = Accel::Tcg)]
+    pub accel: Accel,
+
+    /// Number of the guest's processors
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub cpus: u32,
+
+    /// Memory of the guest, as QEMU takes it
+    #[arg(long, value_name = "SIZE", default_value = "1G")]
+    pub memory: String,
+
+    /// Name of the run, and of its directory below target/runs [default: that of the plan]
+    #[arg(long, value_name = "NAME", value_parser = run_name)]
+    pub name: Option<String>,
+
+    /// Write the device's trace to trace.json, for a trace viewer
+    #[arg(long)]
+    pub trace: bool,
+
+    /// Property of the device; `-device svm-demo,help` lists them; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub device_option: Vec<String>,
+
+    /// Parameter of the driver; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub driver_option: Vec<String>,
+
+    /// Words to add to the kernel's command line; may be repeated
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub append: Vec<String>,
+
+    /// Let the kernel print all its messages while it boots (slower)
+    #[arg(long)]
+    pub boot_log: bool,
+
+    /// Arguments for QEMU
+    #[arg(last = true, value_name = "QEMU ARGUMENTS")]
+    pub qemu_arguments: Vec<String>,
+}
+
+/// Options of `run`.
+#[derive(Args, Debug)]
+pub struct RunOptions {
+    /// What the guest does
+    #[arg(long, value_enum, default_value_t = PlanName::Demo)]
+    pub plan: PlanName,
+
+    /// Run this one line of shell in the guest instead of a plan
+    #[arg(long, value_name = "COMMAND", conflicts_with = "plan")]
+    pub exec: Option<String>,
+
+    /// Seconds that the guest has for all of it
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    pub timeout: u32,
+
+    /// Show what the steps print, too
+    #[arg(long, short)]
+    pub verbose: bool,
+
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineOptions,
+}
+
+/// Options of `shell`.
+#[derive(Args, Debug)]
+pub struct ShellOptions {
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineOptions,
+}
+
+/// Options of `qemu`.
+#[derive(Args, Debug)]
+pub struct QemuOptions {
+    /// QEMU to run instead of the prepared one
+    #[arg(long, value_name = "PATH")]
+    pub qemu: Option<PathBuf>,
+
+    /// Arguments for QEMU
+    #[arg(last = true, value_name = "QEMU ARGUMENTS")]
+    pub arguments: Vec<String>,
+}
+
+/// Options of `doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorOptions {
+    /// Examine a guest for shared virtual addressing: start one
+    #[arg(long, conflicts_with = "machine")]
+    pub guest: bool,
+
+    /// Examine this machine, as it is, for shared virtual addressing
+    #[arg(long)]
+    pub machine: bool,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `clean`.
+#[derive(Args, Debug)]
+pub struct CleanOptions {
+    /// Remove the prepared parts as well, which all checkouts share
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// The IOMMUs that a guest can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Iommu {
+    /// QEMU's model of Intel VT-d
+    IntelIommu,
+}
+
+/// How QEMU runs a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// By translation of its code; works everywhere
+    Tcg,
+    /// By the host's virtualization; needs /dev/kvm
+    Kvm,
+}
+
+/// The plans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PlanName {
+    /// The demonstration
+    Demo,
+    /// The tests of the driver and the device in a guest
+    Test,
+}
+
+impl MachineOptions {
+    /// The machine that is made where no options are given.
+    pub fn standard() -> Self {
+        match Cli::parse_from(["svm-vm", "run"]).command {
+            Command::Run(options) => options.machine,
+            _ => unreachable!("the words above are those of `run`"),
+        }
+    }
+}
+
+impl Iommu {
+    /// Its name on the command line and in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::IntelIommu => "intel-iommu",
+        }
+    }
+}
+
+impl Accel {
+    /// Its name on the command line and in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcg => "tcg",
+            Self::Kvm => "kvm",
+        }
+    }
+}
+
+impl PlanName {
+    /// Its name on the command line and in results.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Demo => "demo",
+            Self::Test => "test",
+        }
+    }
+}
+
+/// A name that is safe as that of a directory.
+fn run_name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if text.is_empty() || text.starts_with('.') || !text.chars().all(fits) {
+        return Err("expected letters, digits, '-', '_' and '.', not beginning with '.'".into());
+    }
+    Ok(text.to_owned())
+}
+
+fn key_value(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((key, _)) if !key.is_empty() && !text.contains(char::is_whitespace) => {
+            Ok(text.to_owned())
+        }
+        _ => Err("expected KEY=VALUE without blanks".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from([&["svm-vm"], words].concat())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+
+    #[test]
+    fn what_stands_after_two_dashes_is_qemus() {
+        let cli = parse(&["run", "--trace", "--", "-trace", "vtd_*"]).unwrap();
+        let Command::Run(options) = cli.command else {
+            panic!("not run")
+        };
+        assert_eq!(options.machine.qemu_arguments, ["-trace", "vtd_*"]);
+        assert_eq!(options.plan, PlanName::Demo);
+    }
+
+    #[test]
+    fn a_kernel_needs_its_build_directory() {
+        let error = parse(&["run", "--kernel", "bzImage"])
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("--kdir"), "{error}");
+    }
+
+    #[test]
+    fn a_name_cannot_leave_the_directory_of_runs() {
+        assert!(parse(&["run", "--name", "../x"]).is_err());
+        assert!(parse(&["run", "--name", "a-1.b"]).is_ok());
+    }
+
+    #[test]
+    fn a_device_option_is_a_key_and_a_value() {
+        assert!(parse(&["run", "--device-option", "contexts"]).is_err());
+        assert!(parse(&["run", "--device-option", "contexts=4"]).is_ok());
+    }
+}

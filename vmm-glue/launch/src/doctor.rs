@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Says item by item what this host has and lacks to prepare and run guests; and, asked for a
+//! guest or for this machine itself, what that lacks for shared virtual addressing.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use svm_init::sva::{self, Check, Verdict};
+
+use crate::cache::manifest::Depth;
+use crate::cache::{Cache, Component};
+use crate::cli::{DoctorOptions, Place};
+use crate::prepare::{apt, host, kernel, root};
+use crate::run;
+
+/// `svm-vm doctor`.
+pub fn command(place: &Place, options: &DoctorOptions) -> Result<ExitCode> {
+    if options.guest {
+        return run::doctor(place, options.json);
+    }
+    let checks = if options.machine {
+        sva::examine(&sva::Facts::read("/".as_ref()))
+    } else {
+        examine_host(place)?
+    };
+    if options.json {
+        let text = serde_json::to_string_pretty(&checks).context("cannot write JSON")?;
+        println!("{text}");
+    } else {
+        print!("{}", sva::render(&checks));
+    }
+    let missing = checks.iter().any(|check| check.verdict == Verdict::Missing);
+    Ok(if missing {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn examine_host(place: &Place) -> Result<Vec<Check>> {
+    let cache = Cache::open(place.cache.as_deref())?;
+    let root = root::component(&cache);
+    let kernel = kernel::component(&cache, &root);
+    let mut checks = vec![required("architecture", host::architecture())];
+    let parts = [
+        part("prepared root", &root),
+        part("prepared kernel", &kernel),
+    ];
+    // What preparing needs is no lack once it is done.
+    let done = parts.iter().all(|check| check.verdict == Verdict::Present);
+    let needed = |name, outcome| {
+        if done {
+            optional(name, outcome)
+        } else {
+            required(name, outcome)
+        }
+    };
+    let mirror = place.mirror.clone().map_or_else(apt::host_mirror, Ok);
+    checks.extend([
+        needed("user", host::root()),
+        required("programs", host::programs()),
+        needed("Debian mirror", mirror),
+        needed(
+            "Debian keys",
+            host::keyring().map(|path| path.display().to_string()),
+        ),
+        needed("disk space", host::space(cache.root())),
+        required(
+            "cargo",
+            host::cargo().map(|path| path.display().to_string()),
+        ),
+        optional("KVM", host::kvm()),
+    ]);
+    checks.extend(parts);
+    Ok(checks)
+}
+
+/// A check whose failure keeps guests from being made.
+fn required(name: &str, outcome: Result<String>) -> Check {
+    check(name, outcome, Verdict::Missing)
+}
+
+/// A check whose failure only limits what can be done.
+fn optional(name: &str, outcome: Result<String>) -> Check {
+    check(name, outcome, Verdict::Optional)
+}
+
+fn check(name: &str, outcome: Result<String>, otherwise: Verdict) -> Check {
+    let (verdict, found, remedy) = match outcome {
+        Ok(found) => (Verdict::Present, found, String::new()),
+        Err(error) => (otherwise, "not usable".to_owned(), format!("{error:#}")),
+    };
+    Check {
+        name: name.to_owned(),
+        verdict,
+        found,
+        remedy,
+    }
+}
+
+/// A component that is not there yet is made when it is needed.
+fn part(name: &str, component: &Component) -> Check {
+    let directory = component.directory().display().to_string();
+    let (verdict, found, remedy) = match component.examine(Depth::Full) {
+        Ok(_) => (Verdict::Present, directory, String::new()),
+        Err(_) if !component.directory().exists() => (
+            Verdict::Optional,
+            "not made yet".to_owned(),
+            "`svm-vm prepare` makes it".to_owned(),
+        ),
+        Err(error) => (
+            Verdict::Optional,
+            format!("damaged: {error:#}"),
+            "`svm-vm prepare --verify` makes it anew".to_owned(),
+        ),
+    };
+    Check {
+        name: name.to_owned(),
+        verdict,
+        found,
+        remedy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_check_tells_its_error_as_remedy() {
+        let found = required(
+            "x",
+            Err(anyhow::anyhow!("install y").context("z is missing")),
+        );
+        assert_eq!(found.verdict, Verdict::Missing);
+        assert_eq!(found.remedy, "z is missing: install y");
+        assert_eq!(
+            optional("x", Err(anyhow::anyhow!("e"))).verdict,
+            Verdict::Optional
+        );
+        assert_eq!(required("x", Ok("f".into())).remedy, "");
+    }
+
+    #[test]
+    fn a_part_not_made_yet_is_no_lack() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(directory.path())).unwrap();
+        assert_eq!(
+            part("root", &root::component(&cache)).verdict,
+            Verdict::Optional
+        );
+    }
+}

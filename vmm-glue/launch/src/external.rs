@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs other programs such that they cannot outlive this one, keeps what they print in a log and
+//! shows its end where they fail.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::progress::Task;
+
+/// Lines of a log that a failure shows.
+const SHOWN_LINES: usize = 15;
+
+/// What a program runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tether {
+    /// It is killed with this process; its own children must end by themselves.
+    Process,
+    /// It and all it starts are killed with this process, in a process namespace of their own.
+    Tree,
+    /// So, and what it mounts is seen by nobody else and goes with it.
+    TreeAndMounts,
+}
+
+/// A program to be run.
+#[derive(Debug)]
+pub struct External {
+    program: OsString,
+    arguments: Vec<OsString>,
+    variables: Vec<(OsString, Option<OsString>)>,
+    clear: bool,
+    directory: Option<PathBuf>,
+    tether: Tether,
+}
+
+impl External {
+    /// The program `program`, searched in `PATH`.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self {
+            program: program.as_ref().to_owned(),
+            arguments: Vec::new(),
+            variables: Vec::new(),
+            clear: false,
+            directory: None,
+            tether: Tether::Process,
+        }
+    }
+
+    /// Adds an argument.
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// Adds arguments.
+    pub fn args(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.arguments
+            .extend(arguments.into_iter().map(|word| word.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets an environment variable.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.variables
+            .push((name.into(), Some(value.as_ref().to_owned())));
+        self
+    }
+
+    /// Takes an environment variable away.
+    pub fn without_env(mut self, name: &str) -> Self {
+        self.variables.push((name.into(), None));
+        self
+    }
+
+    /// Starts it with no environment but what [`Self::env`] sets.
+    pub fn clear_env(mut self) -> Self {
+        self.clear = true;
+        self
+    }
+
+    /// Sets its working directory.
+    pub fn directory(mut self, directory: &Path) -> Self {
+        self.directory = Some(directory.to_owned());
+        self
+    }
+
+    /// Takes everything along that it starts when this process ends. Without privileges only the
+    /// program itself is tethered.
+    pub fn with_tree(mut self) -> Self {
+        if nix::unistd::geteuid().is_root() {
+            self.tether = Tether::Tree;
+        }
+        self
+    }
+
+    /// Likewise, and hides what it mounts from everybody else. Needs root.
+    pub fn with_mounts(mut self) -> Self {
+        self.tether = Tether::TreeAndMounts;
+        self
+    }
+
+    /// The command without a tether, to replace this process.
+    pub fn untethered(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        self.complete(&mut command);
+        command.args(&self.arguments);
+        command
+    }
+
+    /// The command with its tether. It reads nothing from standard input.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]);
+        match self.tether {
+            Tether::Process => {}
+            Tether::Tree => {
+                command.args(["unshare", "--pid", "--fork", "--kill-child=KILL", "--"]);
+            }
+            Tether::TreeAndMounts => {
+                command.args(["unshare", "--pid", "--fork", "--kill-child=KILL"]);
+                command.args(["--mount", "--propagation", "private", "--"]);
+            }
+        }
+        self.complete(&mut command);
+        command
+            .arg(&self.program)
+            .args(&self.arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Gives a command its environment and directory.
+    fn complete(&self, command: &mut Command) {
+        if self.clear {
+            command.env_clear();
+            // The tether itself is searched there.
+            command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        }
+        for (name, value) in &self.variables {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
+    }
+
+    /// Runs it and returns what it printed to standard output.
+    pub fn output(&self) -> Result<String> {
+        let name = self.program.to_string_lossy();
+        let output = self
+            .command()
+            .output()
+            .with_context(|| format!("cannot start {name} by setpriv"))?;
+        if !output.status.success() {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            bail!("{name} failed ({}): {}", output.status, errors.trim());
+        }
+        String::from_utf8(output.stdout).with_context(|| format!("{name} printed no UTF-8"))
+    }
+
+    /// Runs it with all it prints going to the end of `log`. The task shows where it is: the last
+    /// line that announces a part of the work.
+    pub fn run_logged(&self, log: &Path, task: &Task) -> Result<()> {
+        let name = Path::new(&self.program)
+            .file_name()
+            .unwrap_or(&self.program)
+            .to_string_lossy();
+        if let Some(directory) = log.parent() {
+            std::fs::create_dir_all(directory)
+                .with_context(|| format!("cannot create {}", directory.display()))?;
+        }
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("cannot write {}", log.display()))?;
+        let words: Vec<_> = std::iter::once(&self.program)
+            .chain(&self.arguments)
+            .collect();
+        writeln!(file, "$ {words:?}").with_context(|| format!("cannot write {}", log.display()))?;
+
+        let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).context("pipe")?;
+        let mut command = self.command();
+        command
+            .stdout(writer.try_clone().context("cannot duplicate a pipe")?)
+            .stderr(writer);
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("cannot start {name} by setpriv"))?;
+        // It holds the pipe's writing end: reading would not come to the end.
+        drop(command);
+        for line in BufReader::new(File::from(reader)).split(b'\n') {
+            let line = line.with_context(|| format!("cannot read what {name} prints"))?;
+            let line = String::from_utf8_lossy(&line);
+            writeln!(file, "{line}").with_context(|| format!("cannot write {}", log.display()))?;
+            if let Some(part) = announced(&line) {
+                task.at(part);
+            }
+        }
+        let status = child
+            .wait()
+            .with_context(|| format!("cannot await {name}"))?;
+        if !status.success() {
+            bail!(
+                "{name} failed ({status}); the end of {}:\n{}",
+                log.display(),
+                tail(
+                    &std::fs::read_to_string(log).unwrap_or_default(),
+                    SHOWN_LINES
+                )
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What a line announces as the next part of the work, if it does.
+fn announced(line: &str) -> Option<&str> {
+    let line = line.trim();
+    ["==> ", "I: ", "Compiling ", "Get:"]
+        .iter()
+        .find_map(|mark| line.strip_prefix(mark))
+        .map(str::trim)
+}
+
+/// The last `count` lines of a text, indented.
+pub fn tail(text: &str, count: usize) -> String {
+    let lines: Vec<_> = text.lines().collect();
+    let from = lines.len().saturating_sub(count);
+    lines[from..]
+        .iter()
+        .map(|line| format!("    {line}"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::Progress;
+
+    #[test]
+    fn a_failure_shows_the_end_of_the_log() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join("logs/a.log");
+        let task = Progress::new().task("test");
+        let error = External::new("sh")
+            .args(["-c", "echo first; echo the reason >&2; exit 3"])
+            .run_logged(&log, &task)
+            .unwrap_err()
+            .to_string();
+        task.done();
+        assert!(error.contains("the reason"), "{error}");
+        assert!(error.contains("exit status: 3"), "{error}");
+        assert!(std::fs::read_to_string(&log).unwrap().contains("first"));
+    }
+
+    #[test]
+    fn the_output_of_a_failed_program_is_no_output() {
+        let error = External::new("sh")
+            .args(["-c", "echo no >&2; false"])
+            .output()
+            .unwrap_err();
+        assert!(error.to_string().ends_with(": no"), "{error}");
+    }
+
+    #[test]
+    fn announcements_are_recognized() {
+        assert_eq!(announced("==> unpacking"), Some("unpacking"));
+        assert_eq!(announced("   Compiling nix v0.31"), Some("nix v0.31"));
+        assert_eq!(announced("cc -c x.c"), None);
+    }
+
+    #[test]
+    fn a_tail_is_the_end() {
+        assert_eq!(tail("a\nb\nc\n", 2), "    b\n    c");
+    }
+}

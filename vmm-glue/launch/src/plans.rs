@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The plans: what guests do. One table each; a step is a program and what it has to do to pass.
+
+use svm_init::plan::{Module, Plan, Step};
+
+use crate::cli::PlanName;
+
+/// Name of the driver's module.
+const DRIVER: &str = "svm_demo";
+
+/// Size of the compressed swap area, in MiB.
+const SWAP_MIB: u32 = 256;
+
+/// What is known of a run besides its plan.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// Modules of the kernel, in the order of loading.
+    pub modules: Vec<String>,
+    /// Parameters of the driver, `name=value`.
+    pub driver_options: Vec<String>,
+}
+
+/// The plan of a name.
+pub fn plan(name: PlanName, given: &Given) -> Plan {
+    match name {
+        PlanName::Demo => with_driver(given, vec![demo("demo")]),
+        PlanName::Test => without_driver(given, test(given)),
+    }
+}
+
+/// One line of shell, with the driver loaded.
+pub fn exec(line: &str, given: &Given) -> Plan {
+    // The run as a whole has a time-out; the step's own must not be the shorter one.
+    with_driver(given, vec![Step::shell("exec", line).within(u32::MAX)])
+}
+
+/// A shell for a person, with the driver loaded.
+pub fn shell(given: &Given) -> Plan {
+    Plan {
+        shell: true,
+        ..with_driver(given, Vec::new())
+    }
+}
+
+/// The examination of the guest; `json` says in which form it is printed.
+pub fn doctor(json: bool, given: &Given) -> Plan {
+    let mut argv = vec!["svm-init", "doctor"];
+    argv.extend(json.then_some("--json"));
+    without_driver(given, vec![Step::new("doctor", &argv)])
+}
+
+/// The demonstration.
+fn demo(name: &str) -> Step {
+    Step::new(name, &["svmctl", "demo"])
+}
+
+/// The tests of driver and device in a guest.
+fn test(given: &Given) -> Vec<Step> {
+    let load = format!(
+        "insmod /svm/modules/{DRIVER}.ko {}",
+        given.driver_options.join(" ")
+    );
+    let load = format!("{load} && test -c /dev/svm0");
+    let reset = "echo 1 >$(dirname $(grep -l -i 'DRIVER=svm_demo' \
+                 /sys/bus/pci/devices/*/uevent | head -n 1))/reset";
+    vec![
+        Step::shell("the driver loads and /dev/svm0 appears", &load),
+        demo("the demonstration"),
+        Step::shell(
+            "an open file keeps the driver",
+            "exec 3<>/dev/svm0 && rmmod svm_demo",
+        )
+        .expecting_exit(1)
+        .expecting_output("Resource temporarily unavailable"),
+        Step::shell(
+            "the driver unloads and /dev/svm0 disappears",
+            "rmmod svm_demo && ! test -e /dev/svm0",
+        ),
+        Step::shell("the driver loads again", &load),
+        demo("the demonstration after loading again"),
+        Step::shell("the function is reset", reset),
+        demo("the demonstration after a reset"),
+        Step::shell("the driver unloads after a reset", "rmmod svm_demo"),
+    ]
+}
+
+fn with_driver(given: &Given, steps: Vec<Step>) -> Plan {
+    let mut plan = without_driver(given, steps);
+    plan.modules.push(Module {
+        name: DRIVER.to_owned(),
+        parameters: given.driver_options.join(" "),
+    });
+    plan
+}
+
+fn without_driver(given: &Given, steps: Vec<Step>) -> Plan {
+    let zram = given.modules.iter().any(|name| name == "zram");
+    Plan {
+        modules: given.modules.iter().map(|name| Module::new(name)).collect(),
+        swap_mib: zram.then_some(SWAP_MIB),
+        shell: false,
+        steps,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given() -> Given {
+        Given {
+            modules: vec!["lz4hc_compress".into(), "zram".into()],
+            driver_options: vec!["lab=1".into()],
+        }
+    }
+
+    #[test]
+    fn the_demonstration_has_driver_and_swap_before_it() {
+        let plan = plan(PlanName::Demo, &given());
+        let names: Vec<_> = plan
+            .modules
+            .iter()
+            .map(|module| module.name.as_str())
+            .collect();
+        assert_eq!(names, ["lz4hc_compress", "zram", "svm_demo"]);
+        assert_eq!(plan.modules[2].parameters, "lab=1");
+        assert_eq!(plan.swap_mib, Some(SWAP_MIB));
+        assert_eq!(plan.steps[0].argv, ["svmctl", "demo"]);
+    }
+
+    #[test]
+    fn the_test_loads_the_driver_itself_each_time_with_its_parameters() {
+        let plan = plan(PlanName::Test, &given());
+        assert!(plan.modules.iter().all(|module| module.name != DRIVER));
+        let loads = plan
+            .steps
+            .iter()
+            .filter(|step| step.argv.join(" ").contains("lab=1"));
+        assert_eq!(loads.count(), 2);
+    }
+
+    #[test]
+    fn names_of_steps_are_distinct() {
+        let mut names: Vec<_> = plan(PlanName::Test, &given())
+            .steps
+            .into_iter()
+            .map(|step| step.name)
+            .collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    #[test]
+    fn a_kernel_without_zram_has_no_swap() {
+        assert_eq!(plan(PlanName::Demo, &Given::default()).swap_mib, None);
+    }
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The parts that cargo builds on the host: the plug-in, and the programs of the guest.
+//!
+//! Each kind of build has a target directory of its own, because flags that differ would make
+//! cargo build everything again each time.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{glibc, host};
+use crate::checkout::Checkout;
+use crate::external::External;
+use crate::progress::Progress;
+
+/// The target of all: named expressly, so that the flags are not those of build scripts.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// What separates flags in `CARGO_ENCODED_RUSTFLAGS`.
+const SEPARATOR: &str = "\x1f";
+
+/// The programs of the guest.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The first process.
+    pub init: PathBuf,
+    /// The program that uses the device.
+    pub svmctl: PathBuf,
+}
+
+/// Builds the guest's programs, linked statically: the guest has no C library.
+pub fn programs(checkout: &Checkout, progress: &Progress) -> Result<Programs> {
+    let directory = checkout.path("target/guest-programs");
+    let flags = ["-C", "target-feature=+crt-static", "-C", "strip=debuginfo"];
+    let arguments = ["--release", "-p", "svm-init", "-p", "svmctl"];
+    let name = "building the guest's programs";
+    build(checkout, progress, name, &directory, &arguments, &flags)?;
+    let products = directory.join(TARGET).join("release");
+    Ok(Programs {
+        init: product(&products, "svm-init")?,
+        svmctl: product(&products, "svmctl")?,
+    })
+}
+
+/// Builds the plug-in: against the C library of `root` if it is to run there, else against the
+/// host's.
+pub fn plugin(checkout: &Checkout, root: Option<&Path>, progress: &Progress) -> Result<PathBuf> {
+    let (directory, flags) = match root {
+        Some(root) => {
+            let sysroot = format!("link-arg=--sysroot={}", root.display());
+            (
+                checkout.path("target/plugin"),
+                vec!["-C".to_owned(), sysroot],
+            )
+        }
+        None => (checkout.path("target/plugin-host"), Vec::new()),
+    };
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let arguments = ["--profile", "plugin", "-p", "svm-qemu"];
+    build(
+        checkout,
+        progress,
+        "building the plug-in",
+        &directory,
+        &arguments,
+        &flags,
+    )?;
+    let library = product(&directory.join(TARGET).join("plugin"), "libsvm_qemu.so")?;
+    if let Some(root) = root {
+        glibc::check(&library, &root.join("usr/lib/x86_64-linux-gnu/libc.so.6"))?;
+    }
+    Ok(library)
+}
+
+fn build(
+    checkout: &Checkout,
+    progress: &Progress,
+    name: &str,
+    directory: &Path,
+    arguments: &[&str],
+    flags: &[&str],
+) -> Result<()> {
+    let task = progress.quick_task(name);
+    let log = directory.join("svm-vm.log");
+    let _ = std::fs::remove_file(&log);
+    External::new(host::cargo()?)
+        .arg("build")
+        .args(arguments)
+        .args(["--target", TARGET, "--target-dir"])
+        .arg(directory)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join(SEPARATOR))
+        .env("CARGO_TERM_COLOR", "never")
+        .without_env("RUSTFLAGS")
+        .without_env("MAKEFLAGS")
+        .without_env("MFLAGS")
+        .directory(checkout.root())
+        .with_tree()
+        .run_logged(&log, &task)
+        .with_context(|| format!("{name} failed"))?;
+    task.done();
+    Ok(())
+}
+
+fn product(directory: &Path, name: &str) -> Result<PathBuf> {
+    let path = directory.join(name);
+    ensure!(
+        path.is_file(),
+        "cargo succeeded without making {}",
+        path.display()
+    );
+    Ok(path)
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The kernel module `svm_demo`: built from a copy of the checkout's sources, inside the root for
+//! the prepared kernel, or on the host for a kernel of the user's own. It is built again only when
+//! the sources or the kernel changed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::sandbox;
+use crate::cache::{Component, digest, digest_files, lock::Lock, remove_tree};
+use crate::checkout::Checkout;
+use crate::external::External;
+use crate::progress::Progress;
+
+/// Directories of the checkout that the module is built from.
+const SOURCES: &[&str] = &["guest-driver", "demo-device/abi/src"];
+
+/// Name of the module's file.
+pub const FILE: &str = "svm_demo.ko";
+
+/// The kernel that the module is built for.
+#[derive(Debug)]
+pub enum Kernel {
+    /// The prepared one.
+    Prepared {
+        /// The root file system with the toolchain.
+        root: PathBuf,
+        /// The kernel component.
+        component: Component,
+        /// Its release.
+        release: String,
+    },
+    /// One with a build directory of the user's own, built with the host's toolchain.
+    Own(PathBuf),
+}
+
+/// Builds the module where needed. Returns its file.
+pub fn build(checkout: &Checkout, kernel: &Kernel, progress: &Progress) -> Result<PathBuf> {
+    for directory in SOURCES {
+        checkout.require(directory)?;
+    }
+    let sources = sources(checkout.root())?;
+    let hash = digest_files(checkout.root(), &sources)?;
+    let (place, kernel_key) = match kernel {
+        Kernel::Prepared { component, .. } => ("driver".to_owned(), component.name()),
+        // Builds for several kernels do not replace each other.
+        Kernel::Own(kdir) => {
+            let path = digest(kdir.as_os_str().as_encoded_bytes());
+            (format!("driver-{}", &path[..8]), own_key(kdir)?)
+        }
+    };
+    let place = checkout.guest().join(place);
+    let module = place.join(FILE);
+    let stamp = place.join("stamp");
+    let wanted = format!("{hash} {kernel_key}\n");
+
+    let task = progress.quick_task("building the driver");
+    let _lock = Lock::exclusive(&place.with_extension("lock"), &task)?;
+    if module.is_file() && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        task.done();
+        return Ok(module);
+    }
+    remove_tree(&place)?;
+    let work = place.join("work");
+    copy(checkout.root(), &sources, &work)?;
+    let log = place.join("build.log");
+    compile(kernel, &work)
+        .run_logged(&log, &task)
+        .context("the driver cannot be built")?;
+    let product = work.join("guest-driver").join(FILE);
+    ensure!(
+        product.is_file(),
+        "the build of guest-driver made no {FILE}; see {}",
+        log.display()
+    );
+    fs::copy(&product, &module)
+        .with_context(|| format!("cannot copy {} into place", product.display()))?;
+    remove_tree(&work)?;
+    fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
+    task.done();
+    Ok(module)
+}
+
+fn compile(kernel: &Kernel, work: &Path) -> External {
+    match kernel {
+        Kernel::Prepared {
+            root,
+            component,
+            release,
+        } => {
+            let headers = format!("/usr/src/linux-headers-{release}");
+            let program = ["make", "-C", &headers, "M=/mnt/guest-driver", "modules"];
+            sandbox::enter(root, work, Some(&component.path("usr/src")), &program)
+        }
+        Kernel::Own(kdir) => {
+            let mut module = std::ffi::OsString::from("M=");
+            module.push(work.join("guest-driver"));
+            External::new("make")
+                .arg("-C")
+                .arg(kdir)
+                .arg(module)
+                .arg("modules")
+                .without_env("MAKEFLAGS")
+                .without_env("MFLAGS")
+                .with_tree()
+        }
+    }
+}
+
+/// What identifies a kernel of the user's own: its release and its exported symbols.
+fn own_key(kdir: &Path) -> Result<String> {
+    let files = [".config", "include/config/kernel.release", "Module.symvers"].map(PathBuf::from);
+    digest_files(kdir, &files).with_context(|| {
+        format!(
+            "{} is no build directory of a kernel that was built (option --kdir)",
+            kdir.display()
+        )
+    })
+}
+
+/// The source files below the directories that the module is built from, sorted. Products of a
+/// build by hand in the checkout are none.
+fn sources(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for directory in SOURCES {
+        walk(root, Path::new(directory), &mut files)?;
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn walk(root: &Path, relative: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    let directory = root.join(relative);
+    let context = || format!("cannot read {}", directory.display());
+    for entry in fs::read_dir(&directory).with_context(context)? {
+        let entry = entry.with_context(context)?;
+        let path = relative.join(entry.file_name());
+        let kind = entry.file_type().with_context(context)?;
+        if kind.is_dir() {
+            walk(root, &path, files)?;
+        } else if is_source(&path) {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn is_source(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if name.ends_with(".mod.c") {
+        return false;
+    }
+    let extension = path.extension().unwrap_or_default();
+    ["Kbuild", "Makefile"].contains(&&*name)
+        || ["rs", "c", "h", "S"]
+            .iter()
+            .any(|known| extension == *known)
+}
+
+fn copy(root: &Path, files: &[PathBuf], to: &Path) -> Result<()> {
+    for file in files {
+        let target = to.join(file);
+        if let Some(directory) = target.parent() {
+            fs::create_dir_all(directory)
+                .with_context(|| format!("cannot create {}", directory.display()))?;
+        }
+        fs::copy(root.join(file), &target)
+            .with_context(|| format!("cannot copy {}", file.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_of_a_build_are_no_sources() {
+        for source in ["Kbuild", "Makefile", "svm_demo.rs", "a/b.rs"] {
+            assert!(is_source(Path::new(source)), "{source}");
+        }
+        for product in [
+            "svm_demo.ko",
+            "svm_demo.mod.c",
+            "svm_demo.o",
+            ".svm_demo.o.cmd",
+            "modules.order",
+        ] {
+            assert!(!is_source(Path::new(product)), "{product}");
+        }
+    }
+
+    #[test]
+    fn sources_are_found_in_both_directories_and_sorted() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        for file in [
+            "guest-driver/Kbuild",
+            "guest-driver/b.rs",
+            "guest-driver/b.o",
+            "demo-device/abi/src/x.rs",
+        ] {
+            let path = root.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        let found = sources(root).unwrap();
+        let expected = [
+            "demo-device/abi/src/x.rs",
+            "guest-driver/Kbuild",
+            "guest-driver/b.rs",
+        ];
+        assert_eq!(found, expected.map(PathBuf::from));
+        let work = root.join("work");
+        copy(root, &found, &work).unwrap();
+        assert!(work.join("guest-driver/b.rs").is_file());
+        assert!(!work.join("guest-driver/b.o").exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_no_kernel_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = format!("{:#}", own_key(directory.path()).unwrap_err());
+        assert!(error.contains("--kdir"), "{error}");
+    }
+}

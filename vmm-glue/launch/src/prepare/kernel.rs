@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The component `kernel`: the distribution's kernel image, the modules that guests load, and the
+//! headers with the Rust metadata that they lack, made anew from the distribution's source.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::apt::{Apt, KernelPackages};
+use super::{recipe, sandbox};
+use crate::cache::{Cache, Component, Made};
+use crate::progress::Task;
+
+/// What is done inside the root.
+const SCRIPT: &str = include_str!("../../scripts/kernel.sh");
+
+/// Where the packages lie while the component is made; the script reads them there.
+const PACKAGES: &str = "packages";
+
+/// The component; it is made with the toolchain of the root.
+pub fn component(cache: &Cache, root: &Component) -> Component {
+    let recipe = format!(
+        "kernel {} {} in {} modules {:?}\n{SCRIPT}",
+        recipe::REVISION,
+        recipe::KERNEL_SERIES,
+        root.name(),
+        recipe::MODULES,
+    );
+    cache.component("kernel", recipe)
+}
+
+/// The kernel image in the component.
+pub fn image(component: &Component) -> PathBuf {
+    component.path("vmlinuz")
+}
+
+/// The modules in the component: names and files, each after those that it depends on.
+pub fn modules(component: &Component) -> Result<Vec<(String, PathBuf)>> {
+    let path = component.path("modules/order");
+    let order =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(order
+        .lines()
+        .map(|name| {
+            (
+                name.to_owned(),
+                component.path(&format!("modules/{name}.ko")),
+            )
+        })
+        .collect())
+}
+
+/// Fetches the packages; this takes only the network and can be done while the root is made.
+pub fn fetch(apt: &Apt, directory: &Path, task: &Task) -> Result<KernelPackages> {
+    let kernel = apt.kernel()?;
+    let KernelPackages {
+        release,
+        common,
+        version,
+    } = &kernel;
+    let names = [
+        format!("linux-source-{}", recipe::KERNEL_SERIES),
+        format!("linux-binary-{release}"),
+        format!("linux-modules-{release}"),
+        format!("linux-headers-{release}"),
+        format!("linux-headers-{common}-common"),
+        format!("linux-kbuild-{common}"),
+    ];
+    let packages: Vec<_> = names
+        .iter()
+        .map(|name| format!("{name}={version}"))
+        .collect();
+    apt.download(&packages, &directory.join(PACKAGES), task)?;
+    Ok(kernel)
+}
+
+/// Makes the component from fetched packages.
+pub fn make(
+    directory: &Path,
+    kernel: &KernelPackages,
+    root: &Path,
+    log: &Path,
+    task: &Task,
+) -> Result<Made> {
+    let script = directory.join("kernel.sh");
+    fs::write(&script, SCRIPT).context("cannot write the kernel's script")?;
+    let _ = fs::remove_file(log);
+    let mut program = vec!["/bin/sh", "/mnt/kernel.sh", &kernel.release];
+    program.extend(recipe::MODULES);
+    sandbox::enter(root, directory, None, &program).run_logged(log, task)?;
+    for waste in [PACKAGES, "build", "usr/lib"] {
+        let waste = directory.join(waste);
+        fs::remove_dir_all(&waste).with_context(|| format!("cannot remove {}", waste.display()))?;
+    }
+    let headers = format!("usr/src/linux-headers-{}", kernel.release);
+    Ok(Made {
+        key_files: vec![
+            "vmlinuz".into(),
+            "modules/order".into(),
+            format!("{headers}/.config"),
+            format!("{headers}/Module.symvers"),
+            format!("{headers}/rust/libkernel.rmeta"),
+            format!("{headers}/rust/libmacros.so"),
+        ],
+        facts: vec![
+            ("release", kernel.release.clone()),
+            ("version", kernel.version.clone()),
+        ],
+    })
+}

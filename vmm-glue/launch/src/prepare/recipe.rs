@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the guest is made of: the one place to change when a series of packages moves on.
+
+/// The Debian release that the root is made from.
+pub const SUITE: &str = "trixie";
+
+/// The suite that newer packages come from.
+pub const BACKPORTS: &str = "trixie-backports";
+
+/// Series of QEMU: the plug-in knows its layout.
+pub const QEMU_SERIES: &str = "11.1";
+
+/// Series of Linux: the driver is written for its Rust interfaces.
+pub const KERNEL_SERIES: &str = "7.2";
+
+/// Source packages taken from [`BACKPORTS`]: QEMU's dependencies and the kernel's.
+pub const BACKPORTED: &[&str] = &["seabios", "ipxe", "elfutils", "linux", "edk2"];
+
+/// Packages of the root: QEMU, busybox, and what builds kernel modules in Rust.
+pub const PACKAGES: &[&str] = &[
+    "bc",
+    "bindgen",
+    "bison",
+    "busybox-static",
+    "cpio",
+    "dwarves",
+    "flex",
+    "gcc",
+    "kmod",
+    "libc6-dev",
+    "libdw1t64",
+    "libelf-dev",
+    "libelf1t64",
+    "libssl-dev",
+    "make",
+    "perl",
+    "pkg-config",
+    "python3",
+    "qemu-system-x86",
+    "rsync",
+    "rust-src",
+    "rustc",
+    "xz-utils",
+    "zstd",
+];
+
+/// Modules of the distribution's kernel that guests load, each with all that it depends on.
+pub const MODULES: &[&str] = &["zram"];
+
+/// Revision of the way that components are made; to be raised where the way changes without any
+/// other constant or script here.
+pub const REVISION: u32 = 1;
+
+/// Free space that making everything takes at its peak, in MiB.
+pub const SPACE_MIB: u64 = 4096;
+
+/// The file that holds these constants, for messages.
+pub const FILE: &str = "vmm-glue/launch/src/prepare/recipe.rs";

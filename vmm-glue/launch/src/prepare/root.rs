@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The component `root`: a Debian root file system with QEMU and the toolchain of the kernel.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::apt::Apt;
+use super::recipe;
+use crate::cache::{Cache, Component, Made};
+use crate::external::External;
+use crate::progress::Task;
+
+/// Where the root file system lies in the component.
+const TREE: &str = "fs";
+
+/// Files without which the root is of no use.
+const KEY_FILES: &[&str] = &[
+    "fs/usr/bin/qemu-system-x86_64",
+    "fs/usr/bin/busybox",
+    "fs/usr/bin/rustc",
+    "fs/usr/bin/bindgen",
+    "fs/usr/bin/make",
+    "fs/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2",
+    "fs/usr/lib/x86_64-linux-gnu/libc.so.6",
+    "fs/usr/share/seabios/bios-256k.bin",
+    "fs/usr/share/qemu/qboot.rom",
+];
+
+/// Directories of which guests and builds read nothing.
+const LEFT_OUT: &[&str] = &[
+    "/usr/share/man/*",
+    "/usr/share/doc/*",
+    "/usr/share/locale/*",
+    "/usr/share/info/*",
+];
+
+/// The component.
+pub fn component(cache: &Cache) -> Component {
+    let recipe = format!(
+        "root {} {} {} qemu {} packages {:?} backported {:?} without {LEFT_OUT:?}",
+        recipe::REVISION,
+        recipe::SUITE,
+        recipe::BACKPORTS,
+        recipe::QEMU_SERIES,
+        recipe::PACKAGES,
+        recipe::BACKPORTED,
+    );
+    cache.component("root", recipe)
+}
+
+/// The root file system in the component.
+pub fn tree(component: &Component) -> PathBuf {
+    component.path(TREE)
+}
+
+/// Makes it, by a mmdebstrap that is fetched for the purpose.
+pub fn make(directory: &Path, apt: &Apt, log: &Path, task: &Task) -> Result<Made> {
+    let qemu = apt.qemu()?;
+    task.at("fetching mmdebstrap");
+    let tools = directory.join("tools");
+    apt.download(&["mmdebstrap".into()], &tools, task)?;
+    let package = fs::read_dir(&tools)
+        .context("cannot read the directory of tools")?
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+        .context("apt-get download left no package of mmdebstrap")?;
+    External::new("dpkg-deb")
+        .arg("--extract")
+        .arg(&package)
+        .arg(&tools)
+        .output()?;
+
+    let _ = fs::remove_file(log);
+    mmdebstrap(&tools, &directory.join(TREE), apt).run_logged(log, task)?;
+    fs::remove_dir_all(&tools).context("cannot remove the tools")?;
+
+    Ok(Made {
+        key_files: KEY_FILES.iter().map(|&file| file.to_owned()).collect(),
+        facts: vec![("qemu", upstream(&qemu))],
+    })
+}
+
+fn mmdebstrap(tools: &Path, tree: &Path, apt: &Apt) -> External {
+    let exclusions: Vec<_> = LEFT_OUT
+        .iter()
+        .map(|place| format!("path-exclude={place}\\n"))
+        .collect();
+    let quoted = quote(&apt.preferences());
+    External::new("perl")
+        .arg(tools.join("usr/bin/mmdebstrap"))
+        .args([
+            "--variant=apt",
+            "--mode=root",
+            "--architectures=amd64",
+            "--dpkgopt=force-unsafe-io",
+        ])
+        .arg("--aptopt=APT::Install-Recommends \"false\"")
+        .arg("--aptopt=Acquire::Languages \"none\"")
+        .arg(joined("--aptopt=", &apt.network()))
+        .arg("--setup-hook=mkdir -p \"$1/etc/apt/preferences.d\" \"$1/etc/dpkg/dpkg.cfg.d\"")
+        .arg(format!(
+            "--setup-hook=cp {quoted} \"$1/etc/apt/preferences.d/svm-demo\""
+        ))
+        .arg(format!(
+            "--setup-hook=printf '{}' >\"$1/etc/dpkg/dpkg.cfg.d/svm-demo\"",
+            exclusions.concat()
+        ))
+        .arg(format!("--include={}", recipe::PACKAGES.join(",")))
+        .arg(recipe::SUITE)
+        .arg(tree)
+        .arg(apt.sources())
+        .env("LC_ALL", "C")
+        .with_mounts()
+}
+
+/// A path as a word of the shell.
+fn quote(path: &Path) -> String {
+    format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
+}
+
+fn joined(option: &str, path: &Path) -> std::ffi::OsString {
+    let mut word = std::ffi::OsString::from(option);
+    word.push(path);
+    word
+}
+
+/// QEMU's version as QEMU itself prints it.
+fn upstream(version: &str) -> String {
+    let version = version.split_once(':').map_or(version, |(_, rest)| rest);
+    version
+        .split(['+', '-'])
+        .next()
+        .unwrap_or(version)
+        .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_one_word_of_the_shell() {
+        assert_eq!(quote(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
+
+    #[test]
+    fn the_version_is_without_the_distributions_part() {
+        assert_eq!(upstream("1:11.1.3+ds-1~bpo13+1"), "11.1.3");
+    }
+}

@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line of QEMU.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::cli::{Accel, Iommu, MachineOptions};
+use crate::external::External;
+use crate::prepare::{Prepared, Qemu};
+
+/// Libraries of the root.
+const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+
+/// Files of a run.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The directory of the run.
+    pub directory: PathBuf,
+    /// The guest's initial file system.
+    pub initramfs: PathBuf,
+    /// What the guest's console said.
+    pub console: PathBuf,
+    /// The lines of the results channel.
+    pub events: PathBuf,
+    /// What QEMU said.
+    pub qemu: PathBuf,
+    /// The judged results.
+    pub results: PathBuf,
+    /// The device's trace.
+    pub trace: PathBuf,
+}
+
+/// Who has the guest's console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// A file.
+    File,
+    /// This terminal, together with QEMU's monitor; a file has a copy.
+    Terminal,
+}
+
+impl Files {
+    /// The files in a directory.
+    pub fn new(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            initramfs: directory.join("initramfs.cpio"),
+            console: directory.join("console.log"),
+            events: directory.join("events.jsonl"),
+            qemu: directory.join("qemu.log"),
+            results: directory.join("results.json"),
+            trace: directory.join("trace.json"),
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> [&Path; 6] {
+        [
+            &self.initramfs,
+            &self.console,
+            &self.events,
+            &self.qemu,
+            &self.results,
+            &self.trace,
+        ]
+    }
+}
+
+/// The command that starts the guest.
+pub fn command(
+    prepared: &Prepared,
+    options: &MachineOptions,
+    files: &Files,
+    console: Console,
+) -> External {
+    start(&prepared.qemu, &prepared.plugin)
+        .args(firmware(&prepared.qemu))
+        .args(machine(options))
+        .args(["-kernel".into(), prepared.kernel.clone().into_os_string()])
+        .args(["-initrd".into(), files.initramfs.clone().into_os_string()])
+        .args(["-append", &kernel_arguments(options, console)])
+        .args(serial(files, console))
+        .args(["-device".into(), device(options, files)])
+        .args(&options.qemu_arguments)
+}
+
+/// QEMU with the plug-in loaded into it.
+pub fn start(qemu: &Qemu, plugin: &Path) -> External {
+    match qemu {
+        // By the root's own loader: nothing of the host's libraries takes part.
+        Qemu::Prepared { root, .. } => {
+            External::new(root.join(LIBRARIES).join("ld-linux-x86-64.so.2"))
+                .arg("--library-path")
+                .arg(root.join(LIBRARIES))
+                .arg("--preload")
+                .arg(plugin)
+                .arg(root.join("usr/bin/qemu-system-x86_64"))
+                .arg("-L")
+                .arg(root.join("usr/share/qemu"))
+                .arg("-L")
+                .arg(root.join("usr/share/seabios"))
+                // A smaller firmware: it starts Linux half a second sooner.
+                .args(["-bios", "qboot.rom"])
+                .env("QEMU_MODULE_DIR", root.join(LIBRARIES).join("qemu"))
+        }
+        // By `env`, so that the plug-in is loaded into QEMU only.
+        Qemu::Own(path) => {
+            let mut preload = OsString::from("LD_PRELOAD=");
+            preload.push(plugin);
+            External::new("env").arg(preload).arg(path)
+        }
+    }
+}
+
+/// A smaller firmware starts Linux half a second sooner; a QEMU of the user's own may lack it.
+fn firmware(qemu: &Qemu) -> &'static [&'static str] {
+    match qemu {
+        Qemu::Prepared { .. } => &["-bios", "qboot.rom"],
+        Qemu::Own(_) => &[],
+    }
+}
+
+fn machine(options: &MachineOptions) -> Vec<String> {
+    let (irqchip, accel, cpu) = match options.accel {
+        Accel::Tcg => ("off", "tcg,thread=multi", "max,la57=off"),
+        Accel::Kvm => ("split", "kvm", "host,la57=off"),
+    };
+    let iommu = match options.iommu {
+        Iommu::IntelIommu => {
+            "intel-iommu,scalable-mode=on,fsts=on,svm=on,device-iotlb=on,pasid-bits=20,intremap=off"
+        }
+    };
+    [
+        "-no-user-config",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-M",
+        &format!("q35,kernel-irqchip={irqchip}"),
+        "-accel",
+        accel,
+        "-cpu",
+        cpu,
+        "-smp",
+        &options.cpus.to_string(),
+        "-m",
+        &options.memory,
+        "-device",
+        iommu,
+    ]
+    .map(str::to_owned)
+    .into()
+}
+
+fn kernel_arguments(options: &MachineOptions, console: Console) -> String {
+    // An oops becomes a panic, and a panic ends QEMU: nothing waits for a broken guest.
+    let mut words = vec![
+        "console=ttyS0",
+        "panic=-1",
+        "oops=panic",
+        "intel_iommu=on,sm_on",
+    ];
+    match (options.boot_log, console) {
+        (true, _) => {}
+        // Warnings still come through.
+        (false, Console::File) => words.extend(["quiet", "loglevel=5"]),
+        (false, Console::Terminal) => words.push("quiet"),
+    }
+    words.extend(options.append.iter().map(String::as_str));
+    words.join(" ")
+}
+
+fn serial(files: &Files, console: Console) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["-chardev".into()];
+    match console {
+        Console::File => {
+            arguments.push(with_path("file,id=console,path=", &files.console));
+            arguments.extend(["-serial".into(), "chardev:console".into()]);
+        }
+        Console::Terminal => {
+            let stdio = "stdio,id=console,mux=on,signal=off,logfile=";
+            arguments.push(with_path(stdio, &files.console));
+            arguments
+                .extend(["-serial", "chardev:console", "-mon", "chardev=console"].map(Into::into));
+        }
+    }
+    arguments.push("-chardev".into());
+    arguments.push(with_path("file,id=results,path=", &files.events));
+    arguments.extend(["-serial".into(), "chardev:results".into()]);
+    arguments
+}
+
+fn device(options: &MachineOptions, files: &Files) -> OsString {
+    let mut text: OsString = match options.trace {
+        true => with_path("svm-demo,trace=", &files.trace),
+        false => "svm-demo".into(),
+    };
+    for option in &options.device_option {
+        text.push(",");
+        text.push(option);
+    }
+    text
+}
+
+/// QEMU separates options by commas, and doubles those within one.
+fn with_path(option: &str, path: &Path) -> OsString {
+    let mut text = OsString::from(option);
+    text.push(path.to_string_lossy().replace(',', ",,"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn options(words: &[&str]) -> MachineOptions {
+        let cli = Cli::try_parse_from([&["svm-vm", "run"], words].concat()).unwrap();
+        let Command::Run(options) = cli.command else {
+            panic!("not run")
+        };
+        options.machine
+    }
+
+    #[test]
+    fn a_comma_in_a_path_is_doubled() {
+        let files = Files::new(Path::new("/a,b"));
+        let text = device(
+            &options(&["--trace", "--device-option", "contexts=4"]),
+            &files,
+        );
+        assert_eq!(text, "svm-demo,trace=/a,,b/trace.json,contexts=4");
+    }
+
+    #[test]
+    fn the_processor_never_has_five_level_paging() {
+        for accel in ["tcg", "kvm"] {
+            let arguments = machine(&options(&["--accel", accel, "--cpus", "3"]));
+            assert!(
+                arguments.iter().any(|word| word.ends_with(",la57=off")),
+                "{arguments:?}"
+            );
+            assert!(
+                arguments.windows(2).any(|pair| pair == ["-smp", "3"]),
+                "{arguments:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_kernel_prints_less_unless_asked() {
+        let quiet = kernel_arguments(&options(&["--append", "a=b"]), Console::File);
+        assert!(quiet.contains("quiet") && quiet.ends_with("a=b"), "{quiet}");
+        assert!(!kernel_arguments(&options(&["--boot-log"]), Console::File).contains("quiet"));
+    }
+
+    #[test]
+    fn the_console_is_the_first_port_and_the_results_the_second() {
+        let files = Files::new(Path::new("/r"));
+        for console in [Console::File, Console::Terminal] {
+            let words = serial(&files, console);
+            let ports: Vec<_> = words
+                .windows(2)
+                .filter(|pair| pair[0] == "-serial")
+                .map(|pair| &pair[1])
+                .collect();
+            assert_eq!(ports, ["chardev:console", "chardev:results"]);
+        }
+    }
+}

@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs a guest: packs its initial file system, starts QEMU, follows the guest to its end, judges
+//! it and leaves the files of the run in `target/runs/<name>`.
+
+mod console;
+mod follow;
+mod machine;
+mod render;
+mod results;
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
+use svm_init::events::{Event, Status};
+use svm_init::plan::Plan;
+
+use crate::cache::lock::Lock;
+use crate::checkout::Checkout;
+use crate::cli::{Accel, MachineOptions, Place, QemuOptions, RunOptions, ShellOptions};
+use crate::external::tail;
+use crate::plans::{self, Given};
+use crate::prepare::{self, Prepared, Qemu, host, initramfs};
+use crate::progress::{Progress, Task};
+
+use console::{Kind, Watcher};
+use follow::{Ending, Follower, Source, Then};
+use machine::{Console, Files};
+use render::Renderer;
+use results::Results;
+
+/// How long QEMU may take to end after the guest said that it ends, or that it panicked.
+const TO_END: Duration = Duration::from_secs(30);
+
+/// Lines of a log that a failure shows.
+const SHOWN_LINES: usize = 20;
+
+/// Added to a signal's number, it is the exit status of a program that the signal ended.
+const SIGNAL_STATUS: i32 = 128;
+
+/// A run about to start.
+struct Run<'a> {
+    plan_name: &'a str,
+    plan: Plan,
+    renderer: Renderer,
+    timeout: Duration,
+    options: &'a MachineOptions,
+    progress: &'a Progress,
+}
+
+/// `svm-vm run`.
+pub fn command(place: &Place, options: &RunOptions) -> Result<ExitCode> {
+    let machine = &options.machine;
+    let progress = Progress::new();
+    let prepared = prepare_for(place, machine, &progress)?;
+    let given = given(&prepared, machine);
+    let (plan_name, plan) = match &options.exec {
+        Some(line) => ("exec", plans::exec(line, &given)),
+        None => (options.plan.name(), plans::plan(options.plan, &given)),
+    };
+    let several = plan.steps.len() > 1;
+    let run = Run {
+        plan_name,
+        plan,
+        renderer: Renderer {
+            output: options.verbose || options.exec.is_some(),
+            steps: several,
+        },
+        timeout: Duration::from_secs(options.timeout.into()),
+        options: machine,
+        progress: &progress,
+    };
+    let (results, code) = run.perform(&prepared)?;
+    println!("{}", results.summary());
+    Ok(code)
+}
+
+/// `svm-vm doctor --guest`: the examination's text, or JSON, is what this prints.
+pub fn doctor(place: &Place, json: bool) -> Result<ExitCode> {
+    let options = MachineOptions::standard();
+    let progress = Progress::new();
+    let prepared = prepare_for(place, &options, &progress)?;
+    let run = Run {
+        plan_name: "doctor",
+        plan: plans::doctor(json, &given(&prepared, &options)),
+        renderer: Renderer {
+            output: true,
+            steps: false,
+        },
+        timeout: Duration::from_secs(300),
+        options: &options,
+        progress: &progress,
+    };
+    Ok(run.perform(&prepared)?.1)
+}
+
+/// `svm-vm shell`.
+pub fn shell(place: &Place, options: &ShellOptions) -> Result<ExitCode> {
+    let options = &options.machine;
+    let progress = Progress::new();
+    let prepared = prepare_for(place, options, &progress)?;
+    let (files, _lock) = open_run(&prepared.checkout, "shell", options)?;
+    let plan = plans::shell(&given(&prepared, options));
+    initramfs::pack(&prepared, &plan, &files.initramfs)?;
+    progress.line("starting the guest; `exit` or Ctrl-A X ends it");
+
+    let terminal = Terminal::save();
+    let mut command = machine::command(&prepared, options, &files, Console::Terminal).command();
+    command.stdin(Stdio::inherit());
+    let status = command.status().context("cannot start QEMU by setpriv");
+    drop(terminal);
+    let status = status?;
+    report_setup_failures(&files)?;
+    if !status.success() {
+        bail!("QEMU ended with {status}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `svm-vm qemu`: this process becomes QEMU.
+pub fn qemu(place: &Place, options: &QemuOptions) -> Result<ExitCode> {
+    let (qemu, plugin) = prepare::prepare_qemu(place, options.qemu.as_deref(), &Progress::new())?;
+    let error = machine::start(&qemu, &plugin)
+        .args(&options.arguments)
+        .untethered()
+        .exec();
+    Err(error).context("cannot start QEMU")
+}
+
+impl Run<'_> {
+    /// Runs the guest, shows what happens, and leaves the results.
+    fn perform(self, prepared: &Prepared) -> Result<(Results, ExitCode)> {
+        let (files, _lock) = open_run(&prepared.checkout, self.plan_name, self.options)?;
+        initramfs::pack(prepared, &self.plan, &files.initramfs)?;
+        let mut results = self.new_results(prepared, &files);
+
+        let mut follower = Follower::new(&files.console, &files.events)?;
+        let task = self.progress.quick_task("booting the guest");
+        let start = Instant::now();
+        let mut child = start_qemu(prepared, self.options, &files)?;
+        let mut view = View {
+            renderer: self.renderer,
+            progress: self.progress,
+            booting: Some(task),
+            watcher: Watcher::default(),
+            results: &mut results,
+            start,
+        };
+        let ending = follower.follow(&mut child, self.timeout, |source, line| {
+            Ok(match source {
+                Source::Console => view.console(line),
+                Source::Results => view.event(line),
+            })
+        })?;
+        if let Some(task) = view.booting.take() {
+            drop(task);
+        }
+        results.seconds = start.elapsed().as_secs_f64();
+        judge_ending(&mut results, &ending, self.timeout);
+        let text = serde_json::to_string_pretty(&results).context("cannot write the results")?;
+        fs::write(&files.results, text + "\n")
+            .with_context(|| format!("cannot write {}", files.results.display()))?;
+        // It is large, and made anew from its parts each time.
+        let _ = fs::remove_file(&files.initramfs);
+        show_failures(&results, &files);
+        let code = match ending {
+            Ending::Interrupted(signal) => {
+                ExitCode::from(u8::try_from(SIGNAL_STATUS + signal as i32).unwrap_or(u8::MAX))
+            }
+            _ if results.failed > 0 => ExitCode::FAILURE,
+            _ => ExitCode::SUCCESS,
+        };
+        Ok((results, code))
+    }
+
+    fn new_results(&self, prepared: &Prepared, files: &Files) -> Results {
+        let name = files.directory.file_name().unwrap_or_default();
+        let mut results = Results::new(&name.to_string_lossy(), self.plan_name);
+        results.qemu = match &prepared.qemu {
+            Qemu::Prepared { version, .. } => version.clone(),
+            Qemu::Own(path) => path.display().to_string(),
+        };
+        results.accel = self.options.accel.name().to_owned();
+        results.iommu = self.options.iommu.name().to_owned();
+        results
+    }
+}
+
+/// Takes in the lines of a guest and shows what is worth it.
+struct View<'a> {
+    renderer: Renderer,
+    progress: &'a Progress,
+    booting: Option<Task>,
+    watcher: Watcher,
+    results: &'a mut Results,
+    start: Instant,
+}
+
+impl View<'_> {
+    fn console(&mut self, line: &str) -> Then {
+        let Some(trouble) = self.watcher.feed(line) else {
+            return Then::Continue;
+        };
+        self.progress
+            .line(&format!("  {}: {}", trouble.kind.describe(), trouble.line));
+        let kind = trouble.kind;
+        self.results.trouble(trouble);
+        if kind == Kind::Panic {
+            Then::EndsWithin(TO_END)
+        } else {
+            Then::Continue
+        }
+    }
+
+    fn event(&mut self, line: &str) -> Then {
+        let event = match Event::parse(line) {
+            Ok(event) => event,
+            Err(error) => {
+                self.results.fail(format!(
+                    "the guest sent a line that is no event ({error}): {line}"
+                ));
+                return Then::Continue;
+            }
+        };
+        if let Event::Ready(ready) = &event {
+            if let Some(task) = self.booting.take() {
+                task.done();
+            }
+            let seconds = self.start.elapsed().as_secs_f64();
+            self.results.boot_seconds = Some(seconds);
+            self.progress.line(&format!(
+                "guest is up after {seconds:.1} s: Linux {}, {} processors, {} MiB",
+                ready.kernel,
+                ready.cpus,
+                ready.memory_kib / 1024
+            ));
+        }
+        if let Some(text) = self.renderer.line(&event) {
+            println!("{text}");
+        }
+        let then = match &event {
+            Event::End(_) => Then::EndsWithin(TO_END),
+            _ => Then::Continue,
+        };
+        self.results.take(event);
+        then
+    }
+}
+
+fn prepare_for(place: &Place, options: &MachineOptions, progress: &Progress) -> Result<Prepared> {
+    if options.accel == Accel::Kvm {
+        host::kvm()?;
+    }
+    prepare::prepare(place, &options.parts, progress)
+}
+
+fn given(prepared: &Prepared, options: &MachineOptions) -> Given {
+    Given {
+        modules: prepared
+            .modules
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect(),
+        driver_options: options.driver_option.clone(),
+    }
+}
+
+/// Opens the directory of a run and takes it for oneself. A name that was asked for and is in use
+/// is an error; otherwise the next free one is taken.
+fn open_run(checkout: &Checkout, plan: &str, options: &MachineOptions) -> Result<(Files, Lock)> {
+    let runs = checkout.runs();
+    let mut attempt = 1;
+    loop {
+        let name = match (&options.name, attempt) {
+            (Some(name), _) => name.clone(),
+            (None, 1) => plan.to_owned(),
+            (None, number) => format!("{plan}-{number}"),
+        };
+        let directory = runs.join(&name);
+        match Lock::try_exclusive(&directory.join(".lock"))? {
+            Ok(lock) => {
+                let files = Files::new(&directory);
+                clear(&files)?;
+                return Ok((files, lock));
+            }
+            Err(holder) if options.name.is_some() => {
+                bail!("the run {name:?} is in use by {holder}: wait for it, or give another --name")
+            }
+            Err(_) => attempt += 1,
+        }
+    }
+}
+
+/// Removes what an earlier run of this name left, and makes the files that are followed.
+fn clear(files: &Files) -> Result<()> {
+    for path in files.all() {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove {}", path.display()));
+            }
+            _ => {}
+        }
+    }
+    for path in [&files.console, &files.events] {
+        File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn start_qemu(prepared: &Prepared, options: &MachineOptions, files: &Files) -> Result<Child> {
+    // QEMU may log to the same file: nobody overwrites what the other wrote.
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(&files.qemu)
+        .with_context(|| format!("cannot create {}", files.qemu.display()))?;
+    let copy = log.try_clone().context("cannot duplicate a file")?;
+    machine::command(prepared, options, files, Console::File)
+        .command()
+        .stdout(copy)
+        .stderr(log)
+        .spawn()
+        .context("cannot start QEMU by setpriv")
+}
+
+fn judge_ending(results: &mut Results, ending: &Ending, timeout: Duration) {
+    let at = match (results.under_way(), &results.kernel) {
+        (Some(step), _) => format!("in the step {step:?}"),
+        (None, None) => "before the guest was up".to_owned(),
+        (None, Some(_)) => "between the steps".to_owned(),
+    };
+    let panicked = results
+        .troubles
+        .iter()
+        .any(|trouble| trouble.kind == Kind::Panic);
+    match ending {
+        Ending::Interrupted(signal) => results.fail(format!("interrupted by {signal} {at}")),
+        Ending::Exited(status) if !status.success() => {
+            results.fail(format!("QEMU died ({status}) {at}"));
+        }
+        // The panic itself is counted already.
+        Ending::Exited(_) if results.ended() || panicked => {}
+        Ending::Exited(_) => {
+            results.fail(format!(
+                "the guest ended {at}, without coming to the end of its plan"
+            ));
+        }
+        Ending::TimedOut if results.ended() => {
+            results.fail("the guest did not power off after its plan".to_owned());
+        }
+        Ending::TimedOut if panicked => {}
+        Ending::TimedOut => {
+            results.fail(format!(
+                "the guest hung {at}: no end within {} s",
+                timeout.as_secs()
+            ));
+        }
+    }
+}
+
+/// Shows why a run failed: the ends of the logs where the fault is not in a step.
+fn show_failures(results: &Results, files: &Files) {
+    if results.failed == 0 {
+        return;
+    }
+    for failure in &results.failures {
+        eprintln!("{failure}");
+    }
+    if !results.failures.is_empty() || !results.troubles.is_empty() {
+        for path in [&files.console, &files.qemu] {
+            let bytes = fs::read(path).unwrap_or_default();
+            let text = String::from_utf8_lossy(&bytes);
+            if !text.trim().is_empty() {
+                eprintln!(
+                    "the end of {}:\n{}",
+                    path.display(),
+                    tail(&text, SHOWN_LINES)
+                );
+            }
+        }
+    }
+    for step in results
+        .steps
+        .iter()
+        .filter(|step| step.end.status == Status::Failed)
+    {
+        if !step.output.is_empty() {
+            let output = step.output.join("\n");
+            eprintln!(
+                "the end of what {:?} printed:\n{}",
+                step.end.name,
+                tail(&output, SHOWN_LINES)
+            );
+        }
+    }
+    eprintln!("all of it is in {}", files.directory.display());
+}
+
+/// A person sees the shell; that the driver did not load they shall be told.
+fn report_setup_failures(files: &Files) -> Result<()> {
+    let text = fs::read_to_string(&files.events)
+        .with_context(|| format!("cannot read {}", files.events.display()))?;
+    for event in text.lines().filter_map(|line| Event::parse(line).ok()) {
+        if let Event::Setup(setup) = event {
+            if setup.status == Status::Failed {
+                eprintln!("{} failed: {}", setup.name, setup.message);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The terminal's settings, restored when QEMU could not do it itself.
+struct Terminal {
+    settings: Option<Termios>,
+}
+
+impl Terminal {
+    fn save() -> Self {
+        Self {
+            settings: tcgetattr(std::io::stdin()).ok(),
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let Some(settings) = &self.settings {
+            // A terminal that is gone needs no settings.
+            let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, settings);
+        }
+    }
+}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Collects the events of a run and judges it. Pure: it is fed, and writes nothing.
+
+use serde::Serialize;
+use svm_init::events::{Event, SetupEvent, Status, StepEvent, TestEvent};
+
+use super::console::Trouble;
+
+/// Everything known of a run; `results.json` is this.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Results {
+    /// Name of the run.
+    pub name: String,
+    /// What the guest did: the plan's name, or `exec` or `shell`.
+    pub plan: String,
+    /// Number of tests, and of steps without tests of their own, that passed.
+    pub passed: u32,
+    /// Number of those that failed, and of failures of the run itself.
+    pub failed: u32,
+    /// Number of those that were skipped.
+    pub skipped: u32,
+    /// Release of the guest's kernel, once it told.
+    pub kernel: Option<String>,
+    /// Version of QEMU, or the path of one of the user's own.
+    pub qemu: String,
+    /// How QEMU ran the guest's processors.
+    pub accel: String,
+    /// The guest's IOMMU.
+    pub iommu: String,
+    /// From the start of QEMU to the guest's first event, in seconds.
+    pub boot_seconds: Option<f64>,
+    /// From the start of QEMU to its end, in seconds.
+    pub seconds: f64,
+    /// Why the run as a whole failed: what no step can tell.
+    pub failures: Vec<String>,
+    /// Trouble that the guest's kernel told on the console.
+    pub troubles: Vec<Trouble>,
+    /// Preparations in the guest.
+    pub setup: Vec<SetupEvent>,
+    /// Steps, as they ended.
+    pub steps: Vec<StepResult>,
+    #[serde(skip)]
+    current: Current,
+    #[serde(skip)]
+    ended: bool,
+}
+
+/// A step and what happened in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StepResult {
+    /// How it ended.
+    #[serde(flatten)]
+    pub end: StepEvent,
+    /// The tests that its program reported.
+    pub tests: Vec<TestEvent>,
+    /// The lines that it printed.
+    pub output: Vec<String>,
+}
+
+/// What was heard since the last step ended.
+#[derive(Clone, Debug, Default)]
+struct Current {
+    name: Option<String>,
+    tests: Vec<TestEvent>,
+    output: Vec<String>,
+}
+
+impl Results {
+    /// Those of a run that begins.
+    pub fn new(name: &str, plan: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            plan: plan.to_owned(),
+            ..Self::default()
+        }
+    }
+
+    /// Takes in an event.
+    pub fn take(&mut self, event: Event) {
+        match event {
+            Event::Ready(ready) => self.kernel = Some(ready.kernel),
+            Event::Setup(setup) => {
+                if setup.status == Status::Failed {
+                    self.failed += 1;
+                }
+                self.setup.push(setup);
+            }
+            Event::StepBegin(begin) => self.current.name = Some(begin.name),
+            Event::Output(output) => self.current.output.push(output.line),
+            Event::Test(test) => {
+                self.count(test.status);
+                self.current.tests.push(test);
+            }
+            Event::Step(end) => self.end_step(end),
+            Event::End(_) => self.ended = true,
+        }
+    }
+
+    /// Takes in trouble of the guest's kernel.
+    pub fn trouble(&mut self, trouble: Trouble) {
+        self.failed += 1;
+        self.troubles.push(trouble);
+    }
+
+    /// Takes in a failure of the run itself.
+    pub fn fail(&mut self, reason: String) {
+        self.failed += 1;
+        self.failures.push(reason);
+    }
+
+    /// Whether the guest came to the end of its plan.
+    pub fn ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The step that was under way, if one was.
+    pub fn under_way(&self) -> Option<&str> {
+        self.current.name.as_deref()
+    }
+
+    /// The last line of the report.
+    pub fn summary(&self) -> String {
+        let skipped = if self.skipped > 0 {
+            format!(", {} skipped", self.skipped)
+        } else {
+            String::new()
+        };
+        format!(
+            "{}: {} passed, {} failed{skipped}",
+            self.plan, self.passed, self.failed
+        )
+    }
+
+    /// A step that reported tests is judged by them, and by itself only where it failed although
+    /// none of them did; any other step is a test itself.
+    fn end_step(&mut self, end: StepEvent) {
+        let Current { tests, output, .. } = std::mem::take(&mut self.current);
+        let a_test_failed = tests.iter().any(|test| test.status == Status::Failed);
+        match end.status {
+            Status::Failed if !a_test_failed => self.count(Status::Failed),
+            status if tests.is_empty() => self.count(status),
+            _ => {}
+        }
+        self.steps.push(StepResult { end, tests, output });
+    }
+
+    fn count(&mut self, status: Status) {
+        match status {
+            Status::Ok => self.passed += 1,
+            Status::Failed => self.failed += 1,
+            Status::Skipped => self.skipped += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::console::Kind;
+    use super::*;
+
+    fn fed(lines: &[&str]) -> Results {
+        let mut results = Results {
+            plan: "demo".into(),
+            ..Results::default()
+        };
+        for line in lines {
+            results.take(Event::parse(line).unwrap());
+        }
+        results
+    }
+
+    const BEGIN: &str = r#"{"event":"step_begin","name":"a"}"#;
+    const OK: &str = r#"{"event":"step","name":"a","status":"ok","exit":0}"#;
+    const FAILED: &str = r#"{"event":"step","name":"a","status":"failed","message":"m"}"#;
+    const TEST_OK: &str = r#"{"event":"test","name":"t","status":"ok"}"#;
+    const TEST_FAILED: &str = r#"{"event":"test","name":"t","status":"failed"}"#;
+
+    #[test]
+    fn a_step_without_tests_is_one() {
+        assert_eq!(fed(&[BEGIN, OK]).summary(), "demo: 1 passed, 0 failed");
+        assert_eq!(fed(&[BEGIN, FAILED]).summary(), "demo: 0 passed, 1 failed");
+    }
+
+    #[test]
+    fn a_step_with_tests_is_counted_by_them() {
+        assert_eq!(
+            fed(&[BEGIN, TEST_OK, TEST_OK, OK]).summary(),
+            "demo: 2 passed, 0 failed"
+        );
+        let results = fed(&[BEGIN, TEST_OK, TEST_FAILED, FAILED]);
+        assert_eq!(results.summary(), "demo: 1 passed, 1 failed");
+        assert_eq!(results.steps[0].tests.len(), 2);
+    }
+
+    #[test]
+    fn a_step_that_fails_although_its_tests_passed_counts() {
+        assert_eq!(
+            fed(&[BEGIN, TEST_OK, FAILED]).summary(),
+            "demo: 1 passed, 1 failed"
+        );
+    }
+
+    #[test]
+    fn tests_belong_to_their_step() {
+        let results = fed(&[BEGIN, TEST_OK, OK, BEGIN, OK]);
+        assert_eq!(results.steps[0].tests.len(), 1);
+        assert_eq!(results.steps[1].tests.len(), 0);
+        assert_eq!(results.under_way(), None);
+        assert_eq!(fed(&[BEGIN, TEST_OK]).under_way(), Some("a"));
+    }
+
+    #[test]
+    fn failures_of_preparation_run_and_kernel_count() {
+        let mut results = fed(&[r#"{"event":"setup","name":"load","status":"failed"}"#]);
+        results.fail("QEMU died".into());
+        results.trouble(Trouble {
+            kind: Kind::Oops,
+            line: "Oops:".into(),
+        });
+        assert_eq!(results.summary(), "demo: 0 passed, 3 failed");
+    }
+
+    #[test]
+    fn results_become_json_with_steps_flat() {
+        let results = fed(&[BEGIN, TEST_OK, OK]);
+        let value = serde_json::to_value(&results).unwrap();
+        assert_eq!(value["steps"][0]["name"], "a");
+        assert_eq!(value["steps"][0]["tests"][0]["status"], "ok");
+        assert_eq!(value["passed"], 1);
+    }
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The functions and variables of QEMU that the library uses, found by name in the running
+//! process. The library itself has no unresolved symbol of QEMU, so it can be loaded into any
+//! process and stays without effect there.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::sync::OnceLock;
+
+use nix::libc;
+
+use super::layout::*;
+
+/// The address of an exported symbol of this process.
+pub fn symbol(name: &CStr) -> Option<*mut c_void> {
+    // SAFETY: `name` is a C string, and RTLD_DEFAULT asks for the process's own symbols.
+    let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    (!address.is_null()).then_some(address)
+}
+
+/// Declares the table once: its fields and their search.
+macro_rules! table {
+    (
+        functions { $($function:ident: $type:ty;)+ }
+        variables { $($variable:ident: $pointee:ty;)+ }
+    ) => {
+        /// QEMU's exports.
+        pub struct Qemu {
+            $(pub $function: $type,)+
+            $(pub $variable: *mut $pointee,)+
+        }
+
+        impl Qemu {
+            /// Finds all of them; the error is the names of those that are missing.
+            pub fn resolve() -> Result<Qemu, Vec<&'static str>> {
+                let mut missing = Vec::new();
+                $(let $function = find(concat!(stringify!($function), "\0"), &mut missing);)+
+                $(let $variable = find(concat!(stringify!($variable), "\0"), &mut missing);)+
+                if !missing.is_empty() {
+                    return Err(missing);
+                }
+                Ok(Qemu {
+                    $(
+                        // SAFETY: the address is not null, for none is missing. That the
+                        // function behind it has this type is what this file says of the series
+                        // that `verify` admits; nothing is called before it has spoken, but for
+                        // the functions that it needs itself.
+                        $function: unsafe { std::mem::transmute::<*mut c_void, $type>($function) },
+                    )+
+                    $($variable: $variable.cast(),)+
+                })
+            }
+        }
+    };
+}
+
+/// Looks up one name, with its ending null, and notes it where it is missing.
+fn find(name: &'static str, missing: &mut Vec<&'static str>) -> *mut c_void {
+    let found = CStr::from_bytes_with_nul(name.as_bytes())
+        .ok()
+        .and_then(symbol);
+    found.unwrap_or_else(|| {
+        missing.push(name.trim_end_matches('\0'));
+        std::ptr::null_mut()
+    })
+}
+
+table! {
+    functions {
+        // Types and objects
+        register_module_init: unsafe extern "C" fn(unsafe extern "C" fn(), c_int);
+        type_register_static: unsafe extern "C" fn(*const TypeInfo) -> *mut c_void;
+        object_class_by_name: unsafe extern "C" fn(*const c_char) -> *mut ObjectClass;
+        object_class_property_add: unsafe extern "C" fn(*mut ObjectClass, *const c_char, *const c_char,
+            Option<PropertyAccess>, Option<PropertyAccess>, *const c_void, *mut c_void) -> *mut ObjectProperty;
+        object_class_property_set_description: unsafe extern "C" fn(*mut ObjectClass, *const c_char, *const c_char);
+        object_resolve_path_type: unsafe extern "C" fn(*const c_char, *const c_char, *mut bool) -> *mut Object;
+        object_property_get_bool: unsafe extern "C" fn(*mut Object, *const c_char, ErrorOut) -> bool;
+        object_property_get_uint: unsafe extern "C" fn(*mut Object, *const c_char, ErrorOut) -> u64;
+        qdev_get_human_name: unsafe extern "C" fn(*mut Object) -> *mut c_char;
+        qdev_get_parent_bus: unsafe extern "C" fn(*const Object) -> *mut BusState;
+        device_class_set_legacy_reset: unsafe extern "C" fn(*mut ObjectClass, unsafe extern "C" fn(*mut Object));
+        visit_type_uint64: unsafe extern "C" fn(*mut Visitor, *const c_char, *mut u64, ErrorOut) -> bool;
+        visit_type_bool: unsafe extern "C" fn(*mut Visitor, *const c_char, *mut bool, ErrorOut) -> bool;
+        visit_type_str: unsafe extern "C" fn(*mut Visitor, *const c_char, *mut *mut c_char, ErrorOut) -> bool;
+        g_free: unsafe extern "C" fn(*mut c_void);
+        // Messages
+        error_setg_internal: unsafe extern "C" fn(ErrorOut, *const c_char, c_int, *const c_char, *const c_char, ...);
+        error_free: unsafe extern "C" fn(*mut Error);
+        error_report: unsafe extern "C" fn(*const c_char, ...);
+        warn_report: unsafe extern "C" fn(*const c_char, ...);
+        qmp_query_version: unsafe extern "C" fn(ErrorOut) -> *mut VersionInfo;
+        // PCI Express
+        pci_bus_is_express: unsafe extern "C" fn(*const BusState) -> bool;
+        pci_register_bar: unsafe extern "C" fn(*mut PCIDevice, c_int, u8, *mut MemoryRegion);
+        pci_default_read_config: unsafe extern "C" fn(*mut PCIDevice, u32, c_int) -> u32;
+        pci_default_write_config: unsafe extern "C" fn(*mut PCIDevice, u32, u32, c_int);
+        pcie_endpoint_cap_init: unsafe extern "C" fn(*mut PCIDevice, u8) -> c_int;
+        pcie_cap_exit: unsafe extern "C" fn(*mut PCIDevice);
+        pcie_cap_flr_init: unsafe extern "C" fn(*mut PCIDevice);
+        pcie_cap_flr_write_config: unsafe extern "C" fn(*mut PCIDevice, u32, u32, c_int);
+        pcie_ats_init: unsafe extern "C" fn(*mut PCIDevice, u16, bool);
+        pcie_pri_init: unsafe extern "C" fn(*mut PCIDevice, u16, u32, bool);
+        pcie_pasid_init: unsafe extern "C" fn(*mut PCIDevice, u16, u8, bool, bool);
+        msix_init_exclusive_bar: unsafe extern "C" fn(*mut PCIDevice, u32, u8, ErrorOut) -> c_int;
+        msix_uninit_exclusive_bar: unsafe extern "C" fn(*mut PCIDevice);
+        msix_vector_use: unsafe extern "C" fn(*mut PCIDevice, u32);
+        msix_notify: unsafe extern "C" fn(*mut PCIDevice, u32);
+        // Address translation
+        pci_device_iommu_address_space: unsafe extern "C" fn(*mut PCIDevice) -> *mut AddressSpace;
+        pci_ats_request_translation: unsafe extern "C" fn(*mut PCIDevice, u32, bool, bool, u64, usize, bool,
+            *mut IOMMUTLBEntry, usize, *mut u32) -> isize;
+        pci_pri_request_page: unsafe extern "C" fn(*mut PCIDevice, u32, bool, bool, u64, bool, u16, bool, bool) -> c_int;
+        pci_pri_register_notifier: unsafe extern "C" fn(*mut PCIDevice, u32, *mut IOMMUPRINotifier) -> c_int;
+        pci_pri_unregister_notifier: unsafe extern "C" fn(*mut PCIDevice, u32);
+        pci_iommu_init_iotlb_notifier: unsafe extern "C" fn(*mut PCIDevice, *mut IOMMUNotifier, IommuNotify, *mut c_void) -> c_int;
+        pci_iommu_register_iotlb_notifier: unsafe extern "C" fn(*mut PCIDevice, u32, *mut IOMMUNotifier) -> c_int;
+        pci_iommu_unregister_iotlb_notifier: unsafe extern "C" fn(*mut PCIDevice, u32, *mut IOMMUNotifier) -> c_int;
+        // Memory
+        memory_region_init_io: unsafe extern "C" fn(*mut MemoryRegion, *mut Object, *const MemoryRegionOps,
+            *mut c_void, *const c_char, u64);
+        memory_region_add_subregion_overlap: unsafe extern "C" fn(*mut MemoryRegion, u64, *mut MemoryRegion, c_int);
+        memory_region_from_host: unsafe extern "C" fn(*mut c_void, *mut u64) -> *mut MemoryRegion;
+        get_system_memory: unsafe extern "C" fn() -> *mut MemoryRegion;
+        address_space_rw: unsafe extern "C" fn(*mut AddressSpace, u64, MemTxAttrs, *mut c_void, u64, bool) -> u32;
+        address_space_map: unsafe extern "C" fn(*mut AddressSpace, u64, *mut u64, bool, MemTxAttrs) -> *mut c_void;
+        address_space_unmap: unsafe extern "C" fn(*mut AddressSpace, *mut c_void, u64, bool, u64);
+        // Threads, time and the life of the process
+        bql_lock_impl: unsafe extern "C" fn(*const c_char, c_int);
+        bql_unlock: unsafe extern "C" fn();
+        bql_locked: unsafe extern "C" fn() -> bool;
+        rcu_register_thread: unsafe extern "C" fn();
+        rcu_unregister_thread: unsafe extern "C" fn();
+        qemu_clock_get_ns: unsafe extern "C" fn(c_int) -> i64;
+        timer_init_full: unsafe extern "C" fn(*mut QEMUTimer, *mut QEMUTimerListGroup, c_int, c_int, c_int,
+            unsafe extern "C" fn(*mut c_void), *mut c_void);
+        timer_mod: unsafe extern "C" fn(*mut QEMUTimer, i64);
+        timer_del: unsafe extern "C" fn(*mut QEMUTimer);
+        qemu_add_machine_init_done_notifier: unsafe extern "C" fn(*mut Notifier);
+        qemu_add_exit_notifier: unsafe extern "C" fn(*mut Notifier);
+    }
+    variables {
+        address_space_memory: AddressSpace;
+        unassigned_mem_ops: MemoryRegionOps;
+        vmstate_pci_device: VMStateDescription;
+    }
+}
+
+/// Reads or writes a property: object, visitor, name, what the property was declared with, error.
+pub type PropertyAccess =
+    unsafe extern "C" fn(*mut Object, *mut Visitor, *const c_char, *mut c_void, ErrorOut);
+
+// SAFETY: function pointers and the addresses of QEMU's own variables, which are the same in
+// every thread.
+unsafe impl Send for Qemu {}
+// SAFETY: as above; the table is never written.
+unsafe impl Sync for Qemu {}
+
+static QEMU: OnceLock<Qemu> = OnceLock::new();
+
+/// Makes the table known to the whole library.
+pub fn set(table: Qemu) {
+    // A second table is that of the same process.
+    let _ = QEMU.set(table);
+}
+
+/// The table. Only code that QEMU calls comes here, and QEMU knows none before the table is set.
+pub fn qemu() -> &'static Qemu {
+    match QEMU.get() {
+        Some(table) => table,
+        None => std::process::abort(),
+    }
+}

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Whether the running process is a QEMU that [`super::layout`] and [`super::functions`]
+//! describe: its version, its exports, and what can be seen of its structures before any is used.
+//!
+//! What can only be seen in use is checked there: configuration space by
+//! [`crate::pci::PciDevice::check_layout`], notifiers by [`crate::notifiers`], timers by
+//! [`crate::timer`].
+
+use std::ffi::{CStr, c_char, c_void};
+use std::fmt::Debug;
+
+use super::functions::{self, Qemu};
+use super::layout::*;
+
+/// The series of QEMU whose interface this is: major and minor version.
+pub const SERIES: (i64, i64) = (11, 1);
+
+/// Why the device is not offered in this process.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// It is not a QEMU that emulates machines with PCI.
+    #[error("this process is not a QEMU system emulator")]
+    NotQemu,
+    /// A function is not there.
+    #[error("it does not export {}", .0.join(", "))]
+    MissingExports(Vec<&'static str>),
+    /// It is of another series.
+    #[error("its version is {0}")]
+    Version(String),
+    /// A structure is not as expected.
+    #[error("{what} is {found}, expected {expected}")]
+    Layout {
+        /// What was looked at.
+        what: String,
+        /// What the layout of this library says.
+        expected: String,
+        /// What the process has.
+        found: String,
+    },
+}
+
+/// Whether this process looks like a QEMU system emulator with PCI at all, of whatever version.
+pub fn is_qemu() -> bool {
+    functions::symbol(c"type_register_static").is_some()
+        && functions::symbol(c"pci_register_bar").is_some()
+}
+
+/// Finds the exports.
+pub fn exports() -> Result<Qemu, Refusal> {
+    if !is_qemu() {
+        return Err(Refusal::NotQemu);
+    }
+    Qemu::resolve().map_err(Refusal::MissingExports)
+}
+
+/// Checks the version and, with classes of QEMU's own, the layout.
+///
+/// # Safety
+///
+/// QEMU's types are registered, and the thread holds the BQL or is the only one.
+pub unsafe fn version_and_layout(qemu: &Qemu) -> Result<(), Refusal> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        version(qemu)?;
+        instances(qemu)?;
+        classes(qemu)?;
+        tables(qemu)
+    }
+}
+
+/// Compares the version with the supported series.
+///
+/// # Safety
+///
+/// As for [`version_and_layout`].
+unsafe fn version(qemu: &Qemu) -> Result<(), Refusal> {
+    // SAFETY: the function takes no argument but the place for an error that never comes. The
+    // structure is of the QAPI, whose layout does not change; QEMU never frees what we leave.
+    let (triple, package) = unsafe {
+        let info = (qemu.qmp_query_version)(std::ptr::null_mut());
+        let triple = (*info).qemu;
+        let numbers = ((*triple).major, (*triple).minor, (*triple).micro);
+        (numbers, text((*info).package))
+    };
+    let (major, minor, micro) = triple;
+    if (major, minor) == SERIES {
+        Ok(())
+    } else {
+        let version = format!("{major}.{minor}.{micro} {package}");
+        Err(Refusal::Version(version.trim_end().to_owned()))
+    }
+}
+
+/// Compares the sizes that QEMU has for a few instances and classes.
+///
+/// # Safety
+///
+/// As for [`version_and_layout`].
+unsafe fn instances(qemu: &Qemu) -> Result<(), Refusal> {
+    let sizes = [
+        (
+            c"pci-device",
+            Some(pci_device_class::SIZE),
+            pci_device::SIZE,
+        ),
+        (c"memory-region", None, MEMORY_REGION_SIZE),
+    ];
+    for (name, class_size, instance_size) in sizes {
+        // SAFETY: types are registered; a class begins with the pointer to its type, and the
+        // name is compared before the sizes are read.
+        unsafe {
+            let class = (qemu.object_class_by_name)(name.as_ptr());
+            let what = name.to_string_lossy();
+            if class.is_null() {
+                return Err(mismatch(&what, "a type", "missing"));
+            }
+            let found: &TypeImpl = &**class.cast::<*const TypeImpl>();
+            equal(
+                format!("the name of type {what}"),
+                &*what,
+                &*text(found.name),
+            )?;
+            if let Some(size) = class_size {
+                equal(format!("the class size of {what}"), size, found.class_size)?;
+            }
+            equal(
+                format!("the size of {what}"),
+                instance_size,
+                found.instance_size,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads what is known of a few PCI devices out of their classes.
+///
+/// # Safety
+///
+/// As for [`version_and_layout`], after [`instances`] has succeeded.
+unsafe fn classes(qemu: &Qemu) -> Result<(), Refusal> {
+    use pci_device_class as class;
+    // Name, vendor, device, revision and class code.
+    let known: [(&CStr, u16, u16, u8, u16); 2] = [
+        (c"edu", 0x1234, 0x11e8, 0x10, 0x00ff),
+        (c"e1000e", 0x8086, 0x10d3, 0, 0x0200),
+    ];
+    let mut seen = false;
+    for (name, vendor, device, revision, code) in known {
+        // SAFETY: types are registered, and a class of a PCI device has at least the size that
+        // `instances` has compared.
+        unsafe {
+            let address = (qemu.object_class_by_name)(name.as_ptr());
+            if address.is_null() {
+                continue; // Distributions leave out devices.
+            }
+            seen = true;
+            let what = format!("the identification in class {}", name.to_string_lossy());
+            let found = (
+                field::<u16>(address, class::VENDOR_ID),
+                field::<u16>(address, class::DEVICE_ID),
+                field::<u8>(address, class::REVISION),
+                field::<u16>(address, class::CLASS_ID),
+            );
+            equal(what, (vendor, device, revision, code), found)?;
+            let functions = [class::REALIZE, class::EXIT]
+                .map(|offset| !field::<*const c_void>(address, offset).is_null());
+            equal(
+                format!("realize and exit in class {}", name.to_string_lossy()),
+                [true; 2],
+                functions,
+            )?;
+        }
+    }
+    if !seen {
+        return Err(mismatch(
+            "the list of devices",
+            "edu or e1000e in it",
+            "without both",
+        ));
+    }
+    // SAFETY: as above; `desc` is a C string where the offset is right, and the classes above
+    // have shown that the offsets behind it are.
+    unsafe {
+        let address = (qemu.object_class_by_name)(c"pci-testdev".as_ptr());
+        if !address.is_null() {
+            let desc = field::<*const c_char>(address, class::DESC);
+            equal(
+                "desc in class pci-testdev".to_owned(),
+                "PCI Test Device",
+                &*text(desc),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads two constant tables of QEMU's.
+///
+/// # Safety
+///
+/// As for [`version_and_layout`].
+unsafe fn tables(qemu: &Qemu) -> Result<(), Refusal> {
+    // SAFETY: both are variables of the process, which never change.
+    unsafe {
+        let accepts = (*qemu.unassigned_mem_ops).valid.accepts;
+        equal(
+            "valid.accepts of unassigned_mem_ops".to_owned(),
+            true,
+            !accepts.is_null(),
+        )?;
+        let vmstate = &*qemu.vmstate_pci_device;
+        let found = (
+            vmstate.unmigratable,
+            vmstate.version_id,
+            vmstate.minimum_version_id,
+        );
+        equal("vmstate_pci_device".to_owned(), (false, 2, 1), found)?;
+        equal(
+            "fields of vmstate_pci_device".to_owned(),
+            true,
+            !vmstate.fields.is_null(),
+        )
+    }
+}
+
+/// Compares.
+fn equal<T: PartialEq + Debug>(what: String, expected: T, found: T) -> Result<(), Refusal> {
+    if expected == found {
+        Ok(())
+    } else {
+        Err(mismatch(
+            &what,
+            &format!("{expected:x?}"),
+            &format!("{found:x?}"),
+        ))
+    }
+}
+
+/// A structure that is not as expected.
+fn mismatch(what: &str, expected: &str, found: &str) -> Refusal {
+    Refusal::Layout {
+        what: what.to_owned(),
+        expected: expected.to_owned(),
+        found: found.to_owned(),
+    }
+}
+
+/// Reads a field of a class.
+///
+/// # Safety
+///
+/// The class is at least `offset + size_of::<T>()` bytes long.
+unsafe fn field<T: Copy>(class: *const ObjectClass, offset: usize) -> T {
+    // SAFETY: the caller's promise; the read asks for no alignment.
+    unsafe { class.cast::<u8>().add(offset).cast::<T>().read_unaligned() }
+}
+
+/// A C string of QEMU's, or nothing where there is none.
+///
+/// # Safety
+///
+/// The pointer is null or points to a C string.
+unsafe fn text(pointer: *const c_char) -> String {
+    if pointer.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(pointer) }
+        .to_string_lossy()
+        .into_owned()
+}

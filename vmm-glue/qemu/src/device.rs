@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! One device: the endpoint, and all that joins it to its place in QEMU. Knows nothing of QEMU's
+//! object model; [`crate::instance`] makes and ends it.
+//!
+//! No lock of the device is held while it calls into QEMU or into the endpoint. All entries hold
+//! the BQL.
+
+use std::ffi::c_int;
+use std::sync::{Arc, OnceLock, Weak};
+
+use pcie_ats::capability::{ATS_SIZE, PASID_SIZE, PRI_SIZE};
+use pcie_ats::{
+    AlignedRange, Function, InvalidateRequest, Itag, Pasid, PrgResponse, Prgi, Reset, ResponseCode,
+};
+use svm_endpoint::{Endpoint, Step, config_space};
+
+use crate::bql::Bql;
+use crate::memory::Mmio;
+use crate::notifiers::Notifiers;
+use crate::pci::PciDevice;
+use crate::port::Port;
+use crate::refused::Deferred;
+use crate::trace::Trace;
+use crate::worker::{Bell, Engine};
+
+/// Offset of the command register.
+const COMMAND: u16 = 0x04;
+/// Offset of the device control register in the PCI Express capability.
+const DEVICE_CONTROL: u16 = 8;
+/// Initiate Function Level Reset, in the device control register.
+const INITIATE_FLR: u32 = 1 << 15;
+/// Stopped, in the status half of the page request capability's second double word.
+const PRI_STOPPED: u32 = 1 << 24;
+
+/// The structures that the endpoint answers, without their headers: first and last offset.
+const STRUCTURES: [(u16, u16); 3] = [
+    (config_space::ATS + 4, config_space::ATS + ATS_SIZE - 4),
+    (config_space::PRI + 4, config_space::PRI + PRI_SIZE - 4),
+    (
+        config_space::PASID + 4,
+        config_space::PASID + PASID_SIZE - 4,
+    ),
+];
+
+/// A device.
+pub struct Device {
+    /// The function as QEMU has it.
+    pub pci: PciDevice,
+    /// The function as it behaves.
+    pub endpoint: Endpoint,
+    /// What comes down from the vIOMMU.
+    pub notifiers: Notifiers,
+    /// Answers to page requests that the vIOMMU did not take.
+    pub deferred: Deferred,
+    /// The record of what passes, if one was asked for.
+    pub trace: Option<Trace>,
+    /// Tells the engine's thread that there is work.
+    pub bell: Arc<Bell>,
+    /// Offset of the PCI Express capability.
+    express: OnceLock<u8>,
+}
+
+impl Device {
+    /// Joins an endpoint to its function.
+    pub fn new(pci: PciDevice, endpoint: Endpoint, trace: Option<Trace>) -> Arc<Device> {
+        Arc::new_cyclic(|me: &Weak<Device>| Device {
+            pci,
+            endpoint,
+            notifiers: Notifiers::new(pci, me.clone()),
+            deferred: Deferred::default(),
+            trace,
+            bell: Arc::default(),
+            express: OnceLock::new(),
+        })
+    }
+
+    /// Lays out configuration space; the offset of the PCI Express capability is given.
+    pub fn add_capabilities(&self, bql: &Bql, express: u8) {
+        let config = self.endpoint.config();
+        // A second call would be a second device.
+        let _ = self.express.set(express);
+        self.pci.add_ats(bql, config_space::ATS);
+        self.pci
+            .add_pri(bql, config_space::PRI, config.pri_capacity);
+        self.pci
+            .add_pasid(bql, config_space::PASID, config.pasid_width.bits());
+        self.mirror(bql);
+    }
+
+    /// Copies the endpoint's capability registers to where QEMU looks at them: its own checks of
+    /// what is enabled, and reads by software.
+    fn mirror(&self, bql: &Bql) {
+        for (first, last) in STRUCTURES {
+            for offset in (first..=last).step_by(4) {
+                let value = self.endpoint.config_read(offset);
+                self.pci.write_config_raw(bql, offset, value);
+            }
+        }
+    }
+
+    /// Software reads configuration space.
+    pub fn config_read(&self, bql: &Bql, address: u32, length: c_int) -> u32 {
+        // Status bits change by themselves.
+        self.mirror(bql);
+        self.pci.read_config(bql, address, length)
+    }
+
+    /// Software writes configuration space.
+    pub fn config_write(&self, bql: &Bql, address: u32, value: u32, length: c_int) {
+        self.pci.write_config(bql, address, value, length);
+        for (offset, value, mask) in double_words(address, value, length) {
+            if is_owned(offset) {
+                self.endpoint.config_write(offset, value, mask);
+            }
+        }
+        self.mirror(bql);
+        if self.endpoint.config_read(config_space::PRI + 4) & PRI_STOPPED != 0 {
+            // Nothing is outstanding any more.
+            self.deferred.clear(bql);
+        }
+        self.notifiers.sync(bql, &self.endpoint, true);
+        self.bell.ring();
+    }
+
+    /// The function is reset.
+    pub fn reset(&self, bql: &Bql) {
+        let kind = match self.express.get() {
+            // QEMU leaves the bit set during the reset that it stands for.
+            Some(express) if self.device_control(bql, *express) & INITIATE_FLR != 0 => {
+                Reset::FunctionLevel
+            }
+            _ => Reset::Conventional,
+        };
+        if let Some(trace) = &self.trace {
+            trace.function(match kind {
+                Reset::Conventional => "conventional reset",
+                Reset::FunctionLevel => "function level reset",
+            });
+        }
+        self.deferred.clear(bql);
+        self.notifiers.clear(bql);
+        self.endpoint.reset(kind);
+        self.mirror(bql);
+        self.bell.ring();
+    }
+
+    /// The device control register.
+    fn device_control(&self, bql: &Bql, express: u8) -> u32 {
+        self.pci
+            .read_config_raw(bql, u16::from(express) + DEVICE_CONTROL)
+            & 0xffff
+    }
+
+    /// Lets go of everything that QEMU could still call. The engine's thread has ended.
+    pub fn shut_down(&self, bql: &Bql) {
+        self.deferred.clear(bql);
+        self.notifiers.clear(bql);
+        self.close_trace();
+    }
+
+    /// Completes the trace, if there is one.
+    pub fn close_trace(&self) {
+        if let Some(trace) = &self.trace {
+            trace.close();
+        }
+    }
+
+    /// An invalidation request arrives.
+    pub fn invalidated(&self, _bql: &Bql, pasid: Option<Pasid>, range: AlignedRange) {
+        let begin = self.trace.as_ref().map(Trace::now);
+        self.invalidate(pasid, range);
+        if let (Some(trace), Some(begin)) = (&self.trace, begin) {
+            trace.invalidation(begin, pasid, range);
+        }
+        self.ring_if_needed();
+    }
+
+    /// Nothing will be heard of an address space any more.
+    pub fn forget(&self, pasid: Option<Pasid>) {
+        self.invalidate(pasid, AlignedRange::ALL);
+    }
+
+    /// Lets the endpoint forget translations.
+    fn invalidate(&self, pasid: Option<Pasid>, range: AlignedRange) {
+        let Ok(itag) = Itag::new(0) else { return };
+        // It is pending only if an access of the device's own has led here: see
+        // `Port::invalidate_completion`.
+        let _ = self.endpoint.invalidate(&InvalidateRequest {
+            itag,
+            pasid,
+            range,
+            global: false,
+        });
+    }
+
+    /// A page request group response arrives.
+    pub fn responded(&self, _bql: &Bql, pasid: Option<Pasid>, prgi: Prgi, code: ResponseCode) {
+        let response = PrgResponse { prgi, pasid, code };
+        if let Some(trace) = &self.trace {
+            trace.prg_response(&response, false);
+        }
+        self.endpoint.prg_response(&response);
+        self.ring_if_needed();
+    }
+
+    /// Answers a page request in the root complex's stead.
+    pub fn answer(&self, response: &PrgResponse) {
+        if let Some(trace) = &self.trace {
+            trace.prg_response(response, true);
+        }
+        self.endpoint.prg_response(response);
+        self.ring_if_needed();
+    }
+
+    /// The time of the deferred answers has come.
+    pub fn deferred_responses(&self, _bql: &Bql) {
+        for response in self.deferred.take() {
+            self.answer(&response);
+        }
+    }
+
+    /// Wakes the engine's thread if it has something to do.
+    fn ring_if_needed(&self) {
+        if self.endpoint.has_work() {
+            self.bell.ring();
+        }
+    }
+}
+
+impl Engine for Device {
+    fn step(&self, bql: &Bql) -> bool {
+        let step = self.endpoint.step(&Port::new(self, bql));
+        self.notifiers.sync(bql, &self.endpoint, false);
+        step == Step::Worked
+    }
+
+    fn rest(&self) {
+        if let Some(trace) = &self.trace {
+            trace.flush();
+        }
+    }
+}
+
+/// A BAR of a device.
+pub struct Bar {
+    /// The device.
+    pub device: Weak<Device>,
+    /// Which of its BARs.
+    pub number: u8,
+}
+
+impl Mmio for Bar {
+    fn read(&self, _bql: &Bql, offset: u64, size: u8) -> u64 {
+        match self.device.upgrade() {
+            Some(device) => device.endpoint.bar_read(self.number, offset, size),
+            None => u64::MAX,
+        }
+    }
+
+    fn write(&self, bql: &Bql, offset: u64, value: u64, size: u8) {
+        if let Some(device) = self.device.upgrade() {
+            device.endpoint.bar_write(self.number, offset, value, size);
+            device.notifiers.sync(bql, &device.endpoint, false);
+            device.bell.ring();
+        }
+    }
+}
+
+/// Whether the endpoint takes writes to the double word at an offset.
+fn is_owned(offset: u16) -> bool {
+    offset == COMMAND
+        || STRUCTURES
+            .iter()
+            .any(|(first, last)| (*first..=*last).contains(&offset))
+}
+
+/// The double words of an access to configuration space: offset, value and mask of each.
+fn double_words(address: u32, value: u32, length: c_int) -> impl Iterator<Item = (u16, u32, u32)> {
+    let bits = 8 * length.clamp(1, 4) as u32;
+    let mask = u64::from(u32::MAX >> (32 - bits)) << (8 * (address & 3));
+    let value = u64::from(value) << (8 * (address & 3));
+    let first = (address & 0xffc) as u16;
+    [
+        (first, value as u32, mask as u32),
+        (first + 4, (value >> 32) as u32, (mask >> 32) as u32),
+    ]
+    .into_iter()
+    .filter(|(_, _, mask)| *mask != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accesses_are_cut_into_double_words() {
+        let words =
+            |address, value, length| -> Vec<_> { double_words(address, value, length).collect() };
+        assert_eq!(words(0x104, 0x8000_0000, 4), [(0x104, 0x8000_0000, !0)]);
+        assert_eq!(words(0x106, 0x8000, 2), [(0x104, 0x8000_0000, 0xffff_0000)]);
+        assert_eq!(words(0x107, 0x80, 1), [(0x104, 0x8000_0000, 0xff00_0000)]);
+        assert_eq!(
+            words(0x103, 0x1122_3344, 4),
+            [
+                (0x100, 0x4400_0000, 0xff00_0000),
+                (0x104, 0x11_2233, 0x00ff_ffff)
+            ]
+        );
+    }
+
+    #[test]
+    fn headers_belong_to_qemu() {
+        for owned in [0x04, 0x104, 0x114, 0x118, 0x11c, 0x124] {
+            assert!(is_owned(owned), "{owned:#x}");
+        }
+        for other in [0x00, 0x08, 0x100, 0x108, 0x110, 0x120, 0x128] {
+            assert!(!is_owned(other), "{other:#x}");
+        }
+    }
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The QOM type `svm-demo` and the life of its objects: made with properties, realized,
+//! reset, unplugged, freed.
+//!
+//! QEMU's objects are as large as their parent class says; ours keep their state in a table of
+//! this module, keyed by the object's address. The table's lock is never held while anything
+//! else is called.
+
+use std::collections::BTreeMap;
+use std::ffi::{c_int, c_void};
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+
+use svm_abi::{doorbell, ids, registers};
+use svm_endpoint::Endpoint;
+
+use crate::abi::layout::{ErrorOut, Notifier, Object};
+use crate::abi::qemu;
+use crate::bql::{self, Bql};
+use crate::device::{Bar, Device};
+use crate::memory::IoRegion;
+use crate::message::ErrorSlot;
+use crate::pci::PciDevice;
+use crate::property::{self, Settings};
+use crate::qom::{self, DeviceType, Neighbour};
+use crate::smpwcs;
+use crate::trace::Trace;
+use crate::worker::{Engine, Worker};
+
+static TYPE: DeviceType = DeviceType {
+    name: c"svm-demo",
+    description: c"Shared virtual memory demonstration: accelerator with ATS, PRI and PASID",
+    vendor_id: ids::VENDOR_ID,
+    device_id: ids::DEVICE_ID,
+    revision: ids::REVISION_ID,
+    class: ids::CLASS,
+    realize,
+    exit,
+    reset,
+    config_read,
+    config_write,
+    instance_init,
+    instance_finalize,
+    properties: property::add_all,
+};
+
+/// The state of an object.
+#[derive(Default)]
+struct Instance {
+    settings: Settings,
+    realized: Option<Realized>,
+}
+
+/// What an object has from its realization on. The regions live until the object is freed; the
+/// thread until it is unrealized.
+struct Realized {
+    device: Arc<Device>,
+    worker: Option<Worker>,
+    _regions: Vec<IoRegion>,
+}
+
+static INSTANCES: Mutex<BTreeMap<usize, Instance>> = Mutex::new(BTreeMap::new());
+
+/// Registers the type.
+pub fn register() {
+    qom::register(&TYPE);
+}
+
+fn table() -> MutexGuard<'static, BTreeMap<usize, Instance>> {
+    INSTANCES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The settings of an object.
+pub fn settings(object: *mut Object) -> Settings {
+    let table = table();
+    table
+        .get(&object.addr())
+        .map(|i| i.settings.clone())
+        .unwrap_or_default()
+}
+
+/// Changes the settings of an object; false if it is too late.
+pub fn set_settings(object: *mut Object, settings: Settings) -> bool {
+    let mut table = table();
+    match table.get_mut(&object.addr()) {
+        Some(instance) if instance.realized.is_none() => {
+            instance.settings = settings;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// The device of a realized object.
+fn device(object: *mut Object) -> Option<Arc<Device>> {
+    let table = table();
+    let realized = table.get(&object.addr())?.realized.as_ref()?;
+    Some(Arc::clone(&realized.device))
+}
+
+/// `TypeInfo.instance_init`.
+unsafe extern "C" fn instance_init(object: *mut Object) {
+    table().insert(object.addr(), Instance::default());
+}
+
+/// `TypeInfo.instance_finalize`.
+unsafe extern "C" fn instance_finalize(object: *mut Object) {
+    // Dropped after the lock is free.
+    let instance = table().remove(&object.addr());
+    drop(instance);
+}
+
+/// `PCIDeviceClass.realize`.
+unsafe extern "C" fn realize(object: *mut Object, error: ErrorOut) {
+    let Some(pointer) = NonNull::new(object) else {
+        return;
+    };
+    // SAFETY: QEMU realizes devices with the BQL held; the object is a `PCIDevice`, and what is
+    // made of it is dropped when the object is finalized; the error's place outlives the call.
+    let (bql, pci, slot) = unsafe {
+        (
+            Bql::held(),
+            PciDevice::new(pointer.cast()),
+            ErrorSlot::new(error),
+        )
+    };
+    match make(&bql, pci, slot) {
+        Ok(realized) => {
+            let device = Arc::clone(&realized.device);
+            keep(object, realized);
+            start(&bql, object, device, slot);
+        }
+        Err(Failure::Told) => {}
+        Err(Failure::Reason(reason)) => slot.set(&reason),
+    }
+}
+
+/// Why a device could not be made.
+enum Failure {
+    /// QEMU has put the reason into the slot.
+    Told,
+    /// To be put into the slot.
+    Reason(String),
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Failure::Reason(reason)
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(reason: &str) -> Self {
+        Failure::Reason(reason.to_owned())
+    }
+}
+
+/// Makes the device, without its thread.
+fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure> {
+    let settings = settings(pci.object());
+    if device(pci.object()).is_some() {
+        return Err("the device has been made before: create a new one".into());
+    }
+    if !pci.is_on_express_bus(bql) {
+        return Err("the device needs a bus of PCI Express: use -M q35, or \
+                    -device pcie-root-port,id=ID and bus=ID"
+            .into());
+    }
+    if !pci.check_layout(bql, ids::VENDOR_ID, ids::DEVICE_ID) {
+        return Err("PCIDevice is not laid out as in QEMU 11.1".into());
+    }
+    let iommu_bits = Neighbour::find(bql, c"intel-iommu")
+        .and_then(|iommu| iommu.number(bql, c"pasid-bits"))
+        .filter(|bits| *bits != 0);
+    let config = settings.config(iommu_bits)?;
+    let endpoint = Endpoint::new(config).map_err(|error| error.to_string())?;
+    let trace = open_trace(bql, pci, &settings.trace)?;
+    let device = Device::new(pci, endpoint, trace);
+    if !device.deferred.prepare(bql, Arc::downgrade(&device)) {
+        return Err("QEMUTimer is not laid out as in QEMU 11.1".into());
+    }
+    let regions = add_bars(bql, pci, &device);
+    if !pci.add_msix(bql, device.endpoint.vectors(), ids::MSIX_BAR, slot) {
+        return Err(Failure::Told);
+    }
+    let Some(express) = pci.add_express(bql) else {
+        pci.remove_msix(bql);
+        return Err("QEMU has no room for the PCI Express capability".into());
+    };
+    device.add_capabilities(bql, express);
+    if settings.smpwcs {
+        smpwcs::request(bql);
+    }
+    Ok(Realized {
+        device,
+        worker: None,
+        _regions: regions,
+    })
+}
+
+/// Creates the trace file, if one is wanted.
+fn open_trace(bql: &Bql, pci: PciDevice, path: &str) -> Result<Option<Trace>, String> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let taken = table()
+        .values()
+        .any(|i| i.realized.is_some() && i.settings.trace == path);
+    if taken {
+        return Err(format!(
+            "trace file '{path}' is that of another device: choose one for each"
+        ));
+    }
+    match Trace::create(Path::new(path), &pci.name(bql)) {
+        Ok(trace) => Ok(Some(trace)),
+        Err(error) => Err(format!("cannot create trace file '{path}': {error}")),
+    }
+}
+
+/// Adds the BARs with registers and doorbells.
+fn add_bars(bql: &Bql, pci: PciDevice, device: &Arc<Device>) -> Vec<IoRegion> {
+    let pages = u64::from(device.endpoint.config().contexts).next_power_of_two();
+    let bars = [
+        (
+            ids::REGISTERS_BAR,
+            c"svm-demo-registers",
+            registers::REGISTERS_SIZE,
+        ),
+        (
+            ids::DOORBELLS_BAR,
+            c"svm-demo-doorbells",
+            pages * doorbell::PAGE_SIZE,
+        ),
+    ];
+    let region = |(number, name, size)| {
+        let bar = Bar {
+            device: Arc::downgrade(device),
+            number,
+        };
+        // SAFETY: the object owns the region as its child, and finalizes it before it calls
+        // `instance_finalize`, which drops it. A failed realization ends there as well.
+        let region = unsafe { IoRegion::new(bql, pci.object(), name, size, Box::new(bar)) };
+        pci.add_bar(bql, number, &region);
+        region
+    };
+    bars.map(region).into()
+}
+
+/// Puts a device into the table.
+fn keep(object: *mut Object, realized: Realized) {
+    if let Some(instance) = table().get_mut(&object.addr()) {
+        instance.realized = Some(realized);
+    }
+}
+
+/// Starts the thread of a device.
+fn start(bql: &Bql, object: *mut Object, device: Arc<Device>, slot: ErrorSlot) {
+    at_exit();
+    let bell = Arc::clone(&device.bell);
+    let engine: Arc<dyn Engine> = Arc::clone(&device) as Arc<dyn Engine>;
+    match Worker::start(bell, engine) {
+        Ok(worker) => {
+            if let Some(realized) = table()
+                .get_mut(&object.addr())
+                .and_then(|i| i.realized.as_mut())
+            {
+                realized.worker = Some(worker);
+            }
+        }
+        Err(error) => {
+            device.pci.remove_msix(bql);
+            device.pci.remove_express(bql);
+            slot.set(&format!("cannot start the device's thread: {error}"));
+        }
+    }
+}
+
+/// Takes the thread of an object out of the table.
+fn take_worker(object: *mut Object) -> Option<Worker> {
+    let mut table = table();
+    table
+        .get_mut(&object.addr())?
+        .realized
+        .as_mut()?
+        .worker
+        .take()
+}
+
+/// `PCIDeviceClass.exit`.
+unsafe extern "C" fn exit(object: *mut Object) {
+    // SAFETY: QEMU unrealizes devices with the BQL held.
+    let mut bql = unsafe { Bql::held() };
+    if let Some(worker) = take_worker(object) {
+        worker.stop(&mut bql);
+    }
+    if let Some(device) = device(object) {
+        device.shut_down(&bql);
+        device.pci.remove_msix(&bql);
+        device.pci.remove_express(&bql);
+    }
+}
+
+/// `DeviceClass.legacy_reset`.
+unsafe extern "C" fn reset(object: *mut Object) {
+    // SAFETY: QEMU resets devices with the BQL held.
+    let bql = unsafe { Bql::held() };
+    if let Some(device) = device(object) {
+        device.reset(&bql);
+    }
+}
+
+/// `PCIDeviceClass.config_read`.
+unsafe extern "C" fn config_read(object: *mut Object, address: u32, length: c_int) -> u32 {
+    // SAFETY: QEMU accesses configuration space with the BQL held.
+    let bql = unsafe { Bql::held() };
+    match device(object) {
+        Some(device) => device.config_read(&bql, address, length),
+        None => u32::MAX,
+    }
+}
+
+/// `PCIDeviceClass.config_write`.
+unsafe extern "C" fn config_write(object: *mut Object, address: u32, value: u32, length: c_int) {
+    // SAFETY: as for `config_read`.
+    let bql = unsafe { Bql::held() };
+    if let Some(device) = device(object) {
+        device.config_write(&bql, address, value, length);
+    }
+}
+
+/// Has the threads ended and the traces completed when QEMU ends: it unrealizes nothing then.
+fn at_exit() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let notifier = Box::leak(Box::new(Notifier {
+            notify: ending,
+            node: [std::ptr::null_mut(); 2],
+        }));
+        // SAFETY: the notifier lives for ever.
+        unsafe { (qemu().qemu_add_exit_notifier)(notifier) }
+    });
+}
+
+/// The process ends, in whatever thread has called `exit`.
+unsafe extern "C" fn ending(_notifier: *mut Notifier, _data: *mut c_void) {
+    let workers: Vec<Worker> = table()
+        .values_mut()
+        .filter_map(|instance| instance.realized.as_mut()?.worker.take())
+        .collect();
+    let stop = || workers.into_iter().for_each(Worker::stop_unlocked);
+    if bql::is_held() {
+        // SAFETY: the thread holds the BQL, as it has just said.
+        unsafe { Bql::held() }.unlocked(stop);
+    } else {
+        stop();
+    }
+    let devices: Vec<Arc<Device>> = table()
+        .values()
+        .filter_map(|instance| Some(Arc::clone(&instance.realized.as_ref()?.device)))
+        .collect();
+    for device in devices {
+        device.close_trace();
+    }
+}

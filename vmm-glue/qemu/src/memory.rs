@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Memory regions that functions of this library answer, and accesses to address spaces.
+
+use std::ffi::{CStr, c_void};
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
+
+use crate::abi::layout::*;
+use crate::abi::qemu;
+use crate::bql::Bql;
+
+/// What answers a region. A write may come from inside an access to memory of the same device.
+pub trait Mmio: Send + Sync {
+    /// Reads `size` bytes, 1 to 8.
+    fn read(&self, bql: &Bql, offset: u64, size: u8) -> u64;
+    /// Writes `size` bytes, 1 to 8.
+    fn write(&self, bql: &Bql, offset: u64, value: u64, size: u8);
+}
+
+/// Accesses of any size and alignment reach the handler as they are: the rules for them are the
+/// device's.
+static OPS: Constant<MemoryRegionOps> = Constant(MemoryRegionOps {
+    read: Some(read),
+    write: Some(write),
+    read_with_attrs: std::ptr::null(),
+    write_with_attrs: std::ptr::null(),
+    endianness: DEVICE_LITTLE_ENDIAN,
+    valid: MemoryRegionValid {
+        min_access_size: 1,
+        max_access_size: 8,
+        unaligned: true,
+        accepts: std::ptr::null(),
+    },
+    implemented: MemoryRegionImpl {
+        min_access_size: 1,
+        max_access_size: 8,
+        unaligned: true,
+    },
+});
+
+/// Room for a `MemoryRegion`.
+#[repr(C, align(16))]
+struct Storage(MaybeUninit<[u8; MEMORY_REGION_SIZE]>);
+
+/// A region that a [`Mmio`] answers. It must live as long as its owner.
+pub struct IoRegion {
+    storage: NonNull<Storage>,
+    handler: NonNull<Box<dyn Mmio>>,
+}
+
+// SAFETY: the storage is touched by QEMU only, under its own rules; the handler is Send and Sync.
+unsafe impl Send for IoRegion {}
+
+impl IoRegion {
+    /// Makes a region of `size` bytes.
+    ///
+    /// # Safety
+    ///
+    /// `owner` is null, or an object whose finalization ends before the region is dropped; if it
+    /// is null the region is never dropped.
+    pub unsafe fn new(
+        _bql: &Bql,
+        owner: *mut Object,
+        name: &CStr,
+        size: u64,
+        handler: Box<dyn Mmio>,
+    ) -> IoRegion {
+        // QEMU's own regions lie in zeroed objects.
+        let storage = Box::new(Storage(MaybeUninit::zeroed()));
+        let region = IoRegion {
+            storage: NonNull::from(Box::leak(storage)),
+            handler: NonNull::from(Box::leak(Box::new(handler))),
+        };
+        // SAFETY: the storage has the size and alignment of a memory region and stays where it
+        // is; the handler lives as long; QEMU copies the name.
+        unsafe {
+            (qemu().memory_region_init_io)(
+                region.as_ptr(),
+                owner,
+                &OPS.0,
+                region.handler.as_ptr().cast(),
+                name.as_ptr(),
+                size,
+            );
+        }
+        region
+    }
+
+    /// As QEMU takes it.
+    pub fn as_ptr(&self) -> *mut MemoryRegion {
+        self.storage.as_ptr().cast()
+    }
+}
+
+impl Drop for IoRegion {
+    fn drop(&mut self) {
+        // SAFETY: both came out of boxes in `new`, and QEMU has finalized the region with its
+        // owner.
+        unsafe {
+            drop(Box::from_raw(self.storage.as_ptr()));
+            drop(Box::from_raw(self.handler.as_ptr()));
+        }
+    }
+}
+
+/// `MemoryRegionOps.read`.
+unsafe extern "C" fn read(opaque: *mut c_void, offset: u64, size: u32) -> u64 {
+    // SAFETY: the opaque pointer is the handler of a region that is being accessed, hence alive;
+    // QEMU takes the BQL for regions that do not say otherwise.
+    let (handler, bql) = unsafe { (&*opaque.cast::<Box<dyn Mmio>>(), Bql::held()) };
+    handler.read(&bql, offset, size as u8)
+}
+
+/// `MemoryRegionOps.write`.
+unsafe extern "C" fn write(opaque: *mut c_void, offset: u64, value: u64, size: u32) {
+    // SAFETY: as for `read`.
+    let (handler, bql) = unsafe { (&*opaque.cast::<Box<dyn Mmio>>(), Bql::held()) };
+    handler.write(&bql, offset, value, size as u8);
+}
+
+/// An access that nothing answered, or that was refused.
+#[derive(Debug)]
+pub struct AccessRefused;
+
+/// An address space of QEMU's, with memory behind it.
+#[derive(Clone, Copy)]
+pub struct Space(NonNull<AddressSpace>);
+
+impl Space {
+    /// Guest physical memory.
+    pub fn system() -> Space {
+        // The address of a variable is not null.
+        match NonNull::new(qemu().address_space_memory) {
+            Some(space) => Space(space),
+            None => std::process::abort(),
+        }
+    }
+
+    /// The address space behind a pointer.
+    ///
+    /// # Safety
+    ///
+    /// It exists for as long as the value is used.
+    pub unsafe fn new(space: NonNull<AddressSpace>) -> Space {
+        Space(space)
+    }
+
+    /// Whether it is the one behind the pointer.
+    pub fn is(self, other: *const AddressSpace) -> bool {
+        self.0.as_ptr().cast_const() == other
+    }
+
+    /// Reads.
+    pub fn read(self, address: u64, attributes: u32, data: &mut [u8]) -> Result<(), AccessRefused> {
+        self.access(address, attributes, data.as_mut_ptr(), data.len(), false)
+    }
+
+    /// Writes.
+    pub fn write(self, address: u64, attributes: u32, data: &[u8]) -> Result<(), AccessRefused> {
+        self.access(
+            address,
+            attributes,
+            data.as_ptr().cast_mut(),
+            data.len(),
+            true,
+        )
+    }
+
+    /// Reads into, or writes from, `length` bytes at `data`, which are writable for a read.
+    fn access(
+        self,
+        address: u64,
+        attributes: u32,
+        data: *mut u8,
+        length: usize,
+        write: bool,
+    ) -> Result<(), AccessRefused> {
+        // What this device does is in order with what the processors see of it, as on a bus.
+        fence(Ordering::SeqCst);
+        // SAFETY: the address space exists; the two callers above own the buffer, and QEMU
+        // writes to it only for a read.
+        let result = unsafe {
+            (qemu().address_space_rw)(
+                self.0.as_ptr(),
+                address,
+                MemTxAttrs::new(attributes),
+                data.cast(),
+                length as u64,
+                write,
+            )
+        };
+        fence(Ordering::SeqCst);
+        if result == MEMTX_OK {
+            Ok(())
+        } else {
+            Err(AccessRefused)
+        }
+    }
+
+    /// Adds to the number at an address aligned to 8 bytes in one access that is atomic for the
+    /// processors too, and returns what it was.
+    pub fn fetch_add(
+        self,
+        _bql: &Bql,
+        address: u64,
+        attributes: u32,
+        addend: u64,
+    ) -> Result<u64, AccessRefused> {
+        const SIZE: u64 = size_of::<u64>() as u64;
+        if address % SIZE != 0 {
+            return Err(AccessRefused);
+        }
+        let attributes = MemTxAttrs::new(attributes | MemTxAttrs::MEMORY);
+        let mut length = SIZE;
+        // SAFETY: the address space exists; the length is written only.
+        let host = unsafe {
+            (qemu().address_space_map)(self.0.as_ptr(), address, &mut length, true, attributes)
+        };
+        if host.is_null() {
+            return Err(AccessRefused);
+        }
+        let mut offset = 0;
+        // SAFETY: the function compares the address with those of guest memory, nothing else.
+        // What is not guest memory is a buffer of QEMU's, where nothing would be atomic.
+        let is_memory = unsafe { !(qemu().memory_region_from_host)(host, &mut offset).is_null() };
+        let result = if is_memory && length == SIZE && host.addr() % align_of::<u64>() == 0 {
+            // SAFETY: eight bytes of guest memory, aligned, mapped until they are unmapped
+            // below. The processors access them at the same time, as atomically as this does.
+            let number = unsafe { AtomicU64::from_ptr(host.cast()) };
+            // Guest memory is little-endian, as is every host that this library is built for.
+            Ok(number.fetch_add(addend, Ordering::SeqCst))
+        } else {
+            Err(AccessRefused)
+        };
+        let written = if result.is_ok() { SIZE } else { 0 };
+        // SAFETY: what was mapped above.
+        unsafe { (qemu().address_space_unmap)(self.0.as_ptr(), host, length, true, written) };
+        result
+    }
+}

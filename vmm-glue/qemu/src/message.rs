@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Messages to whoever runs QEMU, through QEMU's own functions, so that they go to the monitor
+//! or the standard error as the others do.
+
+use std::ffi::{CString, c_char};
+
+use crate::abi::layout::ErrorOut;
+use crate::abi::qemu;
+
+/// Where a function that QEMU called leaves its error.
+#[derive(Clone, Copy)]
+pub struct ErrorSlot(ErrorOut);
+
+impl ErrorSlot {
+    /// The slot that QEMU gave.
+    ///
+    /// # Safety
+    ///
+    /// The pointer is one that QEMU accepts as `Error **`, and it outlives the value.
+    pub unsafe fn new(out: ErrorOut) -> ErrorSlot {
+        ErrorSlot(out)
+    }
+
+    /// As QEMU takes it.
+    pub fn as_out(self) -> ErrorOut {
+        self.0
+    }
+
+    /// Leaves an error. Only the first one counts, so it is called once.
+    pub fn set(self, message: &str) {
+        let message = c_string(message);
+        // SAFETY: the slot is valid, and the format consumes the one string that follows it.
+        unsafe {
+            (qemu().error_setg_internal)(
+                self.0,
+                c"svm-demo".as_ptr(),
+                0,
+                c"svm-demo".as_ptr(),
+                c"%s".as_ptr(),
+                message.as_ptr(),
+            );
+        }
+    }
+}
+
+/// Reports an error that nobody waits for.
+pub fn error(message: &str) {
+    report(qemu().error_report, message);
+}
+
+/// Reports something that works, but hardly as wanted.
+pub fn warning(message: &str) {
+    report(qemu().warn_report, message);
+}
+
+/// Reports through one of QEMU's functions.
+fn report(function: unsafe extern "C" fn(*const c_char, ...), message: &str) {
+    let message = c_string(&format!("svm-demo: {message}"));
+    // SAFETY: the format consumes the one string that follows it.
+    unsafe { function(c"%s".as_ptr(), message.as_ptr()) }
+}
+
+/// A C string; null characters, which no message has, are left out.
+pub fn c_string(text: &str) -> CString {
+    CString::new(text.replace('\0', "")).unwrap_or_default()
+}

@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! A PCI Express function as QEMU has it: configuration space, capabilities, interrupts, and the
+//! requests that QEMU's vIOMMU answers. Knows nothing of the endpoint.
+
+use std::ffi::{CStr, c_int};
+use std::ptr::NonNull;
+
+use crate::abi::layout::{self, *};
+use crate::abi::qemu;
+use crate::bql::Bql;
+use crate::memory::{IoRegion, Space};
+use crate::message::ErrorSlot;
+
+/// Error number of a request that may not be made now (`EPERM`).
+const EPERM: i64 = 1;
+/// Error number of a failed access (`EIO`).
+const EIO: i64 = 5;
+/// Error number of a missing vIOMMU (`ENODEV`).
+const ENODEV: i64 = 19;
+/// Error number of a full queue (`ENOSPC`).
+const ENOSPC: i64 = 28;
+
+/// Why QEMU refused a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The function or the vIOMMU does not permit it now.
+    NotPermitted,
+    /// There is no vIOMMU.
+    NoIommu,
+    /// The page request queue is full.
+    QueueFull,
+    /// An access to memory failed.
+    Access,
+    /// The request is malformed, or about a PASID that does not exist.
+    Invalid,
+}
+
+impl Refusal {
+    /// The refusal of a negative error number.
+    fn from_errno(result: i64) -> Refusal {
+        match -result {
+            EPERM => Refusal::NotPermitted,
+            EIO => Refusal::Access,
+            ENODEV => Refusal::NoIommu,
+            ENOSPC => Refusal::QueueFull,
+            _ => Refusal::Invalid,
+        }
+    }
+}
+
+/// A page request as QEMU takes it.
+pub struct PageQuery {
+    /// PASID, or [`layout::NO_PASID`].
+    pub pasid: u32,
+    /// Privileged mode.
+    pub privileged: bool,
+    /// Execute.
+    pub execute: bool,
+    /// Page.
+    pub address: u64,
+    /// Last in group.
+    pub last: bool,
+    /// Group.
+    pub prgi: u16,
+    /// Read.
+    pub read: bool,
+    /// Write.
+    pub write: bool,
+}
+
+/// A translation request as QEMU takes it.
+pub struct TranslationQuery {
+    /// PASID, or [`layout::NO_PASID`].
+    pub pasid: u32,
+    /// Privileged mode.
+    pub privileged: bool,
+    /// Execute.
+    pub execute: bool,
+    /// First address.
+    pub address: u64,
+    /// Bytes.
+    pub length: usize,
+    /// No write permission is needed.
+    pub no_write: bool,
+}
+
+/// One `PCIDevice`.
+#[derive(Clone, Copy)]
+pub struct PciDevice(NonNull<PCIDevice>);
+
+// SAFETY: all that touches the object asks for a proof of the BQL.
+unsafe impl Send for PciDevice {}
+// SAFETY: as above.
+unsafe impl Sync for PciDevice {}
+
+impl PciDevice {
+    /// The device behind a pointer.
+    ///
+    /// # Safety
+    ///
+    /// It is an instance of `pci-device`, and is not finalized while the value is used.
+    pub unsafe fn new(device: NonNull<PCIDevice>) -> PciDevice {
+        PciDevice(device)
+    }
+
+    /// As QEMU takes it.
+    fn raw(self) -> *mut PCIDevice {
+        self.0.as_ptr()
+    }
+
+    /// Its base object.
+    pub fn object(self) -> *mut Object {
+        self.0.as_ptr().cast()
+    }
+
+    /// What people call the device: its id, or its path.
+    pub fn name(self, _bql: &Bql) -> String {
+        // SAFETY: the object is a device; the string is ours and is freed once.
+        unsafe {
+            let name = (qemu().qdev_get_human_name)(self.object());
+            if name.is_null() {
+                return "?".to_owned();
+            }
+            let text = CStr::from_ptr(name).to_string_lossy().into_owned();
+            (qemu().g_free)(name.cast());
+            text
+        }
+    }
+
+    /// Whether it sits on a bus of PCI Express.
+    pub fn is_on_express_bus(self, _bql: &Bql) -> bool {
+        // SAFETY: a device that is being realized has a parent bus, which is a PCI bus.
+        unsafe {
+            let bus = (qemu().qdev_get_parent_bus)(self.object());
+            !bus.is_null() && (qemu().pci_bus_is_express)(bus)
+        }
+    }
+
+    /// The 4096 bytes of configuration space.
+    fn config(self, _bql: &Bql) -> *mut u8 {
+        // SAFETY: the field lies inside of the object; `verify` has compared its size and
+        // `check_layout` what the field points to.
+        unsafe {
+            let field = self.raw().cast::<u8>().add(layout::pci_device::CONFIG);
+            field.cast::<*mut u8>().read()
+        }
+    }
+
+    /// Whether configuration space is where the layout says: it begins with these ids.
+    pub fn check_layout(self, bql: &Bql, vendor: u16, device: u16) -> bool {
+        let config = self.config(bql);
+        if config.is_null() || config.addr() % 8 != 0 {
+            return false;
+        }
+        self.read_config_raw(bql, 0) == u32::from(vendor) | u32::from(device) << 16
+    }
+
+    /// Reads the double word at `offset`, a multiple of 4 below 4096, as QEMU stores it.
+    pub fn read_config_raw(self, bql: &Bql, offset: u16) -> u32 {
+        let mut bytes = [0; 4];
+        // SAFETY: the offset is in configuration space, which only holders of the BQL access.
+        unsafe {
+            let at = self.config(bql).add(usize::from(offset & 0xffc));
+            at.copy_to_nonoverlapping(bytes.as_mut_ptr(), bytes.len());
+        }
+        u32::from_le_bytes(bytes)
+    }
+
+    /// Stores the double word at `offset`, a multiple of 4 below 4096, whatever software may
+    /// write there.
+    pub fn write_config_raw(self, bql: &Bql, offset: u16, value: u32) {
+        let bytes = value.to_le_bytes();
+        // SAFETY: as for `read_config_raw`.
+        unsafe {
+            let at = self.config(bql).add(usize::from(offset & 0xffc));
+            at.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+    }
+
+    /// What software reads, by QEMU's rules.
+    pub fn read_config(self, _bql: &Bql, address: u32, length: c_int) -> u32 {
+        // SAFETY: QEMU has checked address and length before it came to us with them.
+        unsafe { (qemu().pci_default_read_config)(self.raw(), address, length) }
+    }
+
+    /// What software writes, by QEMU's rules; a function level reset happens in here.
+    pub fn write_config(self, _bql: &Bql, address: u32, value: u32, length: c_int) {
+        // SAFETY: as for `read_config`.
+        unsafe {
+            (qemu().pci_default_write_config)(self.raw(), address, value, length);
+            (qemu().pcie_cap_flr_write_config)(self.raw(), address, value, length);
+        }
+    }
+
+    /// Adds the PCI Express capability, with function level reset, and returns its offset.
+    pub fn add_express(self, _bql: &Bql) -> Option<u8> {
+        // SAFETY: the device is being realized on a bus of PCI Express.
+        unsafe {
+            let offset = (qemu().pcie_endpoint_cap_init)(self.raw(), 0);
+            if offset < 0 {
+                return None;
+            }
+            (qemu().pcie_cap_flr_init)(self.raw());
+            u8::try_from(offset).ok()
+        }
+    }
+
+    /// Undoes [`PciDevice::add_express`].
+    pub fn remove_express(self, _bql: &Bql) {
+        // SAFETY: the device is being unrealized.
+        unsafe { (qemu().pcie_cap_exit)(self.raw()) }
+    }
+
+    /// Adds the ATS capability with Page Aligned Request.
+    pub fn add_ats(self, _bql: &Bql, offset: u16) {
+        // SAFETY: the device is being realized and has the PCI Express capability.
+        unsafe { (qemu().pcie_ats_init)(self.raw(), offset, true) }
+    }
+
+    /// Adds the page request capability with PRG Response PASID Required.
+    pub fn add_pri(self, _bql: &Bql, offset: u16, capacity: u32) {
+        // SAFETY: as for `add_ats`.
+        unsafe { (qemu().pcie_pri_init)(self.raw(), offset, capacity, true) }
+    }
+
+    /// Adds the PASID capability, without execute and privileged mode.
+    pub fn add_pasid(self, _bql: &Bql, offset: u16, width: u8) {
+        // SAFETY: as for `add_ats`; the width is at most 20.
+        unsafe { (qemu().pcie_pasid_init)(self.raw(), offset, width, false, false) }
+    }
+
+    /// Adds a BAR of 64 bits.
+    pub fn add_bar(self, _bql: &Bql, bar: u8, region: &IoRegion) {
+        // SAFETY: the device is being realized; the region's size is a power of two, and the
+        // region lives as long as the device.
+        unsafe { (qemu().pci_register_bar)(self.raw(), c_int::from(bar), BAR_64, region.as_ptr()) }
+    }
+
+    /// Adds MSI-X with its own BAR and all vectors in use. False with an error in the slot.
+    pub fn add_msix(self, _bql: &Bql, vectors: u16, bar: u8, error: ErrorSlot) -> bool {
+        // SAFETY: the device is being realized, and the BAR is free.
+        unsafe {
+            let vectors = u32::from(vectors);
+            if (qemu().msix_init_exclusive_bar)(self.raw(), vectors, bar, error.as_out()) != 0 {
+                return false;
+            }
+            for vector in 0..vectors {
+                (qemu().msix_vector_use)(self.raw(), vector);
+            }
+            true
+        }
+    }
+
+    /// Undoes [`PciDevice::add_msix`].
+    pub fn remove_msix(self, _bql: &Bql) {
+        // SAFETY: the device is being unrealized, and has its MSI-X.
+        unsafe { (qemu().msix_uninit_exclusive_bar)(self.raw()) }
+    }
+
+    /// Sends the message of a vector that exists, or leaves it pending.
+    pub fn notify_msix(self, _bql: &Bql, vector: u16) {
+        // SAFETY: the device is realized.
+        unsafe { (qemu().msix_notify)(self.raw(), u32::from(vector)) }
+    }
+
+    /// Where the function's memory requests go.
+    pub fn dma_space(self, _bql: &Bql) -> Space {
+        // SAFETY: the device is realized; QEMU never frees the address space of a bus and slot,
+        // and there is always one.
+        unsafe {
+            match NonNull::new((qemu().pci_device_iommu_address_space)(self.raw())) {
+                Some(space) => Space::new(space),
+                None => Space::system(),
+            }
+        }
+    }
+
+    /// Sends a translation request; returns the number of entries, which may be 0.
+    pub fn translate(
+        self,
+        _bql: &Bql,
+        query: &TranslationQuery,
+        entries: &mut [IOMMUTLBEntry],
+    ) -> Result<usize, Refusal> {
+        let mut failed = 0;
+        // SAFETY: the device is realized; the buffer has the length that is given.
+        let result = unsafe {
+            (qemu().pci_ats_request_translation)(
+                self.raw(),
+                query.pasid,
+                query.privileged,
+                query.execute,
+                query.address,
+                query.length,
+                query.no_write,
+                entries.as_mut_ptr(),
+                entries.len(),
+                &mut failed,
+            )
+        };
+        match usize::try_from(result) {
+            Ok(count) => Ok(count.min(entries.len())),
+            Err(_) => Err(Refusal::from_errno(result as i64)),
+        }
+    }
+
+    /// Sends a page request.
+    pub fn request_page(self, _bql: &Bql, query: &PageQuery) -> Result<(), Refusal> {
+        // SAFETY: the device is realized.
+        let result = unsafe {
+            (qemu().pci_pri_request_page)(
+                self.raw(),
+                query.pasid,
+                query.privileged,
+                query.execute,
+                query.address,
+                query.last,
+                query.prgi,
+                query.read,
+                query.write,
+            )
+        };
+        check(result)
+    }
+
+    /// Fills in a notifier of invalidations, to be registered.
+    ///
+    /// # Safety
+    ///
+    /// The notifier is writable and not registered.
+    pub unsafe fn init_iotlb_notifier(
+        self,
+        _bql: &Bql,
+        notifier: *mut IOMMUNotifier,
+        notify: IommuNotify,
+        opaque: *mut std::ffi::c_void,
+    ) -> Result<(), Refusal> {
+        // SAFETY: the caller's promise.
+        check(unsafe {
+            (qemu().pci_iommu_init_iotlb_notifier)(self.raw(), notifier, notify, opaque)
+        })
+    }
+
+    /// Registers a notifier of invalidations.
+    ///
+    /// # Safety
+    ///
+    /// The notifier is filled in, and stays where it is until it is unregistered.
+    pub unsafe fn register_iotlb_notifier(
+        self,
+        _bql: &Bql,
+        pasid: u32,
+        notifier: *mut IOMMUNotifier,
+    ) -> Result<(), Refusal> {
+        // SAFETY: the caller's promise.
+        check(unsafe { (qemu().pci_iommu_register_iotlb_notifier)(self.raw(), pasid, notifier) })
+    }
+
+    /// Unregisters a notifier of invalidations.
+    ///
+    /// # Safety
+    ///
+    /// The notifier is registered for this PASID.
+    pub unsafe fn unregister_iotlb_notifier(
+        self,
+        _bql: &Bql,
+        pasid: u32,
+        notifier: *mut IOMMUNotifier,
+    ) -> Result<(), Refusal> {
+        // SAFETY: the caller's promise.
+        check(unsafe { (qemu().pci_iommu_unregister_iotlb_notifier)(self.raw(), pasid, notifier) })
+    }
+
+    /// Registers the notifier of page responses.
+    ///
+    /// # Safety
+    ///
+    /// The notifier stays where it is until it is unregistered.
+    pub unsafe fn register_pri_notifier(
+        self,
+        _bql: &Bql,
+        pasid: u32,
+        notifier: *mut IOMMUPRINotifier,
+    ) -> Result<(), Refusal> {
+        // SAFETY: the caller's promise.
+        check(unsafe { (qemu().pci_pri_register_notifier)(self.raw(), pasid, notifier) })
+    }
+
+    /// Unregisters the notifier of page responses, if there is one.
+    pub fn unregister_pri_notifier(self, _bql: &Bql, pasid: u32) {
+        // SAFETY: the device exists.
+        unsafe { (qemu().pci_pri_unregister_notifier)(self.raw(), pasid) }
+    }
+}
+
+/// The result of a function that returns 0 or a negative error number.
+fn check(result: c_int) -> Result<(), Refusal> {
+    if result < 0 {
+        Err(Refusal::from_errno(result.into()))
+    } else {
+        Ok(())
+    }
+}

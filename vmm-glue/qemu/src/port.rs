@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The endpoint's root port: what a step sends upstream, as calls of QEMU's functions.
+
+use pcie_ats::{
+    AlignedRange, InvalidateCompletion, MemoryAddressType, MemoryError, MemoryRequest, PAGE_SHIFT,
+    PAGE_SIZE, PageRequest, Pasid, PrgResponse, RootPort, Translation, TranslationError,
+    TranslationRequest,
+};
+
+use crate::abi::layout::{IOMMUTLBEntry, MemTxAttrs, NO_PASID, perm};
+use crate::bql::Bql;
+use crate::device::Device;
+use crate::memory::{AccessRefused, Space};
+use crate::message;
+use crate::pci::{PageQuery, Refusal, TranslationQuery};
+use crate::refused::{Automatic, automatic};
+use crate::trace::Access;
+
+/// The most translations of one completion.
+const MOST_TRANSLATIONS: usize = 16;
+
+/// The port, for the time of one step.
+pub struct Port<'a> {
+    device: &'a Device,
+    bql: &'a Bql,
+}
+
+impl<'a> Port<'a> {
+    /// The port above a device.
+    pub fn new(device: &'a Device, bql: &'a Bql) -> Port<'a> {
+        Port { device, bql }
+    }
+
+    /// Asks the vIOMMU.
+    fn request_translation(
+        &self,
+        request: &TranslationRequest,
+        translations: &mut [Translation],
+    ) -> Result<usize, TranslationError> {
+        // A translation whose end we would not hear of must not be used.
+        if !self
+            .device
+            .notifiers
+            .ensure(self.bql, request.pasid)
+            .invalidations
+        {
+            return Err(TranslationError::UnsupportedRequest);
+        }
+        // QEMU fails the whole request if the translations do not fit; each covers a page or more.
+        let most = translations.len().min(MOST_TRANSLATIONS);
+        let pages = usize::from(request.pages).clamp(1, most.max(1));
+        let query = TranslationQuery {
+            pasid: number(request.pasid),
+            privileged: request.privileged,
+            execute: request.execute,
+            address: request.address,
+            length: pages << PAGE_SHIFT,
+            no_write: request.no_write,
+        };
+        let mut entries = [NO_ENTRY; MOST_TRANSLATIONS];
+        let count = self
+            .device
+            .pci
+            .translate(self.bql, &query, &mut entries[..pages])
+            .map_err(|refusal| match refusal {
+                Refusal::NotPermitted | Refusal::NoIommu => TranslationError::UnsupportedRequest,
+                _ => TranslationError::CompleterAbort,
+            })?;
+        for (entry, translation) in entries[..count].iter().zip(&mut *translations) {
+            *translation = completion(entry)?;
+        }
+        if count == 0 {
+            // QEMU's loop does not begin where the range ends at the top of the address space.
+            let Some(first) = translations.first_mut() else {
+                return Err(TranslationError::CompleterAbort);
+            };
+            *first = nothing(AlignedRange::page(0));
+        }
+        Ok(count.max(1))
+    }
+
+    /// Sends a page request; an error is the reason why nobody will answer it.
+    fn send_page_request(&self, request: &PageRequest) -> Result<(), Refusal> {
+        if !self
+            .device
+            .notifiers
+            .ensure(self.bql, request.pasid)
+            .responses
+        {
+            return Err(Refusal::NotPermitted);
+        }
+        let query = PageQuery {
+            pasid: number(request.pasid),
+            privileged: request.privileged,
+            execute: request.execute,
+            address: request.address,
+            last: request.last,
+            prgi: request.prgi.get(),
+            read: request.read,
+            write: request.write,
+        };
+        self.device.pci.request_page(self.bql, &query)
+    }
+
+    /// Makes an access to memory with the attributes of a request, and notes it in the trace.
+    fn access<T>(
+        &self,
+        kind: Access,
+        request: &MemoryRequest,
+        length: usize,
+        access: impl FnOnce(Space, u32) -> Result<T, AccessRefused>,
+    ) -> Result<T, MemoryError> {
+        let attributes = match request.address_type {
+            MemoryAddressType::Translated => MemTxAttrs::TRANSLATED,
+            MemoryAddressType::Untranslated if request.pasid.is_none() => 0,
+            MemoryAddressType::Untranslated => {
+                return Err(MemoryError::Unsupported {
+                    what: "an untranslated memory request with a PASID",
+                });
+            }
+        };
+        let trace = self.device.trace.as_ref().map(|trace| (trace, trace.now()));
+        let result = access(self.device.pci.dma_space(self.bql), attributes);
+        if let Some((trace, begin)) = trace {
+            trace.access(begin, kind, request, length, result.is_ok());
+        }
+        result.map_err(|AccessRefused| MemoryError::Refused {
+            address: request.address,
+        })
+    }
+}
+
+impl RootPort for Port<'_> {
+    fn translate(
+        &self,
+        request: &TranslationRequest,
+        translations: &mut [Translation],
+    ) -> Result<usize, TranslationError> {
+        let begin = self.device.trace.as_ref().map(|trace| (trace, trace.now()));
+        let result = self.request_translation(request, translations);
+        if let Some((trace, begin)) = begin {
+            let result = result.map(|count| &translations[..count.min(translations.len())]);
+            trace.translation(begin, request, result);
+        }
+        result
+    }
+
+    fn page_request(&self, request: &PageRequest) {
+        let result = self.send_page_request(request);
+        if let Some(trace) = &self.device.trace {
+            trace.page_request(request, result.err().map(|refusal| format!("{refusal:?}")));
+        }
+        let Err(refusal) = result else { return };
+        let response = |code| PrgResponse {
+            prgi: request.prgi,
+            pasid: request.pasid,
+            code,
+        };
+        match automatic(request, refusal) {
+            Automatic::Nothing => {}
+            Automatic::Now(code) => self.device.answer(&response(code)),
+            Automatic::Later(code) => self.device.deferred.push(self.bql, response(code)),
+        }
+    }
+
+    fn read(&self, request: &MemoryRequest, data: &mut [u8]) -> Result<(), MemoryError> {
+        self.access(Access::Read, request, data.len(), |space, attributes| {
+            space.read(request.address, attributes, data)
+        })
+    }
+
+    fn write(&self, request: &MemoryRequest, data: &[u8]) -> Result<(), MemoryError> {
+        self.access(Access::Write, request, data.len(), |space, attributes| {
+            space.write(request.address, attributes, data)
+        })
+    }
+
+    fn fetch_add(&self, request: &MemoryRequest, addend: u64) -> Result<u64, MemoryError> {
+        self.access(
+            Access::FetchAdd,
+            request,
+            size_of::<u64>(),
+            |space, attributes| space.fetch_add(self.bql, request.address, attributes, addend),
+        )
+    }
+
+    fn interrupt(&self, vector: u16) {
+        if vector < self.device.endpoint.vectors() {
+            self.device.pci.notify_msix(self.bql, vector);
+            if let Some(trace) = &self.device.trace {
+                trace.interrupt(vector);
+            }
+        }
+    }
+
+    fn invalidate_completion(&self, _completion: &InvalidateCompletion) {
+        // QEMU counts an invalidation as completed when its notifier returns. The BQL round each
+        // step keeps others out of a step; an invalidation from inside an access, by way of a
+        // register of the vIOMMU, is one that the access itself has caused.
+    }
+}
+
+/// A PASID as QEMU takes it.
+fn number(pasid: Option<Pasid>) -> u32 {
+    pasid.map_or(NO_PASID, Pasid::get)
+}
+
+/// An entry that QEMU has not filled in.
+const NO_ENTRY: IOMMUTLBEntry = IOMMUTLBEntry {
+    target_as: std::ptr::null_mut(),
+    iova: 0,
+    translated_addr: 0,
+    addr_mask: PAGE_SIZE - 1,
+    perm: 0,
+    pasid: NO_PASID,
+};
+
+/// A translation without any permission.
+const fn nothing(range: AlignedRange) -> Translation {
+    Translation {
+        range,
+        read: false,
+        write: false,
+        execute: false,
+        privileged: false,
+        global: false,
+        untranslated_only: false,
+        non_snooped: false,
+    }
+}
+
+/// The translation of an entry.
+fn completion(entry: &IOMMUTLBEntry) -> Result<Translation, TranslationError> {
+    if !Space::system().is(entry.target_as) {
+        message::error("IOMMUTLBEntry is not laid out as in QEMU 11.1: translation aborted");
+        return Err(TranslationError::CompleterAbort);
+    }
+    let may = |bit| entry.perm & bit != 0;
+    let bits = u64::BITS - entry.addr_mask.leading_zeros();
+    let size = if entry.addr_mask & entry.addr_mask.wrapping_add(1) == 0 {
+        (bits as u8).max(PAGE_SHIFT)
+    } else {
+        PAGE_SHIFT
+    };
+    let range = AlignedRange::containing(entry.translated_addr, size)
+        .map_err(|_| TranslationError::CompleterAbort)?;
+    Ok(Translation {
+        read: may(perm::READ),
+        write: may(perm::WRITE),
+        execute: may(perm::EXECUTE),
+        privileged: may(perm::PRIVILEGED),
+        global: may(perm::GLOBAL),
+        untranslated_only: may(perm::UNTRANSLATED_ONLY),
+        ..nothing(range)
+    })
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! QEMU's object model: the class of a PCI Express device that is not QEMU's own, and questions
+//! to other objects. Knows nothing of what the device does.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr::NonNull;
+
+use crate::abi::layout::*;
+use crate::abi::qemu;
+use crate::bql::Bql;
+
+/// What a type of PCI Express device consists of.
+pub struct DeviceType {
+    /// Name, as in `-device NAME`.
+    pub name: &'static CStr,
+    /// What it is, for `-device help`.
+    pub description: &'static CStr,
+    /// Vendor id.
+    pub vendor_id: u16,
+    /// Device id.
+    pub device_id: u16,
+    /// Revision id.
+    pub revision: u8,
+    /// Base class and sub-class.
+    pub class: u16,
+    /// Makes the device of an object.
+    pub realize: unsafe extern "C" fn(*mut Object, ErrorOut),
+    /// Undoes `realize`.
+    pub exit: unsafe extern "C" fn(*mut Object),
+    /// Resets the device.
+    pub reset: unsafe extern "C" fn(*mut Object),
+    /// Software reads configuration space.
+    pub config_read: unsafe extern "C" fn(*mut Object, u32, c_int) -> u32,
+    /// Software writes configuration space.
+    pub config_write: unsafe extern "C" fn(*mut Object, u32, u32, c_int),
+    /// An object has come to be.
+    pub instance_init: unsafe extern "C" fn(*mut Object),
+    /// An object is about to be freed.
+    pub instance_finalize: unsafe extern "C" fn(*mut Object),
+    /// Adds the properties.
+    pub properties: fn(&mut Class),
+}
+
+/// The class of a type that is being made.
+pub struct Class(NonNull<ObjectClass>);
+
+static INTERFACES: [Constant<InterfaceInfo>; 2] = [
+    Constant(InterfaceInfo {
+        type_name: c"pci-express-device".as_ptr(),
+    }),
+    Constant(InterfaceInfo {
+        type_name: std::ptr::null(),
+    }),
+];
+
+/// Devices with state that only this process has: migration and snapshots are refused, naming
+/// the device.
+static UNMIGRATABLE: Constant<VMStateDescription> = Constant(VMStateDescription {
+    name: c"svm-demo".as_ptr(),
+    unmigratable: true,
+    version_id: 0,
+    minimum_version_id: 0,
+    priority: 0,
+    functions: [std::ptr::null(); 9],
+    fields: std::ptr::null(),
+    subsections: std::ptr::null(),
+});
+
+/// Registers a type.
+pub fn register(device: &'static DeviceType) {
+    let info = TypeInfo {
+        name: device.name.as_ptr(),
+        parent: c"pci-device".as_ptr(),
+        // As the parent's: the state lies elsewhere.
+        instance_size: 0,
+        instance_align: 0,
+        instance_init: Some(device.instance_init),
+        instance_post_init: None,
+        instance_finalize: Some(device.instance_finalize),
+        is_abstract: false,
+        class_size: 0,
+        class_init: Some(class_init),
+        class_base_init: None,
+        class_data: std::ptr::from_ref(device).cast(),
+        interfaces: std::ptr::from_ref(&INTERFACES).cast(),
+    };
+    // SAFETY: QEMU copies the structure; all that it points to lives for ever.
+    unsafe { (qemu().type_register_static)(&info) };
+}
+
+/// `TypeInfo.class_init`.
+unsafe extern "C" fn class_init(class: *mut ObjectClass, data: *const c_void) {
+    use pci_device_class as at;
+    // SAFETY: the data is what `register` has given.
+    let device = unsafe { &*data.cast::<DeviceType>() };
+    let Some(class) = NonNull::new(class) else {
+        return;
+    };
+    let mut class = Class(class);
+    // SAFETY: the class inherits from `pci-device`, whose layout `verify` has compared; each
+    // field has the type that is written. `realize` and its like take a `PCIDevice`, which
+    // begins with its `Object`.
+    unsafe {
+        class.write(at::REALIZE, device.realize);
+        class.write(at::EXIT, device.exit);
+        class.write(at::CONFIG_READ, device.config_read);
+        class.write(at::CONFIG_WRITE, device.config_write);
+        class.write(at::VENDOR_ID, device.vendor_id);
+        class.write(at::DEVICE_ID, device.device_id);
+        class.write(at::REVISION, device.revision);
+        class.write(at::CLASS_ID, device.class);
+        class.write(at::DESC, device.description.as_ptr());
+        class.write(at::VMSD, &raw const UNMIGRATABLE.0);
+        class.write(at::CATEGORIES, 1u64 << DEVICE_CATEGORY_MISC);
+        (qemu().device_class_set_legacy_reset)(class.0.as_ptr(), device.reset);
+    }
+    (device.properties)(&mut class);
+}
+
+impl Class {
+    /// Writes a field.
+    ///
+    /// # Safety
+    ///
+    /// The class has a field of this type at the offset.
+    unsafe fn write<T>(&mut self, offset: usize, value: T) {
+        // SAFETY: the caller's promise; the write asks for no alignment.
+        unsafe {
+            let field = self.0.as_ptr().cast::<u8>().add(offset);
+            field.cast::<T>().write_unaligned(value);
+        }
+    }
+
+    /// Adds a property. `opaque` comes back to `get` and `set`.
+    pub fn add_property<T: Sync>(
+        &mut self,
+        name: &CStr,
+        type_name: &CStr,
+        description: &CStr,
+        get: crate::abi::functions::PropertyAccess,
+        set: crate::abi::functions::PropertyAccess,
+        opaque: &'static T,
+    ) {
+        // SAFETY: QEMU copies the strings.
+        unsafe {
+            (qemu().object_class_property_add)(
+                self.0.as_ptr(),
+                name.as_ptr(),
+                type_name.as_ptr(),
+                Some(get),
+                Some(set),
+                std::ptr::null(),
+                std::ptr::from_ref(opaque).cast_mut().cast(),
+            );
+            (qemu().object_class_property_set_description)(
+                self.0.as_ptr(),
+                name.as_ptr(),
+                description.as_ptr(),
+            );
+        }
+    }
+}
+
+/// Another object of the machine, one that stays as long as the machine.
+#[derive(Clone, Copy)]
+pub struct Neighbour(NonNull<Object>);
+
+impl Neighbour {
+    /// The only object of a type, if there is one.
+    pub fn find(_bql: &Bql, type_name: &CStr) -> Option<Neighbour> {
+        // SAFETY: both are C strings; that several match need not be told.
+        let object = unsafe {
+            (qemu().object_resolve_path_type)(
+                c"".as_ptr(),
+                type_name.as_ptr(),
+                std::ptr::null_mut(),
+            )
+        };
+        NonNull::new(object).map(Neighbour)
+    }
+
+    /// A property that is true or false; None if the object has no such property.
+    pub fn switch(self, _bql: &Bql, property: &CStr) -> Option<bool> {
+        self.get(property, qemu().object_property_get_bool)
+    }
+
+    /// A property that is a number; None if the object has no such property.
+    pub fn number(self, _bql: &Bql, property: &CStr) -> Option<u64> {
+        self.get(property, qemu().object_property_get_uint)
+    }
+
+    /// Reads a property through one of QEMU's functions.
+    fn get<T>(
+        self,
+        property: &CStr,
+        function: unsafe extern "C" fn(*mut Object, *const c_char, ErrorOut) -> T,
+    ) -> Option<T> {
+        let mut error = std::ptr::null_mut();
+        // SAFETY: the object exists; an error is ours to free.
+        unsafe {
+            let value = function(self.0.as_ptr(), property.as_ptr(), &mut error);
+            if error.is_null() {
+                return Some(value);
+            }
+            (qemu().error_free)(error);
+        }
+        None
+    }
+}

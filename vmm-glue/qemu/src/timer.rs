@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! A timer of QEMU's main loop, in real time.
+
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+use std::time::Duration;
+
+use crate::abi::layout::*;
+use crate::abi::qemu;
+use crate::bql::Bql;
+
+/// What a timer does when it expires.
+type Action = Box<dyn Fn(&Bql) + Send + Sync>;
+
+/// A timer, off until it is set.
+pub struct Timer {
+    timer: NonNull<QEMUTimer>,
+    action: NonNull<Action>,
+}
+
+// SAFETY: QEMU's functions on timers may be called from any thread; the action is Send and Sync.
+unsafe impl Send for Timer {}
+// SAFETY: as above.
+unsafe impl Sync for Timer {}
+
+impl Timer {
+    /// Makes a timer. None if QEMU's timers are not laid out as this library expects.
+    pub fn new(_bql: &Bql, action: Action) -> Option<Timer> {
+        // SAFETY: a QEMUTimer of zeroes is what QEMU's own are before they are initialized.
+        let zeroed: QEMUTimer = unsafe { MaybeUninit::zeroed().assume_init() };
+        let timer = Timer {
+            timer: NonNull::from(Box::leak(Box::new(zeroed))),
+            action: NonNull::from(Box::leak(Box::new(action))),
+        };
+        let opaque = timer.action.as_ptr().cast();
+        // SAFETY: the timer and what it points to stay where they are until `drop`. Without a
+        // group of its own it belongs to the main loop.
+        let found = unsafe {
+            (qemu().timer_init_full)(
+                timer.timer.as_ptr(),
+                std::ptr::null_mut(),
+                CLOCK_REALTIME,
+                SCALE_MS,
+                0,
+                expired,
+                opaque,
+            );
+            let found = timer.timer.as_ref();
+            found.opaque == opaque && found.callback.is_some() && found.scale == SCALE_MS
+        };
+        found.then_some(timer)
+    }
+
+    /// Lets it expire after a delay, counted from now.
+    pub fn set(&self, _bql: &Bql, delay: Duration) {
+        let now = Duration::from_nanos(
+            // SAFETY: the function reads a clock.
+            unsafe { (qemu().qemu_clock_get_ns)(CLOCK_REALTIME) }.unsigned_abs(),
+        );
+        let expiry = (now + delay).as_millis().try_into().unwrap_or(i64::MAX);
+        // SAFETY: the timer is initialized.
+        unsafe { (qemu().timer_mod)(self.timer.as_ptr(), expiry) }
+    }
+
+    /// Stops it.
+    pub fn cancel(&self, _bql: &Bql) {
+        // SAFETY: the timer is initialized.
+        unsafe { (qemu().timer_del)(self.timer.as_ptr()) }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        // SAFETY: both came out of boxes in `new`; the timer is initialized, and off after the
+        // first call. The main loop calls it with the BQL, which whoever drops the timer holds.
+        unsafe {
+            (qemu().timer_del)(self.timer.as_ptr());
+            drop(Box::from_raw(self.timer.as_ptr()));
+            drop(Box::from_raw(self.action.as_ptr()));
+        }
+    }
+}
+
+/// `QEMUTimerCB`.
+unsafe extern "C" fn expired(opaque: *mut c_void) {
+    // SAFETY: the action of a timer that has not been dropped; the main loop holds the BQL.
+    let (action, bql) = unsafe { (&*opaque.cast::<Action>(), Bql::held()) };
+    action(&bql);
+}

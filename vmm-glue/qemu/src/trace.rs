@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! A record of what passes between the device and the root complex, as Chrome trace JSON, which
+//! Perfetto and chrome://tracing show.
+//!
+//! The file is an array of events. An array without its end is a legal file of this format, and
+//! events are written whole, so that a QEMU that is killed leaves a readable trace of all but
+//! the last moments. Each PASID is a track, and so is each kind of event without one; a page
+//! request and its response are the ends of one asynchronous event.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use pcie_ats::{
+    AlignedRange, MemoryAddressType, MemoryRequest, PageRequest, Pasid, PrgResponse, Prgi,
+    ResponseCode, Translation, TranslationError, TranslationRequest,
+};
+use serde_json::{Value, json};
+
+use crate::message;
+
+/// Bytes that are collected before they are written.
+const BUFFER: usize = 1 << 16;
+
+/// Tracks of events without a PASID: numbers beyond those of PASIDs, and small enough for viewers.
+const TRANSLATED: u64 = 1 << 24;
+const UNTRANSLATED: u64 = TRANSLATED + 1;
+const WITHOUT_PASID: u64 = TRANSLATED + 2;
+const INTERRUPTS: u64 = TRANSLATED + 3;
+const FUNCTION: u64 = TRANSLATED + 4;
+
+/// The trace of one device.
+pub struct Trace {
+    started: Instant,
+    output: Mutex<Output>,
+}
+
+/// A moment, as the trace counts: nanoseconds since its start.
+#[derive(Clone, Copy)]
+pub struct Moment(u128);
+
+/// What kind of access to memory it was.
+#[derive(Clone, Copy)]
+pub enum Access {
+    /// A read.
+    Read,
+    /// A write.
+    Write,
+    /// An atomic addition.
+    FetchAdd,
+}
+
+/// The file, and what the events written so far have begun.
+struct Output {
+    /// None when it has been closed, or writing has failed.
+    file: Option<File>,
+    buffer: Vec<u8>,
+    tracks: HashSet<u64>,
+    open_groups: HashSet<(Option<Pasid>, Prgi)>,
+}
+
+impl Trace {
+    /// Creates the file, anew if there is one, for a device of this name.
+    pub fn create(path: &Path, device: &str) -> io::Result<Trace> {
+        let file = File::create(path)?;
+        let first = json!({
+            "name": "process_name", "ph": "M", "pid": 1, "tid": 0,
+            "args": { "name": format!("svm-demo {device}") },
+        });
+        let mut output = Output {
+            file: Some(file),
+            buffer: format!("[\n{first}").into_bytes(),
+            tracks: HashSet::new(),
+            open_groups: HashSet::new(),
+        };
+        output.write()?;
+        Ok(Trace {
+            started: Instant::now(),
+            output: Mutex::new(output),
+        })
+    }
+
+    /// Now.
+    pub fn now(&self) -> Moment {
+        Moment(self.started.elapsed().as_nanos())
+    }
+
+    /// A translation request and its completion.
+    pub fn translation(
+        &self,
+        begin: Moment,
+        request: &TranslationRequest,
+        result: Result<&[Translation], TranslationError>,
+    ) {
+        let result = match result {
+            Ok(translations) => translations
+                .iter()
+                .map(translation)
+                .collect::<Vec<_>>()
+                .into(),
+            Err(error) => Value::from(error.to_string()),
+        };
+        let args = json!({
+            "address": hex(request.address),
+            "pages": request.pages,
+            "no_write": request.no_write,
+            "result": result,
+        });
+        self.complete(
+            "translation request",
+            "ats",
+            track(request.pasid),
+            begin,
+            args,
+        );
+    }
+
+    /// A page request, and whether QEMU took it.
+    pub fn page_request(&self, request: &PageRequest, refused: Option<String>) {
+        let args = json!({
+            "address": hex(request.address),
+            "read": request.read,
+            "write": request.write,
+            "last": request.last,
+            "prgi": request.prgi.get(),
+            "refused": refused,
+        });
+        let tid = track(request.pasid);
+        let now = self.now();
+        let mut output = self.lock();
+        let first = output.open_groups.insert((request.pasid, request.prgi));
+        let phase = if first { "b" } else { "n" };
+        output.group("page request", phase, tid, now, request.prgi, args.clone());
+        output.instant("page request", "pri", tid, now, args);
+    }
+
+    /// A page request group response; one that QEMU did not send is automatic.
+    pub fn prg_response(&self, response: &PrgResponse, automatic: bool) {
+        let args = json!({
+            "prgi": response.prgi.get(),
+            "code": match response.code {
+                ResponseCode::Success => "success",
+                ResponseCode::InvalidRequest => "invalid request",
+                ResponseCode::ResponseFailure => "response failure",
+            },
+            "automatic": automatic,
+        });
+        let tid = track(response.pasid);
+        let now = self.now();
+        let mut output = self.lock();
+        if output.open_groups.remove(&(response.pasid, response.prgi)) {
+            output.group("page request", "e", tid, now, response.prgi, args.clone());
+        }
+        output.instant("PRG response", "pri", tid, now, args);
+    }
+
+    /// An invalidation request, until it was completed.
+    pub fn invalidation(&self, begin: Moment, pasid: Option<Pasid>, range: AlignedRange) {
+        let args = json!({ "address": hex(range.base()), "size_log2": range.shift() });
+        self.complete("invalidation", "ats", track(pasid), begin, args);
+    }
+
+    /// An access to memory.
+    pub fn access(
+        &self,
+        begin: Moment,
+        access: Access,
+        request: &MemoryRequest,
+        length: usize,
+        succeeded: bool,
+    ) {
+        let (tid, kind) = match request.address_type {
+            MemoryAddressType::Translated => (TRANSLATED, "translated"),
+            MemoryAddressType::Untranslated => (UNTRANSLATED, "untranslated"),
+        };
+        let access = match access {
+            Access::Read => "read",
+            Access::Write => "write",
+            Access::FetchAdd => "fetch-add",
+        };
+        let args = json!({
+            "address": hex(request.address),
+            "length": length,
+            "succeeded": succeeded,
+        });
+        self.complete(&format!("{kind} {access}"), "dma", tid, begin, args);
+    }
+
+    /// An interrupt message.
+    pub fn interrupt(&self, vector: u16) {
+        let now = self.now();
+        let args = json!({ "vector": vector });
+        self.lock()
+            .instant("interrupt", "msix", INTERRUPTS, now, args);
+    }
+
+    /// A change of the function as a whole.
+    pub fn function(&self, what: &str) {
+        let now = self.now();
+        self.lock()
+            .instant(what, "function", FUNCTION, now, json!({}));
+    }
+
+    /// Writes what has been collected.
+    pub fn flush(&self) {
+        self.lock().flush();
+    }
+
+    /// Ends the array and closes the file. Events after that are lost.
+    pub fn close(&self) {
+        let mut output = self.lock();
+        if output.file.is_some() {
+            output.buffer.extend_from_slice(b"\n]\n");
+            output.flush();
+            output.file = None;
+        }
+    }
+
+    /// An event that lasted from `begin` to now.
+    fn complete(&self, name: &str, category: &str, tid: u64, begin: Moment, args: Value) {
+        let end = self.now();
+        self.lock().event(
+            tid,
+            &json!({
+                "name": name, "cat": category, "ph": "X", "pid": 1, "tid": tid,
+                "ts": micros(begin), "dur": micros(Moment(end.0.saturating_sub(begin.0))),
+                "args": args,
+            }),
+        );
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Output> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Output {
+    /// An event at a moment.
+    fn instant(&mut self, name: &str, category: &str, tid: u64, at: Moment, args: Value) {
+        self.event(
+            tid,
+            &json!({
+                "name": name, "cat": category, "ph": "i", "s": "t", "pid": 1, "tid": tid,
+                "ts": micros(at), "args": args,
+            }),
+        );
+    }
+
+    /// One end (`b`, `e`) or a step (`n`) of the time during which a group is outstanding.
+    fn group(&mut self, name: &str, phase: &str, tid: u64, at: Moment, prgi: Prgi, args: Value) {
+        self.event(
+            tid,
+            &json!({
+                "name": name, "cat": "prg", "ph": phase, "pid": 1, "tid": tid,
+                "id": format!("{tid:#x}.{}", prgi.get()), "ts": micros(at), "args": args,
+            }),
+        );
+    }
+
+    /// Adds an event, and the name of its track if it is the first there.
+    fn event(&mut self, tid: u64, event: &Value) {
+        if self.file.is_none() {
+            return;
+        }
+        if self.tracks.insert(tid) {
+            let name = match tid {
+                TRANSLATED => "translated accesses".to_owned(),
+                UNTRANSLATED => "untranslated accesses".to_owned(),
+                WITHOUT_PASID => "requests without PASID".to_owned(),
+                INTERRUPTS => "interrupts".to_owned(),
+                FUNCTION => "function".to_owned(),
+                pasid => format!("PASID {pasid:#x}"),
+            };
+            self.add(&json!({
+                "name": "thread_name", "ph": "M", "pid": 1, "tid": tid, "args": { "name": name },
+            }));
+        }
+        self.add(event);
+        if self.buffer.len() >= BUFFER {
+            self.flush();
+        }
+    }
+
+    /// Adds an element to the array.
+    fn add(&mut self, element: &Value) {
+        self.buffer
+            .extend_from_slice(format!(",\n{element}").as_bytes());
+    }
+
+    /// Writes the buffer, and gives up if that fails.
+    fn flush(&mut self) {
+        if let Err(error) = self.write() {
+            message::error(&format!("the trace ends here: {error}"));
+            self.file = None;
+        }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if let Some(file) = &mut self.file {
+            file.write_all(&self.buffer)?;
+        }
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+/// The track of a PASID.
+fn track(pasid: Option<Pasid>) -> u64 {
+    pasid.map_or(WITHOUT_PASID, |pasid| u64::from(pasid.get()))
+}
+
+/// A translation, for people.
+fn translation(translation: &Translation) -> Value {
+    let permissions: String = [
+        (translation.read, 'r'),
+        (translation.write, 'w'),
+        (translation.execute, 'x'),
+    ]
+    .iter()
+    .map(|(granted, letter)| if *granted { *letter } else { '-' })
+    .collect();
+    json!({
+        "translated": hex(translation.range.base()),
+        "size_log2": translation.range.shift(),
+        "permissions": permissions,
+    })
+}
+
+/// Addresses are strings: viewers show numbers as floating-point ones.
+fn hex(address: u64) -> String {
+    format!("{address:#x}")
+}
+
+/// Microseconds, as the format wants them.
+fn micros(moment: Moment) -> f64 {
+    moment.0 as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn events(trace: &Trace, path: &Path) -> Vec<Value> {
+        trace.flush();
+        let text = std::fs::read_to_string(path).unwrap();
+        let whole = if text.ends_with("]\n") {
+            text
+        } else {
+            text + "]"
+        };
+        serde_json::from_str(&whole).unwrap()
+    }
+
+    fn page_request(last: bool) -> PageRequest {
+        PageRequest {
+            address: 0x1000,
+            pasid: Some(Pasid::new(5).unwrap()),
+            read: true,
+            write: true,
+            execute: false,
+            privileged: false,
+            prgi: Prgi::new(7).unwrap(),
+            last,
+        }
+    }
+
+    #[test]
+    fn the_array_is_whole_after_closing_and_lacks_only_its_end_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("trace.json");
+        let trace = Trace::create(&path, "a \"device\"").unwrap();
+        trace.interrupt(3);
+        assert_eq!(events(&trace, &path).len(), 3);
+        trace.close();
+        trace.interrupt(4);
+        trace.close();
+        assert_eq!(events(&trace, &path).len(), 3);
+    }
+
+    #[test]
+    fn a_group_is_one_asynchronous_event() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("trace.json");
+        let trace = Trace::create(&path, "x").unwrap();
+        trace.page_request(&page_request(false), None);
+        trace.page_request(&page_request(true), None);
+        let request = page_request(true);
+        let response = PrgResponse {
+            prgi: request.prgi,
+            pasid: request.pasid,
+            code: ResponseCode::Success,
+        };
+        trace.prg_response(&response, false);
+        let phases: Vec<String> = events(&trace, &path)
+            .iter()
+            .filter(|e| e["cat"] == "prg")
+            .map(|e| e["ph"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(phases, ["b", "n", "e"]);
+    }
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The plug-in in the real QEMU, without a guest: the tests play the firmware, the operating
+//! system and the process, through QEMU's qtest and QMP sockets.
+//!
+//! They need `SVM_QEMU` from the environment: an executable that becomes QEMU with the library
+//! preloaded and with the arguments that it is given. Without it each test says so and does
+//! nothing. `SVM_QTEST_ACCEL` chooses another accelerator
+//! (`kvm`, `tcg`) for the machines that are not given a guest.
+
+// A failure anywhere in the bench is a failure of the test.
+#![allow(clippy::unwrap_used)]
+
+mod client;
+mod configuration;
+mod hotplug;
+mod loading;
+mod machine;
+mod tracing;
+mod work;
