@@ -61,7 +61,8 @@ pub struct Registers {
     irta: u64,
     pqh: u64,
     pqt: u64,
-    pqa: u64,
+    /// None until it was written.
+    pqa: Option<u64>,
     prs: u32,
     page_request_event: Event,
 }
@@ -101,7 +102,7 @@ impl Registers {
             irta: 0,
             pqh: 0,
             pqt: 0,
-            pqa: 0,
+            pqa: None,
             prs: 0,
             page_request_event: Event::default(),
             caps,
@@ -137,7 +138,7 @@ impl Registers {
             o::IRTA => return half(self.irta, at),
             o::PQH => return half(self.pqh, at),
             o::PQT => return half(self.pqt, at),
-            o::PQA => return half(self.pqa, at),
+            o::PQA => return half(self.pqa.unwrap_or_default(), at),
             o::IOTLB => return half(self.iotlb, at),
             _ => {}
         }
@@ -213,7 +214,10 @@ impl Registers {
             }
             o::PQH if ecap.prs() => put(&mut self.pqh, at, value, mask(18, 5)),
             o::PQT if ecap.prs() => put(&mut self.pqt, at, value, mask(18, 5)),
-            o::PQA if ecap.prs() => put(&mut self.pqa, at, value, address | mask(2, 0)),
+            o::PQA if ecap.prs() => {
+                let pqa = self.pqa.get_or_insert_default();
+                put(pqa, at, value, address | mask(2, 0));
+            }
             o::IVA => put(&mut self.iva, at, value, mask(63, 12) | mask(6, 0)),
             o::IOTLB => {
                 put(
@@ -445,10 +449,11 @@ impl Registers {
         (self.iqa & mask(63, 12), size, self.iqa >> 11 & 1 != 0)
     }
 
-    /// PQH_REG, PQT_REG, and of PQA_REG the base and the bytes of the queue.
-    pub const fn page_request_queue(&self) -> (u64, u64, u64, u64) {
-        let size = 4096 << (self.pqa & 7);
-        (self.pqh, self.pqt, self.pqa & mask(63, 12), size)
+    /// PQH_REG, PQT_REG, and of PQA_REG the base and the bytes of the queue; nothing as long as
+    /// software has given no queue.
+    pub fn page_request_queue(&self) -> Option<(u64, u64, u64, u64)> {
+        let pqa = self.pqa?;
+        Some((self.pqh, self.pqt, pqa & mask(63, 12), 4096 << (pqa & 7)))
     }
 
     /// Moves the tail of the page request queue.

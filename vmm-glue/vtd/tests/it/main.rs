@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The unit as its host and its software see it.
+
+mod bench;
+mod caching;
+mod faults;
+mod gaps;
+mod interrupts;
+mod page_requests;
+mod queue;
+mod reference;
+mod translation;
+mod walks;
