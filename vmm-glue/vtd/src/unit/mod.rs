@@ -21,6 +21,7 @@ use crate::memory::Memory;
 use crate::registers::{Command, Registers};
 use crate::spec::capability::{Capability, ExtendedCapability};
 use crate::spec::descriptor::{ContextScope, IotlbScope, PasidScope, function_mask};
+use crate::spec::fault::FaultRecord;
 use crate::spec::register::{TranslationTableMode, global};
 use crate::spec::{DomainId, SourceId, field, mask};
 use interrupt_remapping::InterruptEntryCache;
@@ -328,6 +329,12 @@ impl Unit {
                 });
             }
         }
+    }
+
+    /// Records a fault that was found elsewhere: by the hardware below, for a function that is
+    /// passed through and translates with this unit's tables.
+    pub fn report_fault(&mut self, record: &FaultRecord, fx: &mut Effects) {
+        self.registers.record_fault(record, fx);
     }
 
     /// An untranslated request that was translated starts to access memory. What it wrote is

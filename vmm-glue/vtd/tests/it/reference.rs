@@ -3,7 +3,6 @@
 //! at bits by their numbers, and says what is to become of it. It is slow, caches nothing and
 //! knows none of the unit's types but those of its interface.
 
-use crate::bench::Ram;
 use std::collections::BTreeMap;
 use vtd::memory::Memory;
 
@@ -77,7 +76,7 @@ fn set(words: &[u64], high: u32, low: u32) -> bool {
 
 /// One reading of one request.
 struct Reading<'a> {
-    ram: &'a Ram,
+    ram: &'a dyn Memory,
     facts: Facts,
     flags: BTreeMap<u64, u64>,
     /// A first-stage flag has to be set; a second-stage flag has to be set.
@@ -109,7 +108,7 @@ struct Page {
 }
 
 /// Reads a request. Codes that table 30 does not qualify are never suppressed.
-pub fn read(ram: &Ram, facts: &Facts, ask: &Ask) -> Result<Granted, Fault> {
+pub fn read(ram: &dyn Memory, facts: &Facts, ask: &Ask) -> Result<Granted, Fault> {
     let mut reading = Reading {
         ram,
         facts: *facts,
