@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The unit as its host and its software see it.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets the wrong thing is to fail there"
+)]
 
 mod bench;
 mod caching;

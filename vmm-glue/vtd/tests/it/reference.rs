@@ -580,7 +580,7 @@ impl Reading<'_> {
             table = bits(&e, 51, 12) << 12;
             if leaf {
                 return Ok(Page {
-                    address: table >> shift << shift | address % (1 << shift),
+                    address: (table >> shift << shift) + address % (1 << shift),
                     shift,
                     read,
                     write,
@@ -656,7 +656,7 @@ impl Reading<'_> {
                 continue;
             }
             let mut page = Page {
-                address: table >> shift << shift | ask.address % (1 << shift),
+                address: (table >> shift << shift) + ask.address % (1 << shift),
                 shift,
                 read: true,
                 write: rw || ask.privileged && !wpe,

@@ -228,7 +228,7 @@ fn a_walk_that_is_disturbed_for_ever_ends() {
     *b.ram.before_swap.borrow_mut() = Some(Box::new(move |ram, at| {
         if at == entry {
             page += 0x1000;
-            ram.set(entry, 0x800_0000 + page | USER);
+            ram.set(entry, (0x800_0000 + page) | USER);
         }
     }));
     assert_eq!(b.goes_pasid(5, 0x40_0000, Access::Write), Err(0x91));

@@ -209,7 +209,10 @@ fn tables(d: &mut Dice, ram: &Ram, legacy: bool, caps: &Capabilities) {
         let devfn = u64::from(sid & 255);
         if legacy {
             let mut context = [
-                SECOND + (d.below(3) + 2) * 0x1000 | d.bit(97, 0) | d.bit(20, 1) | d.below(4) << 2,
+                (SECOND + (d.below(3) + 2) * 0x1000)
+                    | d.bit(97, 0)
+                    | d.bit(20, 1)
+                    | d.below(4) << 2,
                 d.pick(&[1, 2, 2, 3, 3, 0]) | d.below(256) << 8,
             ];
             d.damage(&mut context);
@@ -249,7 +252,7 @@ fn tables(d: &mut Dice, ram: &Ram, legacy: bool, caps: &Capabilities) {
         if honest {
             aw = aw.clamp(1, caps.config().second_stage_width.aw().into());
         }
-        let second = aw << 2 | SECOND + (aw.max(1) + 1) * 0x1000;
+        let second = (aw << 2) + SECOND + (aw.max(1) + 1) * 0x1000;
         let first = FIRST + 0x3000 + u64::from(five) * 0x1000;
         let mut e = [0; 8];
         e[0] = d.bit(97, 0)
