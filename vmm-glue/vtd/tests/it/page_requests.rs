@@ -172,13 +172,16 @@ fn stop_markers_are_queued_and_never_answered() {
     assert_eq!(b.responses(), []);
 }
 
+/// Something that software changed.
+type Change<'a> = &'a dyn Fn(&mut Bench);
+
 #[test]
 fn what_the_tables_refuse_is_answered_as_invalid_and_recorded() {
     let clear = |b: &mut Bench, bit: u64| {
         let at = b.context_at(SID);
         b.ram.set(at, b.ram.get(at) & !bit);
     };
-    let cases: &[(u8, &dyn Fn(&mut Bench))] = &[
+    let cases: &[(u8, Change)] = &[
         (0x47, &|b| clear(b, 1 << 4)),
         (0x43, &|b| clear(b, 1 << 2)),
         (0x41, &|b| clear(b, 1)),

@@ -476,7 +476,7 @@ impl Reading<'_> {
         match ask.kind {
             Kind::Write | Kind::Atomic if !page.write => return Err(write),
             Kind::Read | Kind::Atomic if !page.read => return Err(read),
-            Kind::ZeroLengthRead if !page.read && !(self.cap(22) && page.write) => {
+            Kind::ZeroLengthRead if !(page.read || self.cap(22) && page.write) => {
                 return Err(read);
             }
             _ => {}
@@ -660,7 +660,7 @@ impl Reading<'_> {
                 shift,
                 read: true,
                 write: rw || ask.privileged && !wpe,
-                execute: !xd && !(ask.privileged && smep && user),
+                execute: !(xd || ask.privileged && smep && user),
                 snoop: false,
                 leaf: (0, 0),
             };
