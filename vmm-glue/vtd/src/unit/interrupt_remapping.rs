@@ -193,33 +193,43 @@ fn post(memory: &impl Memory, irte: &Irte, eime: bool) -> Result<Option<Message>
     let vector = u64::from(irte.vector());
     let (word, bit) = ((vector / 64) as usize, 1u64 << (vector % 64));
     let place = at + word as u64 * 8;
-    let mut current = words[word];
-    while current & bit == 0 {
-        let found = memory
-            .compare_exchange(place, current, current | bit)
-            .map_err(access)?;
-        if found == current {
-            break;
-        }
-        current = found;
-    }
-    let mut current = words[4];
-    loop {
-        let control = PostedControl(current);
-        if control.on() || control.sn() && !irte.urg() {
+    let set = |pir: u64| (pir & bit == 0).then_some(pir | bit);
+    swap(memory, place, words[word], &set)?;
+    let notify = |control: u64| {
+        let c = PostedControl(control);
+        (!c.on() && (irte.urg() || !c.sn())).then_some(control | 1)
+    };
+    let control = swap(memory, at + PostedControl::OFFSET, words[4], &notify)?;
+    Ok(control.map(|control| {
+        let control = PostedControl(control);
+        message(control.ndst(eime), control.nv(), false, false)
+    }))
+}
+
+/// How often a word of a posted interrupt descriptor is swapped before the unit gives up:
+/// processors would have to change it in between as often as that.
+const ATTEMPTS: usize = 1000;
+
+/// Changes a word to what `wanted` makes of it, atomically. Returns what it was before; nothing
+/// if `wanted` leaves it as it is.
+fn swap(
+    memory: &impl Memory,
+    at: u64,
+    value: u64,
+    wanted: &dyn Fn(u64) -> Option<u64>,
+) -> Result<Option<u64>, R> {
+    let mut current = value;
+    for _ in 0..ATTEMPTS {
+        let Some(new) = wanted(current) else {
             return Ok(None);
-        }
+        };
         let found = memory
-            .compare_exchange(at + PostedControl::OFFSET, current, current | 1)
-            .map_err(access)?;
+            .compare_exchange(at, current, new)
+            .map_err(|_| R::PostedDescriptorAccess)?;
         if found == current {
-            return Ok(Some(message(
-                control.ndst(eime),
-                control.nv(),
-                false,
-                false,
-            )));
+            return Ok(Some(current));
         }
         current = found;
     }
+    Err(R::PostedDescriptorAccess)
 }

@@ -33,10 +33,14 @@ pub(super) struct Queue {
     generation: u64,
 }
 
+/// The most wait descriptors that are pending: with more, nothing is fetched until one completes.
+const MOST_WAITS: usize = 1024;
+
 impl Queue {
-    /// Whether a fence holds back what follows.
-    fn fenced(&self) -> bool {
-        self.waits.iter().any(|w| w.wait.fence)
+    /// Whether a fence holds back what follows, or there is no room for another wait.
+    fn held(&self) -> bool {
+        // Nothing is fetched behind a fence, so that it is always the last.
+        self.waits.len() >= MOST_WAITS || self.waits.back().is_some_and(|w| w.wait.fence)
     }
 }
 
@@ -48,7 +52,7 @@ impl Unit {
     pub fn process_queue(&mut self, memory: &impl Memory, now: Duration, fx: &mut Effects) {
         while self.registers.queue_runs()
             && self.registers.iqh() != self.registers.iqt()
-            && !self.queue.fenced()
+            && !self.queue.held()
         {
             match self.step(memory, now, fx) {
                 Ok(true) => {}
@@ -225,11 +229,11 @@ impl Unit {
     }
 
     /// Completes the wait descriptors that have nothing to wait for any more, and says so if the
-    /// queue can go on behind a fence.
+    /// queue can go on.
     pub(super) fn complete_waits(&mut self, memory: &impl Memory, fx: &mut Effects) {
-        let fenced = self.queue.fenced();
+        let held = self.queue.held();
         self.complete_waits_here(memory, fx);
-        if fenced && !self.queue.fenced() {
+        if held && !self.queue.held() {
             self.queue_ready(fx);
         }
     }

@@ -2,7 +2,7 @@
 //! The accessed and dirty flags that a walk is to set, and how they are set (sections 3.6.2,
 //! 3.7.2 and 3.10).
 
-use super::Stop;
+use super::{ATTEMPTS, Stop};
 use crate::context::{Fault, Stages};
 use crate::memory::Memory;
 use crate::spec::fault::FaultReason as R;
@@ -105,7 +105,7 @@ impl Update {
             (R::SecondStageUpdateFailed, flags)
         };
         let mut current = self.entry.value;
-        loop {
+        for _ in 0..ATTEMPTS {
             if current & self.bits == self.bits {
                 return Ok(());
             }
@@ -121,5 +121,6 @@ impl Update {
             // Somebody else set or cleared flags only: what was decided still holds.
             current = found;
         }
+        Err(Stop::Again(failed))
     }
 }

@@ -13,5 +13,7 @@ mod interrupts;
 mod page_requests;
 mod queue;
 mod reference;
+mod software;
+mod storm;
 mod translation;
 mod walks;

@@ -258,6 +258,27 @@ fn without_a_fence_the_queue_goes_on_and_with_one_it_does_not() {
 }
 
 #[test]
+fn any_number_of_waits_is_taken_in_turn() {
+    let mut b = Bench::new();
+    b.submit(&[device_tlb(SID, 5, 0)]);
+    // The ring has room for 127 at a time.
+    for n in 0..20u32 {
+        let waits: Vec<_> = (0..100).map(|m| wait(STATUS, n * 100 + m + 1)).collect();
+        for one in waits {
+            b.submit(&[one]);
+            if b.read(offset::IQH) != b.read(offset::IQT) {
+                break;
+            }
+        }
+    }
+    assert_eq!(b.ram.get(STATUS), 0);
+    assert_ne!(b.read(offset::IQH), b.read(offset::IQT), "no bound was met");
+    b.complete(SID, 1, 1);
+    assert_ne!(b.ram.get(STATUS), 0);
+    assert_eq!(b.read(offset::IQH), b.read(offset::IQT));
+}
+
+#[test]
 fn no_more_than_the_depth_is_pending_and_the_rest_follows() {
     let mut b = Bench::new();
     let many: Vec<_> = (0..5).map(|n| device_tlb(SID, n + 1, 2)).collect();
