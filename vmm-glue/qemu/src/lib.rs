@@ -29,6 +29,7 @@ mod smpwcs;
 mod thread;
 mod timer;
 mod trace;
+mod vtd;
 mod worker;
 
 use std::ffi::{c_char, c_int, c_void};
@@ -81,7 +82,16 @@ unsafe extern "C" fn register_types() {
     }
     // SAFETY: QEMU's types are registered, and it has one thread yet.
     match unsafe { verify::version_and_layout(functions::qemu()) } {
-        Ok(()) => instance::register(),
+        Ok(()) => {
+            instance::register();
+            // SAFETY: as above.
+            match unsafe { abi::iommu::check(functions::qemu()) } {
+                Ok(()) => vtd::register(),
+                Err(refusal) => {
+                    eprintln!("svm-demo: this QEMU cannot have the device svm-vtd: {refusal}.");
+                }
+            }
+        }
         Err(refusal) => refuse(&refusal),
     }
 }

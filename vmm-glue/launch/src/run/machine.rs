@@ -129,7 +129,14 @@ fn machine(options: &MachineOptions) -> Vec<String> {
         Iommu::IntelIommu => {
             "intel-iommu,scalable-mode=on,fsts=on,svm=on,device-iotlb=on,pasid-bits=20,intremap=off"
         }
+        // It has all of that without being asked.
+        Iommu::SvmVtd => "svm-vtd,intremap=off",
     };
+    let iommu = [iommu]
+        .into_iter()
+        .chain(options.iommu_option.iter().map(String::as_str))
+        .collect::<Vec<_>>()
+        .join(",");
     [
         "-no-user-config",
         "-nodefaults",
@@ -147,7 +154,7 @@ fn machine(options: &MachineOptions) -> Vec<String> {
         "-m",
         &options.memory,
         "-device",
-        iommu,
+        &iommu,
     ]
     .map(str::to_owned)
     .into()

@@ -24,6 +24,9 @@ pub enum Refusal {
     /// A function is not there.
     #[error("it does not export {}", .0.join(", "))]
     MissingExports(Vec<&'static str>),
+    /// A type that is derived from is not there.
+    #[error("it has no type {0}")]
+    MissingType(String),
     /// It is of another series.
     #[error("its version is {0}")]
     Version(String),
@@ -225,7 +228,11 @@ unsafe fn tables(qemu: &Qemu) -> Result<(), Refusal> {
 }
 
 /// Compares.
-fn equal<T: PartialEq + Debug>(what: String, expected: T, found: T) -> Result<(), Refusal> {
+pub(super) fn equal<T: PartialEq + Debug>(
+    what: String,
+    expected: T,
+    found: T,
+) -> Result<(), Refusal> {
     if expected == found {
         Ok(())
     } else {
