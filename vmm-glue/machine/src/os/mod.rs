@@ -38,7 +38,7 @@ use crate::sync::Mutex;
 use faults::Handler;
 use pcie_ats::Pasid;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use vtd::spec::fault::FaultRecord;
@@ -56,6 +56,9 @@ pub enum Mode {
 
 /// How many steps a wait takes at most when there are no engines.
 const MOST_STEPS: usize = 10_000_000;
+/// How many steps are made at most before software looks at the page requests: an endpoint whose
+/// requests overflow always has work.
+const STEPS_A_LOOK: usize = 32;
 /// How long a wait takes at most when there are engines. Tests do not wait for it unless they fail.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long to wait for news before looking again: an engine that never rests brings none.
@@ -93,6 +96,8 @@ pub(crate) struct Kernel {
     next_domain: AtomicU16,
     processes: Mutex<HashMap<Pasid, Weak<process::Space>>>,
     pub behaviour: Mutex<Behaviour>,
+    /// Steps since software last looked at the page requests.
+    steps: AtomicUsize,
 }
 
 /// The operating system; clones are the same one.
@@ -127,6 +132,7 @@ impl Os {
             next_domain: AtomicU16::new(1),
             processes: Mutex::default(),
             behaviour: Mutex::default(),
+            steps: AtomicUsize::new(0),
         };
         if mode == Mode::Scalable {
             for function in 0..machine.functions() {
@@ -187,10 +193,15 @@ impl Os {
         }
     }
 
-    /// Steps the machine once, or handles page requests if there is nothing to step. Returns
-    /// whether anything was done.
+    /// Steps the machine once, or handles page requests if there is nothing to step or it was
+    /// stepped often. Returns whether anything was done.
     pub fn progress(&self) -> bool {
-        self.0.machine.step() || self.handle_page_requests() != 0
+        let steps = self.0.steps.fetch_add(1, Ordering::Relaxed);
+        if steps < STEPS_A_LOOK && self.0.machine.step() {
+            return true;
+        }
+        self.0.steps.store(0, Ordering::Relaxed);
+        self.handle_page_requests() != 0 || self.0.machine.step()
     }
 
     /// Steps the machine and handles page requests until nothing more happens by itself.

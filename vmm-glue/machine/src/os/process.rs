@@ -70,9 +70,10 @@ pub(crate) struct Space {
     bound: Mutex<Vec<FunctionId>>,
 }
 
-/// A process.
+/// A process; clones are the same one.
 ///
-/// When it is dropped, its PASID is given to others, if no function is bound to it any more.
+/// When the last is dropped, its PASID is given to others, if no function is bound to it any more.
+#[derive(Clone)]
 pub struct Process(Arc<Space>);
 
 impl std::fmt::Debug for Process {
@@ -223,9 +224,15 @@ impl Process {
 
     // Bonds.
 
-    /// Binds a function to the address space: sets the PASID table entry.
+    /// Binds a function to the address space, unless it is: sets the PASID table entry.
     pub fn bind(&self, function: FunctionId) {
         let space = &self.0;
+        let mut bound = space.bound.lock();
+        if bound.contains(&function) {
+            return;
+        }
+        bound.push(function);
+        drop(bound);
         let place = space.os.0.pasid_place(function, space.pasid.get());
         let mut words = [0u64; 8];
         // PGTT: 001b for first stage, 011b for nested.
@@ -240,7 +247,6 @@ impl Process {
         for n in (0..8).rev() {
             space.os.0.store(place + n as u64 * 8, words[n]);
         }
-        space.bound.lock().push(function);
     }
 
     /// Ends the bond with a function: clears the PASID table entry, invalidates, and waits until
@@ -500,12 +506,12 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for Space {
     fn drop(&mut self) {
-        let os = &self.0.os.0;
-        os.processes.lock().remove(&self.0.pasid);
-        if self.0.bound.lock().is_empty() {
-            os.free_pasids.lock().push(self.0.pasid);
+        let os = &self.os.0;
+        os.processes.lock().remove(&self.pasid);
+        if self.bound.lock().is_empty() {
+            os.free_pasids.lock().push(self.pasid);
         }
     }
 }
