@@ -7,6 +7,7 @@
 
 mod bench;
 mod caching;
+mod events;
 mod faults;
 mod gaps;
 mod interrupts;
