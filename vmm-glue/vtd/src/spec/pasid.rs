@@ -163,6 +163,9 @@ impl PasidEntry {
 
     /// The reserved bits that are set, by word. Memory types (MTS) and host permission tables
     /// (HPTS) are never reported, so their fields are reserved.
+    ///
+    /// Without a second stage, AW is reserved too since revision 4.1. It is let pass here: Linux
+    /// writes it into every entry.
     pub const fn reserved(
         &self,
         host_address_width: u8,
@@ -187,7 +190,7 @@ impl PasidEntry {
         w[0] |= if ecap.ssts() {
             above(host_address_width)
         } else {
-            mask(63, 12) | 1 << 9 | mask(4, 2)
+            mask(63, 12) | 1 << 9
         };
         if !ecap.ssads() {
             w[0] |= 1 << 9;

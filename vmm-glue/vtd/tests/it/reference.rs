@@ -425,8 +425,8 @@ impl Reading<'_> {
             || !second && set(e, 63, 12)
             || set(e, 11, 10)
             || (!second || !self.ecap(45)) && set(e, 9, 9)
-            || !ers && set(e, 5, 5)
-            || !second && set(e, 4, 2);
+            || !ers && set(e, 5, 5);
+        // AW is let pass without a second stage: Linux writes it into every entry.
         if bad { Err(0x5a) } else { Ok(()) }
     }
 

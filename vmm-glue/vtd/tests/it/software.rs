@@ -216,3 +216,30 @@ fn the_life_of_a_shared_address_space() {
     d.b.uncommand(global::QIE);
     assert_eq!(d.b.read32(offset::GSTS), global::SRTP);
 }
+
+#[test]
+fn a_first_stage_alone_takes_what_linux_writes() {
+    use vtd::config::Stages;
+    let mut b = Bench::scalable(|c| {
+        let s = c.scalable.as_mut().unwrap();
+        let Stages::Both { first, .. } = s.stages else {
+            panic!("the default has both stages");
+        };
+        s.stages = Stages::First(first);
+        s.second_stage_dirty = false;
+    });
+    let table = b.page();
+    b.map_first(table, 0x1000, 0x800_0000, USER);
+    // AW is set in entries of all types.
+    let mut e = first_stage(table, 1);
+    e[0] |= 2 << 2;
+    b.pasid(SID, PASID, e);
+    assert_eq!(b.goes_pasid(PASID, 0x1000, Access::Write), Ok(0x800_0000));
+    let mut e = pass_through(2);
+    e[0] |= 2 << 2;
+    b.pasid(SID, 0, e);
+    assert_eq!(b.goes(0x1000, Access::Write), Ok(0x1000));
+    // A second-stage entry is none that it has.
+    b.pasid(SID, 9, [1 | 2 << 2 | 2 << 6, 3, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(b.goes_pasid(9, 0x1000, Access::Write), Err(0x5b));
+}
