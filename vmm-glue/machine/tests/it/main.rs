@@ -9,6 +9,7 @@ mod address_spaces;
 mod end_to_end;
 mod invalidation;
 mod page_requests;
+mod programs;
 mod remapping;
 mod storm;
 mod topology;
