@@ -264,7 +264,7 @@ pub fn normalize(bql: &Bql, device: Neighbour) -> Result<(), String> {
             return Err(missing(c"pasid-bits"));
         }
     }
-    if !(of.scalable_mode && of.fsts && of.device_iotlb) {
+    if !(of.scalable_mode && of.fsts && of.device_iotlb && of.pasid_bits != 0) {
         off(c"svm")?;
     }
     Ok(())

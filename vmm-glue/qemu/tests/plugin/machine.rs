@@ -12,6 +12,19 @@ use crate::client::{Installation, Qemu};
 pub const IOMMU: &str =
     "intel-iommu,scalable-mode=on,fsts=on,svm=on,device-iotlb=on,pasid-bits=20,intremap=off";
 
+/// The vIOMMU of most tests: that one, or that of `SVM_QTEST_IOMMU`.
+fn iommu() -> String {
+    match std::env::var("SVM_QTEST_IOMMU") {
+        Ok(iommu) if !iommu.is_empty() => iommu,
+        _ => IOMMU.to_owned(),
+    }
+}
+
+/// Whether the vIOMMU of most tests is one that waits for a function to complete invalidations.
+pub fn awaits_completions() -> bool {
+    iommu().starts_with("svm-vtd")
+}
+
 /// Configuration space of bus 0 begins here after [`Machine::new`].
 const ECAM: u64 = 0xb000_0000;
 /// Registers of the VT-d unit.
@@ -86,7 +99,7 @@ impl Machine {
     pub fn new(installation: &Installation, arguments: &[&str]) -> Machine {
         Machine::from(Qemu::start(
             installation,
-            &[&["-device", IOMMU], arguments].concat(),
+            &[&["-device", &iommu()], arguments].concat(),
         ))
     }
 
@@ -273,7 +286,8 @@ impl Machine {
             self.qemu.writeq(directory, table | 1);
         }
         let entry = table + 64 * u64::from(pasid & 63);
-        self.qemu.writeq(entry + 8, domain(pasid));
+        // The walks are coherent (PWSNP), without which no accessed or dirty flag is set.
+        self.qemu.writeq(entry + 8, domain(pasid) | 1 << 23);
         self.qemu.writeq(entry + 16, first_stage);
         // Present, first stage; QEMU takes the number of levels from the second stage's field.
         self.qemu.writeq(entry, 1 | 1 << 6 | 2 << 2);
