@@ -83,7 +83,7 @@ impl Unit {
         if !self.interrupt_remapping_enabled() {
             return Ok(Remapped::Deliver(request));
         }
-        self.find_interrupt(memory, requester, request)
+        self.find_interrupt(memory, requester, request, true)
             .map_err(|fault| {
                 if !(fault.fpd && fault.reason.qualified()) {
                     self.registers.record_fault(
@@ -104,16 +104,35 @@ impl Unit {
             })
     }
 
+    /// Where an interrupt request would be delivered now; none if it would be blocked or posted.
+    /// Nothing is recorded: for hosts that lay routes for interrupts before there are any.
+    pub fn route_interrupt(
+        &mut self,
+        memory: &impl Memory,
+        requester: Option<SourceId>,
+        request: Message,
+    ) -> Option<Message> {
+        if !self.interrupt_remapping_enabled() {
+            return Some(request);
+        }
+        match self.find_interrupt(memory, requester, request, false) {
+            Ok(Remapped::Deliver(message)) => Some(message),
+            _ => None,
+        }
+    }
+
     /// IRTA_REG.EIME as latched by SIRTP.
     const fn eime(&self) -> bool {
         bit(self.irta, 11)
     }
 
+    /// What becomes of an interrupt request, which is posted only if `post_it` says so.
     fn find_interrupt(
         &mut self,
         memory: &impl Memory,
         requester: Option<SourceId>,
         request: Message,
+        post_it: bool,
     ) -> Result<Remapped, Fault> {
         let unknown = |reason| Fault {
             reason,
@@ -161,6 +180,9 @@ impl Unit {
         }
         if requester.is_some_and(|requester| !irte.allows(requester)) {
             return Err(fault(R::IrteSourceId, fpd));
+        }
+        if irte.im() && !post_it {
+            return Ok(Remapped::Posted(None));
         }
         if irte.im() {
             return post(memory, &irte, eime)
