@@ -91,6 +91,7 @@ pub mod event;
 pub mod fault;
 mod in_flight;
 pub mod memory;
+pub mod recording;
 pub mod registers;
 pub mod request;
 pub mod spec;
