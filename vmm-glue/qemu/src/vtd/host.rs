@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use pcie_ats::{InvalidateCompletion, InvalidateRequest, PageRequest, PrgResponse, ResponseCode};
+use vtd::recording::{RecordedUnit, Sink};
 use vtd::spec::SourceId;
 use vtd::spec::descriptor::IotlbScope;
-use vtd::{Capabilities, Effect, Effects, Invalidated, Unit};
+use vtd::{Capabilities, Effect, Effects, Invalidated};
 
 use super::clients::Clients;
 use super::guest_memory::GuestMemory;
@@ -35,7 +36,7 @@ const FULL_QUEUE_DELAY: Duration = Duration::from_millis(1);
 
 /// The unit of a machine. It is never freed.
 pub struct Host {
-    unit: Mutex<Unit>,
+    unit: Mutex<RecordedUnit>,
     /// The object that the unit is to QEMU.
     device: Neighbour,
     /// The bus from which all functions are reached.
@@ -64,12 +65,13 @@ impl Host {
     pub fn new(
         bql: &Bql,
         capabilities: Capabilities,
+        sink: Option<Sink>,
         settings: &Settings,
         device: Neighbour,
         root: Bus,
     ) -> Option<&'static Host> {
         let host: &'static Host = Box::leak(Box::new(Host {
-            unit: Mutex::new(Unit::new(capabilities)),
+            unit: Mutex::new(RecordedUnit::new(capabilities, sink)),
             device,
             root,
             spaces: Spaces::default(),
@@ -96,7 +98,7 @@ impl Host {
     }
 
     /// Works with the unit, and has carried out what it asks for.
-    pub fn with<R>(&'static self, work: impl FnOnce(&mut Unit, &mut Effects) -> R) -> R {
+    pub fn with<R>(&'static self, work: impl FnOnce(&mut RecordedUnit, &mut Effects) -> R) -> R {
         let mut effects = Effects::new();
         let result = work(&mut self.lock(), &mut effects);
         self.deliver(effects);
@@ -312,7 +314,7 @@ impl Host {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Unit> {
+    fn lock(&self) -> MutexGuard<'_, RecordedUnit> {
         self.unit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

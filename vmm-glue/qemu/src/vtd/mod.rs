@@ -13,6 +13,7 @@ mod interrupts;
 mod main_loop;
 mod ops;
 mod queue;
+mod record;
 mod settings;
 mod spaces;
 mod translation;
@@ -217,7 +218,8 @@ fn make(bql: &Bql, device: Neighbour, error: ErrorOut) -> Result<(), Option<Stri
     let config = settings.config(&inherited)?;
     let capabilities = Capabilities::new(config).map_err(|error| error.to_string())?;
     let place = Place::find(bql, device)?;
-    let host = Host::new(bql, capabilities, &settings, device, place.root)
+    let sink = record::sink(&settings.record)?;
+    let host = Host::new(bql, capabilities, sink, &settings, device, place.root)
         .ok_or_else(|| "QEMUTimer is not laid out as in QEMU 11.1".to_owned())?;
     if let Some(bell) = host.bell() {
         let delay = Duration::from_micros(settings.delay);

@@ -2,7 +2,7 @@
 //! The properties of `-device svm-vtd`: its own, and those that it inherits from `intel-iommu`,
 //! joined into the configuration of the unit.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::time::Duration;
 
 use pcie_ats::PasidWidth;
@@ -34,6 +34,8 @@ pub struct Settings {
     pub timeout: u64,
     /// Every how many-th completion of such an invalidation is lost; 0 for none.
     pub lose_every: u64,
+    /// Path of the recording; empty for none.
+    pub record: String,
 }
 
 impl Default for Settings {
@@ -46,6 +48,7 @@ impl Default for Settings {
             delay: 0,
             timeout: 1000,
             lose_every: 0,
+            record: String::new(),
         }
     }
 }
@@ -56,6 +59,8 @@ enum Kind {
     Number(u64, u64, fn(&mut Settings) -> &mut u64),
     /// On or off.
     Switch(fn(&mut Settings) -> &mut bool),
+    /// A text.
+    Text(fn(&mut Settings) -> &mut String),
 }
 
 /// One property.
@@ -96,7 +101,7 @@ impl Property {
     }
 }
 
-static PROPERTIES: [Property; 7] = [
+static PROPERTIES: [Property; 8] = [
     Property::switch(
         c"ssts",
         |s| &mut s.ssts,
@@ -141,6 +146,13 @@ static PROPERTIES: [Property; 7] = [
               0 to 4294967295, 0 for none (default: 0)",
         )
     },
+    Property {
+        name: c"record",
+        description: c"file for a recording of all that passes between the unit and the machine, \
+                       which can be played again (default: none)",
+        kind: Kind::Text(|s| &mut s.record),
+        later: false,
+    },
 ];
 
 /// Adds the properties to the class.
@@ -149,6 +161,7 @@ pub fn add_all(class: &mut Class) {
         let type_name = match property.kind {
             Kind::Number(..) => c"uint32",
             Kind::Switch(_) => c"bool",
+            Kind::Text(_) => c"str",
         };
         let (name, description) = (property.name, property.description);
         class.add_property(name, type_name, description, get, set, property);
@@ -175,6 +188,11 @@ unsafe extern "C" fn get(
             Kind::Switch(field) => {
                 (qemu().visit_type_bool)(visitor, name, field(&mut settings), error);
             }
+            Kind::Text(field) => {
+                let text = CString::new(field(&mut settings).as_str()).unwrap_or_default();
+                let mut pointer = text.as_ptr().cast_mut();
+                (qemu().visit_type_str)(visitor, name, &mut pointer, error);
+            }
         }
     }
 }
@@ -190,7 +208,8 @@ unsafe extern "C" fn set(
     // SAFETY: what `add_all` has given, and QEMU's place for an error.
     let (property, slot) = unsafe { (&*property.cast::<Property>(), ErrorSlot::new(error)) };
     let mut settings = super::settings(object);
-    // SAFETY: the visitor is QEMU's, and writes to the place that it is given if it returns true.
+    // SAFETY: the visitor is QEMU's, and writes to the place that it is given if it returns true;
+    // a text is then ours to free.
     let read = unsafe {
         match property.kind {
             Kind::Number(_, _, field) => {
@@ -198,6 +217,15 @@ unsafe extern "C" fn set(
             }
             Kind::Switch(field) => {
                 (qemu().visit_type_bool)(visitor, name, field(&mut settings), error)
+            }
+            Kind::Text(field) => {
+                let mut text = std::ptr::null_mut();
+                let read = (qemu().visit_type_str)(visitor, name, &mut text, error);
+                if read {
+                    *field(&mut settings) = CStr::from_ptr(text).to_string_lossy().into_owned();
+                    (qemu().g_free)(text.cast());
+                }
+                read
             }
         }
     };
@@ -409,6 +437,10 @@ mod tests {
             let default = match property.kind {
                 Kind::Switch(field) if *field(&mut settings) => "on".to_owned(),
                 Kind::Switch(_) => "off".to_owned(),
+                Kind::Text(field) => {
+                    assert_eq!(field(&mut settings), "");
+                    "none".to_owned()
+                }
                 Kind::Number(least, most, field) => {
                     assert!(description.contains(&format!("{least} to {most}")));
                     field(&mut settings).to_string()
