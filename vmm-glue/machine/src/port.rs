@@ -5,13 +5,17 @@ use crate::interrupts::Sender;
 use crate::machine::{FunctionId, FunctionSlot, Machine};
 use crate::memory::Ram;
 use pcie_ats::{
-    InvalidateCompletion, MemoryAddressType, MemoryError, MemoryRequest, PAGE_SIZE, PageRequest,
-    RootPort, Translation, TranslationError, TranslationRequest,
+    CopyError, InvalidateCompletion, MemoryAddressType, MemoryError, MemoryRequest, PAGE_SIZE,
+    PageRequest, RootPort, Translation, TranslationError, TranslationRequest,
 };
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 use vtd::memory::Memory;
 use vtd::spec::interrupt::{Message, in_range};
 use vtd::{Access, Remapped, Request};
+
+/// The interrupt address range has this size and alignment; the protected memory regions and the
+/// host address width have larger ones.
+const GRANULE: u64 = 1 << 20;
 
 /// Something to be done in the middle of a memory request.
 pub type Hook = Box<dyn FnMut(&Machine, &MemoryRequest) + Send>;
@@ -52,37 +56,47 @@ impl<'m> Port<'m> {
         }
     }
 
-    /// Has the unit check a translated request.
-    fn check(
+    /// Has the unit check translated requests, each with its length and what it does. The error
+    /// bears the number of the request that is refused.
+    fn check<const N: usize>(
+        &self,
+        requests: [(&MemoryRequest, usize, Access); N],
+    ) -> Result<(), (usize, MemoryError)> {
+        let slot = self.slot();
+        self.machine.with_unit(slot.unit, |unit, ram, fx| {
+            for (n, (request, length, access)) in requests.iter().enumerate() {
+                let first = request.address;
+                let refused = |address| (n, MemoryError::Refused { address });
+                let mut check = |at| {
+                    unit.translated_request(ram, slot.requester, request.pasid, at, *access, fx)
+                        .map_err(|_| refused(at))
+                };
+                check(first)?;
+                let more = length.saturating_sub(1) as u64;
+                let last = first.checked_add(more).ok_or(refused(first))?;
+                // What a unit refuses begins and ends at multiples of this, and is larger than
+                // what a function accesses at once: both ends say all.
+                if first / GRANULE != last / GRANULE {
+                    check(last)?;
+                }
+            }
+            Ok(())
+        })?;
+        for (request, ..) in requests {
+            self.hook(request);
+        }
+        Ok(())
+    }
+
+    /// As [`Port::check`], for one request.
+    fn check_one(
         &self,
         request: &MemoryRequest,
         length: usize,
         access: Access,
     ) -> Result<(), MemoryError> {
-        let slot = self.slot();
-        let refused = |address| MemoryError::Refused { address };
-        let first = request.address;
-        let last = first
-            .checked_add(length.saturating_sub(1) as u64)
-            .ok_or(refused(first))?;
-        let result = self.machine.with_unit(slot.unit, |unit, ram, fx| {
-            let mut check = |address| {
-                unit.translated_request(ram, slot.requester, request.pasid, address, access, fx)
-                    .map_err(|_| refused(address))
-            };
-            check(first)?;
-            // What the unit refuses comes in larger pieces than what a function accesses at once,
-            // so that both ends say all.
-            if first / PAGE_SIZE == last / PAGE_SIZE {
-                Ok(())
-            } else {
-                check(last)
-            }
-        });
-        if result.is_ok() {
-            self.hook(request);
-        }
-        result
+        self.check([(request, length, access)])
+            .map_err(|(_, error)| error)
     }
 
     /// Translates an untranslated request page by page (section 3.13), and accesses memory.
@@ -183,7 +197,7 @@ impl RootPort for Port<'_> {
     fn read(&self, request: &MemoryRequest, data: &mut [u8]) -> Result<(), MemoryError> {
         match request.address_type {
             MemoryAddressType::Translated => {
-                self.check(request, data.len(), Access::Read)?;
+                self.check_one(request, data.len(), Access::Read)?;
                 self.ram().read(request.address, data).map_err(refused)
             }
             MemoryAddressType::Untranslated => {
@@ -204,7 +218,7 @@ impl RootPort for Port<'_> {
     fn write(&self, request: &MemoryRequest, data: &[u8]) -> Result<(), MemoryError> {
         match request.address_type {
             MemoryAddressType::Translated => {
-                self.check(request, data.len(), Access::Write)?;
+                self.check_one(request, data.len(), Access::Write)?;
                 self.ram().write(request.address, data).map_err(refused)
             }
             MemoryAddressType::Untranslated => {
@@ -231,10 +245,39 @@ impl RootPort for Port<'_> {
         }
     }
 
+    fn copy(
+        &self,
+        source: &MemoryRequest,
+        destination: &MemoryRequest,
+        buffer: &mut [u8],
+    ) -> Result<(), CopyError> {
+        let translated = MemoryAddressType::Translated;
+        if source.address_type != translated || destination.address_type != translated {
+            self.read(source, buffer).map_err(CopyError::Read)?;
+            return self.write(destination, buffer).map_err(CopyError::Write);
+        }
+        let length = buffer.len();
+        self.check([
+            (source, length, Access::Read),
+            (destination, length, Access::Write),
+        ])
+        .map_err(|(n, error)| match n {
+            0 => CopyError::Read(error),
+            _ => CopyError::Write(error),
+        })?;
+        let ram = self.ram();
+        let slice = |address| ram.slice(address, length).map_err(refused);
+        let from = slice(source.address).map_err(CopyError::Read)?;
+        let to = slice(destination.address).map_err(CopyError::Write)?;
+        fence(Ordering::AcqRel);
+        from.copy_to_volatile_slice(to);
+        Ok(())
+    }
+
     fn fetch_add(&self, request: &MemoryRequest, addend: u64) -> Result<u64, MemoryError> {
         match request.address_type {
             MemoryAddressType::Translated => {
-                self.check(request, 8, Access::Atomic)?;
+                self.check_one(request, 8, Access::Atomic)?;
                 self.ram()
                     .fetch_add(request.address, addend)
                     .map_err(refused)

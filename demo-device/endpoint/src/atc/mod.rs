@@ -332,7 +332,7 @@ impl Atc {
 
     /// Number of entries.
     #[cfg(test)]
-    pub fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         self.counts.iter().sum()
     }
 

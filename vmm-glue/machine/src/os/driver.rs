@@ -233,6 +233,17 @@ impl App {
     ///
     /// If there never is room for them.
     pub fn submit_all(&self, descriptors: &[Descriptor]) -> Vec<Ticket> {
+        let tickets = self.stage(descriptors);
+        self.ring();
+        tickets
+    }
+
+    /// Puts descriptors into the ring, at most as many as it has, and rings no doorbell.
+    ///
+    /// # Panics
+    ///
+    /// If there never is room for them.
+    pub fn stage(&self, descriptors: &[Descriptor]) -> Vec<Ticket> {
         let size = 1u64 << self.ring_log2;
         let more = descriptors.len() as u64;
         let mut tail = self.tail.lock();
@@ -257,6 +268,12 @@ impl App {
             tail.count += 1;
             tickets.push(Ticket { record });
         }
+        tickets
+    }
+
+    /// Rings the doorbell for all that was put into the ring.
+    pub fn ring(&self) {
+        let tail = self.tail.lock();
         let page = u64::from(self.context) * doorbell::PAGE_SIZE;
         self.machine().bar_write(
             self.driver.function,
@@ -265,7 +282,6 @@ impl App {
             tail.count,
             8,
         );
-        tickets
     }
 
     /// The completion record of a descriptor, if it is over.

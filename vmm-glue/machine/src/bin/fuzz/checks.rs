@@ -7,7 +7,7 @@ use svm_abi::registers::{self, context, context_block, status};
 use vtd::memory::Memory;
 use vtd::spec::fault::FaultRecord;
 use vtd::spec::register::{fsts, global, offset, prs};
-use vtd::{Blocked, Effects, Translated, Unit};
+use vtd::{Access, Blocked, Effects, Request, Translated, Unit};
 
 impl World {
     /// The registers of the unit and of the endpoints are what they can be.
@@ -120,7 +120,10 @@ impl World {
                             count.map(|count| places[..count].to_vec()),
                         )
                     };
-                    let answers = [ask(unit), ask(unit)];
+                    let first = ask(unit);
+                    // Other requests fill the caches with what this one must not take for its own.
+                    prime(unit, ram, &request);
+                    let answers = [first, ask(unit)];
                     let mut fresh = Unit::new(*unit.capabilities());
                     for at in [
                         offset::PLMBASE,
@@ -154,6 +157,24 @@ impl World {
                     );
                 }
                 break;
+            }
+        }
+    }
+}
+
+/// Asks for the same address in every other way.
+fn prime(unit: &mut Unit, ram: &machine::Ram, request: &Request) {
+    let mut fx = Effects::new();
+    for access in [Access::Read, Access::Write, Access::Atomic] {
+        for privileged in [false, true] {
+            for execute in [false, true] {
+                let other = Request {
+                    access,
+                    privileged,
+                    execute,
+                    ..*request
+                };
+                let _ = unit.translate(ram, &other, &mut fx);
             }
         }
     }
