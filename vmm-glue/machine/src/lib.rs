@@ -36,5 +36,5 @@ pub use engines::Engines;
 pub use interrupts::{Delivered, Interrupts, Sender};
 pub use machine::{FunctionId, Link, Machine, Restless};
 pub use memory::{MAX_BYTES, Ram, RamError};
-pub use port::{Hook, Port};
+pub use port::{Hook, Moment, Port};
 pub use shadow::Remapping;

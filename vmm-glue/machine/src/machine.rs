@@ -200,9 +200,8 @@ impl Machine {
         Port::new(self, function)
     }
 
-    /// Has something done in the middle of each memory request of a function, before memory is
-    /// accessed and with no lock held, until it is replaced; none for nothing. It is not called
-    /// from inside itself.
+    /// Has something done at each [`crate::Moment`] of a function's requests, until it is replaced;
+    /// none for nothing. It is not called from inside itself, nor by two threads at once.
     pub fn set_hook(&self, function: FunctionId, hook: Option<Hook>) {
         let slot = &self.0.functions[function];
         slot.has_hook.store(hook.is_some(), Ordering::Release);

@@ -17,8 +17,17 @@ use vtd::{Access, Remapped, Request};
 /// host address width have larger ones.
 const GRANULE: u64 = 1 << 20;
 
-/// Something to be done in the middle of a memory request.
-pub type Hook = Box<dyn FnMut(&Machine, &MemoryRequest) + Send>;
+/// A moment in the life of a request at which an experiment can step in. No lock is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The request has passed all checks, and memory is not accessed yet.
+    Access(MemoryRequest),
+    /// The unit has answered the translation request, and the function does not know yet.
+    Answer(TranslationRequest),
+}
+
+/// Something to be done at such moments.
+pub type Hook = Box<dyn FnMut(&Machine, &Moment) + Send>;
 
 /// The root port of a function.
 #[derive(Clone, Copy, Debug)]
@@ -41,14 +50,14 @@ impl<'m> Port<'m> {
     }
 
     /// Lets the experiment have its say.
-    fn hook(&self, request: &MemoryRequest) {
+    fn hook(&self, moment: &Moment) {
         let slot = self.slot();
         if !slot.has_hook.load(Ordering::Acquire) {
             return;
         }
         let hook = slot.hook.lock().take();
         if let Some(mut hook) = hook {
-            hook(self.machine, request);
+            hook(self.machine, moment);
             let mut place = slot.hook.lock();
             if slot.has_hook.load(Ordering::Acquire) && place.is_none() {
                 *place = Some(hook);
@@ -83,7 +92,7 @@ impl<'m> Port<'m> {
             Ok(())
         })?;
         for (request, ..) in requests {
-            self.hook(request);
+            self.hook(&Moment::Access(*request));
         }
         Ok(())
     }
@@ -131,7 +140,8 @@ impl<'m> Port<'m> {
                     .map_err(|_| MemoryError::Refused { address })?;
                 Ok((translated, unit.begin_access()))
             })?;
-            self.hook(&MemoryRequest::untranslated(address, request.pasid));
+            let access = MemoryRequest::untranslated(address, request.pasid);
+            self.hook(&Moment::Access(access));
             let result = perform(self.ram(), translated.address, done, piece);
             self.machine.with_unit(slot.unit, |unit, ram, fx| {
                 unit.end_access(ram, ticket, fx);
@@ -179,9 +189,11 @@ impl RootPort for Port<'_> {
         translations: &mut [Translation],
     ) -> Result<usize, TranslationError> {
         let slot = self.slot();
-        self.machine.with_unit(slot.unit, |unit, ram, fx| {
+        let answer = self.machine.with_unit(slot.unit, |unit, ram, fx| {
             unit.translation_request(ram, slot.requester, request, translations, fx)
-        })
+        });
+        self.hook(&Moment::Answer(*request));
+        answer
     }
 
     fn page_request(&self, request: &PageRequest) {

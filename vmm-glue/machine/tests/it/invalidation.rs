@@ -6,7 +6,7 @@ use machine::os::{
     App, CONTEXT_GLOBAL, Driver, IOTLB_GLOBAL, Mode, Os, QueueFault, copy, device_tlb_pasid, fill,
     iotlb_domain, iotlb_domain_pages, iotlb_pasid, iotlb_pasid_pages,
 };
-use machine::{Engines, Machine, MachineConfig};
+use machine::{Engines, Machine, MachineConfig, Moment};
 use pcie_ats::AlignedRange;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,12 @@ use vtd::memory::Memory;
 
 const CANARY: u8 = 0xa5;
 
-fn kill_canary(app: &App, frame: u64) {
+/// Whether a request is about to access a frame.
+fn touches(moment: &Moment, frame: u64) -> bool {
+    matches!(moment, Moment::Access(request) if request.address & !0xfff == frame)
+}
+
+fn put_canary(app: &App, frame: u64) {
     app.machine().ram().fill(frame, 4096, CANARY).unwrap();
 }
 
@@ -32,11 +37,11 @@ fn without_an_invalidation_the_device_goes_on_with_the_old_page() {
     assert_eq!(app.perform(fill(page, 0x1000, 1)).error, 0);
     let new = app.os().frames().allocate();
     let old = app.process().replace_only(page, new);
-    kill_canary(&app, old);
+    put_canary(&app, old);
     assert_eq!(app.perform(fill(page, 0x1000, 2)).error, 0);
     assert!(!canary_lives(&app, old), "the translation was not cached");
     app.process().invalidate(page, 0x1000).unwrap();
-    kill_canary(&app, old);
+    put_canary(&app, old);
     assert_eq!(app.perform(fill(page, 0x1000, 3)).error, 0);
     assert!(canary_lives(&app, old));
     assert_eq!(app.process().load(page), 3);
@@ -51,8 +56,8 @@ fn rule_38_an_invalidation_waits_for_the_access_that_uses_the_page() {
     let ticket = Arc::new(Mutex::new(None));
     let hook = {
         let (app, ticket) = (Arc::clone(&app), Arc::clone(&ticket));
-        move |machine: &Machine, request: &pcie_ats::MemoryRequest| {
-            if request.address & !0xfff != old || ticket.lock().unwrap().is_some() {
+        move |machine: &Machine, moment: &Moment| {
+            if !touches(moment, old) || ticket.lock().unwrap().is_some() {
                 return;
             }
             // The write is past all checks, and memory is not changed yet.
@@ -80,9 +85,38 @@ fn rule_38_an_invalidation_waits_for_the_access_that_uses_the_page() {
         Ok(2),
         "the write went where it was to go"
     );
-    kill_canary(&app, old);
+    put_canary(&app, old);
     assert_eq!(app.perform(fill(page, 0x1000, 3)).error, 0);
     assert!(canary_lives(&app, old));
+}
+
+#[test]
+fn rule_39_an_answer_that_an_invalidation_overtook_is_not_used() {
+    let app = Arc::new(App::quick());
+    let page = app.process().map(0x10_0000, 0x1000);
+    let old = Arc::new(Mutex::new(None));
+    let hook = {
+        let (app, old) = (Arc::clone(&app), Arc::clone(&old));
+        move |_: &Machine, moment: &Moment| {
+            let mut old = old.lock().unwrap();
+            match moment {
+                Moment::Answer(request) if request.address == page && old.is_none() => {
+                    let new = app.os().frames().allocate();
+                    // Nothing is pinned, so that this completes at once.
+                    let frame = app.process().replace(page, new).unwrap();
+                    put_canary(&app, frame);
+                    *old = Some(frame);
+                }
+                _ => {}
+            }
+        }
+    };
+    app.machine().set_hook(0, Some(Box::new(hook)));
+    assert_eq!(app.perform(fill(page, 0x1000, 2)).error, 0);
+    app.machine().set_hook(0, None);
+    let old = old.lock().unwrap().expect("the page was asked for");
+    assert!(canary_lives(&app, old));
+    assert_eq!(app.process().load(page), 2);
 }
 
 #[test]
@@ -95,9 +129,9 @@ fn rule_40_many_invalidations_are_outstanding_and_complete() {
     let most = Arc::new(AtomicUsize::new(0));
     let hook = {
         let (app, waits, most) = (Arc::clone(&app), Arc::clone(&waits), Arc::clone(&most));
-        move |machine: &Machine, request: &pcie_ats::MemoryRequest| {
+        move |machine: &Machine, moment: &Moment| {
             let mut waits = waits.lock().unwrap();
-            if request.address & !0xfff != frame || !waits.is_empty() {
+            if !touches(moment, frame) || !waits.is_empty() {
                 return;
             }
             let (sid, pasid) = (machine.requester(0), app.process().pasid());
@@ -135,7 +169,7 @@ fn rule_47_the_canary_in_the_old_page_survives_with_dma_in_flight() {
         let base = process.map(0x10_0000, 0x8000);
         // Between its look-up and its access, an engine often loses the processor to others.
         let mut requests = 0u32;
-        let hook = move |_: &Machine, _: &pcie_ats::MemoryRequest| {
+        let hook = move |_: &Machine, _: &Moment| {
             requests += 1;
             if requests % 8 == 0 {
                 for _ in 0..requests / 8 % 16 {
@@ -165,7 +199,7 @@ fn rule_47_the_canary_in_the_old_page_survives_with_dma_in_flight() {
             }
             let page = base + (round as u64 * 5 % 8) * 0x1000;
             let old = process.replace(page, os.frames().allocate()).unwrap();
-            kill_canary(&apps[0], old);
+            put_canary(&apps[0], old);
             retired.push(old);
             if retired.len() == 64 {
                 for frame in retired.drain(..) {

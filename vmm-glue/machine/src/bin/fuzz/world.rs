@@ -4,7 +4,7 @@
 
 use crate::draw::Draw;
 use machine::os::{App, Behaviour, Domain, Driver, Layout, Mode, Nesting, Os, copy};
-use machine::{Machine, MachineConfig, Remapping};
+use machine::{Machine, MachineConfig, Moment, Remapping};
 use pcie_ats::{Pasid, PasidWidth};
 use std::fmt;
 use std::sync::Arc;
@@ -118,10 +118,10 @@ impl World {
         let stepping = Arc::new(AtomicBool::new(false));
         for function in 0..machine.functions() {
             let stepping = Arc::clone(&stepping);
-            let hook = move |machine: &Machine, request: &pcie_ats::MemoryRequest| {
+            let hook = move |machine: &Machine, moment: &Moment| {
                 if stepping.load(Ordering::Relaxed) {
                     let master = machine.config_read(function, 4) & 4 != 0;
-                    assert!(master, "{request:?} of a function that is no bus master");
+                    assert!(master, "{moment:?} of a function that is no bus master");
                 }
             };
             machine.set_hook(function, Some(Box::new(hook)));
