@@ -190,6 +190,7 @@ fn rule_47_the_canary_in_the_old_page_survives_with_dma_in_flight() {
         let mut round = 0;
         while round < ROUNDS || submitted == 0 {
             round += 1;
+            assert!(round < ROUNDS * 1000, "no work is ever done");
             for (app, last) in apps.iter().zip(&mut last) {
                 if let Some(done) = app.completion(*last) {
                     assert_eq!(done.error, 0, "{done:?}");

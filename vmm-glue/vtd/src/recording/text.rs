@@ -155,7 +155,8 @@ impl Display for Of<'_, Effect> {
             Effect::Interrupt(message) => write!(f, "interrupt {}", Of(message)),
             Effect::InvalidateRequest { requester, request } => {
                 let (pasid, range) = (Of(&request.pasid), Of(&request.range));
-                let (tag, global) = (request.itag.get(), Flags(&[('g', request.global)]));
+                let flags = [('g', request.global)];
+                let (tag, global) = (request.itag.get(), Flags(&flags));
                 write!(f, "invalidate {requester} {pasid} {range} {global} {tag}")
             }
             Effect::PrgResponse {
