@@ -258,6 +258,25 @@ mod tests {
     }
 
     #[test]
+    fn the_iommu_is_the_one_that_was_asked_for_with_its_options() {
+        let words = ["--iommu", "svm-vtd", "--iommu-option", "intremap=on"];
+        let arguments = machine(&options(&words));
+        assert!(
+            arguments
+                .windows(2)
+                .any(|pair| pair == ["-device", "svm-vtd,intremap=off,intremap=on"]),
+            "{arguments:?}"
+        );
+        let arguments = machine(&options(&["--iommu-option", "caching-mode=on"]));
+        assert!(
+            arguments
+                .iter()
+                .any(|word| word.starts_with("intel-iommu,") && word.ends_with(",caching-mode=on")),
+            "{arguments:?}"
+        );
+    }
+
+    #[test]
     fn the_kernel_prints_less_unless_asked() {
         let quiet = kernel_arguments(&options(&["--append", "a=b"]), Console::File);
         assert!(quiet.contains("quiet") && quiet.ends_with("a=b"), "{quiet}");

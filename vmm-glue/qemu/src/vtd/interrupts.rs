@@ -122,6 +122,7 @@ fn translated(space: &FunctionSpace, address: u64) -> u32 {
 /// Who has sent a message: several functions may share an address space, below a bridge.
 fn requester(space: &FunctionSpace, attributes: MemTxAttrs) -> SourceId {
     let of_message = (attributes.bits >> MemTxAttrs::REQUESTER_ID) as u16;
+    // Attributes may be there for another reason. 0 is the host bridge, which sends nothing.
     if attributes.unspecified || of_message == 0 {
         space.function.source_id()
     } else {

@@ -48,8 +48,8 @@ const REGISTERS: u64 = 0xfed9_0000;
 const REGISTERS_SIZE: u64 = 0x1000;
 const PRIORITY: c_int = 10;
 
-/// Where machines that can have an `intel-iommu` keep their root bus.
-const ROOT_BUSES: [&CStr; 2] = [c"/machine/q35/pcie.0", c"/machine/i440fx/pci.0"];
+/// The root bus of the only machine that takes an `intel-iommu` by `-device`.
+const ROOT_BUS: &CStr = c"/machine/q35/pcie.0";
 
 /// `DeviceClass.realize` of the parent.
 static PARENT_REALIZE: OnceLock<Realize> = OnceLock::new();
@@ -265,9 +265,7 @@ impl Place {
     /// Finds it, and that the machine is laid out as expected: the parent has left its own traces
     /// there.
     fn find(bql: &Bql, device: Neighbour) -> Result<Place, String> {
-        let bus = ROOT_BUSES
-            .iter()
-            .find_map(|path| Neighbour::at(bql, path))
+        let bus = Neighbour::at(bql, ROOT_BUS)
             .and_then(|bus| NonNull::new(bus.as_ptr()))
             .ok_or("the machine has no root bus for it: use -M q35")?;
         // SAFETY: the bus is a `PCIBus`, which is as large as its layout says, and the machine an

@@ -260,8 +260,14 @@ impl Spaces {
     /// `kind` is the flag of the notifiers that want to know; of a device-TLB invalidation the
     /// function is given.
     pub fn unmap(&self, bql: &Bql, kind: u32, requester: Option<u16>, range: AlignedRange) {
-        let all = self.lock().clone();
-        for (function, kept) in all {
+        let watched: Vec<_> = self
+            .lock()
+            .iter()
+            .filter(|(_, kept)| kept.first_notifier(bql).is_some())
+            .copied()
+            .collect();
+        for (function, kept) in watched {
+            // Only of a function that is there can the bus be asked.
             if requester.is_none_or(|requester| requester == function.requester()) {
                 kept.unmap(bql, kind, range);
             }
@@ -278,30 +284,36 @@ impl Spaces {
 }
 
 impl Kept {
-    fn unmap(self, _bql: &Bql, kind: u32, range: AlignedRange) {
-        let entry = invalidated(range, NO_PASID);
-        // SAFETY: the list of a region's notifiers changes under the BQL only; a notifier may
-        // remove itself, so the next is read before it is called.
+    /// The first of those who watch the region.
+    fn first_notifier(self, _bql: &Bql) -> Option<NonNull<IOMMUNotifier>> {
+        // SAFETY: the field lies in the initialized region, and changes under the BQL only.
         unsafe {
             let head = self
                 .iommu()
                 .cast::<u8>()
                 .add(iommu_memory_region::NOTIFIERS);
-            let mut next = head.cast::<*mut IOMMUNotifier>().read();
-            while let Some(notifier) = NonNull::new(next) {
+            NonNull::new(head.cast::<*mut IOMMUNotifier>().read())
+        }
+    }
+
+    /// Tells them of a range.
+    fn unmap(self, bql: &Bql, kind: u32, range: AlignedRange) {
+        let mut next = self.first_notifier(bql);
+        while let Some(notifier) = next {
+            // SAFETY: the list changes under the BQL only, and what is in it exists. A notifier
+            // may remove itself, so the next is read before it is called.
+            unsafe {
                 let found = notifier.as_ref();
-                next = found.node[0].cast();
-                let (first, last) = (
-                    entry.iova.max(found.start),
-                    (entry.iova + entry.addr_mask).min(found.end),
-                );
+                next = NonNull::new(found.node[0].cast());
+                let first = range.base().max(found.start);
+                let last = range.last().min(found.end);
                 if found.flags & kind == 0 || first > last {
                     continue;
                 }
                 let mut entry = IOMMUTLBEntry {
                     iova: first,
                     addr_mask: last - first,
-                    ..entry
+                    ..invalidated(range, NO_PASID)
                 };
                 if let Some(notify) = found.notify {
                     notify(notifier.as_ptr(), &mut entry);
