@@ -4,7 +4,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use vm_memory::mmap::FromRangesError;
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, VolatileMemory, VolatileSlice};
+use vm_memory::{
+    GuestAddress, GuestMemoryBackend, GuestMemoryMmap, MmapRegion, VolatileMemory, VolatileSlice,
+};
 use vtd::memory::{Memory, MemoryError};
 
 /// The most bytes of guest memory: it ends below the interrupt address range.
@@ -57,23 +59,30 @@ impl Ram {
         &self.memory
     }
 
+    /// The mapping. There is one, and it begins at address 0.
+    fn mapping(&self, address: u64) -> Result<&MmapRegion<()>, MemoryError> {
+        let region = self.memory.iter().next();
+        Ok(region.ok_or(MemoryError { address })?)
+    }
+
     /// Bytes of memory, where they lie.
     pub fn slice(&self, address: u64, length: usize) -> Result<VolatileSlice<'_>, MemoryError> {
-        self.memory
-            .get_slice(GuestAddress(address), length)
+        self.mapping(address)?
+            .get_slice(address as usize, length)
             .map_err(|_| MemoryError { address })
     }
 
     /// The 8 bytes at an aligned address as an atomic number. It is little-endian, as is the host:
     /// a VT-d machine is.
     fn word(&self, address: u64) -> Result<&AtomicU64, MemoryError> {
-        const { assert!(cfg!(target_endian = "little")) };
-        let (region, at) = self
-            .memory
-            .to_region_addr(GuestAddress(address))
-            .ok_or(MemoryError { address })?;
-        region
-            .get_atomic_ref(at.0 as usize)
+        const {
+            assert!(cfg!(all(
+                target_endian = "little",
+                target_pointer_width = "64"
+            )))
+        };
+        self.mapping(address)?
+            .get_atomic_ref(address as usize)
             .map_err(|_| MemoryError { address })
     }
 
