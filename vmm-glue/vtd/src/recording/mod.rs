@@ -8,15 +8,16 @@
 //!
 //! # Format
 //!
-//! The first line is [`HEADER`], the second names the unit's capability registers. Then each call
-//! is a line, `CALL` or `CALL = ANSWER`, and what follows from it are lines behind two blanks.
-//! Lines that begin with `#` are comments. Numbers have `0x` if they are hexadecimal; a requester
+//! Lines that begin with `#` are comments. The first line is [`HEADER`], the second names the
+//! unit's capability registers. Then each call is a line, `CALL` or `CALL = ANSWER`, and what
+//! follows from it are lines behind two blanks. Numbers have `0x` if they are hexadecimal; a requester
 //! is `bus:device.function`; `-` stands for no PASID and for no flags; a range is its base, a
 //! slash and log2 of its size.
 //!
 //! | call | meaning |
 //! | --- | --- |
 //! | `unit CAP ECAP` | CAP_REG and ECAP_REG of the unit; the second line |
+//! | `again COUNT` | all of what stands before it, from its call on, as often again |
 //! | `reset` | [`Unit::reset`] |
 //! | `read OFFSET SIZE = VALUE` | a register is read |
 //! | `write OFFSET SIZE VALUE` | a register is written |
@@ -64,18 +65,54 @@ pub const HEADER: &str = "svm-vtd recording 1";
 /// Takes the text of a recording: whole lines, a call with what follows from it at a time.
 pub type Sink = Box<dyn FnMut(&str) + Send>;
 
+/// Where calls are recorded.
+struct Recorder {
+    sink: Sink,
+    /// The last call, with what followed from it.
+    last: String,
+    /// How often it came again.
+    again: u64,
+}
+
+impl Recorder {
+    /// Records a call. The same one again is only counted: interrupts come by the thousand.
+    fn record(&mut self, event: String) {
+        if event == self.last {
+            self.again += 1;
+            return;
+        }
+        self.flush();
+        (self.sink)(&event);
+        self.last = event;
+    }
+
+    /// Writes down what has been counted.
+    fn flush(&mut self) {
+        if self.again != 0 {
+            (self.sink)(&format!("again {}\n", self.again));
+            self.again = 0;
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
 /// A unit whose calls are recorded, if there is a sink. All that the unit is asked without
 /// changing it is that of [`Unit`].
 pub struct RecordedUnit {
     unit: Unit,
-    sink: Option<Sink>,
+    recorder: Option<Recorder>,
 }
 
 impl std::fmt::Debug for RecordedUnit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RecordedUnit")
             .field("unit", &self.unit)
-            .field("recorded", &self.sink.is_some())
+            .field("recorded", &self.recorder.is_some())
             .finish()
     }
 }
@@ -90,14 +127,19 @@ impl Deref for RecordedUnit {
 
 impl RecordedUnit {
     /// A unit after a reset.
-    pub fn new(caps: Capabilities, mut sink: Option<Sink>) -> Self {
-        if let Some(sink) = &mut sink {
+    pub fn new(caps: Capabilities, sink: Option<Sink>) -> Self {
+        let recorder = sink.map(|mut sink| {
             let (cap, ecap) = (caps.cap().0, caps.ecap().0);
             sink(&format!("{HEADER}\nunit {cap:#x} {ecap:#x}\n"));
-        }
+            Recorder {
+                sink,
+                last: String::new(),
+                again: 0,
+            }
+        });
         RecordedUnit {
             unit: Unit::new(caps),
-            sink,
+            recorder,
         }
     }
 
@@ -332,11 +374,11 @@ impl RecordedUnit {
     ) -> R {
         let watched = Watched {
             memory,
-            lines: self.sink.is_some().then(RefCell::default),
+            lines: self.recorder.is_some().then(RefCell::default),
         };
         let before = fx.len();
         let result = work(&mut self.unit, &watched, fx);
-        if let (Some(sink), Some(lines)) = (&mut self.sink, watched.lines) {
+        if let (Some(recorder), Some(lines)) = (&mut self.recorder, watched.lines) {
             let mut event = line(&result);
             event.push('\n');
             event.push_str(&lines.into_inner());
@@ -344,7 +386,7 @@ impl RecordedUnit {
                 // Writing to a string does not fail.
                 let _ = writeln!(event, "  > {}", Of(effect));
             }
-            sink(&event);
+            recorder.record(event);
         }
         result
     }
