@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! `-device svm-demo` for the unmodified QEMU: the endpoint of `svm-endpoint` below a root port
-//! or root complex of QEMU's, with QEMU's own vIOMMU as its translation agent.
+//! Two devices for the unmodified QEMU:
+//!
+//! * `-device svm-demo`: the endpoint of `svm-endpoint` below a root port or root complex of
+//!   QEMU's;
+//! * `-device svm-vtd`: the remapping unit of `vtd` in the place of QEMU's own vIOMMU, for all
+//!   devices of the machine (module `vtd`).
 //!
 //! The library is loaded into QEMU's process from outside, in one of two ways:
 //!

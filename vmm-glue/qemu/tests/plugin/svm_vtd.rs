@@ -55,7 +55,11 @@ const DESTINATION: u64 = 0x7f00_1020_3000;
 fn with(properties: &str) -> Option<Machine> {
     let installation = Installation::find()?;
     let unit = format!("svm-vtd,id=unit{properties}");
-    let arguments = ["-device", &unit, "-device", "svm-demo,addr=4.0"];
+    let mut arguments = vec!["-device", &unit, "-device", "svm-demo,addr=4.0"];
+    if std::env::var("SVM_QTEST_ACCEL").is_ok_and(|value| value.starts_with("kvm")) {
+        // With all of it in the kernel, interrupts pass by the unit.
+        arguments.extend(["-M", "kernel-irqchip=split"]);
+    }
     Some(Machine::from(Qemu::start(&installation, &arguments)))
 }
 
