@@ -5,12 +5,17 @@ use crate::player::play;
 use crate::recording::{Call, Recording, number, words};
 use std::collections::BTreeMap;
 use vtd::Config;
+use vtd::config::InterruptRemapping;
 use vtd::spec::register::{fsts, global, offset, prs};
 
-/// The configuration of `-device svm-vtd,intremap=off` in QEMU.
+/// The configuration of `-device svm-vtd,intremap=on` in a QEMU that keeps the interrupt
+/// controllers of processors itself, and has no x2APIC then.
 fn config() -> Config {
     Config {
-        interrupt_remapping: None,
+        interrupt_remapping: Some(InterruptRemapping {
+            extended_mode: false,
+            posted: false,
+        }),
         ..Config::default()
     }
 }
@@ -38,6 +43,12 @@ fn the_recording_has_all_that_it_is_to_show() {
         count("root table set", sets(offset::GCMD, global::SRTP));
         count("queue on", sets(offset::GCMD, global::QIE));
         count("translation on", sets(offset::GCMD, global::TE));
+        count("interrupt table set", sets(offset::GCMD, global::SIRTP));
+        count("interrupt remapping on", sets(offset::GCMD, global::IRE));
+        count(
+            "remapped interrupt",
+            matches!(call, Call::Interrupt(..)) && event.below.len() == 1,
+        );
         count("fault found", finds(offset::FSTS, fsts::PPF));
         count("fault cleared", sets(offset::FRCD + 12, 1 << 31));
         count("second fault cleared", sets(offset::FRCD + 28, 1 << 31));
@@ -70,6 +81,7 @@ fn the_recording_has_all_that_it_is_to_show() {
                 [">", "interrupt", ..] => count("interrupt", true),
                 [">", "invalidated", "contexts", ..] => count("context invalidation", true),
                 [">", "invalidated", "pasids", ..] => count("PASID invalidation", true),
+                [">", "invalidated", "interrupts", ..] => count("interrupt invalidation", true),
                 [">", "invalidated", "iotlb", ..] => count("IOTLB invalidation", true),
                 ["writes", _, "4", ..] => count("wait status", true),
                 ["writes", _, "32", ..] => count("page request descriptor", true),
@@ -79,7 +91,7 @@ fn the_recording_has_all_that_it_is_to_show() {
     }
     let missing: Vec<_> = counts.iter().filter(|(_, n)| **n == 0).collect();
     assert!(missing.is_empty(), "{missing:?} of {counts:?}");
-    assert_eq!(counts.len(), 23, "{counts:?}");
+    assert_eq!(counts.len(), 27, "{counts:?}");
 }
 
 /// The replay of the recording, with the first line that is wanted changed.
