@@ -220,12 +220,17 @@ unsafe extern "C" fn set(
             }
             Kind::Text(field) => {
                 let mut text = std::ptr::null_mut();
-                let read = (qemu().visit_type_str)(visitor, name, &mut text, error);
-                if read {
-                    *field(&mut settings) = CStr::from_ptr(text).to_string_lossy().into_owned();
-                    (qemu().g_free)(text.cast());
+                if !(qemu().visit_type_str)(visitor, name, &mut text, error) {
+                    return;
                 }
-                read
+                let result = CStr::from_ptr(text).to_str().map(str::to_owned);
+                (qemu().g_free)(text.cast());
+                let Ok(text) = result else {
+                    let name = property.name.to_string_lossy();
+                    return slot.set(&format!("{name} is not UTF-8"));
+                };
+                *field(&mut settings) = text;
+                true
             }
         }
     };

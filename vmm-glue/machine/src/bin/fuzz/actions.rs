@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What can happen to a machine.
 
-use crate::world::{ARENA, FORBIDDEN, MEMORY, PAGES, POOL, Statistics, World};
+use crate::world::{ARENA, FORBIDDEN, LARGE_PAGES, MEMORY, PAGES, POOL, Statistics, World};
 use machine::os::{
     CONTEXT_GLOBAL, INTERRUPTS_GLOBAL, IOTLB_GLOBAL, PASID_GLOBAL, Words, context_device,
     device_tlb, device_tlb_pasid, fence, iotlb_domain, iotlb_domain_pages, iotlb_pasid,
@@ -98,7 +98,8 @@ impl World {
         let page = self.draw.below(PAGES + 2) * 4096;
         match self.draw.below(16) {
             0..=5 => ARENA + page + offset,
-            6 | 7 => 0x40_0000 + page + offset,
+            6 => 0x40_0000 + page + offset,
+            7 => self.draw.one(&LARGE_PAGES) + self.draw.below(2 << 20),
             8..=10 => self.frame() + offset,
             11 => 0x6000_0000_0000 + self.draw.below(4) * 0x8_0000 + offset,
             12 => 0xfee0_0000 + self.draw.below(1 << 20),

@@ -23,6 +23,10 @@ pub const CANARY: u64 = 0xfeed_face_cafe_beef;
 pub const POOL: u64 = 1 << 20;
 /// Where the process has its pages.
 pub const ARENA: u64 = 0x7000_0000_0000;
+/// Where the process and the domain have a page of 2 MiB.
+pub const LARGE_PAGES: [u64; 2] = [ARENA + (1 << 30), 0x80_0000];
+/// The memory behind it, which may be that of frames.
+pub const LARGE: u64 = 2 << 20;
 /// Pages of the arena.
 pub const PAGES: u64 = 8;
 
@@ -174,10 +178,9 @@ impl World {
             machine.reset_function(function, pcie_ats::Reset::Conventional);
         }
         // In a tame case, nothing was written behind the frames that were in use.
-        let used = if self.tame {
-            self.pool_end + (1 << 20)
-        } else {
-            MEMORY
+        let used = match self.tame {
+            true => (self.pool_end + (1 << 20)).max(LARGE + (2 << 20)),
+            false => MEMORY,
         };
         let cleared = machine.ram().fill(0, used as usize, 0);
         assert_eq!(cleared, Ok(()));
@@ -307,6 +310,8 @@ fn furnish(os: &Os, mode: Mode, draw: &mut Draw) -> Vec<Pasid> {
                 page % 3 != 0,
             );
         }
+        // Where the unit has no large pages, this is a reserved bit, and as good.
+        domain.map(LARGE_PAGES[1], 21, LARGE, true);
         if mode == Mode::Scalable && processes_work(machine) {
             for context in 0..2u16.min(machine.endpoint(function).config().contexts) {
                 let layout = Layout {
@@ -316,6 +321,7 @@ fn furnish(os: &Os, mode: Mode, draw: &mut Draw) -> Vec<Pasid> {
                 let process = os.process_with(layout);
                 pasids.push(process.pasid());
                 process.map(ARENA, PAGES / 2 * 4096);
+                process.map_frame(LARGE_PAGES[0], 21, LARGE);
                 process.map_absent(ARENA + PAGES / 2 * 4096, PAGES / 2 * 4096);
                 drop(App::start_with(&driver, process, context, 4));
             }
