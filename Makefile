@@ -4,6 +4,8 @@
 
 CARGO ?= cargo
 SVM_VM := $(CARGO) run --quiet -p svm-vm --
+# Shows what it compiles, which takes a while the first time.
+BUILD_SVM_VM := $(CARGO) build -p svm-vm
 
 .PHONY: help demo test lint shell prepare doctor manual clean
 
@@ -18,22 +20,26 @@ help:
 	@echo "make clean    remove target/ and what the last runs left"
 
 demo:
-	@$(SVM_VM) run --plan demo --name demo --trace
+	@$(BUILD_SVM_VM)
+	@$(SVM_VM) run --plan demo --trace
 
 test:
+	@$(CARGO) build -p svm-vm -p svm-tests
 	@$(CARGO) run --quiet -p svm-tests --bin run-tests
 
 lint:
 	$(CARGO) fmt --all --check
-	rustfmt --check --edition 2021 guest-driver/svm_demo.rs
+	rustfmt --check --edition 2021 guest-driver/*.rs
 	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps
 	$(CARGO) run --quiet -p svm-tests --bin house-rules
 
 shell:
+	@$(BUILD_SVM_VM)
 	@$(SVM_VM) shell
 
 prepare:
+	@$(BUILD_SVM_VM)
 	@$(SVM_VM) prepare
 
 doctor:

@@ -58,6 +58,9 @@ pub enum Error {
     /// The device went away.
     #[error("the device is gone: it was unplugged, or its driver unbound; open it again")]
     Gone,
+    /// The context was stopped by somebody else, as by a reset of the device.
+    #[error("the context was stopped by a reset of the device; start the queue again")]
+    Reset,
     /// The queue was stopped, by the program or after an earlier error.
     #[error("the queue is stopped: start it again or open the device again")]
     Stopped,

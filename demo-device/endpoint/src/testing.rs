@@ -9,7 +9,7 @@ use pcie_ats::{
     ResponseCode, RootPort, Translation, TranslationError, TranslationRequest,
 };
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Condvar, Mutex, PoisonError};
 use svm_abi::completion::Completion;
 use svm_abi::descriptor::Descriptor;
 use svm_abi::doorbell;
@@ -61,6 +61,57 @@ pub struct Inner {
     pub trespasses: Vec<u64>,
 }
 
+/// Holds one write of a whole page at a time, after the device has sent it and before memory has
+/// it, until somebody lets it go.
+#[derive(Default)]
+pub struct Gate {
+    state: Mutex<GateState>,
+    change: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    closed: bool,
+    held: Option<u64>,
+}
+
+impl Gate {
+    pub fn close(&self) {
+        self.state.lock().unwrap().closed = true;
+    }
+
+    /// Lets the write go that is held, and all others from now on.
+    pub fn open(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.closed = false;
+        state.held = None;
+        self.change.notify_all();
+    }
+
+    /// Waits until a write is held, and returns where it goes.
+    pub fn held(&self) -> u64 {
+        let state = self.state.lock().unwrap();
+        let state = self.change.wait_while(state, |s| s.held.is_none()).unwrap();
+        state.held.unwrap()
+    }
+
+    /// Lets the write go that is held.
+    pub fn release(&self) {
+        self.state.lock().unwrap().held = None;
+        self.change.notify_all();
+    }
+
+    fn pass(&self, address: u64, length: usize) {
+        let mut state = self.state.lock().unwrap();
+        if state.closed && state.held.is_none() && length == 4096 {
+            state.held = Some(address);
+            self.change.notify_all();
+            let still = |s: &mut GateState| s.held == Some(address);
+            drop(self.change.wait_while(state, still).unwrap());
+        }
+    }
+}
+
 /// The world.
 pub struct World {
     pub endpoint: Endpoint,
@@ -69,6 +120,7 @@ pub struct World {
     pub on_translate: Mutex<Option<Hook>>,
     pub on_write: Mutex<Option<Hook>>,
     pub on_read: Mutex<Option<Hook>>,
+    pub gate: Gate,
 }
 
 pub fn pid(n: u32) -> Pasid {
@@ -91,6 +143,7 @@ impl World {
             on_translate: Mutex::new(None),
             on_write: Mutex::new(None),
             on_read: Mutex::new(None),
+            gate: Gate::default(),
         }
     }
 
@@ -164,6 +217,15 @@ impl World {
         let at = inner.next_frame.next_multiple_of(size);
         inner.next_frame = at + size;
         at
+    }
+
+    /// The address where a process sees a frame.
+    pub fn address_of(&self, pasid: u32, frame: u64) -> Option<u64> {
+        let inner = self.inner.lock().unwrap();
+        let mut mappings = inner.mappings.iter();
+        mappings
+            .find(|((process, _), m)| *process == pasid && m.output == frame)
+            .map(|(_, m)| m.range.base())
     }
 
     /// Maps a present page, and returns its frame.
@@ -503,6 +565,7 @@ impl RootPort for World {
         };
         // What happens from here on happens while the completion is on its way.
         self.hook(&self.on_translate);
+        std::thread::yield_now();
         Ok(count)
     }
 
@@ -559,8 +622,7 @@ impl RootPort for World {
             request.pasid,
         );
         self.hook(&self.on_write);
-        // Other threads get their chance while the access is on its way.
-        std::thread::yield_now();
+        self.gate.pass(request.address, data.len());
         let mut inner = self.inner.lock().unwrap();
         let address = inner.locate(request, true)?;
         inner.writes.push((address, data.len()));

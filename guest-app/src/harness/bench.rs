@@ -78,6 +78,17 @@ impl Bench {
         Ok(())
     }
 
+    /// Starts the bench's queue again. What it had counted is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Queue::restart`].
+    pub fn restart(&mut self) -> Result<(), Error> {
+        self.queue.restart()?;
+        self.start = self.queue.counters()?;
+        Ok(())
+    }
+
     /// What the bench's queue and the case's others counted since the case began.
     pub fn take_counters(&mut self) -> Counters {
         let own = match self.queue.counters() {

@@ -23,7 +23,8 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// [`Error::Halted`], [`Error::Gone`], [`Error::Stopped`], [`Error::UnknownTicket`]. The
+    /// [`Error::Halted`], [`Error::Reset`], [`Error::Gone`], [`Error::Stopped`],
+    /// [`Error::UnknownTicket`]. The
     /// device may still work on the descriptor after the first; it does not after
     /// [`Queue::stop`].
     pub fn wait(&mut self, ticket: Ticket) -> Result<Completion, Error> {
@@ -193,7 +194,7 @@ impl Queue {
         match self.state() {
             Ok(State::Halted(why)) => Error::Halted(why),
             Ok(State::Unknown(_)) => Error::Gone,
-            Ok(State::Disabled | State::Stopping) => Error::Stopped,
+            Ok(State::Disabled | State::Stopping) => Error::Reset,
             Ok(State::Enabled) => Error::System {
                 action: "poll reports an error of a context that works",
                 cause: io::ErrorKind::Other.into(),

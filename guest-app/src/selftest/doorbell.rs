@@ -2,9 +2,13 @@
 //! Doorbells and rings that are wrong: they halt their own context, which can be started again,
 //! and no other.
 
-use anyhow::ensure;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
+use svmctl::Error;
 use svmctl::abi::completion;
 use svmctl::abi::counters::index;
 use svmctl::abi::descriptor::{Descriptor, Operation, flags};
@@ -12,7 +16,7 @@ use svmctl::abi::doorbell;
 use svmctl::abi::registers::{halt, status};
 use svmctl::region::{PAGE, Region};
 
-use super::raw::{NOWHERE, RawQueue};
+use super::raw::{NOWHERE, RawQueue, expect_errno};
 use crate::harness::bench::Bench;
 use crate::harness::{Case, Verdict, passed};
 
@@ -33,6 +37,10 @@ pub const CASES: &[Case] = &[
     Case {
         name: "a ring that is unmapped halts the context",
         run: ring_unmapped,
+    },
+    Case {
+        name: "a reset of the function stops its contexts",
+        run: function_reset,
     },
     Case {
         name: "other registers of the page are read-only",
@@ -184,5 +192,42 @@ fn read_only_registers(bench: &mut Bench) -> anyhow::Result<Verdict> {
     }
     let tail = queue.register(doorbell::TAIL);
     ensure!(tail == 1, "TAIL reads {tail}, 1 was written");
+    passed()
+}
+
+fn function_reset(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let name = bench
+        .device()
+        .file_name()
+        .context("the device file has no name")?;
+    let path = Path::new("/sys/class/misc").join(name).join("device/reset");
+    let mut queue = RawQueue::start(bench.device(), 2)?;
+    works(&mut queue)?;
+    if let Err(error) = fs::write(&path, "1") {
+        return Ok(Verdict::Skipped(format!("{}: {error}", path.display())));
+    }
+    let events = queue.poll()?;
+    ensure!(
+        events.contains(PollFlags::POLLERR),
+        "poll: {events:?}, POLLERR was expected"
+    );
+    ensure!(
+        queue.state().0 == status::DISABLED,
+        "state {} after the reset",
+        queue.state().0
+    );
+    expect_errno("read after the reset", queue.read(), Errno::EIO)?;
+    let nop = bench.queue().nop();
+    ensure!(matches!(nop, Err(Error::Reset)), "the library says {nop:?}");
+    // Both start again, and reach memory as before.
+    queue.restart()?;
+    works(&mut queue)?;
+    bench.restart()?;
+    let memory = Region::new(PAGE)?;
+    bench.fill(&memory, 0..PAGE, u64::MAX)?;
+    ensure!(
+        memory.read(0..PAGE) == [0xff; PAGE],
+        "the device wrote something else"
+    );
     passed()
 }

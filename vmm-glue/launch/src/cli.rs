@@ -12,11 +12,23 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub struct Cli {
     /// Directory of the prepared parts, shared by all checkouts [default: $XDG_CACHE_HOME/svm-demo
     /// or ~/.cache/svm-demo]
-    #[arg(long, global = true, value_name = "DIR", env = "SVM_CACHE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "SVM_CACHE",
+        hide_env_values = true
+    )]
     pub cache: Option<PathBuf>,
 
     /// Debian mirror to take packages from [default: the one that this machine's apt uses]
-    #[arg(long, global = true, value_name = "URI", env = "SVM_MIRROR")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URI",
+        env = "SVM_MIRROR",
+        hide_env_values = true
+    )]
     pub mirror: Option<String>,
 
     /// What to do.

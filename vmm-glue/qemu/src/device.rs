@@ -6,6 +6,7 @@
 //! the BQL.
 
 use std::ffi::c_int;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use pcie_ats::capability::{ATS_SIZE, PASID_SIZE, PRI_SIZE};
@@ -56,6 +57,8 @@ pub struct Device {
     pub trace: Option<Trace>,
     /// Tells the engine's thread that there is work.
     pub bell: Arc<Bell>,
+    /// The machine is stopped: memory is to stay as it is.
+    stopped: AtomicBool,
     /// Offset of the PCI Express capability.
     express: OnceLock<u8>,
 }
@@ -70,6 +73,7 @@ impl Device {
             deferred: Deferred::default(),
             trace,
             bell: Arc::default(),
+            stopped: AtomicBool::new(false),
             express: OnceLock::new(),
         })
     }
@@ -117,6 +121,9 @@ impl Device {
         if self.endpoint.config_read(config_space::PRI + 4) & PRI_STOPPED != 0 {
             // Nothing is outstanding any more.
             self.deferred.clear(bql);
+            if let Some(trace) = &self.trace {
+                trace.page_requests_stopped();
+            }
         }
         self.notifiers.sync(bql, &self.endpoint, true);
         self.bell.ring();
@@ -149,6 +156,14 @@ impl Device {
         self.pci
             .read_config_raw(bql, u16::from(express) + DEVICE_CONTROL)
             & 0xffff
+    }
+
+    /// The machine begins to run, or stops.
+    pub fn machine_runs(&self, _bql: &Bql, running: bool) {
+        self.stopped.store(!running, Ordering::Release);
+        if running {
+            self.bell.ring();
+        }
     }
 
     /// Lets go of everything that QEMU could still call. The engine's thread has ended.
@@ -229,6 +244,9 @@ impl Device {
 
 impl Engine for Device {
     fn step(&self, bql: &Bql) -> bool {
+        if self.stopped.load(Ordering::Acquire) {
+            return false; // `machine_runs` wakes the thread.
+        }
         let step = self.endpoint.step(&Port::new(self, bql));
         self.notifiers.sync(bql, &self.endpoint, false);
         step == Step::Worked

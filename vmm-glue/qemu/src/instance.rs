@@ -24,6 +24,7 @@ use crate::message::ErrorSlot;
 use crate::pci::PciDevice;
 use crate::property::{self, Settings};
 use crate::qom::{self, DeviceType, Neighbour};
+use crate::runstate::Watch;
 use crate::smpwcs;
 use crate::trace::Trace;
 use crate::worker::{Engine, Worker};
@@ -53,10 +54,11 @@ struct Instance {
 }
 
 /// What an object has from its realization on. The regions live until the object is freed; the
-/// thread until it is unrealized.
+/// thread and the watch until it is unrealized.
 struct Realized {
     device: Arc<Device>,
     worker: Option<Worker>,
+    watch: Option<Watch>,
     _regions: Vec<IoRegion>,
 }
 
@@ -192,9 +194,19 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
     if settings.smpwcs {
         smpwcs::request(bql);
     }
+    let watched = Arc::downgrade(&device);
+    let watch = Watch::new(
+        bql,
+        Box::new(move |bql, running| {
+            if let Some(device) = watched.upgrade() {
+                device.machine_runs(bql, running);
+            }
+        }),
+    );
     Ok(Realized {
         device,
         worker: None,
+        watch: Some(watch),
         _regions: regions,
     })
 }
@@ -287,6 +299,17 @@ fn take_worker(object: *mut Object) -> Option<Worker> {
         .take()
 }
 
+/// Takes the watch of an object out of the table.
+fn take_watch(object: *mut Object) -> Option<Watch> {
+    let mut table = table();
+    table
+        .get_mut(&object.addr())?
+        .realized
+        .as_mut()?
+        .watch
+        .take()
+}
+
 /// `PCIDeviceClass.exit`.
 unsafe extern "C" fn exit(object: *mut Object) {
     // SAFETY: QEMU unrealizes devices with the BQL held.
@@ -294,6 +317,7 @@ unsafe extern "C" fn exit(object: *mut Object) {
     if let Some(worker) = take_worker(object) {
         worker.stop(&mut bql);
     }
+    drop(take_watch(object));
     if let Some(device) = device(object) {
         device.shut_down(&bql);
         device.pci.remove_msix(&bql);

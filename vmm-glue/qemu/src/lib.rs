@@ -29,6 +29,7 @@ mod port;
 mod property;
 mod qom;
 mod refused;
+mod runstate;
 mod smpwcs;
 mod thread;
 mod timer;

@@ -6,7 +6,7 @@
 //! (VT-d 7.4.1 and 7.6): a group whose last request met a full queue is answered Success, so
 //! that the device asks for its pages again; one that is not permitted, Invalid Request; one
 //! whose descriptor could not be written, Response Failure. Requests that are not the last of
-//! their group are answered with it.
+//! their group are answered with it; stop markers (PCIe 10.4.1.2) have no answer.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
@@ -35,7 +35,8 @@ pub enum Automatic {
 
 /// Decides.
 pub fn automatic(request: &PageRequest, refusal: Refusal) -> Automatic {
-    if !request.last {
+    let is_stop_marker = !request.read && !request.write;
+    if !request.last || is_stop_marker {
         return Automatic::Nothing;
     }
     match refusal {
@@ -139,5 +140,14 @@ mod tests {
         for refusal in [Refusal::QueueFull, Refusal::NotPermitted, Refusal::Access] {
             assert_eq!(automatic(&request(false), refusal), Automatic::Nothing);
         }
+    }
+
+    #[test]
+    fn a_stop_marker_has_no_answer() {
+        let marker = PageRequest {
+            read: false,
+            ..request(true)
+        };
+        assert_eq!(automatic(&marker, Refusal::QueueFull), Automatic::Nothing);
     }
 }

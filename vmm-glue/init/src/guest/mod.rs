@@ -42,14 +42,16 @@ fn power_off() -> Result<Infallible> {
 
 fn run() -> Result<()> {
     mounts::mount_all()?;
-    // With `quiet` the kernel keeps warnings off the console; from here on svm-vm must see them.
-    fs::write("/proc/sys/kernel/printk", "7").context("cannot set the console's log level")?;
     let mut channel = Channel::open(paths::RESULTS.as_ref())?;
     channel.send(&Event::Ready(ready()?))?;
 
     let text = fs::read_to_string(paths::PLAN)
         .with_context(|| format!("cannot read the plan {}", paths::PLAN))?;
     let plan = Plan::parse(&text).with_context(|| format!("{} is not a plan", paths::PLAN))?;
+    // With `quiet` the kernel keeps warnings off the console, where svm-vm must see them; but a
+    // person's typing they would disturb, and `dmesg` has them.
+    let level = if plan.shell { "4" } else { "7" };
+    fs::write("/proc/sys/kernel/printk", level).context("cannot set the console's log level")?;
 
     let mut ready_for_steps = true;
     for module in &plan.modules {

@@ -103,7 +103,7 @@ const OPTIONS: &[(&str, &str)] = &[
 
 /// Judges a machine.
 pub fn examine(facts: &Facts) -> Vec<Check> {
-    let mut checks = command_line(&facts.command_line);
+    let mut checks = command_line(facts);
     if facts.iommus.is_empty() {
         checks.push(check(
             "a VT-d remapping unit",
@@ -169,38 +169,43 @@ fn present(is: bool) -> Verdict {
     }
 }
 
-fn command_line(line: &str) -> Vec<Check> {
+fn command_line(facts: &Facts) -> Vec<Check> {
     // The options of `intel_iommu=`, those of a later one coming after those of an earlier one.
-    let given: Vec<&str> = line
+    let given: Vec<&str> = facts
+        .command_line
         .split_whitespace()
         .filter_map(|word| word.strip_prefix("intel_iommu="))
         .flat_map(|options| options.split(','))
         .collect();
-    let found = if given.is_empty() {
-        "no intel_iommu= on it".to_owned()
-    } else {
-        format!("intel_iommu={}", given.join(","))
-    };
-    let last = |on: &str, off: &str| {
-        given
+    let judge = |name: &str, on: &str, off: &str, default: &str| {
+        let options = facts.kernel_options.as_ref();
+        let by_default = options
+            .and_then(|options| options.get(default))
+            .is_some_and(|value| value == "y");
+        let word = given
             .iter()
             .rev()
-            .find(|&&option| option == on || option == off)
-            == Some(&on)
-    };
-    let remedy = "boot with intel_iommu=on,sm_on";
-    vec![
+            .find(|&&option| option == on || option == off);
+        let (is_on, found) = match word {
+            Some(&word) => (word == on, format!("intel_iommu={word}")),
+            None if by_default => (true, format!("not on it, and on by default ({default}=y)")),
+            None => (false, format!("no intel_iommu={on} on it")),
+        };
+        let name = format!("kernel command line: {name}");
         check(
-            "kernel command line: VT-d on",
-            present(last("on", "off")),
-            found.clone(),
-            remedy,
-        ),
-        check(
-            "kernel command line: scalable mode on",
-            present(last("sm_on", "sm_off")),
+            name,
+            present(is_on),
             found,
-            remedy,
+            "boot with intel_iommu=on,sm_on",
+        )
+    };
+    vec![
+        judge("VT-d on", "on", "off", "CONFIG_INTEL_IOMMU_DEFAULT_ON"),
+        judge(
+            "scalable mode on",
+            "sm_on",
+            "sm_off",
+            "CONFIG_INTEL_IOMMU_SCALABLE_MODE_DEFAULT_ON",
         ),
     ]
 }
@@ -451,6 +456,9 @@ mod tests {
         assert_eq!(lacking(&facts), ["kernel command line: scalable mode on"]);
         facts.command_line = String::new();
         assert_eq!(lacking(&facts).len(), 2);
+        let options = facts.kernel_options.as_mut().unwrap();
+        options.insert("CONFIG_INTEL_IOMMU_DEFAULT_ON".into(), "y".into());
+        assert_eq!(lacking(&facts), ["kernel command line: scalable mode on"]);
     }
 
     #[test]

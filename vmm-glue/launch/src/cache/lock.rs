@@ -53,7 +53,9 @@ impl Lock {
 
     /// Holds the lock together with others that hold it so.
     pub fn shared(path: &Path) -> Result<Self> {
-        let file = Flock::lock(open(path)?, FlockArg::LockShared)
+        // Who may only read the cache may use it, too.
+        let file = open(path).or_else(|error| File::open(path).map_err(|_| error))?;
+        let file = Flock::lock(file, FlockArg::LockShared)
             .map_err(|(_, error)| error)
             .with_context(|| format!("cannot lock {}", path.display()))?;
         Ok(Self { _file: file })

@@ -39,6 +39,7 @@ pub struct Component {
     key: String,
     directory: PathBuf,
     lock: PathBuf,
+    in_use: PathBuf,
 }
 
 /// What a component's maker says about it.
@@ -101,17 +102,22 @@ impl Cache {
             key,
             directory,
             lock,
+            in_use: self.in_use_lock(),
         }
     }
 
     /// Marks the cache as in use until the lock is dropped.
     pub fn in_use(&self) -> Result<Lock> {
-        Lock::shared(&self.root.join("locks/in-use"))
+        Lock::shared(&self.in_use_lock())
+    }
+
+    fn in_use_lock(&self) -> PathBuf {
+        self.root.join("locks/in-use")
     }
 
     /// Removes all that is in it, once nobody uses it. The locks stay: others may wait for them.
     pub fn remove(&self, task: &Task) -> Result<()> {
-        let _alone = Lock::exclusive(&self.root.join("locks/in-use"), task)?;
+        let _alone = Lock::exclusive(&self.in_use_lock(), task)?;
         let context = || format!("cannot read {}", self.root.display());
         for entry in fs::read_dir(&self.root).with_context(context)? {
             let entry = entry.with_context(context)?;
@@ -156,7 +162,9 @@ impl Component {
 
     /// Returns the manifest of the component after making it where it is missing or not sound.
     ///
-    /// `make` fills the empty directory that it is given; `fresh` makes it anew in any case.
+    /// `make` fills the empty directory that it is given; `fresh` makes it anew in any case. What
+    /// is replaced must not be in use: this waits for it, so the caller must not hold
+    /// [`Cache::in_use`].
     pub fn ensure(
         &self,
         progress: &Progress,
@@ -195,7 +203,10 @@ impl Component {
         let made = make(&partial, &task)?;
         let recipe = digest(self.recipe.as_bytes());
         let manifest = Manifest::write(&partial, self.kind, &recipe, made)?;
-        remove_tree(&self.directory)?;
+        if self.directory.exists() {
+            let _unused = Lock::exclusive(&self.in_use, &task)?;
+            remove_tree(&self.directory)?;
+        }
         fs::rename(&partial, &self.directory)
             .with_context(|| format!("cannot put {} into place", self.name()))?;
         task.done();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::sandbox;
+use super::{host, sandbox};
 use crate::cache::{Component, digest, digest_files, lock::Lock, remove_tree};
 use crate::checkout::Checkout;
 use crate::external::External;
@@ -61,6 +61,9 @@ pub fn build(checkout: &Checkout, kernel: &Kernel, progress: &Progress) -> Resul
     if module.is_file() && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         task.done();
         return Ok(module);
+    }
+    if let Kernel::Prepared { .. } = kernel {
+        host::root().context("the driver has to be built")?;
     }
     remove_tree(&place)?;
     let work = place.join("work");

@@ -17,6 +17,7 @@ use crate::external::External;
 /// Directories of the guest; `svm-init` mounts on the empty ones.
 const DIRECTORIES: &[&str] = &[
     "bin",
+    "boot",
     "dev",
     "etc",
     "lib",
@@ -67,6 +68,8 @@ pub fn pack(prepared: &Prepared, plan: &Plan, to: &Path) -> Result<()> {
         archive.program(&format!("svm/modules/{name}.ko"), file)?;
     }
     archive.program(&format!("svm/modules/{}", driver::FILE), &prepared.driver)?;
+    let (configuration, release) = &prepared.configuration;
+    archive.file(&format!("boot/config-{release}"), configuration, 0o644)?;
     archive.text("etc/profile", PROFILE)?;
     archive.text("etc/motd", GREETING)?;
     archive.text("etc/passwd", USERS)?;
@@ -124,8 +127,12 @@ impl Archive {
     }
 
     fn program(&mut self, name: &str, file: &Path) -> Result<()> {
+        self.file(name, file, 0o755)
+    }
+
+    fn file(&mut self, name: &str, file: &Path, mode: u32) -> Result<()> {
         let data = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        self.entry(name, ModeFileType::Regular, 0o755, &data)
+        self.entry(name, ModeFileType::Regular, mode, &data)
             .with_context(|| format!("cannot pack {}", file.display()))
     }
 

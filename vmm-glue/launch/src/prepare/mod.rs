@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread::{self, ScopedJoinHandle};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::cache::lock::Lock;
 use crate::cache::manifest::Depth;
@@ -39,9 +39,11 @@ pub struct Prepared {
     /// The plug-in.
     pub plugin: PathBuf,
     /// The kernel's image.
-    pub kernel: PathBuf,
+    pub kernel: kernel::Image,
     /// Modules of the kernel, names and files, in the order of loading.
     pub modules: Vec<(String, PathBuf)>,
+    /// The kernel's configuration, and its release.
+    pub configuration: (PathBuf, String),
     /// The driver.
     pub driver: PathBuf,
     /// The first process.
@@ -69,6 +71,9 @@ pub enum Qemu {
     /// One of the user's own.
     Own(PathBuf),
 }
+
+/// How often components are made before it is an error that they are not sound.
+const ATTEMPTS: u32 = 3;
 
 /// How preparing goes about what is there already.
 #[derive(Clone, Copy, Debug)]
@@ -128,20 +133,17 @@ pub fn prepare_qemu(
         return Ok((Qemu::Own(absolute(path)?), plugin));
     }
     let cache = Cache::open(place.cache.as_deref())?;
-    let _in_use = cache.in_use()?;
     let root = root::component(&cache);
-    let manner = Manner {
-        depth: Depth::Quick,
-        fresh: false,
-    };
-    let mirror = place.mirror.as_deref();
-    Workshop {
+    let workshop = Workshop {
         cache: &cache,
-        mirror,
+        mirror: place.mirror.as_deref(),
         progress,
-        manner,
-    }
-    .make_components(&root, None)?;
+        manner: Manner {
+            depth: Depth::Quick,
+            fresh: false,
+        },
+    };
+    let _in_use = workshop.make_components(&root, None, || {})?;
     let tree = root::tree(&root);
     let plugin = cargo::plugin(&checkout, Some(&tree), progress)?;
     Ok((
@@ -162,7 +164,6 @@ fn prepare_in(
     host::architecture()?;
     let checkout = Checkout::find()?;
     let cache = Cache::open(place.cache.as_deref())?;
-    let in_use = cache.in_use()?;
     let qemu = parts.qemu.as_deref().map(absolute).transpose()?;
     let kdir = parts.kdir.as_deref().map(absolute).transpose()?;
 
@@ -175,14 +176,18 @@ fn prepare_in(
         progress,
         manner,
     };
-    let (programs, plugin, driver) = thread::scope(|scope| {
+    let (in_use, programs, plugin, driver) = thread::scope(|scope| {
         let programs = scope.spawn(|| cargo::programs(&checkout, progress));
-        workshop.make_components(&root, kdir.is_none().then_some(&kernel))?;
-        let sysroot = qemu.is_none().then_some(tree.as_path());
-        let plugin = scope.spawn({
+        let plugin = |sysroot: Option<PathBuf>| {
             let checkout = &checkout;
-            move || cargo::plugin(checkout, sysroot, progress)
-        });
+            scope.spawn(move || cargo::plugin(checkout, sysroot.as_deref(), progress))
+        };
+        let mut building = None;
+        let needed = kdir.is_none().then_some(&kernel);
+        let in_use = workshop.make_components(&root, needed, || {
+            // Linking it needs the root, and nothing else.
+            building = Some(plugin(qemu.is_none().then(|| tree.clone())));
+        })?;
         let target = match &kdir {
             Some(kdir) => driver::Kernel::Own(kdir.clone()),
             None => driver::Kernel::Prepared {
@@ -192,10 +197,19 @@ fn prepare_in(
             },
         };
         let driver = driver::build(&checkout, &target, progress)?;
-        anyhow::Ok((join(programs)?, join(plugin)?, driver))
+        let plugin = join(building.context("the root was never ready")?)?;
+        anyhow::Ok((in_use, join(programs)?, plugin, driver))
     })?;
-    let (image, modules) = match &kdir {
-        None => (kernel::image(&kernel), kernel::modules(&kernel)?),
+    let (image, modules, configuration) = match &kdir {
+        None => {
+            let release = fact(&kernel, "release")?;
+            let configuration = (kernel::configuration(&kernel, &release), release);
+            (
+                kernel::image(&kernel),
+                kernel::modules(&kernel)?,
+                configuration,
+            )
+        }
         Some(kdir) => own_kernel(kdir, parts.kernel.as_deref())?,
     };
     Ok(Prepared {
@@ -209,6 +223,7 @@ fn prepare_in(
         plugin,
         kernel: image,
         modules,
+        configuration,
         driver,
         init: programs.init,
         svmctl: programs.svmctl,
@@ -219,20 +234,57 @@ fn prepare_in(
 }
 
 impl Workshop<'_> {
-    /// Makes root and kernel where they are missing or not sound.
-    fn make_components(&self, root: &Component, kernel: Option<&Component>) -> Result<()> {
-        let Manner { depth, fresh } = self.manner;
-        let sound = |component: &Component| component.examine(depth).is_ok();
-        if !fresh && sound(root) && kernel.is_none_or(sound) {
-            return Ok(());
+    /// Makes root and kernel where they are missing or not sound, and marks the cache as in use.
+    /// Calls `when_root_is_ready` as soon as it is.
+    fn make_components(
+        &self,
+        root: &Component,
+        kernel: Option<&Component>,
+        when_root_is_ready: impl FnOnce(),
+    ) -> Result<Lock> {
+        let mut when_root_is_ready = Some(when_root_is_ready);
+        let mut fresh = self.manner.fresh;
+        // Between making and marking another process may replace them: rarely once, never often.
+        for _ in 0..ATTEMPTS {
+            let in_use = self.cache.in_use()?;
+            let sound = |component: &Component| component.examine(self.manner.depth).is_ok();
+            if !fresh && sound(root) && kernel.is_none_or(sound) {
+                if let Some(call) = when_root_is_ready.take() {
+                    call();
+                }
+                return Ok(in_use);
+            }
+            // Whoever makes them must be able to replace them; then they are examined again.
+            drop(in_use);
+            self.make_missing(root, kernel, fresh, &mut when_root_is_ready)?;
+            fresh = false;
         }
+        root.examine(self.manner.depth)?;
+        kernel
+            .map(|kernel| kernel.examine(self.manner.depth))
+            .transpose()?;
+        bail!(
+            "what is prepared in {} changes again and again",
+            self.cache.root().display()
+        )
+    }
+
+    fn make_missing(
+        &self,
+        root: &Component,
+        kernel: Option<&Component>,
+        fresh: bool,
+        when_root_is_ready: &mut Option<impl FnOnce()>,
+    ) -> Result<()> {
         host::root()?;
         host::programs()?;
         host::keyring()?;
+        let depth = self.manner.depth;
         let task = self.progress.quick_task("waiting for the cache");
         let _lock = Lock::exclusive(&self.cache.path("locks/prepare"), &task)?;
         task.done();
         // Another process may have made them while this one waited.
+        let sound = |component: &Component| component.examine(depth).is_ok();
         if !fresh && sound(root) && kernel.is_none_or(sound) {
             return Ok(());
         }
@@ -240,30 +292,25 @@ impl Workshop<'_> {
         let apt = Apt::open(self.cache, self.mirror, self.progress)?;
         let logs = self.cache.logs();
         thread::scope(|scope| {
-            let (root_is_ready, when_root_is_ready) = mpsc::channel();
+            let (root_is_ready, awaited_root) = mpsc::channel();
             let kernel = kernel.map(|kernel| {
                 let (apt, tree, log) = (&apt, root::tree(root), logs.join("kernel.log"));
                 let make = move |directory: &Path, task: &Task| {
                     let packages = kernel::fetch(apt, directory, task)?;
                     task.at("waiting for the root");
-                    when_root_is_ready
-                        .recv()
-                        .context("the kernel needs the root")?;
+                    awaited_root.recv().context("the kernel needs the root")?;
                     kernel::make(directory, &packages, &tree, &log, task)
                 };
                 scope.spawn(move || kernel.ensure(self.progress, depth, fresh, make))
             });
             let log = logs.join("root.log");
-            let made = root.ensure(self.progress, depth, fresh, |directory, task| {
+            root.ensure(self.progress, depth, fresh, |directory, task| {
                 root::make(directory, &apt, &log, task)
-            });
-            match made {
-                // A kernel that is sound already waits for nobody.
-                Ok(_) => drop(root_is_ready.send(())),
-                Err(error) => {
-                    drop(root_is_ready);
-                    return Err(error);
-                }
+            })?;
+            // A kernel that is sound already waits for nobody.
+            let _ = root_is_ready.send(());
+            if let Some(call) = when_root_is_ready.take() {
+                call();
             }
             kernel.map(join).transpose()?;
             Ok(())
@@ -278,7 +325,7 @@ impl Prepared {
             Qemu::Prepared { version, .. } => format!("QEMU {version}"),
             Qemu::Own(path) => format!("QEMU {}", path.display()),
         };
-        format!("{qemu}, kernel {}", self.kernel.display())
+        format!("{qemu}, kernel {}", self.configuration.1)
     }
 }
 
@@ -293,8 +340,11 @@ fn fact(component: &Component, name: &str) -> Result<String> {
     Ok(component.examine(Depth::Quick)?.fact(name)?.to_owned())
 }
 
-/// Image and modules of a kernel of the user's own. Modules that are built in need no file.
-fn own_kernel(kdir: &Path, image: Option<&Path>) -> Result<(PathBuf, Vec<(String, PathBuf)>)> {
+/// Image, modules, and configuration with release.
+type KernelParts = (kernel::Image, Vec<(String, PathBuf)>, (PathBuf, String));
+
+/// The parts of a kernel of the user's own. Modules that are built in need no file.
+fn own_kernel(kdir: &Path, image: Option<&Path>) -> Result<KernelParts> {
     let image = match image {
         Some(image) => absolute(image)?,
         None => absolute(&kdir.join("arch/x86/boot/bzImage"))
@@ -306,7 +356,18 @@ fn own_kernel(kdir: &Path, image: Option<&Path>) -> Result<(PathBuf, Vec<(String
     } else {
         Vec::new()
     };
-    Ok((image, modules))
+    let path = kdir.join("include/config/kernel.release");
+    let release = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let image = kernel::Image {
+        packed: image,
+        unpacked: None,
+    };
+    Ok((
+        image,
+        modules,
+        (kdir.join(".config"), release.trim().to_owned()),
+    ))
 }
 
 /// An absolute path of something that exists.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{Accel, Iommu, MachineOptions};
 use crate::external::External;
+use crate::prepare::kernel::Image;
 use crate::prepare::{Prepared, Qemu};
 
 /// Libraries of the root.
@@ -76,7 +77,8 @@ pub fn command(
     start(&prepared.qemu, &prepared.plugin)
         .args(firmware(&prepared.qemu))
         .args(machine(options))
-        .args(["-kernel".into(), prepared.kernel.clone().into_os_string()])
+        .arg("-kernel")
+        .arg(image(&prepared.kernel, options.accel))
         .args(["-initrd".into(), files.initramfs.clone().into_os_string()])
         .args(["-append", &kernel_arguments(options, console)])
         .args(serial(files, console))
@@ -99,8 +101,6 @@ pub fn start(qemu: &Qemu, plugin: &Path) -> External {
                 .arg(root.join("usr/share/qemu"))
                 .arg("-L")
                 .arg(root.join("usr/share/seabios"))
-                // A smaller firmware: it starts Linux half a second sooner.
-                .args(["-bios", "qboot.rom"])
                 .env("QEMU_MODULE_DIR", root.join(LIBRARIES).join("qemu"))
         }
         // By `env`, so that the plug-in is loaded into QEMU only.
@@ -117,6 +117,15 @@ fn firmware(qemu: &Qemu) -> &'static [&'static str] {
     match qemu {
         Qemu::Prepared { .. } => &["-bios", "qboot.rom"],
         Qemu::Own(_) => &[],
+    }
+}
+
+/// Translated code is slow at unpacking a kernel; a processor is not, and starts the image as
+/// most machines do.
+fn image(kernel: &Image, accel: Accel) -> &Path {
+    match (accel, &kernel.unpacked) {
+        (Accel::Tcg, Some(unpacked)) => unpacked,
+        _ => &kernel.packed,
     }
 }
 
@@ -188,8 +197,15 @@ fn serial(files: &Files, console: Console) -> Vec<OsString> {
         Console::Terminal => {
             let stdio = "stdio,id=console,mux=on,signal=off,logfile=";
             arguments.push(with_path(stdio, &files.console));
-            arguments
-                .extend(["-serial", "chardev:console", "-mon", "chardev=console"].map(Into::into));
+            arguments.extend(
+                [
+                    "-serial",
+                    "chardev:console",
+                    "-object",
+                    "monitor-hmp,id=monitor,chardev=console",
+                ]
+                .map(Into::into),
+            );
         }
     }
     arguments.push("-chardev".into());

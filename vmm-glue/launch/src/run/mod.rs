@@ -9,6 +9,7 @@ mod render;
 mod results;
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -34,6 +35,9 @@ use results::Results;
 
 /// How long QEMU may take to end after the guest said that it ends, or that it panicked.
 const TO_END: Duration = Duration::from_secs(30);
+
+/// What QEMU says when the host's virtualization fails it.
+const QEMU_STOPS: &[&str] = &["KVM internal error", "error: kvm run failed"];
 
 /// Lines of a log that a failure shows.
 const SHOWN_LINES: usize = 20;
@@ -65,16 +69,13 @@ pub fn command(place: &Place, options: &RunOptions) -> Result<ExitCode> {
     let run = Run {
         plan_name,
         plan,
-        renderer: Renderer {
-            output: options.verbose || options.exec.is_some(),
-            steps: several,
-        },
+        renderer: Renderer::new(options.verbose || options.exec.is_some(), several),
         timeout: Duration::from_secs(options.timeout.into()),
         options: machine,
         progress: &progress,
     };
     let (results, code) = run.perform(&prepared)?;
-    println!("{}", results.summary());
+    say(&results.summary());
     Ok(code)
 }
 
@@ -86,10 +87,7 @@ pub fn doctor(place: &Place, json: bool) -> Result<ExitCode> {
     let run = Run {
         plan_name: "doctor",
         plan: plans::doctor(json, &given(&prepared, &options)),
-        renderer: Renderer {
-            output: true,
-            steps: false,
-        },
+        renderer: Renderer::new(true, false),
         timeout: Duration::from_secs(300),
         options: &options,
         progress: &progress,
@@ -113,6 +111,7 @@ pub fn shell(place: &Place, options: &ShellOptions) -> Result<ExitCode> {
     let status = command.status().context("cannot start QEMU by setpriv");
     drop(terminal);
     let status = status?;
+    let _ = fs::remove_file(&files.initramfs);
     report_setup_failures(&files)?;
     if !status.success() {
         bail!("QEMU ended with {status}");
@@ -136,8 +135,13 @@ impl Run<'_> {
         let (files, _lock) = open_run(&prepared.checkout, self.plan_name, self.options)?;
         initramfs::pack(prepared, &self.plan, &files.initramfs)?;
         let mut results = self.new_results(prepared, &files);
+        let output_was_shown = self.renderer.shows_output();
 
-        let mut follower = Follower::new(&files.console, &files.events)?;
+        let mut follower = Follower::new(&[
+            (Source::Console, &files.console),
+            (Source::Results, &files.events),
+            (Source::Qemu, &files.qemu),
+        ])?;
         let task = self.progress.quick_task("booting the guest");
         let start = Instant::now();
         let mut child = start_qemu(prepared, self.options, &files)?;
@@ -153,6 +157,7 @@ impl Run<'_> {
             Ok(match source {
                 Source::Console => view.console(line),
                 Source::Results => view.event(line),
+                Source::Qemu => view.qemu(line),
             })
         })?;
         if let Some(task) = view.booting.take() {
@@ -160,12 +165,13 @@ impl Run<'_> {
         }
         results.seconds = start.elapsed().as_secs_f64();
         judge_ending(&mut results, &ending, self.timeout);
+        results.close();
         let text = serde_json::to_string_pretty(&results).context("cannot write the results")?;
         fs::write(&files.results, text + "\n")
             .with_context(|| format!("cannot write {}", files.results.display()))?;
         // It is large, and made anew from its parts each time.
         let _ = fs::remove_file(&files.initramfs);
-        show_failures(&results, &files);
+        show_failures(&results, &files, output_was_shown);
         let code = match ending {
             Ending::Interrupted(signal) => {
                 ExitCode::from(u8::try_from(SIGNAL_STATUS + signal as i32).unwrap_or(u8::MAX))
@@ -215,6 +221,16 @@ impl View<'_> {
         }
     }
 
+    fn qemu(&mut self, line: &str) -> Then {
+        // QEMU then stops the guest and waits for a debugger.
+        if QEMU_STOPS.iter().any(|sign| line.contains(sign)) {
+            self.results
+                .fail(format!("QEMU cannot run the guest: {line}"));
+            return Then::EndsWithin(Duration::ZERO);
+        }
+        Then::Continue
+    }
+
     fn event(&mut self, line: &str) -> Then {
         let event = match Event::parse(line) {
             Ok(event) => event,
@@ -238,8 +254,8 @@ impl View<'_> {
                 ready.memory_kib / 1024
             ));
         }
-        if let Some(text) = self.renderer.line(&event) {
-            println!("{text}");
+        for line in self.renderer.lines(&event) {
+            say(&line);
         }
         let then = match &event {
             Event::End(_) => Then::EndsWithin(TO_END),
@@ -248,6 +264,11 @@ impl View<'_> {
         self.results.take(event);
         then
     }
+}
+
+/// Prints a line. Whoever stopped reading does not stop the run.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 fn prepare_for(place: &Place, options: &MachineOptions, progress: &Progress) -> Result<Prepared> {
@@ -304,7 +325,7 @@ fn clear(files: &Files) -> Result<()> {
             _ => {}
         }
     }
-    for path in [&files.console, &files.events] {
+    for path in [&files.console, &files.events, &files.qemu] {
         File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
     }
     Ok(())
@@ -351,7 +372,7 @@ fn judge_ending(results: &mut Results, ending: &Ending, timeout: Duration) {
         Ending::TimedOut if results.ended() => {
             results.fail("the guest did not power off after its plan".to_owned());
         }
-        Ending::TimedOut if panicked => {}
+        Ending::TimedOut if panicked || !results.failures.is_empty() => {}
         Ending::TimedOut => {
             results.fail(format!(
                 "the guest hung {at}: no end within {} s",
@@ -362,7 +383,7 @@ fn judge_ending(results: &mut Results, ending: &Ending, timeout: Duration) {
 }
 
 /// Shows why a run failed: the ends of the logs where the fault is not in a step.
-fn show_failures(results: &Results, files: &Files) {
+fn show_failures(results: &Results, files: &Files, output_was_shown: bool) {
     if results.failed == 0 {
         return;
     }
@@ -387,7 +408,7 @@ fn show_failures(results: &Results, files: &Files) {
         .iter()
         .filter(|step| step.end.status == Status::Failed)
     {
-        if !step.output.is_empty() {
+        if !output_was_shown && !step.output.is_empty() {
             let output = step.output.join("\n");
             eprintln!(
                 "the end of what {:?} printed:\n{}",

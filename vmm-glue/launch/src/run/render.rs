@@ -14,23 +14,53 @@ const COUNTERS: &[(&str, &str, &str)] = &[
 /// Width of the column of names.
 const NAME_WIDTH: usize = 52;
 
-/// What a person wants to see.
-#[derive(Clone, Copy, Debug)]
+/// Shows what a person wants to see.
+#[derive(Clone, Debug)]
 pub struct Renderer {
-    /// Lines that steps print, always.
-    pub output: bool,
-    /// Steps of a plan that has several.
-    pub steps: bool,
+    output: bool,
+    steps: bool,
+    /// The step under way, as long as it reported no test.
+    heading: Option<String>,
 }
 
 impl Renderer {
-    /// The line of an event, if it is worth one.
-    pub fn line(&self, event: &Event) -> Option<String> {
+    /// `output`: show what steps print. `steps`: show the steps, of a plan that has several.
+    pub fn new(output: bool, steps: bool) -> Self {
+        Self {
+            output,
+            steps,
+            heading: None,
+        }
+    }
+
+    /// Whether all that steps print is shown.
+    pub fn shows_output(&self) -> bool {
+        self.output
+    }
+
+    /// What an event is worth showing: some lines, or none.
+    pub fn lines(&mut self, event: &Event) -> Vec<String> {
+        let heading = match event {
+            Event::StepBegin(step) => {
+                self.heading = Some(step.name.clone());
+                None
+            }
+            // The tests of a step stand below its name.
+            Event::Test(_) => self.heading.take().filter(|_| self.steps),
+            _ => None,
+        };
+        heading
+            .map(|name| format!("{name}:"))
+            .into_iter()
+            .chain(self.line(event))
+            .collect()
+    }
+
+    fn line(&self, event: &Event) -> Option<String> {
         match event {
             Event::Setup(setup) if setup.status != Status::Ok => {
                 Some(row(setup.status, &setup.name, &setup.message))
             }
-            Event::StepBegin(step) if self.steps => Some(format!("- {}", step.name)),
             Event::Output(output) if self.output => Some(output.line.clone()),
             Event::Test(test) => {
                 let mut details: Vec<_> = COUNTERS
@@ -47,7 +77,10 @@ impl Renderer {
                 }
                 Some(row(test.status, &test.name, &details.join(", ")))
             }
-            Event::Step(step) if self.steps || step.status != Status::Ok => {
+            // A step that reported tests is told by them.
+            Event::Step(step)
+                if step.status != Status::Ok || self.steps && self.heading.is_some() =>
+            {
                 let time = duration(step.micros);
                 let message = if step.message.is_empty() {
                     time
@@ -85,27 +118,21 @@ pub fn duration(micros: u64) -> String {
 mod tests {
     use super::*;
 
-    fn line(renderer: Renderer, event: &str) -> Option<String> {
-        renderer.line(&Event::parse(event).unwrap())
+    fn shown(renderer: &mut Renderer, event: &str) -> Vec<String> {
+        renderer.lines(&Event::parse(event).unwrap())
     }
-
-    const QUIET: Renderer = Renderer {
-        output: false,
-        steps: false,
-    };
 
     #[test]
     fn a_test_shows_its_counters_and_time() {
-        let text = line(
-            QUIET,
+        let lines = shown(
+            &mut Renderer::new(false, false),
             r#"{"event":"test","name":"heap","status":"ok","micros":1500,
                 "counters":{"page_requests":1,"translation_requests":2,"invalidations":0}}"#,
-        )
-        .unwrap();
-        assert!(text.starts_with("  ok      heap "), "{text:?}");
+        );
+        assert!(lines[0].starts_with("  ok      heap "), "{lines:?}");
         assert!(
-            text.ends_with("2 translations, 1 page request, 1.5 ms"),
-            "{text:?}"
+            lines[0].ends_with("2 translations, 1 page request, 1.5 ms"),
+            "{lines:?}"
         );
     }
 
@@ -114,26 +141,39 @@ mod tests {
         for event in ["setup", "step", "test"] {
             let event =
                 format!(r#"{{"event":"{event}","name":"n","status":"failed","message":"why"}}"#);
-            let text = line(QUIET, &event).unwrap();
-            assert!(text.contains("FAILED") && text.contains("why"), "{text:?}");
+            let lines = shown(&mut Renderer::new(false, false), &event);
+            assert!(
+                lines[0].contains("FAILED") && lines[0].contains("why"),
+                "{lines:?}"
+            );
         }
+    }
+
+    #[test]
+    fn steps_are_shown_as_headings_of_their_tests_or_as_lines() {
+        let begin = r#"{"event":"step_begin","name":"s"}"#;
+        let test = r#"{"event":"test","name":"t","status":"ok"}"#;
+        let end = r#"{"event":"step","name":"s","status":"ok"}"#;
+        let mut renderer = Renderer::new(false, true);
+        let mut all = |events: &[&str]| -> Vec<String> {
+            events
+                .iter()
+                .flat_map(|event| shown(&mut renderer, event))
+                .collect()
+        };
+        let with_tests = all(&[begin, test, test, end]);
+        assert_eq!(with_tests.len(), 3, "{with_tests:?}");
+        assert_eq!(with_tests[0], "s:");
+        let without = all(&[begin, end]);
+        assert_eq!(without.len(), 1, "{without:?}");
+        assert!(without[0].starts_with("  ok      s "), "{without:?}");
     }
 
     #[test]
     fn output_is_shown_where_it_is_wanted() {
         let event = r#"{"event":"output","step":"s","line":"hello"}"#;
-        assert_eq!(line(QUIET, event), None);
-        assert_eq!(
-            line(
-                Renderer {
-                    output: true,
-                    ..QUIET
-                },
-                event
-            )
-            .as_deref(),
-            Some("hello")
-        );
+        assert!(shown(&mut Renderer::new(false, true), event).is_empty());
+        assert_eq!(shown(&mut Renderer::new(true, false), event), ["hello"]);
     }
 
     #[test]

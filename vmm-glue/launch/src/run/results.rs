@@ -118,6 +118,24 @@ impl Results {
         self.current.name.as_deref()
     }
 
+    /// Ends the step that was under way when the run ended. Why it did is counted elsewhere.
+    pub fn close(&mut self) {
+        let Current {
+            name,
+            tests,
+            output,
+        } = std::mem::take(&mut self.current);
+        let Some(name) = name else { return };
+        let end = StepEvent {
+            name,
+            status: Status::Failed,
+            message: "the run ended before it did".to_owned(),
+            exit: None,
+            micros: 0,
+        };
+        self.steps.push(StepResult { end, tests, output });
+    }
+
     /// The last line of the report.
     pub fn summary(&self) -> String {
         let skipped = if self.skipped > 0 {
@@ -207,6 +225,17 @@ mod tests {
         assert_eq!(results.steps[1].tests.len(), 0);
         assert_eq!(results.under_way(), None);
         assert_eq!(fed(&[BEGIN, TEST_OK]).under_way(), Some("a"));
+    }
+
+    #[test]
+    fn a_step_under_way_at_the_end_is_kept_and_not_counted_again() {
+        let mut results = fed(&[BEGIN, TEST_OK]);
+        results.fail("the guest hung".into());
+        results.close();
+        assert_eq!(results.summary(), "demo: 1 passed, 1 failed");
+        assert_eq!(results.steps[0].end.status, Status::Failed);
+        assert_eq!(results.steps[0].tests.len(), 1);
+        assert_eq!(results.under_way(), None);
     }
 
     #[test]

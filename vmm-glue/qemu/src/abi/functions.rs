@@ -164,6 +164,8 @@ table! {
             unsafe extern "C" fn(*mut c_void), *mut c_void);
         timer_mod: unsafe extern "C" fn(*mut QEMUTimer, i64);
         timer_del: unsafe extern "C" fn(*mut QEMUTimer);
+        qemu_add_vm_change_state_handler: unsafe extern "C" fn(unsafe extern "C" fn(*mut c_void, bool, c_int), *mut c_void) -> *mut VMChangeStateEntry;
+        qemu_del_vm_change_state_handler: unsafe extern "C" fn(*mut VMChangeStateEntry);
         qemu_add_machine_init_done_notifier: unsafe extern "C" fn(*mut Notifier);
         qemu_add_exit_notifier: unsafe extern "C" fn(*mut Notifier);
     }

@@ -36,6 +36,8 @@ opaque! {
     QEMUTimerListGroup;
     /// `BusState`, also `PCIBus`.
     BusState;
+    /// `VMChangeStateEntry`.
+    VMChangeStateEntry;
 }
 
 /// Where a function stores its `Error`.

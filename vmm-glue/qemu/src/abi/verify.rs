@@ -85,13 +85,16 @@ unsafe fn version(qemu: &Qemu) -> Result<(), Refusal> {
         let numbers = ((*triple).major, (*triple).minor, (*triple).micro);
         (numbers, text((*info).package))
     };
-    let (major, minor, micro) = triple;
+    supported(triple, &package)
+}
+
+/// Compares a version with the supported series.
+fn supported((major, minor, micro): (i64, i64, i64), package: &str) -> Result<(), Refusal> {
     if (major, minor) == SERIES {
-        Ok(())
-    } else {
-        let version = format!("{major}.{minor}.{micro} {package}");
-        Err(Refusal::Version(version.trim_end().to_owned()))
+        return Ok(());
     }
+    let version = format!("{major}.{minor}.{micro} {package}");
+    Err(Refusal::Version(version.trim_end().to_owned()))
 }
 
 /// Compares the sizes that QEMU has for a few instances and classes.
@@ -238,8 +241,8 @@ pub(super) fn equal<T: PartialEq + Debug>(
     } else {
         Err(mismatch(
             &what,
-            &format!("{expected:x?}"),
-            &format!("{found:x?}"),
+            &format!("{expected:?}"),
+            &format!("{found:?}"),
         ))
     }
 }
@@ -276,4 +279,40 @@ unsafe fn text(pointer: *const c_char) -> String {
     unsafe { CStr::from_ptr(pointer) }
         .to_string_lossy()
         .into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_series_is_supported() {
+        let (major, minor) = SERIES;
+        assert!(supported((major, minor, 0), "").is_ok());
+        assert!(supported((major, minor, 99), "of a distribution").is_ok());
+        for other in [
+            (major, minor + 1, 0),
+            (major - 1, minor, 0),
+            (major + 1, minor, 0),
+        ] {
+            let refusal = supported(other, "(distribution)").unwrap_err().to_string();
+            let version = format!("{}.{}.{} (distribution)", other.0, other.1, other.2);
+            assert_eq!(refusal, format!("its version is {version}"));
+        }
+    }
+
+    #[test]
+    fn a_process_that_is_not_qemu_is_recognized() {
+        assert!(matches!(exports(), Err(Refusal::NotQemu)));
+    }
+
+    #[test]
+    fn a_difference_is_told_with_both_sides() {
+        assert!(equal("x".to_owned(), 1, 1).is_ok());
+        let refusal = equal("the size of a thing".to_owned(), 16, 32).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "the size of a thing is 32, expected 16"
+        );
+    }
 }

@@ -37,11 +37,7 @@ impl Installation {
     pub fn find() -> Option<Installation> {
         static FOUND: OnceLock<Installation> = OnceLock::new();
         let Some(wrapper) = std::env::var_os("SVM_QEMU").filter(|value| !value.is_empty()) else {
-            let thread = std::thread::current();
-            let name = thread.name().unwrap_or("test");
-            let notice = format!("{name}: SKIPPED: SVM_QEMU is not set\n");
-            // Not by a macro, whose output the test harness would keep to itself.
-            let _ = std::io::stderr().write_all(notice.as_bytes());
+            skip("SVM_QEMU is not set");
             return None;
         };
         Some(FOUND.get_or_init(|| Installation::learn(&wrapper)).clone())
@@ -406,6 +402,14 @@ impl Drop for Qemu {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Says that the running test is skipped, and why.
+pub fn skip(reason: &str) {
+    let thread = std::thread::current();
+    let notice = format!("{}: SKIPPED: {reason}\n", thread.name().unwrap_or("test"));
+    // Not by a macro, whose output the test harness would keep to itself.
+    let _ = std::io::stderr().write_all(notice.as_bytes());
 }
 
 /// The accelerator: qtest, which has processors that do nothing, or that of `SVM_QTEST_ACCEL`,

@@ -6,7 +6,8 @@ use svm_abi::completion::status;
 use svm_abi::registers;
 
 use crate::client::Installation;
-use crate::machine::{Address, Context, Machine, awaits_completions, copy};
+use crate::context::{Context, copy};
+use crate::machine::{Address, Machine, awaits_completions};
 
 const ROOT_PORT: Address = Address { bus: 0, slot: 3 };
 const PLUGGED: Address = Address { bus: 1, slot: 0 };

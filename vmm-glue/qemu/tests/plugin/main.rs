@@ -13,9 +13,15 @@
 
 mod client;
 mod configuration;
+mod context;
 mod hotplug;
+mod invalidation;
+mod laboratory;
 mod loading;
 mod machine;
+mod paging;
+mod reset;
 mod svm_vtd;
 mod tracing;
+mod vtd;
 mod work;

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Whether the machine runs: `stop` and `cont` of the monitor, and all else that stops it.
+
+use std::ffi::{c_int, c_void};
+use std::ptr::NonNull;
+
+use crate::abi::layout::VMChangeStateEntry;
+use crate::abi::qemu;
+use crate::bql::Bql;
+
+/// What is done when the machine begins to run (true) or stops (false).
+type Action = Box<dyn Fn(&Bql, bool) + Send + Sync>;
+
+/// Has an action done at each change, until it is dropped.
+pub struct Watch {
+    entry: *mut VMChangeStateEntry,
+    action: NonNull<Action>,
+}
+
+// SAFETY: the entry is QEMU's and is touched with the BQL only; the action is Send and Sync.
+unsafe impl Send for Watch {}
+
+impl Watch {
+    /// Begins.
+    pub fn new(_bql: &Bql, action: Action) -> Watch {
+        let action = NonNull::from(Box::leak(Box::new(action)));
+        // SAFETY: the action stays where it is until the entry has been deleted.
+        let entry =
+            unsafe { (qemu().qemu_add_vm_change_state_handler)(changed, action.as_ptr().cast()) };
+        Watch { entry, action }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // SAFETY: the entry is that of `new`; whoever drops a device holds the BQL. The action
+        // came out of a box, and nobody calls it any more.
+        unsafe {
+            (qemu().qemu_del_vm_change_state_handler)(self.entry);
+            drop(Box::from_raw(self.action.as_ptr()));
+        }
+    }
+}
+
+/// `VMChangeStateHandler`.
+unsafe extern "C" fn changed(opaque: *mut c_void, running: bool, _state: c_int) {
+    // SAFETY: the action of a watch that has not been dropped; QEMU changes the state of the
+    // machine with the BQL held.
+    let (action, bql) = unsafe { (&*opaque.cast::<Action>(), Bql::held()) };
+    action(&bql, running);
+}

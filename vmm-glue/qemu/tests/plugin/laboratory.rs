@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Raw requests of the laboratory, one kind each: what QEMU makes of them.
+
+use svm_abi::completion::Error;
+use svm_abi::registers::{LABORATORY, laboratory as register};
+
+use crate::machine::{DEVICE, Machine};
+
+const PASID: u32 = 0x42;
+const ADDRESS: u64 = 0x7f12_3456_7000;
+
+/// Bits of ATTRIBUTES.
+const PASID_PRESENT: u64 = 1 << 31;
+const PRIVILEGED: u64 = 1 << 32;
+const NO_WRITE: u64 = 1 << 34;
+const READ: u64 = 1 << 35;
+const WRITE: u64 = 1 << 36;
+const LAST: u64 = 1 << 37;
+const GROUP: u32 = 48;
+
+/// Commands.
+const TRANSLATE: u64 = 1;
+const PAGE_REQUEST: u64 = 2;
+const UNTRANSLATED_READ: u64 = 3;
+const TRANSLATED_READ: u64 = 5;
+const TRANSLATED_WRITE: u64 = 6;
+
+/// States.
+const BUSY: u64 = 1;
+const DONE: u64 = 2;
+const FAILED: u64 = 3;
+
+/// The laboratory of a machine with one PASID.
+struct Laboratory {
+    machine: Machine,
+    base: u64,
+}
+
+impl Laboratory {
+    fn open() -> Option<Laboratory> {
+        let mut machine = Machine::with(",lab=on")?;
+        let bars = machine.enable_bars(DEVICE);
+        machine.enable_ats(DEVICE);
+        machine.enable_vtd(&[DEVICE]);
+        machine.add_pasid(PASID);
+        let base = bars.registers + LABORATORY;
+        Some(Laboratory { machine, base })
+    }
+
+    fn read(&mut self, register: u64) -> u64 {
+        self.machine.qemu.readq(self.base + register)
+    }
+
+    fn write(&mut self, register: u64, value: u64) {
+        self.machine.qemu.writeq(self.base + register, value);
+    }
+
+    /// Gives a command.
+    fn begin(&mut self, command: u64, address: u64, attributes: u64) {
+        self.write(register::STATE, 0);
+        self.write(register::ADDRESS, address);
+        self.write(register::ATTRIBUTES, attributes);
+        self.write(register::COMMAND, command);
+    }
+
+    /// Waits for the end of a command: the state, and the reason of a failure.
+    fn end(&mut self) -> (u64, Option<Error>) {
+        let at = self.base + register::STATE;
+        self.machine
+            .qemu
+            .until("the laboratory", |qemu| qemu.readq(at) & 0xff > BUSY);
+        let state = self.read(register::STATE);
+        (state & 0xff, Error::from_u8((state >> 8) as u8))
+    }
+
+    /// Gives a command and waits for its end.
+    fn run(&mut self, command: u64, address: u64, attributes: u64) -> (u64, Option<Error>) {
+        self.begin(command, address, attributes);
+        self.end()
+    }
+
+    /// The translation of the last request: address, log2 of its size, read and write.
+    fn translation(&mut self) -> (u64, u64, bool, bool) {
+        let completion = self.read(register::COMPLETION);
+        let bit = |n: u32| completion >> n & 1 != 0;
+        (
+            self.read(register::TRANSLATED),
+            completion & 0xff,
+            bit(8),
+            bit(9),
+        )
+    }
+}
+
+fn pasid(pasid: u32) -> u64 {
+    PASID_PRESENT | u64::from(pasid)
+}
+
+#[test]
+fn a_translation_request_is_answered_from_the_tables_of_its_pasid() {
+    let Some(mut laboratory) = Laboratory::open() else {
+        return;
+    };
+    let frame = laboratory.machine.page();
+    laboratory.machine.map(PASID, ADDRESS, frame, true);
+    laboratory
+        .machine
+        .map(PASID, ADDRESS + 0x1000, frame, false);
+    assert_eq!(
+        laboratory.run(TRANSLATE, ADDRESS, pasid(PASID)),
+        (DONE, None)
+    );
+    assert_eq!(laboratory.translation(), (frame, 12, true, true));
+    assert_eq!(
+        laboratory.run(TRANSLATE, ADDRESS + 0x1000, pasid(PASID) | NO_WRITE),
+        (DONE, None)
+    );
+    assert_eq!(laboratory.translation(), (frame, 12, true, false));
+    for (address, space) in [(ADDRESS + 0x2000, PASID), (ADDRESS, PASID + 1)] {
+        assert_eq!(
+            laboratory.run(TRANSLATE, address, pasid(space)),
+            (DONE, None)
+        );
+        let (_, _, read, write) = laboratory.translation();
+        assert!(
+            !read && !write,
+            "{address:#x} of PASID {space:#x} is mapped"
+        );
+    }
+    laboratory.machine.qemu.quit();
+}
+
+#[test]
+fn the_last_page_of_the_address_space_is_not_mapped() {
+    let Some(mut laboratory) = Laboratory::open() else {
+        return;
+    };
+    let top = 0xffff_ffff_ffff_f000;
+    assert_eq!(laboratory.run(TRANSLATE, top, pasid(PASID)), (DONE, None));
+    let (_, size, read, write) = laboratory.translation();
+    assert_eq!((size, read, write), (12, false, false));
+    laboratory.machine.qemu.quit();
+}
+
+#[test]
+fn a_privileged_request_is_not_supported() {
+    let Some(mut laboratory) = Laboratory::open() else {
+        return;
+    };
+    let result = laboratory.run(TRANSLATE, ADDRESS, pasid(PASID) | PRIVILEGED);
+    assert_eq!(result, (FAILED, Some(Error::UnsupportedRequest)));
+    laboratory.machine.qemu.quit();
+}
+
+#[test]
+fn translated_accesses_reach_memory_and_untranslated_ones_do_not() {
+    let Some(mut laboratory) = Laboratory::open() else {
+        return;
+    };
+    let frame = laboratory.machine.page();
+    laboratory.machine.map(PASID, ADDRESS, frame, true);
+    laboratory.write(register::DATA, 0x1234_5678_9abc_def0);
+    assert_eq!(laboratory.run(TRANSLATED_WRITE, frame + 8, 0), (DONE, None));
+    assert_eq!(
+        laboratory.machine.qemu.readq(frame + 8),
+        0x1234_5678_9abc_def0
+    );
+    laboratory.machine.qemu.writeq(frame, 99);
+    assert_eq!(laboratory.run(TRANSLATED_READ, frame, 0), (DONE, None));
+    assert_eq!(laboratory.read(register::DATA), 99);
+    // Without PASID there is no mapping; with one, QEMU has no such request.
+    for attributes in [0, pasid(PASID)] {
+        let result = laboratory.run(UNTRANSLATED_READ, ADDRESS, attributes);
+        assert_eq!(result, (FAILED, Some(Error::MemoryAccess)));
+    }
+    laboratory.machine.qemu.quit();
+}
+
+#[test]
+fn a_page_request_waits_for_the_response_to_its_group() {
+    let Some(mut laboratory) = Laboratory::open() else {
+        return;
+    };
+    let group = 0x1a5;
+    let attributes = pasid(PASID) | READ | WRITE | LAST | group << GROUP;
+    laboratory.begin(PAGE_REQUEST, ADDRESS, attributes);
+    let request = laboratory.machine.wait_page_request();
+    assert_eq!((request.pasid, request.address), (PASID, ADDRESS));
+    assert_eq!(u64::from(request.prgi), group);
+    assert!(request.read && request.write && request.last);
+    assert_eq!(laboratory.read(register::STATE) & 0xff, BUSY);
+    laboratory.machine.respond(&request, 0);
+    assert_eq!(laboratory.end(), (DONE, None));
+    laboratory.machine.qemu.quit();
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Page requests and their responses, those of the guest and those that QEMU does not let reach it.
+
+use svm_abi::completion::{Error, access, status};
+use svm_abi::{counters, registers};
+use svm_endpoint::config_space::PRI;
+
+use crate::context::{DESTINATION, PASID, SOURCE, copy, fill, map_new, ready};
+use crate::machine::DEVICE;
+
+#[test]
+fn a_missing_page_is_requested_and_used_when_it_is_there() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    let source = map_new(&mut machine, SOURCE);
+    machine.qemu.write(source, b"paged in on demand");
+    let number = context.submit(&mut machine, copy(SOURCE, DESTINATION, 18));
+    let request = machine.wait_page_request();
+    assert_eq!((request.sid, request.pasid), (DEVICE.sid(), PASID));
+    assert_eq!(
+        (request.address, request.write, request.last),
+        (DESTINATION, true, true)
+    );
+    assert_eq!(
+        context.completion(&mut machine, number).status,
+        status::PENDING
+    );
+    let destination = map_new(&mut machine, DESTINATION);
+    machine.respond(&request, 0);
+    let record = context.wait(&mut machine, number);
+    assert_eq!(record.status, status::SUCCESS, "{record:?}");
+    assert_eq!(machine.qemu.read(destination, 18), b"paged in on demand");
+    assert_eq!(
+        context.counter(&mut machine, counters::index::PRG_RESPONSES),
+        1
+    );
+    assert_eq!(machine.page_requests_waiting(), 0);
+    machine.qemu.quit();
+}
+
+#[test]
+fn an_invalid_page_fails_its_descriptor_only() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    let number = context.submit(&mut machine, fill(DESTINATION + 8, 8, 1));
+    let request = machine.wait_page_request();
+    machine.respond(&request, 1);
+    let record = context.wait(&mut machine, number);
+    assert_eq!(record.status, status::FAILURE, "{record:?}");
+    assert_eq!(Error::from_u8(record.error), Some(Error::PageFault));
+    assert_eq!(
+        (record.fault_address, record.access),
+        (DESTINATION + 8, access::WRITE)
+    );
+    let frame = map_new(&mut machine, DESTINATION);
+    let record = context.run(&mut machine, fill(DESTINATION + 8, 8, 1));
+    assert_eq!(record.status, status::SUCCESS, "{record:?}");
+    assert_eq!(machine.qemu.readq(frame + 8), 1);
+    machine.qemu.quit();
+}
+
+#[test]
+fn a_response_failure_stops_page_requests_until_they_are_enabled_anew() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    let number = context.submit(&mut machine, fill(DESTINATION, 8, 1));
+    let request = machine.wait_page_request();
+    machine.respond(&request, 15);
+    let record = context.wait(&mut machine, number);
+    assert_eq!(
+        Error::from_u8(record.error),
+        Some(Error::ResponseFailure),
+        "{record:?}"
+    );
+    // Response Failure.
+    assert_ne!(machine.config_read(DEVICE, PRI + 4) & 1 << 16, 0);
+    machine.config_write16(DEVICE, PRI + 4, 0);
+    assert_ne!(
+        machine.config_read(DEVICE, PRI + 4) & 1 << 24,
+        0,
+        "not stopped"
+    );
+    machine.config_write16(DEVICE, PRI + 4, 1);
+    assert_eq!(machine.config_read(DEVICE, PRI + 4) & 1 << 16, 0);
+    let number = context.submit(&mut machine, fill(DESTINATION, 8, 1));
+    let request = machine.wait_page_request();
+    map_new(&mut machine, DESTINATION);
+    machine.respond(&request, 0);
+    assert_eq!(context.wait(&mut machine, number).status, status::SUCCESS);
+    machine.qemu.quit();
+}
+
+#[test]
+fn a_full_page_request_queue_delays_and_loses_nothing() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    machine.fill_page_queue(true);
+    let number = context.submit(&mut machine, fill(DESTINATION, 8, 1));
+    // Refused requests are answered in the stead of the guest, and sent again.
+    let bars = context.bars;
+    let responses = registers::context_block(1)
+        + registers::CONTEXT_COUNTERS
+        + 8 * counters::index::PRG_RESPONSES as u64;
+    machine.qemu.until("two automatic responses", |qemu| {
+        qemu.readq(bars.registers + responses) >= 2
+    });
+    assert!(machine.page_queue_overflowed());
+    assert_eq!(
+        context.completion(&mut machine, number).status,
+        status::PENDING
+    );
+    machine.fill_page_queue(false);
+    let request = machine.wait_page_request();
+    assert_eq!(request.address, DESTINATION);
+    let frame = map_new(&mut machine, DESTINATION);
+    machine.respond(&request, 0);
+    assert_eq!(context.wait(&mut machine, number).status, status::SUCCESS);
+    assert_eq!(machine.qemu.readq(frame), 1);
+    machine.qemu.quit();
+}
+
+#[test]
+fn page_requests_that_the_context_entry_denies_are_invalid() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    // The ring's pages first, which page requests are not needed for.
+    map_new(&mut machine, SOURCE);
+    assert_eq!(
+        context.run(&mut machine, fill(SOURCE, 8, 1)).status,
+        status::SUCCESS
+    );
+    machine.deny_page_requests(DEVICE);
+    let record = context.run(&mut machine, fill(DESTINATION, 8, 1));
+    assert_eq!(record.status, status::FAILURE, "{record:?}");
+    assert_eq!(Error::from_u8(record.error), Some(Error::PageFault));
+    assert_eq!(machine.page_requests_waiting(), 0);
+    machine.qemu.quit();
+}
+
+#[test]
+fn a_page_that_is_read_only_is_requested_for_writing() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    let frame = machine.page();
+    machine.map(PASID, DESTINATION, frame, false);
+    let number = context.submit(&mut machine, fill(DESTINATION, 8, 1));
+    let request = machine.wait_page_request();
+    assert!(request.write, "{request:?}");
+    machine.respond(&request, 1);
+    let record = context.wait(&mut machine, number);
+    assert_eq!(
+        Error::from_u8(record.error),
+        Some(Error::PageFault),
+        "{record:?}"
+    );
+    assert_eq!(machine.qemu.readq(frame), 0);
+    machine.qemu.quit();
+}

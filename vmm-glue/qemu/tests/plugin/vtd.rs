@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The VT-d unit: its registers, scalable-mode tables, invalidation queue and page request queue,
+//! as an operating system would use them.
+
+use std::collections::BTreeMap;
+
+use crate::machine::{Address, Machine};
+
+/// Registers of the VT-d unit.
+const VTD: u64 = 0xfed9_0000;
+
+/// Registers of VT-d (11.4).
+mod register {
+    pub const GCMD: u64 = 0x18;
+    pub const GSTS: u64 = 0x1c;
+    pub const RTADDR: u64 = 0x20;
+    pub const IQT: u64 = 0x88;
+    pub const IQA: u64 = 0x90;
+    pub const PQH: u64 = 0xc0;
+    pub const PQT: u64 = 0xc8;
+    pub const PQA: u64 = 0xd0;
+    pub const PRS: u64 = 0xdc;
+}
+
+/// Addresses of the tables and queues of the VT-d unit.
+pub struct Vtd {
+    context: BTreeMap<u8, u64>,
+    directory: u64,
+    /// First-stage tables by PASID.
+    roots: BTreeMap<u32, u64>,
+    queue: u64,
+    tail: u64,
+    page_requests: u64,
+    wait: u64,
+}
+
+impl Machine {
+    /// Reads a register of the VT-d unit.
+    fn vtd_read(&mut self, offset: u64) -> u64 {
+        self.qemu.readq(VTD + offset)
+    }
+
+    /// Switches translation on, in scalable mode, for these functions.
+    pub fn enable_vtd(&mut self, functions: &[Address]) {
+        let (root, directory, queue) = (self.page(), self.page(), self.page());
+        let (page_requests, wait) = (self.page(), self.page());
+        let mut context = BTreeMap::new();
+        for at in functions {
+            let table = match context.get(&at.bus) {
+                Some(table) => *table,
+                None => {
+                    // The lower half of the bus takes one page.
+                    let table = self.page();
+                    self.qemu.writeq(root + 16 * u64::from(at.bus), table | 1);
+                    context.insert(at.bus, table);
+                    table
+                }
+            };
+            // Present, device-TLB, PASID, page requests; a directory of 128 entries.
+            let entry = table + 32 * (at.sid() & 0xff);
+            self.qemu
+                .writeq(entry, directory | 1 | 1 << 2 | 1 << 3 | 1 << 4);
+        }
+        self.vtd = Some(Vtd {
+            context,
+            directory,
+            roots: BTreeMap::new(),
+            queue,
+            tail: 0,
+            page_requests,
+            wait,
+        });
+        // QEMU wants an entry for PASID 0 whatever the PASID of a request.
+        self.add_pasid(0);
+        self.qemu.writeq(VTD + register::RTADDR, root | 1 << 10);
+        self.qemu.writel(VTD + register::GCMD, 1 << 30);
+        // Descriptors of 256 bits, one page of them.
+        self.qemu.writeq(VTD + register::IQA, queue | 1 << 11);
+        self.qemu.writeq(VTD + register::IQT, 0);
+        self.qemu.writel(VTD + register::GCMD, 1 << 26);
+        self.qemu.writeq(VTD + register::PQA, page_requests);
+        self.qemu.writeq(VTD + register::PQH, 0);
+        self.qemu.writeq(VTD + register::PQT, 0);
+        self.qemu.writel(VTD + register::GCMD, 1 << 31 | 1 << 26);
+        let status = self.qemu.readl(VTD + register::GSTS);
+        assert_eq!(
+            status >> 26 & 0x31,
+            0x31,
+            "translation is not on: {status:#x}"
+        );
+    }
+
+    fn tables(&mut self) -> &mut Vtd {
+        self.vtd.as_mut().expect("enable_vtd comes first")
+    }
+
+    /// Adds a PASID with empty first-stage tables.
+    pub fn add_pasid(&mut self, pasid: u32) {
+        let first_stage = self.page();
+        let directory = self.tables().directory + 8 * u64::from(pasid >> 6);
+        let mut table = self.qemu.readq(directory) & !0xfff;
+        if table == 0 {
+            table = self.page();
+            self.qemu.writeq(directory, table | 1);
+        }
+        let entry = table + 64 * u64::from(pasid & 63);
+        // The walks are coherent (PWSNP), without which no accessed or dirty flag is set.
+        self.qemu.writeq(entry + 8, domain(pasid) | 1 << 23);
+        self.qemu.writeq(entry + 16, first_stage);
+        // Present, first stage; QEMU takes the number of levels from the second stage's field.
+        self.qemu.writeq(entry, 1 | 1 << 6 | 2 << 2);
+        self.tables().roots.insert(pasid, first_stage);
+    }
+
+    /// Address of the entry that maps a page, with the tables above it made.
+    fn entry(&mut self, pasid: u32, address: u64) -> u64 {
+        let mut table = self.tables().roots[&pasid];
+        for level in [4, 3, 2] {
+            let entry = table + 8 * (address >> (12 + 9 * (level - 1)) & 511);
+            table = self.qemu.readq(entry) & !0xfff;
+            if table == 0 {
+                table = self.page();
+                // Present, writable, user.
+                self.qemu.writeq(entry, table | 7);
+            }
+        }
+        table + 8 * (address >> 12 & 511)
+    }
+
+    /// Maps a page of a PASID to a frame, without telling anybody.
+    pub fn map(&mut self, pasid: u32, address: u64, frame: u64, writable: bool) {
+        let entry = self.entry(pasid, address);
+        self.qemu
+            .writeq(entry, frame | 0x5 | u64::from(writable) << 1);
+    }
+
+    /// Submits an invalidation queue descriptor and waits until it and all before are done.
+    fn submit(&mut self, low: u64, high: u64) {
+        let wait = self.tables().wait;
+        self.qemu.writel(wait, 0);
+        // Wait with status write.
+        for (low, high) in [(low, high), (0x5 | 1 << 5 | 0x600d << 32, wait)] {
+            let vtd = self.tables();
+            let at = vtd.queue + 32 * vtd.tail;
+            vtd.tail = (vtd.tail + 1) % 128;
+            let tail = vtd.tail;
+            for (i, word) in [low, high, 0, 0].into_iter().enumerate() {
+                self.qemu.writeq(at + 8 * i as u64, word);
+            }
+            self.qemu.writeq(VTD + register::IQT, tail << 5);
+        }
+        self.qemu
+            .until("the invalidation queue", |qemu| qemu.readl(wait) == 0x600d);
+    }
+
+    /// Invalidates a page in the IOTLB only.
+    pub fn invalidate_iotlb(&mut self, pasid: u32, address: u64) {
+        // PASID-based, one page.
+        self.submit(
+            0x6 | 3 << 4 | domain(pasid) << 16 | u64::from(pasid) << 32,
+            address & !0xfff,
+        );
+    }
+
+    /// Invalidates a page in the IOTLB and in the device, in this order.
+    pub fn invalidate(&mut self, at: Address, pasid: u32, address: u64) {
+        self.invalidate_iotlb(pasid, address);
+        self.invalidate_device(at, pasid, address & !0xfff);
+    }
+
+    /// PASID-based device-TLB invalidation; the address carries its size.
+    pub fn invalidate_device(&mut self, at: Address, pasid: u32, address: u64) {
+        self.submit(0x8 | at.sid() << 16 | u64::from(pasid) << 32, address);
+    }
+
+    /// Takes a page request out of the queue, if there is one.
+    pub fn page_request(&mut self) -> Option<PageRequest> {
+        let (head, tail) = (self.vtd_read(register::PQH), self.vtd_read(register::PQT));
+        if head == tail {
+            return None;
+        }
+        let at = self.tables().page_requests + head;
+        let (low, high) = (self.qemu.readq(at), self.qemu.readq(at + 8));
+        self.qemu.writeq(VTD + register::PQH, (head + 32) % 0x1000);
+        Some(PageRequest {
+            sid: low >> 16 & 0xffff,
+            pasid: (low >> 32 & 0xf_ffff) as u32,
+            address: high & !0xfff,
+            prgi: (high >> 3 & 0x1ff) as u16,
+            read: high & 1 != 0,
+            write: high & 2 != 0,
+            last: high & 4 != 0,
+        })
+    }
+
+    /// Waits for a page request.
+    pub fn wait_page_request(&mut self) -> PageRequest {
+        self.qemu.until("a page request", |qemu| {
+            qemu.readq(VTD + register::PQH) != qemu.readq(VTD + register::PQT)
+        });
+        self.page_request().unwrap()
+    }
+
+    /// Bytes of page requests in the queue.
+    pub fn page_requests_waiting(&mut self) -> u64 {
+        self.vtd_read(register::PQT)
+            .wrapping_sub(self.vtd_read(register::PQH))
+            % 0x1000
+    }
+
+    /// Makes the page request queue look full, or look empty again.
+    pub fn fill_page_queue(&mut self, full: bool) {
+        let tail = self.vtd_read(register::PQT);
+        let head = if full { (tail + 32) % 0x1000 } else { tail };
+        self.qemu.writeq(VTD + register::PQH, head);
+        // Overflow and pending are cleared by writing ones.
+        self.qemu.writel(VTD + register::PRS, 3);
+    }
+
+    /// Whether the page request queue has overflowed.
+    pub fn page_queue_overflowed(&mut self) -> bool {
+        self.qemu.readl(VTD + register::PRS) & 2 != 0
+    }
+
+    /// Answers the group of a page request: 0 success, 1 invalid, 15 failure.
+    pub fn respond(&mut self, request: &PageRequest, code: u64) {
+        self.submit(
+            0x9 | 1 << 4 | code << 12 | request.sid << 16 | u64::from(request.pasid) << 32,
+            u64::from(request.prgi) << 3,
+        );
+    }
+
+    /// Denies page requests to a function in its context entry.
+    pub fn deny_page_requests(&mut self, at: Address) {
+        let entry = self.tables().context[&at.bus] + 32 * (at.sid() & 0xff);
+        let word = self.qemu.readq(entry);
+        self.qemu.writeq(entry, word & !(1 << 4));
+        // Context cache, global.
+        self.submit(0x1 | 1 << 4, 0);
+    }
+}
+
+/// Domain id of a PASID.
+fn domain(pasid: u32) -> u64 {
+    u64::from(pasid) + 1
+}
+
+/// A page request as the queue has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    pub sid: u64,
+    pub pasid: u32,
+    pub address: u64,
+    pub prgi: u16,
+    pub read: bool,
+    pub write: bool,
+    pub last: bool,
+}
