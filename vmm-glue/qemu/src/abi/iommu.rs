@@ -3,11 +3,11 @@
 //! classes of x86 IOMMUs. As [`super::layout`], and checked as far as it can be seen by
 //! [`check`].
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 
 use super::functions::Qemu;
 use super::layout::*;
-use super::verify::{Refusal, equal};
+use super::verify::{Refusal, equal, field};
 
 /// `PCIIOMMUOps`. A null entry is one that the IOMMU does not have.
 #[repr(C)]
@@ -167,14 +167,10 @@ assert_layout!(ResettablePhases: 24, hold = 8, exit = 16);
 /// As for [`super::verify::version_and_layout`], after that has succeeded.
 pub unsafe fn check(qemu: &Qemu) -> Result<(), Refusal> {
     let sizes = [
-        (
-            c"intel-iommu",
-            Some(x86_iommu_class::SIZE),
-            INTEL_IOMMU_SIZE,
-        ),
+        (c"intel-iommu", x86_iommu_class::SIZE, INTEL_IOMMU_SIZE),
         (
             c"iommu-memory-region",
-            Some(iommu_memory_region_class::SIZE),
+            iommu_memory_region_class::SIZE,
             iommu_memory_region::SIZE,
         ),
     ];
@@ -189,8 +185,53 @@ pub unsafe fn check(qemu: &Qemu) -> Result<(), Refusal> {
             (found.class_size, found.instance_size)
         };
         let what = format!("the size of {} and its class", name.to_string_lossy());
-        let expected = (class_size.unwrap_or(found.0), instance_size);
-        equal(what, expected, found)?;
+        equal(what, (class_size, instance_size), found)?;
+    }
+    // SAFETY: the caller's promise, and the sizes were compared.
+    unsafe { functions(qemu) }
+}
+
+/// Compares which functions QEMU's own IOMMU has and which it has not, as far as they are known.
+///
+/// # Safety
+///
+/// As for [`check`], after the sizes were compared.
+unsafe fn functions(qemu: &Qemu) -> Result<(), Refusal> {
+    use iommu_memory_region_class as region;
+    /// `X86IOMMUClass.realize`.
+    const REALIZE: usize = 192;
+    /// `IOMMUMemoryRegionClass.get_attr`, which only IOMMUs of other machines have.
+    const GET_ATTR: usize = 128;
+    let known: [(&CStr, &[(usize, bool)]); 2] = [
+        (
+            c"intel-iommu",
+            &[(REALIZE, true), (x86_iommu_class::INT_REMAP, true)],
+        ),
+        (
+            c"intel-iommu-iommu-memory-region",
+            &[
+                (region::TRANSLATE, true),
+                (region::NOTIFY_FLAG_CHANGED, true),
+                (region::REPLAY, true),
+                (GET_ATTR, false),
+            ],
+        ),
+    ];
+    for (name, fields) in known {
+        let text = name.to_string_lossy();
+        // SAFETY: types are registered; the classes have the sizes that were compared, or inherit
+        // from one that has.
+        unsafe {
+            let class = (qemu.object_class_by_name)(name.as_ptr());
+            if class.is_null() {
+                return Err(Refusal::MissingType(text.into_owned()));
+            }
+            for (offset, expected) in fields {
+                let found = !field::<*const c_void>(class, *offset).is_null();
+                let what = format!("whether class {text} has a function at {offset}");
+                equal(what, *expected, found)?;
+            }
+        }
     }
     Ok(())
 }

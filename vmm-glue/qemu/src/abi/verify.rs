@@ -261,7 +261,7 @@ fn mismatch(what: &str, expected: &str, found: &str) -> Refusal {
 /// # Safety
 ///
 /// The class is at least `offset + size_of::<T>()` bytes long.
-unsafe fn field<T: Copy>(class: *const ObjectClass, offset: usize) -> T {
+pub(super) unsafe fn field<T: Copy>(class: *const ObjectClass, offset: usize) -> T {
     // SAFETY: the caller's promise; the read asks for no alignment.
     unsafe { class.cast::<u8>().add(offset).cast::<T>().read_unaligned() }
 }

@@ -11,8 +11,9 @@ use vtd::recording::Sink;
 
 use crate::message;
 
-/// The sink of a recording into a file; none for an empty path. Each call is written whole, so
-/// that a QEMU that is killed leaves a recording of all but the last one.
+/// The sink of a recording into a file; none for an empty path. Each call is written whole, and at
+/// once, so that a QEMU that ends leaves a recording of all of them, but for how often the last
+/// one came again.
 pub fn sink(path: &str) -> Result<Option<Sink>, String> {
     if path.is_empty() {
         return Ok(None);

@@ -454,3 +454,60 @@ impl Memory for Nowhere {
         Err(MemoryError { address })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::spec::register::{global, offset};
+    use std::sync::{Arc, Mutex};
+
+    #[test]
+    fn calls_are_lines_with_what_follows_from_them_and_the_same_again_is_counted() {
+        let text = Arc::new(Mutex::new(String::new()));
+        let copy = text.clone();
+        let sink: Sink = Box::new(move |more| copy.lock().unwrap().push_str(more));
+        let caps = Capabilities::new(Config::default()).unwrap();
+        let mut unit = RecordedUnit::new(caps, Some(sink));
+        let mut fx = Effects::new();
+        for _ in 0..3 {
+            unit.read(offset::GSTS, 4);
+        }
+        unit.write(offset::GCMD, global::TE.into(), 4, &mut fx);
+        let request = Request {
+            requester: SourceId(0x0108),
+            pasid: None,
+            address: 0x1234_5000,
+            access: Access::Write,
+            execute: false,
+            privileged: false,
+        };
+        for _ in 0..2 {
+            let _ = unit.translate(&Nowhere, &request, &mut fx);
+        }
+        drop(unit);
+        let (cap, ecap) = (caps.cap().0, caps.ecap().0);
+        let expected = format!(
+            "svm-vtd recording 1\n\
+             unit {cap:#x} {ecap:#x}\n\
+             read 0x1c 4 = 0x0\n\
+             again 2\n\
+             write 0x18 4 0x80000000\n\
+             \x20 > translation on\n\
+             translate 01:01.0 - 0x12345000 write - = fault 0x8 LRT.1\n\
+             \x20 reads 0x10 16 failed\n\
+             again 1\n"
+        );
+        assert_eq!(*text.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn without_a_sink_the_unit_is_the_same() {
+        let caps = Capabilities::new(Config::default()).unwrap();
+        let mut unit = RecordedUnit::new(caps, None);
+        let mut fx = Effects::new();
+        unit.write(offset::GCMD, global::TE.into(), 4, &mut fx);
+        assert!(unit.translation_enabled());
+        assert_eq!(fx, [crate::Effect::TranslationEnabled(true)]);
+    }
+}

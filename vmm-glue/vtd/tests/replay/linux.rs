@@ -9,10 +9,13 @@
 //!   the next at each fault. Linux clears the one that it has read.
 //! * Device-TLB invalidations: this unit has ECAP_REG.DIT, so that Linux says in PFSID whose queue
 //!   is to be spared; QEMU's has not, and PFSID stays 0.
-//! * How often the kernel submits to the queue while programs run depends on their timing, and so
-//!   does how many page requests it takes at once.
+//! * Setting the interrupt remapping table: this unit has CAP_REG.ESIRTPS and forgets what it knew
+//!   by itself; with QEMU's, Linux has to ask for that.
+//! * How often the kernel submits to the queue depends on the timing of interrupts and programs,
+//!   and so does how many page requests it takes at once.
 
 use crate::recording::{Call, Recording, number, words};
+use std::collections::BTreeSet;
 use vtd::spec::register::{global, offset};
 
 /// What Linux did with QEMU's unit.
@@ -83,20 +86,21 @@ fn write(call: Call) -> Option<Write> {
 }
 
 impl Linux {
-    /// The writes until translation is on.
+    /// The writes until translation is on, but for those to the tail of the invalidation queue.
     fn boot(&self) -> Vec<Write> {
         let on = |w: &Write| w.0 == offset::GCMD && w.2 & u64::from(global::TE) != 0;
         let end = self.writes.iter().position(on).unwrap();
-        self.writes[..=end].iter().map(|w| masked(*w)).collect()
+        let boot = self.writes[..=end].iter();
+        let boot = boot.filter(|w| w.0 != offset::IQT);
+        boot.map(|w| masked(*w)).collect()
     }
 
-    /// The writes from then on, but for those to the tail of the invalidation queue. A service of
+    /// The writes from then on, but for those. A service of
     /// page requests counts once, however often it is repeated.
     fn life(&self) -> Vec<Write> {
-        let rest = self.writes[self.boot().len()..].iter();
-        let rest = rest.filter(|w| w.0 != offset::IQT).map(|w| masked(*w));
+        let all = self.writes.iter().filter(|w| w.0 != offset::IQT);
         let mut life: Vec<Write> = Vec::new();
-        for write in rest {
+        for write in all.skip(self.boot().len()).map(|w| masked(*w)) {
             life.push(write);
             if let [.., a, b, c, d] = life[..] {
                 if a.0 == offset::PRS && (a, b) == (c, d) {
@@ -129,6 +133,8 @@ impl Linux {
     }
 }
 
+/// The global invalidation of interrupt entries.
+const INTERRUPTS: u64 = 4;
 const WAIT: u64 = 5;
 const PASID_CACHE: u64 = 7;
 /// PASID-based-Device-TLB invalidation, and where its PFSID is (section 6.5.2.6).
@@ -143,7 +149,7 @@ fn kind(descriptor: &[u64; 2]) -> u64 {
 /// A write without what the kernel chose by chance.
 fn masked((at, size, value): Write) -> Write {
     match at {
-        offset::IQA | offset::RTADDR | offset::PQA => (at, size, value & !ADDRESS),
+        offset::IQA | offset::RTADDR | offset::IRTA | offset::PQA => (at, size, value & !ADDRESS),
         // The position in the page request queue.
         offset::PQH if value != 0 => (at, size, 0x20),
         // The upper double word of any fault recording register.
@@ -197,4 +203,22 @@ fn linux_unbinds_by_the_same_descriptors() {
     // The PASID, its translations and those of the device, each with a wait; then all of it again
     // behind a fence, and a wait that drains.
     assert!(this.iter().all(|one| one.len() == 10), "{this:#x?}");
+}
+
+#[test]
+fn what_differs_does_so_by_intention() {
+    let (this, other) = (with_this_unit(), with_intel_iommu());
+    let asked = |linux: &Linux| linux.descriptors.contains(&[INTERRUPTS, 0]);
+    assert!(!asked(&this) && asked(&other));
+    let function = |linux: &Linux| {
+        let mut all = linux.descriptors.iter();
+        all.any(|d| kind(d) == DEVICE_TLB && d[0] & PFSID != 0)
+    };
+    assert!(function(&this) && !function(&other));
+    let records = |linux: &Linux| -> BTreeSet<u16> {
+        let all = linux.writes.iter().map(|w| w.0);
+        all.filter(|at| (offset::FRCD..offset::FRCD_END).contains(at))
+            .collect()
+    };
+    assert_eq!((records(&this).len(), records(&other).len()), (2, 1));
 }

@@ -4,7 +4,7 @@
 
 use crate::draw::Draw;
 use machine::os::{App, Behaviour, Domain, Driver, Layout, Mode, Nesting, Os, copy};
-use machine::{Machine, MachineConfig, Moment, Remapping};
+use machine::{Machine, MachineConfig, Moment, Ram, Remapping};
 use pcie_ats::{Pasid, PasidWidth};
 use std::fmt;
 use std::sync::Arc;
@@ -112,6 +112,7 @@ impl World {
         // What the fuzzer does with page requests, it does itself.
         os.set_behaviour(Behaviour::Ignore);
         let pool_end = os.frames().allocate();
+        season(machine.ram(), pool_end, &mut draw);
         let mut snapshot = vec![0; (pool_end - POOL) as usize];
         assert_eq!(machine.ram().read(POOL, &mut snapshot), Ok(()));
         let remapping = Remapping::of_function(&machine, 0, pasids.first().copied());
@@ -199,6 +200,27 @@ impl World {
     pub fn tell(&self, what: impl FnOnce() -> String) {
         if self.verbose {
             println!("{}", what());
+        }
+    }
+}
+
+/// Gives tables what the operating system has no use for: privileged requests, write protection,
+/// extended-accessed flags, supervisor pages, no execution.
+fn season(ram: &Ram, end: u64, draw: &mut Draw) {
+    const PWSNP: u64 = 1 << 23;
+    let load = |at| ram.load(at).unwrap_or_default();
+    for at in (POOL..end).step_by(8) {
+        let word = load(at);
+        // The second word of a PASID table entry, which is a domain id and PWSNP; in the next but
+        // one are SRE, ERE, WPE, NXE, SMEP and EAFE.
+        if at % 64 == 8 && word & !0xffff == PWSNP {
+            let flags = draw.one(&[0, 1, 0x11, 0x13, 0x91, 0xf3]);
+            let _ = ram.store(at + 8, load(at + 8) | flags);
+        }
+        // An entry of a first stage.
+        if word & 0xfff == 7 && draw.once_in(4) {
+            let (clear, set) = draw.one(&[(4, 0), (2, 0), (6, 0), (0, 1 << 63), (0, 1 << 10)]);
+            let _ = ram.store(at, word & !clear | set);
         }
     }
 }
