@@ -2,7 +2,6 @@
 //! `-device svm-vtd`: the unit's registers, and what QEMU's own unit cannot do: time-outs and a
 //! queue that recovers, a queue that is processed by a thread, faults with their reasons.
 
-use std::io::Write;
 use std::time::Duration;
 
 use serde_json::json;
@@ -10,7 +9,7 @@ use svm_abi::completion::status;
 use svm_abi::descriptor::{Descriptor, flags};
 use svm_abi::registers;
 
-use crate::client::{Installation, Qemu};
+use crate::client::{Installation, Qemu, skip};
 use crate::context::{Context, copy};
 use crate::machine::{DEVICE, Machine};
 
@@ -79,11 +78,7 @@ fn ready(properties: &str) -> Option<(Machine, Context)> {
 fn has_clock() -> bool {
     let other = std::env::var_os("SVM_QTEST_ACCEL").is_some_and(|value| !value.is_empty());
     if other {
-        let thread = std::thread::current();
-        let name = thread.name().unwrap_or("test");
-        let notice = format!("{name}: SKIPPED: only the accelerator qtest has a clock to set\n");
-        // Not by a macro, whose output the test harness would keep to itself.
-        let _ = std::io::stderr().write_all(notice.as_bytes());
+        skip("only the accelerator qtest has a clock to set");
     }
     !other
 }
