@@ -9,6 +9,9 @@
 mod actions;
 mod checks;
 mod draw;
+mod endpoints;
+mod requests;
+mod values;
 mod world;
 
 use anyhow::{Result, bail};
