@@ -125,6 +125,11 @@ pub(crate) struct Context {
     pub groups: u32,
     /// An interrupt is to be sent.
     pub interrupt: bool,
+    /// A translation request was completed with Unsupported Request: none is sent any more
+    /// (rule 13).
+    pub refused: bool,
+    /// A stop marker is to be sent (rules 50 and 66).
+    pub marker: bool,
 }
 
 impl Context {
@@ -150,6 +155,8 @@ impl Context {
             misses: 0,
             groups: 0,
             interrupt: false,
+            refused: false,
+            marker: false,
         }
     }
 
@@ -225,6 +232,7 @@ impl Context {
         self.head = 0;
         self.tail = 0;
         self.counters = Counters::default();
+        self.refused = false;
         self.void();
         let error = match self.bound() {
             Some(pasid) if width.holds(pasid) => self.ring_error(),
@@ -256,6 +264,7 @@ impl Context {
         self.activity = Activity::Idle;
         self.fetched.clear();
         self.interrupt = false;
+        self.marker = false;
         self.progress();
         self.stall = Stall::None;
     }

@@ -16,6 +16,9 @@ pub(crate) enum Owner {
     },
     /// The laboratory.
     Laboratory,
+    /// Nobody any more: whoever sent it has given up. Its index and its credits stay in use until
+    /// its response comes.
+    Nobody,
 }
 
 /// A group.
@@ -27,6 +30,8 @@ pub(crate) struct Group {
     pub pasid: Option<Pasid>,
     /// Number of its pages.
     pub pages: u32,
+    /// When it was first seen waiting, by the clock of the host.
+    pub since: Option<u64>,
 }
 
 /// The groups that wait.
@@ -81,8 +86,58 @@ impl Groups {
     pub fn close(&mut self, prgi: Prgi, pasid: Option<Pasid>) -> Option<Group> {
         let place = &mut self.groups[usize::from(prgi.get())];
         let group = place.take_if(|group| group.pasid == pasid)?;
-        self.pages -= group.pages;
+        self.pages = self.pages.saturating_sub(group.pages);
         Some(group)
+    }
+
+    /// Takes the group of an index, whoever answers it.
+    pub fn close_any(&mut self, prgi: Prgi) -> Option<Group> {
+        let pasid = self.groups[usize::from(prgi.get())]?.pasid;
+        self.close(prgi, pasid)
+    }
+
+    /// Whether a group waits for its response under an index, for a certain owner.
+    pub fn waits(&self, prgi: Prgi, owner: Owner) -> bool {
+        self.groups[usize::from(prgi.get())].is_some_and(|group| group.owner == owner)
+    }
+
+    /// Whether groups wait, and nobody for any of them.
+    pub fn all_given_up(&self) -> bool {
+        let mut waiting = self.groups.iter().flatten().peekable();
+        waiting.peek().is_some() && waiting.all(|group| group.owner == Owner::Nobody)
+    }
+
+    /// Gives up the groups of an owner, and returns how many there were.
+    pub fn give_up(&mut self, gives_up: impl Fn(&Owner) -> bool) -> u32 {
+        let mut count = 0;
+        for group in self.groups.iter_mut().flatten() {
+            if group.owner != Owner::Nobody && gives_up(&group.owner) {
+                group.owner = Owner::Nobody;
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Gives up one group that has waited for `timeout` or longer at a time, and returns its index
+    /// and owner. The wait begins when a group is first seen here, and so is never cut short.
+    pub fn expire(&mut self, now: u64, timeout: u64) -> Option<(Prgi, Owner)> {
+        for (index, place) in self.groups.iter_mut().enumerate() {
+            let Some(group) = place else { continue };
+            let since = *group.since.get_or_insert(now);
+            if group.owner != Owner::Nobody && now.saturating_sub(since) >= timeout {
+                let owner = std::mem::replace(&mut group.owner, Owner::Nobody);
+                return Some((Prgi::new(index as u16).ok()?, owner));
+            }
+        }
+        None
+    }
+
+    /// Sends a group off under an index that another has, as a device that breaks rule 49 does.
+    pub fn open_again(&mut self, group: Group) -> Option<Prgi> {
+        let first = Prgi::new(0).ok()?;
+        self.groups[0] = None;
+        self.insert(first, group)
     }
 
     /// Forgets all groups.
@@ -101,6 +156,7 @@ mod tests {
             owner: Owner::Laboratory,
             pasid: Pasid::new(1).ok(),
             pages,
+            since: None,
         }
     }
 

@@ -361,6 +361,32 @@ impl Atc {
         count
     }
 
+    /// Forgets the translation of exactly this range, as a device that breaks rule 37 does.
+    pub fn forget_exactly(&mut self, space: Space, range: AlignedRange) -> u32 {
+        self.forget(space, tag(range.base(), range.shift().into()))
+    }
+
+    /// Forgets the translations of a space that overlap the addresses from `first` to `last`.
+    pub fn forget_between(&mut self, pasid: Pasid, first: u64, last: u64) -> u32 {
+        let mut count = 0;
+        let mut address = first & !low_bits(PAGE_SHIFT.into());
+        loop {
+            // The largest aligned range that begins here and does not go beyond the end.
+            let mut shift = PAGE_SHIFT;
+            let most = address.trailing_zeros().min(64) as u8;
+            while shift < most && address | low_bits(u32::from(shift) + 1) <= last {
+                shift += 1;
+            }
+            if let Ok(range) = AlignedRange::containing(address, shift) {
+                count += self.invalidate(Scope::One(Some(pasid)), range);
+            }
+            match (address | low_bits(shift.into())).checked_add(1) {
+                Some(next) if next <= last => address = next,
+                _ => return count,
+            }
+        }
+    }
+
     /// How many entries could overlap a range, of the sizes in use.
     fn probes(&self, range: AlignedRange) -> u64 {
         let mut probes = 0u64;

@@ -6,6 +6,7 @@ use crate::Config;
 use crate::testing::{RECORDS, World};
 use pcie_ats::{AlignedRange, Function, TranslationError};
 use svm_abi::counters::index;
+use svm_abi::registers::{context, control};
 
 fn requests(world: &World) -> Vec<(u64, u16, bool)> {
     let mut inner = world.inner.lock().unwrap();
@@ -95,11 +96,15 @@ fn rule_13_unsupported_request_and_completer_abort_are_errors_of_the_descriptor(
     world.map(1, HERE, true);
     success(world.perform(nop()));
     for (error, expected) in [
+        (TranslationError::CompleterAbort, Error::CompleterAbort),
+        (
+            TranslationError::CompletionTimeout,
+            Error::CompletionTimeout,
+        ),
         (
             TranslationError::UnsupportedRequest,
             Error::UnsupportedRequest,
         ),
-        (TranslationError::CompleterAbort, Error::CompleterAbort),
     ] {
         world.inner.lock().unwrap().error = Some(error);
         assert_eq!(
@@ -108,6 +113,16 @@ fn rule_13_unsupported_request_and_completer_abort_are_errors_of_the_descriptor(
         );
         world.inner.lock().unwrap().error = None;
     }
+    // After an Unsupported Request the context asks for nothing, until ATS is enabled anew or
+    // the context is.
+    requests(&world);
+    assert_eq!(
+        failure(world.perform(fill(HERE, 64))).0,
+        Error::UnsupportedRequest
+    );
+    assert_eq!(requests(&world), []);
+    world.set(0, context::CONTROL, control::STOP);
+    world.start(0, 1);
     success(world.perform(fill(HERE, 64)));
 }
 
