@@ -189,7 +189,8 @@ pub mod control {
     /// head and tail. Halts at once with an error if a register is wrong.
     pub const START: u64 = 1;
     /// From any state to STOPPING, and to DISABLED as soon as no page request of the context is
-    /// outstanding. Descriptors in progress are abandoned without a completion record.
+    /// outstanding. Descriptors in progress are abandoned without a completion record, but an
+    /// access that is on its way ends first, also if it is that of the record.
     pub const STOP: u64 = 2;
 }
 

@@ -223,7 +223,7 @@ impl World {
 
     /// Runs until there is nothing to do; fails if there always is.
     pub fn run(&self) -> usize {
-        for steps in 0..100_000 {
+        for steps in 0..20_000 {
             if self.endpoint.step(self) == Step::Idle {
                 return steps;
             }
@@ -612,7 +612,6 @@ impl RootPort for World {
             return;
         }
         assert!(request.read || request.write, "rule 50");
-        self.hook(&self.on_page);
         if self.inner.lock().unwrap().judge {
             let e = &self.endpoint;
             let control = e.config_read(config_space::PRI + 4);
@@ -628,6 +627,7 @@ impl RootPort for World {
             let same = |p: &&PageRequest| p.prgi == request.prgi;
             assert!(waiting.iter().filter(same).all(|p| !p.last), "rule 49");
         }
+        self.hook(&self.on_page);
         let service = *self.service.lock().unwrap();
         let group: Vec<_> = {
             let mut inner = self.inner.lock().unwrap();

@@ -310,7 +310,10 @@ impl Device {
                 self.ready.extend(&self.starved);
                 self.starved = Set::default();
             }
-            PriChange::Reset => self.forget_groups(),
+            PriChange::Reset => {
+                self.permit.withdraw_pages();
+                self.forget_groups();
+            }
         }
     }
 

@@ -16,7 +16,7 @@ mod gather;
 mod nop;
 mod prefetch;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod translate;
 
 use crate::access::{Failure, Piece};

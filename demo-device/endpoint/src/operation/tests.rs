@@ -51,7 +51,7 @@ fn nop_completes() {
 }
 
 #[test]
-fn rule_34_copy_is_exact_at_odd_offsets_over_many_pages() {
+pub(crate) fn rule_34_copy_is_exact_at_odd_offsets_over_many_pages() {
     let world = world();
     let data = pattern(0x5123);
     world.poke(1, HERE + 0xffb, &data);

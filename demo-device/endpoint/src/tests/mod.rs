@@ -3,8 +3,11 @@
 
 mod invalidation;
 mod laboratory;
+mod moments;
+mod mutants;
 mod pages;
 mod properties;
+mod rules;
 mod states;
 mod storm;
 mod threads;

@@ -46,7 +46,7 @@ fn rule_14_one_request_asks_for_several_pages() {
 }
 
 #[test]
-fn rule_18_reads_ask_for_no_write_permission_and_do_not_write_with_the_answer() {
+pub(super) fn rule_18_reads_ask_for_no_write_permission_and_do_not_write_with_the_answer() {
     let world = World::running();
     world.map(1, HERE, true);
     success(world.perform(nop()));
@@ -74,7 +74,7 @@ fn rule_18_a_write_permission_that_was_gained_is_found() {
 }
 
 #[test]
-fn rule_17_what_permits_nothing_is_asked_for_each_time() {
+pub(super) fn rule_17_what_permits_nothing_is_asked_for_each_time() {
     let world = World::running();
     success(world.perform(nop()));
     requests(&world);
@@ -91,7 +91,7 @@ fn rule_17_what_permits_nothing_is_asked_for_each_time() {
 }
 
 #[test]
-fn rule_13_unsupported_request_and_completer_abort_are_errors_of_the_descriptor() {
+pub(super) fn rule_13_unsupported_request_and_completer_abort_are_errors_of_the_descriptor() {
     let world = World::running();
     world.map(1, HERE, true);
     success(world.perform(nop()));
@@ -127,7 +127,7 @@ fn rule_13_unsupported_request_and_completer_abort_are_errors_of_the_descriptor(
 }
 
 #[test]
-fn rule_15_a_large_translation_serves_all_of_its_range_and_no_more() {
+pub(super) fn rule_15_a_large_translation_serves_all_of_its_range_and_no_more() {
     let world = World::running();
     let big = AlignedRange::containing(0x4000_0000, 21).unwrap();
     world.map_to(1, big, world.frames(21), true, true);
