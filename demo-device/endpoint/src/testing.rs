@@ -2,6 +2,7 @@
 //! The world above a device, for tests: processes with pages, memory, a translation agent and a
 //! page request queue, all of which can be told to misbehave; and a driver's few words.
 
+use crate::sync::model;
 use crate::{Config, Endpoint, Mutant, Step, config_space};
 use pcie_ats::{
     AlignedRange, Function, InvalidateCompletion, InvalidateRequest, Invalidation, Itag,
@@ -456,6 +457,7 @@ impl World {
     }
 
     fn hook(&self, slot: &Mutex<Option<Hook>>) {
+        model::point();
         let hook = slot.lock().unwrap().take();
         if let Some(mut hook) = hook {
             hook(self);
@@ -669,6 +671,7 @@ impl RootPort for World {
         );
         self.hook(&self.on_write);
         self.gate.pass(request.address, data.len());
+        model::point();
         let mut inner = self.inner.lock().unwrap();
         inner.note(request, data.len(), true);
         let address = inner.locate(request, true)?;

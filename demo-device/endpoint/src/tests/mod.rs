@@ -3,6 +3,7 @@
 
 mod invalidation;
 mod laboratory;
+mod models;
 mod moments;
 mod mutants;
 mod pages;
