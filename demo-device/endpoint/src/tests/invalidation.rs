@@ -189,3 +189,19 @@ pub(super) fn rule_66_a_stopped_context_leaves_nothing_in_the_cache() {
     world.run();
     assert_eq!(world.inner.lock().unwrap().translations.len(), 3);
 }
+
+#[test]
+fn rule_37_an_invalidation_takes_nothing_but_its_range_from_a_full_cache() {
+    let world = World::running();
+    for page in 0..512 {
+        world.map(1, HERE + (page << 12), true);
+    }
+    success(world.perform(fill(HERE, 512 << 12)));
+    let _ = world.invalidate(1, page(HERE + 0x1f_f000));
+    assert_eq!(world.counter(0, index::INVALIDATED_ENTRIES), 1);
+    let requests = world.inner.lock().unwrap().translations.len();
+    success(world.perform(fill(HERE + 0x1f_e000, 0x1000)));
+    assert_eq!(world.inner.lock().unwrap().translations.len(), requests);
+    success(world.perform(fill(HERE + 0x1f_f000, 0x1000)));
+    assert_eq!(world.inner.lock().unwrap().translations.len(), requests + 1);
+}
