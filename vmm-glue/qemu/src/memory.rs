@@ -202,10 +202,40 @@ impl Space {
     /// processors too, and returns what it was.
     pub fn fetch_add(
         self,
-        _bql: &Bql,
+        bql: &Bql,
         address: u64,
         attributes: u32,
         addend: u64,
+    ) -> Result<u64, AccessRefused> {
+        self.atomic(bql, address, attributes, |number| {
+            number.fetch_add(addend, Ordering::SeqCst)
+        })
+    }
+
+    /// Replaces the number at an address aligned to 8 bytes if it is the expected one, in one
+    /// access that is atomic for the processors too, and returns what it was.
+    pub fn compare_and_swap(
+        self,
+        bql: &Bql,
+        address: u64,
+        attributes: u32,
+        expected: u64,
+        new: u64,
+    ) -> Result<u64, AccessRefused> {
+        self.atomic(bql, address, attributes, |number| {
+            number
+                .compare_exchange(expected, new, Ordering::SeqCst, Ordering::SeqCst)
+                .unwrap_or_else(|old| old)
+        })
+    }
+
+    /// Performs an atomic operation on the number at an address aligned to 8 bytes.
+    fn atomic(
+        self,
+        _bql: &Bql,
+        address: u64,
+        attributes: u32,
+        operation: impl FnOnce(&AtomicU64) -> u64,
     ) -> Result<u64, AccessRefused> {
         const SIZE: u64 = size_of::<u64>() as u64;
         if address % SIZE != 0 {
@@ -229,7 +259,7 @@ impl Space {
             // below. The processors access them at the same time, as atomically as this does.
             let number = unsafe { AtomicU64::from_ptr(host.cast()) };
             // Guest memory is little-endian, as is every host that this library is built for.
-            Ok(number.fetch_add(addend, Ordering::SeqCst))
+            Ok(operation(number))
         } else {
             Err(AccessRefused)
         };

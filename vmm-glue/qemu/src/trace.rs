@@ -51,6 +51,8 @@ pub enum Access {
     Write,
     /// An atomic addition.
     FetchAdd,
+    /// An atomic comparison and, if equal, replacement.
+    CompareSwap,
 }
 
 /// The file, and what the events written so far have begun.
@@ -185,6 +187,7 @@ impl Trace {
             Access::Read => "read",
             Access::Write => "write",
             Access::FetchAdd => "fetch-add",
+            Access::CompareSwap => "compare-swap",
         };
         let args = json!({
             "address": hex(request.address),

@@ -124,6 +124,8 @@ fn a_mutant_is_set_by_the_register_of_a_laboratory_and_by_nothing_else() {
 fn a_mutant_has_the_number_of_its_rule_and_says_what_it_does() {
     for mutant in Mutant::ALL {
         assert_eq!(Mutant::of_rule(mutant.rule().into()), Some(*mutant));
-        assert!(mutant.doc().ends_with('.'), "{mutant:?}");
+        let row = format!("| {} | {} |\n", mutant.rule(), mutant.doc().trim());
+        let manual = include_str!("../../../../docs/device.md");
+        assert!(manual.contains(&row), "docs/device.md lacks {row}");
     }
 }
