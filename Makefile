@@ -4,36 +4,56 @@
 
 CARGO ?= cargo
 SVM_VM := $(CARGO) run --quiet -p svm-vm --
+# Shows what it compiles, which takes a while the first time.
+BUILD_SVM_VM := $(CARGO) build -p svm-vm
 
-.PHONY: help demo test lint shell prepare doctor manual clean
+# The guest's IOMMU: intel-iommu (QEMU's own) or svm-vtd (this project's).
+IOMMU ?= intel-iommu
+# How long the fuzzer runs, and from which seed.
+FUZZ_SECONDS ?= 60
+FUZZ_SEED ?= 1
+
+.PHONY: help demo test lint shell bench fuzz prepare doctor manual clean
 
 help:
-	@echo "make demo     run the demonstration in a guest"
+	@echo "make demo     run the demonstration in a guest (IOMMU=svm-vtd: on this project's VT-d)"
 	@echo "make test     run all tests, on the host and in the guest"
 	@echo "make lint     check formatting, lints, licences and documentation"
 	@echo "make shell    an interactive guest with the device, its driver and svmctl"
+	@echo "make bench    measure; a table, and target/report/bench.json"
+	@echo "make fuzz     fuzz unit and device for a minute (FUZZ_SECONDS, FUZZ_SEED)"
 	@echo "make prepare  only prepare what the guest needs"
 	@echo "make doctor   say what this machine lacks"
 	@echo "make manual   write docs/device-reference.md anew from svm-abi"
 	@echo "make clean    remove target/ and what the last runs left"
 
 demo:
-	@$(SVM_VM) run --plan demo --name demo --trace
+	@$(BUILD_SVM_VM)
+	@$(SVM_VM) run --plan demo --iommu $(IOMMU) --trace
 
 test:
+	@$(CARGO) build -p svm-vm -p svm-tests
 	@$(CARGO) run --quiet -p svm-tests --bin run-tests
 
 lint:
 	$(CARGO) fmt --all --check
-	rustfmt --check --edition 2021 guest-driver/svm_demo.rs
+	rustfmt --check --edition 2021 guest-driver/*.rs
 	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps
 	$(CARGO) run --quiet -p svm-tests --bin house-rules
 
 shell:
-	@$(SVM_VM) shell
+	@$(BUILD_SVM_VM)
+	@$(SVM_VM) shell --iommu $(IOMMU)
+
+bench:
+	@$(CARGO) run --release -p machine --bin bench
+
+fuzz:
+	@$(CARGO) run --release -p machine --bin fuzz -- --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
 
 prepare:
+	@$(BUILD_SVM_VM)
 	@$(SVM_VM) prepare
 
 doctor:

@@ -60,7 +60,8 @@ impl Drop for Number {
     }
 }
 
-/// A registered character device. Dropping it removes it; files that are open stay so.
+/// A registered character device. Dropping it removes it, and takes their contexts away from files
+/// that are open.
 ///
 /// # Invariants
 ///
@@ -145,7 +146,11 @@ impl CharDevice {
 #[pinned_drop]
 impl PinnedDrop for CharDevice {
     fn drop(self: Pin<&mut Self>) {
+        // First, so that nobody comes after.
         // SAFETY: By the type invariants, it is registered. Afterwards no `open` runs or will.
         unsafe { bindings::misc_deregister(self.misc.get()) };
+
+        // Here, and not in `unbind()`, because a `probe()` that fails late may have served files.
+        self.device.revoke();
     }
 }

@@ -17,8 +17,10 @@ use kernel::{
     static_lock_class,
     sync::{
         atomic::{
+            Acquire,
             Atomic,
-            Relaxed, //
+            Relaxed,
+            Release, //
         },
         Mutex, //
     }, //
@@ -45,12 +47,12 @@ pub(crate) struct Tenant {
 
 /// Who has the context.
 enum State {
-    /// Nobody; it is disabled.
+    /// Nobody.
     Free,
     /// An open file.
     Open(Tenant),
-    /// Nobody, but it has not stopped yet: the file was closed, and a page request is still without
-    /// its response. The bond lives until there is one.
+    /// Nobody, but it may not have stopped yet: the file was closed while a page request was
+    /// without its response, or the device is about to go. The bond lives until it has stopped.
     Draining(Devres<Bond<'static>>),
     /// Nobody ever again: the device is gone.
     Gone,
@@ -131,51 +133,59 @@ impl Context {
 
     /// Takes the context for the file of `tenant` if it is free. Takes `tenant` then, and only
     /// then.
-    pub(crate) fn try_open(&self, registers: &Registers, tenant: &mut Option<Tenant>) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device is gone.
+    pub(crate) fn try_open(
+        &self,
+        registers: &Registers,
+        tenant: &mut Option<Tenant>,
+    ) -> Result<bool> {
         // Whoever holds the lock has the context, or is about to give it back.
         let Some(mut state) = self.state.try_lock() else {
-            return false;
+            return Ok(false);
+        };
+        let (State::Free | State::Draining(_)) = *state else {
+            return Ok(false);
         };
         let context = self.registers(registers);
 
-        if let State::Draining(_) = *state {
-            // Does not wait: the context stops as soon as it can.
-            match context.status() {
-                // This ends the old bond.
-                Ok(status) if status.is_disabled() => *state = State::Free,
-                _ => return false,
-            }
+        // Not only one that drains: the driver may have found the context at work. Does not wait,
+        // because both stop as soon as they can.
+        if !context.status()?.is_disabled() {
+            return Ok(false);
         }
+        // Before the next one can see its doorbell page.
+        context.clear()?;
 
-        match (&*state, tenant.take()) {
-            (State::Free, Some(taken)) => {
-                *state = State::Open(taken);
-                // The interrupts of the last one are nothing to the next.
-                *self.progress.lock() = Progress {
-                    started: false,
-                    taken: context.interrupts().unwrap_or(0),
-                };
-                *self.doorbell.lock() = true;
-                true
-            }
-            (_, other) => {
-                *tenant = other;
-                false
-            }
-        }
+        let Some(tenant) = tenant.take() else {
+            return Ok(false);
+        };
+        // If the context was draining, this ends the old bond.
+        *state = State::Open(tenant);
+        *self.progress.lock() = Progress {
+            started: false,
+            taken: 0,
+        };
+        *self.doorbell.lock() = true;
+        Ok(true)
     }
 
     /// Starts the context on a ring.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if it is started already, `ENODEV` if the device is gone, `EIO` if it halted at
-    /// once.
+    /// `EBUSY` if it is started already, or stopping, `ENODEV` if the device is gone, `EIO` if it
+    /// halted at once.
     pub(crate) fn start(&self, registers: &Registers, start: Start) -> Result {
         let state = self.state.lock();
-        let State::Open(_) = *state else {
-            return Err(ENODEV);
-        };
+        match *state {
+            State::Open(_) => {}
+            // The device is about to go.
+            State::Draining(_) => return Err(EBUSY),
+            State::Free | State::Gone => return Err(ENODEV),
+        }
         let context = self.registers(registers);
 
         if !context.status()?.is_disabled() {
@@ -192,12 +202,15 @@ impl Context {
         drop(progress);
 
         if status.is_halted() {
-            dev_err!(
-                registers.device(),
-                "context {} halted with error {} when it was started\n",
-                self.index,
-                status.error()
-            );
+            // Once, since programs can repeat it for ever.
+            kernel::do_once_lite! {
+                dev_err!(
+                    registers.device(),
+                    "context {} halted with error {} when it was started\n",
+                    self.index,
+                    status.error()
+                )
+            };
             context.stop()?;
             return Err(EIO);
         }
@@ -208,15 +221,28 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the device is gone, `ETIMEDOUT` if the context is not disabled yet.
+    /// `ENODEV` if the device is gone, `ETIMEDOUT` if the context is not disabled yet,
+    /// `ERESTARTSYS` if a signal came before it was.
     pub(crate) fn stop(&self, registers: &Registers) -> Result {
         let state = self.state.lock();
-        let State::Open(_) = *state else {
-            return Err(ENODEV);
-        };
+        let context = self.registers(registers);
 
-        self.progress.lock().started = false;
-        self.registers(registers).stop()
+        match *state {
+            State::Open(_) => {
+                self.progress.lock().started = false;
+                context.begin_stop()?;
+            }
+            // The device is about to go, and the context was asked to stop. It may still reach the
+            // memory of the process, so this is no time for `ENODEV` yet.
+            State::Draining(_) => {}
+            State::Free | State::Gone => return Err(ENODEV),
+        }
+
+        // Without the lock, because any number of threads may wait here: who takes the context
+        // away must not wait for them.
+        drop(state);
+        let task = current!();
+        context.wait_stopped(|| task.signal_pending())
     }
 
     /// Gives the context back when its file is released.
@@ -250,7 +276,7 @@ impl Context {
         }
     }
 
-    /// Asks the context to stop, and does not wait: for those who stop several.
+    /// Asks the context to stop, and does not wait.
     pub(crate) fn begin_stop(&self, registers: &Registers) {
         let _state = self.state.lock();
 
@@ -258,40 +284,54 @@ impl Context {
         let _ = self.registers(registers).begin_stop();
     }
 
-    /// Takes the context away from whoever has it, for ever.
-    ///
-    /// `silence` makes the function send nothing any more; it is called if the context does not
-    /// stop by itself.
-    pub(crate) fn revoke(&self, registers: &Registers, silence: impl Fn()) {
+    /// Takes the context away from whoever has it, for ever, and asks it to stop. Does not wait for
+    /// that: [`Self::wait_drained`] does, and then [`Self::release`] ends the bond and tells.
+    pub(crate) fn revoke(&self, registers: &Registers) {
         let mut state = self.state.lock();
-        let bond = match core::mem::replace(&mut *state, State::Gone) {
-            State::Free | State::Gone => None,
+
+        match core::mem::replace(&mut *state, State::Gone) {
             State::Open(Tenant { mappings, bond }) => {
                 // Later page faults find the door closed; earlier ones are undone.
                 *self.doorbell.lock() = false;
                 mappings.zap();
-                Some(bond)
+                self.progress.lock().started = false;
+                // Without a device there is nothing to be stopped.
+                let _ = self.registers(registers).begin_stop();
+                *state = State::Draining(bond);
             }
-            State::Draining(bond) => Some(bond),
+            // It was asked to stop already.
+            State::Draining(bond) => *state = State::Draining(bond),
+            State::Free | State::Gone => {}
+        }
+    }
+
+    /// Waits until the context has stopped, if it was revoked. `false` if it has not in time.
+    pub(crate) fn wait_drained(&self, registers: &Registers) -> bool {
+        let state = self.state.lock();
+        let State::Draining(_) = *state else {
+            return true;
         };
 
-        if let Some(bond) = bond {
-            match self.registers(registers).stop() {
-                Ok(()) | Err(ENODEV) => {}
-                Err(error) => {
-                    dev_err!(
-                        registers.device(),
-                        "context {} does not stop ({:?}): its function is cut off from the bus\n",
-                        self.index,
-                        error
-                    );
-                    silence();
-                }
+        match self.registers(registers).wait_stopped(|| false) {
+            // No device, no transactions.
+            Ok(()) | Err(ENODEV) => true,
+            Err(error) => {
+                dev_err!(
+                    registers.device(),
+                    "context {} does not stop ({:?}): its function is cut off from the bus\n",
+                    self.index,
+                    error
+                );
+                false
             }
-            drop(bond);
         }
+    }
+
+    /// Ends the bond of a context that was revoked, and says so. From now on its user gets
+    /// `ENODEV`, which promises that the device does not reach its memory any more.
+    pub(crate) fn release(&self) {
+        *self.state.lock() = State::Gone;
         self.gone.store(true, Relaxed);
-        drop(state);
 
         self.notify();
     }
@@ -305,14 +345,16 @@ impl Context {
 
     /// Says that those who wait must look again. May be called in interrupt context.
     pub(crate) fn notify(&self) {
-        self.events.add(1, Relaxed);
-        // The queue's lock orders the addition before the look that the sleeper takes.
+        // Release: who sees this event also sees what it is about. The queue's lock orders the
+        // addition before the look that a sleeper takes.
+        self.events.fetch_add(1, Release);
         self.wait.wake_all();
     }
 
     /// How often [`Self::notify`] was called.
     pub(crate) fn events(&self) -> u64 {
-        self.events.load(Relaxed)
+        // Acquire: to be read before what happened is looked at; an event in between is then seen.
+        self.events.load(Acquire)
     }
 
     /// What has happened since the last reader. The interrupts are counted as given if `take`.

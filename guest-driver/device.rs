@@ -58,7 +58,7 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Takes possession of `pdev`, which is enabled and may be a bus master.
+    /// Takes possession of `pdev`, which is enabled and need not be a bus master yet.
     pub(crate) fn new(pdev: &pci::Device<Bound>) -> Result<Arc<Self>> {
         let registers = Registers::map(pdev)?;
         let capabilities = registers.identify(pdev)?;
@@ -78,6 +78,10 @@ impl Device {
         let doorbells = pdev.iomap_region(doorbell::BAR, c"svm_demo doorbells")?;
         let contexts = Contexts::new(capabilities.contexts)?;
 
+        // A kernel that ended without warning (kexec) may have left them at work.
+        for context in contexts.iter() {
+            context.begin_stop(&registers);
+        }
         irq::register(pdev, &contexts, capabilities.vectors)?;
 
         Ok(Arc::new(
@@ -146,7 +150,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if all contexts are in use.
+    /// `EBUSY` if all contexts are in use, `ENODEV` if the device is gone.
     pub(crate) fn open_context(
         &self,
         mappings: Mappings,
@@ -154,27 +158,37 @@ impl Device {
     ) -> Result<Arc<Context>> {
         let mut tenant = Some(Tenant { mappings, bond });
 
-        self.contexts
-            .iter()
-            .find(|context| context.try_open(&self.registers, &mut tenant))
-            .cloned()
-            .ok_or(EBUSY)
+        for context in self.contexts.iter() {
+            if context.try_open(&self.registers, &mut tenant)? {
+                return Ok(context.clone());
+            }
+        }
+        Err(EBUSY)
     }
 
-    /// Takes all contexts away from their users. Nobody opens new ones any more.
+    /// Takes all contexts away from their users. Nobody opens new ones any more, and the driver is
+    /// still bound to the device.
     pub(crate) fn revoke(&self) {
         for context in self.contexts.iter() {
-            context.begin_stop(&self.registers);
+            context.revoke(&self.registers);
+        }
+        // They stop at the same time: when one has not in time, the others have had that time, too.
+        if !self
+            .contexts
+            .iter()
+            .all(|context| context.wait_drained(&self.registers))
+        {
+            self.silence();
         }
         for context in self.contexts.iter() {
-            context.revoke(&self.registers, || self.silence());
+            context.release();
         }
         self.silence();
     }
 
     /// Makes the function send nothing any more.
     fn silence(&self) {
-        // SAFETY: `pdev` is a valid device, to which its driver is still bound.
+        // SAFETY: `pdev` is a valid device.
         unsafe { bindings::pci_clear_master(crate::raw(&self.pdev)) };
     }
 

@@ -103,25 +103,30 @@ pub(crate) fn prepare(vma: &VmaNew) -> Result {
     // - The operations are valid for any area whose file is one of `crate::file`, as this one's.
     unsafe {
         (*raw).__bindgen_anon_2.vm_flags |= flags::PFNMAP;
-        (*raw).vm_page_prot = uncached((*raw).vm_page_prot);
+        (*raw).vm_page_prot = device_page((*raw).vm_page_prot);
         (*raw).vm_ops = OPERATIONS;
     }
     Ok(())
 }
 
-/// Adds "uncached" to the attributes of a page, as the C macro `pgprot_noncached()` does.
-fn uncached(prot: bindings::pgprot_t) -> bindings::pgprot_t {
+/// Adds "uncached" and "not encrypted" to the attributes of a page, as the C macros
+/// `pgprot_noncached()` and `pgprot_decrypted()` do.
+fn device_page(prot: bindings::pgprot_t) -> bindings::pgprot_t {
     // SAFETY: The function has no requirements; it looks the mode up in a table of all modes.
-    let bits =
+    let uncached =
         unsafe { bindings::cachemode2protval(bindings::page_cache_mode__PAGE_CACHE_MODE_UC_MINUS) };
+    let pgprot = prot.pgprot | uncached;
 
-    bindings::pgprot {
-        pgprot: prot.pgprot | bits,
-    }
+    // Where the CPU encrypts memory, the page tables of processes say so for every page.
+    #[cfg(CONFIG_ARCH_HAS_CC_PLATFORM)]
+    // SAFETY: The function has no requirements; it changes one bit of its argument.
+    let pgprot = unsafe { bindings::cc_mkdec(pgprot as u64) } as bindings::pgprotval_t;
+
+    bindings::pgprot { pgprot }
 }
 
 #[cfg(not(CONFIG_X86_64))]
-compile_error!("the attributes of an uncached page are known for x86-64 only: see uncached()");
+compile_error!("the attributes of an uncached page are known for x86-64 only: see device_page()");
 
 const OPERATIONS: &bindings::vm_operations_struct = &bindings::vm_operations_struct {
     fault: Some(fault),

@@ -77,6 +77,12 @@ pub(crate) struct OpenFile {
     pasid: u32,
 }
 
+/// The operations of a file share its state by a raw pointer, where the compiler does not check it.
+const _: () = {
+    const fn is_shareable<T: Send + Sync>() {}
+    is_shareable::<OpenFile>();
+};
+
 impl OpenFile {
     /// Binds a context of `device` to the address space of the current task.
     ///

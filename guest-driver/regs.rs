@@ -209,6 +209,11 @@ impl Status {
         status::state(self.0) == status::DISABLED
     }
 
+    /// Whether the context waits for the responses to its page requests.
+    pub(crate) fn is_stopping(self) -> bool {
+        status::state(self.0) == status::STOPPING
+    }
+
     pub(crate) fn is_halted(self) -> bool {
         status::state(self.0) == status::HALTED
     }
@@ -276,26 +281,39 @@ impl ContextRegisters<'_> {
         Ok(status)
     }
 
-    /// Stops the context, and waits until it is disabled: from then on the device sends nothing
-    /// under the context's PASID, and has the responses to all its page requests. Sleeps.
+    /// Waits until the context does not stop any more, after [`Self::begin_stop`]: it is disabled,
+    /// sends nothing under its PASID, and has the responses to all its page requests. (Or somebody
+    /// has started it again since, if nothing prevents that.) Sleeps.
     ///
     /// # Errors
     ///
-    /// `ETIMEDOUT` if the context was not disabled in time: it goes on stopping. `ENODEV` if there
-    /// is no device any more.
-    pub(crate) fn stop(&self) -> Result {
-        if !self.begin_stop()?.is_disabled() {
-            read_poll_timeout(
-                || self.status(),
-                |status| status.is_disabled(),
-                STOP_INTERVAL,
-                STOP_TIMEOUT,
-            )?;
-        }
+    /// - `ETIMEDOUT` if the context was not disabled in time: it goes on stopping.
+    /// - `ERESTARTSYS` if `interrupted` says so: it goes on stopping.
+    /// - `ENODEV` if there is no device any more.
+    pub(crate) fn wait_stopped(&self, interrupted: impl Fn() -> bool) -> Result {
+        read_poll_timeout(
+            || match self.status()? {
+                status if status.is_stopping() && interrupted() => Err(ERESTARTSYS),
+                status => Ok(status),
+            },
+            |status| !status.is_stopping(),
+            STOP_INTERVAL,
+            STOP_TIMEOUT,
+        )?;
+        Ok(())
+    }
 
-        // So that nothing of the last user is left, should the next one start without care.
+    /// Stops the context, and waits for it whatever signal comes; see [`Self::wait_stopped`].
+    pub(crate) fn stop(&self) -> Result {
+        self.begin_stop()?;
+        self.wait_stopped(|| false)
+    }
+
+    /// Makes the device forget what the last user of the context did. The context is disabled.
+    pub(crate) fn clear(&self) -> Result {
         self.write(0, context::VECTOR)?;
-        self.write(0, context::PASID)?;
-        self.write(0, context::RING)
+        self.write(0, context::RING)?;
+        // Also clears the counters, the head and the tail, which the doorbell page shows.
+        self.write(0, context::PASID)
     }
 }

@@ -23,10 +23,7 @@ use kernel::{
     new_mutex,
     pci,
     prelude::*,
-    sync::{
-        Arc,
-        Mutex, //
-    }, //
+    sync::Mutex, //
 };
 
 // Written for all who use the interface, with the lints of a library.
@@ -63,7 +60,6 @@ struct SvmDemo {
     /// Until the function is unbound.
     #[pin]
     chardev: Mutex<Option<Pin<KBox<CharDevice>>>>,
-    device: Arc<Device>,
 }
 
 /// The id of the function.
@@ -106,10 +102,12 @@ impl pci::Driver for SvmDemo {
     ) -> impl PinInit<Self, Error> + 'bound {
         pin_init::pin_init_scope(move || {
             pdev.enable_device_mem()?;
-            pdev.set_master();
 
             let device = Device::new(pdev)?;
             let capabilities = device.capabilities();
+            let missing = device::missing(device.registers().function()?);
+
+            pdev.set_master();
             // Last, because from here on it can be opened.
             let chardev = CharDevice::register(device.clone())?;
 
@@ -122,7 +120,7 @@ impl pci::Driver for SvmDemo {
                 capabilities.contexts,
                 device.vectors()
             );
-            if let Some(missing) = device::missing(device.registers().function()?) {
+            if let Some(missing) = missing {
                 dev_warn!(
                     pdev,
                     "svm{} cannot be opened: {}\n",
@@ -133,18 +131,16 @@ impl pci::Driver for SvmDemo {
 
             Ok(try_pin_init!(Self {
                 chardev <- new_mutex!(Some(chardev)),
-                device,
             }))
         })
     }
 
     /// Files may be open: nothing of what they have may be left when the function is given up.
     fn unbind<'bound>(_pdev: &'bound pci::Device<Core<'_>>, this: Pin<&Self>) {
-        // First, so that nobody comes after.
         let chardev = this.chardev.lock().take();
-        drop(chardev);
 
-        this.device.revoke();
+        // Not under the lock, since it waits for the device.
+        drop(chardev);
     }
 }
 

@@ -83,12 +83,16 @@ pub fn compare(trace: &Trace, log: &str) -> anyhow::Result<String> {
             other => anyhow::bail!("a PRG response has the code {other:?}"),
         };
         *traced_responses
-            .entry((e.tid, e.number("prgi")?, code))
+            .entry((e.number("pasid")?, e.number("prgi")?, code))
             .or_default() += 1;
     }
     let mut traced_invalidations: BTreeMap<InvalidationKey, u64> = BTreeMap::new();
     for e in trace.named("invalidation") {
-        let key = (e.tid, e.address("address")?, e.number("size_log2")?);
+        let key = (
+            e.number("pasid")?,
+            e.address("address")?,
+            e.number("size_log2")?,
+        );
         *traced_invalidations.entry(key).or_default() += 1;
     }
     let mut groups = 0;
@@ -132,20 +136,20 @@ vtd_inv_desc invalidate desc type page group response high 0x18 low 0x100080019
         let text = format!(
             r#"[
             {{"name":"process_name","ph":"M"}},
-            {{"name":"translation request","ph":"X","tid":1}},
-            {{"name":"translated read","ph":"X","tid":9}},
-            {{"name":"translated write","ph":"X","tid":9}},
-            {{"name":"interrupt","ph":"i","tid":9}},
-            {{"name":"page request","ph":"b","tid":1,"args":{{"last":true}}}},
-            {{"name":"page request","ph":"i","tid":1,"args":{{"last":true}}}},
-            {{"name":"invalidation","ph":"X","tid":1,"args":{{"address":"0x7f0000000000","size_log2":12}}}}
+            {{"name":"translation request","ph":"X"}},
+            {{"name":"translated read","ph":"X"}},
+            {{"name":"translated write","ph":"X"}},
+            {{"name":"interrupt","ph":"i"}},
+            {{"name":"page request groups, PASID 0x1","ph":"b"}},
+            {{"name":"page request","ph":"i","args":{{"pasid":1,"last":true}}}},
+            {{"name":"invalidation","ph":"X","args":{{"pasid":1,"address":"0x7f0000000000","size_log2":12}}}}
             {responses}
             ]"#
         );
         Trace::parse(&text).unwrap()
     }
 
-    const RESPONSE: &str = r#",{"name":"PRG response","ph":"i","tid":1,"args":{"prgi":3,"code":"success","automatic":false}}"#;
+    const RESPONSE: &str = r#",{"name":"PRG response","ph":"i","args":{"pasid":1,"prgi":3,"code":"success","automatic":false}}"#;
 
     #[test]
     fn two_equal_accounts_agree() {

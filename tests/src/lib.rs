@@ -6,6 +6,7 @@
 
 pub mod agreement;
 pub mod failures;
+pub mod fuzz;
 pub mod guest;
 pub mod host;
 pub mod house_rules;

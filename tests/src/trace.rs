@@ -18,12 +18,9 @@ pub struct Trace {
 pub struct Event {
     /// What happened.
     pub name: String,
-    /// Phase: `X` with a duration, `i` an instant, `b`, `n` and `e` parts of something longer, `M`
+    /// Phase: `X` with a duration, `i` an instant, `b` and `e` the ends of something longer, `M`
     /// metadata.
     pub ph: String,
-    /// Track: the PASID, for all that has one.
-    #[serde(default)]
-    pub tid: u64,
     /// Details.
     #[serde(default)]
     pub args: Value,
@@ -35,7 +32,7 @@ impl Trace {
         serde_json::from_str(text).context("the trace is not the JSON of a trace viewer")
     }
 
-    /// The events of a name, each once: without the parts of longer ones.
+    /// The events of a name, each once.
     pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Event> {
         self.events
             .iter()

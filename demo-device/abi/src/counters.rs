@@ -3,7 +3,8 @@
 //!
 //! The same counters stand in the registers (of the device and of each context) and, for one
 //! context, in its doorbell page. Each is 64 bits wide, read-only, wraps, and is cleared by a
-//! reset of the function. Those of a context are cleared when the context is started.
+//! reset of the function. Those of a context are cleared when the context is started and when its
+//! PASID is written, so that one process does not see what another did.
 
 /// Declares the counters once: constants by name, and the table for manuals and tools.
 macro_rules! counters {

@@ -90,7 +90,8 @@ block! {
     /// State 7:0 (0 DISABLED, 1 ENABLED, 2 STOPPING, 3 HALTED); why it halted 15:8.
     STATUS = 0x08, ReadOnly;
     /// Address space of the ring, the descriptors, the completion records and the data: PASID
-    /// 19:0, valid 31.
+    /// 19:0, valid 31. A write also clears the counters, `HEAD` and `TAIL`: they are nothing to
+    /// the next process.
     PASID = 0x10, WhileDisabled;
     /// Virtual address of the submission ring, aligned to 64 bytes.
     RING = 0x18, WhileDisabled;
@@ -98,9 +99,10 @@ block! {
     RING_LOG2 = 0x20, WhileDisabled;
     /// MSI-X vector of the context's interrupts 15:0, enabled 31.
     VECTOR = 0x28, ReadWrite;
-    /// Descriptors consumed since the start of the context.
+    /// Descriptors consumed since the start of the context; 0 after a write of `PASID`.
     HEAD = 0x30, ReadOnly;
-    /// Descriptors submitted since the start of the context, as written to the doorbell.
+    /// Descriptors submitted since the start of the context, as written to the doorbell; 0 after a
+    /// write of `PASID`.
     TAIL = 0x38, ReadOnly;
 }
 

@@ -6,7 +6,7 @@ use svm_abi::completion::Error;
 
 /// What an access does to memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Access {
+pub enum Access {
     /// It reads.
     Read,
     /// It writes.

@@ -199,7 +199,11 @@ impl Context {
         match offset {
             context::VECTOR => self.vector = value & (vector::MASK | vector::ENABLE),
             _ if self.state != State::Disabled => {}
-            context::PASID => self.pasid = value & (pasid::MASK | pasid::VALID),
+            context::PASID => {
+                self.pasid = value & (pasid::MASK | pasid::VALID);
+                // What was done for one process is nothing to the next.
+                self.clear();
+            }
             context::RING => self.ring = value,
             context::RING_LOG2 => self.ring_log2 = value & 0xff,
             _ => {}
@@ -229,9 +233,7 @@ impl Context {
 
     /// START, in state DISABLED: the registers are taken over, if they are right.
     pub fn start(&mut self, width: PasidWidth, operational: bool) {
-        self.head = 0;
-        self.tail = 0;
-        self.counters = Counters::default();
+        self.clear();
         self.refused = false;
         self.void();
         let error = match self.bound() {
@@ -245,6 +247,13 @@ impl Context {
         };
         // The memory is there before the work, which then never asks for any.
         self.fetched.reserve(MAX_FETCH as usize);
+    }
+
+    /// Forgets what was done.
+    fn clear(&mut self) {
+        self.head = 0;
+        self.tail = 0;
+        self.counters = Counters::default();
     }
 
     /// What is wrong with the ring.
@@ -370,6 +379,7 @@ pub(crate) enum RecordPlace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use svm_abi::counters::index;
 
     fn ready() -> Context {
         let mut c = Context::new();
@@ -418,6 +428,26 @@ mod tests {
         }
         c.write(context::VECTOR, !0);
         assert_eq!(c.read(context::VECTOR), 1 << 31 | 0xffff);
+    }
+
+    #[test]
+    fn a_write_of_the_pasid_clears_what_was_done_for_the_last_one() {
+        let mut c = ready();
+        c.start(PasidWidth::MAX, true);
+        c.ring_doorbell(1);
+        c.retire();
+        c.counters.add(index::DESCRIPTORS, 1);
+        let done = |c: &Context| {
+            let counter = c.counters.read(8 * index::DESCRIPTORS as u64);
+            (c.read(context::HEAD), c.read(context::TAIL), counter)
+        };
+        // Not while it works, since the register is fixed then.
+        c.write(context::PASID, 0);
+        assert_eq!(done(&c), (1, 1, 1));
+        c.state = State::Disabled;
+        assert_eq!(done(&c), (1, 1, 1));
+        c.write(context::PASID, 0);
+        assert_eq!(done(&c), (0, 0, 0));
     }
 
     #[test]

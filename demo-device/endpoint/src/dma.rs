@@ -5,7 +5,7 @@
 use crate::access::{Access, Failure, Piece};
 use crate::atc::Hit;
 use crate::permit::{Permit, Ticket};
-use pcie_ats::{MemoryError, MemoryRequest, Pasid, RootPort, Translation};
+use pcie_ats::{CopyError, MemoryError, MemoryRequest, Pasid, RootPort, Translation};
 use svm_abi::completion::Error;
 
 /// The most bytes that one action reads or writes at one end.
@@ -160,6 +160,25 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
             .write(&span.request, &data[..span.length])
             .map_err(|_| refused(span, Access::Write))?;
         self.written += span.length as u64;
+        Ok(())
+    }
+
+    /// Copies between spans of the same length, which may overlap, by way of `buffer` if there is
+    /// no shorter one.
+    pub fn copy(&mut self, from: &Span, to: &Span, buffer: &mut [u8]) -> Result<(), Failure> {
+        debug_assert_eq!(from.length, to.length);
+        let buffer = &mut buffer[..from.length];
+        // A read and a write in one call: what may begin may end.
+        self.check(from, Access::Read)?;
+        let result = self.port.copy(&from.request, &to.request, buffer);
+        if !matches!(result, Err(CopyError::Read(_))) {
+            self.read += from.length as u64;
+        }
+        result.map_err(|error| match error {
+            CopyError::Read(_) => refused(from, Access::Read),
+            CopyError::Write(_) => refused(to, Access::Write),
+        })?;
+        self.written += to.length as u64;
         Ok(())
     }
 

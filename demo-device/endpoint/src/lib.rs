@@ -35,6 +35,12 @@ mod testing;
 mod tests;
 mod turn;
 
+/// The address translation cache by itself, for benchmarks of it. No host needs it.
+pub mod translation_cache {
+    pub use crate::access::Access;
+    pub use crate::atc::{Atc, Cached, Hit, Scope, Space};
+}
+
 pub use config::{Config, ConfigError, MAX_ATC_ENTRIES, MIN_ATC_ENTRIES};
 pub use config_space::Power;
 pub use endpoint::{Endpoint, Step};

@@ -5,7 +5,7 @@
 use crate::sync::model;
 use crate::{Config, Endpoint, Mutant, Step, config_space};
 use pcie_ats::{
-    AlignedRange, Function, InvalidateCompletion, InvalidateRequest, Invalidation, Itag,
+    AlignedRange, CopyError, Function, InvalidateCompletion, InvalidateRequest, Invalidation, Itag,
     MemoryAddressType, MemoryError, MemoryRequest, PAGE_SIZE, PageRequest, Pasid, PrgResponse,
     ResponseCode, RootPort, Translation, TranslationError, TranslationRequest,
 };
@@ -438,6 +438,19 @@ impl World {
         self.inner.lock().unwrap().judge = true;
     }
 
+    /// Performs a write.
+    fn store(&self, request: &MemoryRequest, data: &[u8]) -> Result<(), MemoryError> {
+        self.hook(&self.on_write);
+        self.gate.pass(request.address, data.len());
+        model::point();
+        let mut inner = self.inner.lock().unwrap();
+        inner.note(request, data.len(), true);
+        let address = inner.locate(request, true)?;
+        inner.writes.push((address, data.len()));
+        inner.access(address, &mut data.to_vec(), true);
+        Ok(())
+    }
+
     /// Rules 5 to 7: what the function may send in its state.
     fn check(&self, ats: bool, pasid: Option<Pasid>) {
         if !self.inner.lock().unwrap().judge {
@@ -669,15 +682,18 @@ impl RootPort for World {
             request.address_type == MemoryAddressType::Translated,
             request.pasid,
         );
-        self.hook(&self.on_write);
-        self.gate.pass(request.address, data.len());
-        model::point();
-        let mut inner = self.inner.lock().unwrap();
-        inner.note(request, data.len(), true);
-        let address = inner.locate(request, true)?;
-        inner.writes.push((address, data.len()));
-        inner.access(address, &mut data.to_vec(), true);
-        Ok(())
+        self.store(request, data)
+    }
+
+    fn copy(
+        &self,
+        source: &MemoryRequest,
+        destination: &MemoryRequest,
+        buffer: &mut [u8],
+    ) -> Result<(), CopyError> {
+        // The write has been sent with the read, whatever happens in between.
+        self.read(source, buffer).map_err(CopyError::Read)?;
+        self.store(destination, buffer).map_err(CopyError::Write)
     }
 
     fn compare_and_swap(

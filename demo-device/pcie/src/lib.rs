@@ -25,7 +25,7 @@ pub mod range;
 mod translation;
 
 pub use invalidation::{InvalidateCompletion, InvalidateRequest, Invalidation, Itag};
-pub use memory::{MemoryAddressType, MemoryError, MemoryRequest};
+pub use memory::{CopyError, MemoryAddressType, MemoryError, MemoryRequest};
 pub use page_request::{PageRequest, PrgResponse, Prgi, ResponseCode};
 pub use pasid::{Pasid, PasidWidth};
 pub use port::{Function, Reset, RootPort};

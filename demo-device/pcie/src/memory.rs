@@ -64,3 +64,14 @@ pub enum MemoryError {
         what: &'static str,
     },
 }
+
+/// Which half of a copy failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CopyError {
+    /// The read. Nothing was written.
+    #[error("cannot read what is to be copied: {0}")]
+    Read(MemoryError),
+    /// The write.
+    #[error("cannot write what was copied: {0}")]
+    Write(MemoryError),
+}

@@ -6,8 +6,8 @@
 //! invalidation can arrive at any time.
 
 use crate::{
-    InvalidateCompletion, InvalidateRequest, Invalidation, MemoryError, MemoryRequest, PageRequest,
-    PrgResponse, Translation, TranslationError, TranslationRequest,
+    CopyError, InvalidateCompletion, InvalidateRequest, Invalidation, MemoryError, MemoryRequest,
+    PageRequest, PrgResponse, Translation, TranslationError, TranslationRequest,
 };
 
 /// What a function sends upstream. A virtual machine monitor, an in-process machine, a mock and a
@@ -31,6 +31,22 @@ pub trait RootPort {
 
     /// Writes memory. When it returns, the data is visible to everybody who looks.
     fn write(&self, request: &MemoryRequest, data: &[u8]) -> Result<(), MemoryError>;
+
+    /// Reads memory and writes what was read to another place, as many bytes as `buffer` has: all
+    /// is read before any is written, so that the two may overlap. What `buffer` holds then is not
+    /// said.
+    ///
+    /// It is no request of its own, but a read and a write in one call, for the sake of those
+    /// above who can do without the copy in the middle.
+    fn copy(
+        &self,
+        source: &MemoryRequest,
+        destination: &MemoryRequest,
+        buffer: &mut [u8],
+    ) -> Result<(), CopyError> {
+        self.read(source, buffer).map_err(CopyError::Read)?;
+        self.write(destination, buffer).map_err(CopyError::Write)
+    }
 
     /// Adds to the 8-byte number at an address aligned to 8 bytes, in one atomic access, and
     /// returns what it was before (AtomicOp FetchAdd, PCIe 6.15).

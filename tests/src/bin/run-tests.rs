@@ -8,12 +8,12 @@ use clap::Parser;
 use svm_tests::host;
 use svm_tests::launcher::Launcher;
 use svm_tests::tally::Tally;
-use svm_tests::{failures, guest};
+use svm_tests::{failures, fuzz, guest};
 
 /// Runs the tests of svm-demo.
 #[derive(Parser)]
 struct Options {
-    /// Only the tests of the crates, on the host.
+    /// Only the tests that start no guest: those of the crates, and a minute of the fuzzer.
     #[arg(long, conflicts_with = "guest")]
     host: bool,
     /// Only the tests that start a guest.
@@ -28,6 +28,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let mut total = Tally::default();
     if !options.guest {
         total += host::run(&launcher)?;
+        total += fuzz::run()?;
     }
     if !options.host {
         total += guest::run(&launcher)?;

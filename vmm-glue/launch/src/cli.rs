@@ -105,6 +105,10 @@ pub struct MachineOptions {
     #[arg(long, value_enum, default_value_t = Iommu::IntelIommu)]
     pub iommu: Iommu,
 
+    /// Property of the IOMMU; `-device svm-vtd,help` lists them; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub iommu_option: Vec<String>,
+
     /// How QEMU runs the guest's processors
     #[arg(long, value_enum, default_value_t = Accel::Tcg)]
     pub accel: Accel,
@@ -219,6 +223,8 @@ pub struct CleanOptions {
 pub enum Iommu {
     /// QEMU's model of Intel VT-d
     IntelIommu,
+    /// The model of Intel VT-d in this repository, loaded into QEMU as the device is
+    SvmVtd,
 }
 
 /// How QEMU runs a guest.
@@ -254,6 +260,7 @@ impl Iommu {
     pub fn name(self) -> &'static str {
         match self {
             Self::IntelIommu => "intel-iommu",
+            Self::SvmVtd => "svm-vtd",
         }
     }
 }

@@ -61,11 +61,27 @@ fn test(given: &Given) -> Vec<Step> {
         given.driver_options.join(" ")
     );
     let load = format!("{load} && test -c /dev/svm0");
+    let reload = format!(
+        "for i in $(seq 20); do {load} && svmctl info >/dev/null && rmmod {DRIVER} || exit 1; done"
+    );
     let reset = "echo 1 >$(dirname $(grep -l -i 'DRIVER=svm_demo' \
                  /sys/bus/pci/devices/*/uevent | head -n 1))/reset";
     vec![
         Step::shell("the driver loads and /dev/svm0 appears", &load),
         demo("the demonstration"),
+        Step::new(
+            "the driver and the device from a program's side",
+            &["svmctl", "selftest"],
+        ),
+        Step::shell(
+            "a checksum of a file is the standard one",
+            "printf 123456789 >/tmp/check && svmctl crc32c /tmp/check",
+        )
+        .expecting_output("e3069283"),
+        Step::shell(
+            "a copied file is the same",
+            "svmctl copy /bin/busybox /tmp/copy && cmp /bin/busybox /tmp/copy",
+        ),
         Step::shell(
             "an open file keeps the driver",
             "exec 3<>/dev/svm0 && rmmod svm_demo",
@@ -81,6 +97,7 @@ fn test(given: &Given) -> Vec<Step> {
         Step::shell("the function is reset", reset),
         demo("the demonstration after a reset"),
         Step::shell("the driver unloads after a reset", "rmmod svm_demo"),
+        Step::shell("the driver loads and unloads 20 times", &reload),
     ]
 }
 
@@ -136,7 +153,8 @@ mod tests {
             .steps
             .iter()
             .filter(|step| step.argv.join(" ").contains("lab=1"));
-        assert_eq!(loads.count(), 2);
+        // The driver loads, loads again, and loads many times.
+        assert_eq!(loads.count(), 3);
     }
 
     #[test]

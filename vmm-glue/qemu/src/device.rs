@@ -121,6 +121,9 @@ impl Device {
         if self.endpoint.config_read(config_space::PRI + 4) & PRI_STOPPED != 0 {
             // Nothing is outstanding any more.
             self.deferred.clear(bql);
+            if let Some(trace) = &self.trace {
+                trace.page_requests_stopped();
+            }
         }
         self.notifiers.sync(bql, &self.endpoint, true);
         self.bell.ring();

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! `-device svm-demo` for the unmodified QEMU: the endpoint of `svm-endpoint` below a root port
-//! or root complex of QEMU's, with QEMU's own vIOMMU as its translation agent.
+//! Two devices for the unmodified QEMU:
+//!
+//! * `-device svm-demo`: the endpoint of `svm-endpoint` below a root port or root complex of
+//!   QEMU's;
+//! * `-device svm-vtd`: the remapping unit of `vtd` in the place of QEMU's own vIOMMU, for all
+//!   devices of the machine (module `vtd`).
 //!
 //! The library is loaded into QEMU's process from outside, in one of two ways:
 //!
@@ -30,6 +34,7 @@ mod smpwcs;
 mod thread;
 mod timer;
 mod trace;
+mod vtd;
 mod worker;
 
 use std::ffi::{c_char, c_int, c_void};
@@ -82,7 +87,16 @@ unsafe extern "C" fn register_types() {
     }
     // SAFETY: QEMU's types are registered, and it has one thread yet.
     match unsafe { verify::version_and_layout(functions::qemu()) } {
-        Ok(()) => instance::register(),
+        Ok(()) => {
+            instance::register();
+            // SAFETY: as above.
+            match unsafe { abi::iommu::check(functions::qemu()) } {
+                Ok(()) => vtd::register(),
+                Err(refusal) => {
+                    eprintln!("svm-demo: this QEMU cannot have the device svm-vtd: {refusal}.");
+                }
+            }
+        }
         Err(refusal) => refuse(&refusal),
     }
 }

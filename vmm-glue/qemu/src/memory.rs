@@ -146,6 +146,11 @@ impl Space {
         Space(space)
     }
 
+    /// As QEMU takes it.
+    pub fn as_ptr(self) -> *mut AddressSpace {
+        self.0.as_ptr()
+    }
+
     /// Whether it is the one behind the pointer.
     pub fn is(self, other: *const AddressSpace) -> bool {
         self.0.as_ptr().cast_const() == other
@@ -202,41 +207,41 @@ impl Space {
     /// processors too, and returns what it was.
     pub fn fetch_add(
         self,
-        bql: &Bql,
+        _bql: &Bql,
         address: u64,
         attributes: u32,
         addend: u64,
     ) -> Result<u64, AccessRefused> {
-        self.atomic(bql, address, attributes, |number| {
-            number.fetch_add(addend, Ordering::SeqCst)
+        self.atomically(address, attributes, |number| {
+            (number.fetch_add(addend, Ordering::SeqCst), true)
         })
     }
 
-    /// Replaces the number at an address aligned to 8 bytes if it is the expected one, in one
+    /// Replaces the number at an address aligned to 8 bytes by `new` if it is `current`, in one
     /// access that is atomic for the processors too, and returns what it was.
-    pub fn compare_and_swap(
+    pub fn compare_exchange(
         self,
-        bql: &Bql,
         address: u64,
         attributes: u32,
-        expected: u64,
+        current: u64,
         new: u64,
     ) -> Result<u64, AccessRefused> {
-        self.atomic(bql, address, attributes, |number| {
-            number
-                .compare_exchange(expected, new, Ordering::SeqCst, Ordering::SeqCst)
-                .unwrap_or_else(|old| old)
+        self.atomically(address, attributes, |number| {
+            match number.compare_exchange(current, new, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(found) => (found, true),
+                Err(found) => (found, false),
+            }
         })
     }
 
-    /// Performs an atomic operation on the number at an address aligned to 8 bytes.
-    fn atomic(
+    /// Works on the number at an address aligned to 8 bytes, which is guest memory. `work` says
+    /// whether it has changed the number. Neither the BQL nor any other lock is waited for.
+    fn atomically<R>(
         self,
-        _bql: &Bql,
         address: u64,
         attributes: u32,
-        operation: impl FnOnce(&AtomicU64) -> u64,
-    ) -> Result<u64, AccessRefused> {
+        work: impl FnOnce(&AtomicU64) -> (R, bool),
+    ) -> Result<R, AccessRefused> {
         const SIZE: u64 = size_of::<u64>() as u64;
         if address % SIZE != 0 {
             return Err(AccessRefused);
@@ -259,13 +264,28 @@ impl Space {
             // below. The processors access them at the same time, as atomically as this does.
             let number = unsafe { AtomicU64::from_ptr(host.cast()) };
             // Guest memory is little-endian, as is every host that this library is built for.
-            Ok(operation(number))
+            Ok(work(number))
         } else {
             Err(AccessRefused)
         };
-        let written = if result.is_ok() { SIZE } else { 0 };
+        let changed = result.as_ref().is_ok_and(|(_, changed)| *changed);
+        let written = if changed { SIZE } else { 0 };
         // SAFETY: what was mapped above.
         unsafe { (qemu().address_space_unmap)(self.0.as_ptr(), host, length, true, written) };
-        result
+        result.map(|(result, _)| result)
+    }
+
+    /// Writes 4 bytes as a message, without attributes: an interrupt where interrupts go.
+    pub fn send_message(self, _bql: &Bql, address: u64, data: u32) {
+        // SAFETY: the address space exists; nobody asks for the result.
+        unsafe {
+            (qemu().address_space_stl_le)(
+                self.0.as_ptr(),
+                address,
+                data,
+                MemTxAttrs::new(0),
+                std::ptr::null_mut(),
+            );
+        }
     }
 }

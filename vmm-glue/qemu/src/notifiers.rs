@@ -277,12 +277,15 @@ impl Notifiers {
     }
 
     /// Whether the vIOMMU takes notifiers of invalidations. QEMU ends the process if one is
-    /// registered with an intel-iommu that was not made for them.
+    /// registered with an intel-iommu that was not made for them; an svm-vtd takes them all.
     fn is_permitted(&self, bql: &Bql) -> bool {
         *self.permitted.get_or_init(|| {
             let Some(iommu) = Neighbour::find(bql, c"intel-iommu") else {
                 return true;
             };
+            if Neighbour::find(bql, crate::vtd::TYPE).is_some() {
+                return true;
+            }
             let device_iotlb = iommu.switch(bql, c"device-iotlb") == Some(true);
             let snoop_control = iommu.switch(bql, c"snoop-control") == Some(true);
             if !device_iotlb || snoop_control {

@@ -194,9 +194,7 @@ impl RootPort for Port<'_> {
             Access::CompareSwap,
             request,
             size_of::<u64>(),
-            |space, attributes| {
-                space.compare_and_swap(self.bql, request.address, attributes, expected, new)
-            },
+            |space, attributes| space.compare_exchange(request.address, attributes, expected, new),
         )
     }
 

@@ -118,12 +118,26 @@ unsafe extern "C" fn class_init(class: *mut ObjectClass, data: *const c_void) {
 }
 
 impl Class {
+    /// The class that a `class_init` is given.
+    ///
+    /// # Safety
+    ///
+    /// The value is used inside of that function only.
+    pub unsafe fn new(class: NonNull<ObjectClass>) -> Class {
+        Class(class)
+    }
+
+    /// As QEMU takes it.
+    pub fn as_ptr(&self) -> *mut ObjectClass {
+        self.0.as_ptr()
+    }
+
     /// Writes a field.
     ///
     /// # Safety
     ///
     /// The class has a field of this type at the offset.
-    unsafe fn write<T>(&mut self, offset: usize, value: T) {
+    pub unsafe fn write<T>(&mut self, offset: usize, value: T) {
         // SAFETY: the caller's promise; the write asks for no alignment.
         unsafe {
             let field = self.0.as_ptr().cast::<u8>().add(offset);
@@ -179,6 +193,73 @@ impl Neighbour {
         NonNull::new(object).map(Neighbour)
     }
 
+    /// The object behind a pointer.
+    ///
+    /// # Safety
+    ///
+    /// It exists for as long as the value is used.
+    pub unsafe fn new(object: NonNull<Object>) -> Neighbour {
+        Neighbour(object)
+    }
+
+    /// The object at a path, if there is one.
+    pub fn at(_bql: &Bql, path: &CStr) -> Option<Neighbour> {
+        // SAFETY: the path is a C string, and not ambiguous.
+        let object = unsafe { (qemu().object_resolve_path)(path.as_ptr(), std::ptr::null_mut()) };
+        NonNull::new(object).map(Neighbour)
+    }
+
+    /// As QEMU takes it.
+    pub fn as_ptr(self) -> *mut Object {
+        self.0.as_ptr()
+    }
+
+    /// A property that is a text or a choice; None if the object has no such property.
+    pub fn text(self, _bql: &Bql, property: &CStr) -> Option<String> {
+        let mut error = std::ptr::null_mut();
+        // SAFETY: the object exists; an error, or else the text, is ours to free.
+        unsafe {
+            let text =
+                (qemu().object_property_get_str)(self.0.as_ptr(), property.as_ptr(), &mut error);
+            if !succeeded(error) || text.is_null() {
+                return None;
+            }
+            let value = CStr::from_ptr(text).to_string_lossy().into_owned();
+            (qemu().g_free)(text.cast());
+            Some(value)
+        }
+    }
+
+    /// Sets a property that is true or false; false if that is not possible.
+    pub fn set_switch(self, _bql: &Bql, property: &CStr, value: bool) -> bool {
+        let mut error = std::ptr::null_mut();
+        // SAFETY: the object exists; an error is ours to free.
+        unsafe {
+            (qemu().object_property_set_bool)(
+                self.0.as_ptr(),
+                property.as_ptr(),
+                value,
+                &mut error,
+            );
+            succeeded(error)
+        }
+    }
+
+    /// Sets a property that is a number; false if that is not possible.
+    pub fn set_number(self, _bql: &Bql, property: &CStr, value: u64) -> bool {
+        let mut error = std::ptr::null_mut();
+        // SAFETY: the object exists; an error is ours to free.
+        unsafe {
+            (qemu().object_property_set_uint)(
+                self.0.as_ptr(),
+                property.as_ptr(),
+                value,
+                &mut error,
+            );
+            succeeded(error)
+        }
+    }
+
     /// A property that is true or false; None if the object has no such property.
     pub fn switch(self, _bql: &Bql, property: &CStr) -> Option<bool> {
         self.get(property, qemu().object_property_get_bool)
@@ -206,4 +287,23 @@ impl Neighbour {
         }
         None
     }
+}
+
+// SAFETY: all that touches the object asks for a proof of the BQL.
+unsafe impl Send for Neighbour {}
+// SAFETY: as above.
+unsafe impl Sync for Neighbour {}
+
+/// Whether there is no error; one that there is is freed.
+///
+/// # Safety
+///
+/// The error is null or the caller's.
+unsafe fn succeeded(error: *mut Error) -> bool {
+    if error.is_null() {
+        return true;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { (qemu().error_free)(error) };
+    false
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! A timer of QEMU's main loop, in real time.
+//! A timer of QEMU's main loop, in real time or in that of the machine.
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::time::Duration;
 
+use crate::abi::iommu::CLOCK_VIRTUAL;
 use crate::abi::layout::*;
 use crate::abi::qemu;
 use crate::bql::Bql;
@@ -17,6 +18,7 @@ type Action = Box<dyn Fn(&Bql) + Send + Sync>;
 pub struct Timer {
     timer: NonNull<QEMUTimer>,
     action: NonNull<Action>,
+    clock: c_int,
 }
 
 // SAFETY: QEMU's functions on timers may be called from any thread; the action is Send and Sync.
@@ -25,13 +27,25 @@ unsafe impl Send for Timer {}
 unsafe impl Sync for Timer {}
 
 impl Timer {
-    /// Makes a timer. None if QEMU's timers are not laid out as this library expects.
-    pub fn new(_bql: &Bql, action: Action) -> Option<Timer> {
+    /// Makes a timer in real time. None if QEMU's timers are not laid out as this library
+    /// expects.
+    pub fn new(bql: &Bql, action: Action) -> Option<Timer> {
+        Timer::on(bql, CLOCK_REALTIME, action)
+    }
+
+    /// As [`Timer::new`], in the time of the machine, which stands still while the machine does.
+    pub fn virtual_time(bql: &Bql, action: Action) -> Option<Timer> {
+        Timer::on(bql, CLOCK_VIRTUAL, action)
+    }
+
+    /// Makes a timer on one of QEMU's clocks.
+    fn on(_bql: &Bql, clock: c_int, action: Action) -> Option<Timer> {
         // SAFETY: a QEMUTimer of zeroes is what QEMU's own are before they are initialized.
         let zeroed: QEMUTimer = unsafe { MaybeUninit::zeroed().assume_init() };
         let timer = Timer {
             timer: NonNull::from(Box::leak(Box::new(zeroed))),
             action: NonNull::from(Box::leak(Box::new(action))),
+            clock,
         };
         let opaque = timer.action.as_ptr().cast();
         // SAFETY: the timer and what it points to stay where they are until `drop`. Without a
@@ -40,7 +54,7 @@ impl Timer {
             (qemu().timer_init_full)(
                 timer.timer.as_ptr(),
                 std::ptr::null_mut(),
-                CLOCK_REALTIME,
+                clock,
                 SCALE_MS,
                 0,
                 expired,
@@ -54,10 +68,7 @@ impl Timer {
 
     /// Lets it expire after a delay, counted from now.
     pub fn set(&self, _bql: &Bql, delay: Duration) {
-        let now = Duration::from_nanos(
-            // SAFETY: the function reads a clock.
-            unsafe { (qemu().qemu_clock_get_ns)(CLOCK_REALTIME) }.unsigned_abs(),
-        );
+        let now = read(self.clock);
         let expiry = (now + delay).as_millis().try_into().unwrap_or(i64::MAX);
         // SAFETY: the timer is initialized.
         unsafe { (qemu().timer_mod)(self.timer.as_ptr(), expiry) }
@@ -68,6 +79,17 @@ impl Timer {
         // SAFETY: the timer is initialized.
         unsafe { (qemu().timer_del)(self.timer.as_ptr()) }
     }
+}
+
+/// The time of the machine.
+pub fn virtual_now() -> Duration {
+    read(CLOCK_VIRTUAL)
+}
+
+/// Reads one of QEMU's clocks.
+fn read(clock: c_int) -> Duration {
+    // SAFETY: the function reads a clock that exists.
+    Duration::from_nanos(unsafe { (qemu().qemu_clock_get_ns)(clock) }.unsigned_abs())
 }
 
 impl Drop for Timer {

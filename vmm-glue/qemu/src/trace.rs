@@ -5,7 +5,7 @@
 //! The file is an array of events. An array without its end is a legal file of this format, and
 //! events are written whole, so that a QEMU that is killed leaves a readable trace of all but
 //! the last moments. Each PASID is a track, and so is each kind of event without one; a page
-//! request and its response are the ends of one asynchronous event.
+//! request group is one asynchronous event, from its first request to its response.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -25,12 +25,18 @@ use crate::message;
 /// Bytes that are collected before they are written.
 const BUFFER: usize = 1 << 16;
 
-/// Tracks of events without a PASID: numbers beyond those of PASIDs, and small enough for viewers.
-const TRANSLATED: u64 = 1 << 24;
-const UNTRANSLATED: u64 = TRANSLATED + 1;
-const WITHOUT_PASID: u64 = TRANSLATED + 2;
-const INTERRUPTS: u64 = TRANSLATED + 3;
-const FUNCTION: u64 = TRANSLATED + 4;
+/// The process that viewers show: the device.
+const DEVICE: u64 = 1;
+
+/// Tracks, in the order in which viewers show them. The one whose number is the process's is its
+/// main track there.
+const FUNCTION: u64 = DEVICE;
+const WITHOUT_PASID: u64 = 2;
+const TRANSLATED: u64 = 3;
+const UNTRANSLATED: u64 = 4;
+const INTERRUPTS: u64 = 5;
+/// The track of PASID 0; those of the others follow.
+const PASIDS: u64 = 1000;
 
 /// The trace of one device.
 pub struct Trace {
@@ -55,13 +61,16 @@ pub enum Access {
     CompareSwap,
 }
 
+/// What a page request group is known by.
+type Group = (Option<Pasid>, Prgi);
+
 /// The file, and what the events written so far have begun.
 struct Output {
     /// None when it has been closed, or writing has failed.
     file: Option<File>,
     buffer: Vec<u8>,
     tracks: HashSet<u64>,
-    open_groups: HashSet<(Option<Pasid>, Prgi)>,
+    open_groups: HashSet<Group>,
     /// Why writing has failed, until it has been reported.
     failure: Option<io::Error>,
 }
@@ -71,7 +80,7 @@ impl Trace {
     pub fn create(path: &Path, device: &str) -> io::Result<Trace> {
         let file = File::create(path)?;
         let first = json!({
-            "name": "process_name", "ph": "M", "pid": 1, "tid": 0,
+            "name": "process_name", "ph": "M", "pid": DEVICE, "tid": FUNCTION,
             "args": { "name": format!("svm-demo {device}") },
         });
         let mut output = Output {
@@ -109,6 +118,7 @@ impl Trace {
             Err(error) => Value::from(error.to_string()),
         };
         let args = json!({
+            "pasid": number(request.pasid),
             "address": hex(request.address),
             "pages": request.pages,
             "no_write": request.no_write,
@@ -126,6 +136,7 @@ impl Trace {
     /// A page request, and whether QEMU took it.
     pub fn page_request(&self, request: &PageRequest, refused: Option<String>) {
         let args = json!({
+            "pasid": number(request.pasid),
             "address": hex(request.address),
             "read": request.read,
             "write": request.write,
@@ -136,9 +147,12 @@ impl Trace {
         let tid = track(request.pasid);
         let now = self.now();
         self.with(|output| {
-            let first = output.open_groups.insert((request.pasid, request.prgi));
-            let phase = if first { "b" } else { "n" };
-            output.group("page request", phase, tid, now, request.prgi, args.clone());
+            let group = (request.pasid, request.prgi);
+            // A stop marker, which asks for nothing, gets no response.
+            let answered = request.read || request.write;
+            if answered && output.open_groups.insert(group) {
+                output.group("b", group, now, json!({ "prgi": request.prgi.get() }));
+            }
             output.instant("page request", "pri", tid, now, args);
         });
     }
@@ -146,6 +160,7 @@ impl Trace {
     /// A page request group response; one that QEMU did not send is automatic.
     pub fn prg_response(&self, response: &PrgResponse, automatic: bool) {
         let args = json!({
+            "pasid": number(response.pasid),
             "prgi": response.prgi.get(),
             "code": match response.code {
                 ResponseCode::Success => "success",
@@ -157,8 +172,9 @@ impl Trace {
         let tid = track(response.pasid);
         let now = self.now();
         self.with(|output| {
-            if output.open_groups.remove(&(response.pasid, response.prgi)) {
-                output.group("page request", "e", tid, now, response.prgi, args.clone());
+            let group = (response.pasid, response.prgi);
+            if output.open_groups.remove(&group) {
+                output.group("e", group, now, args.clone());
             }
             output.instant("PRG response", "pri", tid, now, args);
         });
@@ -166,7 +182,11 @@ impl Trace {
 
     /// An invalidation request, until it was completed.
     pub fn invalidation(&self, begin: Moment, pasid: Option<Pasid>, range: AlignedRange) {
-        let args = json!({ "address": hex(range.base()), "size_log2": range.shift() });
+        let args = json!({
+            "pasid": number(pasid),
+            "address": hex(range.base()),
+            "size_log2": range.shift(),
+        });
         self.complete("invalidation", "ats", track(pasid), begin, args);
     }
 
@@ -204,10 +224,20 @@ impl Trace {
         self.with(|output| output.instant("interrupt", "msix", INTERRUPTS, now, args));
     }
 
-    /// A change of the function as a whole.
+    /// A change of the function as a whole. Groups that are outstanding end with it, for nobody
+    /// waits for their responses any more.
     pub fn function(&self, what: &str) {
         let now = self.now();
-        self.with(|output| output.instant(what, "function", FUNCTION, now, json!({})));
+        self.with(|output| {
+            output.end_groups(now, what);
+            output.instant(what, "function", FUNCTION, now, json!({}));
+        });
+    }
+
+    /// The page request interface is stopped: nothing is outstanding.
+    pub fn page_requests_stopped(&self) {
+        let now = self.now();
+        self.with(|output| output.end_groups(now, "stopped"));
     }
 
     /// Writes what has been collected.
@@ -230,7 +260,7 @@ impl Trace {
     fn complete(&self, name: &str, category: &str, tid: u64, begin: Moment, args: Value) {
         let end = self.now();
         let event = json!({
-            "name": name, "cat": category, "ph": "X", "pid": 1, "tid": tid,
+            "name": name, "cat": category, "ph": "X", "pid": DEVICE, "tid": tid,
             "ts": micros(begin), "dur": micros(Moment(end.0.saturating_sub(begin.0))),
             "args": args,
         });
@@ -259,21 +289,31 @@ impl Output {
         self.event(
             tid,
             &json!({
-                "name": name, "cat": category, "ph": "i", "s": "t", "pid": 1, "tid": tid,
+                "name": name, "cat": category, "ph": "i", "s": "t", "pid": DEVICE, "tid": tid,
                 "ts": micros(at), "args": args,
             }),
         );
     }
 
-    /// One end (`b`, `e`) or a step (`n`) of the time during which a group is outstanding.
-    fn group(&mut self, name: &str, phase: &str, tid: u64, at: Moment, prgi: Prgi, args: Value) {
+    /// One end (`b`, `e`) of the time during which a group is outstanding.
+    fn group(&mut self, phase: &str, (pasid, prgi): Group, at: Moment, args: Value) {
+        let tid = track(pasid);
+        let name = format!("page request groups, {}", track_name(tid));
         self.event(
             tid,
             &json!({
-                "name": name, "cat": "prg", "ph": phase, "pid": 1, "tid": tid,
-                "id": format!("{tid:#x}.{}", prgi.get()), "ts": micros(at), "args": args,
+                "name": name, "cat": "prg", "ph": phase, "pid": DEVICE, "tid": tid,
+                "id2": { "local": format!("{tid:#x}.{}", prgi.get()) }, "ts": micros(at),
+                "args": args,
             }),
         );
+    }
+
+    /// Ends all groups that are outstanding.
+    fn end_groups(&mut self, at: Moment, why: &str) {
+        for group in std::mem::take(&mut self.open_groups) {
+            self.group("e", group, at, json!({ "code": why }));
+        }
     }
 
     /// Adds an event, and the name of its track if it is the first there.
@@ -282,16 +322,13 @@ impl Output {
             return;
         }
         if self.tracks.insert(tid) {
-            let name = match tid {
-                TRANSLATED => "translated accesses".to_owned(),
-                UNTRANSLATED => "untranslated accesses".to_owned(),
-                WITHOUT_PASID => "requests without PASID".to_owned(),
-                INTERRUPTS => "interrupts".to_owned(),
-                FUNCTION => "function".to_owned(),
-                pasid => format!("PASID {pasid:#x}"),
-            };
             self.add(&json!({
-                "name": "thread_name", "ph": "M", "pid": 1, "tid": tid, "args": { "name": name },
+                "name": "thread_name", "ph": "M", "pid": DEVICE, "tid": tid,
+                "args": { "name": track_name(tid) },
+            }));
+            self.add(&json!({
+                "name": "thread_sort_index", "ph": "M", "pid": DEVICE, "tid": tid,
+                "args": { "sort_index": tid },
             }));
         }
         self.add(event);
@@ -325,7 +362,24 @@ impl Output {
 
 /// The track of a PASID.
 fn track(pasid: Option<Pasid>) -> u64 {
-    pasid.map_or(WITHOUT_PASID, |pasid| u64::from(pasid.get()))
+    pasid.map_or(WITHOUT_PASID, |pasid| PASIDS + u64::from(pasid.get()))
+}
+
+/// What viewers call a track.
+fn track_name(track: u64) -> String {
+    match track {
+        FUNCTION => "function".to_owned(),
+        WITHOUT_PASID => "requests without PASID".to_owned(),
+        TRANSLATED => "translated accesses".to_owned(),
+        UNTRANSLATED => "untranslated accesses".to_owned(),
+        INTERRUPTS => "interrupts".to_owned(),
+        pasid => format!("PASID {:#x}", pasid - PASIDS),
+    }
+}
+
+/// A PASID, as a number or nothing.
+fn number(pasid: Option<Pasid>) -> Option<u32> {
+    pasid.map(Pasid::get)
 }
 
 /// A translation, for people.
@@ -389,11 +443,41 @@ mod tests {
         let path = directory.path().join("trace.json");
         let trace = Trace::create(&path, "a \"device\"").unwrap();
         trace.interrupt(3);
-        assert_eq!(events(&trace, &path).len(), 3);
+        assert_eq!(events(&trace, &path).len(), 4);
         trace.close();
         trace.interrupt(4);
         trace.close();
-        assert_eq!(events(&trace, &path).len(), 3);
+        assert_eq!(events(&trace, &path).len(), 4);
+    }
+
+    #[test]
+    fn a_reset_ends_the_groups_that_are_outstanding() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("trace.json");
+        let trace = Trace::create(&path, "x").unwrap();
+        trace.page_request(&page_request(true), None);
+        trace.function("reset");
+        trace.page_request(&page_request(true), None);
+        let phases: Vec<String> = events(&trace, &path)
+            .iter()
+            .filter(|e| e["cat"] == "prg")
+            .map(|e| e["ph"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(phases, ["b", "e", "b"]);
+    }
+
+    #[test]
+    fn a_stop_marker_opens_no_group() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("trace.json");
+        let trace = Trace::create(&path, "x").unwrap();
+        let marker = PageRequest {
+            read: false,
+            write: false,
+            ..page_request(true)
+        };
+        trace.page_request(&marker, None);
+        assert!(events(&trace, &path).iter().all(|e| e["cat"] != "prg"));
     }
 
     #[test]
@@ -415,6 +499,6 @@ mod tests {
             .filter(|e| e["cat"] == "prg")
             .map(|e| e["ph"].as_str().unwrap().to_owned())
             .collect();
-        assert_eq!(phases, ["b", "n", "e"]);
+        assert_eq!(phases, ["b", "e"]);
     }
 }

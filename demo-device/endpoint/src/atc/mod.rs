@@ -29,7 +29,7 @@ const NIL: u32 = u32::MAX;
 
 /// An address space as the cache tells it from others: a PASID or none, and the mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Space(u32);
+pub struct Space(u32);
 
 impl Space {
     /// The space of requests with these attributes.
@@ -41,7 +41,7 @@ impl Space {
 
 /// The address spaces that an invalidation is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scope {
+pub enum Scope {
     /// Those of one PASID, or those without.
     One(Option<Pasid>),
     /// All.
@@ -50,7 +50,7 @@ pub(crate) enum Scope {
 
 /// A translation as the cache keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Cached {
+pub struct Cached {
     /// The untranslated range.
     pub range: AlignedRange,
     /// Where the translated range begins.
@@ -65,7 +65,7 @@ pub(crate) struct Cached {
 
 /// What a look-up found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Hit {
+pub struct Hit {
     /// First untranslated address of the entry.
     pub first: u64,
     /// Last untranslated address of the entry.
@@ -120,7 +120,7 @@ struct List {
 
 /// The cache.
 #[derive(Debug)]
-pub(crate) struct Atc {
+pub struct Atc {
     sets: Box<[[Entry; WAYS]]>,
     /// For each set 16 bits of the hash of each entry, never 0; 0 if it is free. A look-up compares
     /// these, and looks at an entry only if they are equal.
@@ -358,7 +358,7 @@ impl Atc {
 
     /// Number of entries.
     #[cfg(test)]
-    pub fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         self.counts.iter().sum()
     }
 

@@ -71,8 +71,7 @@ impl Machine for Copy {
         } else {
             Span::head
         };
-        let data = dma.read(&part(from, length), &mut scratch.first)?;
-        dma.write(&part(to, length), data)?;
+        dma.copy(&part(from, length), &part(to, length), &mut scratch.first)?;
         self.done += length as u64;
         Ok(())
     }

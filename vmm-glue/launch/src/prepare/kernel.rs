@@ -18,6 +18,14 @@ const SCRIPT: &str = include_str!("../../scripts/kernel.sh");
 /// Where the packages lie while the component is made; the script reads them there.
 const PACKAGES: &str = "packages";
 
+/// The names of the modules in the component, each after those that it depends on.
+const ORDER: &str = "modules/order";
+
+/// Where a module lies in the component.
+fn module(name: &str) -> String {
+    format!("modules/{name}.ko")
+}
+
 /// A kernel's image.
 #[derive(Clone, Debug)]
 pub struct Image {
@@ -54,17 +62,12 @@ pub fn configuration(component: &Component, release: &str) -> PathBuf {
 
 /// The modules in the component: names and files, each after those that it depends on.
 pub fn modules(component: &Component) -> Result<Vec<(String, PathBuf)>> {
-    let path = component.path("modules/order");
+    let path = component.path(ORDER);
     let order =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(order
         .lines()
-        .map(|name| {
-            (
-                name.to_owned(),
-                component.path(&format!("modules/{name}.ko")),
-            )
-        })
+        .map(|name| (name.to_owned(), component.path(&module(name))))
         .collect())
 }
 
@@ -111,16 +114,18 @@ pub fn make(
         fs::remove_dir_all(&waste).with_context(|| format!("cannot remove {}", waste.display()))?;
     }
     let headers = format!("usr/src/linux-headers-{}", kernel.release);
+    let mut key_files: Vec<_> = ["vmlinuz", "vmlinux", ORDER].map(str::to_owned).into();
+    let metadata = [
+        ".config",
+        "Module.symvers",
+        "rust/libkernel.rmeta",
+        "rust/libmacros.so",
+    ];
+    key_files.extend(metadata.map(|file| format!("{headers}/{file}")));
+    let order = fs::read_to_string(directory.join(ORDER)).context("no module was unpacked")?;
+    key_files.extend(order.lines().map(module));
     Ok(Made {
-        key_files: vec![
-            "vmlinuz".into(),
-            "vmlinux".into(),
-            "modules/order".into(),
-            format!("{headers}/.config"),
-            format!("{headers}/Module.symvers"),
-            format!("{headers}/rust/libkernel.rmeta"),
-            format!("{headers}/rust/libmacros.so"),
-        ],
+        key_files,
         facts: vec![
             ("release", kernel.release.clone()),
             ("version", kernel.version.clone()),

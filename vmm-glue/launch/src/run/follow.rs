@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 /// Where a line comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +69,7 @@ struct Tail {
 impl Follower {
     /// Follows files, which must exist.
     pub fn new(files: &[(Source, &Path)]) -> Result<Self> {
-        let mut mask: SigSet = ENDING_SIGNALS.into_iter().collect();
-        mask.add(Signal::SIGCHLD);
+        let mask: SigSet = ENDING_SIGNALS.into_iter().collect();
         mask.thread_block().context("cannot block signals")?;
         let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("signalfd")?;
@@ -98,6 +98,9 @@ impl Follower {
     ) -> Result<Ending> {
         let start = Instant::now();
         let mut deadline = start + time;
+        // Not by SIGCHLD, which any thread of this process may take.
+        let end = pidfd_open(Pid::from_child(child), PidfdFlags::empty())
+            .context("cannot await QEMU: pidfd_open (Linux 5.3 has it)")?;
         loop {
             // The process first: what it wrote before its end is then read below.
             let exited = child.try_wait().context("cannot await QEMU")?;
@@ -120,11 +123,11 @@ impl Follower {
                 kill(child)?;
                 return Ok(Ending::TimedOut);
             }
-            self.wait(deadline)?;
+            self.wait(&end, deadline)?;
         }
     }
 
-    fn wait(&self, deadline: Instant) -> Result<()> {
+    fn wait(&self, end: &OwnedFd, deadline: Instant) -> Result<()> {
         // One millisecond more: poll counts whole ones, and must not return just before.
         let left = deadline
             .saturating_duration_since(Instant::now())
@@ -132,6 +135,7 @@ impl Follower {
             + 1;
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         let mut events = [
+            PollFd::new(end.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.writes.as_fd(), PollFlags::POLLIN),
         ];

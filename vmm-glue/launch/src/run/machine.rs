@@ -138,7 +138,14 @@ fn machine(options: &MachineOptions) -> Vec<String> {
         Iommu::IntelIommu => {
             "intel-iommu,scalable-mode=on,fsts=on,svm=on,device-iotlb=on,pasid-bits=20,intremap=off"
         }
+        // It has all of that without being asked.
+        Iommu::SvmVtd => "svm-vtd,intremap=off",
     };
+    let iommu = [iommu]
+        .into_iter()
+        .chain(options.iommu_option.iter().map(String::as_str))
+        .collect::<Vec<_>>()
+        .join(",");
     [
         "-no-user-config",
         "-nodefaults",
@@ -156,7 +163,7 @@ fn machine(options: &MachineOptions) -> Vec<String> {
         "-m",
         &options.memory,
         "-device",
-        iommu,
+        &iommu,
     ]
     .map(str::to_owned)
     .into()
@@ -264,6 +271,25 @@ mod tests {
                 "{arguments:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_iommu_is_the_one_that_was_asked_for_with_its_options() {
+        let words = ["--iommu", "svm-vtd", "--iommu-option", "intremap=on"];
+        let arguments = machine(&options(&words));
+        assert!(
+            arguments
+                .windows(2)
+                .any(|pair| pair == ["-device", "svm-vtd,intremap=off,intremap=on"]),
+            "{arguments:?}"
+        );
+        let arguments = machine(&options(&["--iommu-option", "caching-mode=on"]));
+        assert!(
+            arguments
+                .iter()
+                .any(|word| word.starts_with("intel-iommu,") && word.ends_with(",caching-mode=on")),
+            "{arguments:?}"
+        );
     }
 
     #[test]

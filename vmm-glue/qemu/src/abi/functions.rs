@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use nix::libc;
 
+use super::iommu::{PCIIOMMUOps, ResettableExit, ResettablePhases};
 use super::layout::*;
 
 /// The address of an exported symbol of this process.
@@ -76,6 +77,16 @@ table! {
         object_resolve_path_type: unsafe extern "C" fn(*const c_char, *const c_char, *mut bool) -> *mut Object;
         object_property_get_bool: unsafe extern "C" fn(*mut Object, *const c_char, ErrorOut) -> bool;
         object_property_get_uint: unsafe extern "C" fn(*mut Object, *const c_char, ErrorOut) -> u64;
+        object_property_get_str: unsafe extern "C" fn(*mut Object, *const c_char, ErrorOut) -> *mut c_char;
+        object_property_set_bool: unsafe extern "C" fn(*mut Object, *const c_char, bool, ErrorOut) -> bool;
+        object_property_set_uint: unsafe extern "C" fn(*mut Object, *const c_char, u64, ErrorOut) -> bool;
+        object_resolve_path: unsafe extern "C" fn(*const c_char, *mut bool) -> *mut Object;
+        object_class_dynamic_cast: unsafe extern "C" fn(*mut ObjectClass, *const c_char) -> *mut ObjectClass;
+        device_class_set_parent_realize: unsafe extern "C" fn(*mut ObjectClass,
+            unsafe extern "C" fn(*mut Object, ErrorOut), *mut Option<Realize>);
+        resettable_class_set_parent_phases: unsafe extern "C" fn(*mut ObjectClass, Option<ResettableExit>,
+            Option<ResettableExit>, Option<ResettableExit>, *mut ResettablePhases);
+        qdev_get_machine: unsafe extern "C" fn() -> *mut Object;
         qdev_get_human_name: unsafe extern "C" fn(*mut Object) -> *mut c_char;
         qdev_get_parent_bus: unsafe extern "C" fn(*const Object) -> *mut BusState;
         device_class_set_legacy_reset: unsafe extern "C" fn(*mut ObjectClass, unsafe extern "C" fn(*mut Object));
@@ -85,6 +96,7 @@ table! {
         g_free: unsafe extern "C" fn(*mut c_void);
         // Messages
         error_setg_internal: unsafe extern "C" fn(ErrorOut, *const c_char, c_int, *const c_char, *const c_char, ...);
+        error_propagate: unsafe extern "C" fn(ErrorOut, *mut Error);
         error_free: unsafe extern "C" fn(*mut Error);
         error_report: unsafe extern "C" fn(*const c_char, ...);
         warn_report: unsafe extern "C" fn(*const c_char, ...);
@@ -115,7 +127,21 @@ table! {
         pci_iommu_init_iotlb_notifier: unsafe extern "C" fn(*mut PCIDevice, *mut IOMMUNotifier, IommuNotify, *mut c_void) -> c_int;
         pci_iommu_register_iotlb_notifier: unsafe extern "C" fn(*mut PCIDevice, u32, *mut IOMMUNotifier) -> c_int;
         pci_iommu_unregister_iotlb_notifier: unsafe extern "C" fn(*mut PCIDevice, u32, *mut IOMMUNotifier) -> c_int;
+        pci_setup_iommu: unsafe extern "C" fn(*mut BusState, *const PCIIOMMUOps, *mut c_void);
+        pci_bus_num: unsafe extern "C" fn(*mut BusState) -> c_int;
+        pci_find_device: unsafe extern "C" fn(*mut BusState, c_int, u8) -> *mut PCIDevice;
+        x86_iommu_iec_notify_all: unsafe extern "C" fn(*mut Object, bool, u32, u32);
         // Memory
+        memory_region_init: unsafe extern "C" fn(*mut MemoryRegion, *mut Object, *const c_char, u64);
+        memory_region_init_alias: unsafe extern "C" fn(*mut MemoryRegion, *mut Object, *const c_char,
+            *mut MemoryRegion, u64, u64);
+        memory_region_init_iommu: unsafe extern "C" fn(*mut c_void, usize, *const c_char, *mut Object,
+            *const c_char, u64);
+        memory_region_set_enabled: unsafe extern "C" fn(*mut MemoryRegion, bool);
+        memory_region_transaction_begin: unsafe extern "C" fn();
+        memory_region_transaction_commit: unsafe extern "C" fn();
+        address_space_init: unsafe extern "C" fn(*mut AddressSpace, *mut MemoryRegion, *const c_char);
+        address_space_stl_le: unsafe extern "C" fn(*mut AddressSpace, u64, u32, MemTxAttrs, *mut u32);
         memory_region_init_io: unsafe extern "C" fn(*mut MemoryRegion, *mut Object, *const MemoryRegionOps,
             *mut c_void, *const c_char, u64);
         memory_region_add_subregion_overlap: unsafe extern "C" fn(*mut MemoryRegion, u64, *mut MemoryRegion, c_int);
@@ -130,6 +156,9 @@ table! {
         bql_locked: unsafe extern "C" fn() -> bool;
         rcu_register_thread: unsafe extern "C" fn();
         rcu_unregister_thread: unsafe extern "C" fn();
+        qemu_get_aio_context: unsafe extern "C" fn() -> *mut c_void;
+        aio_bh_schedule_oneshot_full: unsafe extern "C" fn(*mut c_void, unsafe extern "C" fn(*mut c_void),
+            *mut c_void, *const c_char);
         qemu_clock_get_ns: unsafe extern "C" fn(c_int) -> i64;
         timer_init_full: unsafe extern "C" fn(*mut QEMUTimer, *mut QEMUTimerListGroup, c_int, c_int, c_int,
             unsafe extern "C" fn(*mut c_void), *mut c_void);
@@ -150,6 +179,9 @@ table! {
 /// Reads or writes a property: object, visitor, name, what the property was declared with, error.
 pub type PropertyAccess =
     unsafe extern "C" fn(*mut Object, *mut Visitor, *const c_char, *mut c_void, ErrorOut);
+
+/// `DeviceRealize`.
+pub type Realize = unsafe extern "C" fn(*mut Object, ErrorOut);
 
 // SAFETY: function pointers and the addresses of QEMU's own variables, which are the same in
 // every thread.

@@ -52,6 +52,7 @@ macro_rules! assert_layout {
         };
     };
 }
+pub(super) use assert_layout;
 
 /// `InterfaceInfo`.
 #[repr(C)]
@@ -155,6 +156,8 @@ pub struct MemTxAttrs {
 assert_layout!(MemTxAttrs: 8, bits = 0, unspecified = 4);
 
 impl MemTxAttrs {
+    /// Where `requester_id`, of 16 bits, begins.
+    pub const REQUESTER_ID: u32 = 6;
     /// `memory`: only random access memory may answer.
     pub const MEMORY: u32 = 1 << 4;
     /// `address_type`: the address is translated.

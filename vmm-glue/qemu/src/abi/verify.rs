@@ -24,6 +24,9 @@ pub enum Refusal {
     /// A function is not there.
     #[error("it does not export {}", .0.join(", "))]
     MissingExports(Vec<&'static str>),
+    /// A type that is derived from is not there.
+    #[error("it has no type {0}")]
+    MissingType(String),
     /// It is of another series.
     #[error("its version is {0}")]
     Version(String),
@@ -228,7 +231,11 @@ unsafe fn tables(qemu: &Qemu) -> Result<(), Refusal> {
 }
 
 /// Compares.
-fn equal<T: PartialEq + Debug>(what: String, expected: T, found: T) -> Result<(), Refusal> {
+pub(super) fn equal<T: PartialEq + Debug>(
+    what: String,
+    expected: T,
+    found: T,
+) -> Result<(), Refusal> {
     if expected == found {
         Ok(())
     } else {
@@ -254,7 +261,7 @@ fn mismatch(what: &str, expected: &str, found: &str) -> Refusal {
 /// # Safety
 ///
 /// The class is at least `offset + size_of::<T>()` bytes long.
-unsafe fn field<T: Copy>(class: *const ObjectClass, offset: usize) -> T {
+pub(super) unsafe fn field<T: Copy>(class: *const ObjectClass, offset: usize) -> T {
     // SAFETY: the caller's promise; the read asks for no alignment.
     unsafe { class.cast::<u8>().add(offset).cast::<T>().read_unaligned() }
 }

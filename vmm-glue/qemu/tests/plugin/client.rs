@@ -303,6 +303,21 @@ impl Qemu {
         self.read_number("inl", port.into()) as u32
     }
 
+    /// The names of QEMU's threads.
+    pub fn threads(&self) -> Vec<String> {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let name = |task: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+        };
+        let names = std::fs::read_dir(tasks).unwrap().filter_map(name);
+        names.map(|name| name.trim_end().to_owned()).collect()
+    }
+
+    /// Lets time pass for the machine: the clock of the qtest accelerator stands still otherwise.
+    pub fn clock_step(&mut self, time: Duration) {
+        self.qtest(&format!("clock_step {}", time.as_nanos()));
+    }
+
     /// Performs a QMP command.
     pub fn qmp(&mut self, command: &str, arguments: Value) -> Result<Value, String> {
         let request = json!({ "execute": command, "arguments": arguments });

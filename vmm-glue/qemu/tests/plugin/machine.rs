@@ -12,6 +12,19 @@ use crate::vtd::Vtd;
 pub const IOMMU: &str =
     "intel-iommu,scalable-mode=on,fsts=on,svm=on,device-iotlb=on,pasid-bits=20,intremap=off";
 
+/// The vIOMMU of most tests: that one, or that of `SVM_QTEST_IOMMU`.
+fn iommu() -> String {
+    match std::env::var("SVM_QTEST_IOMMU") {
+        Ok(iommu) if !iommu.is_empty() => iommu,
+        _ => IOMMU.to_owned(),
+    }
+}
+
+/// Whether the vIOMMU of most tests is one that waits for a function to complete invalidations.
+pub fn awaits_completions() -> bool {
+    iommu().starts_with("svm-vtd")
+}
+
 /// Configuration space of bus 0 begins here after [`Machine::new`].
 const ECAM: u64 = 0xb000_0000;
 /// First page that [`Machine::page`] gives.
@@ -60,7 +73,7 @@ impl Machine {
     pub fn new(installation: &Installation, arguments: &[&str]) -> Machine {
         Machine::from(Qemu::start(
             installation,
-            &[&["-device", IOMMU], arguments].concat(),
+            &[&["-device", &iommu()], arguments].concat(),
         ))
     }
 

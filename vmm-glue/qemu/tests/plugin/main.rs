@@ -5,7 +5,8 @@
 //! They need `SVM_QEMU` from the environment: an executable that becomes QEMU with the library
 //! preloaded and with the arguments that it is given. Without it each test says so and does
 //! nothing. `SVM_QTEST_ACCEL` chooses another accelerator
-//! (`kvm`, `tcg`) for the machines that are not given a guest.
+//! (`kvm`, `tcg`) for the machines that are not given a guest, and `SVM_QTEST_IOMMU` another vIOMMU
+//! (`svm-vtd`) for those that need one.
 
 // A failure anywhere in the bench is a failure of the test.
 #![allow(clippy::unwrap_used)]
@@ -20,6 +21,7 @@ mod loading;
 mod machine;
 mod paging;
 mod reset;
+mod svm_vtd;
 mod tracing;
 mod vtd;
 mod work;

@@ -77,17 +77,19 @@ fn a_trace_holds_all_that_passed() {
             .copied()
             .unwrap_or(0)
     };
+    let groups = format!("page request groups, PASID {PASID:#x}");
     assert!(count("translation request", "X") >= 3, "{kinds:?}");
     assert!(count("translated read", "X") >= 2, "{kinds:?}");
     assert!(count("translated write", "X") >= 2, "{kinds:?}");
-    assert_eq!(count("page request", "b"), 1, "{kinds:?}");
-    assert_eq!(count("page request", "e"), 1, "{kinds:?}");
+    assert_eq!(count(&groups, "b"), 1, "{kinds:?}");
+    assert_eq!(count(&groups, "e"), 1, "{kinds:?}");
+    assert_eq!(count("page request", "i"), 1, "{kinds:?}");
     assert_eq!(count("PRG response", "i"), 1, "{kinds:?}");
     assert_eq!(count("invalidation", "X"), 1, "{kinds:?}");
     assert_eq!(count("interrupt", "i"), 1, "{kinds:?}");
     let named = |name: &'static str| events.iter().filter(move |e| e["name"] == name);
     let invalidation = named("invalidation").next().unwrap();
-    assert_eq!(invalidation["tid"], PASID);
+    assert_eq!(invalidation["args"]["pasid"], PASID);
     assert_eq!(invalidation["args"]["address"], format!("{DESTINATION:#x}"));
     assert_eq!(invalidation["args"]["size_log2"], 12);
     let asked: Vec<_> = named("translation request")

@@ -104,7 +104,8 @@ impl Machine {
             self.qemu.writeq(directory, table | 1);
         }
         let entry = table + 64 * u64::from(pasid & 63);
-        self.qemu.writeq(entry + 8, domain(pasid));
+        // The walks are coherent (PWSNP), without which no accessed or dirty flag is set.
+        self.qemu.writeq(entry + 8, domain(pasid) | 1 << 23);
         self.qemu.writeq(entry + 16, first_stage);
         // Present, first stage; QEMU takes the number of levels from the second stage's field.
         self.qemu.writeq(entry, 1 | 1 << 6 | 2 << 2);

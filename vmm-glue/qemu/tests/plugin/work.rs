@@ -120,14 +120,13 @@ fn a_stopped_machine_keeps_its_memory() {
 
 #[test]
 fn a_completion_sends_the_interrupt_of_its_context() {
-    // While translation is off, a message can be aimed at memory and seen there.
-    let Some(mut machine) = Machine::with("") else {
+    let Some((mut machine, mut context)) = ready("") else {
         return;
     };
-    let bars = machine.enable_bars(DEVICE);
-    machine.enable_ats(DEVICE);
-    let mut context = Context::start_untranslated(&mut machine, bars, 2);
+    // A message can be aimed at memory and seen there, as a request without PASID.
     let mailbox = machine.page();
+    machine.map(0, mailbox, mailbox, true);
+    let bars = context.bars;
     let msix = machine.capability(DEVICE, 0x11);
     machine.config_write16(DEVICE, msix + 2, 1 << 15);
     let entry = bars.msix + 16 * 5;

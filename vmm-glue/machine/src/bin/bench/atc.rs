@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The endpoint's address translation cache, against hash tables.
+
+use crate::measure::{Effort, best, numbers, time};
+use crate::report::{Entry, Goal, Report};
+use pcie_ats::{AlignedRange, Pasid};
+use std::collections::HashMap;
+use std::hint::black_box;
+use svm_endpoint::translation_cache::{Access, Atc, Cached, Space};
+
+const ENTRIES: u32 = 1024;
+const LOOKUPS: usize = 1 << 15;
+/// Addresses in a range one after the other, as a device goes through a page: 16 of 256 bytes.
+const RUN: usize = 16;
+const SHIFTS: [u8; 3] = [12, 21, 30];
+const SPACES: u64 = 8;
+
+/// Translations of three sizes in several address spaces; as many as the cache has room for.
+fn translations() -> Vec<(Space, Cached)> {
+    let mut next = numbers(0x5eed);
+    let mut draw = move || next.next().unwrap_or_default();
+    (0..ENTRIES as usize)
+        .map(|n| {
+            let shift = SHIFTS[n % 3];
+            let pasid = Pasid::new((draw() % SPACES) as u32 + 1).ok();
+            let address = draw() & ((1 << 46) - 1);
+            let output = (draw() & ((1 << 45) - 1)) >> shift << shift;
+            let range = AlignedRange::containing(address, shift).unwrap_or(AlignedRange::ALL);
+            let cached = Cached {
+                range,
+                output,
+                read: true,
+                write: true,
+                untranslated_only: false,
+            };
+            (Space::new(pasid, false), cached)
+        })
+        .collect()
+}
+
+/// The cache that one would write first: a table, and a probe for each size.
+type Table = HashMap<(Space, u8, u64), u64>;
+
+fn probe(table: &Table, space: Space, address: u64) -> Option<u64> {
+    SHIFTS.iter().find_map(|shift| {
+        let output = table.get(&(space, *shift, address >> shift))?;
+        Some(output | address & ((1 << shift) - 1))
+    })
+}
+
+pub fn run(effort: Effort, report: &mut Report) {
+    if !report.wants_any(&[
+        "atc_lookup_hit_speedup_in_runs",
+        "atc_lookup_hit_in_runs",
+        "atc_insert",
+    ]) {
+        return;
+    }
+    let all = translations();
+    let mut atc = Atc::new(ENTRIES);
+    for (space, cached) in &all {
+        atc.insert_over(*space, cached, u64::MAX);
+    }
+    // Sets overflow before all are full; what was driven out is put in no table.
+    let present: Vec<_> = all
+        .iter()
+        .filter(|(space, cached)| {
+            let hit = atc.lookup(*space, cached.range.base(), Access::Read);
+            hit.is_some_and(|hit| hit.output == cached.output)
+        })
+        .collect();
+    let table: Table = present
+        .iter()
+        .map(|(space, cached)| {
+            let shift = cached.range.shift();
+            let key = (*space, shift, cached.range.base() >> shift);
+            (key, cached.output)
+        })
+        .collect();
+    let against = "three probes of a HashMap";
+    for (suffix, run) in [("", 1), ("_in_runs", RUN)] {
+        let (ours, theirs) = lookups(effort, &mut atc, &table, &present, run);
+        for (name, goal) in [
+            ("atc_lookup_hit", Goal::ValueAtMost(5.0)),
+            ("atc_lookup_hit_speedup", Goal::SpeedupAtLeast(2.0)),
+        ] {
+            report.add(Entry {
+                name: format!("{name}{suffix}"),
+                value: ours * 1e9,
+                unit: "ns",
+                baseline: theirs * 1e9,
+                against,
+                goal,
+            });
+        }
+    }
+    insert(effort, report, &all);
+}
+
+/// Looks up addresses in the ranges of entries that are drawn one by one, `run` addresses in each:
+/// 1 is the worst there is, because nothing foretells which size an address has.
+fn lookups(
+    effort: Effort,
+    atc: &mut Atc,
+    table: &Table,
+    present: &[&(Space, Cached)],
+    run: usize,
+) -> (f64, f64) {
+    let mut entry = 0;
+    let queries: Vec<(Space, u64)> = numbers(0xfeed)
+        .take(LOOKUPS)
+        .enumerate()
+        .map(|(at, n)| {
+            if at % run == 0 {
+                entry = n as usize % present.len();
+            }
+            let (space, cached) = present[entry];
+            let offset = (n >> 12) & (cached.range.last() - cached.range.base());
+            (*space, cached.range.base() + offset)
+        })
+        .collect();
+    for (space, address) in &queries {
+        let hit = atc.lookup(*space, *address, Access::Read);
+        assert_eq!(
+            hit.map(|hit| hit.output),
+            probe(table, *space, *address),
+            "cache and table disagree about {address:#x}"
+        );
+    }
+    let [ours, theirs] = best(
+        effort,
+        LOOKUPS,
+        [
+            &mut || {
+                time(|| {
+                    let hits = queries
+                        .iter()
+                        .filter_map(|(space, address)| atc.lookup(*space, *address, Access::Read));
+                    black_box(hits.fold(0, |sum: u64, hit| sum.wrapping_add(hit.output)));
+                })
+            },
+            &mut || {
+                time(|| {
+                    let hits = queries
+                        .iter()
+                        .filter_map(|(space, address)| probe(table, *space, *address));
+                    black_box(hits.fold(0, |sum: u64, output| sum.wrapping_add(output)));
+                })
+            },
+        ],
+    );
+    (ours, theirs)
+}
+
+/// Insertion into a full cache, which has to make room; the table forgets the oldest.
+fn insert(effort: Effort, report: &mut Report, all: &[(Space, Cached)]) {
+    let fresh: Vec<(Space, Cached)> = numbers(0xbeef)
+        .take(LOOKUPS)
+        .map(|n| {
+            let (space, cached) = all[n as usize % all.len()];
+            let shift = cached.range.shift();
+            let address = (n >> 4) & ((1 << 46) - 1);
+            let range = AlignedRange::containing(address, shift).unwrap_or(AlignedRange::ALL);
+            (space, Cached { range, ..cached })
+        })
+        .collect();
+    let mut atc = Atc::new(ENTRIES);
+    let mut table = Table::new();
+    let mut order = std::collections::VecDeque::new();
+    let [ours, theirs] = best(
+        effort,
+        LOOKUPS,
+        [
+            &mut || {
+                time(|| {
+                    for (space, cached) in &fresh {
+                        black_box(atc.insert_over(*space, cached, u64::MAX));
+                    }
+                })
+            },
+            &mut || {
+                time(|| {
+                    for (space, cached) in &fresh {
+                        let shift = cached.range.shift();
+                        let key = (*space, shift, cached.range.base() >> shift);
+                        if order.len() == ENTRIES as usize {
+                            if let Some(oldest) = order.pop_front() {
+                                table.remove(&oldest);
+                            }
+                        }
+                        table.insert(key, cached.output);
+                        order.push_back(key);
+                    }
+                })
+            },
+        ],
+    );
+    report.add(Entry {
+        name: "atc_insert".into(),
+        value: ours * 1e9,
+        unit: "ns",
+        baseline: theirs * 1e9,
+        against: "a HashMap that forgets the oldest",
+        goal: Goal::None,
+    });
+}

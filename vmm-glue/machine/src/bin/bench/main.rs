@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The benchmarks of unit and endpoint: a table on the terminal, and a file for machines.
+//!
+//! Each value stands beside a baseline that was measured in the same run, in turns with it: this
+//! is what makes it mean something on another machine, or on one that is busy.
+#![forbid(unsafe_code)]
+
+mod atc;
+mod measure;
+mod report;
+mod unit;
+mod whole;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use measure::Effort;
+use report::Report;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Measures translation, invalidation, page requests and copies.
+#[derive(Parser)]
+struct Arguments {
+    /// Where to write the results as JSON.
+    #[arg(long, default_value = "target/report/bench.json")]
+    output: PathBuf,
+    /// Only benchmarks whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+    /// Rounds of each measurement, of which the best counts.
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    if cfg!(debug_assertions) {
+        eprintln!("bench: this is a debug build, whose numbers mean nothing: add --release");
+    }
+    let effort = Effort {
+        rounds: arguments.rounds,
+    };
+    let mut report = Report::new(arguments.only);
+    atc::run(effort, &mut report);
+    unit::run(effort, &mut report)?;
+    whole::run(effort, &mut report);
+    report.print();
+    report
+        .write(&arguments.output)
+        .with_context(|| format!("cannot write {}", arguments.output.display()))?;
+    println!("\nwritten to {}", arguments.output.display());
+    Ok(if report.all_met() {
+        ExitCode::SUCCESS
+    } else {
+        println!("not all goals are met");
+        ExitCode::FAILURE
+    })
+}

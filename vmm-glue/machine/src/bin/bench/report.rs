@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The results.
+
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// What a result is to reach.
+#[derive(Clone, Copy)]
+pub enum Goal {
+    /// Nothing was set.
+    None,
+    /// The value is to be at most this.
+    ValueAtMost(f64),
+    /// The ratio of value to baseline is to be at least this.
+    RatioAtLeast(f64),
+    /// The ratio of baseline to value (the smaller, the better) is to be at least this.
+    SpeedupAtLeast(f64),
+}
+
+/// A result.
+pub struct Entry {
+    pub name: String,
+    pub value: f64,
+    pub unit: &'static str,
+    /// What the value is compared with, in the same unit.
+    pub baseline: f64,
+    /// What that is.
+    pub against: &'static str,
+    pub goal: Goal,
+}
+
+impl Entry {
+    fn ratio(&self) -> f64 {
+        match self.goal {
+            Goal::SpeedupAtLeast(_) => self.baseline / self.value,
+            _ => self.value / self.baseline,
+        }
+    }
+
+    fn met(&self) -> Option<bool> {
+        match self.goal {
+            Goal::None => None,
+            Goal::ValueAtMost(most) => Some(self.value <= most),
+            Goal::RatioAtLeast(least) | Goal::SpeedupAtLeast(least) => Some(self.ratio() >= least),
+        }
+    }
+
+    fn goal(&self) -> Option<String> {
+        match self.goal {
+            Goal::None => None,
+            Goal::ValueAtMost(most) => Some(format!("value <= {most} {}", self.unit)),
+            Goal::RatioAtLeast(least) => Some(format!("value / baseline >= {least}")),
+            Goal::SpeedupAtLeast(least) => Some(format!("baseline / value >= {least}")),
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "value": rounded(self.value),
+            "unit": self.unit,
+            "baseline": rounded(self.baseline),
+            "against": self.against,
+            "ratio": rounded(self.ratio()),
+            "goal": self.goal(),
+            "met": self.met(),
+        })
+    }
+}
+
+/// Four digits, which is more than the measurement is worth.
+fn rounded(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return value;
+    }
+    let scale = 10f64.powi(3 - value.abs().log10().floor() as i32);
+    (value * scale).round() / scale
+}
+
+/// A number as people like it.
+fn readable(value: f64) -> String {
+    match value.abs() {
+        v if v >= 1e9 => format!("{:.2} G", value / 1e9),
+        v if v >= 1e6 => format!("{:.2} M", value / 1e6),
+        v if v >= 1e4 => format!("{:.1} k", value / 1e3),
+        _ => format!("{value:.2}  "),
+    }
+}
+
+/// All results.
+pub struct Report {
+    only: Option<String>,
+    entries: Vec<Entry>,
+}
+
+impl Report {
+    pub fn new(only: Option<String>) -> Self {
+        Report {
+            only,
+            entries: Vec::new(),
+        }
+    }
+
+    /// Whether a benchmark of this name is wanted.
+    pub fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only))
+    }
+
+    /// Whether one of these is wanted.
+    pub fn wants_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.wants(name))
+    }
+
+    pub fn add(&mut self, entry: Entry) {
+        if self.wants(&entry.name) {
+            eprintln!("bench: {} done", entry.name);
+            self.entries.push(entry);
+        }
+    }
+
+    pub fn all_met(&self) -> bool {
+        self.entries.iter().all(|entry| entry.met() != Some(false))
+    }
+
+    pub fn print(&self) {
+        let width = self.entries.iter().map(|e| e.name.len()).max().unwrap_or(4);
+        println!(
+            "{:width$}  {:>11} {:13} {:>11} {:>7}  goal",
+            "name", "value", "unit", "baseline", "ratio"
+        );
+        for entry in &self.entries {
+            let goal = match (entry.goal(), entry.met()) {
+                (Some(goal), Some(true)) => format!("met      {goal}"),
+                (Some(goal), _) => format!("NOT MET  {goal}"),
+                (None, _) => String::new(),
+            };
+            println!(
+                "{:width$}  {:>11} {:13} {:>11} {:>7.2}  {goal} (baseline: {})",
+                entry.name,
+                readable(entry.value),
+                entry.unit,
+                readable(entry.baseline),
+                entry.ratio(),
+                entry.against,
+            );
+        }
+    }
+
+    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+        if let Some(directory) = path.parent() {
+            std::fs::create_dir_all(directory)?;
+        }
+        let entries: Vec<Value> = self.entries.iter().map(Entry::json).collect();
+        std::fs::write(path, format!("{:#}\n", Value::from(entries)))
+    }
+}

@@ -1,0 +1,327 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The remapping unit: translation and invalidation, against doing the same by hand.
+
+use crate::measure::{Effort, best, numbers, time};
+use crate::report::{Entry, Goal, Report};
+use anyhow::Result;
+use machine::os::{
+    IOTLB_GLOBAL, Layout, Mode, Nesting, Os, Process, Words, iotlb_pasid, iotlb_pasid_pages,
+};
+use machine::{Machine, MachineConfig, Ram};
+use pcie_ats::{AlignedRange, Pasid};
+use std::collections::HashMap;
+use std::hint::black_box;
+use vtd::{Access, Request};
+
+const QUERIES: usize = 1 << 14;
+/// Where processes have their pages.
+const BASE: u64 = 0x7f12_3400_0000;
+
+/// How fast translations of a working set of a size may at least be, compared with the next
+/// smaller one. What makes them slower is the host's caches; a cache of the unit that is emptied
+/// or that fills up costs a factor of ten and more.
+const NO_CLIFF: f64 = 0.4;
+
+/// A machine of one unit and an endpoint.
+fn boot(change: impl FnOnce(&mut MachineConfig)) -> Result<Os> {
+    let mut config = MachineConfig {
+        memory: 512 << 20,
+        ..MachineConfig::default()
+    };
+    change(&mut config);
+    Ok(Os::boot(&Machine::new(&config)?, Mode::Scalable))
+}
+
+/// A process that the function is bound to, with a number of pages, all of one frame.
+fn process(os: &Os, layout: Layout, pages: u64) -> Process {
+    let process = os.process_with(layout);
+    process.bind(0);
+    let frame = os.frames().allocate();
+    for page in 0..pages {
+        process.map_frame(BASE + page * 4096, 12, frame);
+    }
+    process
+}
+
+/// Reads of pages of processes, in no order.
+fn queries(machine: &Machine, processes: &[Process], pages: u64) -> Vec<Request> {
+    numbers(0xabc)
+        .take(QUERIES)
+        .map(|n| Request {
+            requester: machine.requester(0),
+            pasid: Some(processes[(n >> 32) as usize % processes.len()].pasid()),
+            address: BASE + n % pages * 4096 + (n >> 20 & 0xff8),
+            access: Access::Read,
+            execute: false,
+            privileged: false,
+        })
+        .collect()
+}
+
+/// Translates all.
+fn translate(machine: &Machine, queries: &[Request]) {
+    machine.with_unit(0, |unit, ram, fx| {
+        for request in queries {
+            let translated = unit.translate(ram, request, fx);
+            debug_assert!(translated.is_ok());
+            let _ = black_box(translated);
+        }
+    });
+}
+
+fn counters(machine: &Machine) -> vtd::Counters {
+    machine.with_unit(0, |unit, _, _| *unit.counters())
+}
+
+/// Makes the unit know every page.
+fn warm(machine: &Machine, processes: &[Process], pages: u64) {
+    let one = queries(machine, processes, pages)[0];
+    let all: Vec<Request> = processes
+        .iter()
+        .flat_map(|process| {
+            (0..pages).map(|page| Request {
+                pasid: Some(process.pasid()),
+                address: BASE + page * 4096,
+                ..one
+            })
+        })
+        .collect();
+    translate(machine, &all);
+}
+
+pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
+    hit(effort, report)?;
+    misses(effort, report)?;
+    working_sets(effort, report)?;
+    pasids(effort, report)?;
+    invalidations(effort, report)
+}
+
+/// Translations a second.
+fn rate(name: &str, value: f64, baseline: f64, against: &'static str, goal: Goal) -> Entry {
+    Entry {
+        name: name.into(),
+        value: 1.0 / value,
+        unit: "translations/s",
+        baseline: 1.0 / baseline,
+        against,
+        goal,
+    }
+}
+
+fn hit(effort: Effort, report: &mut Report) -> Result<()> {
+    if !report.wants("translation_iotlb_hit") {
+        return Ok(());
+    }
+    let os = boot(|_| {})?;
+    let machine = os.machine();
+    let processes = [process(&os, Layout::default(), 512)];
+    let queries = queries(machine, &processes, 512);
+    let table: HashMap<(Option<Pasid>, u64), u64> = queries
+        .iter()
+        .map(|q| ((q.pasid, q.address >> 12), q.address))
+        .collect();
+    warm(machine, &processes, 512);
+    let [ours, theirs] = best(
+        effort,
+        QUERIES,
+        [&mut || time(|| translate(machine, &queries)), &mut || {
+            time(|| {
+                for q in &queries {
+                    black_box(table.get(&(q.pasid, q.address >> 12)));
+                }
+            })
+        }],
+    );
+    let against = "one probe of a HashMap";
+    report.add(rate(
+        "translation_iotlb_hit",
+        ours,
+        theirs,
+        against,
+        Goal::None,
+    ));
+    Ok(())
+}
+
+/// The plainest walk there is: no checks, no flags, no permissions.
+fn walk(ram: &Ram, root: u64, address: u64, host: impl Fn(u64) -> u64) -> u64 {
+    let mut table = root;
+    for level in (1..=4).rev() {
+        let at = host(table) + (address >> (3 + 9 * level) & 511) * 8;
+        table = ram.load(at).unwrap_or_default() & 0x000f_ffff_ffff_f000;
+    }
+    host(table) + (address & 0xfff)
+}
+
+fn misses(effort: Effort, report: &mut Report) -> Result<()> {
+    let nested = Layout {
+        five_levels: false,
+        nested: Some(Nesting::Small),
+    };
+    for (name, layout) in [
+        ("translation_miss_4_levels", Layout::default()),
+        ("translation_miss_nested", nested),
+    ] {
+        if !report.wants(name) {
+            continue;
+        }
+        // So small an IOTLB that pages in no order are hardly ever there.
+        let os = boot(|config| config.units[0].caches.iotlb = 8)?;
+        let machine = os.machine();
+        let processes = [process(&os, layout, 4096)];
+        let queries = queries(machine, &processes, 4096);
+        let before = counters(machine);
+        translate(machine, &queries);
+        let walks = counters(machine).page_walks - before.page_walks;
+        assert!(walks as usize > QUERIES * 98 / 100, "{walks} walks only");
+        let ram = machine.ram();
+        let first = processes[0].first_stage().pointer();
+        let second = processes[0].second_stage().map(|stage| stage.root);
+        let [ours, theirs] = best(
+            effort,
+            QUERIES,
+            [&mut || time(|| translate(machine, &queries)), &mut || {
+                time(|| {
+                    for q in &queries {
+                        black_box(match second {
+                            None => walk(ram, first, q.address, |address| address),
+                            Some(second) => walk(ram, first, q.address, |address| {
+                                walk(ram, second, address, |address| address)
+                            }),
+                        });
+                    }
+                })
+            }],
+        );
+        let against = "a walk by hand, without any check";
+        report.add(rate(name, ours, theirs, against, Goal::None));
+    }
+    Ok(())
+}
+
+fn working_sets(effort: Effort, report: &mut Report) -> Result<()> {
+    const SIZES: [u64; 6] = [64, 256, 1024, 4096, 16384, 65536];
+    let name = |pages| format!("translation_{pages}_pages");
+    let share = "iotlb_hit_share_65536_pages";
+    if !SIZES.iter().any(|pages| report.wants(&name(*pages))) && !report.wants(share) {
+        return Ok(());
+    }
+    let os = boot(|_| {})?;
+    let machine = os.machine();
+    let processes = [process(&os, Layout::default(), SIZES[5])];
+    let sets = SIZES.map(|pages| queries(machine, &processes, pages));
+    warm(machine, &processes, SIZES[5]);
+    let before = counters(machine);
+    let mut work = sets
+        .each_ref()
+        .map(|queries| move || time(|| translate(machine, queries)));
+    let rates = best(
+        effort,
+        QUERIES,
+        work.each_mut()
+            .map(|work| work as &mut dyn FnMut() -> std::time::Duration),
+    );
+    let after = counters(machine);
+    let hits = (after.iotlb_hits - before.iotlb_hits) as f64;
+    let walks = (after.page_walks - before.page_walks) as f64;
+    for (n, pages) in SIZES.into_iter().enumerate() {
+        let (smaller, goal) = match n {
+            0 => (rates[0], Goal::None),
+            _ => (rates[n - 1], Goal::RatioAtLeast(NO_CLIFF)),
+        };
+        let against = "the next smaller number of cached pages";
+        report.add(rate(&name(pages), rates[n], smaller, against, goal));
+    }
+    report.add(Entry {
+        name: share.into(),
+        value: hits / (hits + walks),
+        unit: "share",
+        baseline: 1.0,
+        against: "no miss at all",
+        goal: Goal::RatioAtLeast(0.99),
+    });
+    Ok(())
+}
+
+fn pasids(effort: Effort, report: &mut Report) -> Result<()> {
+    const COUNTS: [usize; 5] = [1, 8, 64, 512, 4096];
+    const PAGES: u64 = 16;
+    let name = |count| format!("translation_{count}_pasids");
+    if !COUNTS.iter().any(|count| report.wants(&name(*count))) {
+        return Ok(());
+    }
+    let os = boot(|_| {})?;
+    let machine = os.machine();
+    let processes: Vec<Process> = (0..COUNTS[4])
+        .map(|_| process(&os, Layout::default(), PAGES))
+        .collect();
+    let sets = COUNTS.map(|count| queries(machine, &processes[..count], PAGES));
+    warm(machine, &processes, PAGES);
+    let mut work = sets
+        .each_ref()
+        .map(|queries| move || time(|| translate(machine, queries)));
+    let rates = best(
+        effort,
+        QUERIES,
+        work.each_mut()
+            .map(|work| work as &mut dyn FnMut() -> std::time::Duration),
+    );
+    for (n, count) in COUNTS.into_iter().enumerate() {
+        let (smaller, goal) = match n {
+            0 => (rates[0], Goal::None),
+            _ => (rates[n - 1], Goal::RatioAtLeast(NO_CLIFF)),
+        };
+        let against = "the next smaller number of PASIDs";
+        report.add(rate(&name(count), rates[n], smaller, against, goal));
+    }
+    Ok(())
+}
+
+fn invalidations(effort: Effort, report: &mut Report) -> Result<()> {
+    const SIZES: [u64; 4] = [64, 1024, 16384, 65536];
+    const BATCH: usize = 64;
+    let name = |kind: &str, pages: u64| format!("invalidation_{kind}_{pages}_cached");
+    for kind in ["page", "pasid", "global"] {
+        let mut base = None;
+        for pages in SIZES {
+            if !report.wants(&name(kind, pages)) {
+                continue;
+            }
+            let os = boot(|_| {})?;
+            let machine = os.machine();
+            // The neighbour's translations stay, or go with the others.
+            let processes = [(); 2].map(|()| process(&os, Layout::default(), pages / 2));
+            let (did, pasid) = (processes[0].domain(), processes[0].pasid());
+            let page = |n: u64| {
+                let page = AlignedRange::page(BASE + n % (pages / 2) * 4096);
+                iotlb_pasid_pages(did, pasid, page)
+            };
+            let descriptors: Vec<Words> = match kind {
+                "page" => (0..BATCH as u64).map(|n| page(n * 37)).collect(),
+                "pasid" => vec![iotlb_pasid(did, pasid)],
+                _ => vec![IOTLB_GLOBAL],
+            };
+            let queue = os.queue(0);
+            let mut submit = || {
+                warm(machine, &processes, pages / 2);
+                time(|| {
+                    for words in &descriptors {
+                        black_box(queue.try_submit_only(&[*words]));
+                    }
+                })
+            };
+            let [cost] = best(effort, descriptors.len(), [&mut submit]);
+            let cost = cost * 1e9;
+            report.add(Entry {
+                name: name(kind, pages),
+                value: cost,
+                unit: "ns",
+                baseline: *base.get_or_insert(cost),
+                against: "the same with the fewest pages cached",
+                goal: Goal::None,
+            });
+        }
+    }
+    Ok(())
+}

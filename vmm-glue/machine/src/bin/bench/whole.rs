@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Endpoint and unit together, as a program sees them: copies and page requests.
+
+use crate::measure::{Effort, best, time};
+use crate::report::{Entry, Goal, Report};
+use machine::os::{App, Driver, FRAME, Mode, Os, copy, fill};
+use machine::{Machine, MachineConfig};
+use std::cell::Cell;
+use std::time::Duration;
+use svm_abi::descriptor::Descriptor;
+
+const SOURCE: u64 = 0x10_0000_0000;
+const DESTINATION: u64 = 0x20_0000_0000;
+/// Log2 of the size of the buffers, which together are larger than any cache.
+const BUFFER_SHIFT: u8 = 27;
+const BUFFER: u64 = 1 << BUFFER_SHIFT;
+/// The bytes that each measurement copies.
+const AT_ONCE: u64 = 16 << 20;
+
+pub fn run(effort: Effort, report: &mut Report) {
+    copies(effort, report);
+    page_requests(effort, report);
+}
+
+/// A process on a machine with room for two large buffers and for many descriptors.
+fn app() -> App {
+    let config = MachineConfig {
+        memory: 512 << 20,
+        ..MachineConfig::default()
+    };
+    let machine = match Machine::new(&config) {
+        Ok(machine) => machine,
+        Err(error) => panic!("{error}"),
+    };
+    let os = Os::boot(&machine, Mode::Scalable);
+    App::start_with(&Driver::probe(&os, 0), os.process(), 0, 9)
+}
+
+/// Has descriptors performed, and returns how long the device took from the doorbell on.
+fn perform(app: &App, descriptors: &[Descriptor]) -> Duration {
+    let mut took = Duration::ZERO;
+    for part in descriptors.chunks(512) {
+        let tickets = app.stage(part);
+        took += time(|| {
+            app.ring();
+            app.os().settle();
+        });
+        for ticket in tickets {
+            let done = app.completion(ticket);
+            assert_eq!(done.map(|done| done.error), Some(0));
+        }
+    }
+    took
+}
+
+/// Copies through buffers that no cache holds, as data come that are to be copied once, and of
+/// the same buffers again and again, where memcpy is at its very best.
+fn copies(effort: Effort, report: &mut Report) {
+    for in_cache in [false, true] {
+        for (pages, shift) in [("4k", 12), ("2m", 21)] {
+            for length in [64u64 << 10, 256 << 10, 1 << 20, 16 << 20] {
+                let suffix = if in_cache { "_in_cache" } else { "" };
+                let name = format!("copy_{}_kib_{pages}_pages{suffix}", length >> 10);
+                if report.wants(&name) && !(in_cache && length > 1 << 20) {
+                    copies_of(effort, report, name, shift, length, in_cache);
+                }
+            }
+        }
+    }
+}
+
+fn copies_of(
+    effort: Effort,
+    report: &mut Report,
+    name: String,
+    shift: u8,
+    length: u64,
+    in_cache: bool,
+) {
+    let app = app();
+    let [from, to] = [SOURCE, DESTINATION].map(|base| {
+        // The frames follow each other, so that there is one buffer for memcpy too.
+        let memory = app.os().frames().allocate_range(BUFFER_SHIFT);
+        for at in (0..BUFFER).step_by(1 << shift) {
+            app.process().map_frame(base + at, shift, memory + at);
+        }
+        memory
+    });
+    let ram = app.machine().ram();
+    let slice = |address| match ram.slice(address, length as usize) {
+        Ok(slice) => slice,
+        Err(error) => panic!("{error}"),
+    };
+    let count = (AT_ONCE / length).max(1);
+    // Whose turn it is goes on where the other ended, so that neither finds what it left behind.
+    let place = Cell::new(0);
+    let offsets = || {
+        let first = place.get();
+        if !in_cache {
+            place.set((first + count * length) % BUFFER);
+        }
+        (0..count).map(move |n| {
+            if in_cache {
+                0
+            } else {
+                (first + n * length) % BUFFER
+            }
+        })
+    };
+    let [ours, theirs] = best(
+        effort,
+        (count * length) as usize,
+        [
+            &mut || {
+                let descriptors: Vec<Descriptor> = offsets()
+                    .map(|offset| copy(SOURCE + offset, DESTINATION + offset, length))
+                    .collect();
+                perform(&app, &descriptors)
+            },
+            &mut || {
+                time(|| {
+                    for offset in offsets() {
+                        slice(from + offset).copy_to_volatile_slice(slice(to + offset));
+                    }
+                })
+            },
+        ],
+    );
+    report.add(Entry {
+        name,
+        value: 1.0 / ours,
+        unit: "bytes/s",
+        baseline: 1.0 / theirs,
+        against: "memcpy of the same buffers",
+        goal: Goal::RatioAtLeast(0.9),
+    });
+}
+
+fn page_requests(effort: Effort, report: &mut Report) {
+    const COUNT: u64 = 64;
+    let name = "page_request_round_trip";
+    if !report.wants(name) {
+        return;
+    }
+    let app = app();
+    let base = app.process().map(SOURCE, COUNT * FRAME);
+    let touch = |page| fill(base + page * FRAME, 8, page);
+    let run = |absent: bool| -> Duration {
+        let mut took = Duration::ZERO;
+        for page in 0..COUNT {
+            // Invalidated in either case, so that both need a translation.
+            app.process().evict_only(base + page * FRAME);
+            if !absent {
+                app.process().load(base + page * FRAME);
+            }
+            let invalidated = app.process().invalidate(base + page * FRAME, FRAME);
+            assert_eq!(invalidated, Ok(()));
+            took += perform(&app, &[touch(page)]);
+        }
+        took
+    };
+    let [ours, theirs] = best(
+        effort,
+        COUNT as usize,
+        [&mut || run(true), &mut || run(false)],
+    );
+    report.add(Entry {
+        name: name.into(),
+        value: (ours - theirs) * 1e9,
+        unit: "ns",
+        baseline: theirs * 1e9,
+        against: "the whole descriptor when the page is present",
+        goal: Goal::None,
+    });
+}

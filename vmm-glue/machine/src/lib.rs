@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Guest memory, VT-d remapping units and endpoints in one process: the bench of the host tests,
+//! the benchmarks and the fuzzer.
+//!
+//! * [`Machine`] joins them: requests of an endpoint go through the unit that it is behind to
+//!   memory, what a unit asks for goes to the endpoints, interrupts are kept for whoever is
+//!   interested, and time passes when somebody says so. It is stepped by whoever owns it
+//!   ([`Machine::step`]), or by threads ([`Engines`]).
+//! * [`os`] is a miniature operating system for it: page tables, invalidation queue, page faults
+//!   and a driver of the endpoint.
+//! * [`Remapping`] puts a unit into a virtual machine monitor that is built on `vm-memory`.
+//!
+//! ```
+//! use machine::os::{App, copy};
+//!
+//! let app = App::quick();
+//! let (from, to) = (app.process().map(0x10_0000, 0x4000), app.process().map(0x20_0000, 0x4000));
+//! app.process().write(from, b"shared");
+//! assert_eq!(app.perform(copy(from, to, 0x4000)).error, 0);
+//! assert_eq!(app.process().read(to, 6), b"shared");
+//! ```
+#![forbid(unsafe_code)]
+
+mod config;
+mod engines;
+mod interrupts;
+mod machine;
+mod memory;
+pub mod os;
+mod port;
+mod shadow;
+mod sync;
+
+pub use config::{FunctionConfig, HOST_ADDRESS_WIDTH, MEMORY, MachineConfig, MachineError, unit};
+pub use engines::Engines;
+pub use interrupts::{Delivered, Interrupts, Sender};
+pub use machine::{FunctionId, Link, Machine, Restless};
+pub use memory::{MAX_BYTES, Ram, RamError};
+pub use port::{Hook, Moment, Port};
+pub use shadow::Remapping;

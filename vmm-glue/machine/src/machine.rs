@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The machine: what hangs together how, the clock, and the steps.
+//!
+//! Lock rules: the lock of a unit is held for one of its methods and nothing else; the lock of an
+//! endpoint is its own. Neither is held while the other is called: effects of a unit are carried
+//! out after its lock was released.
+
+use crate::config::{MachineConfig, MachineError};
+use crate::interrupts::{Interrupts, Sender};
+use crate::memory::Ram;
+use crate::port::{Hook, Port};
+use crate::shadow::Shadow;
+use crate::sync::{Event, Mutex};
+use pcie_ats::{Function, InvalidateCompletion, InvalidateRequest, Invalidation};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use svm_endpoint::{Endpoint, Step};
+use vtd::spec::SourceId;
+use vtd::spec::interrupt::Message;
+use vtd::{Capabilities, Effect, Effects, Unit};
+
+/// A unit with what belongs to it.
+pub(crate) struct UnitSlot {
+    pub unit: Mutex<Unit>,
+    /// The invalidation queue has something to do.
+    queue_ready: AtomicBool,
+    /// A thread processes the invalidation queue, and carries out what comes of it.
+    queue_busy: AtomicBool,
+    /// Copies of translations that are to be told of invalidations.
+    pub shadows: Mutex<Vec<Weak<Shadow>>>,
+    has_shadows: AtomicBool,
+}
+
+/// What a link does to the messages on it, for experiments.
+#[derive(Debug, Default)]
+pub struct Link {
+    /// Invalidation requests do not arrive.
+    pub loses_invalidations: AtomicBool,
+    /// Invalidation completions do not arrive.
+    pub loses_completions: AtomicBool,
+    /// Page requests do not arrive.
+    pub loses_page_requests: AtomicBool,
+}
+
+/// A function with what belongs to it.
+pub(crate) struct FunctionSlot {
+    pub requester: SourceId,
+    pub unit: usize,
+    pub endpoint: Endpoint,
+    /// The MSI-X table: a message for each vector that is not masked.
+    pub msix: Mutex<Vec<Option<Message>>>,
+    pub link: Link,
+    pub hook: Mutex<Option<Hook>>,
+    pub has_hook: AtomicBool,
+}
+
+/// What a machine consists of.
+pub(crate) struct Inner {
+    pub ram: Ram,
+    pub units: Vec<UnitSlot>,
+    pub functions: Vec<FunctionSlot>,
+    by_requester: HashMap<SourceId, usize>,
+    pub interrupts: Interrupts,
+    /// The time, in nanoseconds.
+    clock: AtomicU64,
+    /// Something may be ready for an engine.
+    pub work: Event,
+    /// Something may be ready for software.
+    pub news: Event,
+    /// Engine threads.
+    pub engines: AtomicUsize,
+    /// Which function the deterministic stepping looks at first.
+    cursor: AtomicUsize,
+}
+
+/// A machine; clones are the same machine.
+#[derive(Clone)]
+pub struct Machine(pub(crate) Arc<Inner>);
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine")
+            .field("memory", &self.0.ram.bytes())
+            .field("units", &self.0.units.len())
+            .field("functions", &self.0.functions.len())
+            .finish()
+    }
+}
+
+/// Number of a function in [`MachineConfig::functions`].
+pub type FunctionId = usize;
+
+/// Steps never came to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the endpoints still have work after {0} steps: raise the limit if there is that much")]
+pub struct Restless(pub usize);
+
+impl Machine {
+    /// Makes a machine, as after power-up.
+    pub fn new(config: &MachineConfig) -> Result<Machine, MachineError> {
+        let ram = Ram::new(config.memory)?;
+        let mut units = Vec::new();
+        for (unit, config) in config.units.iter().enumerate() {
+            let caps =
+                Capabilities::new(*config).map_err(|source| MachineError::Unit { unit, source })?;
+            units.push(UnitSlot {
+                unit: Mutex::new(Unit::new(caps)),
+                queue_ready: AtomicBool::new(false),
+                queue_busy: AtomicBool::new(false),
+                shadows: Mutex::default(),
+                has_shadows: AtomicBool::new(false),
+            });
+        }
+        let mut functions = Vec::new();
+        let mut by_requester = HashMap::new();
+        for (number, function) in config.functions.iter().enumerate() {
+            let requester = function.requester;
+            if function.unit >= units.len() {
+                return Err(MachineError::NoUnit {
+                    requester,
+                    unit: function.unit,
+                    units: units.len(),
+                });
+            }
+            if by_requester.insert(requester, number).is_some() {
+                return Err(MachineError::SameRequester(requester));
+            }
+            let endpoint = Endpoint::new(function.endpoint)
+                .map_err(|source| MachineError::Endpoint { requester, source })?;
+            functions.push(FunctionSlot {
+                requester,
+                unit: function.unit,
+                msix: Mutex::new(vec![None; usize::from(endpoint.vectors())]),
+                endpoint,
+                link: Link::default(),
+                hook: Mutex::default(),
+                has_hook: AtomicBool::new(false),
+            });
+        }
+        Ok(Machine(Arc::new(Inner {
+            ram,
+            units,
+            functions,
+            by_requester,
+            interrupts: Interrupts::default(),
+            clock: AtomicU64::new(0),
+            work: Event::default(),
+            news: Event::default(),
+            engines: AtomicUsize::new(0),
+            cursor: AtomicUsize::new(0),
+        })))
+    }
+
+    /// Guest memory.
+    pub fn ram(&self) -> &Ram {
+        &self.0.ram
+    }
+
+    /// The interrupts that were delivered.
+    pub fn interrupts(&self) -> &Interrupts {
+        &self.0.interrupts
+    }
+
+    /// Number of units.
+    pub fn units(&self) -> usize {
+        self.0.units.len()
+    }
+
+    /// Number of functions.
+    pub fn functions(&self) -> usize {
+        self.0.functions.len()
+    }
+
+    /// Requester id of a function.
+    pub fn requester(&self, function: FunctionId) -> SourceId {
+        self.0.functions[function].requester
+    }
+
+    /// Number of the unit that a function is behind.
+    pub fn unit_of(&self, function: FunctionId) -> usize {
+        self.0.functions[function].unit
+    }
+
+    /// A function's endpoint, to look at. What comes down to it goes through the machine, which
+    /// then wakes the engines.
+    pub fn endpoint(&self, function: FunctionId) -> &Endpoint {
+        &self.0.functions[function].endpoint
+    }
+
+    /// What a function's link does to messages.
+    pub fn link(&self, function: FunctionId) -> &Link {
+        &self.0.functions[function].link
+    }
+
+    /// The way upstream of a function.
+    pub fn port(&self, function: FunctionId) -> Port<'_> {
+        Port::new(self, function)
+    }
+
+    /// Has something done at each [`crate::Moment`] of a function's requests, until it is replaced;
+    /// none for nothing. It is not called from inside itself, nor by two threads at once.
+    pub fn set_hook(&self, function: FunctionId, hook: Option<Hook>) {
+        let slot = &self.0.functions[function];
+        slot.has_hook.store(hook.is_some(), Ordering::Release);
+        *slot.hook.lock() = hook;
+    }
+
+    // What software does to functions.
+
+    /// Reads a double word of a function's configuration space.
+    pub fn config_read(&self, function: FunctionId, offset: u16) -> u32 {
+        self.endpoint(function).config_read(offset)
+    }
+
+    /// Writes the bits of `mask` of a double word of a function's configuration space.
+    pub fn config_write(&self, function: FunctionId, offset: u16, value: u32, mask: u32) {
+        self.endpoint(function).config_write(offset, value, mask);
+        self.0.work.signal();
+    }
+
+    /// Reads a register of a function.
+    pub fn bar_read(&self, function: FunctionId, bar: u8, offset: u64, size: u8) -> u64 {
+        self.endpoint(function).bar_read(bar, offset, size)
+    }
+
+    /// Writes a register of a function.
+    pub fn bar_write(&self, function: FunctionId, bar: u8, offset: u64, value: u64, size: u8) {
+        self.endpoint(function).bar_write(bar, offset, value, size);
+        self.0.work.signal();
+    }
+
+    /// Resets a function.
+    pub fn reset_function(&self, function: FunctionId, kind: pcie_ats::Reset) {
+        self.endpoint(function).reset(kind);
+        self.0.work.signal();
+    }
+
+    /// Sets the message of an MSI-X vector; none masks it.
+    pub fn set_msix(&self, function: FunctionId, vector: u16, message: Option<Message>) {
+        if let Some(place) = self.0.functions[function]
+            .msix
+            .lock()
+            .get_mut(usize::from(vector))
+        {
+            *place = message;
+        }
+    }
+
+    // What software does to units.
+
+    /// Reads 4 or 8 bytes of a unit's registers.
+    pub fn unit_read(&self, unit: usize, offset: u16, size: u8) -> u64 {
+        self.0.units[unit].unit.lock().read(offset, size)
+    }
+
+    /// Writes 4 or 8 bytes of a unit's registers, and carries out what follows.
+    pub fn unit_write(&self, unit: usize, offset: u16, value: u64, size: u8) {
+        self.with_unit(unit, |unit, _, fx| unit.write(offset, value, size, fx));
+    }
+
+    /// Calls something with a unit, memory and a list of effects; the effects are carried out
+    /// after the unit's lock was released.
+    pub fn with_unit<T>(
+        &self,
+        unit: usize,
+        call: impl FnOnce(&mut Unit, &Ram, &mut Effects) -> T,
+    ) -> T {
+        let mut fx = Effects::new();
+        let result = call(&mut self.0.units[unit].unit.lock(), &self.0.ram, &mut fx);
+        if !fx.is_empty() {
+            self.carry_out(unit, fx);
+        }
+        result
+    }
+
+    // Time.
+
+    /// The time.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.0.clock.load(Ordering::SeqCst))
+    }
+
+    /// Lets time pass: nothing else does.
+    pub fn advance(&self, by: Duration) {
+        let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.0.clock.fetch_add(by, Ordering::SeqCst);
+        let now = self.now();
+        for unit in 0..self.units() {
+            self.with_unit(unit, |unit, _, fx| unit.advance(now, fx));
+        }
+        self.0.news.signal();
+    }
+
+    // Steps.
+
+    /// Lets one endpoint that has something to do take one step; they take turns. Returns whether
+    /// any had.
+    pub fn step(&self) -> bool {
+        let count = self.functions();
+        if count == 0 {
+            return false;
+        }
+        let first = self.0.cursor.load(Ordering::Relaxed);
+        for n in 0..count {
+            let function = (first + n) % count;
+            if self.step_function(function) == Step::Worked {
+                self.0
+                    .cursor
+                    .store((function + 1) % count, Ordering::Relaxed);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Lets an endpoint take one step.
+    pub fn step_function(&self, function: FunctionId) -> Step {
+        self.endpoint(function).step(&self.port(function))
+    }
+
+    /// Steps until no endpoint has anything to do, and returns how many steps that were.
+    pub fn run_until_idle(&self, limit: usize) -> Result<usize, Restless> {
+        for steps in 0..limit {
+            if !self.step() {
+                return Ok(steps);
+            }
+        }
+        Err(Restless(limit))
+    }
+
+    // Effects.
+
+    /// Carries out what a unit asks for. The caller holds no lock.
+    pub(crate) fn carry_out(&self, unit: usize, fx: Effects) {
+        let mut queue_ready = false;
+        for effect in fx {
+            match effect {
+                Effect::Interrupt(message) => {
+                    self.0.interrupts.deliver(Sender::Unit(unit), message);
+                    self.0.news.signal();
+                }
+                Effect::InvalidateRequest { requester, request } => {
+                    self.send_invalidation(unit, requester, &request);
+                }
+                Effect::PrgResponse {
+                    requester,
+                    response,
+                } => {
+                    if let Some(slot) = self.behind(unit, requester) {
+                        slot.endpoint.prg_response(&response);
+                        self.0.work.signal();
+                    }
+                }
+                Effect::QueueReady => queue_ready = true,
+                Effect::Invalidated(what) => {
+                    let slot = &self.0.units[unit];
+                    if slot.has_shadows.load(Ordering::Acquire) {
+                        // The list is not kept locked: a shadow waits for those who use it.
+                        let shadows = slot.shadows.lock().clone();
+                        for shadow in shadows.iter().filter_map(Weak::upgrade) {
+                            shadow.invalidated(&what);
+                        }
+                    }
+                }
+                // Every request asks the unit, which knows.
+                Effect::TranslationEnabled(_) | Effect::InterruptRemappingEnabled(_) => {}
+            }
+        }
+        if queue_ready {
+            self.process_queue(unit);
+        }
+    }
+
+    /// Processes a unit's invalidation queue, or leaves that to the thread that does so already:
+    /// what one round asks for is carried out before the next one begins.
+    fn process_queue(&self, unit: usize) {
+        let slot = &self.0.units[unit];
+        slot.queue_ready.store(true, Ordering::SeqCst);
+        while slot.queue_ready.load(Ordering::SeqCst) {
+            if slot.queue_busy.swap(true, Ordering::SeqCst) {
+                // Whoever is at it looks at the flag again when it has ended its round.
+                return;
+            }
+            while slot.queue_ready.swap(false, Ordering::SeqCst) {
+                let mut fx = Effects::new();
+                let now = self.now();
+                slot.unit.lock().process_queue(&self.0.ram, now, &mut fx);
+                // Comes back here for QueueReady, sets the flag, and finds the queue busy.
+                self.carry_out(unit, fx);
+            }
+            slot.queue_busy.store(false, Ordering::SeqCst);
+        }
+        self.0.news.signal();
+    }
+
+    /// The function of a requester id, if it is behind the unit.
+    fn behind(&self, unit: usize, requester: SourceId) -> Option<&FunctionSlot> {
+        let number = *self.0.by_requester.get(&requester)?;
+        let slot = &self.0.functions[number];
+        (slot.unit == unit).then_some(slot)
+    }
+
+    /// Sends an invalidation request. One that reaches nobody is never completed.
+    fn send_invalidation(&self, unit: usize, requester: SourceId, request: &InvalidateRequest) {
+        let Some(slot) = self.behind(unit, requester) else {
+            return;
+        };
+        if slot.link.loses_invalidations.load(Ordering::Relaxed) {
+            return;
+        }
+        match slot.endpoint.invalidate(request) {
+            Invalidation::Pending => {}
+            Invalidation::Completed => self.complete_invalidation(
+                slot,
+                &InvalidateCompletion {
+                    itag_vector: 1 << request.itag.get(),
+                    completion_count: 1,
+                },
+            ),
+        }
+    }
+
+    /// Brings an invalidation completion to the unit.
+    pub(crate) fn complete_invalidation(
+        &self,
+        slot: &FunctionSlot,
+        completion: &InvalidateCompletion,
+    ) {
+        if slot.link.loses_completions.load(Ordering::Relaxed) {
+            return;
+        }
+        self.with_unit(slot.unit, |unit, ram, fx| {
+            unit.invalidate_completion(ram, slot.requester, completion, fx);
+        });
+        self.0.news.signal();
+    }
+
+    /// Has a shadow told of a unit's invalidations.
+    pub(crate) fn add_shadow(&self, unit: usize, shadow: &Arc<Shadow>) {
+        let slot = &self.0.units[unit];
+        let mut shadows = slot.shadows.lock();
+        shadows.retain(|shadow| shadow.strong_count() != 0);
+        shadows.push(Arc::downgrade(shadow));
+        slot.has_shadows.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Domains: second-stage address spaces for requests without a PASID, in both modes.
+
+use super::descriptors;
+use super::queue::QueueFault;
+use super::stage::{PS, R, Stage, W};
+use super::{Mode, Os};
+use crate::machine::FunctionId;
+use pcie_ats::AlignedRange;
+
+/// A domain of one function.
+#[derive(Debug)]
+pub struct Domain {
+    os: Os,
+    function: FunctionId,
+    did: u16,
+    stage: Stage,
+}
+
+impl Domain {
+    /// Attaches a function to an empty domain of 4 levels.
+    pub fn attach(os: &Os, function: FunctionId) -> Domain {
+        let kernel = &os.0;
+        let stage = Stage::new(&kernel.frames, 4, R | W, 0);
+        let did = os.allocate_domain();
+        match kernel.mode {
+            Mode::Legacy => {
+                let place = kernel.context_place(function);
+                // AW is 48 bits. TT = 01b: translation requests are permitted.
+                kernel.store(place + 8, u64::from(did) << 8 | 2);
+                kernel.store(place, stage.pointer() | 1 << 2 | 1);
+            }
+            Mode::Scalable => {
+                // RID_PASID is 0. PGTT = 010b, AW is 48 bits.
+                let place = kernel.pasid_place(function, 0);
+                kernel.store(place + 8, u64::from(did) | 1 << 23);
+                kernel.store(place, stage.pointer() | 2 << 6 | 2 << 2 | 1);
+            }
+        }
+        Domain {
+            os: os.clone(),
+            function,
+            did,
+            stage,
+        }
+    }
+
+    /// Its domain id.
+    pub fn did(&self) -> u16 {
+        self.did
+    }
+
+    /// Its tables.
+    pub fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    /// Maps a page of 2^`shift` bytes.
+    pub fn map(&self, iova: u64, shift: u8, address: u64, write: bool) {
+        let level = (shift - 12) / 9 + 1;
+        let flags = R | if write { W } else { 0 } | if level > 1 { PS } else { 0 };
+        self.stage
+            .set(&self.os.0.frames, iova, level, address | flags);
+    }
+
+    /// Unmaps a page, and invalidates.
+    pub fn unmap(&self, iova: u64) -> Result<(), QueueFault> {
+        let shift = match self.stage.find(&self.os.0.frames, iova) {
+            Some(leaf) => super::stage::shift(leaf.level),
+            None => return Ok(()),
+        };
+        self.stage.replace(&self.os.0.frames, iova, 0);
+        let range = match AlignedRange::containing(iova, shift) {
+            Ok(range) => range,
+            Err(error) => panic!("{error}"),
+        };
+        let machine = self.os.machine();
+        self.os.invalidate(
+            machine.unit_of(self.function),
+            &[
+                descriptors::iotlb_domain_pages(self.did, range),
+                descriptors::device_tlb(machine.requester(self.function), range),
+            ],
+        )
+    }
+}

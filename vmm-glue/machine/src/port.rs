@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is above a function: its root port, behind which the unit translates, checks and remaps.
+
+use crate::interrupts::Sender;
+use crate::machine::{FunctionId, FunctionSlot, Machine};
+use crate::memory::Ram;
+use pcie_ats::{
+    CopyError, InvalidateCompletion, MemoryAddressType, MemoryError, MemoryRequest, PAGE_SIZE,
+    PageRequest, RootPort, Translation, TranslationError, TranslationRequest,
+};
+use std::sync::atomic::{Ordering, fence};
+use vtd::memory::Memory;
+use vtd::spec::interrupt::{Message, in_range};
+use vtd::{Access, Remapped, Request};
+
+/// The interrupt address range has this size and alignment; the protected memory regions and the
+/// host address width have larger ones.
+const GRANULE: u64 = 1 << 20;
+
+/// A moment in the life of a request at which an experiment can step in. No lock is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The request has passed all checks, and memory is not accessed yet.
+    Access(MemoryRequest),
+    /// The unit has answered the translation request, and the function does not know yet.
+    Answer(TranslationRequest),
+}
+
+/// Something to be done at such moments.
+pub type Hook = Box<dyn FnMut(&Machine, &Moment) + Send>;
+
+/// The root port of a function.
+#[derive(Clone, Copy, Debug)]
+pub struct Port<'m> {
+    machine: &'m Machine,
+    function: FunctionId,
+}
+
+impl<'m> Port<'m> {
+    pub(crate) fn new(machine: &'m Machine, function: FunctionId) -> Self {
+        Port { machine, function }
+    }
+
+    fn slot(&self) -> &'m FunctionSlot {
+        &self.machine.0.functions[self.function]
+    }
+
+    fn ram(&self) -> &'m Ram {
+        &self.machine.0.ram
+    }
+
+    /// Lets the experiment have its say.
+    fn hook(&self, moment: &Moment) {
+        let slot = self.slot();
+        if !slot.has_hook.load(Ordering::Acquire) {
+            return;
+        }
+        let hook = slot.hook.lock().take();
+        if let Some(mut hook) = hook {
+            hook(self.machine, moment);
+            let mut place = slot.hook.lock();
+            if slot.has_hook.load(Ordering::Acquire) && place.is_none() {
+                *place = Some(hook);
+            }
+        }
+    }
+
+    /// Has the unit check translated requests, each with its length and what it does. The error
+    /// bears the number of the request that is refused.
+    fn check<const N: usize>(
+        &self,
+        requests: [(&MemoryRequest, usize, Access); N],
+    ) -> Result<(), (usize, MemoryError)> {
+        let slot = self.slot();
+        self.machine.with_unit(slot.unit, |unit, ram, fx| {
+            for (n, (request, length, access)) in requests.iter().enumerate() {
+                let first = request.address;
+                let refused = |address| (n, MemoryError::Refused { address });
+                let mut check = |at| {
+                    unit.translated_request(ram, slot.requester, request.pasid, at, *access, fx)
+                        .map_err(|_| refused(at))
+                };
+                check(first)?;
+                let more = length.saturating_sub(1) as u64;
+                let last = first.checked_add(more).ok_or(refused(first))?;
+                // What a unit refuses begins and ends at multiples of this, and is larger than
+                // what a function accesses at once: both ends say all.
+                if first / GRANULE != last / GRANULE {
+                    check(last)?;
+                }
+            }
+            Ok(())
+        })?;
+        for (request, ..) in requests {
+            self.hook(&Moment::Access(*request));
+        }
+        Ok(())
+    }
+
+    /// As [`Port::check`], for one request.
+    fn check_one(
+        &self,
+        request: &MemoryRequest,
+        length: usize,
+        access: Access,
+    ) -> Result<(), MemoryError> {
+        self.check([(request, length, access)])
+            .map_err(|(_, error)| error)
+    }
+
+    /// Translates an untranslated request page by page (section 3.13), and accesses memory.
+    fn untranslated(
+        &self,
+        request: &MemoryRequest,
+        length: usize,
+        access: Access,
+        mut perform: impl FnMut(&Ram, u64, usize, usize) -> Result<(), MemoryError>,
+    ) -> Result<(), MemoryError> {
+        let slot = self.slot();
+        let mut done = 0;
+        loop {
+            let address = request
+                .address
+                .checked_add(done as u64)
+                .ok_or(MemoryError::Refused {
+                    address: request.address,
+                })?;
+            let piece = (length - done).min((PAGE_SIZE - address % PAGE_SIZE) as usize);
+            let request = Request {
+                requester: slot.requester,
+                pasid: request.pasid,
+                address,
+                access,
+                execute: false,
+                privileged: request.privileged,
+            };
+            let (translated, ticket) = self.machine.with_unit(slot.unit, |unit, ram, fx| {
+                let translated = unit
+                    .translate(ram, &request, fx)
+                    .map_err(|_| MemoryError::Refused { address })?;
+                Ok((translated, unit.begin_access()))
+            })?;
+            let access = MemoryRequest::untranslated(address, request.pasid);
+            self.hook(&Moment::Access(access));
+            let result = perform(self.ram(), translated.address, done, piece);
+            self.machine.with_unit(slot.unit, |unit, ram, fx| {
+                unit.end_access(ram, ticket, fx);
+            });
+            result?;
+            done += piece;
+            if done >= length {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends an interrupt request through remapping.
+    fn interrupt_request(&self, message: Message) -> Result<(), MemoryError> {
+        let slot = self.slot();
+        let remapped = self.machine.with_unit(slot.unit, |unit, ram, fx| {
+            unit.remap_interrupt(ram, Some(slot.requester), message, fx)
+        });
+        let sender = Sender::Function(slot.requester);
+        match remapped {
+            Ok(Remapped::Deliver(message) | Remapped::Posted(Some(message))) => {
+                self.machine.0.interrupts.deliver(sender, message);
+                self.machine.0.news.signal();
+                Ok(())
+            }
+            Ok(Remapped::Posted(None)) => Ok(()),
+            Err(_) => Err(MemoryError::Refused {
+                address: message.address,
+            }),
+        }
+    }
+}
+
+/// Where memory does not answer.
+fn refused(error: vtd::memory::MemoryError) -> MemoryError {
+    MemoryError::Refused {
+        address: error.address,
+    }
+}
+
+impl RootPort for Port<'_> {
+    fn translate(
+        &self,
+        request: &TranslationRequest,
+        translations: &mut [Translation],
+    ) -> Result<usize, TranslationError> {
+        let slot = self.slot();
+        let answer = self.machine.with_unit(slot.unit, |unit, ram, fx| {
+            unit.translation_request(ram, slot.requester, request, translations, fx)
+        });
+        self.hook(&Moment::Answer(*request));
+        answer
+    }
+
+    fn page_request(&self, request: &PageRequest) {
+        let slot = self.slot();
+        if slot.link.loses_page_requests.load(Ordering::Relaxed) {
+            return;
+        }
+        self.machine.with_unit(slot.unit, |unit, ram, fx| {
+            unit.page_request(ram, slot.requester, request, fx);
+        });
+    }
+
+    fn read(&self, request: &MemoryRequest, data: &mut [u8]) -> Result<(), MemoryError> {
+        match request.address_type {
+            MemoryAddressType::Translated => {
+                self.check_one(request, data.len(), Access::Read)?;
+                self.ram().read(request.address, data).map_err(refused)
+            }
+            MemoryAddressType::Untranslated => {
+                let length = data.len();
+                self.untranslated(
+                    request,
+                    length,
+                    Access::Read,
+                    |ram, address, done, piece| {
+                        ram.read(address, &mut data[done..done + piece])
+                            .map_err(refused)
+                    },
+                )
+            }
+        }
+    }
+
+    fn write(&self, request: &MemoryRequest, data: &[u8]) -> Result<(), MemoryError> {
+        match request.address_type {
+            MemoryAddressType::Translated => {
+                self.check_one(request, data.len(), Access::Write)?;
+                self.ram().write(request.address, data).map_err(refused)
+            }
+            MemoryAddressType::Untranslated => {
+                if let (None, true, Ok(word)) = (
+                    request.pasid,
+                    in_range(request.address),
+                    <[u8; 4]>::try_from(data),
+                ) {
+                    return self.interrupt_request(Message {
+                        address: request.address,
+                        data: u32::from_le_bytes(word),
+                    });
+                }
+                self.untranslated(
+                    request,
+                    data.len(),
+                    Access::Write,
+                    |ram, address, done, piece| {
+                        ram.write(address, &data[done..done + piece])
+                            .map_err(refused)
+                    },
+                )
+            }
+        }
+    }
+
+    fn copy(
+        &self,
+        source: &MemoryRequest,
+        destination: &MemoryRequest,
+        buffer: &mut [u8],
+    ) -> Result<(), CopyError> {
+        let translated = MemoryAddressType::Translated;
+        if source.address_type != translated || destination.address_type != translated {
+            self.read(source, buffer).map_err(CopyError::Read)?;
+            return self.write(destination, buffer).map_err(CopyError::Write);
+        }
+        let length = buffer.len();
+        self.check([
+            (source, length, Access::Read),
+            (destination, length, Access::Write),
+        ])
+        .map_err(|(n, error)| match n {
+            0 => CopyError::Read(error),
+            _ => CopyError::Write(error),
+        })?;
+        let ram = self.ram();
+        let slice = |address| ram.slice(address, length).map_err(refused);
+        let from = slice(source.address).map_err(CopyError::Read)?;
+        let to = slice(destination.address).map_err(CopyError::Write)?;
+        fence(Ordering::AcqRel);
+        from.copy_to_volatile_slice(to);
+        Ok(())
+    }
+
+    fn fetch_add(&self, request: &MemoryRequest, addend: u64) -> Result<u64, MemoryError> {
+        match request.address_type {
+            MemoryAddressType::Translated => {
+                self.check_one(request, 8, Access::Atomic)?;
+                self.ram()
+                    .fetch_add(request.address, addend)
+                    .map_err(refused)
+            }
+            MemoryAddressType::Untranslated => {
+                let mut old = 0;
+                self.untranslated(request, 8, Access::Atomic, |ram, address, _, _| {
+                    old = ram.fetch_add(address, addend).map_err(refused)?;
+                    Ok(())
+                })?;
+                Ok(old)
+            }
+        }
+    }
+
+    fn interrupt(&self, vector: u16) {
+        let message = {
+            let msix = self.slot().msix.lock();
+            msix.get(usize::from(vector)).copied().flatten()
+        };
+        if let Some(message) = message {
+            // A blocked interrupt is recorded by the unit, and the function never knows.
+            let _ = self.interrupt_request(message);
+        }
+    }
+
+    fn invalidate_completion(&self, completion: &InvalidateCompletion) {
+        self.machine.complete_invalidation(self.slot(), completion);
+    }
+}

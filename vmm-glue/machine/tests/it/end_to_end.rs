@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Each operation of the endpoint, through the unit, in a process's memory.
+
+use machine::os::{App, chase, compare, copy, crc32c, fetch_add, fill, nop, unblocked};
+use machine::{Engines, Sender};
+use svm_abi::completion::Error;
+use svm_abi::counters::index;
+use svm_abi::descriptor::{Descriptor, flags};
+
+/// Bytes that are nowhere the same.
+pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
+    (0..length as u64)
+        .map(|n| ((n ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)
+        .collect()
+}
+
+#[test]
+fn a_copy_moves_bytes_of_any_alignment() {
+    let app = App::quick();
+    let (from, to) = (0x10_0000, 0x40_0000);
+    app.process().map(from, 0x2_0000);
+    app.process().map(to, 0x2_0000);
+    for (source, destination, length) in [(0, 0, 0x1_0000), (0xfff, 3, 0x1_2345), (5, 0xffb, 1)] {
+        let data = pattern(length, source);
+        app.process().write(from + source, &data);
+        let done = app.perform(copy(from + source, to + destination, length as u64));
+        assert_eq!((done.error, done.bytes_done), (0, length as u64));
+        assert_eq!(app.process().read(to + destination, length), data);
+    }
+    assert_eq!(app.os().faults(0), []);
+}
+
+#[test]
+fn a_copy_of_overlapping_ranges_is_a_move() {
+    let app = App::quick();
+    let base = app.process().map(0x10_0000, 0x2_0000);
+    let data = pattern(0x1_0000, 1);
+    app.process().write(base, &data);
+    assert_eq!(app.perform(copy(base, base + 0x123, 0x1_0000)).error, 0);
+    assert_eq!(app.process().read(base + 0x123, 0x1_0000), data);
+}
+
+#[test]
+fn checksum_comparison_fill_and_addition_are_right() {
+    let app = App::quick();
+    let base = app.process().map(0x10_0000, 0x8000);
+    let data = pattern(0x3000, 2);
+    app.process().write(base + 7, &data);
+    let done = app.perform(crc32c(base + 7, 0x3000));
+    assert_eq!(done.result, u64::from(crc32c::crc32c(&data)));
+
+    assert_eq!(
+        app.perform(fill(base, 0x4000, 0x1122_3344_5566_7788)).error,
+        0
+    );
+    assert_eq!(app.process().load(base + 0x3ff8), 0x1122_3344_5566_7788);
+    assert_eq!(
+        app.perform(fill(base + 0x4000, 0x4000, 0x1122_3344_5566_7788))
+            .error,
+        0
+    );
+    assert_eq!(
+        app.perform(compare(base, base + 0x4000, 0x4000)).result,
+        0x4000
+    );
+    app.process().write(base + 0x4000 + 0x2345, &[0]);
+    assert_eq!(
+        app.perform(compare(base, base + 0x4000, 0x4000)).result,
+        0x2345
+    );
+
+    app.process().store(base + 8, 40);
+    let done = app.perform(fetch_add(base + 8, 2));
+    assert_eq!((done.result, app.process().load(base + 8)), (40, 42));
+}
+
+#[test]
+fn a_chase_follows_pointers_that_mean_the_same_to_process_and_device() {
+    let app = App::quick();
+    let base = app.process().map(0x7fff_0000_0000, 0x10_0000);
+    let mut expected = 0;
+    for n in 0..200 {
+        let at = base + n * 7919 % 200 * 0x1000;
+        let next = base + (n + 1) * 7919 % 200 * 0x1000;
+        app.process()
+            .store(at + 16, if n == 199 { 0 } else { next });
+        app.process().store(at + 24, n * n);
+        expected += n * n;
+    }
+    let done = app.perform(chase(base, 1000, 16, 24));
+    assert_eq!(
+        (done.error, done.result, done.bytes_done),
+        (0, expected, 200)
+    );
+}
+
+#[test]
+fn pages_that_are_not_present_are_requested_and_brought() {
+    let app = App::quick();
+    let base = app.process().map_absent(0x10_0000, 0x2_0000);
+    assert_eq!(app.perform(fill(base, 0x2_0000, 7)).error, 0);
+    assert_eq!(app.process().load(base + 0x1_fff8), 7);
+    // 32 pages in groups of at most 16.
+    assert_eq!(app.counter(index::PAGE_REQUESTS), 32);
+    assert_eq!(app.counter(index::PRG_RESPONSES), 2);
+    assert_eq!(app.os().faults(0), []);
+}
+
+#[test]
+fn without_blocking_a_page_that_is_not_present_ends_the_descriptor() {
+    let app = App::quick();
+    let base = app.process().map(0x10_0000, 0x2000);
+    app.process().evict(base + 0x1000).unwrap();
+    let done = app.perform(unblocked(fill(base, 0x2000, 7)));
+    assert_eq!(done.error, Error::NotPresent as u8);
+    assert_eq!(
+        (done.bytes_done, done.fault_address),
+        (0x1000, base + 0x1000)
+    );
+    assert!(!app.process().is_present(base + 0x1000));
+}
+
+#[test]
+fn what_is_not_mapped_or_read_only_is_a_fault_of_the_descriptor() {
+    let app = App::quick();
+    let base = app.process().map_read_only(0x10_0000, 0x1000);
+    for descriptor in [
+        fill(0x50_0000, 8, 1),
+        fill(base, 8, 1),
+        copy(0x50_0000, base, 8),
+    ] {
+        assert_eq!(app.perform(descriptor).error, Error::PageFault as u8);
+    }
+    assert_eq!(app.perform(crc32c(base, 0x1000)).error, 0);
+    // Recoverable faults are not recorded (section 7.5 of the VT-d specification).
+    assert_eq!(app.os().faults(0), []);
+}
+
+#[test]
+fn accessed_and_dirty_flags_are_set_where_the_device_was() {
+    use machine::os::{A, D};
+    let app = App::quick();
+    let base = app.process().map(0x10_0000, 0x4000);
+    let flags = |address| {
+        let stage = *app.process().first_stage();
+        let leaf = stage.find(app.os().frames(), address).unwrap();
+        leaf.entry & (A | D)
+    };
+    assert_eq!(app.perform(crc32c(base, 8)).error, 0);
+    assert_eq!(app.perform(fill(base + 0x1000, 8, 1)).error, 0);
+    assert_eq!(flags(base), A);
+    assert_eq!(flags(base + 0x1000), A | D);
+    assert_eq!(flags(base + 0x3000), 0);
+}
+
+#[test]
+fn interrupts_are_remapped_and_delivered() {
+    let app = App::quick();
+    let ticket = app.submit(Descriptor {
+        flags: flags::INTERRUPT,
+        ..nop()
+    });
+    assert_eq!(app.wait(ticket).unwrap().error, 0);
+    app.os().settle();
+    let delivered = app.machine().interrupts().take();
+    assert_eq!(delivered.len(), 1);
+    assert_eq!(delivered[0].message, app.message());
+    let function = app.machine().requester(0);
+    assert_eq!(delivered[0].sender, Sender::Function(function));
+}
+
+#[test]
+fn engines_do_the_same_as_steps() {
+    for engines in [1, 2, 4] {
+        let app = App::quick();
+        let _engines = Engines::start(app.machine(), engines);
+        let from = app.process().map_absent(0x10_0000, 0x1_0000);
+        let to = app.process().map_absent(0x20_0000, 0x1_0000);
+        let data = pattern(0x1_0000, 3);
+        app.process().write(from, &data);
+        for _ in 0..50 {
+            assert_eq!(app.perform(fill(to, 0x1_0000, 0)).error, 0);
+            assert_eq!(app.perform(copy(from, to, 0x1_0000)).error, 0);
+            assert_eq!(app.process().read(to, 0x1_0000), data);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Interrupt requests: writes of functions to the interrupt address range, and messages that QEMU
+//! wants remapped beforehand, for KVM's routes.
+
+use std::ffi::{c_int, c_void};
+
+use vtd::spec::SourceId;
+use vtd::spec::interrupt::{Message, RANGE_BASE, RANGE_LAST};
+use vtd::{Access, Remapped, Request};
+
+use super::guest_memory::GuestMemory;
+use super::spaces::{FunctionSpace, of_opaque};
+use crate::abi::iommu::*;
+use crate::abi::layout::*;
+use crate::bql::Bql;
+use crate::memory::Space;
+
+/// The interrupt address range: its base and size.
+pub const RANGE: (u64, u64) = (RANGE_BASE, RANGE_LAST - RANGE_BASE + 1);
+
+/// The region over the range, in each address space.
+pub static OPS: Constant<MemoryRegionOps> = Constant(MemoryRegionOps {
+    read: None,
+    write: None,
+    read_with_attrs: read as *const c_void,
+    write_with_attrs: write as *const c_void,
+    endianness: DEVICE_LITTLE_ENDIAN,
+    valid: MemoryRegionValid {
+        min_access_size: 4,
+        max_access_size: 4,
+        unaligned: false,
+        accepts: std::ptr::null(),
+    },
+    implemented: MemoryRegionImpl {
+        min_access_size: 4,
+        max_access_size: 4,
+        unaligned: false,
+    },
+});
+
+/// A read is no interrupt request: the unit blocks it.
+unsafe extern "C" fn read(
+    opaque: *mut c_void,
+    offset: u64,
+    value: *mut u64,
+    _size: u32,
+    _attributes: MemTxAttrs,
+) -> u32 {
+    // SAFETY: the opaque pointer of a region over the range; QEMU gives room for the value.
+    let space = unsafe {
+        *value = 0;
+        of_opaque(opaque)
+    };
+    let request = Request {
+        requester: space.function.source_id(),
+        pasid: None,
+        address: RANGE_BASE + offset,
+        access: Access::Read,
+        execute: false,
+        privileged: false,
+    };
+    let result = space
+        .host
+        .with(|unit, effects| unit.translate(&GuestMemory, &request, effects));
+    match result {
+        Ok(_) => MEMTX_OK,
+        Err(_) => MEMTX_ERROR,
+    }
+}
+
+/// An interrupt request.
+unsafe extern "C" fn write(
+    opaque: *mut c_void,
+    offset: u64,
+    value: u64,
+    _size: u32,
+    attributes: MemTxAttrs,
+) -> u32 {
+    // SAFETY: as for `read`; QEMU takes the BQL for the region.
+    let (space, bql) = unsafe { (of_opaque(opaque), Bql::held()) };
+    let address = RANGE_BASE + offset;
+    if attributes.bits & MemTxAttrs::TRANSLATED != 0 && !attributes.unspecified {
+        return translated(space, address);
+    }
+    let request = Message {
+        address,
+        data: value as u32,
+    };
+    let requester = requester(space, attributes);
+    let result = space.host.with(|unit, effects| {
+        unit.remap_interrupt(&GuestMemory, Some(requester), request, effects)
+    });
+    match result {
+        Ok(Remapped::Deliver(message) | Remapped::Posted(Some(message))) => {
+            deliver(&bql, message);
+            MEMTX_OK
+        }
+        Ok(Remapped::Posted(None)) => MEMTX_OK,
+        Err(_) => MEMTX_ERROR,
+    }
+}
+
+/// A translated address in the range: the unit blocks it and says why.
+fn translated(space: &FunctionSpace, address: u64) -> u32 {
+    let requester = space.function.source_id();
+    let result = space.host.with(|unit, effects| {
+        unit.translated_request(
+            &GuestMemory,
+            requester,
+            None,
+            address,
+            Access::Write,
+            effects,
+        )
+    });
+    match result {
+        Ok(()) => MEMTX_OK,
+        Err(_) => MEMTX_ERROR,
+    }
+}
+
+/// Who has sent a message: several functions may share an address space, below a bridge.
+fn requester(space: &FunctionSpace, attributes: MemTxAttrs) -> SourceId {
+    let of_message = (attributes.bits >> MemTxAttrs::REQUESTER_ID) as u16;
+    // Attributes may be there for another reason. 0 is the host bridge, which sends nothing.
+    if attributes.unspecified || of_message == 0 {
+        space.function.source_id()
+    } else {
+        SourceId(of_message)
+    }
+}
+
+/// Sends an interrupt to the processors.
+pub fn deliver(bql: &Bql, message: Message) {
+    Space::system().send_message(bql, message.address, message.data);
+}
+
+/// `X86IOMMUClass.int_remap`: 0, or a negative error number.
+pub unsafe extern "C" fn int_remap(
+    iommu: *mut Object,
+    message: *const MSIMessage,
+    remapped: *mut MSIMessage,
+    requester: u16,
+) -> c_int {
+    // SAFETY: both messages are QEMU's, for the time of the call.
+    let (message, remapped) = unsafe { (*message, &mut *remapped) };
+    let Some(host) = super::host_of(iommu) else {
+        *remapped = message;
+        return 0;
+    };
+    let request = Message {
+        address: message.address,
+        data: message.data,
+    };
+    let requester = (requester != SID_INVALID).then_some(SourceId(requester));
+    // A route is laid before there is an interrupt, so that one that leads nowhere is no fault.
+    let route = host.with(|unit, _| unit.route_interrupt(&GuestMemory, requester, request));
+    match route {
+        Some(message) => {
+            *remapped = MSIMessage {
+                address: message.address,
+                data: message.data,
+            };
+            0
+        }
+        None => -nix::libc::EINVAL,
+    }
+}

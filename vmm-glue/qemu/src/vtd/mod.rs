@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! `-device svm-vtd`: the remapping unit of the crate `vtd` as the vIOMMU of the unmodified QEMU.
+//!
+//! Its type is derived from `intel-iommu`, so that QEMU's machines accept it and describe it in
+//! their ACPI tables. The parent is realized first; then this module puts itself in its place:
+//! over its registers, below the PCI buses, and behind the I/O APIC. The parent's own state is
+//! not used any more.
+
+mod clients;
+mod guest_memory;
+mod host;
+mod interrupts;
+mod main_loop;
+mod ops;
+mod queue;
+mod record;
+mod settings;
+mod spaces;
+mod translation;
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::NonNull;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use ::vtd::Capabilities;
+
+use crate::abi::functions::Realize;
+use crate::abi::iommu::{
+    MACHINE_IOAPIC_AS, PCIIOMMUOps, ResettablePhases, pci_bus, x86_iommu_class,
+};
+use crate::abi::layout::*;
+use crate::abi::qemu;
+use crate::bql::Bql;
+use crate::memory::IoRegion;
+use crate::message::ErrorSlot;
+use crate::qom::{Class, Neighbour};
+use host::{Host, RegisterFile};
+use settings::{Inherited, Settings};
+use spaces::{Bus, Function};
+
+/// Name of the type.
+pub const TYPE: &CStr = c"svm-vtd";
+
+/// Where the registers are: at the place of the only unit of QEMU's machines, above it.
+const REGISTERS: u64 = 0xfed9_0000;
+const REGISTERS_SIZE: u64 = 0x1000;
+const PRIORITY: c_int = 10;
+
+/// The root bus of the only machine that takes an `intel-iommu` by `-device`.
+const ROOT_BUS: &CStr = c"/machine/q35/pcie.0";
+
+/// `DeviceClass.realize` of the parent.
+static PARENT_REALIZE: OnceLock<Realize> = OnceLock::new();
+/// `ResettableClass.phases` of the parent.
+static PARENT_PHASES: OnceLock<Constant<ResettablePhases>> = OnceLock::new();
+
+/// The state is that of this process: migration and snapshots are refused.
+static UNMIGRATABLE: Constant<VMStateDescription> = Constant(VMStateDescription {
+    name: TYPE.as_ptr(),
+    unmigratable: true,
+    version_id: 0,
+    minimum_version_id: 0,
+    priority: 0,
+    functions: [std::ptr::null(); 9],
+    fields: std::ptr::null(),
+    subsections: std::ptr::null(),
+});
+
+/// The state of an object.
+#[derive(Default)]
+struct Instance {
+    settings: Settings,
+    host: Option<&'static Host>,
+}
+
+static INSTANCES: Mutex<BTreeMap<usize, Instance>> = Mutex::new(BTreeMap::new());
+
+/// The objects; nothing is called with the lock held.
+fn table() -> MutexGuard<'static, BTreeMap<usize, Instance>> {
+    INSTANCES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The unit of a realized object.
+fn host_of(object: *mut Object) -> Option<&'static Host> {
+    table().get(&object.addr())?.host
+}
+
+/// The settings of an object.
+fn settings(object: *mut Object) -> Settings {
+    let table = table();
+    let settings = table.get(&object.addr()).map(|i| i.settings.clone());
+    settings.unwrap_or_default()
+}
+
+/// Changes the settings of an object; false if it is too late. `later` says that it never is.
+fn set_settings(object: *mut Object, settings: Settings, later: bool) -> bool {
+    let lose_every = settings.lose_every;
+    let host = match table().get_mut(&object.addr()) {
+        Some(instance) if later || instance.host.is_none() => {
+            instance.settings = settings;
+            instance.host
+        }
+        _ => return false,
+    };
+    if let Some(host) = host {
+        host.lose_every(lose_every);
+    }
+    true
+}
+
+/// Registers the types.
+pub fn register() {
+    translation::register();
+    let info = TypeInfo {
+        name: TYPE.as_ptr(),
+        parent: c"intel-iommu".as_ptr(),
+        // As the parent's: the state lies elsewhere.
+        instance_size: 0,
+        instance_align: 0,
+        instance_init: Some(instance_init),
+        instance_post_init: None,
+        instance_finalize: Some(instance_finalize),
+        is_abstract: false,
+        class_size: 0,
+        class_init: Some(class_init),
+        class_base_init: None,
+        class_data: std::ptr::null(),
+        interfaces: std::ptr::null(),
+    };
+    // SAFETY: QEMU copies the structure; all that it points to lives for ever.
+    unsafe { (qemu().type_register_static)(&info) };
+}
+
+/// `TypeInfo.class_init`.
+unsafe extern "C" fn class_init(class: *mut ObjectClass, _data: *const c_void) {
+    let Some(class) = NonNull::new(class) else {
+        return;
+    };
+    // SAFETY: the class inherits from `intel-iommu`, the size of which `abi::iommu` has compared;
+    // each field has the type that is written. The places for what was there before live as long
+    // as the calls; every device can be reset.
+    unsafe {
+        let mut class = Class::new(class);
+        class.write(
+            pci_device_class::DESC,
+            c"Intel VT-d remapping unit with nesting, page requests and asynchronous invalidation"
+                .as_ptr(),
+        );
+        class.write(pci_device_class::VMSD, &raw const UNMIGRATABLE.0);
+        class.write(
+            x86_iommu_class::INT_REMAP,
+            interrupts::int_remap as *const c_void,
+        );
+        let mut parent: Option<Realize> = None;
+        (qemu().device_class_set_parent_realize)(class.as_ptr(), realize, &mut parent);
+        if let Some(parent) = parent {
+            // A class is made once.
+            let _ = PARENT_REALIZE.set(parent);
+        }
+        let resettable = (qemu().object_class_dynamic_cast)(class.as_ptr(), c"resettable".as_ptr());
+        let mut phases = ResettablePhases {
+            enter: None,
+            hold: None,
+            exit: None,
+        };
+        (qemu().resettable_class_set_parent_phases)(
+            resettable,
+            None,
+            None,
+            Some(reset),
+            &mut phases,
+        );
+        let _ = PARENT_PHASES.set(Constant(phases));
+        settings::add_all(&mut class);
+    }
+}
+
+/// `TypeInfo.instance_init`.
+unsafe extern "C" fn instance_init(object: *mut Object) {
+    table().insert(object.addr(), Instance::default());
+    let Some(pointer) = NonNull::new(object) else {
+        return;
+    };
+    // SAFETY: QEMU makes objects with the BQL held, and this one exists.
+    let (bql, device) = unsafe { (Bql::held(), Neighbour::new(pointer)) };
+    if !settings::set_defaults(&bql, device) {
+        crate::message::error("intel-iommu has not the properties of QEMU 11.1");
+    }
+}
+
+/// `TypeInfo.instance_finalize`.
+unsafe extern "C" fn instance_finalize(object: *mut Object) {
+    table().remove(&object.addr());
+}
+
+/// `DeviceClass.realize`.
+unsafe extern "C" fn realize(object: *mut Object, error: ErrorOut) {
+    let Some(pointer) = NonNull::new(object) else {
+        return;
+    };
+    // SAFETY: QEMU realizes devices with the BQL held; this one stays as long as the machine,
+    // for it cannot be unplugged. The place for an error outlives the call.
+    let (bql, device, slot) =
+        unsafe { (Bql::held(), Neighbour::new(pointer), ErrorSlot::new(error)) };
+    if let Err(Some(reason)) = make(&bql, device, error) {
+        slot.set(&reason);
+    }
+}
+
+/// Makes the unit. The error is empty if QEMU has told its reason itself.
+fn make(bql: &Bql, device: Neighbour, error: ErrorOut) -> Result<(), Option<String>> {
+    settings::normalize(bql, device)?;
+    realize_parent(device, error)?;
+    let settings = settings(device.as_ptr());
+    let inherited = Inherited::read(bql, device)?;
+    let config = settings.config(&inherited)?;
+    let capabilities = Capabilities::new(config).map_err(|error| error.to_string())?;
+    let place = Place::find(bql, device)?;
+    let sink = record::sink(&settings.record)?;
+    let host = Host::new(bql, capabilities, sink, &settings, device, place.root)
+        .ok_or_else(|| "QEMUTimer is not laid out as in QEMU 11.1".to_owned())?;
+    if let Some(bell) = host.bell() {
+        let delay = Duration::from_micros(settings.delay);
+        queue::start(bell.clone(), delay, |bql| host.process_queue(bql))
+            .map_err(|error| format!("cannot start the thread of the queue: {error}"))?;
+        at_exit();
+    }
+    place.take(bql, host);
+    if let Some(instance) = table().get_mut(&device.as_ptr().addr()) {
+        instance.host = Some(host);
+    }
+    Ok(())
+}
+
+/// Realizes the parent.
+fn realize_parent(device: Neighbour, error: ErrorOut) -> Result<(), Option<String>> {
+    let Some(parent) = PARENT_REALIZE.get() else {
+        return Err(Some("intel-iommu cannot be realized".to_owned()));
+    };
+    // SAFETY: the parent's function for an object of its type. An error goes to the caller's
+    // place, of which QEMU lets nothing be read: so it passes by a place of our own.
+    unsafe {
+        let mut reason: *mut Error = std::ptr::null_mut();
+        parent(device.as_ptr(), &mut reason);
+        if reason.is_null() {
+            Ok(())
+        } else {
+            (qemu().error_propagate)(error, reason);
+            Err(None)
+        }
+    }
+}
+
+/// Where the parent sits in the machine.
+struct Place {
+    root_bus: NonNull<Object>,
+    root: Bus,
+    /// Where the machine keeps the address space of the I/O APIC.
+    ioapic: NonNull<*mut AddressSpace>,
+}
+
+impl Place {
+    /// Finds it, and that the machine is laid out as expected: the parent has left its own traces
+    /// there.
+    fn find(bql: &Bql, device: Neighbour) -> Result<Place, String> {
+        let bus = Neighbour::at(bql, ROOT_BUS)
+            .and_then(|bus| NonNull::new(bus.as_ptr()))
+            .ok_or("the machine has no root bus for it: use -M q35")?;
+        // SAFETY: the bus is a `PCIBus`, which is as large as its layout says, and the machine an
+        // `X86MachineState`, for QEMU lets only those have the parent. What is read is compared
+        // before it is used.
+        unsafe {
+            let field = |offset: usize| bus.as_ptr().cast::<u8>().add(offset);
+            let ops = field(pci_bus::IOMMU_OPS)
+                .cast::<*const PCIIOMMUOps>()
+                .read();
+            let opaque = field(pci_bus::IOMMU_OPAQUE).cast::<*mut Object>().read();
+            if opaque != device.as_ptr() || ops.is_null() {
+                return Err("PCIBus is not laid out as in QEMU 11.1".to_owned());
+            }
+            let parent = ((*ops).get_address_space)(bus.as_ptr().cast(), opaque.cast(), 0);
+            let machine = (qemu().qdev_get_machine)();
+            let ioapic = machine.cast::<u8>().add(MACHINE_IOAPIC_AS);
+            let ioapic = NonNull::new(ioapic.cast::<*mut AddressSpace>());
+            match ioapic {
+                Some(ioapic) if ioapic.read() == parent => Ok(Place {
+                    root_bus: bus,
+                    root: Bus::new(bus.cast()),
+                    ioapic,
+                }),
+                _ => Err("X86MachineState is not laid out as in QEMU 11.1".to_owned()),
+            }
+        }
+    }
+
+    /// Puts the unit there.
+    fn take(&self, bql: &Bql, host: &'static Host) {
+        // SAFETY: the region belongs to no object and is never dropped, as all that is handed
+        // over: QEMU has it as long as the machine. The fields were compared by `find`.
+        unsafe {
+            let region = IoRegion::new(
+                bql,
+                std::ptr::null_mut(),
+                c"svm-vtd",
+                REGISTERS_SIZE,
+                Box::new(RegisterFile(host)),
+            );
+            (qemu().memory_region_add_subregion_overlap)(
+                (qemu().get_system_memory)(),
+                REGISTERS,
+                region.as_ptr(),
+                PRIORITY,
+            );
+            std::mem::forget(region);
+            let opaque = std::ptr::from_ref(host).cast_mut().cast();
+            (qemu().pci_setup_iommu)(self.root_bus.as_ptr().cast(), &ops::OPS.0, opaque);
+            self.ioapic
+                .write(host.spaces.get(bql, host, Function::IoApic));
+        }
+    }
+}
+
+/// `ResettablePhases.exit`: the last phase, when no device sends requests any more.
+unsafe extern "C" fn reset(object: *mut Object, kind: c_int) {
+    if let Some(exit) = PARENT_PHASES.get().and_then(|phases| phases.0.exit) {
+        // SAFETY: the parent's function for an object of its type, called as QEMU calls this.
+        unsafe { exit(object, kind) };
+    }
+    // SAFETY: QEMU resets devices with the BQL held.
+    let bql = unsafe { Bql::held() };
+    if let Some(host) = host_of(object) {
+        host.reset(&bql);
+    }
+}
+
+/// Has the thread do nothing any more when QEMU ends.
+fn at_exit() {
+    let notifier = Box::leak(Box::new(Notifier {
+        notify: ending,
+        node: [std::ptr::null_mut(); 2],
+    }));
+    // SAFETY: the notifier lives for ever.
+    unsafe { (qemu().qemu_add_exit_notifier)(notifier) }
+}
+
+/// The process ends.
+unsafe extern "C" fn ending(_notifier: *mut Notifier, _data: *mut c_void) {
+    let hosts: Vec<&Host> = table().values().filter_map(|i| i.host).collect();
+    for host in hosts {
+        if let Some(bell) = host.bell() {
+            bell.stop();
+        }
+    }
+}

@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The operations of an IOMMU as PCI buses of QEMU call them: each becomes a call of the unit.
+
+use std::ffi::{c_int, c_void};
+use std::ptr::NonNull;
+
+use nix::libc::{EINVAL, EIO, EPERM};
+use pcie_ats::{
+    AlignedRange, PAGE_SHIFT, PAGE_SIZE, PageRequest, Pasid, Prgi, Translation, TranslationError,
+    TranslationRequest,
+};
+
+use super::guest_memory::GuestMemory;
+use super::host::Host;
+use super::spaces::Function;
+use crate::abi::iommu::PCIIOMMUOps;
+use crate::abi::layout::*;
+use crate::bql::Bql;
+use crate::memory::Space;
+
+/// The most translations of one completion.
+const MOST_TRANSLATIONS: usize = 16;
+
+/// The table. What has no entry concerns devices that are assigned from the host.
+pub static OPS: Constant<PCIIOMMUOps> = Constant(PCIIOMMUOps {
+    supports_address_space: std::ptr::null(),
+    get_address_space,
+    set_iommu_device: std::ptr::null(),
+    unset_iommu_device: std::ptr::null(),
+    get_viommu_flags: std::ptr::null(),
+    get_host_iommu_quirks: std::ptr::null(),
+    get_iotlb_info,
+    init_iotlb_notifier,
+    register_iotlb_notifier,
+    unregister_iotlb_notifier,
+    ats_request_translation,
+    pri_register_notifier,
+    pri_unregister_notifier,
+    pri_request_page,
+    get_msi_direct_gpa: std::ptr::null(),
+});
+
+/// The host behind the opaque pointer of the operations.
+///
+/// # Safety
+///
+/// The pointer was given to `pci_setup_iommu` with [`OPS`].
+unsafe fn host(opaque: *mut c_void) -> &'static Host {
+    // SAFETY: the caller's promise; a host is never freed.
+    unsafe { &*opaque.cast::<Host>() }
+}
+
+/// An address space as QEMU names it.
+fn pasid(number: u32) -> Result<Option<Pasid>, c_int> {
+    match number {
+        NO_PASID => Ok(None),
+        number => Pasid::new(number).map(Some).map_err(|_| -EINVAL),
+    }
+}
+
+/// `get_address_space`.
+unsafe extern "C" fn get_address_space(
+    bus: *mut BusState,
+    opaque: *mut c_void,
+    devfn: c_int,
+) -> *mut AddressSpace {
+    // SAFETY: QEMU calls its operations with the BQL held, with buses that exist.
+    let (host, bql, function) = unsafe { (host(opaque), Bql::held(), Function::new(bus, devfn)) };
+    match function {
+        Some(function) => host.spaces.get(&bql, host, function),
+        None => Space::system().as_ptr(),
+    }
+}
+
+/// `get_iotlb_info`: the width of addresses and the smallest page.
+unsafe extern "C" fn get_iotlb_info(opaque: *mut c_void, width: *mut u8, page: *mut u32) {
+    // SAFETY: as for `get_address_space`; QEMU gives room for both.
+    unsafe {
+        *width = host(opaque).address_width();
+        *page = PAGE_SIZE as u32;
+    }
+}
+
+/// `init_iotlb_notifier`.
+unsafe extern "C" fn init_iotlb_notifier(
+    _bus: *mut BusState,
+    _opaque: *mut c_void,
+    _devfn: c_int,
+    notifier: *mut IOMMUNotifier,
+    notify: Option<IommuNotify>,
+    user: *mut c_void,
+) {
+    // SAFETY: the notifier is the caller's, and is not registered yet.
+    let notifier = unsafe { &mut *notifier };
+    notifier.notify = notify;
+    notifier.flags = NOTIFIER_DEVIOTLB_UNMAP;
+    (notifier.start, notifier.end) = (0, u64::MAX);
+    notifier.iommu_idx = 0;
+    notifier.opaque = user;
+}
+
+/// `register_iotlb_notifier`.
+unsafe extern "C" fn register_iotlb_notifier(
+    bus: *mut BusState,
+    opaque: *mut c_void,
+    devfn: c_int,
+    number: u32,
+    notifier: *mut IOMMUNotifier,
+) {
+    // SAFETY: as for `get_address_space`; QEMU's rule is that a notifier exists until it is
+    // unregistered.
+    unsafe {
+        if let (Some(function), Ok(pasid), Some(notifier)) = (
+            Function::new(bus, devfn),
+            pasid(number),
+            NonNull::new(notifier),
+        ) {
+            host(opaque)
+                .clients
+                .add_invalidations(function, pasid, notifier);
+        }
+    }
+}
+
+/// `unregister_iotlb_notifier`.
+unsafe extern "C" fn unregister_iotlb_notifier(
+    bus: *mut BusState,
+    opaque: *mut c_void,
+    devfn: c_int,
+    number: u32,
+    notifier: *mut IOMMUNotifier,
+) {
+    // SAFETY: as for `get_address_space`.
+    unsafe {
+        if let (Some(function), Ok(pasid), Some(notifier)) = (
+            Function::new(bus, devfn),
+            pasid(number),
+            NonNull::new(notifier),
+        ) {
+            host(opaque)
+                .clients
+                .remove_invalidations(function, pasid, notifier);
+        }
+    }
+}
+
+/// `ats_request_translation`: the number of results, or a negative error number. The completion
+/// of a translation request may cover less than was asked for; it always covers the first page.
+unsafe extern "C" fn ats_request_translation(
+    bus: *mut BusState,
+    opaque: *mut c_void,
+    devfn: c_int,
+    number: u32,
+    privileged: bool,
+    execute: bool,
+    address: u64,
+    length: usize,
+    no_write: bool,
+    results: *mut IOMMUTLBEntry,
+    room: usize,
+    failed: *mut u32,
+) -> isize {
+    // SAFETY: as for `get_address_space`; QEMU gives room for the results and the count.
+    let (host, function, results, failed) = unsafe {
+        let results = std::slice::from_raw_parts_mut(results, room);
+        (
+            host(opaque),
+            Function::new(bus, devfn),
+            results,
+            &mut *failed,
+        )
+    };
+    *failed = 0;
+    let (Some(function), Ok(pasid)) = (function, pasid(number)) else {
+        return -(EINVAL as isize);
+    };
+    let offset = address & (PAGE_SIZE - 1);
+    let pages = (length as u64).saturating_add(offset).div_ceil(PAGE_SIZE);
+    let most = results.len().min(MOST_TRANSLATIONS) as u64;
+    if pages == 0 || most == 0 {
+        return -(EINVAL as isize);
+    }
+    let request = TranslationRequest {
+        address: address - offset,
+        pages: pages.min(most) as u16,
+        pasid,
+        privileged,
+        execute,
+        no_write,
+    };
+    let mut translations = [NOTHING; MOST_TRANSLATIONS];
+    let result = host.with(|unit, effects| {
+        let requester = function.source_id();
+        unit.translation_request(
+            &GuestMemory,
+            requester,
+            &request,
+            &mut translations,
+            effects,
+        )
+    });
+    let count = match result {
+        Ok(count) => count,
+        Err(TranslationError::UnsupportedRequest) => return -(EPERM as isize),
+        Err(TranslationError::CompleterAbort | TranslationError::CompletionTimeout) => {
+            return -(EIO as isize);
+        }
+    };
+    let mut next = request.address;
+    for (translation, result) in translations[..count].iter().zip(results) {
+        let mask = translation.range.last() - translation.range.base();
+        *result = entry(translation, next & !mask, number);
+        let lacks = !translation.read || !(no_write || translation.write);
+        *failed += u32::from(lacks);
+        next = (next | mask).wrapping_add(1);
+    }
+    count as isize
+}
+
+/// A translation as QEMU has it.
+fn entry(translation: &Translation, address: u64, pasid: u32) -> IOMMUTLBEntry {
+    let flags = [
+        (translation.read, perm::READ),
+        (translation.write, perm::WRITE),
+        (translation.execute, perm::EXECUTE),
+        (translation.privileged, perm::PRIVILEGED),
+        (translation.global, perm::GLOBAL),
+        (translation.untranslated_only, perm::UNTRANSLATED_ONLY),
+    ];
+    IOMMUTLBEntry {
+        target_as: Space::system().as_ptr(),
+        iova: address,
+        translated_addr: translation.range.base(),
+        addr_mask: translation.range.last() - translation.range.base(),
+        perm: flags.iter().filter(|f| f.0).map(|f| f.1).sum(),
+        pasid,
+    }
+}
+
+/// A translation that is not filled in.
+const NOTHING: Translation = Translation {
+    range: AlignedRange::page(0),
+    read: false,
+    write: false,
+    execute: false,
+    privileged: false,
+    global: false,
+    untranslated_only: false,
+    non_snooped: false,
+};
+const _: () = assert!(PAGE_SIZE == 1 << PAGE_SHIFT);
+
+/// `pri_register_notifier`.
+unsafe extern "C" fn pri_register_notifier(
+    bus: *mut BusState,
+    opaque: *mut c_void,
+    devfn: c_int,
+    number: u32,
+    notifier: *mut IOMMUPRINotifier,
+) {
+    // SAFETY: as for `register_iotlb_notifier`.
+    unsafe {
+        if let (Some(function), Ok(pasid), Some(notifier)) = (
+            Function::new(bus, devfn),
+            pasid(number),
+            NonNull::new(notifier),
+        ) {
+            host(opaque)
+                .clients
+                .set_responses(function, pasid, notifier);
+        }
+    }
+}
+
+/// `pri_unregister_notifier`.
+unsafe extern "C" fn pri_unregister_notifier(
+    bus: *mut BusState,
+    opaque: *mut c_void,
+    devfn: c_int,
+    number: u32,
+) {
+    // SAFETY: as for `get_address_space`.
+    unsafe {
+        if let (Some(function), Ok(pasid)) = (Function::new(bus, devfn), pasid(number)) {
+            host(opaque).clients.remove_responses(function, pasid);
+        }
+    }
+}
+
+/// `pri_request_page`: 0. A page request is a posted message: what becomes of it, the function
+/// hears in the response, which is the unit's own where the request cannot be queued.
+unsafe extern "C" fn pri_request_page(
+    bus: *mut BusState,
+    opaque: *mut c_void,
+    devfn: c_int,
+    number: u32,
+    privileged: bool,
+    execute: bool,
+    address: u64,
+    last: bool,
+    prgi: u16,
+    read: bool,
+    write: bool,
+) -> c_int {
+    // SAFETY: as for `get_address_space`.
+    let (host, function) = unsafe { (host(opaque), Function::new(bus, devfn)) };
+    let (Some(function), Ok(pasid), Ok(prgi)) = (function, pasid(number), Prgi::new(prgi)) else {
+        return -EINVAL;
+    };
+    host.page_request(
+        function.source_id(),
+        &PageRequest {
+            address,
+            pasid,
+            read,
+            write,
+            execute,
+            privileged,
+            prgi,
+            last,
+        },
+    );
+    0
+}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The thread that processes the invalidation queue where the unit is told to have one: some time
+//! after software has written the tail, as hardware does, and not in the middle of the write.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::bql::{Bql, Guard};
+use crate::thread;
+
+/// What the thread has been told.
+#[derive(Debug, Default)]
+struct Orders {
+    work: bool,
+    stop: bool,
+}
+
+/// How the thread is told that there is something in the queue.
+#[derive(Debug, Default)]
+pub struct Bell {
+    orders: Mutex<Orders>,
+    changed: Condvar,
+}
+
+impl Bell {
+    /// There is.
+    pub fn ring(&self) {
+        let mut orders = self.lock();
+        if !orders.work {
+            orders.work = true;
+            self.changed.notify_one();
+        }
+    }
+
+    /// The thread is to do nothing any more.
+    pub fn stop(&self) {
+        self.lock().stop = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits for work, and then for the delay; false if the thread is to end.
+    fn wait(&self, delay: Duration) -> bool {
+        let waited = self.changed.wait_while(self.lock(), |o| !o.work && !o.stop);
+        let mut orders = waited.unwrap_or_else(PoisonError::into_inner);
+        if !delay.is_zero() {
+            let waited = self.changed.wait_timeout_while(orders, delay, |o| !o.stop);
+            orders = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        // Cleared before the work: what comes during it leads to another round.
+        orders.work = false;
+        !orders.stop
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.lock().stop
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Starts the thread. It works with the BQL held, which it does not hold while it waits.
+pub fn start(
+    bell: Arc<Bell>,
+    delay: Duration,
+    work: impl Fn(&Bql) + Send + 'static,
+) -> io::Result<()> {
+    // Nobody waits for its end: told to stop, it does nothing until the process ends.
+    thread::spawn("svm-vtd-queue", move || {
+        while bell.wait(delay) {
+            let bql = Guard::lock();
+            if !bell.is_stopped() {
+                work(&bql);
+            }
+        }
+    })?;
+    Ok(())
+}

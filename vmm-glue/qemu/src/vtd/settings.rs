@@ -1,0 +1,524 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The properties of `-device svm-vtd`: its own, and those that it inherits from `intel-iommu`,
+//! joined into the configuration of the unit.
+
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::time::Duration;
+
+use pcie_ats::PasidWidth;
+use vtd::Config;
+use vtd::config::{
+    AddressWidth, DeviceTlbs, FirstStage, InterruptRemapping, Pasids, Scalable, Stages,
+};
+
+use crate::abi::layout::{ErrorOut, Object, Visitor};
+use crate::abi::qemu;
+use crate::bql::Bql;
+use crate::message::ErrorSlot;
+use crate::qom::{Class, Neighbour};
+
+/// What the device's own properties say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// SSTS.
+    pub ssts: bool,
+    /// NEST.
+    pub nest: bool,
+    /// FS5LP.
+    pub fs5lp: bool,
+    /// A thread of its own processes the invalidation queue.
+    pub thread: bool,
+    /// How long the thread waits before it does, in microseconds.
+    pub delay: u64,
+    /// How long an invalidation of a Device-TLB may take, in milliseconds.
+    pub timeout: u64,
+    /// Every how many-th completion of such an invalidation is lost; 0 for none.
+    pub lose_every: u64,
+    /// Path of the recording; empty for none.
+    pub record: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            ssts: true,
+            nest: true,
+            fs5lp: true,
+            thread: false,
+            delay: 0,
+            timeout: 1000,
+            lose_every: 0,
+            record: String::new(),
+        }
+    }
+}
+
+/// How a property is read and written.
+enum Kind {
+    /// A number, with the least and the most that it may be.
+    Number(u64, u64, fn(&mut Settings) -> &mut u64),
+    /// On or off.
+    Switch(fn(&mut Settings) -> &mut bool),
+    /// A text.
+    Text(fn(&mut Settings) -> &mut String),
+}
+
+/// One property.
+struct Property {
+    name: &'static CStr,
+    description: &'static CStr,
+    kind: Kind,
+    /// It can be set when the device has been made, by `qom-set`.
+    later: bool,
+}
+
+impl Property {
+    const fn number(
+        name: &'static CStr,
+        (least, most): (u64, u64),
+        field: fn(&mut Settings) -> &mut u64,
+        description: &'static CStr,
+    ) -> Property {
+        Property {
+            name,
+            description,
+            kind: Kind::Number(least, most, field),
+            later: false,
+        }
+    }
+
+    const fn switch(
+        name: &'static CStr,
+        field: fn(&mut Settings) -> &mut bool,
+        description: &'static CStr,
+    ) -> Property {
+        Property {
+            name,
+            description,
+            kind: Kind::Switch(field),
+            later: false,
+        }
+    }
+}
+
+static PROPERTIES: [Property; 8] = [
+    Property::switch(
+        c"ssts",
+        |s| &mut s.ssts,
+        c"second stage in scalable mode, besides the first stage of fsts=on (default: on)",
+    ),
+    Property::switch(
+        c"nest",
+        |s| &mut s.nest,
+        c"nested translation, if there are both stages (default: on)",
+    ),
+    Property::switch(
+        c"fs5lp",
+        |s| &mut s.fs5lp,
+        c"5-level paging in the first stage (default: on)",
+    ),
+    Property::switch(
+        c"invalidation-thread",
+        |s| &mut s.thread,
+        c"process the invalidation queue in a thread of its own (default: off)",
+    ),
+    Property::number(
+        c"invalidation-delay",
+        (0, 1_000_000),
+        |s| &mut s.delay,
+        c"microseconds that this thread waits before it processes the queue: 0 to 1000000 \
+          (default: 0)",
+    ),
+    Property::number(
+        c"invalidation-timeout",
+        (1, 60_000),
+        |s| &mut s.timeout,
+        c"milliseconds until an invalidation of a device-TLB times out: 1 to 60000 \
+          (default: 1000)",
+    ),
+    Property {
+        later: true,
+        ..Property::number(
+            c"lose-every",
+            (0, u32::MAX as u64),
+            |s| &mut s.lose_every,
+            c"lose every n-th completion of a device-TLB invalidation, so that it times out: \
+              0 to 4294967295, 0 for none (default: 0)",
+        )
+    },
+    Property {
+        name: c"record",
+        description: c"file for a recording of all that passes between the unit and the machine, \
+                       which can be played again (default: none)",
+        kind: Kind::Text(|s| &mut s.record),
+        later: false,
+    },
+];
+
+/// Adds the properties to the class.
+pub fn add_all(class: &mut Class) {
+    for property in &PROPERTIES {
+        let type_name = match property.kind {
+            Kind::Number(..) => c"uint32",
+            Kind::Switch(_) => c"bool",
+            Kind::Text(_) => c"str",
+        };
+        let (name, description) = (property.name, property.description);
+        class.add_property(name, type_name, description, get, set, property);
+    }
+}
+
+/// Gives a property to a visitor.
+unsafe extern "C" fn get(
+    object: *mut Object,
+    visitor: *mut Visitor,
+    name: *const c_char,
+    property: *mut c_void,
+    error: ErrorOut,
+) {
+    // SAFETY: what `add_all` has given.
+    let property = unsafe { &*property.cast::<Property>() };
+    let mut settings = super::settings(object);
+    // SAFETY: the visitor is QEMU's, and reads from the place that it is given.
+    unsafe {
+        match property.kind {
+            Kind::Number(_, _, field) => {
+                (qemu().visit_type_uint64)(visitor, name, field(&mut settings), error);
+            }
+            Kind::Switch(field) => {
+                (qemu().visit_type_bool)(visitor, name, field(&mut settings), error);
+            }
+            Kind::Text(field) => {
+                let text = CString::new(field(&mut settings).as_str()).unwrap_or_default();
+                let mut pointer = text.as_ptr().cast_mut();
+                (qemu().visit_type_str)(visitor, name, &mut pointer, error);
+            }
+        }
+    }
+}
+
+/// Takes a property from a visitor.
+unsafe extern "C" fn set(
+    object: *mut Object,
+    visitor: *mut Visitor,
+    name: *const c_char,
+    property: *mut c_void,
+    error: ErrorOut,
+) {
+    // SAFETY: what `add_all` has given, and QEMU's place for an error.
+    let (property, slot) = unsafe { (&*property.cast::<Property>(), ErrorSlot::new(error)) };
+    let mut settings = super::settings(object);
+    // SAFETY: the visitor is QEMU's, and writes to the place that it is given if it returns true;
+    // a text is then ours to free.
+    let read = unsafe {
+        match property.kind {
+            Kind::Number(_, _, field) => {
+                (qemu().visit_type_uint64)(visitor, name, field(&mut settings), error)
+            }
+            Kind::Switch(field) => {
+                (qemu().visit_type_bool)(visitor, name, field(&mut settings), error)
+            }
+            Kind::Text(field) => {
+                let mut text = std::ptr::null_mut();
+                if !(qemu().visit_type_str)(visitor, name, &mut text, error) {
+                    return;
+                }
+                let result = CStr::from_ptr(text).to_str().map(str::to_owned);
+                (qemu().g_free)(text.cast());
+                let Ok(text) = result else {
+                    let name = property.name.to_string_lossy();
+                    return slot.set(&format!("{name} is not UTF-8"));
+                };
+                *field(&mut settings) = text;
+                true
+            }
+        }
+    };
+    if !read {
+        return;
+    }
+    let name = property.name.to_string_lossy();
+    if let Kind::Number(least, most, field) = property.kind {
+        let value = *field(&mut settings);
+        if !(least..=most).contains(&value) {
+            return slot.set(&format!("{name} must be {least} to {most}, not {value}"));
+        }
+    }
+    if !super::set_settings(object, settings, property.later) {
+        slot.set(&format!(
+            "{name} cannot be changed when the device has been made"
+        ));
+    }
+}
+
+/// What `intel-iommu` has properties for. As far as they are of its own, its realization checks
+/// them: abilities that contradict each other are refused there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inherited {
+    scalable_mode: bool,
+    fsts: bool,
+    svm: bool,
+    device_iotlb: bool,
+    caching_mode: bool,
+    snoop_control: bool,
+    fs1gp: bool,
+    dma_translation: bool,
+    pasid_bits: u64,
+    aw_bits: u64,
+    intremap: bool,
+    eim: bool,
+}
+
+/// Sets what the device has if it is not told otherwise: all that it is able to do.
+pub fn set_defaults(bql: &Bql, device: Neighbour) -> bool {
+    let switches = [
+        c"scalable-mode",
+        c"fsts",
+        c"svm",
+        c"device-iotlb",
+        c"snoop-control",
+    ];
+    switches
+        .iter()
+        .all(|name| device.set_switch(bql, name, true))
+        && device.set_number(bql, c"pasid-bits", PasidWidth::MAX.bits().into())
+}
+
+/// Takes away what cannot be without something that was switched off: it was not asked for.
+pub fn normalize(bql: &Bql, device: Neighbour) -> Result<(), String> {
+    let of = Inherited::read(bql, device)?;
+    let off = |name| {
+        let done = device.set_switch(bql, name, false);
+        done.then_some(()).ok_or_else(|| missing(name))
+    };
+    if !of.scalable_mode {
+        off(c"fsts")?;
+        if !device.set_number(bql, c"pasid-bits", 0) {
+            return Err(missing(c"pasid-bits"));
+        }
+    }
+    if !(of.scalable_mode && of.fsts && of.device_iotlb && of.pasid_bits != 0) {
+        off(c"svm")?;
+    }
+    Ok(())
+}
+
+/// A property that is not as in the QEMU that this is written for.
+fn missing(name: &CStr) -> String {
+    format!(
+        "intel-iommu has no property {} as in QEMU 11.1",
+        name.to_string_lossy()
+    )
+}
+
+impl Inherited {
+    /// Reads them. `intremap` and `eim` are decided when the device has been realized.
+    pub fn read(bql: &Bql, device: Neighbour) -> Result<Inherited, String> {
+        let switch = |name| device.switch(bql, name).ok_or_else(|| missing(name));
+        let number = |name| device.number(bql, name).ok_or_else(|| missing(name));
+        let choice = |name| {
+            let value = device.text(bql, name);
+            value.map(|v| v == "on").ok_or_else(|| missing(name))
+        };
+        Ok(Inherited {
+            scalable_mode: switch(c"scalable-mode")?,
+            fsts: switch(c"fsts")?,
+            svm: switch(c"svm")?,
+            device_iotlb: switch(c"device-iotlb")?,
+            caching_mode: switch(c"caching-mode")?,
+            snoop_control: switch(c"snoop-control")?,
+            fs1gp: switch(c"fs1gp")?,
+            dma_translation: switch(c"dma-translation")?,
+            pasid_bits: number(c"pasid-bits")?,
+            aw_bits: number(c"aw-bits")?,
+            intremap: choice(c"intremap")?,
+            eim: choice(c"eim")?,
+        })
+    }
+}
+
+impl Settings {
+    /// The configuration of the unit.
+    pub fn config(&self, inherited: &Inherited) -> Result<Config, String> {
+        if !inherited.dma_translation {
+            return Err("svm-vtd always translates: leave out dma-translation=off".to_owned());
+        }
+        let second_stage_width = match inherited.aw_bits {
+            39 => AddressWidth::Bits39,
+            48 => AddressWidth::Bits48,
+            other => return Err(format!("aw-bits must be 39 or 48, not {other}")),
+        };
+        let scalable = inherited.scalable_mode.then(|| self.scalable(inherited));
+        Ok(Config {
+            second_stage_width,
+            caching_mode: inherited.caching_mode,
+            snoop_control: inherited.snoop_control,
+            device_tlbs: inherited.device_iotlb.then_some(DeviceTlbs {
+                timeout: Duration::from_millis(self.timeout),
+                throttle: true,
+                no_write_flag: true,
+                page_requests: inherited.svm,
+            }),
+            interrupt_remapping: inherited.intremap.then_some(InterruptRemapping {
+                extended_mode: inherited.eim,
+                posted: false,
+            }),
+            scalable: scalable.transpose()?,
+            // QEMU's regions know no protected memory, and translated addresses are passed on in
+            // pieces larger than a page.
+            protected_memory: false,
+            ..Config::default()
+        })
+    }
+
+    /// Scalable mode.
+    fn scalable(&self, inherited: &Inherited) -> Result<Scalable, String> {
+        let first = FirstStage {
+            five_levels: self.fs5lp,
+            one_gib_pages: inherited.fs1gp,
+            extended_accessed: true,
+        };
+        let stages = match (inherited.fsts, self.ssts) {
+            (true, true) => Stages::Both {
+                first,
+                nested: self.nest,
+            },
+            (true, false) => Stages::First(first),
+            (false, true) => Stages::Second,
+            (false, false) => {
+                return Err("scalable mode needs a stage: switch fsts or ssts on".to_owned());
+            }
+        };
+        let pasids = match u8::try_from(inherited.pasid_bits) {
+            Ok(0) => None,
+            bits => {
+                let width = PasidWidth::new(bits.unwrap_or(u8::MAX));
+                Some(Pasids {
+                    width: width.map_err(|error| format!("pasid-bits: {error}"))?,
+                    execute_requests: false,
+                })
+            }
+        };
+        Ok(Scalable {
+            stages,
+            pasids,
+            coherent_walks: true,
+            second_stage_dirty: self.ssts,
+            supervisor_requests: true,
+            rid_pasid: true,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vtd::Capabilities;
+
+    const ALL: Inherited = Inherited {
+        scalable_mode: true,
+        fsts: true,
+        svm: true,
+        device_iotlb: true,
+        caching_mode: false,
+        snoop_control: true,
+        fs1gp: true,
+        dma_translation: true,
+        pasid_bits: 20,
+        aw_bits: 48,
+        intremap: true,
+        eim: true,
+    };
+
+    fn capabilities(settings: &Settings, inherited: &Inherited) -> Capabilities {
+        Capabilities::new(settings.config(inherited).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn descriptions_name_the_real_defaults() {
+        let mut settings = Settings::default();
+        for property in &PROPERTIES {
+            let description = property.description.to_str().unwrap();
+            let default = match property.kind {
+                Kind::Switch(field) if *field(&mut settings) => "on".to_owned(),
+                Kind::Switch(_) => "off".to_owned(),
+                Kind::Text(field) => {
+                    assert_eq!(field(&mut settings), "");
+                    "none".to_owned()
+                }
+                Kind::Number(least, most, field) => {
+                    assert!(description.contains(&format!("{least} to {most}")));
+                    field(&mut settings).to_string()
+                }
+            };
+            assert!(
+                description.ends_with(&format!("(default: {default})")),
+                "{description}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_default_is_able_to_do_everything() {
+        let c = capabilities(&Settings::default(), &ALL);
+        let e = c.ecap();
+        assert!(e.smts() && e.smpwcs() && e.nest() && e.prs() && e.pds() && e.ir() && e.eim());
+        assert!(c.cap().fs5lp() && c.cap().fs1gp() && !c.cap().cm());
+        assert_eq!(e.pasid_width(), 20);
+    }
+
+    #[test]
+    fn each_property_takes_its_ability_away() {
+        let own = |change: fn(&mut Settings)| {
+            let mut settings = Settings::default();
+            change(&mut settings);
+            capabilities(&settings, &ALL)
+        };
+        assert!(!own(|s| s.nest = false).ecap().nest());
+        let first = own(|s| s.ssts = false).ecap();
+        assert!(!first.ssts() && !first.nest() && !first.ssads() && first.fsts());
+        assert!(!own(|s| s.fs5lp = false).cap().fs5lp());
+        let inherited = |change: fn(&mut Inherited)| {
+            let mut inherited = ALL;
+            change(&mut inherited);
+            capabilities(&Settings::default(), &inherited)
+        };
+        assert!(!inherited(|i| i.scalable_mode = false).ecap().smts());
+        assert!(!inherited(|i| i.fsts = false).ecap().fsts());
+        assert!(!inherited(|i| i.svm = false).ecap().prs());
+        assert!(!inherited(|i| i.device_iotlb = false).ecap().dt());
+        assert!(inherited(|i| i.caching_mode = true).cap().cm());
+        assert!(!inherited(|i| i.snoop_control = false).ecap().sc());
+        assert!(!inherited(|i| i.fs1gp = false).cap().fs1gp());
+        assert!(!inherited(|i| i.pasid_bits = 0).ecap().pasid());
+        assert_eq!(inherited(|i| i.pasid_bits = 8).ecap().pasid_width(), 8);
+        assert_eq!(inherited(|i| i.aw_bits = 39).second_stage(2), None);
+        assert!(!inherited(|i| i.intremap = false).ecap().ir());
+        assert!(!inherited(|i| i.eim = false).ecap().eim());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_a_reason() {
+        let reason =
+            |settings: Settings, inherited: Inherited| settings.config(&inherited).unwrap_err();
+        let settings = Settings::default;
+        let no_stage = Settings {
+            ssts: false,
+            ..settings()
+        };
+        let fsts_off = Inherited { fsts: false, ..ALL };
+        assert!(reason(no_stage, fsts_off).contains("fsts or ssts"));
+        let off = Inherited {
+            dma_translation: false,
+            ..ALL
+        };
+        assert!(reason(settings(), off).contains("dma-translation"));
+        let wide = Inherited {
+            pasid_bits: 300,
+            ..ALL
+        };
+        assert!(reason(settings(), wide).contains("pasid-bits"));
+        let narrow = Inherited { aw_bits: 40, ..ALL };
+        assert!(reason(settings(), narrow).contains("not 40"));
+    }
+}

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The class of the regions that the unit translates: an access of a function to an address of
+//! its own becomes a request to the unit.
+//!
+//! QEMU calls in here from any thread, with or without the BQL, inside of an RCU read section.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr::NonNull;
+
+use vtd::{Access, Request};
+
+use super::guest_memory::GuestMemory;
+use super::spaces::{self, FunctionSpace};
+use crate::abi::functions;
+use crate::abi::iommu::*;
+use crate::abi::layout::*;
+use crate::memory::Space;
+use crate::message::ErrorSlot;
+use crate::qom::Class;
+
+/// Name of the class.
+pub const REGION_TYPE: &CStr = c"svm-vtd-memory-region";
+
+/// Indexes of the region: by the address type of a request.
+const UNTRANSLATED: c_int = 0;
+const TRANSLATED: c_int = 1;
+
+/// Within 1 MiB all translated addresses are alike: either all of them are in the interrupt
+/// address range or none, and the unit has no protected memory.
+const ALIKE: u64 = 0xf_ffff;
+
+/// Registers the class.
+pub fn register() {
+    let info = TypeInfo {
+        name: REGION_TYPE.as_ptr(),
+        parent: c"iommu-memory-region".as_ptr(),
+        instance_size: 0,
+        instance_align: 0,
+        instance_init: None,
+        instance_post_init: None,
+        instance_finalize: None,
+        is_abstract: false,
+        class_size: 0,
+        class_init: Some(class_init),
+        class_base_init: None,
+        class_data: std::ptr::null(),
+        interfaces: std::ptr::null(),
+    };
+    // SAFETY: QEMU copies the structure; all that it points to lives for ever.
+    unsafe { (functions::qemu().type_register_static)(&info) };
+}
+
+/// `TypeInfo.class_init`.
+unsafe extern "C" fn class_init(class: *mut ObjectClass, _data: *const c_void) {
+    use iommu_memory_region_class as at;
+    let Some(class) = NonNull::new(class) else {
+        return;
+    };
+    // SAFETY: the class inherits from `iommu-memory-region`, the size of which was compared; the
+    // functions have the types that it declares.
+    unsafe {
+        let mut class = Class::new(class);
+        class.write(at::TRANSLATE, translate as *const c_void);
+        class.write(
+            at::NOTIFY_FLAG_CHANGED,
+            notify_flag_changed as *const c_void,
+        );
+        class.write(at::REPLAY, replay as *const c_void);
+        class.write(at::ATTRS_TO_INDEX, attrs_to_index as *const c_void);
+        class.write(at::NUM_INDEXES, num_indexes as *const c_void);
+    }
+}
+
+/// `translate`: `flags` are [`perm`]'s.
+unsafe extern "C" fn translate(
+    region: *mut c_void,
+    address: u64,
+    flags: c_int,
+    index: c_int,
+) -> IOMMUTLBEntry {
+    // SAFETY: a region of this class is the first field of a `FunctionSpace`.
+    let space = unsafe { spaces::of_opaque(region) };
+    let access = match flags as u32 & (perm::READ | perm::WRITE) {
+        both if both == perm::READ | perm::WRITE => Access::Atomic,
+        perm::WRITE => Access::Write,
+        _ => Access::Read,
+    };
+    if index == TRANSLATED {
+        translated(space, address, access)
+    } else {
+        untranslated(space, address, access)
+    }
+}
+
+/// Where a request with an untranslated address goes.
+fn untranslated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLBEntry {
+    let request = Request {
+        requester: space.function.source_id(),
+        pasid: None,
+        address,
+        access,
+        execute: false,
+        privileged: false,
+    };
+    let result = space
+        .host
+        .with(|unit, effects| unit.translate(&GuestMemory, &request, effects));
+    let Ok(found) = result else {
+        return blocked(address);
+    };
+    let mask = found.page.last() - found.page.base();
+    let allowed = |is: bool, bit| if is { bit } else { 0 };
+    IOMMUTLBEntry {
+        iova: address & !mask,
+        translated_addr: found.address & !mask,
+        addr_mask: mask,
+        perm: allowed(found.read, perm::READ) | allowed(found.write, perm::WRITE),
+        ..blocked(address)
+    }
+}
+
+/// Where a request with a translated address goes: there, or nowhere.
+fn translated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLBEntry {
+    let requester = space.function.source_id();
+    let result = space.host.with(|unit, effects| {
+        unit.translated_request(&GuestMemory, requester, None, address, access, effects)
+    });
+    if result.is_err() {
+        return blocked(address);
+    }
+    IOMMUTLBEntry {
+        iova: address & !ALIKE,
+        translated_addr: address & !ALIKE,
+        addr_mask: ALIKE,
+        perm: perm::READ | perm::WRITE,
+        ..blocked(address)
+    }
+}
+
+/// A page without permission.
+fn blocked(address: u64) -> IOMMUTLBEntry {
+    const PAGE: u64 = pcie_ats::PAGE_SIZE - 1;
+    IOMMUTLBEntry {
+        target_as: Space::system().as_ptr(),
+        iova: address & !PAGE,
+        translated_addr: 0,
+        addr_mask: PAGE,
+        perm: 0,
+        pasid: NO_PASID,
+    }
+}
+
+/// `notify_flag_changed`: whether a region can be watched in this way.
+unsafe extern "C" fn notify_flag_changed(
+    _region: *mut c_void,
+    _old: c_int,
+    new: c_int,
+    error: ErrorOut,
+) -> c_int {
+    if new as u32 & NOTIFIER_MAP == 0 {
+        return 0;
+    }
+    // SAFETY: QEMU's place for an error.
+    let slot = unsafe { ErrorSlot::new(error) };
+    slot.set(
+        "svm-vtd does not report new mappings, so it cannot be above a device that keeps a copy \
+         of them (such as vfio-pci): use intel-iommu with caching-mode=on for that",
+    );
+    -nix::libc::EINVAL
+}
+
+/// `replay`: only those who are told of new mappings would need it.
+unsafe extern "C" fn replay(_region: *mut c_void, _notifier: *mut IOMMUNotifier) {}
+
+/// `attrs_to_index`.
+unsafe extern "C" fn attrs_to_index(_region: *mut c_void, attributes: MemTxAttrs) -> c_int {
+    if attributes.bits & MemTxAttrs::TRANSLATED != 0 && !attributes.unspecified {
+        TRANSLATED
+    } else {
+        UNTRANSLATED
+    }
+}
+
+/// `num_indexes`.
+unsafe extern "C" fn num_indexes(_region: *mut c_void) -> c_int {
+    2
+}

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The context cache (section 6.2.2): context entries by requester.
+
+use crate::context::Context;
+use crate::spec::SourceId;
+use crate::spec::descriptor::ContextScope;
+
+/// A cached context entry.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    requester: SourceId,
+    context: Context,
+    /// A number that no other filling has.
+    stamp: u64,
+    /// Was used since the clock's hand passed.
+    used: bool,
+}
+
+/// The context cache.
+#[derive(Clone, Debug)]
+pub(crate) struct ContextCache {
+    /// For each requester one more than its slot, or 0.
+    index: Vec<u32>,
+    slots: Vec<Option<Slot>>,
+    free: Vec<u32>,
+    hand: usize,
+    capacity: usize,
+    stamps: u64,
+}
+
+impl ContextCache {
+    /// An empty cache of at most `capacity` entries.
+    pub fn new(capacity: u32) -> Self {
+        ContextCache {
+            index: vec![0; 1 << 16],
+            slots: Vec::new(),
+            free: Vec::new(),
+            hand: 0,
+            capacity: capacity.max(1) as usize,
+            stamps: 0,
+        }
+    }
+
+    /// The entry of a requester, with its stamp.
+    pub fn get(&mut self, requester: SourceId) -> Option<(Context, u64)> {
+        let slot = self.index[usize::from(requester.0)].checked_sub(1)?;
+        let slot = self.slots[slot as usize].as_mut()?;
+        slot.used = true;
+        Some((slot.context, slot.stamp))
+    }
+
+    /// Caches the entry of a requester, and returns its stamp.
+    pub fn insert(&mut self, requester: SourceId, context: Context) -> u64 {
+        self.remove(requester);
+        let at = if let Some(at) = self.free.pop() {
+            at as usize
+        } else if self.slots.len() < self.capacity {
+            self.slots.push(None);
+            self.slots.len() - 1
+        } else {
+            self.evict()
+        };
+        self.stamps += 1;
+        self.slots[at] = Some(Slot {
+            requester,
+            context,
+            stamp: self.stamps,
+            used: false,
+        });
+        self.index[usize::from(requester.0)] = at as u32 + 1;
+        self.stamps
+    }
+
+    /// Makes room in a full cache: the first entry that was not used since the last time.
+    fn evict(&mut self) -> usize {
+        loop {
+            let at = self.hand;
+            self.hand = (at + 1) % self.slots.len();
+            match &mut self.slots[at] {
+                Some(slot) if slot.used => slot.used = false,
+                Some(slot) => {
+                    self.index[usize::from(slot.requester.0)] = 0;
+                    return at;
+                }
+                None => return at,
+            }
+        }
+    }
+
+    fn remove(&mut self, requester: SourceId) {
+        let entry = &mut self.index[usize::from(requester.0)];
+        if let Some(at) = entry.checked_sub(1) {
+            *entry = 0;
+            self.slots[at as usize] = None;
+            self.free.push(at);
+        }
+    }
+
+    /// Removes everything.
+    pub fn clear(&mut self) {
+        for slot in self.slots.drain(..).flatten() {
+            self.index[usize::from(slot.requester.0)] = 0;
+        }
+        self.free.clear();
+        self.hand = 0;
+    }
+
+    /// Invalidates entries (section 6.5.2.1). Entries of scalable mode have no domain: a
+    /// domain-selective invalidation takes all of them.
+    pub fn invalidate(&mut self, scope: ContextScope) {
+        let of = |context: &Context, did| context.domain().is_none_or(|d| d == did);
+        match scope {
+            ContextScope::Global => self.clear(),
+            ContextScope::Domain(did) => {
+                for at in 0..self.slots.len() {
+                    if let Some(slot) = &self.slots[at] {
+                        if of(&slot.context, did) {
+                            self.remove(slot.requester);
+                        }
+                    }
+                }
+            }
+            ContextScope::Device { did, sid, mask } => {
+                // The mask leaves out function bits only.
+                for function in 0..8 {
+                    let requester = SourceId(sid.0 & !7 | function);
+                    if requester.0 & mask != sid.0 & mask {
+                        continue;
+                    }
+                    let entry = self.index[usize::from(requester.0)].checked_sub(1);
+                    let slot = entry.and_then(|at| self.slots[at as usize].as_ref());
+                    if slot.is_some_and(|slot| of(&slot.context, did)) {
+                        self.remove(requester);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::{Regime, ScalableContext, Stages};
+    use crate::spec::DomainId;
+
+    fn legacy(domain: u16) -> Context {
+        Context::Legacy {
+            regime: Regime {
+                domain: DomainId(domain),
+                stages: Stages::PassThrough,
+                fpd: false,
+                scalable: false,
+                page_snoop: false,
+                supervisor: false,
+                execute: false,
+            },
+            device_tlb: false,
+        }
+    }
+
+    fn cached(cache: &mut ContextCache) -> Vec<u16> {
+        (0..=u16::MAX)
+            .filter(|n| cache.get(SourceId(*n)).is_some())
+            .collect()
+    }
+
+    #[test]
+    fn invalidations_take_what_they_select() {
+        let fill = || {
+            let mut cache = ContextCache::new(64);
+            for n in 0..8 {
+                cache.insert(SourceId(0x100 + n), legacy(n % 2));
+            }
+            cache
+        };
+        let device = |sid, mask| ContextScope::Device {
+            did: DomainId(1),
+            sid: SourceId(sid),
+            mask,
+        };
+        let cases: [(ContextScope, &[u16]); 6] = [
+            (ContextScope::Global, &[]),
+            (ContextScope::Domain(DomainId(1)), &[0, 2, 4, 6]),
+            (device(0x101, !0), &[0, 2, 3, 4, 5, 6, 7]),
+            (device(0x102, !0), &[0, 1, 2, 3, 4, 5, 6, 7]),
+            (device(0x105, !4), &[0, 2, 3, 4, 6, 7]),
+            (device(0x107, !7), &[0, 2, 4, 6]),
+        ];
+        for (scope, left) in cases {
+            let mut cache = fill();
+            cache.invalidate(scope);
+            let left: Vec<u16> = left.iter().map(|n| 0x100 + n).collect();
+            assert_eq!(cached(&mut cache), left, "{scope:?}");
+        }
+    }
+
+    #[test]
+    fn scalable_entries_belong_to_every_domain() {
+        let mut cache = ContextCache::new(4);
+        cache.insert(
+            SourceId(1),
+            Context::Scalable(ScalableContext {
+                fpd: false,
+                dte: false,
+                paside: false,
+                pre: false,
+                directory: 0,
+                pasid_limit: 64,
+                rid_pasid: 0,
+                rid_priv: false,
+            }),
+        );
+        cache.invalidate(ContextScope::Domain(DomainId(77)));
+        assert!(cache.get(SourceId(1)).is_none());
+    }
+
+    #[test]
+    fn a_full_cache_evicts_what_was_not_used() {
+        let mut cache = ContextCache::new(4);
+        for n in 0..4 {
+            cache.insert(SourceId(n), legacy(0));
+        }
+        cache.insert(SourceId(4), legacy(0));
+        for n in 100..200 {
+            assert!(cache.get(SourceId(4)).is_some());
+            cache.insert(SourceId(n), legacy(0));
+        }
+        assert!(cache.get(SourceId(4)).is_some());
+        assert_eq!(cached(&mut cache).len(), 4);
+    }
+}

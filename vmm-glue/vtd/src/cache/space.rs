@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The PASID cache (section 6.2.3): address spaces by requester and PASID. In legacy mode it holds
+//! the one address space of each requester.
+
+use super::hash::NumberMap;
+use crate::context::Regime;
+use crate::spec::descriptor::PasidScope;
+use crate::spec::{DomainId, SourceId};
+
+/// Which address space: requester, and PASID. Requests without PASID have RID_PASID in scalable
+/// mode and none in legacy mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SpaceKey(u64);
+
+/// The PASID of requests in legacy mode: not one of 20 bits.
+const NO_PASID: u64 = 1 << 20;
+
+impl SpaceKey {
+    pub const fn new(requester: SourceId, pasid: Option<u32>) -> Self {
+        let pasid = match pasid {
+            Some(pasid) => pasid as u64,
+            None => NO_PASID,
+        };
+        SpaceKey((requester.0 as u64) << 21 | pasid)
+    }
+
+    /// The PASID with the domain, as a number.
+    const fn tagged(self, domain: DomainId) -> u64 {
+        (domain.0 as u64) << 21 | self.0 & (NO_PASID | (NO_PASID - 1))
+    }
+}
+
+/// Number of a cached address space.
+pub(crate) type SpaceId = u32;
+
+/// A cached address space.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Space {
+    key: SpaceKey,
+    /// How its addresses are translated.
+    pub regime: Regime,
+    /// Stamp of the context entry that it was derived from.
+    stamp: u64,
+    /// Its translations are filed under this.
+    pub tag: u64,
+    /// Sizes of its translations, a bit for each, by privilege.
+    pub sizes: [u8; 2],
+    used: bool,
+    /// Places in the lists of its domain and of its PASID in its domain.
+    places: [u32; 2],
+}
+
+/// The PASID cache.
+#[derive(Clone, Debug)]
+pub(crate) struct SpaceCache {
+    index: NumberMap<SpaceId>,
+    slots: Vec<Option<Space>>,
+    free: Vec<SpaceId>,
+    hand: usize,
+    capacity: usize,
+    by_domain: NumberMap<Vec<SpaceId>>,
+    by_pasid: NumberMap<Vec<SpaceId>>,
+    tags: u64,
+    /// Tags up to this do not count any more.
+    floor: u64,
+    /// Tags up to this do not count any more, by domain.
+    floors: Vec<u64>,
+}
+
+impl SpaceCache {
+    /// An empty cache of at most `capacity` address spaces.
+    pub fn new(capacity: u32) -> Self {
+        SpaceCache {
+            index: NumberMap::default(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            hand: 0,
+            capacity: capacity.max(1) as usize,
+            by_domain: NumberMap::default(),
+            by_pasid: NumberMap::default(),
+            tags: 0,
+            floor: 0,
+            floors: vec![0; 1 << 16],
+        }
+    }
+
+    /// The address space of a key, if it was derived from the context entry of this stamp.
+    pub fn get(&mut self, key: SpaceKey, stamp: u64) -> Option<SpaceId> {
+        let id = *self.index.get(&key.0)?;
+        let space = self.slots[id as usize].as_mut()?;
+        if space.stamp != stamp {
+            return None;
+        }
+        space.used = true;
+        if space.tag
+            <= self
+                .floor
+                .max(self.floors[usize::from(space.regime.domain.0)])
+        {
+            self.tags += 1;
+            space.tag = self.tags;
+            space.sizes = [0; 2];
+        }
+        Some(id)
+    }
+
+    /// A cached address space; the number must come from this cache, and nothing have been
+    /// removed since.
+    pub fn space(&mut self, id: SpaceId) -> Option<&mut Space> {
+        self.slots.get_mut(id as usize)?.as_mut()
+    }
+
+    /// Caches an address space.
+    pub fn insert(&mut self, key: SpaceKey, stamp: u64, regime: Regime) -> SpaceId {
+        if let Some(id) = self.index.get(&key.0) {
+            self.remove(*id);
+        }
+        let id = if let Some(id) = self.free.pop() {
+            id
+        } else if self.slots.len() < self.capacity {
+            self.slots.push(None);
+            self.slots.len() as SpaceId - 1
+        } else {
+            self.evict();
+            self.free.pop().unwrap_or_default()
+        };
+        self.tags += 1;
+        let places = [
+            list(&mut self.by_domain, regime.domain.0.into(), id),
+            list(&mut self.by_pasid, key.tagged(regime.domain), id),
+        ];
+        self.slots[id as usize] = Some(Space {
+            key,
+            regime,
+            stamp,
+            tag: self.tags,
+            sizes: [0; 2],
+            used: false,
+            places,
+        });
+        self.index.insert(key.0, id);
+        id
+    }
+
+    /// Removes the first address space that was not used since the last time.
+    fn evict(&mut self) {
+        loop {
+            let at = self.hand;
+            self.hand = (at + 1) % self.slots.len();
+            match &mut self.slots[at] {
+                Some(space) if space.used => space.used = false,
+                Some(_) => return self.remove(at as SpaceId),
+                None => {}
+            }
+        }
+    }
+
+    fn remove(&mut self, id: SpaceId) {
+        let Some(space) = self.slots[id as usize].take() else {
+            return;
+        };
+        self.free.push(id);
+        self.index.remove(&space.key.0);
+        let domain = space.regime.domain;
+        let moved = unlist(&mut self.by_domain, domain.0.into(), space.places[0]);
+        self.moved(moved, 0, space.places[0]);
+        let moved = unlist(
+            &mut self.by_pasid,
+            space.key.tagged(domain),
+            space.places[1],
+        );
+        self.moved(moved, 1, space.places[1]);
+    }
+
+    /// Notes that an address space has another place in one of its lists.
+    fn moved(&mut self, id: Option<SpaceId>, which: usize, place: u32) {
+        if let Some(space) = id.and_then(|id| self.slots[id as usize].as_mut()) {
+            space.places[which] = place;
+        }
+    }
+
+    /// Removes everything.
+    pub fn clear(&mut self) {
+        self.index.clear();
+        self.slots.clear();
+        self.free.clear();
+        self.by_domain.clear();
+        self.by_pasid.clear();
+        self.hand = 0;
+    }
+
+    /// Invalidates address spaces (section 6.5.2.2).
+    pub fn invalidate(&mut self, scope: PasidScope) {
+        let ids = match scope {
+            PasidScope::Global => return self.clear(),
+            PasidScope::Domain(did) => self.by_domain.get(&did.0.into()),
+            PasidScope::Pasid(did, pasid) => self.by_pasid.get(&pasid_key(did, pasid.get())),
+        };
+        for id in ids.cloned().unwrap_or_default() {
+            self.remove(id);
+        }
+    }
+
+    /// Forgets all translations.
+    pub const fn forget_all(&mut self) {
+        self.floor = self.tags;
+    }
+
+    /// Forgets the translations of a domain.
+    pub fn forget_domain(&mut self, domain: DomainId) {
+        self.floors[usize::from(domain.0)] = self.tags;
+    }
+
+    /// Calls `forget` for the address spaces of a domain, or of one PASID in it. If it returns
+    /// false, all translations of the address space are forgotten.
+    pub fn forget_some(
+        &mut self,
+        domain: DomainId,
+        pasid: Option<u32>,
+        mut forget: impl FnMut(&Space) -> bool,
+    ) {
+        let ids = match pasid {
+            None => self.by_domain.get(&domain.0.into()),
+            Some(pasid) => self.by_pasid.get(&pasid_key(domain, pasid)),
+        };
+        for id in ids.into_iter().flatten() {
+            if let Some(space) = self.slots[*id as usize].as_mut() {
+                if !forget(space) {
+                    self.tags += 1;
+                    space.tag = self.tags;
+                    space.sizes = [0; 2];
+                }
+            }
+        }
+    }
+}
+
+/// The key of a PASID's list in a domain.
+const fn pasid_key(domain: DomainId, pasid: u32) -> u64 {
+    SpaceKey::new(SourceId(0), Some(pasid)).tagged(domain)
+}
+
+/// Appends to a list, and returns the place.
+fn list(lists: &mut NumberMap<Vec<SpaceId>>, key: u64, id: SpaceId) -> u32 {
+    let list = lists.entry(key).or_default();
+    list.push(id);
+    list.len() as u32 - 1
+}
+
+/// Removes from a list what is at a place, and returns what is there now.
+fn unlist(lists: &mut NumberMap<Vec<SpaceId>>, key: u64, place: u32) -> Option<SpaceId> {
+    let list = lists.get_mut(&key)?;
+    list.swap_remove(place as usize);
+    let now = list.get(place as usize).copied();
+    if list.is_empty() {
+        lists.remove(&key);
+    }
+    now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::Stages;
+    use pcie_ats::Pasid;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    fn regime(domain: u16) -> Regime {
+        Regime {
+            domain: DomainId(domain),
+            stages: Stages::PassThrough,
+            fpd: false,
+            scalable: true,
+            page_snoop: false,
+            supervisor: false,
+            execute: false,
+        }
+    }
+
+    proptest! {
+        /// Against a map that is searched for every invalidation.
+        #[test]
+        fn address_spaces_live_until_an_invalidation_selects_them(
+            steps in proptest::collection::vec((0u8..5, 0u16..4, 0u32..4, 0u16..3), 1..200)
+        ) {
+            let mut cache = SpaceCache::new(100);
+            let mut model: HashMap<(u16, u32), u16> = HashMap::new();
+            for (what, sid, pasid, did) in steps {
+                let key = SpaceKey::new(SourceId(sid), Some(pasid));
+                match what {
+                    0 | 1 => {
+                        cache.insert(key, 1, regime(did));
+                        model.insert((sid, pasid), did);
+                    }
+                    2 => {
+                        let pasid_ = Pasid::new(pasid).unwrap();
+                        cache.invalidate(PasidScope::Pasid(DomainId(did), pasid_));
+                        model.retain(|k, v| !(k.1 == pasid && *v == did));
+                    }
+                    3 => {
+                        cache.invalidate(PasidScope::Domain(DomainId(did)));
+                        model.retain(|_, v| *v != did);
+                    }
+                    _ => {
+                        let id = cache.get(key, 1);
+                        let found = id.and_then(|id| cache.space(id)).map(|s| s.regime.domain.0);
+                        prop_assert_eq!(found, model.get(&(sid, pasid)).copied());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_tag_is_never_used_again() {
+        let mut cache = SpaceCache::new(2);
+        let mut seen = std::collections::HashSet::new();
+        for n in 0..10 {
+            let key = SpaceKey::new(SourceId(n % 3), None);
+            let id = cache.insert(key, 1, regime(5));
+            assert!(seen.insert(cache.space(id).unwrap().tag));
+            cache.forget_domain(DomainId(5));
+            let id = cache.get(key, 1).unwrap();
+            assert!(seen.insert(cache.space(id).unwrap().tag));
+            cache.forget_all();
+            let id = cache.get(key, 1).unwrap();
+            assert!(seen.insert(cache.space(id).unwrap().tag));
+        }
+    }
+
+    #[test]
+    fn another_context_stamp_is_another_address_space() {
+        let mut cache = SpaceCache::new(2);
+        let key = SpaceKey::new(SourceId(1), None);
+        cache.insert(key, 1, regime(5));
+        assert_eq!(cache.get(key, 2), None);
+    }
+}

@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From a requester and a PASID to the way its addresses are translated: root, context, PASID
+//! directory and PASID table entries, each read from memory and checked (sections 3.4 and 9.1 to
+//! 9.6, faults of table 30). Nothing is cached here.
+
+use crate::config::Capabilities;
+use crate::memory::{Memory, read_words};
+use crate::spec::context::{ContextEntry, ScalableContextEntry};
+use crate::spec::fault::FaultReason as R;
+use crate::spec::pasid::{PasidDirectoryEntry, PasidEntry, Pgtt};
+use crate::spec::root::{RootEntry, ScalableRootHalf};
+use crate::spec::{DomainId, SourceId, mask};
+
+/// A fault condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    /// Its reason.
+    pub reason: R,
+    /// An entry on the way had Fault Processing Disable set.
+    pub fpd: bool,
+}
+
+impl Fault {
+    /// A fault, the report of which nothing disables so far.
+    pub const fn new(reason: R) -> Self {
+        Fault { reason, fpd: false }
+    }
+
+    /// The fault, with what an entry on the way says of fault processing.
+    pub const fn with_fpd(self, fpd: bool) -> Self {
+        Fault {
+            reason: self.reason,
+            fpd: self.fpd || fpd,
+        }
+    }
+}
+
+/// Whether any bit of some words is set.
+fn any(words: &[u64]) -> bool {
+    words.iter().any(|w| *w != 0)
+}
+
+/// How the first stage translates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FirstStage {
+    /// FSPTPTR.
+    pub table: u64,
+    /// Levels, from FSPM: 4 or 5.
+    pub levels: u8,
+    /// WPE.
+    pub wpe: bool,
+    /// NXE.
+    pub nxe: bool,
+    /// SMEP.
+    pub smep: bool,
+    /// EAFE.
+    pub eafe: bool,
+    /// PWSNP: walks are snooped, so that flags can be set.
+    pub snooped: bool,
+}
+
+/// How the second stage translates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SecondStage {
+    /// SSPTPTR.
+    pub table: u64,
+    /// Levels, from AW: 3 to 5.
+    pub levels: u8,
+    /// How many bits input addresses may have: the smaller of AW and MGAW.
+    pub bits: u8,
+    /// SSADE.
+    pub ssade: bool,
+    /// SSEE.
+    pub ssee: bool,
+    /// PWSNP: walks are snooped, so that flags can be set.
+    pub snooped: bool,
+    /// Scalable mode: its fault reasons apply.
+    pub scalable: bool,
+}
+
+/// The stages of a translation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stages {
+    First(FirstStage),
+    Second(SecondStage),
+    Nested(FirstStage, SecondStage),
+    PassThrough,
+}
+
+/// How the addresses of a requester's address space are translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Regime {
+    /// DID.
+    pub domain: DomainId,
+    /// The stages.
+    pub stages: Stages,
+    /// Fault Processing Disable of any entry on the way.
+    pub fpd: bool,
+    /// Scalable mode: its fault reasons apply.
+    pub scalable: bool,
+    /// PGSNP.
+    pub page_snoop: bool,
+    /// SRE.
+    pub supervisor: bool,
+    /// ERE.
+    pub execute: bool,
+}
+
+/// A context entry, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Context {
+    /// Of legacy mode.
+    Legacy {
+        /// The translation of all requests.
+        regime: Regime,
+        /// TT = 01b: translation and translated requests are allowed.
+        device_tlb: bool,
+    },
+    /// Of scalable mode.
+    Scalable(ScalableContext),
+}
+
+/// A scalable-mode context entry, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ScalableContext {
+    pub fpd: bool,
+    pub dte: bool,
+    pub paside: bool,
+    pub pre: bool,
+    pub directory: u64,
+    pub pasid_limit: u32,
+    pub rid_pasid: u32,
+    pub rid_priv: bool,
+}
+
+impl Context {
+    /// FPD of the entry.
+    pub const fn fpd(&self) -> bool {
+        match self {
+            Context::Legacy { regime, .. } => regime.fpd,
+            Context::Scalable(c) => c.fpd,
+        }
+    }
+
+    /// DID of the entry; only those of legacy mode have one.
+    pub const fn domain(&self) -> Option<DomainId> {
+        match self {
+            Context::Legacy { regime, .. } => Some(regime.domain),
+            Context::Scalable(_) => None,
+        }
+    }
+}
+
+/// Reads and checks the context entry of a requester in legacy mode.
+pub(crate) fn legacy_context(
+    memory: &impl Memory,
+    caps: &Capabilities,
+    root_table: u64,
+    requester: SourceId,
+) -> Result<Context, Fault> {
+    let haw = caps.host_address_width();
+    let at = root_table | (requester.bus() as u64) << 4;
+    let root = read_words(memory, at).map_err(|_| Fault::new(R::RootEntryAccess))?;
+    let root = RootEntry(root);
+    if !root.p() {
+        return Err(Fault::new(R::RootEntryNotPresent));
+    }
+    if root.reserved(haw) != 0 {
+        return Err(Fault::new(R::RootEntryReserved));
+    }
+    let at = root.ctp() | (requester.devfn() as u64) << 4;
+    let entry = read_words(memory, at).map_err(|_| Fault::new(R::ContextEntryAccess))?;
+    let entry = ContextEntry(entry);
+    let fault = |reason| Fault::new(reason).with_fpd(entry.fpd());
+    if !entry.p() {
+        return Err(fault(R::ContextEntryNotPresent));
+    }
+    if any(&entry.reserved(haw, caps.cap())) {
+        return Err(fault(R::ContextEntryReserved));
+    }
+    let Some((levels, bits)) = caps.second_stage(entry.aw()) else {
+        return Err(fault(R::ContextEntryInvalid));
+    };
+    let second = Stages::Second(SecondStage {
+        table: entry.ssptptr(),
+        levels,
+        bits,
+        ssade: false,
+        ssee: false,
+        snooped: true,
+        scalable: false,
+    });
+    let (stages, device_tlb) = match entry.tt() {
+        0 => (second, false),
+        1 if caps.ecap().dt() => (second, true),
+        2 if caps.ecap().pt() => (Stages::PassThrough, false),
+        _ => return Err(fault(R::ContextEntryInvalid)),
+    };
+    Ok(Context::Legacy {
+        regime: Regime {
+            domain: entry.did(),
+            stages,
+            fpd: entry.fpd(),
+            scalable: false,
+            page_snoop: false,
+            supervisor: false,
+            execute: false,
+        },
+        device_tlb,
+    })
+}
+
+/// Reads and checks the context entry of a requester in scalable mode.
+pub(crate) fn scalable_context(
+    memory: &impl Memory,
+    caps: &Capabilities,
+    root_table: u64,
+    requester: SourceId,
+) -> Result<Context, Fault> {
+    let haw = caps.host_address_width();
+    let upper = requester.devfn() >= 128;
+    let at = root_table | (requester.bus() as u64) << 4 | (upper as u64) << 3;
+    let root = memory.read_u64(at);
+    let root = ScalableRootHalf(root.map_err(|_| Fault::new(R::ScalableRootEntryAccess))?);
+    if !root.p() {
+        return Err(Fault::new(R::ScalableRootEntryNotPresent));
+    }
+    if root.reserved(haw) != 0 {
+        return Err(Fault::new(R::ScalableRootEntryReserved));
+    }
+    let at = root.ctp() | (requester.devfn() as u64 & 127) << 5;
+    let entry = read_words(memory, at);
+    let entry = ScalableContextEntry(entry.map_err(|_| Fault::new(R::ScalableContextEntryAccess))?);
+    let fault = |reason| Err(Fault::new(reason).with_fpd(entry.fpd()));
+    if !entry.p() {
+        return fault(R::ScalableContextEntryNotPresent);
+    }
+    if any(&entry.reserved(haw, caps.ecap())) {
+        return fault(R::ScalableContextEntryReserved);
+    }
+    if entry.pre() && !entry.dte() || entry.rid_pasid() >= entry.pasid_limit() {
+        return fault(R::ScalableContextEntryInvalid);
+    }
+    Ok(Context::Scalable(ScalableContext {
+        fpd: entry.fpd(),
+        dte: entry.dte(),
+        paside: entry.paside(),
+        pre: entry.pre(),
+        directory: entry.pasiddirptr(),
+        pasid_limit: entry.pasid_limit(),
+        // Reserved, and so zero, where they are not supported.
+        rid_pasid: entry.rid_pasid(),
+        rid_priv: entry.rid_priv(),
+    }))
+}
+
+/// Reads and checks the PASID table entry of a PASID, which lies within the directory.
+pub(crate) fn pasid_entry(
+    memory: &impl Memory,
+    caps: &Capabilities,
+    context: &ScalableContext,
+    pasid: u32,
+) -> Result<Regime, Fault> {
+    let haw = caps.host_address_width();
+    let at = context.directory + (pasid as u64 >> 6) * 8;
+    let directory = memory.read_u64(at);
+    let directory =
+        PasidDirectoryEntry(directory.map_err(|_| Fault::new(R::PasidDirectoryAccess))?);
+    let fpd = context.fpd || directory.fpd();
+    let fault = |reason| Err(Fault::new(reason).with_fpd(fpd));
+    if !directory.p() {
+        return fault(R::PasidDirectoryNotPresent);
+    }
+    if directory.reserved(haw) != 0 {
+        return fault(R::PasidDirectoryReserved);
+    }
+    let at = directory.smptblptr() | (pasid as u64 & 63) << 6;
+    let entry = read_words(memory, at).map_err(|_| Fault::new(R::PasidEntryAccess))?;
+    let entry = PasidEntry(entry);
+    let fpd = fpd || entry.fpd();
+    let fault = |reason| Err(Fault::new(reason).with_fpd(fpd));
+    if !entry.p() {
+        return fault(R::PasidEntryNotPresent);
+    }
+    if any(&entry.reserved(haw, caps.cap(), caps.ecap())) {
+        return fault(R::PasidEntryReserved);
+    }
+    let Some(stages) = stages(caps, &entry) else {
+        return fault(R::PasidEntryInvalid);
+    };
+    Ok(Regime {
+        domain: entry.did(),
+        stages,
+        fpd,
+        scalable: true,
+        page_snoop: entry.pgsnp(),
+        supervisor: entry.sre(),
+        execute: caps.ecap().ers() && entry.ere(),
+    })
+}
+
+/// The stages that a PASID table entry asks for; none if the unit does not have them (SPT.4).
+fn stages(caps: &Capabilities, entry: &PasidEntry) -> Option<Stages> {
+    let pgtt = entry.pgtt().filter(|p| p.supported(caps.ecap()))?;
+    let ers = caps.ecap().ers();
+    let first = || {
+        Some(FirstStage {
+            table: entry.fsptptr(),
+            levels: match entry.fspm() {
+                0 => 4,
+                1 if caps.cap().fs5lp() => 5,
+                _ => return None,
+            },
+            wpe: entry.wpe(),
+            nxe: ers && entry.nxe(),
+            smep: ers && entry.smep(),
+            eafe: entry.eafe(),
+            snooped: entry.pwsnp(),
+        })
+    };
+    let second = || {
+        let (levels, bits) = caps.second_stage(entry.aw())?;
+        Some(SecondStage {
+            table: entry.ssptptr(),
+            levels,
+            bits,
+            ssade: entry.ssade(),
+            ssee: ers && entry.ssee(),
+            snooped: entry.pwsnp(),
+            scalable: true,
+        })
+    };
+    Some(match pgtt {
+        Pgtt::FirstStage => Stages::First(first()?),
+        Pgtt::SecondStage => Stages::Second(second()?),
+        Pgtt::Nested => {
+            let (first, second) = (first()?, second()?);
+            // FSPTPTR is an address that goes through the second stage.
+            if first.table & mask(63, second.bits.into()) != 0 {
+                return None;
+            }
+            Stages::Nested(first, second)
+        }
+        Pgtt::PassThrough => Stages::PassThrough,
+    })
+}

@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The register file (section 11.4): values, access rules and the event interrupts that follow
+//! from them. It does not know tables, caches or queues: what a write asks of the rest of the unit
+//! it returns as a [`Command`].
+
+use crate::config::Capabilities;
+use crate::effect::Effects;
+use crate::event::Event;
+use crate::fault::{FaultLog, Recorded};
+use crate::spec::SourceId;
+use crate::spec::descriptor::QueueError;
+use crate::spec::fault::FaultRecord;
+use crate::spec::register::{fsts, global, offset, prs};
+use crate::spec::{above, mask};
+
+/// What a register write asks of the unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// GCMD_REG was written with this value.
+    Global(u32),
+    /// ICC of CCMD_REG was set: invalidate the context cache.
+    InvalidateContext,
+    /// IVT of IOTLB_REG was set: invalidate the IOTLB.
+    InvalidateIotlb,
+    /// The invalidation queue may be able to advance: its tail moved, or an error was cleared.
+    Queue,
+}
+
+/// The protected memory registers (section 11.4.8).
+#[derive(Clone, Copy, Debug, Default)]
+struct ProtectedMemory {
+    enable: bool,
+    low: [u32; 2],
+    high: [u64; 2],
+}
+
+/// Granule of protected memory regions: the lower bits of their registers are reserved.
+const PROTECTED_GRANULE: u64 = 1 << 21;
+
+/// The register file.
+#[derive(Clone, Debug)]
+pub struct Registers {
+    caps: Capabilities,
+    gsts: u32,
+    rtaddr: u64,
+    ccmd: u64,
+    iotlb: u64,
+    iva: u64,
+    /// PFO, IQE, ICE and ITE; PPF and FRI are computed.
+    fsts: u32,
+    fri: u8,
+    faults: FaultLog,
+    fault_event: Event,
+    protected: ProtectedMemory,
+    iqh: u64,
+    iqt: u64,
+    iqa: u64,
+    iwc: bool,
+    invalidation_event: Event,
+    iqercd: u64,
+    irta: u64,
+    pqh: u64,
+    pqt: u64,
+    /// None until it was written.
+    pqa: Option<u64>,
+    prs: u32,
+    page_request_event: Event,
+}
+
+/// Replaces the half of a register that `offset` names.
+fn put(register: &mut u64, offset: u16, value: u32, writable: u64) {
+    let shift = u32::from(offset % 8) * 8;
+    let writable = writable & 0xffff_ffff << shift;
+    *register = *register & !writable | (value as u64) << shift & writable;
+}
+
+/// The half of a register that `offset` names.
+fn half(register: u64, offset: u16) -> u32 {
+    (register >> (offset % 8 * 8)) as u32
+}
+
+impl Registers {
+    /// The registers after a reset.
+    pub fn new(caps: Capabilities) -> Self {
+        Registers {
+            gsts: 0,
+            rtaddr: 0,
+            ccmd: 0,
+            iotlb: 0,
+            iva: 0,
+            fsts: 0,
+            fri: 0,
+            faults: FaultLog::new(caps.cap().fault_recording_registers()),
+            fault_event: Event::default(),
+            protected: ProtectedMemory::default(),
+            iqh: 0,
+            iqt: 0,
+            iqa: 0,
+            iwc: false,
+            invalidation_event: Event::default(),
+            iqercd: 0,
+            irta: 0,
+            pqh: 0,
+            pqt: 0,
+            pqa: None,
+            prs: 0,
+            page_request_event: Event::default(),
+            caps,
+        }
+    }
+
+    /// Reads 4 or 8 bytes at an aligned offset. Anything else reads as zero (software must not do
+    /// it, section 11.2).
+    pub fn read(&self, offset: u16, size: u8) -> u64 {
+        match size {
+            4 if offset % 4 == 0 => self.read32(offset).into(),
+            8 if offset % 8 == 0 => {
+                u64::from(self.read32(offset)) | u64::from(self.read32(offset + 4)) << 32
+            }
+            _ => 0,
+        }
+    }
+
+    /// Reads the double word at an offset.
+    fn read32(&self, at: u16) -> u32 {
+        use offset as o;
+        match at & !7 {
+            o::CAP => return half(self.caps.cap().0, at),
+            o::ECAP => return half(self.caps.ecap().0, at),
+            o::RTADDR => return half(self.rtaddr, at),
+            o::CCMD => return half(self.ccmd, at),
+            o::PHMBASE => return half(self.protected.high[0], at),
+            o::PHMLIMIT => return half(self.protected.high[1], at),
+            o::IQH => return half(self.iqh, at),
+            o::IQT => return half(self.iqt, at),
+            o::IQA => return half(self.iqa, at),
+            o::IQERCD => return half(self.iqercd, at),
+            o::IRTA => return half(self.irta, at),
+            o::PQH => return half(self.pqh, at),
+            o::PQT => return half(self.pqt, at),
+            o::PQA => return half(self.pqa.unwrap_or_default(), at),
+            o::IOTLB => return half(self.iotlb, at),
+            _ => {}
+        }
+        match at {
+            o::VER => self.caps.version(),
+            o::GSTS => self.gsts,
+            o::FSTS => self.fault_status(),
+            o::FECTL..=0x44 => self.fault_event.read(at - o::FECTL),
+            o::PMEN => (self.protected.enable as u32) << 31 | self.protected.enable as u32,
+            o::PLMBASE => self.protected.low[0],
+            o::PLMLIMIT => self.protected.low[1],
+            o::ICS => self.iwc as u32,
+            o::IECTL..=0xac => self.invalidation_event.read(at - o::IECTL),
+            o::PRS => self.prs,
+            o::PECTL..=0xec if self.caps.ecap().prs() => {
+                self.page_request_event.read(at - o::PECTL)
+            }
+            o::FRCD..o::FRCD_END => self.faults.read(at - o::FRCD),
+            // GCMD and IVA are write-only.
+            _ => 0,
+        }
+    }
+
+    /// Writes 4 or 8 bytes at an aligned offset. Anything else is ignored.
+    pub fn write(
+        &mut self,
+        offset: u16,
+        value: u64,
+        size: u8,
+        fx: &mut Effects,
+    ) -> Option<Command> {
+        match size {
+            4 if offset % 4 == 0 => self.write32(offset, value as u32, fx),
+            8 if offset % 8 == 0 => {
+                // No two registers that give commands share 8 bytes.
+                let low = self.write32(offset, value as u32, fx);
+                let high = self.write32(offset + 4, (value >> 32) as u32, fx);
+                high.or(low)
+            }
+            _ => None,
+        }
+    }
+
+    /// Writes the double word at an offset.
+    fn write32(&mut self, at: u16, value: u32, fx: &mut Effects) -> Option<Command> {
+        use offset as o;
+        let ecap = self.caps.ecap();
+        let address = mask(63, 12) & !above(self.caps.host_address_width());
+        let mut command = None;
+        match at & !7 {
+            o::RTADDR => put(&mut self.rtaddr, at, value, address | mask(11, 10)),
+            o::CCMD => {
+                put(&mut self.ccmd, at, value, mask(63, 61) | mask(33, 0));
+                if at & 4 != 0 && value >> 31 != 0 {
+                    command = Some(Command::InvalidateContext);
+                }
+            }
+            o::PHMBASE | o::PHMLIMIT if self.caps.cap().phmr() => {
+                let writable = !(PROTECTED_GRANULE - 1) & !above(self.caps.host_address_width());
+                let register = &mut self.protected.high[usize::from(at & !7 == o::PHMLIMIT)];
+                put(register, at, value, writable);
+            }
+            o::IQT => {
+                put(&mut self.iqt, at, value, mask(18, 4));
+                if at & 4 == 0 {
+                    command = Some(Command::Queue);
+                }
+            }
+            o::IQA => put(&mut self.iqa, at, value, address | 1 << 11 | mask(2, 0)),
+            o::IRTA if ecap.ir() => {
+                let eime = if ecap.eim() { 1 << 11 } else { 0 };
+                put(&mut self.irta, at, value, address | eime | mask(3, 0));
+            }
+            o::PQH if ecap.prs() => put(&mut self.pqh, at, value, mask(18, 5)),
+            o::PQT if ecap.prs() => put(&mut self.pqt, at, value, mask(18, 5)),
+            o::PQA if ecap.prs() => {
+                let pqa = self.pqa.get_or_insert_default();
+                put(pqa, at, value, address | mask(2, 0));
+            }
+            o::IVA => put(&mut self.iva, at, value, mask(63, 12) | mask(6, 0)),
+            o::IOTLB => {
+                put(
+                    &mut self.iotlb,
+                    at,
+                    value,
+                    1 << 63 | mask(61, 60) | mask(49, 32),
+                );
+                if at & 4 != 0 && value >> 31 != 0 {
+                    command = Some(Command::InvalidateIotlb);
+                }
+            }
+            _ => command = self.write_single(at, value, fx),
+        }
+        command
+    }
+
+    /// Writes a register of 32 bits.
+    fn write_single(&mut self, at: u16, value: u32, fx: &mut Effects) -> Option<Command> {
+        use offset as o;
+        let granule = !(PROTECTED_GRANULE as u32 - 1);
+        match at {
+            o::GCMD => return Some(Command::Global(value)),
+            o::FSTS => {
+                let errors = fsts::IQE | fsts::ITE;
+                let resumes = self.fsts & value & errors != 0;
+                self.fsts &= !(value & (fsts::PFO | errors | fsts::ICE));
+                self.fault_serviced();
+                return resumes.then_some(Command::Queue);
+            }
+            o::FECTL..=0x44 => self.fault_event.write(at - o::FECTL, value, fx),
+            o::PMEN if self.caps.cap().plmr() => self.protected.enable = value >> 31 != 0,
+            o::PLMBASE if self.caps.cap().plmr() => self.protected.low[0] = value & granule,
+            o::PLMLIMIT if self.caps.cap().plmr() => self.protected.low[1] = value & granule,
+            o::ICS if value & 1 != 0 => {
+                self.iwc = false;
+                self.invalidation_event.serviced();
+            }
+            o::IECTL..=0xac => self.invalidation_event.write(at - o::IECTL, value, fx),
+            o::PRS => {
+                self.prs &= !value;
+                if self.prs == 0 {
+                    self.page_request_event.serviced();
+                }
+            }
+            o::PECTL..=0xec if self.caps.ecap().prs() => {
+                self.page_request_event.write(at - o::PECTL, value, fx);
+            }
+            o::FRCD..o::FRCD_END => {
+                self.faults.write(at - o::FRCD, value);
+                self.fault_serviced();
+            }
+            _ => {}
+        }
+        None
+    }
+
+    /// FSTS_REG with what is computed.
+    fn fault_status(&self) -> u32 {
+        let ppf = if self.faults.pending() { fsts::PPF } else { 0 };
+        self.fsts | ppf | (self.fri as u32) << 8
+    }
+
+    /// Whether a condition of the fault event is yet to be serviced.
+    fn fault_unserviced(&self) -> bool {
+        self.fsts != 0 || self.faults.pending()
+    }
+
+    /// A pending fault event is not sent any more once everything was serviced (section 7.3).
+    fn fault_serviced(&mut self) {
+        if !self.fault_unserviced() {
+            self.fault_event.serviced();
+        }
+    }
+
+    /// Records a fault (sections 7.2.1 and 7.3).
+    pub fn record_fault(&mut self, record: &FaultRecord, fx: &mut Effects) {
+        if self.fsts & fsts::PFO != 0 {
+            return;
+        }
+        let quiet = !self.fault_unserviced();
+        match self.faults.record(record) {
+            Recorded::Recorded { index, first } => {
+                if first {
+                    self.fri = index;
+                }
+                if quiet {
+                    self.fault_event.raise(fx);
+                }
+            }
+            // An overflow is not an interrupt condition.
+            Recorded::Overflow => self.fsts |= fsts::PFO,
+            Recorded::Collapsed => {}
+        }
+    }
+
+    /// Sets IQE, ICE or ITE (sections 6.5.2.11 and 7.3).
+    fn set_error(&mut self, bit: u32, fx: &mut Effects) {
+        let quiet = !self.fault_unserviced();
+        self.fsts |= bit;
+        if quiet {
+            self.fault_event.raise(fx);
+        }
+    }
+
+    /// The invalidation queue met an error.
+    pub fn queue_error(&mut self, error: QueueError, fx: &mut Effects) {
+        self.iqercd = self.iqercd & !mask(3, 0) | error as u64;
+        self.set_error(fsts::IQE, fx);
+    }
+
+    /// An invalidation completion was not expected.
+    pub fn completion_error(&mut self, requester: SourceId, fx: &mut Effects) {
+        if self.fsts & fsts::ICE == 0 {
+            self.iqercd = self.iqercd & !mask(63, 48) | (requester.0 as u64) << 48;
+        }
+        self.set_error(fsts::ICE, fx);
+    }
+
+    /// An invalidation request timed out.
+    pub fn timeout_error(&mut self, requester: SourceId, fx: &mut Effects) {
+        if self.fsts & fsts::ITE == 0 {
+            self.iqercd = self.iqercd & !mask(47, 32) | (requester.0 as u64) << 32;
+        }
+        self.set_error(fsts::ITE, fx);
+    }
+
+    /// A wait descriptor with IF completed (section 6.5.2.10).
+    pub fn wait_completed(&mut self, fx: &mut Effects) {
+        if !self.iwc {
+            self.iwc = true;
+            self.invalidation_event.raise(fx);
+        }
+    }
+
+    /// Sets PPR or PRO (section 7.5).
+    pub fn set_page_request_status(&mut self, bit: u32, fx: &mut Effects) {
+        let quiet = self.prs == 0;
+        self.prs |= bit;
+        if quiet {
+            self.page_request_event.raise(fx);
+        }
+    }
+
+    /// Whether the page request queue has overflowed (PRO).
+    pub const fn page_request_overflow(&self) -> bool {
+        self.prs & prs::PRO != 0
+    }
+
+    /// Whether the queue may fetch: it is enabled, and neither IQE nor ITE is set.
+    pub const fn queue_runs(&self) -> bool {
+        self.status(global::QIE) && self.fsts & (fsts::IQE | fsts::ITE) == 0
+    }
+
+    /// Whether a field of GSTS_REG is set.
+    pub const fn status(&self, field: u32) -> bool {
+        self.gsts & field != 0
+    }
+
+    /// Sets or clears a field of GSTS_REG. Disabling the queue resets its head (section 6.5.2);
+    /// with both translations off, the next fault goes to the first register (section 7.2.1).
+    pub const fn set_status(&mut self, field: u32, on: bool) {
+        if on {
+            self.gsts |= field;
+            return;
+        }
+        self.gsts &= !field;
+        if field & global::QIE != 0 {
+            self.iqh = 0;
+        }
+        if self.gsts & (global::TE | global::IRE) == 0 {
+            self.faults.rewind();
+        }
+    }
+
+    /// RTADDR_REG.
+    pub const fn rtaddr(&self) -> u64 {
+        self.rtaddr
+    }
+
+    /// IRTA_REG.
+    pub const fn irta(&self) -> u64 {
+        self.irta
+    }
+
+    /// CCMD_REG.
+    pub const fn ccmd(&self) -> u64 {
+        self.ccmd
+    }
+
+    /// IOTLB_REG.
+    pub const fn iotlb(&self) -> u64 {
+        self.iotlb
+    }
+
+    /// IVA_REG.
+    pub const fn iva(&self) -> u64 {
+        self.iva
+    }
+
+    /// Completes a context-cache invalidation: ICC clears, CAIG says what was done; 0 refuses.
+    pub const fn complete_context_invalidation(&mut self, caig: u8) {
+        self.ccmd = self.ccmd & !(1 << 63 | 3 << 59) | (caig as u64) << 59;
+    }
+
+    /// Completes an IOTLB invalidation: IVT clears, IAIG says what was done; 0 refuses.
+    pub const fn complete_iotlb_invalidation(&mut self, iaig: u8) {
+        self.iotlb = self.iotlb & !(1 << 63 | 3 << 57) | (iaig as u64) << 57;
+    }
+
+    /// IQH_REG: offset of the next descriptor.
+    pub const fn iqh(&self) -> u64 {
+        self.iqh
+    }
+
+    /// IQT_REG: offset behind the last descriptor.
+    pub const fn iqt(&self) -> u64 {
+        self.iqt
+    }
+
+    /// Moves the head of the invalidation queue.
+    pub const fn set_iqh(&mut self, iqh: u64) {
+        self.iqh = iqh;
+    }
+
+    /// IQA_REG: base, bytes of the queue, whether descriptors have 256 bits.
+    pub const fn iqa(&self) -> (u64, u64, bool) {
+        let size = 4096 << (self.iqa & 7);
+        (self.iqa & mask(63, 12), size, self.iqa >> 11 & 1 != 0)
+    }
+
+    /// PQH_REG, PQT_REG, and of PQA_REG the base and the bytes of the queue; nothing as long as
+    /// software has given no queue.
+    pub fn page_request_queue(&self) -> Option<(u64, u64, u64, u64)> {
+        let pqa = self.pqa?;
+        Some((self.pqh, self.pqt, pqa & mask(63, 12), 4096 << (pqa & 7)))
+    }
+
+    /// Moves the tail of the page request queue.
+    pub const fn set_pqt(&mut self, pqt: u64) {
+        self.pqt = pqt;
+    }
+
+    /// Whether an access to a range of host addresses meets protected memory (section 11.4.8).
+    pub const fn is_protected(&self, first: u64, last: u64) -> bool {
+        let p = &self.protected;
+        if !p.enable {
+            return false;
+        }
+        overlaps(
+            first,
+            last,
+            p.low[0] as u64,
+            p.low[1] as u64 | (PROTECTED_GRANULE - 1),
+        ) || overlaps(first, last, p.high[0], p.high[1] | (PROTECTED_GRANULE - 1))
+    }
+}
+
+/// Whether two ranges have an address in common; a range with its limit below its base is empty.
+const fn overlaps(first: u64, last: u64, base: u64, limit: u64) -> bool {
+    limit >= base && first <= limit && last >= base
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,465 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Descriptors of the invalidation queue (sections 6.5.2 and 7.6.1), parsed and checked.
+
+use super::capability::{Capability, ExtendedCapability};
+use super::{DomainId, SourceId, bit, field, mask};
+use pcie_ats::{AlignedRange, Pasid, PrgResponse, Prgi, ResponseCode};
+
+/// IQEI: why the invalidation queue stopped (section 11.4.9.9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueError {
+    /// The tail pointer is beyond the queue.
+    Tail = 1,
+    /// The descriptor could not be fetched.
+    Fetch = 2,
+    /// The descriptor's type is not valid in this mode (table 26).
+    Type = 3,
+    /// The descriptor has reserved bits or values.
+    Reserved = 4,
+    /// The descriptor width does not go with the translation table mode.
+    Width = 5,
+    /// The tail is not aligned to the descriptor width.
+    TailAlignment = 6,
+    /// The translation table mode is not valid.
+    TranslationTableMode = 7,
+}
+
+/// Whom a context-cache invalidation concerns (section 6.5.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContextScope {
+    /// All entries.
+    Global,
+    /// The entries of a domain.
+    Domain(DomainId),
+    /// The entries of a domain's devices.
+    Device {
+        /// Domain.
+        did: DomainId,
+        /// Requester.
+        sid: SourceId,
+        /// The bits of the requester id that count, from FM (table 21).
+        mask: u16,
+    },
+}
+
+/// Whom a PASID-cache invalidation concerns (section 6.5.2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasidScope {
+    /// All entries.
+    Global,
+    /// The entries of a domain.
+    Domain(DomainId),
+    /// The entries of a PASID in a domain.
+    Pasid(DomainId, Pasid),
+}
+
+/// Whom an IOTLB invalidation concerns (sections 6.5.2.3 and 6.5.2.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IotlbScope {
+    /// All entries.
+    Global,
+    /// The entries of a domain.
+    Domain(DomainId),
+    /// Of a domain, the second-stage and pass-through entries of a range, and all entries that
+    /// went through the first stage.
+    DomainPages(DomainId, AlignedRange),
+    /// The entries of a PASID in a domain.
+    Pasid(DomainId, Pasid),
+    /// The entries of a PASID in a domain that went through the first stage, in a range.
+    PasidPages(DomainId, Pasid, AlignedRange),
+}
+
+/// A Device-TLB invalidation (sections 6.5.2.5 and 6.5.2.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceTlbInvalidation {
+    /// SID: the function whose Device-TLB is meant.
+    pub sid: SourceId,
+    /// PFSID: the physical function whose pending invalidations are counted.
+    pub pfsid: SourceId,
+    /// MIP: how many invalidations the function takes at a time, 1 to 32.
+    pub max_pending: u8,
+    /// PASID; none for translations without one.
+    pub pasid: Option<Pasid>,
+    /// GI: all PASIDs.
+    pub global: bool,
+    /// Range of input addresses.
+    pub range: AlignedRange,
+}
+
+/// An invalidation wait descriptor (section 6.5.2.9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// IF: raise the invalidation completion event.
+    pub interrupt: bool,
+    /// SW: where to write the status, and what.
+    pub status: Option<(u64, u32)>,
+    /// FN: what follows waits for this descriptor's completion.
+    pub fence: bool,
+    /// PD: order the completion behind the page requests received.
+    pub page_request_drain: bool,
+}
+
+/// A descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Descriptor {
+    /// Type 1 (section 6.5.2.1).
+    ContextCache(ContextScope),
+    /// Types 2 and 6 (sections 6.5.2.3 and 6.5.2.4).
+    Iotlb {
+        /// Whom it concerns.
+        scope: IotlbScope,
+        /// Untranslated requests in flight are drained before the next wait completes.
+        drain: bool,
+    },
+    /// Types 3 and 8 (sections 6.5.2.5 and 6.5.2.6).
+    DeviceTlb(DeviceTlbInvalidation),
+    /// Type 4 (section 6.5.2.8): the first index and log2 of how many; none for all.
+    InterruptEntryCache(Option<(u16, u8)>),
+    /// Type 5 (section 6.5.2.9).
+    Wait(Wait),
+    /// Type 7 (section 6.5.2.2).
+    PasidCache(PasidScope),
+    /// Type 9 (section 7.6.1).
+    PageGroupResponse {
+        /// RID: the function that is answered.
+        rid: SourceId,
+        /// The response.
+        response: PrgResponse,
+    },
+}
+
+/// What the meaning of a descriptor depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    /// Capabilities.
+    pub cap: Capability,
+    /// Extended capabilities.
+    pub ecap: ExtendedCapability,
+    /// Host address width.
+    pub host_address_width: u8,
+    /// Whether the descriptor types of scalable mode are valid (table 26).
+    pub scalable_types: bool,
+    /// Whether IOTLB invalidations drain without being asked (major version 2 and above).
+    pub always_drain: bool,
+}
+
+impl Descriptor {
+    /// The descriptor that the words carry: two of them and two zeros from a queue of 128-bit
+    /// descriptors.
+    pub fn parse(w: [u64; 4], context: &Context) -> Result<Self, QueueError> {
+        let Context { cap, ecap, .. } = *context;
+        let kind = field(w[0], 11, 9) << 4 | field(w[0], 3, 0);
+        if kind >= 6 && !context.scalable_types {
+            return Err(QueueError::Type);
+        }
+        let check = |low: u64, high: u64| {
+            if w[0] & low | w[1] & high | w[2] | w[3] == 0 {
+                Ok(())
+            } else {
+                Err(QueueError::Reserved)
+            }
+        };
+        let granularity = field(w[0], 5, 4);
+        // Hardware ignores the bits beyond the width of a domain id.
+        let did = DomainId((field(w[0], 31, 16) & mask(cap.domain_id_width() - 1, 0)) as u16);
+        let pasid = Pasid::new(field(w[0], 51, 32) as u32).map_err(|_| QueueError::Reserved);
+        let pages = |max: u8| {
+            let am = field(w[1], 5, 0) as u8;
+            if am > max {
+                return Err(QueueError::Reserved);
+            }
+            AlignedRange::containing(w[1], (12 + am).min(64)).map_err(|_| QueueError::Reserved)
+        };
+        match kind {
+            1 => {
+                check(mask(63, 50) | mask(15, 12) | mask(8, 6), u64::MAX)?;
+                Ok(Descriptor::ContextCache(match granularity {
+                    1 => ContextScope::Global,
+                    2 => ContextScope::Domain(did),
+                    3 => ContextScope::Device {
+                        did,
+                        sid: SourceId(field(w[0], 47, 32) as u16),
+                        mask: function_mask(field(w[0], 49, 48)),
+                    },
+                    _ => return Err(QueueError::Reserved),
+                }))
+            }
+            2 => {
+                check(mask(63, 32) | mask(15, 12) | mask(8, 8), mask(11, 7))?;
+                let drain =
+                    context.always_drain || bit(w[0], 6) && cap.dwd() || bit(w[0], 7) && cap.drd();
+                let scope = match granularity {
+                    1 => IotlbScope::Global,
+                    2 => IotlbScope::Domain(did),
+                    3 if cap.psi() => IotlbScope::DomainPages(did, pages(cap.mamv())?),
+                    _ => return Err(QueueError::Reserved),
+                };
+                Ok(Descriptor::Iotlb { scope, drain })
+            }
+            3 if ecap.dt() => {
+                let pfsid = if ecap.dit() {
+                    0
+                } else {
+                    mask(63, 52) | mask(15, 12)
+                };
+                check(
+                    pfsid | mask(51, 48) | mask(31, 21) | mask(8, 4),
+                    mask(11, 1),
+                )?;
+                Ok(Descriptor::DeviceTlb(DeviceTlbInvalidation {
+                    sid: SourceId(field(w[0], 47, 32) as u16),
+                    pfsid: pfsid_of(w[0], field(w[0], 47, 32), ecap),
+                    max_pending: max_pending(field(w[0], 20, 16)),
+                    pasid: None,
+                    global: false,
+                    range: AlignedRange::decode(w[1] & mask(63, 12), bit(w[1], 0)),
+                }))
+            }
+            4 if ecap.ir() => {
+                check(mask(63, 48) | mask(26, 12) | mask(8, 5), u64::MAX)?;
+                let mask = field(w[0], 31, 27) as u8;
+                let selective = bit(w[0], 4) && mask < 16;
+                Ok(Descriptor::InterruptEntryCache(selective.then(|| {
+                    (field(w[0], 47, 32) as u16 & (!0 << mask), mask)
+                })))
+            }
+            5 => {
+                let pd = if ecap.pds() { 0 } else { 1 << 7 };
+                check(mask(31, 12) | 1 << 8 | pd, mask(1, 0))?;
+                // Hardware ignores the bits beyond the host address width.
+                let address = w[1] & mask(context.host_address_width as u32 - 1, 2);
+                Ok(Descriptor::Wait(Wait {
+                    interrupt: bit(w[0], 4),
+                    status: bit(w[0], 5).then(|| (address, field(w[0], 63, 32) as u32)),
+                    fence: bit(w[0], 6),
+                    page_request_drain: bit(w[0], 7),
+                }))
+            }
+            6 => {
+                check(mask(63, 52) | mask(15, 12) | mask(8, 6), mask(11, 7))?;
+                let scope = match granularity {
+                    2 => IotlbScope::Pasid(did, pasid?),
+                    3 => IotlbScope::PasidPages(did, pasid?, pages(63)?),
+                    _ => return Err(QueueError::Reserved),
+                };
+                Ok(Descriptor::Iotlb { scope, drain: true })
+            }
+            7 => {
+                check(mask(63, 52) | mask(15, 12) | mask(8, 6), u64::MAX)?;
+                Ok(Descriptor::PasidCache(match granularity {
+                    0 => PasidScope::Domain(did),
+                    1 => PasidScope::Pasid(did, pasid?),
+                    3 => PasidScope::Global,
+                    _ => return Err(QueueError::Reserved),
+                }))
+            }
+            8 if ecap.dt() => {
+                let pfsid = if ecap.dit() {
+                    0
+                } else {
+                    mask(63, 52) | mask(15, 12)
+                };
+                check(pfsid, mask(10, 1))?;
+                Ok(Descriptor::DeviceTlb(DeviceTlbInvalidation {
+                    sid: SourceId(field(w[0], 31, 16) as u16),
+                    pfsid: pfsid_of(w[0], field(w[0], 31, 16), ecap),
+                    max_pending: max_pending(field(w[0], 8, 4)),
+                    pasid: Some(pasid?),
+                    global: bit(w[1], 0),
+                    range: AlignedRange::decode(w[1] & mask(63, 12), bit(w[1], 11)),
+                }))
+            }
+            9 if ecap.prs() => {
+                // Bit 66 is ignored, for the sake of older software.
+                check(mask(63, 52) | mask(8, 5), mask(63, 12) | mask(1, 0))?;
+                let prgi =
+                    Prgi::new(field(w[1], 11, 3) as u16).map_err(|_| QueueError::Reserved)?;
+                Ok(Descriptor::PageGroupResponse {
+                    rid: SourceId(field(w[0], 31, 16) as u16),
+                    response: PrgResponse {
+                        prgi,
+                        pasid: if bit(w[0], 4) { Some(pasid?) } else { None },
+                        code: ResponseCode::from_bits(field(w[0], 15, 12) as u8),
+                    },
+                })
+            }
+            _ => Err(QueueError::Type),
+        }
+    }
+}
+
+/// The bits of a requester id that a Function Mask leaves (table 21).
+pub const fn function_mask(fm: u64) -> u16 {
+    match fm {
+        0 => !0,
+        1 => !4,
+        2 => !6,
+        _ => !7,
+    }
+}
+
+/// MIP, where 0 means 32.
+const fn max_pending(mip: u64) -> u8 {
+    if mip == 0 { 32 } else { mip as u8 }
+}
+
+/// PFSID; the function itself where it is not supported.
+const fn pfsid_of(w0: u64, sid: u64, ecap: ExtendedCapability) -> SourceId {
+    if ecap.dit() {
+        SourceId((field(w0, 63, 52) << 4 | field(w0, 15, 12)) as u16)
+    } else {
+        SourceId(sid as u16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything is supported, with DIT only where `dit` says so.
+    fn context(dit: bool) -> Context {
+        let ecap = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 29 | 1 << 40 | 1 << 42 | 1 << 43;
+        Context {
+            cap: Capability(6 | 1 << 39 | 18 << 48 | 3 << 54),
+            ecap: ExtendedCapability(ecap | (dit as u64) << 41),
+            host_address_width: 46,
+            scalable_types: true,
+            always_drain: false,
+        }
+    }
+
+    /// A valid descriptor of each type and granularity, with its reserved bits by word as the
+    /// figures of section 6.5.2 and 7.6.1 show them.
+    const VALID: &[([u64; 2], [u64; 2])] = &[
+        ([0x0011, 0], [0xfffc_0000_0000_f1c0, !0]),
+        ([0x0021, 0], [0xfffc_0000_0000_f1c0, !0]),
+        ([0x0031, 0], [0xfffc_0000_0000_f1c0, !0]),
+        ([0x0012, 0], [0xffff_ffff_0000_f100, 0xf80]),
+        ([0x0022, 0], [0xffff_ffff_0000_f100, 0xf80]),
+        ([0x0032, 0], [0xffff_ffff_0000_f100, 0xf80]),
+        ([0x0003, 0], [0xffff_0000_ffe0_f1f0, 0xffe]),
+        ([0x0004, 0], [0xffff_0000_07ff_f1e0, !0]),
+        ([0x0014, 0], [0xffff_0000_07ff_f1e0, !0]),
+        ([0x0005, 0], [0xffff_f100, 3]),
+        ([0x0026, 0], [0xfff0_0000_0000_f1c0, 0xf80]),
+        ([0x0036, 0], [0xfff0_0000_0000_f1c0, 0xf80]),
+        ([0x0007, 0], [0xfff0_0000_0000_f1c0, !0]),
+        ([0x0017, 0], [0xfff0_0000_0000_f1c0, !0]),
+        ([0x0037, 0], [0xfff0_0000_0000_f1c0, !0]),
+        ([0x0008, 0], [0xfff0_0000_0000_f000, 0x7fe]),
+        ([0x0009, 0], [0xfff0_0000_0000_01e0, 0xffff_ffff_ffff_f003]),
+    ];
+
+    #[test]
+    fn exactly_the_reserved_bits_are_refused() {
+        for &([w0, w1], reserved) in VALID {
+            let parse = |w| Descriptor::parse(w, &context(false));
+            assert!(parse([w0, w1, 0, 0]).is_ok(), "{w0:#x}");
+            for n in 0..64 {
+                // Bits of the type and of the granularity make another descriptor.
+                let identity = n < 6 && !matches!(w0 & 0xf, 3 | 4 | 5 | 8 | 9)
+                    || n < 4
+                    || (9..12).contains(&n)
+                    || w0 & 0xf == 4 && n == 4;
+                if !identity {
+                    let refused = parse([w0 | 1 << n, w1, 0, 0]) == Err(QueueError::Reserved);
+                    assert_eq!(refused, bit(reserved[0], n), "{w0:#x} bit {n}");
+                }
+                // The address mask of a page-selective IOTLB invalidation is bounded by MAMV.
+                let beyond = w0 & 0x3f == 0x32 && n == 5;
+                let refused = parse([w0, w1 | 1 << n, 0, 0]) == Err(QueueError::Reserved);
+                assert_eq!(
+                    refused,
+                    bit(reserved[1], n) || beyond,
+                    "{w0:#x} bit {}",
+                    64 + n
+                );
+                assert_eq!(parse([w0, w1, 1 << n, 0]), Err(QueueError::Reserved));
+                assert_eq!(parse([w0, w1, 0, 1 << n]), Err(QueueError::Reserved));
+            }
+        }
+    }
+
+    #[test]
+    fn reserved_granularities_are_refused() {
+        for w0 in [0x01, 0x02, 0x06, 0x16, 0x27] {
+            let got = Descriptor::parse([w0, 0, 0, 0], &context(false));
+            assert_eq!(got, Err(QueueError::Reserved), "{w0:#x}");
+        }
+    }
+
+    #[test]
+    fn types_are_valid_where_table_26_says_so() {
+        let mut legacy = context(false);
+        legacy.scalable_types = false;
+        for kind in 0..128u64 {
+            let w0 = kind & 15 | (kind >> 4) << 9 | 0x20;
+            // A granularity of 2 is reserved in some types; the type itself is known.
+            let known = |c: &Context| Descriptor::parse([w0, 0, 0, 0], c) != Err(QueueError::Type);
+            assert_eq!(known(&context(false)), (1..=9).contains(&kind), "{kind}");
+            assert_eq!(known(&legacy), (1..=5).contains(&kind), "{kind}");
+        }
+        let mut without = context(false);
+        without.ecap = ExtendedCapability(1 << 1 | 1 << 43);
+        for w0 in [3, 4, 8, 9] {
+            let got = Descriptor::parse([w0, 0, 0, 0], &without);
+            assert_eq!(got, Err(QueueError::Type), "{w0}");
+        }
+    }
+
+    #[test]
+    fn fields_of_device_tlb_invalidations() {
+        let w = [
+            0xabc0_0000_0000_0000 | 0x1234 << 32 | 5 << 16 | 0xd << 12 | 3,
+            0x7fff_ffff_ffff_f001,
+            0,
+            0,
+        ];
+        let Ok(Descriptor::DeviceTlb(d)) = Descriptor::parse(w, &context(true)) else {
+            panic!("not a device-TLB invalidation");
+        };
+        assert_eq!((d.sid, d.pfsid), (SourceId(0x1234), SourceId(0xabcd)));
+        assert_eq!((d.max_pending, d.pasid, d.global), (5, None, false));
+        assert_eq!(d.range, AlignedRange::ALL);
+
+        let w = [
+            0x54321 << 32 | 0x1234 << 16 | 8,
+            0x20_0000 | 0xf_f000 | 0x801,
+            0,
+            0,
+        ];
+        let Ok(Descriptor::DeviceTlb(d)) = Descriptor::parse(w, &context(false)) else {
+            panic!("not a device-TLB invalidation");
+        };
+        assert_eq!((d.sid, d.pfsid), (SourceId(0x1234), SourceId(0x1234)));
+        assert_eq!((d.max_pending, d.global), (32, true));
+        assert_eq!(d.pasid.map(Pasid::get), Some(0x54321));
+        assert_eq!((d.range.base(), d.range.shift()), (0x20_0000, 21));
+    }
+
+    #[test]
+    fn a_response_may_have_no_pasid() {
+        let w = [0x1234 << 16 | 0xf << 12 | 9, 0x1ff << 3 | 4, 0, 0];
+        let got = Descriptor::parse(w, &context(false));
+        let Ok(Descriptor::PageGroupResponse { rid, response }) = got else {
+            panic!("{got:?}");
+        };
+        assert_eq!((rid, response.pasid), (SourceId(0x1234), None));
+        assert_eq!(response.prgi.get(), 0x1ff);
+        assert_eq!(response.code, ResponseCode::ResponseFailure);
+    }
+
+    #[test]
+    fn a_wait_ignores_address_bits_beyond_the_host() {
+        let w = [0xdead_beef << 32 | 0xf5, 0xffff_0000_1234_5678, 0, 0];
+        assert_eq!(
+            Descriptor::parse(w, &context(false)),
+            Ok(Descriptor::Wait(Wait {
+                interrupt: true,
+                status: Some((0x1234_5678, 0xdead_beef)),
+                fence: true,
+                page_request_drain: true,
+            }))
+        );
+    }
+}

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The remapping unit: registers, caches and queues joined.
+//!
+//! All state is in [`Unit`], and all methods take it exclusively: a host puts it into a lock of
+//! its own. The methods never call anything but [`Memory`]; what is to be sent they append to a
+//! list of [`Effects`], which the host carries out after it has let go of the lock. Time comes in
+//! as an argument.
+
+mod ats;
+mod interrupt_remapping;
+mod page_request;
+mod queue;
+mod translation;
+
+use crate::cache::{ContextCache, Iotlb, SpaceCache};
+use crate::config::Capabilities;
+use crate::device_tlb::DeviceTlb;
+use crate::effect::{Effect, Effects, Invalidated};
+use crate::in_flight::{InFlight, Ticket};
+use crate::memory::Memory;
+use crate::registers::{Command, Registers};
+use crate::spec::capability::{Capability, ExtendedCapability};
+use crate::spec::descriptor::{ContextScope, IotlbScope, PasidScope, function_mask};
+use crate::spec::fault::FaultRecord;
+use crate::spec::register::{TranslationTableMode, global};
+use crate::spec::{DomainId, SourceId, field, mask};
+use interrupt_remapping::InterruptEntryCache;
+pub use interrupt_remapping::Remapped;
+use page_request::Groups;
+use pcie_ats::AlignedRange;
+use queue::Queue;
+
+/// Counters of what the unit did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Requests that were translated from the IOTLB.
+    pub iotlb_hits: u64,
+    /// Requests that needed a page walk.
+    pub page_walks: u64,
+    /// Descriptors of the invalidation queue that were processed.
+    pub descriptors: u64,
+    /// Page requests that were put into the queue.
+    pub page_requests: u64,
+    /// Page requests that were answered or dropped by the unit itself.
+    pub page_requests_refused: u64,
+    /// Page group responses for a group that was not outstanding. They are sent all the same:
+    /// the function decides about them (PCIe 10.4.2.2).
+    pub unexpected_responses: u64,
+    /// Invalidation requests that timed out.
+    pub invalidation_timeouts: u64,
+    /// Status writes of wait descriptors that met no memory.
+    pub lost_status_writes: u64,
+}
+
+/// A remapping unit.
+#[derive(Debug)]
+pub struct Unit {
+    caps: Capabilities,
+    registers: Registers,
+    /// RTADDR_REG as it was at the last SRTP.
+    rtaddr: u64,
+    /// IRTA_REG as it was at the last SIRTP.
+    irta: u64,
+    contexts: ContextCache,
+    spaces: SpaceCache,
+    iotlb: Iotlb,
+    interrupts: InterruptEntryCache,
+    queue: Queue,
+    device_tlb: DeviceTlb,
+    in_flight: InFlight,
+    /// A register-based IOTLB invalidation that waits for requests in flight: its IAIG, and the
+    /// generation of requests that is to be drained.
+    draining: Option<(u8, u64)>,
+    groups: Groups,
+    counters: Counters,
+}
+
+impl Unit {
+    /// A unit after a reset.
+    pub fn new(caps: Capabilities) -> Self {
+        let sizes = caps.config().caches;
+        let timeout = caps.config().device_tlbs.map(|d| d.timeout);
+        Unit {
+            registers: Registers::new(caps),
+            rtaddr: 0,
+            irta: 0,
+            contexts: ContextCache::new(sizes.contexts),
+            spaces: SpaceCache::new(sizes.pasids),
+            iotlb: Iotlb::new(sizes.iotlb),
+            interrupts: InterruptEntryCache::new(sizes.interrupts),
+            queue: Queue::default(),
+            device_tlb: DeviceTlb::new(timeout.unwrap_or_default()),
+            in_flight: InFlight::default(),
+            draining: None,
+            groups: Groups::default(),
+            counters: Counters::default(),
+            caps,
+        }
+    }
+
+    /// What the unit is able to do.
+    pub const fn capabilities(&self) -> &Capabilities {
+        &self.caps
+    }
+
+    /// What the unit did since it was made.
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Resets the unit. Requests that are in flight stay so: their tickets remain good.
+    pub fn reset(&mut self, fx: &mut Effects) {
+        let was = [global::TE, global::IRE].map(|f| self.registers.status(f));
+        let (counters, in_flight) = (self.counters, std::mem::take(&mut self.in_flight));
+        *self = Unit::new(self.caps);
+        self.counters = counters;
+        self.in_flight = in_flight;
+        if was[0] {
+            fx.push(Effect::TranslationEnabled(false));
+        }
+        if was[1] {
+            fx.push(Effect::InterruptRemappingEnabled(false));
+        }
+        for all in [
+            Invalidated::Context(ContextScope::Global),
+            Invalidated::Pasid(PasidScope::Global),
+            Invalidated::Iotlb(IotlbScope::Global),
+            Invalidated::Interrupts(None),
+        ] {
+            fx.push(Effect::Invalidated(all));
+        }
+    }
+
+    /// Reads 4 or 8 bytes of the register file (section 11.2).
+    pub fn read(&self, offset: u16, size: u8) -> u64 {
+        self.registers.read(offset, size)
+    }
+
+    /// Writes 4 or 8 bytes of the register file (section 11.2).
+    pub fn write(&mut self, offset: u16, value: u64, size: u8, fx: &mut Effects) {
+        match self.registers.write(offset, value, size, fx) {
+            Some(Command::Global(value)) => self.global_command(value, fx),
+            Some(Command::InvalidateContext) => self.context_command(fx),
+            Some(Command::InvalidateIotlb) => self.iotlb_command(fx),
+            Some(Command::Queue) => self.queue_ready(fx),
+            None => {}
+        }
+    }
+
+    /// Whether DMA remapping is on (TES).
+    pub const fn translation_enabled(&self) -> bool {
+        self.registers.status(global::TE)
+    }
+
+    /// Whether interrupt remapping is on (IRES).
+    pub const fn interrupt_remapping_enabled(&self) -> bool {
+        self.registers.status(global::IRE)
+    }
+
+    /// The translation table mode in effect, latched by SRTP.
+    pub const fn translation_table_mode(&self) -> TranslationTableMode {
+        TranslationTableMode::of(self.rtaddr)
+    }
+
+    const fn cap(&self) -> Capability {
+        self.caps.cap()
+    }
+
+    const fn ecap(&self) -> ExtendedCapability {
+        self.caps.ecap()
+    }
+
+    /// GCMD_REG was written (section 11.4.4.1). Each command is complete when this returns.
+    fn global_command(&mut self, value: u32, fx: &mut Effects) {
+        if value & global::SRTP != 0 {
+            self.rtaddr = self.registers.rtaddr();
+            if self.cap().esrtps() {
+                self.invalidate_all(fx);
+            }
+            self.registers.set_status(global::SRTP, true);
+        }
+        if value & global::SIRTP != 0 && self.ecap().ir() {
+            self.irta = self.registers.irta();
+            if self.cap().esirtps() {
+                self.invalidate_interrupts(None, fx);
+            }
+            self.registers.set_status(global::SIRTP, true);
+        }
+        let changes = |unit: &Self, bit| (value & bit != 0) != unit.registers.status(bit);
+        let on = |bit| value & bit != 0;
+        if changes(self, global::QIE) {
+            self.registers.set_status(global::QIE, on(global::QIE));
+            self.queue = Queue::default();
+            if on(global::QIE) {
+                self.queue_ready(fx);
+            }
+        }
+        if self.ecap().ir() {
+            if changes(self, global::CFI) {
+                self.registers.set_status(global::CFI, on(global::CFI));
+            }
+            if changes(self, global::IRE) {
+                self.registers.set_status(global::IRE, on(global::IRE));
+                if !on(global::IRE) && self.cap().esirtps() {
+                    self.invalidate_interrupts(None, fx);
+                }
+                fx.push(Effect::InterruptRemappingEnabled(on(global::IRE)));
+            }
+        }
+        if changes(self, global::TE) {
+            self.registers.set_status(global::TE, on(global::TE));
+            if !on(global::TE) && self.ecap().smts() {
+                self.invalidate_all(fx);
+            }
+            fx.push(Effect::TranslationEnabled(on(global::TE)));
+        }
+    }
+
+    /// Tells the host that the invalidation queue has something to do.
+    fn queue_ready(&self, fx: &mut Effects) {
+        if self.registers.queue_runs() && self.registers.iqh() != self.registers.iqt() {
+            fx.push(Effect::QueueReady);
+        }
+    }
+
+    /// Whether register-based invalidation is possible now (section 6.5.1).
+    const fn takes_register_invalidation(&self) -> bool {
+        self.caps.config().version.0 < 6
+            && !self.registers.status(global::QIE)
+            && matches!(self.translation_table_mode(), TranslationTableMode::Legacy)
+    }
+
+    /// ICC was set (section 11.4.6.1).
+    fn context_command(&mut self, fx: &mut Effects) {
+        let ccmd = self.registers.ccmd();
+        let did = self.domain(field(ccmd, 15, 0));
+        let granularity = field(ccmd, 62, 61) as u8;
+        let scope = match granularity {
+            1 => ContextScope::Global,
+            2 => ContextScope::Domain(did),
+            3 => ContextScope::Device {
+                did,
+                sid: SourceId(field(ccmd, 31, 16) as u16),
+                mask: function_mask(field(ccmd, 33, 32)),
+            },
+            _ => return self.registers.complete_context_invalidation(0),
+        };
+        if !self.takes_register_invalidation() {
+            return self.registers.complete_context_invalidation(0);
+        }
+        self.invalidate_contexts(scope, fx);
+        self.registers.complete_context_invalidation(granularity);
+    }
+
+    /// IVT was set (section 11.4.6.3).
+    fn iotlb_command(&mut self, fx: &mut Effects) {
+        let (iotlb, iva) = (self.registers.iotlb(), self.registers.iva());
+        let did = self.domain(field(iotlb, 47, 32));
+        let granularity = field(iotlb, 61, 60) as u8;
+        let am = field(iva, 5, 0) as u8;
+        let range = AlignedRange::containing(iva, 12 + am.min(52));
+        let scope = match (granularity, range) {
+            (1, _) => IotlbScope::Global,
+            (2, _) => IotlbScope::Domain(did),
+            (3, Ok(range)) if am <= self.cap().mamv() => IotlbScope::DomainPages(did, range),
+            _ => return self.registers.complete_iotlb_invalidation(0),
+        };
+        if !self.takes_register_invalidation() {
+            return self.registers.complete_iotlb_invalidation(0);
+        }
+        self.invalidate_iotlb(scope, fx);
+        let asked = field(iotlb, 49, 48) != 0;
+        if asked || self.caps.config().version.0 >= 2 {
+            let generation = self.in_flight.drain();
+            if !self.in_flight.drained(generation) {
+                self.draining = Some((granularity, generation));
+                return;
+            }
+        }
+        self.registers.complete_iotlb_invalidation(granularity);
+    }
+
+    /// The domain that a field names: hardware ignores the bits beyond the width.
+    const fn domain(&self, bits: u64) -> DomainId {
+        DomainId((bits & mask(self.cap().domain_id_width() - 1, 0)) as u16)
+    }
+
+    fn invalidate_all(&mut self, fx: &mut Effects) {
+        self.invalidate_contexts(ContextScope::Global, fx);
+        self.invalidate_pasids(PasidScope::Global, fx);
+        self.invalidate_iotlb(IotlbScope::Global, fx);
+    }
+
+    fn invalidate_contexts(&mut self, scope: ContextScope, fx: &mut Effects) {
+        self.contexts.invalidate(scope);
+        fx.push(Effect::Invalidated(Invalidated::Context(scope)));
+    }
+
+    fn invalidate_pasids(&mut self, scope: PasidScope, fx: &mut Effects) {
+        self.spaces.invalidate(scope);
+        fx.push(Effect::Invalidated(Invalidated::Pasid(scope)));
+    }
+
+    /// Invalidates translations (tables 23 and 24).
+    fn invalidate_iotlb(&mut self, scope: IotlbScope, fx: &mut Effects) {
+        self.forget(scope);
+        fx.push(Effect::Invalidated(Invalidated::Iotlb(scope)));
+    }
+
+    fn forget(&mut self, scope: IotlbScope) {
+        use crate::context::Stages;
+        let iotlb = &mut self.iotlb;
+        match scope {
+            IotlbScope::Global => self.spaces.forget_all(),
+            IotlbScope::Domain(did) => self.spaces.forget_domain(did),
+            IotlbScope::DomainPages(did, range) => {
+                // What went through the first stage goes whatever its address.
+                self.spaces.forget_some(did, None, |space| {
+                    matches!(space.regime.stages, Stages::Second(_) | Stages::PassThrough)
+                        && iotlb.remove(space.tag, space.sizes, range)
+                });
+            }
+            IotlbScope::Pasid(did, pasid) => {
+                self.spaces.forget_some(did, Some(pasid.get()), |_| false);
+            }
+            IotlbScope::PasidPages(did, pasid, range) => {
+                self.spaces.forget_some(did, Some(pasid.get()), |space| {
+                    iotlb.remove(space.tag, space.sizes, range)
+                });
+            }
+        }
+    }
+
+    /// Records a fault that was found elsewhere: by the hardware below, for a function that is
+    /// passed through and translates with this unit's tables.
+    pub fn report_fault(&mut self, record: &FaultRecord, fx: &mut Effects) {
+        self.registers.record_fault(record, fx);
+    }
+
+    /// An untranslated request that was translated starts to access memory. What it wrote is
+    /// visible, and what it reads was fetched, when the ticket is given to [`Unit::end_access`];
+    /// until then, invalidations that drain do not complete (section 6.5.4). The host takes the
+    /// ticket together with the translation.
+    pub fn begin_access(&mut self) -> Ticket {
+        self.in_flight.begin()
+    }
+
+    /// An access has ended.
+    pub fn end_access(&mut self, memory: &impl Memory, ticket: Ticket, fx: &mut Effects) {
+        self.in_flight.end(ticket);
+        if let Some((granularity, generation)) = self.draining {
+            if self.in_flight.drained(generation) {
+                self.draining = None;
+                self.registers.complete_iotlb_invalidation(granularity);
+            }
+        }
+        self.complete_waits(memory, fx);
+    }
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Page requests (section 7.4.1) and the groups that wait for a response.
+
+use super::Unit;
+use super::translation::Origin;
+use crate::context::{Context, Fault, Regime, Stages};
+use crate::effect::{Effect, Effects};
+use crate::memory::Memory;
+use crate::spec::SourceId;
+use crate::spec::descriptor::IotlbScope;
+use crate::spec::fault::{AddressType, FaultReason as R, RequestKind};
+use crate::spec::page_request::{PageRequestDescriptor, SIZE};
+use crate::spec::register::{TranslationTableMode, prs};
+use pcie_ats::{AlignedRange, PageRequest, Pasid, PrgResponse, Prgi, ResponseCode};
+use std::collections::HashSet;
+
+/// The most groups that are remembered. A function may use any PASID in a group, so that there
+/// is no smaller natural bound.
+const MOST_GROUPS: usize = 1 << 16;
+
+/// The page request groups that software has not answered, by requester, PASID and index.
+#[derive(Debug, Default)]
+pub(super) struct Groups(HashSet<(SourceId, Option<Pasid>, Prgi)>);
+
+impl Groups {
+    /// The last request of a group was put into the queue.
+    fn asked(&mut self, requester: SourceId, request: &PageRequest) {
+        if self.0.len() < MOST_GROUPS {
+            self.0.insert((requester, request.pasid, request.prgi));
+        }
+    }
+
+    /// A group is answered. Returns whether it was outstanding.
+    pub fn answered(&mut self, requester: SourceId, response: &PrgResponse) -> bool {
+        self.0.remove(&(requester, response.pasid, response.prgi))
+    }
+}
+
+/// Whether a request closes its group, so that a response is due. A stop marker closes none
+/// (PCIe 10.4.1.2.1).
+const fn wants_response(request: &PageRequest) -> bool {
+    request.last && (request.read || request.write)
+}
+
+impl Unit {
+    /// Takes a page request. When this returns, its descriptor is visible to software, or the
+    /// request was refused as table 31 says.
+    pub fn page_request(
+        &mut self,
+        memory: &impl Memory,
+        requester: SourceId,
+        request: &PageRequest,
+        fx: &mut Effects,
+    ) {
+        match self.enqueue(memory, requester, request, fx) {
+            Ok(()) => {
+                self.counters.page_requests += 1;
+                if wants_response(request) {
+                    self.groups.asked(requester, request);
+                }
+            }
+            Err(code) => {
+                self.counters.page_requests_refused += 1;
+                if wants_response(request) {
+                    fx.push(Effect::PrgResponse {
+                        requester,
+                        response: PrgResponse {
+                            prgi: request.prgi,
+                            pasid: request.pasid,
+                            code,
+                        },
+                    });
+                }
+            }
+        }
+    }
+
+    /// Puts a page request into the queue, or says how its group is answered.
+    fn enqueue(
+        &mut self,
+        memory: &impl Memory,
+        requester: SourceId,
+        request: &PageRequest,
+        fx: &mut Effects,
+    ) -> Result<(), ResponseCode> {
+        if !self.ecap().prs() || !self.translation_enabled() {
+            return Err(ResponseCode::InvalidRequest);
+        }
+        let (regime, pasid) = match self.check_page_request(memory, requester, request) {
+            Ok(found) => found,
+            Err(fault) => {
+                let origin = Origin {
+                    requester,
+                    pasid: request.pasid,
+                    address: request.address,
+                    execute: request.execute,
+                    privileged: request.privileged,
+                    kind: RequestKind::Page,
+                    at: AddressType::Untranslated,
+                };
+                self.fault(fault, &origin, fx);
+                return Err(ResponseCode::InvalidRequest);
+            }
+        };
+        if self.registers.page_request_overflow() {
+            return Err(ResponseCode::Success);
+        }
+        let Some((head, tail, base, size)) = self.registers.page_request_queue() else {
+            return Err(ResponseCode::InvalidRequest);
+        };
+        let next = (tail + SIZE) % size;
+        if next == head % size {
+            self.registers.set_page_request_status(prs::PRO, fx);
+            return Err(ResponseCode::Success);
+        }
+        self.forget_page(&regime, pasid, request.address);
+        let descriptor = PageRequestDescriptor {
+            rid: requester,
+            request: *request,
+        };
+        let mut bytes = [0; SIZE as usize];
+        for (bytes, word) in bytes.chunks_exact_mut(8).zip(descriptor.to_words()) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        if memory.write(base + tail % size, &bytes).is_err() {
+            return Err(ResponseCode::InvalidRequest);
+        }
+        self.registers.set_pqt(next);
+        self.registers.set_page_request_status(prs::PPR, fx);
+        Ok(())
+    }
+
+    /// Finds the address space of a page request, and its PASID (the last columns of table 30).
+    fn check_page_request(
+        &mut self,
+        memory: &impl Memory,
+        requester: SourceId,
+        request: &PageRequest,
+    ) -> Result<(Regime, u32), Fault> {
+        if self.translation_table_mode() == TranslationTableMode::Legacy {
+            return Err(Fault::new(R::PageRequestInLegacyMode));
+        }
+        self.check_mode(request.pasid)?;
+        let context = self.context(memory, requester)?;
+        let Context::Scalable(scalable) = context.0 else {
+            return Err(Fault::new(R::PageRequestInLegacyMode));
+        };
+        if !scalable.pre {
+            return Err(Fault::new(R::PageRequestDisabled).with_fpd(scalable.fpd));
+        }
+        let found = self.space(memory, requester, &context, request.pasid, false)?;
+        let pasid = request.pasid.map_or(scalable.rid_pasid, Pasid::get);
+        Ok((found.regime, pasid))
+    }
+
+    /// The invalidation that a page request implies (section 6.5.3.1, table 27).
+    fn forget_page(&mut self, regime: &Regime, pasid: u32, address: u64) {
+        let page = AlignedRange::page(address);
+        let did = regime.domain;
+        self.forget(match (&regime.stages, Pasid::new(pasid)) {
+            (Stages::First(_), Ok(pasid)) => IotlbScope::PasidPages(did, pasid, page),
+            (Stages::Second(_) | Stages::PassThrough, _) => IotlbScope::DomainPages(did, page),
+            _ => IotlbScope::Domain(did),
+        });
+    }
+}

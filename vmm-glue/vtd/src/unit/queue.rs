@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The invalidation queue (section 6.5.2).
+//!
+//! Descriptors are executed in order as they are fetched. What takes time is the invalidation of
+//! Device-TLBs, and the draining of requests in flight: a wait descriptor completes when all of
+//! that ahead of it is over. Descriptors behind it go on meanwhile, unless it is a fence.
+
+use super::Unit;
+use crate::effect::{Effect, Effects};
+use crate::memory::{Memory, read_words};
+use crate::spec::SourceId;
+use crate::spec::descriptor::{Context, Descriptor, DeviceTlbInvalidation, QueueError, Wait};
+use crate::spec::register::TranslationTableMode;
+use pcie_ats::{InvalidateCompletion, InvalidateRequest};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// A wait descriptor that is not complete.
+#[derive(Clone, Copy, Debug)]
+struct PendingWait {
+    wait: Wait,
+    /// Device-TLB invalidations with a number below this are ahead of it.
+    after: u64,
+    /// Requests in flight from before this generation are to be drained.
+    generation: u64,
+}
+
+/// What is fetched and not complete.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    waits: VecDeque<PendingWait>,
+    /// The generation of requests in flight that the next wait drains.
+    generation: u64,
+}
+
+/// The most wait descriptors that are pending: with more, nothing is fetched until one completes.
+const MOST_WAITS: usize = 1024;
+
+impl Queue {
+    /// Whether a fence holds back what follows, or there is no room for another wait.
+    fn held(&self) -> bool {
+        // Nothing is fetched behind a fence, so that it is always the last.
+        self.waits.len() >= MOST_WAITS || self.waits.back().is_some_and(|w| w.wait.fence)
+    }
+}
+
+impl Unit {
+    /// Processes descriptors of the invalidation queue until it is empty, or something has to
+    /// happen first. The host calls this when [`Effect::QueueReady`] asks for it, with an empty
+    /// list of effects, and carries the effects out before it calls this again: a wait descriptor
+    /// is not processed together with what is ahead of it, so that its status says the truth.
+    pub fn process_queue(&mut self, memory: &impl Memory, now: Duration, fx: &mut Effects) {
+        while self.registers.queue_runs()
+            && self.registers.iqh() != self.registers.iqt()
+            && !self.queue.held()
+        {
+            match self.step(memory, now, fx) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return self.registers.queue_error(error, fx),
+            }
+        }
+    }
+
+    /// Fetches and executes one descriptor. Returns whether it went on.
+    fn step(
+        &mut self,
+        memory: &impl Memory,
+        now: Duration,
+        fx: &mut Effects,
+    ) -> Result<bool, QueueError> {
+        let (base, size, wide) = self.registers.iqa();
+        let (head, tail) = (self.registers.iqh(), self.registers.iqt());
+        let scalable_types = self.check_queue_mode(wide)?;
+        if wide && tail & 0x10 != 0 {
+            return Err(QueueError::TailAlignment);
+        }
+        if tail >= size || head >= size {
+            return Err(QueueError::Tail);
+        }
+        let at = base + head;
+        let words = if wide {
+            read_words(memory, at)
+        } else {
+            read_words::<2>(memory, at).map(|w| [w[0], w[1], 0, 0])
+        };
+        let descriptor = Descriptor::parse(
+            words.map_err(|_| QueueError::Fetch)?,
+            &Context {
+                cap: self.cap(),
+                ecap: self.ecap(),
+                host_address_width: self.caps.host_address_width(),
+                scalable_types,
+                always_drain: self.caps.config().version.0 >= 2,
+            },
+        )?;
+        if matches!(descriptor, Descriptor::Wait(_)) && !fx.is_empty() {
+            fx.push(Effect::QueueReady);
+            return Ok(false);
+        }
+        if !self.execute(&descriptor, now, fx) {
+            return Ok(false);
+        }
+        self.counters.descriptors += 1;
+        let width = if wide { 32 } else { 16 };
+        self.registers.set_iqh((head + width) % size);
+        self.complete_waits_here(memory, fx);
+        Ok(true)
+    }
+
+    /// Checks that the descriptor width goes with the translation table mode. Returns whether the
+    /// descriptor types of scalable mode are valid (table 26).
+    fn check_queue_mode(&self, wide: bool) -> Result<bool, QueueError> {
+        let ecap = self.ecap();
+        if wide && !(ecap.smts() || ecap.adms()) {
+            return Err(QueueError::Width);
+        }
+        let scalable = match self.translation_table_mode() {
+            TranslationTableMode::Legacy => return Ok(false),
+            TranslationTableMode::Scalable => ecap.smts(),
+            TranslationTableMode::AbortDma => ecap.adms(),
+            TranslationTableMode::Reserved => false,
+        };
+        match (scalable, wide) {
+            (false, _) => Err(QueueError::TranslationTableMode),
+            (true, false) => Err(QueueError::Width),
+            (true, true) => Ok(true),
+        }
+    }
+
+    /// Executes a descriptor. Returns false if it cannot be now.
+    fn execute(&mut self, descriptor: &Descriptor, now: Duration, fx: &mut Effects) -> bool {
+        match *descriptor {
+            Descriptor::ContextCache(scope) => self.invalidate_contexts(scope, fx),
+            Descriptor::PasidCache(scope) => self.invalidate_pasids(scope, fx),
+            Descriptor::Iotlb { scope, drain } => {
+                self.invalidate_iotlb(scope, fx);
+                if drain {
+                    self.queue.generation = self.in_flight.drain();
+                }
+            }
+            Descriptor::DeviceTlb(request) => return self.invalidate_device_tlb(&request, now, fx),
+            Descriptor::InterruptEntryCache(scope) => self.invalidate_interrupts(scope, fx),
+            Descriptor::PageGroupResponse { rid, response } => {
+                if !self.groups.answered(rid, &response) {
+                    self.counters.unexpected_responses += 1;
+                }
+                fx.push(Effect::PrgResponse {
+                    requester: rid,
+                    response,
+                });
+            }
+            Descriptor::Wait(wait) => self.queue.waits.push_back(PendingWait {
+                wait,
+                after: self.device_tlb.sequence(),
+                generation: self.queue.generation,
+            }),
+        }
+        true
+    }
+
+    /// Sends an invalidation request (section 4.3). Returns false if the function has as many
+    /// pending as it takes: the queue goes on when one of them completes.
+    fn invalidate_device_tlb(
+        &mut self,
+        request: &DeviceTlbInvalidation,
+        now: Duration,
+        fx: &mut Effects,
+    ) -> bool {
+        let Some(itag) = self.device_tlb.begin(request, now) else {
+            return false;
+        };
+        fx.push(Effect::InvalidateRequest {
+            requester: request.sid,
+            request: InvalidateRequest {
+                itag,
+                pasid: request.pasid,
+                range: request.range,
+                global: request.global,
+            },
+        });
+        true
+    }
+
+    /// A function has completed invalidation requests (section 4.3).
+    pub fn invalidate_completion(
+        &mut self,
+        memory: &impl Memory,
+        requester: SourceId,
+        completion: &InvalidateCompletion,
+        fx: &mut Effects,
+    ) {
+        // Without remapping, the message is an unsupported request (section 4.2.1).
+        if !self.translation_enabled() {
+            return;
+        }
+        let completed = self.device_tlb.complete(requester, completion);
+        if completed.any {
+            self.complete_waits(memory, fx);
+            self.queue_ready(fx);
+        }
+        if completed.invalid {
+            self.registers.completion_error(requester, fx);
+        }
+    }
+
+    /// Time has passed: invalidation requests may have timed out (section 6.5.2.11).
+    pub fn advance(&mut self, now: Duration, fx: &mut Effects) {
+        let expired = self.device_tlb.expire(now);
+        if expired.is_empty() {
+            return;
+        }
+        self.counters.invalidation_timeouts += expired.len() as u64;
+        // Pending waits are aborted; software submits them again.
+        self.queue.waits.clear();
+        for requester in expired {
+            self.registers.timeout_error(requester, fx);
+        }
+    }
+
+    /// When [`Unit::advance`] has something to do next.
+    pub fn next_timeout(&self) -> Option<Duration> {
+        self.device_tlb.next_deadline()
+    }
+
+    /// How many invalidation requests are pending.
+    pub fn pending_invalidations(&self) -> usize {
+        self.device_tlb.len()
+    }
+
+    /// Completes the wait descriptors that have nothing to wait for any more, and says so if the
+    /// queue can go on.
+    pub(super) fn complete_waits(&mut self, memory: &impl Memory, fx: &mut Effects) {
+        let held = self.queue.held();
+        self.complete_waits_here(memory, fx);
+        if held && !self.queue.held() {
+            self.queue_ready(fx);
+        }
+    }
+
+    fn complete_waits_here(&mut self, memory: &impl Memory, fx: &mut Effects) {
+        while let Some(&PendingWait {
+            wait,
+            after,
+            generation,
+        }) = self.queue.waits.front()
+        {
+            if !self.device_tlb.settled(after) || !self.in_flight.drained(generation) {
+                return;
+            }
+            self.queue.waits.pop_front();
+            // Page requests are written to their queue as they arrive: those that were received
+            // before this are visible already, as PD asks (section 7.7).
+            if let Some((address, data)) = wait.status {
+                if memory.write(address, &data.to_le_bytes()).is_err() {
+                    self.counters.lost_status_writes += 1;
+                }
+            }
+            if wait.interrupt {
+                self.registers.wait_completed(fx);
+            }
+        }
+    }
+}

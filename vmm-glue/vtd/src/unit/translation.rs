@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Untranslated and translated requests: from the requester through the caches and tables to the
+//! output address, and the faults on the way (chapter 3, sections 4.2.5 and 7.1).
+
+use super::Unit;
+use crate::cache::{SpaceId, SpaceKey};
+use crate::context::{self, Context, Fault, Regime, ScalableContext};
+use crate::effect::Effects;
+use crate::memory::Memory;
+use crate::request::{Access, Blocked, Request, Translated};
+use crate::spec::SourceId;
+use crate::spec::fault::{AddressType, FaultReason as R, FaultRecord, RequestKind};
+use crate::spec::interrupt::in_range;
+use crate::spec::mask;
+use crate::spec::register::TranslationTableMode;
+use crate::walk::{Mapping, Walker, Want, Write};
+use pcie_ats::{AlignedRange, Pasid};
+
+/// An address space that a request was found to belong to.
+pub(super) struct Found {
+    pub id: SpaceId,
+    pub regime: Regime,
+    /// The permissions of privileged mode apply, be it by PR or by RID_PRIV.
+    pub privileged: bool,
+}
+
+/// What a request says of itself, for its fault record.
+#[derive(Clone, Copy)]
+pub(super) struct Origin {
+    pub requester: SourceId,
+    pub pasid: Option<Pasid>,
+    pub address: u64,
+    pub execute: bool,
+    pub privileged: bool,
+    pub kind: RequestKind,
+    pub at: AddressType,
+}
+
+impl Unit {
+    /// Translates a request with an untranslated address. With remapping off, the address goes
+    /// through unchanged.
+    ///
+    /// A write of 4 bytes without PASID to the interrupt address range is an interrupt request:
+    /// it belongs to [`Unit::remap_interrupt`], and is blocked here.
+    pub fn translate(
+        &mut self,
+        memory: &impl Memory,
+        request: &Request,
+        fx: &mut Effects,
+    ) -> Result<Translated, Blocked> {
+        let Request {
+            requester,
+            pasid,
+            address,
+            access,
+            ..
+        } = *request;
+        let identity = || Translated {
+            address,
+            page: AlignedRange::page(address),
+            read: true,
+            write: true,
+            snoop: false,
+        };
+        let translated = if !self.translation_enabled() {
+            identity()
+        } else if pasid.is_none() && in_range(address) && access == Access::ZeroLengthRead {
+            // Bypasses remapping (section 3.15).
+            identity()
+        } else {
+            let result = self.find_translation(memory, request);
+            let (mapping, _) = result.map_err(|fault| {
+                let origin = Origin {
+                    requester,
+                    pasid,
+                    address,
+                    execute: request.execute,
+                    privileged: request.privileged,
+                    kind: access.kind(),
+                    at: AddressType::Untranslated,
+                };
+                self.fault(fault, &origin, fx)
+            })?;
+            Translated {
+                address: mapping.address,
+                page: AlignedRange::containing(address, mapping.shift)
+                    .unwrap_or(AlignedRange::page(address)),
+                read: mapping.read,
+                write: mapping.write && mapping.dirty,
+                snoop: mapping.snoop,
+            }
+        };
+        let last = translated.address | 0xfff;
+        if self
+            .registers
+            .is_protected(translated.address & !0xfff, last)
+        {
+            return Err(Blocked::ProtectedMemory);
+        }
+        Ok(translated)
+    }
+
+    fn find_translation(
+        &mut self,
+        memory: &impl Memory,
+        request: &Request,
+    ) -> Result<(Mapping, Found), Fault> {
+        self.check_mode(request.pasid)?;
+        if request.pasid.is_none() && in_range(request.address) {
+            return Err(Fault::new(self.interrupt_address()));
+        }
+        let context = self.context(memory, request.requester)?;
+        let found = self.space(
+            memory,
+            request.requester,
+            &context,
+            request.pasid,
+            request.privileged,
+        )?;
+        let execute = request.execute && request.pasid.is_some();
+        self.check_enables(&found, execute)?;
+        let zlr = self.cap().zlr();
+        let want = Want::access(request.access, execute, found.privileged, zlr);
+        let mapping = self.mapping(memory, &found, request.address, &want)?;
+        Ok((mapping, found))
+    }
+
+    /// The reason for an output address in the interrupt range, in the mode that is active.
+    pub(super) const fn interrupt_address(&self) -> R {
+        match self.translation_table_mode() {
+            TranslationTableMode::Legacy => R::InterruptAddress,
+            _ => R::ScalableInterruptAddress,
+        }
+    }
+
+    /// Checks the translation table mode (conditions RTA.1 to RTA.4).
+    pub(super) fn check_mode(&self, pasid: Option<Pasid>) -> Result<(), Fault> {
+        Err(Fault::new(match self.translation_table_mode() {
+            TranslationTableMode::Legacy if pasid.is_none() => return Ok(()),
+            TranslationTableMode::Legacy => R::RequestWithPasidInLegacyMode,
+            TranslationTableMode::Scalable if self.ecap().smts() => return Ok(()),
+            TranslationTableMode::AbortDma if self.ecap().adms() => R::AbortDmaMode,
+            _ => R::RootTableAddressInvalid,
+        }))
+    }
+
+    /// The context entry of a requester, with its stamp, from the cache or from memory.
+    pub(super) fn context(
+        &mut self,
+        memory: &impl Memory,
+        requester: SourceId,
+    ) -> Result<(Context, u64), Fault> {
+        if let Some(found) = self.contexts.get(requester) {
+            return Ok(found);
+        }
+        let table = self.rtaddr & mask(63, 12);
+        let context = match self.translation_table_mode() {
+            TranslationTableMode::Legacy => {
+                context::legacy_context(memory, &self.caps, table, requester)?
+            }
+            _ => context::scalable_context(memory, &self.caps, table, requester)?,
+        };
+        let stamp = self.contexts.insert(requester, context);
+        Ok((context, stamp))
+    }
+
+    /// Checks that a context lets requests with a PASID through (conditions SCT.6, SCT.7, SCT.9
+    /// and SGN.10).
+    pub(super) fn check_pasid(&self, context: &ScalableContext, pasid: Pasid) -> Result<(), Fault> {
+        let fault = |reason| Err(Fault::new(reason).with_fpd(context.fpd));
+        if !context.paside {
+            return fault(R::PasidDisabled);
+        }
+        if pasid.get() >> self.ecap().pasid_width() != 0 {
+            return fault(R::PasidBeyondWidth);
+        }
+        if pasid.get() >= context.pasid_limit {
+            return fault(R::PasidBeyondDirectory);
+        }
+        if pasid.get() == context.rid_pasid {
+            return fault(R::PasidIsRidPasid);
+        }
+        Ok(())
+    }
+
+    /// The address space of a request, from the cache or from memory.
+    pub(super) fn space(
+        &mut self,
+        memory: &impl Memory,
+        requester: SourceId,
+        context: &(Context, u64),
+        pasid: Option<Pasid>,
+        privileged: bool,
+    ) -> Result<Found, Fault> {
+        let (context, stamp) = context;
+        let (pasid, privileged) = match (context, pasid) {
+            (Context::Legacy { .. }, _) => (None, false),
+            (Context::Scalable(c), None) => (Some(c.rid_pasid), c.rid_priv),
+            (Context::Scalable(c), Some(pasid)) => {
+                self.check_pasid(c, pasid)?;
+                (Some(pasid.get()), privileged)
+            }
+        };
+        let key = SpaceKey::new(requester, pasid);
+        let cached = self.spaces.get(key, *stamp);
+        let known = cached.and_then(|id| Some((id, self.spaces.space(id)?.regime)));
+        let (id, regime) = match known {
+            Some(known) => known,
+            None => {
+                let regime = match context {
+                    Context::Legacy { regime, .. } => *regime,
+                    Context::Scalable(c) => {
+                        context::pasid_entry(memory, &self.caps, c, pasid.unwrap_or_default())?
+                    }
+                };
+                (self.spaces.insert(key, *stamp, regime), regime)
+            }
+        };
+        Ok(Found {
+            id,
+            regime,
+            privileged,
+        })
+    }
+
+    /// Checks that an address space takes privileged and execute requests (conditions SPT.5 and
+    /// SPT.6).
+    pub(super) fn check_enables(&self, found: &Found, execute: bool) -> Result<(), Fault> {
+        let fault = |reason| Err(Fault::new(reason).with_fpd(found.regime.fpd));
+        if execute && !found.regime.execute {
+            return fault(R::ExecuteRequestDisabled);
+        }
+        if found.privileged && !found.regime.supervisor {
+            return fault(R::SupervisorRequestDisabled);
+        }
+        Ok(())
+    }
+
+    /// The translation of an address in an address space, from the IOTLB or by a walk.
+    ///
+    /// The IOTLB answers only if its answer is a permission: whatever it would refuse, and every
+    /// write that has to set a dirty flag, is walked again (section 6.5.3.5).
+    pub(super) fn mapping(
+        &mut self,
+        memory: &impl Memory,
+        found: &Found,
+        address: u64,
+        want: &Want,
+    ) -> Result<Mapping, Fault> {
+        let Found { id, privileged, .. } = *found;
+        if let Some(space) = self.spaces.space(id) {
+            let sizes = space.sizes[usize::from(privileged)];
+            let cached = self.iotlb.get(space.tag, sizes, privileged, address);
+            if let Some(mapping) = cached.filter(|m| suffices(m, want)) {
+                self.counters.iotlb_hits += 1;
+                return Ok(mapping);
+            }
+        }
+        self.counters.page_walks += 1;
+        let walker = Walker {
+            memory,
+            caps: &self.caps,
+        };
+        let mapping = walker.translate(&found.regime, address, want)?;
+        if let Some(space) = self.spaces.space(id) {
+            let size = self.iotlb.insert(space.tag, privileged, address, &mapping);
+            space.sizes[usize::from(privileged)] |= size;
+        }
+        Ok(mapping)
+    }
+
+    /// Checks a request with a translated address (section 4.2.5).
+    pub fn translated_request(
+        &mut self,
+        memory: &impl Memory,
+        requester: SourceId,
+        pasid: Option<Pasid>,
+        address: u64,
+        access: Access,
+        fx: &mut Effects,
+    ) -> Result<(), Blocked> {
+        if !self.translation_enabled() {
+            return Err(Blocked::Unsupported("translated while remapping is off"));
+        }
+        if pasid.is_some() {
+            return Err(Blocked::Unsupported("translated with a PASID"));
+        }
+        let check = self.check_translated(memory, requester, address);
+        check.map_err(|fault| {
+            let origin = Origin {
+                requester,
+                pasid,
+                address,
+                execute: false,
+                privileged: false,
+                kind: access.kind(),
+                at: AddressType::Translated,
+            };
+            self.fault(fault, &origin, fx)
+        })?;
+        if self
+            .registers
+            .is_protected(address & !0xfff, address | 0xfff)
+        {
+            return Err(Blocked::ProtectedMemory);
+        }
+        Ok(())
+    }
+
+    fn check_translated(
+        &mut self,
+        memory: &impl Memory,
+        requester: SourceId,
+        address: u64,
+    ) -> Result<(), Fault> {
+        self.check_mode(None)?;
+        let (context, _) = self.context(memory, requester)?;
+        self.check_device_tlb(&context)?;
+        let fault = |reason| Err(Fault::new(reason).with_fpd(context.fpd()));
+        if !self.caps.holds(address) {
+            return fault(match context {
+                Context::Legacy { .. } => R::AddressBeyondMgaw,
+                Context::Scalable(_) => R::AddressBeyondHost,
+            });
+        }
+        if in_range(address) {
+            return fault(self.interrupt_address());
+        }
+        Ok(())
+    }
+
+    /// Checks that a context allows a Device-TLB (conditions LCT.5 and SCT.5).
+    pub(super) fn check_device_tlb(&self, context: &Context) -> Result<(), Fault> {
+        let (allowed, reason) = match context {
+            Context::Legacy { device_tlb, .. } => (*device_tlb, R::TranslationRequestBlocked),
+            Context::Scalable(c) => (c.dte, R::DeviceTlbDisabled),
+        };
+        if allowed {
+            Ok(())
+        } else {
+            Err(Fault::new(reason).with_fpd(context.fpd()))
+        }
+    }
+
+    /// Records a fault unless software suppresses it (section 7.1.1).
+    pub(super) fn fault(&mut self, fault: Fault, origin: &Origin, fx: &mut Effects) -> Blocked {
+        if !(fault.fpd && fault.reason.qualified()) {
+            let pasid = origin.pasid.map(Pasid::get);
+            self.registers.record_fault(
+                &FaultRecord {
+                    fi: origin.address & !0xfff,
+                    sid: origin.requester,
+                    fr: fault.reason,
+                    pasid,
+                    exe: origin.execute && pasid.is_some(),
+                    privileged: origin.privileged && pasid.is_some(),
+                    kind: origin.kind,
+                    at: origin.at,
+                },
+                fx,
+            );
+        }
+        Blocked::Fault(fault.reason)
+    }
+}
+
+/// Whether a cached translation is all that a request needs.
+fn suffices(mapping: &Mapping, want: &Want) -> bool {
+    use crate::walk::Read;
+    let read = match want.read {
+        Read::No => true,
+        Read::Required => mapping.read,
+        Read::OrWrite => mapping.read || mapping.write,
+    };
+    let write = match want.write {
+        Write::No => true,
+        Write::Required => mapping.write && mapping.dirty,
+        Write::IfPermitted => !mapping.write || mapping.dirty,
+    };
+    read && write
+        && (!want.execute || mapping.execute)
+        && !mapping.meets_interrupts(want.whole_page)
+}

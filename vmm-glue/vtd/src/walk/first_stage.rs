@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! First-stage translation (section 3.6), alone or nested in the second (section 3.8).
+
+use super::flags::{Entry, Updates};
+use super::{Mapping, Read, Stop, Walker, Want, Write, check};
+use crate::context::{Fault, FirstStage, SecondStage};
+use crate::memory::Memory;
+use crate::spec::fault::FaultReason as R;
+use crate::spec::mask;
+use crate::spec::paging::{FirstStageEntry, entry_address, level_shift};
+
+/// Whether the bits above a width equal the highest bit within it.
+const fn canonical(address: u64, bits: u32) -> bool {
+    let high = address as i64 >> (bits - 1);
+    high == 0 || high == -1
+}
+
+/// Where an entry of the first stage lies.
+struct Place {
+    /// Host address.
+    address: u64,
+    /// Its flags may be set.
+    writable: bool,
+}
+
+impl<M: Memory> Walker<'_, M> {
+    /// Walks the first stage, through `second` if there is one.
+    pub(super) fn first(
+        &self,
+        stage: &FirstStage,
+        second: Option<&SecondStage>,
+        address: u64,
+        want: &Want,
+        updates: &mut Updates,
+    ) -> Result<Mapping, Stop> {
+        if !canonical(address, 12 + 9 * stage.levels as u32) {
+            return Err(Fault::new(R::NotCanonical).into());
+        }
+        let (haw, fs1gp) = (self.caps.host_address_width(), self.caps.cap().fs1gp());
+        let used = if stage.eafe {
+            FirstStageEntry::A | FirstStageEntry::EA
+        } else {
+            FirstStageEntry::A
+        };
+        let (mut table, mut level) = (stage.table, stage.levels);
+        let (mut user, mut rw, mut xd) = (true, true, false);
+        let mut blocked = false;
+        loop {
+            let top = level == stage.levels;
+            let place = self.place(second, entry_address(table, address, level), top, updates)?;
+            let value = self.memory.read_u64(place.address).map_err(|_| {
+                Fault::new(if top {
+                    R::FirstStageTableAccess
+                } else {
+                    R::FirstStageEntryAccess
+                })
+            })?;
+            let entry = FirstStageEntry(value);
+            if !entry.p() {
+                return Err(Fault::new(R::FirstStageEntryNotPresent).into());
+            }
+            if entry.reserved(level, haw, fs1gp) != 0 {
+                return Err(Fault::new(R::FirstStageEntryReserved).into());
+            }
+            if second.is_some_and(|s| entry.addr() & mask(63, s.bits.into()) != 0) {
+                return Err(Fault::new(R::FirstStageEntryBeyondMgaw).into());
+            }
+            user &= entry.us();
+            rw &= entry.rw();
+            xd |= stage.nxe && entry.xd();
+            if !want.privileged && !user {
+                return Err(Fault::new(R::SupervisorPage).into());
+            }
+            let entry_read = Entry {
+                address: place.address,
+                value,
+            };
+            if !entry.is_leaf(level) {
+                // The flags are set if the walk succeeds; that they can be is known later.
+                blocked |= updates.first(entry_read, used) && !place.writable;
+                (table, level) = (entry.addr(), level - 1);
+                continue;
+            }
+            let offset = (1u64 << level_shift(level)) - 1;
+            let mut mapping = Mapping {
+                address: entry.addr() & !offset | address & offset,
+                shift: level_shift(level),
+                read: true,
+                write: rw || want.privileged && !stage.wpe,
+                execute: !(xd || want.privileged && stage.smep && user),
+                snoop: false,
+                dirty: value & FirstStageEntry::D != 0,
+            };
+            let page = match second {
+                Some(second) => Some(self.page(second, &mut mapping, want, updates)?),
+                None => None,
+            };
+            check(true, &mapping, want)?;
+            let mut flags = used;
+            if mapping.write && want.write != Write::No {
+                flags |= FirstStageEntry::D;
+                mapping.dirty = true;
+                if let (Some(leaf), Some(second)) = (page, second) {
+                    if second.ssade {
+                        updates.dirty_second(leaf);
+                    }
+                }
+            }
+            blocked |= updates.first(entry_read, flags) && !place.writable;
+            if blocked {
+                return Err(Fault::new(R::NestedEntryWrite).into());
+            }
+            return Ok(mapping);
+        }
+    }
+
+    /// Where a first-stage entry lies: at its address, or where the second stage puts it.
+    fn place(
+        &self,
+        second: Option<&SecondStage>,
+        address: u64,
+        top: bool,
+        updates: &mut Updates,
+    ) -> Result<Place, Fault> {
+        let Some(second) = second else {
+            return Ok(Place {
+                address,
+                writable: true,
+            });
+        };
+        let want = Want {
+            read: Read::Required,
+            write: Write::No,
+            execute: false,
+            privileged: false,
+            whole_page: false,
+        };
+        let found = self.second(second, address, &want, updates)?;
+        let m = &found.mapping;
+        // With accessed and dirty flags in use, reading a table counts as writing it.
+        if !m.read || second.ssade && !m.write {
+            return Err(Fault::new(if top {
+                R::NestedTableRead
+            } else {
+                R::NestedEntryRead
+            }));
+        }
+        if second.ssade {
+            updates.dirty_second(found.leaf);
+        }
+        Ok(Place {
+            address: m.address,
+            writable: m.write,
+        })
+    }
+
+    /// Takes the page of a first-stage mapping through the second stage. Returns the entry that
+    /// maps it there.
+    fn page(
+        &self,
+        second: &SecondStage,
+        mapping: &mut Mapping,
+        want: &Want,
+        updates: &mut Updates,
+    ) -> Result<Entry, Fault> {
+        let found = self.second(second, mapping.address, want, updates)?;
+        let m = &found.mapping;
+        mapping.address = m.address;
+        mapping.shift = mapping.shift.min(m.shift);
+        mapping.read &= m.read;
+        mapping.write &= m.write;
+        mapping.execute &= m.execute;
+        mapping.snoop |= m.snoop;
+        mapping.dirty &= m.dirty;
+        Ok(found.leaf)
+    }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The accessed and dirty flags that a walk is to set, and how they are set (sections 3.6.2,
+//! 3.7.2 and 3.10).
+
+use super::{ATTEMPTS, Stop};
+use crate::context::{Fault, Stages};
+use crate::memory::Memory;
+use crate::spec::fault::FaultReason as R;
+use crate::spec::paging::{FirstStageEntry, SecondStageEntry};
+
+/// An entry that a walk read: host address and value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub address: u64,
+    pub value: u64,
+}
+
+/// Flags to be set in an entry.
+#[derive(Clone, Copy, Debug)]
+struct Update {
+    entry: Entry,
+    bits: u64,
+    first_stage: bool,
+}
+
+/// The flags that a walk is to set once it is known to succeed. Flags that are set already are
+/// left out, so that most walks have none.
+#[derive(Default)]
+pub(super) struct Updates(Vec<Update>);
+
+impl Updates {
+    fn push(&mut self, entry: Entry, bits: u64, first_stage: bool) {
+        let same =
+            |u: &&mut Update| u.entry.address == entry.address && u.first_stage == first_stage;
+        if let Some(update) = self.0.iter_mut().find(same) {
+            update.bits |= bits;
+        } else if entry.value & bits != bits {
+            self.0.push(Update {
+                entry,
+                bits,
+                first_stage,
+            });
+        }
+    }
+
+    /// Flags of a first-stage entry. Returns whether any has to be set.
+    pub fn first(&mut self, entry: Entry, bits: u64) -> bool {
+        self.push(entry, bits, true);
+        entry.value & bits != bits
+    }
+
+    /// The accessed flag of a second-stage entry.
+    pub fn accessed_second(&mut self, entry: Entry) {
+        self.push(entry, SecondStageEntry::A, false);
+    }
+
+    /// The dirty flag of a second-stage leaf.
+    pub fn dirty_second(&mut self, leaf: Entry) {
+        self.push(leaf, SecondStageEntry::A | SecondStageEntry::D, false);
+    }
+
+    /// Sets the flags: first those that only say that an entry was used.
+    pub fn apply(&self, memory: &impl Memory, stages: &Stages) -> Result<(), Stop> {
+        let list = &self.0;
+        if list.is_empty() {
+            return Ok(());
+        }
+        let snooped = match stages {
+            Stages::First(first) | Stages::Nested(first, _) => first.snooped,
+            Stages::Second(second) => second.snooped,
+            Stages::PassThrough => true,
+        };
+        if !snooped {
+            return Err(Fault::new(if list.iter().any(|u| u.first_stage) {
+                R::FirstStageUpdateNotSnooped
+            } else {
+                R::SecondStageUpdateNotSnooped
+            })
+            .into());
+        }
+        let dirties = |u: &Update| {
+            let d = if u.first_stage {
+                FirstStageEntry::D
+            } else {
+                SecondStageEntry::D
+            };
+            u.bits & d != 0
+        };
+        for dirty in [false, true] {
+            for update in list.iter().filter(|u| dirties(u) == dirty) {
+                update.apply(memory)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Update {
+    fn apply(&self, memory: &impl Memory) -> Result<(), Stop> {
+        let (failed, flags) = if self.first_stage {
+            let flags = FirstStageEntry::A | FirstStageEntry::D | FirstStageEntry::EA;
+            (R::FirstStageUpdateFailed, flags)
+        } else {
+            let flags = SecondStageEntry::A | SecondStageEntry::D;
+            (R::SecondStageUpdateFailed, flags)
+        };
+        let mut current = self.entry.value;
+        for _ in 0..ATTEMPTS {
+            if current & self.bits == self.bits {
+                return Ok(());
+            }
+            let found = memory
+                .compare_exchange(self.entry.address, current, current | self.bits)
+                .map_err(|_| Fault::new(failed))?;
+            if found == current {
+                return Ok(());
+            }
+            if (found ^ current) & !flags != 0 {
+                return Err(Stop::Again(failed));
+            }
+            // Somebody else set or cleared flags only: what was decided still holds.
+            current = found;
+        }
+        Err(Stop::Again(failed))
+    }
+}

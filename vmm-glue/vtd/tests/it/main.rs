@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The unit as its host and its software see it.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets the wrong thing is to fail there"
+)]
+
+mod bench;
+mod caching;
+mod events;
+mod faults;
+mod gaps;
+mod interrupts;
+mod page_requests;
+mod queue;
+mod reference;
+mod software;
+mod storm;
+mod translation;
+mod walks;
