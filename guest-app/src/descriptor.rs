@@ -3,7 +3,7 @@
 //!
 //! Making a descriptor is safe, whatever it names; submitting it is not.
 
-use svm_abi::descriptor::{self as abi, Operation, flags};
+use svm_abi::descriptor::{self as abi, Operation, flags, operand};
 
 /// One piece of work.
 ///
@@ -12,10 +12,31 @@ use svm_abi::descriptor::{self as abi, Operation, flags};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptor(abi::Descriptor);
 
+/// A range in the list of [`Descriptor::gather`], as the device reads it.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug)]
+pub struct GatherEntry {
+    address: u64,
+    length: u64,
+}
+
+impl GatherEntry {
+    /// `length` bytes from `start` on.
+    pub fn new(start: *const u8, length: u64) -> Self {
+        GatherEntry {
+            address: address(start),
+            length,
+        }
+    }
+}
+
 impl Descriptor {
     fn new(operation: Operation) -> Self {
         let mut flags = flags::INTERRUPT;
-        if operation != Operation::Nop {
+        if !matches!(
+            operation,
+            Operation::Nop | Operation::Drain | Operation::Translate | Operation::CacheControl
+        ) {
             flags |= flags::BLOCK_ON_FAULT;
         }
         Descriptor(abi::Descriptor {
@@ -82,6 +103,65 @@ impl Descriptor {
         this.0.length = max_nodes;
         this.0.operand0 = next_offset;
         this.0.operand1 = value_offset;
+        this
+    }
+
+    /// Completes when all earlier descriptors of the context have.
+    pub fn drain() -> Self {
+        Self::new(Operation::Drain)
+    }
+
+    /// Writes `new` to a number if it is `expected`, with one atomic access; the result is the
+    /// number before.
+    pub fn compare_swap(number: *mut u64, expected: u64, new: u64) -> Self {
+        let mut this = Self::new(Operation::CompareSwap);
+        this.0.destination = address(number.cast_const());
+        this.0.operand0 = expected;
+        this.0.operand1 = new;
+        this
+    }
+
+    /// Copies the ranges of a list of `entries` one behind the other, at most `room` bytes; the
+    /// result is the number of bytes.
+    pub fn gather(list: *const GatherEntry, entries: u64, destination: *mut u8, room: u64) -> Self {
+        let mut this = Self::new(Operation::Gather);
+        this.0.source = address(list);
+        this.0.length = entries;
+        this.0.destination = address(destination.cast_const());
+        this.0.operand0 = room;
+        this
+    }
+
+    /// Has `length` bytes translated, and their pages brought, for reading or for writing too.
+    pub fn prefetch(start: *const u8, length: u64, write: bool) -> Self {
+        let mut this = Self::new(Operation::Prefetch);
+        this.0.source = address(start);
+        this.0.length = length;
+        this.0.operand0 = if write { operand::WRITE } else { 0 };
+        this
+    }
+
+    /// Asks what the IOMMU says of the page at an address; the result is in the words of
+    /// [`svm_abi::descriptor::translation`].
+    pub fn translate(page: *const u8, write: bool) -> Self {
+        let mut this = Self::new(Operation::Translate);
+        this.0.source = address(page);
+        this.0.operand0 = if write { operand::WRITE } else { 0 };
+        this
+    }
+
+    /// Drops what the device has cached of `length` bytes; the result is the number of entries.
+    pub fn forget(start: *const u8, length: u64) -> Self {
+        let mut this = Self::new(Operation::CacheControl);
+        this.0.source = address(start);
+        this.0.length = length;
+        this
+    }
+
+    /// Drops all that the device has cached for the process; the result is the number of entries.
+    pub fn forget_all() -> Self {
+        let mut this = Self::new(Operation::CacheControl);
+        this.0.operand0 = operand::ALL;
         this
     }
 
@@ -153,6 +233,21 @@ mod tests {
         let chase = Descriptor::chase(at(0x3000), 8, 16, 99).words(0);
         assert_eq!((chase.source, chase.length), (0x3000, 99));
         assert_eq!((chase.operand0, chase.operand1), (8, 16));
+    }
+
+    #[test]
+    fn a_list_to_gather_is_laid_out_as_the_device_reads_it() {
+        assert_eq!(size_of::<GatherEntry>() as u64, abi::gather::ENTRY_SIZE);
+        let offsets = [
+            std::mem::offset_of!(GatherEntry, address),
+            std::mem::offset_of!(GatherEntry, length),
+        ];
+        assert_eq!(offsets, [abi::gather::ADDRESS, abi::gather::LENGTH]);
+        let list = ptr::without_provenance::<GatherEntry>(0x1000);
+        let to = ptr::without_provenance_mut::<u8>(0x2000);
+        let gather = Descriptor::gather(list, 3, to, 100).words(0);
+        assert_eq!((gather.source, gather.length), (0x1000, 3));
+        assert_eq!((gather.destination, gather.operand0), (0x2000, 100));
     }
 
     #[test]

@@ -33,7 +33,7 @@ mod ring;
 
 pub use context::{Context, operations};
 pub use counters::Counters;
-pub use descriptor::Descriptor;
+pub use descriptor::{Descriptor, GatherEntry};
 pub use error::{Error, Failure, Halt};
 pub use queue::{Queue, State, Ticket};
 pub use svm_abi as abi;

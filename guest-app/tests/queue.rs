@@ -52,7 +52,23 @@ fn operations_do_what_their_names_say() {
     );
     let number = AtomicU64::new(u64::MAX);
     assert_eq!(queue.fetch_add(&number, 3).unwrap(), u64::MAX);
-    assert_eq!(number.into_inner(), 2);
+    assert_eq!(queue.compare_swap(&number, 7, 9).unwrap(), 2);
+    assert_eq!(queue.compare_swap(&number, 2, 9).unwrap(), 2);
+    assert_eq!(number.into_inner(), 9);
+    let parts: [&[u8]; 4] = [b"one", &[], b"two", &data[..5000]];
+    let mut all = vec![0; 6000];
+    assert_eq!(queue.gather(&parts, &mut all).unwrap(), 5006);
+    assert_eq!(all[..5006], parts.concat());
+    assert!(matches!(
+        queue.gather(&parts, &mut all[..5005]),
+        Err(Error::Argument(_))
+    ));
+    queue.prefetch(&data).unwrap();
+    queue.prefetch_mut(&mut all).unwrap();
+    assert_eq!(queue.forget_all().unwrap(), 0);
+    // SAFETY: a drain reaches no memory.
+    let ticket = unsafe { queue.push(&Descriptor::drain()) }.unwrap();
+    queue.wait(ticket).unwrap();
 }
 
 #[test]

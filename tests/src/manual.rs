@@ -253,6 +253,34 @@ fn descriptors(out: &mut String) -> std::fmt::Result {
             op.doc().trim()
         )?;
     }
+    let list = descriptor::gather::ENTRY_SIZE;
+    writeln!(
+        out,
+        "\nAn entry of the list of `gather` has {list} bytes: at offset {} an address, at offset {} \
+         a number of bytes, 64 bits each.\n\n| bits of the result of `translate` | meaning |\n\
+         | --- | --- |",
+        descriptor::gather::ADDRESS,
+        descriptor::gather::LENGTH,
+    )?;
+    for (mask, meaning) in [
+        (descriptor::translation::SIZE, "log2 of its size in bytes"),
+        (descriptor::translation::READ, "reads are permitted"),
+        (descriptor::translation::WRITE, "writes are permitted"),
+        (
+            descriptor::translation::UNTRANSLATED_ONLY,
+            "to be reached by untranslated requests only",
+        ),
+        (
+            descriptor::translation::GLOBAL,
+            "the same in every address space",
+        ),
+        (
+            descriptor::translation::ADDRESS,
+            "translated address, if the device has a laboratory",
+        ),
+    ] {
+        writeln!(out, "| `{mask:#x}` | {meaning} |")?;
+    }
     writeln!(out)
 }
 

@@ -106,6 +106,13 @@ errors! {
     ChainTooLong = 12, "the chain is longer than allowed";
     /// The address is one that no process can own: not canonical, or the interrupt address range.
     BadAddress = 13, "the address cannot belong to a process";
+    /// A translation request was not completed in time (completion time-out, PCIe 2.8).
+    CompletionTimeout = 14, "no answer came to a translation request";
+    /// A page request was not answered in time, or none can be sent because earlier ones never
+    /// were.
+    ResponseTimeout = 15, "no answer came to a page request";
+    /// What is above the device cannot carry the request: an atomic operation that it lacks.
+    UnsupportedAccess = 16, "the memory does not know this kind of access";
 }
 
 /// A completion record as a value.

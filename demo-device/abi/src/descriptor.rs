@@ -25,7 +25,9 @@ pub const OPERAND1: usize = 48;
 
 /// Flags of a descriptor.
 pub mod flags {
-    /// Starts only when all earlier descriptors of the context have completed.
+    /// Starts only when all earlier descriptors of the context have completed: their data and
+    /// records are in memory. A context works on one descriptor after the other, so this holds for
+    /// every descriptor today; without the flag it is not promised.
     pub const FENCE: u8 = 1 << 0;
     /// Sends the context's interrupt when the descriptor has completed.
     pub const INTERRUPT: u8 = 1 << 1;
@@ -34,6 +36,43 @@ pub mod flags {
     pub const BLOCK_ON_FAULT: u8 = 1 << 2;
     /// All flags that have a meaning.
     pub const ALL: u8 = FENCE | INTERRUPT | BLOCK_ON_FAULT;
+}
+
+/// Entries of the list of `GATHER`: 16 bytes each.
+pub mod gather {
+    /// Size of an entry in bytes, and alignment of the list.
+    pub const ENTRY_SIZE: u64 = 16;
+    /// Offset of the address in an entry, 64 bits.
+    pub const ADDRESS: usize = 0;
+    /// Offset of the number of bytes in an entry, 64 bits; may be 0.
+    pub const LENGTH: usize = 8;
+    /// The most entries of a list.
+    pub const MAX_ENTRIES: u64 = 1 << 16;
+}
+
+/// The result of `TRANSLATE`. The translated address stands in 63:12 only if the device has its
+/// laboratory; it is no business of a process, and 0 otherwise.
+pub mod translation {
+    /// Mask of log2 of the size of the translation in bytes.
+    pub const SIZE: u64 = 0x7f;
+    /// Reads are permitted.
+    pub const READ: u64 = 1 << 7;
+    /// Writes are permitted.
+    pub const WRITE: u64 = 1 << 8;
+    /// To be reached by untranslated requests only.
+    pub const UNTRANSLATED_ONLY: u64 = 1 << 9;
+    /// The same in every address space of the function.
+    pub const GLOBAL: u64 = 1 << 10;
+    /// Mask of the translated address.
+    pub const ADDRESS: u64 = !0xfff;
+}
+
+/// Bits of `operand0`.
+pub mod operand {
+    /// `PREFETCH` and `TRANSLATE`: write permission is asked for.
+    pub const WRITE: u64 = 1 << 0;
+    /// `CACHE_CONTROL`: the whole address space is meant.
+    pub const ALL: u64 = 1 << 0;
 }
 
 /// Declares the operations once: the enumeration, and the table for manuals and tools.
@@ -92,8 +131,34 @@ operations! {
     /// Follows a chain of nodes that starts at `source` and ends with a null pointer: adds up the
     /// 64-bit numbers at offset `operand1` of each node, and finds the next node's address at
     /// offset `operand0`. Nodes are aligned to 8 bytes, offsets are below 4096 and multiples of 8.
-    /// `length` is the most nodes to visit. The result is the sum, wrapping. Destination 0.
+    /// `length` is the most nodes to visit. The result is the sum, wrapping. Destination 0. A null
+    /// node ends the chain before its offsets are used; a node whose 4096 bytes would wrap round
+    /// the address space fails with `BadLength`.
     Chase = 6, "chase";
+    /// Completes when all earlier descriptors of the context have completed and their data and
+    /// records are in memory. All fields but operation, flags and completion are 0.
+    Drain = 7, "drain";
+    /// Writes `operand1` to the 64-bit number at `destination`, aligned to 8 bytes, if the number
+    /// is `operand0`, with one atomic access. The result is the number before. Others 0.
+    CompareSwap = 8, "compare_swap";
+    /// Copies the ranges of a list one behind the other to `destination`. The list is at `source`,
+    /// aligned to 16 bytes, and has `length` entries, at most 65536, of an address and a number of
+    /// bytes (see `gather`). At most `operand0` bytes are written: an entry that would go beyond
+    /// fails with `BadLength`. The result is the number of bytes, as is `bytes_done`. The
+    /// destination must not overlap the list or the ranges. `operand1` is 0.
+    Gather = 9, "gather";
+    /// Translates `length` bytes at `source` into the address translation cache, and with
+    /// `BLOCK_ON_FAULT` requests the pages that are not present, but moves no data. Bit 0 of
+    /// `operand0` asks for write permission. Others 0.
+    Prefetch = 10, "prefetch";
+    /// Asks for the translation of the page at `source`, past the cache, and returns the answer
+    /// (see `translation`). No page is requested. Bit 0 of `operand0` asks for write permission;
+    /// without it the request has No Write set. Others 0.
+    Translate = 11, "translate";
+    /// Drops the translations of `length` bytes at `source` that the device has cached for the
+    /// context's address space; with bit 0 of `operand0`, all of them (then source and length are
+    /// 0). The result is the number of entries dropped. Others 0. Loses no more than time.
+    CacheControl = 12, "cache_control";
 }
 
 /// A descriptor as a value: the words, not yet judged.

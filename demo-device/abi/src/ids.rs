@@ -19,7 +19,7 @@ pub const MSIX_BAR: u8 = 4;
 
 /// Version of the interface that these files describe: major in bits 15:8, minor in bits 7:0.
 /// A driver or program works with a device of the same major number.
-pub const ABI_VERSION: u16 = 0x0100;
+pub const ABI_VERSION: u16 = 0x0101;
 /// Upper half of the `IDENT` register: "SVMD" in ASCII.
 pub const IDENT_MAGIC: u32 = 0x5356_4d44;
 

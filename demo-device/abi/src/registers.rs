@@ -120,7 +120,11 @@ block! {
     /// Starts a request when it is IDLE: 1 translation request, 2 page request, 3 untranslated
     /// read, 4 untranslated write, 5 translated read, 6 translated write.
     COMMAND = 0x18, WriteOnly;
-    /// 0 IDLE, 1 busy, 2 done, 3 refused or failed. Reason of the failure 15:8. Written with
+    /// 0 IDLE, 1 busy, 2 done, 3 refused or failed. Reason of the failure 15:8, as the error of a
+    /// completion record: BadOperation for an unknown command, NotPresent if the state of the
+    /// function, the credits or a group index in use forbid the request, PageFault and
+    /// ResponseFailure for such responses, UnsupportedRequest, CompleterAbort and
+    /// CompletionTimeout for such completions, MemoryAccess if memory refused. Written with
     /// anything, becomes 0 if it is 2 or 3.
     STATE = 0x20, ReadWrite;
     /// Translated address of a translation completion.
@@ -128,6 +132,10 @@ block! {
     /// Size of the translation as log2 of bytes 7:0; read 8, write 9, execute 10, privileged 11,
     /// global 12, untranslated only 13.
     COMPLETION = 0x30, ReadOnly;
+    /// Number of the rule of the conformance table that the device is to break from now on, 0 for
+    /// none: a mutant, so that a test can prove that it would notice. Numbers that the device has
+    /// no mutant for are not taken over. Kept over a function level reset.
+    MUTANT = 0x38, ReadWrite;
 }
 
 /// Offset of a register block of context `n` in the register BAR.
@@ -183,7 +191,8 @@ pub mod control {
     /// head and tail. Halts at once with an error if a register is wrong.
     pub const START: u64 = 1;
     /// From any state to STOPPING, and to DISABLED as soon as no page request of the context is
-    /// outstanding. Descriptors in progress are abandoned without a completion record.
+    /// outstanding. Descriptors in progress are abandoned without a completion record, but an
+    /// access that is on its way ends first, also if it is that of the record.
     pub const STOP: u64 = 2;
 }
 

@@ -84,16 +84,17 @@ impl Piece {
 const INTERRUPT_FIRST: u64 = 0xfee0_0000;
 /// Last address of the interrupt range.
 const INTERRUPT_LAST: u64 = 0xfeef_ffff;
-/// Bits of a virtual address that carry information, with five levels of page tables. Which of
-/// the addresses between 2^47 and 2^56 exist is known to the translation agent alone.
-const ADDRESS_BITS: u32 = 57;
 
-/// Whether a process can own the address: it is canonical and not in the interrupt range. The
-/// device asks nobody about others.
-pub(crate) const fn plausible(address: u64) -> bool {
-    let unused = 64 - ADDRESS_BITS;
-    let canonical = ((address << unused) as i64 >> unused) as u64 == address;
-    canonical && !(address >= INTERRUPT_FIRST && address <= INTERRUPT_LAST)
+/// Whether a process can own the address: it is canonical, of a number of bits, and not in the
+/// interrupt range. The device asks nobody about others.
+pub(crate) const fn plausible(address: u64, bits: u8) -> bool {
+    canonical(address, bits) && !(address >= INTERRUPT_FIRST && address <= INTERRUPT_LAST)
+}
+
+/// Whether all bits from the highest of a number of bits on are equal.
+pub(crate) const fn canonical(address: u64, bits: u8) -> bool {
+    let unused = 64 - bits as u32;
+    ((address << unused) as i64 >> unused) as u64 == address
 }
 
 /// How many of the bytes from the focus of a piece on, at most `length`, are plausible, when the
@@ -148,10 +149,10 @@ mod tests {
 
     #[test]
     fn rule_24_no_process_owns_the_interrupt_range() {
-        assert!(plausible(0xfedf_ffff));
-        assert!(!plausible(0xfee0_0000));
-        assert!(!plausible(0xfeef_ffff));
-        assert!(plausible(0xfef0_0000));
+        assert!(plausible(0xfedf_ffff, 57));
+        assert!(!plausible(0xfee0_0000, 57));
+        assert!(!plausible(0xfeef_ffff, 57));
+        assert!(plausible(0xfef0_0000, 57));
         let up = Piece::forward(0xfedf_f000, 0x10000, Access::Read);
         assert_eq!(plausible_length(&up, 0x8000), 0x1000);
         let down = Piece {
@@ -164,10 +165,12 @@ mod tests {
     #[test]
     fn rule_27_only_canonical_addresses_are_plausible() {
         for address in [0, 0x7fff_ffff_f000, 0xff_ffff_ffff_ffff, !0, 0xff00 << 48] {
-            assert!(plausible(address), "{address:#x}");
+            assert!(plausible(address, 57), "{address:#x}");
         }
+        assert!(!plausible(1 << 47, 48) && plausible(1 << 47, 57));
+        assert!(plausible(0xffff_8000 << 32, 48) && !plausible(0xff00 << 48, 48));
         for address in [1 << 56, 0xdead_0000_0000_0000, 1 << 63, 0xfeff << 48] {
-            assert!(!plausible(address), "{address:#x}");
+            assert!(!plausible(address, 57), "{address:#x}");
         }
     }
 

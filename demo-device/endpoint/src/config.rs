@@ -22,6 +22,16 @@ pub struct Config {
     pub pri_capacity: u32,
     /// Whether the registers of raw requests exist.
     pub laboratory: bool,
+    /// Bits of a virtual address that carry information, with the bits above equal to the highest
+    /// of them: 48 or 57, as the page tables above have four or five levels. Addresses that are
+    /// wider fail without a request.
+    pub address_bits: u8,
+    /// How long a page request may wait for its response before its descriptor fails, in the
+    /// unit of [`crate::Endpoint::tick`]; 0 for ever.
+    pub page_response_timeout: u64,
+    /// Whether the last context of a PASID that stops sends a stop marker instead of waiting for
+    /// the responses to its page requests (PCIe 10.4.1.2).
+    pub stop_markers: bool,
 }
 
 impl Default for Config {
@@ -32,6 +42,9 @@ impl Default for Config {
             pasid_width: PasidWidth::MAX,
             pri_capacity: 64,
             laboratory: false,
+            address_bits: 57,
+            page_response_timeout: 0,
+            stop_markers: false,
         }
     }
 }
@@ -51,6 +64,9 @@ pub enum ConfigError {
     /// There would be no page request.
     #[error("the page request capacity is at least 1 page, not 0: choose a number such as 64")]
     PriCapacity,
+    /// Virtual addresses are not of a width that page tables have.
+    #[error("virtual addresses have 48 or 57 bits, not {0}: choose what the IOMMU translates")]
+    AddressBits(u8),
 }
 
 impl Config {
@@ -71,6 +87,9 @@ impl Config {
         }
         if self.pri_capacity == 0 {
             return Err(ConfigError::PriCapacity);
+        }
+        if self.address_bits != 48 && self.address_bits != 57 {
+            return Err(ConfigError::AddressBits(self.address_bits));
         }
         Ok(())
     }
@@ -98,6 +117,7 @@ mod tests {
         assert_eq!(bad(|c| c.atc_entries = 1000), ConfigError::AtcEntries(1000));
         assert_eq!(bad(|c| c.atc_entries = 2), ConfigError::AtcEntries(2));
         assert_eq!(bad(|c| c.pri_capacity = 0), ConfigError::PriCapacity);
+        assert_eq!(bad(|c| c.address_bits = 52), ConfigError::AddressBits(52));
         assert!(bad(|c| c.contexts = 300).to_string().contains("1 to 256"));
     }
 }

@@ -4,6 +4,7 @@
 //! them. Headers, links, BARs and MSI-X belong to whoever lays out configuration space.
 
 use crate::config::Config;
+use crate::mutant::Mutant;
 use pcie_ats::capability::{ATS_SIZE, Ats, PASID_SIZE, PRI_SIZE, PasidCapability, Pri, PriChange};
 
 /// Offset of the ATS extended capability.
@@ -18,9 +19,21 @@ const COMMAND: u16 = 0x04;
 /// Bus Master Enable.
 const BUS_MASTER: u32 = 1 << 2;
 
+/// Power state of the function (PCIe 5.3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    /// It works.
+    D0,
+    /// D3hot: only configuration space answers, and no request is sent. The state is kept
+    /// (No_Soft_Reset), but contexts that were at work halt.
+    D3Hot,
+}
+
 /// The registers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConfigSpace {
+    /// Power state, which whoever has the power management capability sets.
+    pub power: Power,
     /// Bus Master Enable: whether the function may send memory requests and interrupts.
     pub bus_master: bool,
     /// ATS.
@@ -35,6 +48,7 @@ impl ConfigSpace {
     /// The registers after a reset.
     pub fn new(config: &Config) -> Self {
         ConfigSpace {
+            power: Power::D0,
             bus_master: false,
             // Queue depth 0 means 32, as many as there are tags.
             ats: Ats::new(0, true),
@@ -45,8 +59,22 @@ impl ConfigSpace {
 
     /// Whether contexts can work: memory requests with translated addresses and translation
     /// requests with a PASID are permitted (rules 5 to 7).
-    pub fn operational(&self) -> bool {
-        self.bus_master && self.ats.enable && self.pasid.enable
+    pub fn operational(&self, mutant: Option<Mutant>) -> bool {
+        self.may_send(mutant)
+            && (self.ats.enable || mutant == Some(Mutant::Rule69))
+            && self.pasid.enable
+    }
+
+    /// Whether a context may begin.
+    pub fn may_start(&self, mutant: Option<Mutant>) -> bool {
+        self.may_send(None)
+            && (self.ats.enable || mutant == Some(Mutant::Rule05))
+            && (self.pasid.enable || mutant == Some(Mutant::Rule70))
+    }
+
+    /// Whether the function may send requests and interrupts at all (rule 68).
+    pub fn may_send(&self, mutant: Option<Mutant>) -> bool {
+        self.power == Power::D0 && (self.bus_master || mutant == Some(Mutant::Rule68))
     }
 
     /// Reads a double word.
@@ -68,7 +96,13 @@ impl ConfigSpace {
 
     /// Writes the bits of `mask` of a double word, and says what the page request interface is to
     /// do about it.
-    pub fn write(&mut self, offset: u16, value: u32, mask: u32) -> PriChange {
+    pub fn write(
+        &mut self,
+        offset: u16,
+        value: u32,
+        mask: u32,
+        mutant: Option<Mutant>,
+    ) -> PriChange {
         if offset == COMMAND {
             if mask & BUS_MASTER != 0 {
                 self.bus_master = value & BUS_MASTER != 0;
@@ -76,9 +110,11 @@ impl ConfigSpace {
         } else if let Some(at) = within(offset, ATS, ATS_SIZE) {
             self.ats.write(at, value, mask);
         } else if let Some(at) = within(offset, PRI, PRI_SIZE) {
+            self.pri.stopped |= mutant == Some(Mutant::Rule09);
             return self.pri.write(at, value, mask);
         } else if let Some(at) = within(offset, PASID, PASID_SIZE) {
-            self.pasid.write(at, value, mask, self.ats.enable);
+            let fixed = self.ats.enable && mutant != Some(Mutant::Rule06);
+            self.pasid.write(at, value, mask, fixed);
         }
         PriChange::None
     }
@@ -100,10 +136,10 @@ mod tests {
         assert_eq!(space.read(ATS + 4) & 0x7f, 0x60);
         assert_eq!(space.read(PRI + 8), 64);
         assert_eq!(space.read(PASID + 4), 20 << 8);
-        assert_eq!(space.write(0, !0, !0), PriChange::None);
-        assert_eq!(space.write(0x200, !0, !0), PriChange::None);
+        assert_eq!(space.write(0, !0, !0, None), PriChange::None);
+        assert_eq!(space.write(0x200, !0, !0, None), PriChange::None);
         assert_eq!(space.read(COMMAND), 0);
-        assert_eq!(space.write(PRI + 4, 1, !0), PriChange::Enabled);
+        assert_eq!(space.write(PRI + 4, 1, !0, None), PriChange::Enabled);
         assert!(space.pri.enable);
     }
 
@@ -111,14 +147,14 @@ mod tests {
     fn rule_05_and_06_work_needs_bus_master_ats_and_pasid() {
         let mut space = ConfigSpace::new(&Config::default());
         for (offset, value) in [(COMMAND, 4), (PASID + 4, 1 << 16), (ATS + 4, 1 << 31)] {
-            assert!(!space.operational());
-            let _ = space.write(offset, value, !0);
+            assert!(!space.operational(None));
+            let _ = space.write(offset, value, !0, None);
         }
-        assert!(space.operational());
+        assert!(space.operational(None));
         // The interrupt disable bit and others of the command register are somebody else's.
-        let _ = space.write(COMMAND, 0x0400, 0xff00);
-        assert!(space.operational());
-        let _ = space.write(COMMAND, 0, 0xff);
-        assert!(!space.operational());
+        let _ = space.write(COMMAND, 0x0400, 0xff00, None);
+        assert!(space.operational(None));
+        let _ = space.write(COMMAND, 0, 0xff, None);
+        assert!(!space.operational(None));
     }
 }

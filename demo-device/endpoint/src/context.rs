@@ -125,6 +125,11 @@ pub(crate) struct Context {
     pub groups: u32,
     /// An interrupt is to be sent.
     pub interrupt: bool,
+    /// A translation request was completed with Unsupported Request: none is sent any more
+    /// (rule 13).
+    pub refused: bool,
+    /// A stop marker is to be sent (rules 50 and 66).
+    pub marker: bool,
 }
 
 impl Context {
@@ -150,6 +155,8 @@ impl Context {
             misses: 0,
             groups: 0,
             interrupt: false,
+            refused: false,
+            marker: false,
         }
     }
 
@@ -227,6 +234,7 @@ impl Context {
     /// START, in state DISABLED: the registers are taken over, if they are right.
     pub fn start(&mut self, width: PasidWidth, operational: bool) {
         self.clear();
+        self.refused = false;
         self.void();
         let error = match self.bound() {
             Some(pasid) if width.holds(pasid) => self.ring_error(),
@@ -265,6 +273,7 @@ impl Context {
         self.activity = Activity::Idle;
         self.fetched.clear();
         self.interrupt = false;
+        self.marker = false;
         self.progress();
         self.stall = Stall::None;
     }

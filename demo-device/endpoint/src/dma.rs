@@ -4,7 +4,8 @@
 
 use crate::access::{Access, Failure, Piece};
 use crate::atc::Hit;
-use pcie_ats::{CopyError, MemoryRequest, Pasid, RootPort, Translation};
+use crate::permit::{Permit, Ticket};
+use pcie_ats::{CopyError, MemoryError, MemoryRequest, Pasid, RootPort, Translation};
 use svm_abi::completion::Error;
 
 /// The most bytes that one action reads or writes at one end.
@@ -50,6 +51,12 @@ impl Span {
             address,
             length: length as usize,
         }
+    }
+
+    /// The same, as a device that breaks rule 30 accesses it.
+    pub fn with_pasid(mut self, pasid: Pasid) -> Self {
+        self.request.pasid = Some(pasid);
+        self
     }
 
     /// Number of bytes.
@@ -105,6 +112,8 @@ impl Scratch {
 /// The way to memory, which counts what passes.
 pub(crate) struct Dma<'a, P: ?Sized> {
     port: &'a P,
+    permit: &'a Permit,
+    ticket: Ticket,
     /// Bytes read.
     pub read: u64,
     /// Bytes written.
@@ -113,16 +122,29 @@ pub(crate) struct Dma<'a, P: ?Sized> {
 
 impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
     /// The way through a root port.
-    pub fn new(port: &'a P) -> Self {
+    pub fn new(port: &'a P, permit: &'a Permit, ticket: Ticket) -> Self {
         Dma {
             port,
+            permit,
+            ticket,
             read: 0,
             written: 0,
         }
     }
 
+    /// What was decided upon may have been forbidden since. Whoever forbade it made the work void:
+    /// the failure meets nobody.
+    fn check(&self, span: &Span, access: Access) -> Result<(), Failure> {
+        if self.permit.holds(self.ticket) {
+            Ok(())
+        } else {
+            Err(refused(span, access))
+        }
+    }
+
     /// Reads a span into the front of `data`, and returns what was read.
     pub fn read<'d>(&mut self, span: &Span, data: &'d mut [u8]) -> Result<&'d [u8], Failure> {
+        self.check(span, Access::Read)?;
         let data = &mut data[..span.length];
         self.port
             .read(&span.request, data)
@@ -133,6 +155,7 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
 
     /// Writes as many bytes of `data` as the span has.
     pub fn write(&mut self, span: &Span, data: &[u8]) -> Result<(), Failure> {
+        self.check(span, Access::Write)?;
         self.port
             .write(&span.request, &data[..span.length])
             .map_err(|_| refused(span, Access::Write))?;
@@ -145,6 +168,8 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
     pub fn copy(&mut self, from: &Span, to: &Span, buffer: &mut [u8]) -> Result<(), Failure> {
         debug_assert_eq!(from.length, to.length);
         let buffer = &mut buffer[..from.length];
+        // A read and a write in one call: what may begin may end.
+        self.check(from, Access::Read)?;
         let result = self.port.copy(&from.request, &to.request, buffer);
         if !matches!(result, Err(CopyError::Read(_))) {
             self.read += from.length as u64;
@@ -159,10 +184,35 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
 
     /// Adds to the 8 bytes of a span, and returns what they were.
     pub fn fetch_add(&mut self, span: &Span, addend: u64) -> Result<u64, Failure> {
-        let old = self
-            .port
-            .fetch_add(&span.request, addend)
-            .map_err(|_| refused(span, Access::ReadWrite))?;
+        self.check(span, Access::ReadWrite)?;
+        let old = self.port.fetch_add(&span.request, addend);
+        self.atomic(span, old)
+    }
+
+    /// Replaces the 8 bytes of a span if they are as expected, and returns what they were.
+    pub fn compare_and_swap(
+        &mut self,
+        span: &Span,
+        expected: u64,
+        new: u64,
+    ) -> Result<u64, Failure> {
+        self.check(span, Access::ReadWrite)?;
+        let old = self.port.compare_and_swap(&span.request, expected, new);
+        self.atomic(span, old)
+    }
+
+    /// Counts an AtomicOp, or says why it failed.
+    fn atomic(&mut self, span: &Span, old: Result<u64, MemoryError>) -> Result<u64, Failure> {
+        let old = old.map_err(|error| {
+            let failure = refused(span, Access::ReadWrite);
+            match error {
+                MemoryError::Refused { .. } => failure,
+                MemoryError::Unsupported { .. } => Failure {
+                    error: Error::UnsupportedAccess,
+                    ..failure
+                },
+            }
+        })?;
         self.read += 8;
         self.written += 8;
         Ok(old)

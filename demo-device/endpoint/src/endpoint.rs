@@ -2,7 +2,9 @@
 //! The device as its host sees it: the lock, the steps, and what comes down from upstream.
 
 use crate::config::{Config, ConfigError};
+use crate::config_space::Power;
 use crate::device::Device;
+use crate::permit::Permit;
 use crate::registers;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
 use pcie_ats::{
@@ -28,6 +30,7 @@ pub struct Endpoint {
     config: Config,
     device: Mutex<Device>,
     pasid_generation: Arc<AtomicU64>,
+    permit: Arc<Permit>,
 }
 
 impl Endpoint {
@@ -35,10 +38,13 @@ impl Endpoint {
     pub fn new(config: Config) -> Result<Endpoint, ConfigError> {
         config.check()?;
         let pasid_generation = Arc::new(AtomicU64::new(0));
+        let permit = Arc::new(Permit::default());
+        let device = Device::new(&config, pasid_generation.clone(), permit.clone());
         Ok(Endpoint {
             config,
-            device: Mutex::new(Device::new(&config, pasid_generation.clone())),
+            device: Mutex::new(device),
             pasid_generation,
+            permit,
         })
     }
 
@@ -60,7 +66,7 @@ impl Endpoint {
             return Step::Idle;
         };
         loop {
-            turn.perform(port);
+            turn.perform(port, &self.permit);
             let mut device = self.device.lock();
             let itag_vector = device.end_action(&mut turn);
             let more = device.next_in_turn(&mut turn);
@@ -78,6 +84,22 @@ impl Endpoint {
     /// Whether a step may have something to do. If not, it would be idle.
     pub fn has_work(&self) -> bool {
         self.device.lock().has_work()
+    }
+
+    /// Says what time it is, by a clock of the host that never runs backwards, in the unit of
+    /// [`Config::page_response_timeout`]. Descriptors whose page requests were not answered in
+    /// time fail. A wait is timed from the first call after its request on, so it lasts at most
+    /// one interval of calls longer than it may, and is never cut short. Without a time-out the
+    /// call does nothing.
+    pub fn tick(&self, now: u64) {
+        self.device.lock().tick(now);
+    }
+
+    /// Changes the power state, as the power management capability of the host has it. Contexts
+    /// that are at work halt when it leaves D0. While it is in D3hot the BARs read as all ones and
+    /// ignore writes, and nothing is sent.
+    pub fn set_power(&self, power: Power) {
+        self.device.lock().set_power(power);
     }
 
     /// The PASIDs that contexts use now, each once.
@@ -113,7 +135,10 @@ impl Function for Endpoint {
     fn bar_read(&self, bar: u8, offset: u64, size: u8) -> u64 {
         let contexts = usize::from(self.config.contexts);
         match registers::decode(bar, offset, size, contexts) {
-            Some((register, part)) => part.extract(self.device.lock().read_register(register)),
+            Some((register, part)) => {
+                let value = self.device.lock().read_register(register);
+                part.extract(value)
+            }
             None => 0,
         }
     }
@@ -133,8 +158,8 @@ impl Function for Endpoint {
         self.device.lock().prg_response(response);
     }
 
-    fn reset(&self, _kind: Reset) {
-        // Both kinds make everything as new.
-        self.device.lock().reset();
+    fn reset(&self, kind: Reset) {
+        // Both kinds make everything as new; the laboratory's mutant outlives that of the function.
+        self.device.lock().reset(kind);
     }
 }

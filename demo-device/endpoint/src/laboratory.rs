@@ -89,6 +89,9 @@ impl Request {
                     Err(TranslationError::UnsupportedRequest) => {
                         Outcome::Failed(Error::UnsupportedRequest)
                     }
+                    Err(TranslationError::CompletionTimeout) => {
+                        Outcome::Failed(Error::CompletionTimeout)
+                    }
                 }
             }
             Request::Page(request) => {

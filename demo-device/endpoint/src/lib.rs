@@ -21,7 +21,9 @@ mod dma;
 mod endpoint;
 mod flight;
 mod laboratory;
+mod mutant;
 mod operation;
+mod permit;
 mod pri;
 mod registers;
 mod ring;
@@ -40,4 +42,6 @@ pub mod translation_cache {
 }
 
 pub use config::{Config, ConfigError, MAX_ATC_ENTRIES, MIN_ATC_ENTRIES};
+pub use config_space::Power;
 pub use endpoint::{Endpoint, Step};
+pub use mutant::Mutant;

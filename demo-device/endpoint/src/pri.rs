@@ -16,6 +16,9 @@ pub(crate) enum Owner {
     },
     /// The laboratory.
     Laboratory,
+    /// Nobody any more: whoever sent it has given up. Its index and its credits stay in use until
+    /// its response comes.
+    Nobody,
 }
 
 /// A group.
@@ -27,6 +30,8 @@ pub(crate) struct Group {
     pub pasid: Option<Pasid>,
     /// Number of its pages.
     pub pages: u32,
+    /// When it was first seen waiting, by the clock of the host.
+    pub since: Option<u64>,
 }
 
 /// The groups that wait.
@@ -81,8 +86,58 @@ impl Groups {
     pub fn close(&mut self, prgi: Prgi, pasid: Option<Pasid>) -> Option<Group> {
         let place = &mut self.groups[usize::from(prgi.get())];
         let group = place.take_if(|group| group.pasid == pasid)?;
-        self.pages -= group.pages;
+        self.pages = self.pages.saturating_sub(group.pages);
         Some(group)
+    }
+
+    /// Takes the group of an index, whoever answers it.
+    pub fn close_any(&mut self, prgi: Prgi) -> Option<Group> {
+        let pasid = self.groups[usize::from(prgi.get())]?.pasid;
+        self.close(prgi, pasid)
+    }
+
+    /// Whether a group waits for its response under an index, for a certain owner.
+    pub fn waits(&self, prgi: Prgi, owner: Owner) -> bool {
+        self.groups[usize::from(prgi.get())].is_some_and(|group| group.owner == owner)
+    }
+
+    /// Whether groups wait, and nobody for any of them.
+    pub fn all_given_up(&self) -> bool {
+        let mut waiting = self.groups.iter().flatten().peekable();
+        waiting.peek().is_some() && waiting.all(|group| group.owner == Owner::Nobody)
+    }
+
+    /// Gives up the groups of an owner, and returns how many there were.
+    pub fn give_up(&mut self, gives_up: impl Fn(&Owner) -> bool) -> u32 {
+        let mut count = 0;
+        for group in self.groups.iter_mut().flatten() {
+            if group.owner != Owner::Nobody && gives_up(&group.owner) {
+                group.owner = Owner::Nobody;
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Gives up one group that has waited for `timeout` or longer at a time, and returns its index
+    /// and owner. The wait begins when a group is first seen here, and so is never cut short.
+    pub fn expire(&mut self, now: u64, timeout: u64) -> Option<(Prgi, Owner)> {
+        for (index, place) in self.groups.iter_mut().enumerate() {
+            let Some(group) = place else { continue };
+            let since = *group.since.get_or_insert(now);
+            if group.owner != Owner::Nobody && now.saturating_sub(since) >= timeout {
+                let owner = std::mem::replace(&mut group.owner, Owner::Nobody);
+                return Some((Prgi::new(index as u16).ok()?, owner));
+            }
+        }
+        None
+    }
+
+    /// Sends a group off under an index that another has, as a device that breaks rule 49 does.
+    pub fn open_again(&mut self, group: Group) -> Option<Prgi> {
+        let first = Prgi::new(0).ok()?;
+        self.groups[0] = None;
+        self.insert(first, group)
     }
 
     /// Forgets all groups.
@@ -101,6 +156,7 @@ mod tests {
             owner: Owner::Laboratory,
             pasid: Pasid::new(1).ok(),
             pages,
+            since: None,
         }
     }
 
@@ -140,5 +196,109 @@ mod tests {
         assert_eq!(groups.close(prgi, Pasid::new(1).ok()), Some(group(3)));
         assert_eq!(groups.outstanding(), 0);
         assert_eq!(groups.close(prgi, Pasid::new(1).ok()), None);
+    }
+
+    /// A group as the naive model has it.
+    struct Waiting {
+        prgi: u16,
+        group: Group,
+        since: Option<u64>,
+    }
+
+    #[test]
+    fn rule_49_56_58_groups_agree_with_a_list_for_a_million_operations() {
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = |below: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 20) % below
+        };
+        let mut groups = Groups::new();
+        let mut model: Vec<Waiting> = Vec::new();
+        let mut now = 0;
+        for _ in 0..1_000_000 {
+            match next(100) {
+                0..45 => {
+                    let group = Group {
+                        owner: Owner::Context {
+                            index: next(8) as usize,
+                            generation: next(3),
+                        },
+                        pasid: Pasid::new(next(3) as u32).ok(),
+                        pages: 1 + next(16) as u32,
+                        since: None,
+                    };
+                    match groups.open(group) {
+                        Some(prgi) => {
+                            let prgi = prgi.get();
+                            assert!(model.iter().all(|waiting| waiting.prgi != prgi));
+                            model.push(Waiting {
+                                prgi,
+                                group,
+                                since: None,
+                            });
+                        }
+                        None => assert_eq!(model.len(), usize::from(Prgi::COUNT)),
+                    }
+                }
+                45..97 => {
+                    // Mostly one that waits, sometimes under another PASID.
+                    let chosen = next(model.len() as u64 + 2) as usize;
+                    let prgi = model.get(chosen).map_or(next(512) as u16, |w| w.prgi);
+                    let pasid = Pasid::new(next(3) as u32).ok();
+                    let known = model
+                        .iter()
+                        .position(|w| w.prgi == prgi && w.group.pasid == pasid);
+                    let expected = known.map(|n| model.swap_remove(n));
+                    let closed = groups.close(Prgi::new(prgi).unwrap(), pasid);
+                    assert_eq!(
+                        closed.map(|g| (g.owner, g.pages)),
+                        expected.map(|w| (w.group.owner, w.group.pages))
+                    );
+                }
+                97 => {
+                    now += next(50);
+                    for waiting in &mut model {
+                        waiting.since.get_or_insert(now);
+                    }
+                    let mut expired = 0;
+                    while let Some((prgi, owner)) = groups.expire(now, 100) {
+                        let waiting = model.iter_mut().find(|w| w.prgi == prgi.get()).unwrap();
+                        assert_eq!(owner, waiting.group.owner);
+                        assert!(now - waiting.since.unwrap() >= 100);
+                        waiting.group.owner = Owner::Nobody;
+                        expired += 1;
+                    }
+                    let late = model.iter().filter(|w| {
+                        let waited = now - w.since.unwrap();
+                        w.group.owner != Owner::Nobody && waited >= 100
+                    });
+                    assert_eq!(late.count(), 0, "{expired} expired");
+                }
+                98 => {
+                    let index = next(8) as usize;
+                    let of = |owner: &Owner| match owner {
+                        Owner::Context { index: n, .. } => *n == index,
+                        _ => false,
+                    };
+                    let mut expected = 0;
+                    for waiting in model.iter_mut().filter(|w| of(&w.group.owner)) {
+                        waiting.group.owner = Owner::Nobody;
+                        expected += 1;
+                    }
+                    assert_eq!(groups.give_up(of), expected);
+                }
+                _ if next(50) == 0 => {
+                    groups.clear();
+                    model.clear();
+                }
+                _ => {}
+            }
+            let pages: u32 = model.iter().map(|w| w.group.pages).sum();
+            assert_eq!(groups.outstanding(), pages);
+            let given_up = model.iter().all(|w| w.group.owner == Owner::Nobody);
+            assert_eq!(groups.all_given_up(), given_up && !model.is_empty());
+        }
     }
 }

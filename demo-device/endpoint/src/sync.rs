@@ -18,6 +18,60 @@ impl<T> Mutex<T> {
 
     /// Waits for the lock.
     pub fn lock(&self) -> MutexGuard<'_, T> {
+        #[cfg(test)]
+        if model::is_running() {
+            return model::lock(&self.0);
+        }
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How the primitives behave while the model checker runs: everything is one thread of the host,
+/// and the checker decides at each of these points who goes on.
+#[cfg(test)]
+pub(crate) mod model {
+    use super::{MutexGuard, PoisonError, StdMutex};
+    use std::cell::Cell;
+    use std::sync::TryLockError;
+
+    thread_local! {
+        static RUNNING: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// Whether the model checker runs in this thread.
+    pub fn is_running() -> bool {
+        RUNNING.get()
+    }
+
+    /// Lets another task go on, if the checker wants that.
+    pub fn point() {
+        if is_running() {
+            shuttle::thread::yield_now();
+        }
+    }
+
+    /// Waits for a lock.
+    pub fn lock<T>(mutex: &StdMutex<T>) -> MutexGuard<'_, T> {
+        loop {
+            point();
+            match mutex.try_lock() {
+                Ok(guard) => return guard,
+                Err(TryLockError::Poisoned(error)) => return PoisonError::into_inner(error),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+    }
+
+    /// Runs a test under a number of random schedules. It fails if one of them fails.
+    pub fn check(schedules: usize, test: impl Fn() + Send + Sync + 'static) {
+        struct Running;
+        impl Drop for Running {
+            fn drop(&mut self) {
+                RUNNING.set(false);
+            }
+        }
+        RUNNING.set(true);
+        let _running = Running;
+        shuttle::check_random(test, schedules);
     }
 }

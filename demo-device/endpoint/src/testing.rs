@@ -2,9 +2,10 @@
 //! The world above a device, for tests: processes with pages, memory, a translation agent and a
 //! page request queue, all of which can be told to misbehave; and a driver's few words.
 
-use crate::{Config, Endpoint, Step, config_space};
+use crate::sync::model;
+use crate::{Config, Endpoint, Mutant, Step, config_space};
 use pcie_ats::{
-    AlignedRange, Function, InvalidateCompletion, InvalidateRequest, Invalidation, Itag,
+    AlignedRange, CopyError, Function, InvalidateCompletion, InvalidateRequest, Invalidation, Itag,
     MemoryAddressType, MemoryError, MemoryRequest, PAGE_SIZE, PageRequest, Pasid, PrgResponse,
     ResponseCode, RootPort, Translation, TranslationError, TranslationRequest,
 };
@@ -13,7 +14,9 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use svm_abi::completion::Completion;
 use svm_abi::descriptor::Descriptor;
 use svm_abi::doorbell;
-use svm_abi::registers::{CONTEXT_COUNTERS, context, context_block, control, pasid, vector};
+use svm_abi::registers::{
+    CONTEXT_COUNTERS, LABORATORY, context, context_block, control, laboratory, pasid, vector,
+};
 
 /// A page, or a range of them, of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +41,11 @@ pub enum Service {
     Refuse(ResponseCode),
 }
 
+thread_local! {
+    /// The rule that the devices of this thread's worlds break.
+    pub static MUTANT: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
 /// Something that is to be done in the middle of the next access of a kind, with the world.
 pub type Hook = Box<dyn FnMut(&World) + Send>;
 
@@ -59,6 +67,12 @@ pub struct Inner {
     /// Frames that nobody may touch any more, and those that were touched.
     pub retired: std::collections::HashSet<u64>,
     pub trespasses: Vec<u64>,
+    /// Memory requests with their lengths, and whether they are writes, if they are listened to.
+    pub log: Option<Vec<(MemoryRequest, usize, bool)>>,
+    /// Stop markers.
+    pub markers: Vec<PageRequest>,
+    /// The world is no port for atomic compare-and-swap.
+    pub no_swap: bool,
 }
 
 /// Holds one write of a whole page at a time, after the device has sent it and before memory has
@@ -120,6 +134,8 @@ pub struct World {
     pub on_translate: Mutex<Option<Hook>>,
     pub on_write: Mutex<Option<Hook>>,
     pub on_read: Mutex<Option<Hook>>,
+    pub on_page: Mutex<Option<Hook>>,
+    pub on_interrupt: Mutex<Option<Hook>>,
     pub gate: Gate,
 }
 
@@ -133,8 +149,18 @@ pub const RING_LOG2: u32 = 6;
 
 impl World {
     pub fn new(config: Config) -> World {
+        let mutant = MUTANT.get();
+        let endpoint = Endpoint::new(Config {
+            laboratory: config.laboratory || mutant.is_some(),
+            ..config
+        })
+        .unwrap();
+        if let Some(mutant) = mutant {
+            let register = LABORATORY + laboratory::MUTANT;
+            endpoint.bar_write(0, register, mutant.rule().into(), 8);
+        }
         World {
-            endpoint: Endpoint::new(config).unwrap(),
+            endpoint,
             inner: Mutex::new(Inner {
                 next_frame: 0x1000_0000,
                 ..Inner::default()
@@ -143,6 +169,8 @@ impl World {
             on_translate: Mutex::new(None),
             on_write: Mutex::new(None),
             on_read: Mutex::new(None),
+            on_page: Mutex::new(None),
+            on_interrupt: Mutex::new(None),
             gate: Gate::default(),
         }
     }
@@ -196,7 +224,7 @@ impl World {
 
     /// Runs until there is nothing to do; fails if there always is.
     pub fn run(&self) -> usize {
-        for steps in 0..100_000 {
+        for steps in 0..20_000 {
             if self.endpoint.step(self) == Step::Idle {
                 return steps;
             }
@@ -410,6 +438,19 @@ impl World {
         self.inner.lock().unwrap().judge = true;
     }
 
+    /// Performs a write.
+    fn store(&self, request: &MemoryRequest, data: &[u8]) -> Result<(), MemoryError> {
+        self.hook(&self.on_write);
+        self.gate.pass(request.address, data.len());
+        model::point();
+        let mut inner = self.inner.lock().unwrap();
+        inner.note(request, data.len(), true);
+        let address = inner.locate(request, true)?;
+        inner.writes.push((address, data.len()));
+        inner.access(address, &mut data.to_vec(), true);
+        Ok(())
+    }
+
     /// Rules 5 to 7: what the function may send in its state.
     fn check(&self, ats: bool, pasid: Option<Pasid>) {
         if !self.inner.lock().unwrap().judge {
@@ -429,6 +470,7 @@ impl World {
     }
 
     fn hook(&self, slot: &Mutex<Option<Hook>>) {
+        model::point();
         let hook = slot.lock().unwrap().take();
         if let Some(mut hook) = hook {
             hook(self);
@@ -440,6 +482,12 @@ impl Inner {
     pub fn mapping(&self, pasid: u32, address: u64) -> Option<Mapping> {
         let (key, m) = self.mappings.range(..=(pasid, address)).next_back()?;
         (key.0 == pasid && m.range.contains(address)).then_some(*m)
+    }
+
+    fn note(&mut self, request: &MemoryRequest, length: usize, write: bool) {
+        if let Some(log) = &mut self.log {
+            log.push((*request, length, write));
+        }
     }
 
     fn access(&mut self, address: u64, data: &mut [u8], write: bool) {
@@ -535,6 +583,7 @@ impl RootPort for World {
         translations: &mut [Translation],
     ) -> Result<usize, TranslationError> {
         assert_eq!(request.address % PAGE_SIZE, 0, "rule 3");
+        assert!(request.pages >= 1, "rule 12");
         assert!(request.pages as usize <= translations.len());
         self.check(true, request.pasid);
         let count = {
@@ -571,18 +620,29 @@ impl RootPort for World {
 
     fn page_request(&self, request: &PageRequest) {
         assert_eq!(request.address % PAGE_SIZE, 0, "rule 51");
-        assert!(request.read || request.write, "rule 50");
         self.check(false, request.pasid);
+        if !request.read && !request.write && request.last {
+            assert!(request.pasid.is_some(), "rule 50");
+            self.inner.lock().unwrap().markers.push(*request);
+            return;
+        }
+        assert!(request.read || request.write, "rule 50");
         if self.inner.lock().unwrap().judge {
             let e = &self.endpoint;
             let control = e.config_read(config_space::PRI + 4);
-            assert_eq!(control & (1 << 16 | 1), 1, "rule 55");
+            assert_eq!(control >> 16 & 1, 0, "rule 55");
+            // Once begun, a group is sent to its end: Stopped is not set as long.
+            let begun = self.inner.lock().unwrap().queue.back().copied();
+            let begun = begun.is_some_and(|p| p.prgi == request.prgi && !p.last);
+            let stopped = control >> 24 & 1 != 0;
+            assert!(control & 1 != 0 || begun && !stopped, "rule 59");
             let waiting = &self.inner.lock().unwrap().queue;
             let allocation = e.config_read(config_space::PRI + 12);
             assert!(waiting.len() < allocation as usize, "rule 58");
             let same = |p: &&PageRequest| p.prgi == request.prgi;
             assert!(waiting.iter().filter(same).all(|p| !p.last), "rule 49");
         }
+        self.hook(&self.on_page);
         let service = *self.service.lock().unwrap();
         let group: Vec<_> = {
             let mut inner = self.inner.lock().unwrap();
@@ -611,6 +671,7 @@ impl RootPort for World {
         );
         self.hook(&self.on_read);
         let mut inner = self.inner.lock().unwrap();
+        inner.note(request, data.len(), false);
         let address = inner.locate(request, false)?;
         inner.access(address, data, false);
         Ok(())
@@ -621,16 +682,45 @@ impl RootPort for World {
             request.address_type == MemoryAddressType::Translated,
             request.pasid,
         );
+        self.store(request, data)
+    }
+
+    fn copy(
+        &self,
+        source: &MemoryRequest,
+        destination: &MemoryRequest,
+        buffer: &mut [u8],
+    ) -> Result<(), CopyError> {
+        // The write has been sent with the read, whatever happens in between.
+        self.read(source, buffer).map_err(CopyError::Read)?;
+        self.store(destination, buffer).map_err(CopyError::Write)
+    }
+
+    fn compare_and_swap(
+        &self,
+        request: &MemoryRequest,
+        expected: u64,
+        new: u64,
+    ) -> Result<u64, MemoryError> {
+        self.check(true, request.pasid);
         self.hook(&self.on_write);
-        self.gate.pass(request.address, data.len());
         let mut inner = self.inner.lock().unwrap();
+        if inner.no_swap {
+            return Err(MemoryError::Unsupported { what: "a swap" });
+        }
         let address = inner.locate(request, true)?;
-        inner.writes.push((address, data.len()));
-        inner.access(address, &mut data.to_vec(), true);
-        Ok(())
+        let mut word = [0; 8];
+        inner.access(address, &mut word, false);
+        let old = u64::from_le_bytes(word);
+        if old == expected {
+            inner.access(address, &mut new.to_le_bytes(), true);
+            inner.writes.push((address, 8));
+        }
+        Ok(old)
     }
 
     fn fetch_add(&self, request: &MemoryRequest, addend: u64) -> Result<u64, MemoryError> {
+        self.check(true, request.pasid);
         self.hook(&self.on_write);
         let mut inner = self.inner.lock().unwrap();
         let address = inner.locate(request, true)?;
@@ -645,6 +735,7 @@ impl RootPort for World {
     fn interrupt(&self, vector: u16) {
         self.check(false, None);
         self.inner.lock().unwrap().interrupts.push(vector);
+        self.hook(&self.on_interrupt);
     }
 
     fn invalidate_completion(&self, completion: &InvalidateCompletion) {

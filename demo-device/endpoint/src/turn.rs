@@ -6,6 +6,7 @@ use crate::access::{Failure, Piece};
 use crate::context::Activity;
 use crate::dma::{Dma, Scratch, Span};
 use crate::laboratory::{Outcome, Request};
+use crate::permit::{Permit, Ticket};
 use pcie_ats::{PAGE_SIZE, PageRequest, RootPort, TranslationError, TranslationRequest};
 
 /// The most bytes that a turn moves before others have theirs.
@@ -26,8 +27,9 @@ pub(crate) enum Action {
         piece: Piece,
         /// Smallest translation unit at the time.
         stu: u8,
-        /// The time of the cache when the access in hand looked up its pieces.
-        time: u64,
+        /// The time of the cache when the access in hand looked up its pieces; none if the answer
+        /// itself is wanted, and not for the cache.
+        time: Option<u64>,
         /// The number of translations in the buffer, afterwards.
         answer: Result<usize, TranslationError>,
     },
@@ -37,7 +39,13 @@ pub(crate) enum Action {
         first: PageRequest,
         /// Number of pages.
         pages: u32,
+        /// Every request is to be the last of its group: rule 51 is broken.
+        all_last: bool,
+        /// Number of pages that were requested, afterwards.
+        sent: u32,
     },
+    /// A stop marker.
+    StopMarker(PageRequest),
     /// Accesses of an activity to memory.
     Access {
         /// The activity, which goes on.
@@ -71,6 +79,8 @@ pub(crate) struct Turn {
     pub generation: u64,
     /// What is to be done now.
     pub action: Action,
+    /// The permission under which it was decided upon.
+    pub ticket: Ticket,
     /// Buffers.
     pub scratch: Scratch,
     /// Bytes that may still be moved.
@@ -81,11 +91,18 @@ pub(crate) struct Turn {
 
 impl Turn {
     /// A turn that begins with an action.
-    pub fn new(index: usize, generation: u64, action: Action, scratch: Scratch) -> Self {
+    pub fn new(
+        index: usize,
+        generation: u64,
+        action: Action,
+        ticket: Ticket,
+        scratch: Scratch,
+    ) -> Self {
         Turn {
             index,
             generation,
             action,
+            ticket,
             scratch,
             budget: BUDGET,
             actions: MAX_ACTIONS,
@@ -103,25 +120,46 @@ impl Turn {
     }
 
     /// Carries out the action. The device must not be locked.
-    pub fn perform<P: RootPort + ?Sized>(&mut self, port: &P) {
+    pub fn perform<P: RootPort + ?Sized>(&mut self, port: &P, permit: &Permit) {
         self.actions -= 1;
+        let ticket = self.ticket;
         match &mut self.action {
-            Action::Interrupt(vector) => port.interrupt(*vector),
+            Action::Interrupt(vector) => {
+                if permit.holds(ticket) {
+                    port.interrupt(*vector);
+                }
+            }
             Action::Translate {
                 request, answer, ..
             } => {
+                if !permit.holds(ticket) {
+                    *answer = Err(TranslationError::CompleterAbort);
+                    return;
+                }
                 let count = usize::from(request.pages);
                 let translations = &mut self.scratch.translations[..count];
                 // A port that counts more than it was given room for is taken by what it filled.
                 *answer = port.translate(request, translations).map(|n| n.min(count));
             }
-            Action::PageRequests { first, pages } => {
-                for page in 0..u64::from(*pages) {
+            Action::PageRequests {
+                first,
+                pages,
+                all_last,
+                sent,
+            } => {
+                while *sent < *pages && permit.holds_pages(ticket) {
+                    let page = u64::from(*sent);
+                    *sent += 1;
                     port.page_request(&PageRequest {
                         address: first.address + page * PAGE_SIZE,
-                        last: page + 1 == u64::from(*pages),
+                        last: *sent == *pages || *all_last,
                         ..*first
                     });
+                }
+            }
+            Action::StopMarker(marker) => {
+                if permit.holds_pages(ticket) {
+                    port.page_request(marker);
                 }
             }
             Action::Access {
@@ -132,13 +170,15 @@ impl Turn {
                 read,
                 written,
             } => {
-                let mut dma = Dma::new(port);
+                let mut dma = Dma::new(port, permit, ticket);
                 *result = activity.perform(&mut dma, &spans[..*count], &mut self.scratch);
                 (*read, *written) = (dma.read, dma.written);
                 self.budget = self.budget.saturating_sub(dma.read.max(dma.written));
             }
             Action::Laboratory { request, outcome } => {
-                *outcome = request.perform(port, &mut self.scratch);
+                if permit.holds(ticket) {
+                    *outcome = request.perform(port, &mut self.scratch);
+                }
             }
         }
     }

@@ -52,6 +52,23 @@ pub trait RootPort {
     /// returns what it was before (AtomicOp FetchAdd, PCIe 6.15).
     fn fetch_add(&self, request: &MemoryRequest, addend: u64) -> Result<u64, MemoryError>;
 
+    /// Writes `new` to the 8-byte number at an address aligned to 8 bytes, if the number is
+    /// `expected`, in one atomic access, and returns what it was before (AtomicOp CAS, PCIe 6.15).
+    ///
+    /// An implementation has to compare and write without another access between the two, by the
+    /// processor's own instruction where memory is mapped. One that cannot leaves this as it is:
+    /// an AtomicOp that a completer does not know is refused and changes nothing.
+    fn compare_and_swap(
+        &self,
+        _request: &MemoryRequest,
+        _expected: u64,
+        _new: u64,
+    ) -> Result<u64, MemoryError> {
+        Err(MemoryError::Unsupported {
+            what: "an atomic compare-and-swap",
+        })
+    }
+
     /// Sends the message of an MSI-X vector.
     fn interrupt(&self, vector: u16);
 

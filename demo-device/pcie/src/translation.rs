@@ -89,6 +89,9 @@ pub enum TranslationError {
     /// Completer Abort: the translation agent met an error.
     #[error("translation request completed with Completer Abort")]
     CompleterAbort,
+    /// No completion came in the time that whoever sends the request allows (PCIe 2.8).
+    #[error("translation request was not completed in time")]
+    CompletionTimeout,
 }
 
 #[cfg(test)]

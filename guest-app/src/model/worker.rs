@@ -12,7 +12,7 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::{Pid, write};
 use svm_abi::completion::{Completion, Error, access, status};
 use svm_abi::counters::index;
-use svm_abi::descriptor::{self, Descriptor, Operation, flags};
+use svm_abi::descriptor::{self, Descriptor, Operation, flags, gather, operand};
 use svm_abi::doorbell;
 use svm_abi::registers::{halt, status as context};
 
@@ -164,7 +164,7 @@ impl Worker {
         let len = words.length;
         let (source, destination) = (words.source, words.destination);
         match operation {
-            Operation::Nop => Ok((0, 0)),
+            Operation::Nop | Operation::Drain => Ok((0, 0)),
             Operation::Copy => self.copy(source, destination, len).map(|()| (0, len)),
             Operation::Fill => {
                 let pattern = words.operand0.to_le_bytes();
@@ -187,6 +187,24 @@ impl Worker {
             }
             Operation::FetchAdd => self.fetch_add(destination, words.operand0).map(|n| (n, 8)),
             Operation::Chase => self.chase(words),
+            Operation::CompareSwap => {
+                let (expected, new) = (words.operand0, words.operand1);
+                self.swap(destination, expected, new).map(|n| (n, 8))
+            }
+            Operation::Gather => self.gather(words),
+            Operation::Prefetch => {
+                for piece in pages(source, len) {
+                    self.read(piece.address, 1)?;
+                    if words.operand0 != 0 && !is_writable(piece.address) {
+                        return Err(self.fault(piece.address, true));
+                    }
+                }
+                Ok((0, len))
+            }
+            // There is no cache.
+            Operation::CacheControl => Ok((0, 0)),
+            // There is no translation agent.
+            Operation::Translate => Err(Fault::bad(Error::BadOperation)),
         }
     }
 
@@ -219,6 +237,44 @@ impl Worker {
             return Ok(number);
         }
         Ok(counter.fetch_add(addend, Ordering::SeqCst))
+    }
+
+    fn swap(&self, address: u64, expected: u64, new: u64) -> Result<u64, Fault> {
+        self.read(address, 8)?;
+        if !is_writable(address) {
+            return Err(self.fault(address, true));
+        }
+        // SAFETY: as for `fetch_add`.
+        let number = unsafe { atomic(address) };
+        let order = Ordering::SeqCst;
+        Ok(number
+            .compare_exchange(expected, new, order, order)
+            .unwrap_or_else(|before| before))
+    }
+
+    fn gather(&self, words: &Descriptor) -> Result<(u64, u64), Fault> {
+        let mut done = 0;
+        let list = self.read(words.source, words.length * gather::ENTRY_SIZE)?;
+        for entry in list.chunks_exact(gather::ENTRY_SIZE as usize) {
+            let word = |at: usize| {
+                let mut word = [0; 8];
+                word.copy_from_slice(&entry[at..at + 8]);
+                u64::from_le_bytes(word)
+            };
+            let (address, length) = (word(gather::ADDRESS), word(gather::LENGTH));
+            if length > words.operand0 - done || address.checked_add(length).is_none() {
+                let fault = Fault::bad(Error::BadLength).done(done);
+                return Err(Fault { address, ..fault });
+            }
+            let part = |fault: Fault| {
+                let all = done + fault.done;
+                fault.done(all)
+            };
+            let data = self.read(address, length).map_err(part)?;
+            self.write(words.destination + done, &data).map_err(part)?;
+            done += length;
+        }
+        Ok((done, done))
     }
 
     fn chase(&self, words: &Descriptor) -> Result<(u64, u64), Fault> {
@@ -300,12 +356,20 @@ fn check(operation: Operation, words: &Descriptor) -> Result<(), Fault> {
         ..
     } = *words;
     let zero: &[u64] = match operation {
-        Operation::Nop => &[source, destination, length, operand0, operand1],
+        Operation::Nop | Operation::Drain => &[source, destination, length, operand0, operand1],
         Operation::Copy | Operation::Compare => &[operand0, operand1],
         Operation::Fill => &[source, operand1],
         Operation::Crc32c => &[destination, operand0 >> 32, operand1],
         Operation::FetchAdd => &[source, length, operand1],
         Operation::Chase => &[destination, operand0 & !0xfff, operand1 & !0xfff],
+        Operation::CompareSwap => &[source, length],
+        Operation::Gather => &[operand1],
+        Operation::Prefetch => &[destination, operand0 & !operand::WRITE, operand1],
+        Operation::Translate => &[destination, length, operand0 & !operand::WRITE, operand1],
+        Operation::CacheControl if operand0 == operand::ALL => {
+            &[source, destination, length, operand1]
+        }
+        Operation::CacheControl => &[destination, operand0, operand1],
     };
     if words.flags & !flags::ALL != 0
         || words.reserved0 != [0; 6]
@@ -315,12 +379,28 @@ fn check(operation: Operation, words: &Descriptor) -> Result<(), Fault> {
         return Err(Fault::bad(Error::Reserved));
     }
     let (aligned, ranges): (&[u64], &[(u64, u64)]) = match operation {
-        Operation::Nop => (&[], &[]),
+        Operation::Nop | Operation::Drain => (&[], &[]),
         Operation::Copy | Operation::Compare => (&[], &[(source, length), (destination, length)]),
         Operation::Fill => (&[], &[(destination, length)]),
         Operation::Crc32c => (&[], &[(source, length)]),
         Operation::FetchAdd => (&[destination], &[(destination, 8)]),
         Operation::Chase => (&[source, operand0, operand1], &[]),
+        Operation::CompareSwap => (&[destination], &[(destination, 8)]),
+        Operation::Gather if length > gather::MAX_ENTRIES => {
+            return Err(Fault::bad(Error::BadLength));
+        }
+        Operation::Gather => {
+            let list = (source, length * gather::ENTRY_SIZE);
+            // The list is aligned to more than the other operands.
+            let aligned: &[u64] = if source % gather::ENTRY_SIZE == 0 {
+                &[]
+            } else {
+                &[1]
+            };
+            (aligned, &[list, (destination, operand0)])
+        }
+        Operation::Prefetch | Operation::CacheControl => (&[], &[(source, length)]),
+        Operation::Translate => (&[], &[(source, 1)]),
     };
     if aligned.iter().any(|word| word % 8 != 0) {
         return Err(Fault::bad(Error::Misaligned));

@@ -8,8 +8,10 @@
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 
+use svm_abi::descriptor::gather;
+
 use super::Queue;
-use crate::descriptor::Descriptor;
+use crate::descriptor::{Descriptor, GatherEntry};
 use crate::error::Error;
 
 impl Queue {
@@ -148,6 +150,96 @@ impl Queue {
         let add = Descriptor::fetch_add(number.as_ptr(), addend);
         // SAFETY: `number` is borrowed during the call, and may be changed by anybody atomically.
         unsafe { self.execute(&add) }.map(|record| record.result)
+    }
+
+    /// Writes `new` to a number if it is `expected`, with one atomic access, and returns the
+    /// number before. Processors may change the number at the same time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::nop`].
+    pub fn compare_swap(
+        &mut self,
+        number: &AtomicU64,
+        expected: u64,
+        new: u64,
+    ) -> Result<u64, Error> {
+        let swap = Descriptor::compare_swap(number.as_ptr(), expected, new);
+        // SAFETY: `number` is borrowed during the call, and may be changed by anybody atomically.
+        unsafe { self.execute(&swap) }.map(|record| record.result)
+    }
+
+    /// Copies slices one behind the other to the front of `destination`, and returns how many
+    /// bytes these were.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::nop`]; [`Error::Argument`] if they do not fit, or are more than 65536.
+    pub fn gather(&mut self, sources: &[&[u8]], destination: &mut [u8]) -> Result<usize, Error> {
+        let total: usize = sources.iter().map(|source| source.len()).sum();
+        let room = destination.len().min(self.longest());
+        if total > room || sources.len() as u64 > gather::MAX_ENTRIES {
+            return Err(Error::Argument("the sources do not fit"));
+        }
+        let list: Vec<GatherEntry> = sources
+            .iter()
+            .map(|source| GatherEntry::new(source.as_ptr(), source.len() as u64))
+            .collect();
+        let (entries, to) = (list.len() as u64, destination.as_mut_ptr());
+        let gather = Descriptor::gather(list.as_ptr(), entries, to, room as u64);
+        // SAFETY: list and sources are borrowed during the call and only read, the destination is
+        // borrowed mutably.
+        let record = unsafe { self.execute(&gather) }?;
+        Ok(record.result as usize)
+    }
+
+    /// Has the pages of a slice brought and translated, for reading.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::nop`].
+    pub fn prefetch(&mut self, data: &[u8]) -> Result<(), Error> {
+        for piece in data.chunks(self.longest()) {
+            let prefetch = Descriptor::prefetch(piece.as_ptr(), piece.len() as u64, false);
+            // SAFETY: the operation moves no data.
+            unsafe { self.execute(&prefetch) }?;
+        }
+        Ok(())
+    }
+
+    /// Has the pages of a slice brought and translated, for reading and writing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::nop`].
+    pub fn prefetch_mut(&mut self, data: &mut [u8]) -> Result<(), Error> {
+        for piece in data.chunks_mut(self.longest()) {
+            let prefetch = Descriptor::prefetch(piece.as_mut_ptr(), piece.len() as u64, true);
+            // SAFETY: the operation moves no data.
+            unsafe { self.execute(&prefetch) }?;
+        }
+        Ok(())
+    }
+
+    /// What the IOMMU says of the page at an address: see [`svm_abi::descriptor::translation`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::nop`].
+    pub fn translate<T>(&mut self, pointer: *const T, write: bool) -> Result<u64, Error> {
+        let translate = Descriptor::translate(pointer.cast(), write);
+        // SAFETY: the operation reaches no memory but its record.
+        unsafe { self.execute(&translate) }.map(|record| record.result)
+    }
+
+    /// Drops all that the device has cached for the process, and returns how many entries.
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::nop`].
+    pub fn forget_all(&mut self) -> Result<u64, Error> {
+        // SAFETY: the operation reaches no memory but its record.
+        unsafe { self.execute(&Descriptor::forget_all()) }.map(|record| record.result)
     }
 
     /// Follows a chain of nodes of type `N` from `head` to a null pointer and returns the sum of

@@ -172,10 +172,13 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
     if !pci.check_layout(bql, ids::VENDOR_ID, ids::DEVICE_ID) {
         return Err("PCIDevice is not laid out as in QEMU 11.1".into());
     }
-    let iommu_bits = Neighbour::find(bql, c"intel-iommu")
-        .and_then(|iommu| iommu.number(bql, c"pasid-bits"))
-        .filter(|bits| *bits != 0);
-    let config = settings.config(iommu_bits)?;
+    let iommu = Neighbour::find(bql, c"intel-iommu");
+    let number = |name| iommu.as_ref().and_then(|iommu| iommu.number(bql, name));
+    let mut config = settings.config(number(c"pasid-bits").filter(|bits| *bits != 0))?;
+    if number(c"aw-bits") == Some(48) {
+        // First-stage tables of four levels: what is wider is not worth a request.
+        config.address_bits = 48;
+    }
     let endpoint = Endpoint::new(config).map_err(|error| error.to_string())?;
     let trace = open_trace(bql, pci, &settings.trace)?;
     let device = Device::new(pci, endpoint, trace);

@@ -184,6 +184,20 @@ impl RootPort for Port<'_> {
         )
     }
 
+    fn compare_and_swap(
+        &self,
+        request: &MemoryRequest,
+        expected: u64,
+        new: u64,
+    ) -> Result<u64, MemoryError> {
+        self.access(
+            Access::CompareSwap,
+            request,
+            size_of::<u64>(),
+            |space, attributes| space.compare_exchange(request.address, attributes, expected, new),
+        )
+    }
+
     fn interrupt(&self, vector: u16) {
         if vector < self.device.endpoint.vectors() {
             self.device.pci.notify_msix(self.bql, vector);

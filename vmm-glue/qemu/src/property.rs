@@ -246,6 +246,7 @@ impl Settings {
             pasid_width: PasidWidth::new(narrow("pasid-bits", bits)?).map_err(|e| e.to_string())?,
             pri_capacity: narrow("pri-capacity", self.pri_capacity)?,
             laboratory: self.lab,
+            ..Config::default()
         };
         config.check().map_err(|error| error.to_string())?;
         Ok(config)

@@ -57,6 +57,8 @@ pub enum Access {
     Write,
     /// An atomic addition.
     FetchAdd,
+    /// An atomic comparison and, if equal, replacement.
+    CompareSwap,
 }
 
 /// What a page request group is known by.
@@ -205,6 +207,7 @@ impl Trace {
             Access::Read => "read",
             Access::Write => "write",
             Access::FetchAdd => "fetch-add",
+            Access::CompareSwap => "compare-swap",
         };
         let args = json!({
             "address": hex(request.address),

@@ -3,7 +3,7 @@
 //! several sizes at once, tagged by address space.
 //!
 //! A set is chosen by a hash of size, address and space, so one look-up probes one set for each
-//! size that is in use. The entries of a space are also linked into a list: an invalidation
+//! size that is in use, beginning with the one that the neighbourhood had last. The entries of a space are also linked into a list: an invalidation
 //! probes sets if it is small and walks the list if it is large, and so costs in proportion to
 //! the smaller of the two.
 //!
@@ -20,6 +20,8 @@ use std::collections::HashMap;
 pub(crate) const WAYS: usize = 4;
 /// Number of sizes of ranges: 2^12 to 2^64 bytes.
 const SIZES: usize = 53;
+/// Number of classes of addresses that remember a size.
+const HINTS: usize = 64;
 /// The lowest bit of each of the [`WAYS`] lanes of a word of fingerprints.
 const EACH_LANE: u64 = 0x0001_0001_0001_0001;
 /// The end of a list.
@@ -129,6 +131,9 @@ pub struct Atc {
     counts: [u32; SIZES],
     /// Bit n is set if there are entries of 2^(12 + n) bytes.
     sizes: u64,
+    /// For each of a few classes of addresses, the size that a look-up found last: neighbours are
+    /// mostly of one size. As log2 of bytes.
+    hints: [u8; HINTS],
     /// Right shift that makes a set's number of a hash.
     hash_shift: u32,
     /// Number of sets less one.
@@ -191,6 +196,7 @@ impl Atc {
             spaces: HashMap::new(),
             counts: [0; SIZES],
             sizes: 0,
+            hints: [PAGE_SHIFT; HINTS],
             hash_shift: (64 - sets.trailing_zeros()).min(63),
             set_mask: sets - 1,
             now: 0,
@@ -212,31 +218,51 @@ impl Atc {
     /// passed over, because another may have it: the process may have gained it since.
     #[inline]
     pub fn lookup(&mut self, space: Space, address: u64, access: Access) -> Option<Hit> {
-        let need = access.bits();
+        let class = (address >> 30 ^ u64::from(space.0)) as usize % HINTS;
+        let hint = self.hints[class];
+        match self.probe(space, address, access.bits(), hint.into()) {
+            Some(hit) => Some(hit),
+            None => self.search(space, address, access.bits(), class),
+        }
+    }
+
+    /// Finds such an entry of any size that is in use.
+    #[inline(never)]
+    fn search(&mut self, space: Space, address: u64, need: u32, class: usize) -> Option<Hit> {
         let mut sizes = self.sizes;
         while sizes != 0 {
             let shift = sizes.trailing_zeros() + u32::from(PAGE_SHIFT);
             sizes &= sizes - 1;
-            let tag = tag(address, shift);
-            let (set, print) = self.place(space, tag);
-            // All ways are compared before one is chosen: which it is, no branch can foresee.
-            // A lane that is zero after the exclusive or gets its high bit set here.
-            let lanes = self.prints[set] ^ (u64::from(print) * EACH_LANE);
-            let mut found = lanes.wrapping_sub(EACH_LANE) & !lanes & EACH_LANE << 15;
-            while found != 0 {
-                let entry = &mut self.sets[set][found.trailing_zeros() as usize / 16];
-                if entry.tag == tag && entry.space == space.0 && entry.bits & need == need {
-                    self.now += 1;
-                    entry.used = self.now;
-                    return Some(Hit {
-                        first: address & !low_bits(shift),
-                        last: address | low_bits(shift),
-                        output: entry.output | address & low_bits(shift),
-                        untranslated_only: entry.bits & UNTRANSLATED_ONLY != 0,
-                    });
-                }
-                found &= found - 1;
+            if let Some(hit) = self.probe(space, address, need, shift) {
+                self.hints[class] = shift as u8;
+                return Some(hit);
             }
+        }
+        None
+    }
+
+    /// Finds such an entry of 2^`shift` bytes.
+    #[inline(always)]
+    fn probe(&mut self, space: Space, address: u64, need: u32, shift: u32) -> Option<Hit> {
+        let tag = tag(address, shift);
+        let (set, print) = self.place(space, tag);
+        // All ways are compared before one is chosen: which it is, no branch can foresee.
+        // A lane that is zero after the exclusive or gets its high bit set here.
+        let lanes = self.prints[set] ^ (u64::from(print) * EACH_LANE);
+        let mut found = lanes.wrapping_sub(EACH_LANE) & !lanes & EACH_LANE << 15;
+        while found != 0 {
+            let entry = &mut self.sets[set][found.trailing_zeros() as usize / 16];
+            if entry.tag == tag && entry.space == space.0 && entry.bits & need == need {
+                self.now += 1;
+                entry.used = self.now;
+                return Some(Hit {
+                    first: address & !low_bits(shift),
+                    last: address | low_bits(shift),
+                    output: entry.output | address & low_bits(shift),
+                    untranslated_only: entry.bits & UNTRANSLATED_ONLY != 0,
+                });
+            }
+            found &= found - 1;
         }
         None
     }
@@ -359,6 +385,32 @@ impl Atc {
             }
         }
         count
+    }
+
+    /// Forgets the translation of exactly this range, as a device that breaks rule 37 does.
+    pub fn forget_exactly(&mut self, space: Space, range: AlignedRange) -> u32 {
+        self.forget(space, tag(range.base(), range.shift().into()))
+    }
+
+    /// Forgets the translations of a space that overlap the addresses from `first` to `last`.
+    pub fn forget_between(&mut self, pasid: Pasid, first: u64, last: u64) -> u32 {
+        let mut count = 0;
+        let mut address = first & !low_bits(PAGE_SHIFT.into());
+        loop {
+            // The largest aligned range that begins here and does not go beyond the end.
+            let mut shift = PAGE_SHIFT;
+            let most = address.trailing_zeros().min(64) as u8;
+            while shift < most && address | low_bits(u32::from(shift) + 1) <= last {
+                shift += 1;
+            }
+            if let Ok(range) = AlignedRange::containing(address, shift) {
+                count += self.invalidate(Scope::One(Some(pasid)), range);
+            }
+            match (address | low_bits(shift.into())).checked_add(1) {
+                Some(next) if next <= last => address = next,
+                _ => return count,
+            }
+        }
     }
 
     /// How many entries could overlap a range, of the sizes in use.

@@ -227,6 +227,73 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+/// The cache, and a list of what it was told and did not drop.
+struct Pair {
+    atc: Atc,
+    model: Vec<Known>,
+}
+
+impl Pair {
+    fn new(entries_log2: u32) -> Self {
+        Pair {
+            atc: Atc::new(1 << entries_log2),
+            model: Vec::new(),
+        }
+    }
+
+    /// Does the same with both, and compares.
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Insert(p, address, shift, write) => {
+                // The frame is a function of what is mapped, distinct by size.
+                let new = cached(
+                    address,
+                    shift,
+                    range(address, shift).base() ^ 1 << 50,
+                    write,
+                );
+                let evicted = self.atc.insert(space(p), &new);
+                self.model
+                    .retain(|(q, old)| (*q, old.range) != (p, new.range));
+                if let Some((s, r)) = evicted {
+                    let before = self.model.len();
+                    self.model
+                        .retain(|(q, old)| (space(*q), old.range) != (s, r));
+                    assert_eq!(self.model.len(), before - 1);
+                }
+                self.model.push((p, new));
+            }
+            Op::Lookup(p, address, write) => {
+                let access = if write { Access::Write } else { Access::Read };
+                let fits =
+                    |(q, c): &&Known| *q == p && c.range.contains(address) && (!write || c.write);
+                match self.atc.lookup(space(p), address, access) {
+                    Some(hit) => {
+                        let known = self.model.iter().filter(fits).any(|(_, c)| {
+                            (hit.first, hit.last) == (c.range.base(), c.range.last())
+                                && hit.output == c.output + (address - c.range.base())
+                        });
+                        assert!(known, "unknown {hit:x?}");
+                    }
+                    None => assert_eq!(self.model.iter().find(fits), None),
+                }
+            }
+            Op::Invalidate(p, address, shift) => {
+                let r = range(address, shift);
+                let scope = p.map_or(Scope::Every, |p| Scope::One(pasid(p)));
+                let before = self.model.len();
+                self.model
+                    .retain(|(q, c)| !(p.is_none_or(|p| p == *q) && c.range.overlaps(r)));
+                assert_eq!(
+                    self.atc.invalidate(scope, r) as usize,
+                    before - self.model.len()
+                );
+            }
+        }
+        assert_eq!(self.atc.len() as usize, self.model.len());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
@@ -234,45 +301,34 @@ proptest! {
         entries_log2 in 2u32..8,
         ops in prop::collection::vec(op(), 1..300),
     ) {
-        let mut atc = Atc::new(1 << entries_log2);
-        let mut model: Vec<Known> = Vec::new();
+        let mut pair = Pair::new(entries_log2);
         for op in ops {
-            match op {
-                Op::Insert(p, address, shift, write) => {
-                    // The frame is a function of what is mapped, distinct by size.
-                    let new = cached(address, shift, range(address, shift).base() ^ 1 << 50, write);
-                    let evicted = atc.insert(space(p), &new);
-                    model.retain(|(q, old)| (*q, old.range) != (p, new.range));
-                    if let Some((s, r)) = evicted {
-                        let before = model.len();
-                        model.retain(|(q, old)| (space(*q), old.range) != (s, r));
-                        prop_assert_eq!(model.len(), before - 1);
-                    }
-                    model.push((p, new));
-                }
-                Op::Lookup(p, address, write) => {
-                    let access = if write { Access::Write } else { Access::Read };
-                    let fits = |(q, c): &&Known| *q == p && c.range.contains(address) && (!write || c.write);
-                    match atc.lookup(space(p), address, access) {
-                        Some(hit) => {
-                            let known = model.iter().filter(fits).any(|(_, c)| {
-                                (hit.first, hit.last) == (c.range.base(), c.range.last())
-                                    && hit.output == c.output + (address - c.range.base())
-                            });
-                            prop_assert!(known, "unknown {hit:x?}");
-                        }
-                        None => prop_assert_eq!(model.iter().find(fits), None),
-                    }
-                }
-                Op::Invalidate(p, address, shift) => {
-                    let r = range(address, shift);
-                    let scope = p.map_or(Scope::Every, |p| Scope::One(pasid(p)));
-                    let before = model.len();
-                    model.retain(|(q, c)| !(p.is_none_or(|p| p == *q) && c.range.overlaps(r)));
-                    prop_assert_eq!(atc.invalidate(scope, r) as usize, before - model.len());
-                }
-            }
-            prop_assert_eq!(atc.len() as usize, model.len());
+            pair.apply(op);
         }
+    }
+}
+
+#[test]
+fn the_cache_agrees_with_the_list_for_a_million_operations() {
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut next = |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 20) % below
+    };
+    let mut pair = Pair::new(5);
+    for _ in 0..1_000_000 {
+        let address = next(4) << 30 | next(4) << 21 | next(8) << 12;
+        let space = 1 + next(3) as u32;
+        let shift = [12, 13, 16, 21, 30][next(5) as usize];
+        pair.apply(match next(9) {
+            0..3 => Op::Insert(space, address, shift, next(2) == 0),
+            3..7 => Op::Lookup(space, address | next(4096), next(2) == 0),
+            7 => Op::Invalidate(Some(space), address, 12 + next(53) as u8),
+            // Rarer, or there would be nothing left.
+            _ if next(20) == 0 => Op::Invalidate(None, address, 12 + next(53) as u8),
+            _ => Op::Invalidate(Some(space), address, shift),
+        });
     }
 }

@@ -5,24 +5,26 @@
 mod pages;
 mod work;
 
-use crate::atc::{Atc, Scope};
+use crate::atc::{Atc, Scope, Space};
 use crate::config::Config;
-use crate::config_space::ConfigSpace;
+use crate::config_space::{self, ConfigSpace, Power};
 use crate::context::{Context, State};
 use crate::counters::{Counters, index};
 use crate::dma::Scratch;
 use crate::flight::Flights;
 use crate::laboratory::Laboratory;
+use crate::mutant::Mutant;
 use crate::operation::OPERATIONS;
-use crate::pri::Groups;
+use crate::permit::Permit;
+use crate::pri::{Groups, Owner};
 use crate::registers::{Part, Register};
 use crate::set::Set;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use pcie_ats::capability::PriChange;
-use pcie_ats::{AlignedRange, InvalidateRequest, Invalidation, Pasid};
+use pcie_ats::{AlignedRange, InvalidateRequest, Invalidation, Pasid, PasidWidth, Reset};
 use svm_abi::doorbell;
 use svm_abi::ids::{ABI_VERSION, IDENT_MAGIC, MAX_RING_LOG2, MAX_TRANSFER_LOG2};
-use svm_abi::registers::{capabilities, context, control, device, function, halt};
+use svm_abi::registers::{capabilities, context, control, device, function, halt, laboratory};
 
 /// The device.
 #[derive(Debug)]
@@ -47,11 +49,15 @@ pub(crate) struct Device {
     scratch: Vec<Scratch>,
     /// Changes whenever the PASIDs in use may have changed.
     pasid_generation: Arc<AtomicU64>,
+    /// Withdrawn when what was decided upon must not be sent any more.
+    permit: Arc<Permit>,
+    /// The rule that the device breaks, because its laboratory says so.
+    mutant: Option<Mutant>,
 }
 
 impl Device {
     /// The device after power-up.
-    pub fn new(config: &Config, pasid_generation: Arc<AtomicU64>) -> Self {
+    pub fn new(config: &Config, pasid_generation: Arc<AtomicU64>, permit: Arc<Permit>) -> Self {
         let contexts = usize::from(config.contexts);
         Device {
             config: *config,
@@ -68,7 +74,14 @@ impl Device {
             cursor: 0,
             scratch: Vec::new(),
             pasid_generation,
+            permit,
+            mutant: None,
         }
+    }
+
+    /// Whether the device is to break the rule of a mutant.
+    fn breaks(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
     }
 
     /// The member of the sets that stands for the laboratory.
@@ -98,7 +111,13 @@ impl Device {
 
     /// Reads a register.
     pub fn read_register(&self, register: Register) -> u64 {
+        if self.space.power != Power::D0 {
+            return !0;
+        }
         match register {
+            Register::Laboratory(laboratory::MUTANT) => {
+                self.mutant.map_or(0, |mutant| mutant.rule().into())
+            }
             Register::Device(offset) => self.read_device(offset),
             Register::DeviceCounter(offset) => self.counters.read(offset),
             Register::Laboratory(offset) => {
@@ -143,7 +162,17 @@ impl Device {
 
     /// Writes a part of a register.
     pub fn write_register(&mut self, register: Register, part: Part, value: u64) {
+        if self.space.power != Power::D0 {
+            return;
+        }
         match register {
+            Register::Laboratory(laboratory::MUTANT) if self.laboratory.is_some() => {
+                let rule = part.merge(self.read_register(register), value);
+                let mutant = Mutant::of_rule(rule);
+                if rule == 0 || mutant.is_some() {
+                    self.mutant = mutant;
+                }
+            }
             Register::Context(n, context::CONTROL) => match part.merge(0, value) {
                 control::START => self.start(n),
                 control::STOP => self.stop(n),
@@ -175,8 +204,12 @@ impl Device {
     /// START of a context.
     fn start(&mut self, n: usize) {
         if self.contexts[n].state == State::Disabled {
-            let operational = self.space.operational();
-            self.contexts[n].start(self.config.pasid_width, operational);
+            let operational = self.space.may_start(self.mutant);
+            let width = match self.breaks(Mutant::Rule07) {
+                true => PasidWidth::MAX,
+                false => self.config.pasid_width,
+            };
+            self.contexts[n].start(width, operational);
             self.pasids_changed();
         }
     }
@@ -184,22 +217,49 @@ impl Device {
     /// STOP of a context.
     fn stop(&mut self, n: usize) {
         if self.contexts[n].state != State::Disabled {
+            let stopping = self.contexts[n].state == State::Stopping;
+            let marker = stopping && self.contexts[n].marker;
             self.contexts[n].void();
+            self.contexts[n].marker = marker;
             self.contexts[n].state = State::Stopping;
             self.starved.remove(n);
+            if !stopping {
+                self.mark(n);
+            }
             self.settle(n);
         }
     }
 
+    /// The last context of a PASID stops: a stop marker says so, instead of responses that are
+    /// waited for (PCIe 10.4.1.2). Nobody listens to them when they come.
+    fn mark(&mut self, n: usize) {
+        let pasid = self.contexts[n].pasid();
+        let shared = |(m, other): (usize, &Context)| m != n && other.pasid() == pasid;
+        if !self.config.stop_markers
+            || pasid.is_none()
+            || !self.pri_accepts()
+            || !self.space.operational(None)
+            || self.contexts.iter().enumerate().any(shared)
+        {
+            return;
+        }
+        let owned = |owner: &Owner| matches!(owner, Owner::Context { index, .. } if *index == n);
+        self.groups.give_up(owned);
+        self.contexts[n].groups = 0;
+        self.contexts[n].marker = true;
+        self.ready.insert(n);
+    }
+
     /// Ends STOPPING when nothing of the context is outstanding any more.
     fn settle(&mut self, n: usize) {
+        let waits = self.contexts[n].groups != 0 && !self.breaks(Mutant::Rule65);
         let context = &mut self.contexts[n];
-        if context.state != State::Stopping || context.groups != 0 || self.busy.contains(n) {
+        if context.state != State::Stopping || waits || context.marker || self.busy.contains(n) {
             return;
         }
         let pasid = context.pasid();
         context.state = State::Disabled;
-        if let Some(pasid) = pasid {
+        if let (Some(pasid), false) = (pasid, self.breaks(Mutant::Rule66)) {
             if !self
                 .contexts
                 .iter()
@@ -221,27 +281,28 @@ impl Device {
 
     /// Reads a double word of configuration space.
     pub fn config_read(&self, offset: u16) -> u32 {
-        self.space.read(offset)
+        let depth = offset == config_space::ATS + 4 && self.breaks(Mutant::Rule02);
+        self.space.read(offset) | u32::from(depth)
     }
 
     /// Writes a double word of configuration space, with all that follows from it.
     pub fn config_write(&mut self, offset: u16, value: u32, mask: u32) {
         let before = self.space;
-        let change = self.space.write(offset, value, mask);
-        if before.ats.enable != self.space.ats.enable
-            || before.pasid.enable != self.space.pasid.enable
+        let change = self.space.write(offset, value, mask, self.mutant);
+        if (before.ats.enable != self.space.ats.enable
+            || before.pasid.enable != self.space.pasid.enable)
+            && !self.breaks(Mutant::Rule10)
         {
             // Rules 10 and 46: an implicit invalidation.
             self.atc.clear();
             self.flights.overtake_all();
         }
-        if before.operational() && !self.space.operational() {
-            for n in 0..self.contexts.len() {
-                if self.contexts[n].state == State::Enabled {
-                    self.halt(n, halt::FUNCTION_DISABLED);
-                }
+        if !before.ats.enable && self.space.ats.enable {
+            for context in &mut self.contexts {
+                context.refused = false;
             }
         }
+        self.follow(&before);
         match change {
             PriChange::None => {}
             PriChange::Enabled | PriChange::Disabled => {
@@ -249,14 +310,74 @@ impl Device {
                 self.ready.extend(&self.starved);
                 self.starved = Set::default();
             }
-            PriChange::Reset => self.forget_groups(),
+            PriChange::Reset => {
+                self.permit.withdraw_pages();
+                self.forget_groups();
+            }
+        }
+    }
+
+    /// Changes the power state.
+    pub fn set_power(&mut self, power: Power) {
+        let before = self.space;
+        self.space.power = power;
+        self.follow(&before);
+        if power == Power::D0 {
+            // The interrupts of halts wait for this.
+            for n in 0..self.contexts.len() {
+                self.ready.insert(n);
+            }
+        }
+    }
+
+    /// The function may have lost what it needs to work.
+    fn follow(&mut self, before: &ConfigSpace) {
+        if before.operational(self.mutant) && !self.space.operational(self.mutant) {
+            for n in 0..self.contexts.len() {
+                if self.contexts[n].state == State::Enabled {
+                    self.halt(n, halt::FUNCTION_DISABLED);
+                }
+            }
+        }
+        let lost = |what: fn(&ConfigSpace) -> bool| what(before) && !what(&self.space);
+        if lost(|space| space.operational(None)) || lost(|space| space.may_send(None)) {
+            if self.space.operational(self.mutant) {
+                // The rule is broken.
+                return;
+            }
+            self.permit.withdraw();
+            for n in 0..self.contexts.len() {
+                // A marker cannot be sent any more.
+                self.contexts[n].marker = false;
+                self.settle(n);
+            }
         }
     }
 
     /// Receives an invalidation request (PCIe 10.3).
     pub fn invalidate(&mut self, request: &InvalidateRequest) -> Invalidation {
         self.counters.add(index::INVALIDATIONS, 1);
-        let scope = if request.global {
+        let answer = self.invalidate_range(request);
+        let silent = match self.mutant {
+            Some(Mutant::Rule38) => return Invalidation::Completed,
+            Some(Mutant::Rule42) => self.groups.outstanding() > 0,
+            Some(Mutant::Rule43) => !self.space.ats.enable,
+            Some(Mutant::Rule44) => true,
+            _ => false,
+        };
+        if silent {
+            Invalidation::Pending
+        } else {
+            answer
+        }
+    }
+
+    fn invalidate_range(&mut self, request: &InvalidateRequest) -> Invalidation {
+        if self.breaks(Mutant::Rule47) {
+            return Invalidation::Completed;
+        }
+        let everywhere = self.breaks(Mutant::Rule36);
+        let scope = if (request.global || everywhere) && !self.breaks(Mutant::Rule45) {
             for pasid in self.pasids() {
                 self.invalidate_pasid(pasid, request.range);
             }
@@ -275,7 +396,12 @@ impl Device {
 
     /// Drops the entries of one PASID, and counts them for it.
     fn invalidate_pasid(&mut self, pasid: Pasid, range: AlignedRange) {
-        let entries = self.atc.invalidate(Scope::One(Some(pasid)), range);
+        let entries = match self.breaks(Mutant::Rule37) {
+            true => self
+                .atc
+                .forget_exactly(Space::new(Some(pasid), false), range),
+            false => self.atc.invalidate(Scope::One(Some(pasid)), range),
+        };
         self.counters
             .add(index::INVALIDATED_ENTRIES, u64::from(entries));
         for context in &mut self.contexts {
@@ -290,21 +416,29 @@ impl Device {
 
     /// Everything becomes as after power-up, except that what is on its way stays known until it
     /// has ended: it is void, and invalidations wait for it all the same.
-    pub fn reset(&mut self) {
+    pub fn reset(&mut self, kind: Reset) {
+        self.permit.withdraw();
         self.space = ConfigSpace::new(&self.config);
-        for context in &mut self.contexts {
-            context.reset();
+        if !self.breaks(Mutant::Rule67) {
+            for context in &mut self.contexts {
+                context.reset();
+            }
         }
         if let Some(lab) = &mut self.laboratory {
             lab.reset();
         }
-        self.atc.clear();
+        if !self.breaks(Mutant::Rule46) {
+            self.atc.clear();
+        }
         self.flights.overtake_all();
         self.groups.clear();
         self.counters = Counters::default();
         self.ready = Set::default();
         self.starved = Set::default();
         self.cursor = 0;
+        if kind == Reset::Conventional {
+            self.mutant = None;
+        }
         self.pasids_changed();
     }
 }

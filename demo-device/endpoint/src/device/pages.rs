@@ -6,9 +6,10 @@ use crate::access::{Failure, Piece};
 use crate::context::{Stall, State};
 use crate::counters::index;
 use crate::laboratory::Outcome;
+use crate::mutant::Mutant;
 use crate::pri::{Group, Owner};
 use crate::set::Set;
-use crate::turn::Action;
+use crate::turn::{Action, Turn};
 use pcie_ats::{PAGE_SHIFT, PageRequest, PrgResponse, Prgi, ResponseCode};
 use svm_abi::completion::Error;
 
@@ -23,7 +24,8 @@ impl Device {
     /// Whether page requests may be sent at all.
     pub(super) fn pri_accepts(&self) -> bool {
         let pri = &self.space.pri;
-        pri.enable && !pri.response_failure && pri.allocation > 0
+        let failed = pri.response_failure && !self.breaks(Mutant::Rule55);
+        pri.enable && !failed && pri.allocation > 0
     }
 
     /// The translation agent does not permit an access. `lacking` says how many pages are without
@@ -35,10 +37,11 @@ impl Device {
         lacking: impl Fn(u64) -> u64,
     ) {
         let context = &self.contexts[member];
+        let endless = self.breaks(Mutant::Rule53);
         if !context.blocks() || !self.pri_accepts() {
             return self.fail(member, &Failure::at(Error::NotPresent, piece));
         }
-        if context.attempts == MAX_ATTEMPTS {
+        if context.attempts >= MAX_ATTEMPTS && !endless {
             return self.fail(member, &Failure::at(Error::RetriesExhausted, piece));
         }
         let limit = if context.one_page { 1 } else { MAX_GROUP };
@@ -59,11 +62,12 @@ impl Device {
             self.fail(member, &Failure::at(Error::NotPresent, &piece));
             return Err(());
         }
-        let credits = self
-            .space
-            .pri
-            .allocation
-            .saturating_sub(self.groups.outstanding());
+        let outstanding = self.groups.outstanding();
+        let credits = match self.mutant {
+            Some(Mutant::Rule58) => pages,
+            Some(Mutant::Rule63) if outstanding > 0 => 0,
+            _ => self.space.pri.allocation.saturating_sub(outstanding),
+        };
         let pages = pages.min(credits);
         let group = Group {
             owner: Owner::Context {
@@ -72,16 +76,25 @@ impl Device {
             },
             pasid: Some(pasid),
             pages,
+            since: None,
         };
         let prgi = if pages == 0 {
             None
+        } else if self.breaks(Mutant::Rule49) {
+            self.groups.open_again(group)
         } else {
             self.groups.open(group)
         };
         let Some(prgi) = prgi else {
+            if self.groups.all_given_up() {
+                // Nothing that is outstanding was answered in time: nobody answers.
+                self.fail(member, &Failure::at(Error::ResponseTimeout, &piece));
+                return Err(());
+            }
             self.starved.insert(member);
             return Ok(None);
         };
+        let silent = self.breaks(Mutant::Rule50);
         let context = &mut self.contexts[member];
         context.groups += 1;
         context.attempts += 1;
@@ -92,33 +105,123 @@ impl Device {
             first: PageRequest {
                 address: piece.focus() >> PAGE_SHIFT << PAGE_SHIFT,
                 pasid: Some(pasid),
-                read: piece.access.reads(),
-                write: piece.access.writes(),
+                read: piece.access.reads() && !silent,
+                write: piece.access.writes() && !silent,
                 execute: false,
-                privileged: false,
+                privileged: self.breaks(Mutant::Rule73),
                 prgi,
                 last: false,
             },
             pages,
+            all_last: self.breaks(Mutant::Rule51),
+            sent: 0,
         }))
+    }
+
+    /// The page requests of a group were sent, or some of them, because the state of the function
+    /// forbade the rest. Such a group has no last request and will have no response.
+    pub(super) fn requested(&mut self, turn: &Turn) {
+        let Action::PageRequests {
+            first, pages, sent, ..
+        } = &turn.action
+        else {
+            return;
+        };
+        let owner = Owner::Context {
+            index: turn.index,
+            generation: turn.generation,
+        };
+        if sent == pages || !self.groups.waits(first.prgi, owner) {
+            return;
+        }
+        self.groups.close_any(first.prgi);
+        let context = &mut self.contexts[turn.index];
+        context.groups = context.groups.saturating_sub(1);
+        self.pri_settles();
+    }
+
+    /// The stop marker of a context that stops.
+    pub(super) fn stop_marker(&mut self, member: usize) -> Option<Action> {
+        let context = &mut self.contexts[member];
+        context.marker = false;
+        let marker = PageRequest {
+            address: 0,
+            pasid: Some(context.pasid()?),
+            read: false,
+            write: false,
+            execute: false,
+            privileged: false,
+            // A stop marker has a PASID and no index: the field is 0 (PCIe 10.4.1.2.1).
+            prgi: Prgi::new(0).ok()?,
+            last: true,
+        };
+        self.counters.add(index::PAGE_REQUESTS, 1);
+        Some(Action::StopMarker(marker))
+    }
+
+    /// Gives up the page requests that have waited too long.
+    pub fn tick(&mut self, now: u64) {
+        let timeout = self.config.page_response_timeout;
+        if timeout == 0 {
+            return;
+        }
+        while let Some((prgi, owner)) = self.groups.expire(now, timeout) {
+            match owner {
+                Owner::Nobody => {}
+                Owner::Laboratory => {
+                    if let Some(lab) = &mut self.laboratory {
+                        lab.abandon(Error::ResponseTimeout);
+                    }
+                }
+                Owner::Context { index, .. } => {
+                    let context = &mut self.contexts[index];
+                    context.groups = context.groups.saturating_sub(1);
+                    match context.stall {
+                        Stall::Waits {
+                            prgi: awaited,
+                            piece,
+                            ..
+                        } if awaited == prgi => {
+                            self.fail(index, &Failure::at(Error::ResponseTimeout, &piece));
+                        }
+                        _ => {}
+                    }
+                    self.settle(index);
+                }
+            }
+            self.ready.extend(&self.starved);
+            self.starved = Set::default();
+        }
     }
 
     /// Receives a response.
     pub fn prg_response(&mut self, response: &PrgResponse) {
+        let (code, breaks) = (response.code, |mutant| self.mutant == Some(mutant));
+        let code = match code {
+            ResponseCode::ResponseFailure if breaks(Mutant::Rule52) => ResponseCode::Success,
+            ResponseCode::InvalidRequest if breaks(Mutant::Rule54) => ResponseCode::ResponseFailure,
+            code => code,
+        };
+        let group = match breaks(Mutant::Rule57) {
+            true => self.groups.close_any(response.prgi),
+            false => self.groups.close(response.prgi, response.pasid),
+        };
+        let quiet = self.breaks(Mutant::Rule56);
         let pri = &mut self.space.pri;
-        let Some(group) = self.groups.close(response.prgi, response.pasid) else {
+        let Some(group) = group else {
             // Rule 56. After a reset, responses to what was forgotten are no surprise.
-            pri.unexpected_prgi |= pri.enable || !pri.stopped;
+            pri.unexpected_prgi |= (pri.enable || !pri.stopped) && !quiet;
             return;
         };
         // Rule 55: after a failure, responses return their credits and are not listened to.
         let deaf = pri.response_failure;
-        pri.response_failure |= response.code == ResponseCode::ResponseFailure;
+        pri.response_failure |= code == ResponseCode::ResponseFailure;
         match group.owner {
+            Owner::Nobody => self.counters.add(index::PRG_RESPONSES, 1),
             Owner::Laboratory => {
                 self.counters.add(index::PRG_RESPONSES, 1);
                 if let (false, Some(lab)) = (deaf, &mut self.laboratory) {
-                    lab.finish(&match response.code {
+                    lab.finish(&match code {
                         ResponseCode::Success => Outcome::Done(None),
                         ResponseCode::InvalidRequest => Outcome::Failed(Error::PageFault),
                         ResponseCode::ResponseFailure => Outcome::Failed(Error::ResponseFailure),
@@ -126,17 +229,21 @@ impl Device {
                 }
             }
             Owner::Context { index, generation } => {
-                self.contexts[index].groups -= 1;
+                let groups = &mut self.contexts[index].groups;
+                *groups = groups.saturating_sub(1);
                 if self.contexts[index].generation == generation {
                     self.count(index, index::PRG_RESPONSES, 1);
-                    self.answered(index, response.prgi, response.code);
+                    self.answered(index, response.prgi, code);
                 } else {
                     self.counters.add(index::PRG_RESPONSES, 1);
                 }
                 self.settle(index);
             }
         }
-        if !deaf && response.code == ResponseCode::ResponseFailure {
+        if !deaf && code == ResponseCode::ResponseFailure {
+            if !self.breaks(Mutant::Rule55) {
+                self.permit.withdraw_pages();
+            }
             self.pri_failed();
         }
         self.pri_settles();
@@ -191,7 +298,8 @@ impl Device {
 
     /// Rule 59: page requests are stopped when they are disabled and none is outstanding.
     pub(super) fn pri_settles(&mut self) {
-        if !self.space.pri.enable && self.groups.outstanding() == 0 {
+        let settled = self.groups.outstanding() == 0 || self.breaks(Mutant::Rule59);
+        if !self.space.pri.enable && settled {
             self.space.pri.stopped = true;
         }
     }

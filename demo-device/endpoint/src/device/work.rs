@@ -2,21 +2,26 @@
 //! Whose turn it is, what is to be done in it, and what follows from what was done.
 
 use super::Device;
-use crate::access::{Failure, Piece, plausible, plausible_length};
+use crate::access::{Access, Failure, Piece, canonical, plausible, plausible_length};
 use crate::atc::{Cached, Space};
 use crate::ats;
 use crate::completion;
+use crate::config_space::Power;
 use crate::context::{Activity, RecordPlace, Stall, State};
 use crate::counters::index;
 use crate::dma::{MAX_TRANSLATIONS, Scratch, Span};
 use crate::flight::Pin;
 use crate::laboratory::{Outcome, Request};
+use crate::mutant::Mutant;
 use crate::operation::Demand;
 use crate::pri::{Group, Owner};
 use crate::turn::{Action, Turn};
-use pcie_ats::{MemoryAddressType, PageRequest, TranslationError, TranslationRequest};
+use pcie_ats::{
+    AlignedRange, MemoryAddressType, PageRequest, Pasid, TranslationError, TranslationRequest,
+};
 use svm_abi::completion::Error;
-use svm_abi::registers::halt;
+use svm_abi::descriptor::translation;
+use svm_abi::registers::{context as registers, halt};
 
 impl Device {
     /// Whether some context has a turn to take.
@@ -32,7 +37,9 @@ impl Device {
             if let Some(action) = self.next_action(member) {
                 let scratch = self.scratch.pop().unwrap_or_else(Scratch::new);
                 self.busy.insert(member);
-                return Some(Turn::new(member, self.generation(member), action, scratch));
+                let generation = self.generation(member);
+                let ticket = self.permit.ticket();
+                return Some(Turn::new(member, generation, action, ticket, scratch));
             }
             self.ready.remove(member);
         }
@@ -48,7 +55,9 @@ impl Device {
                     lab.finish(outcome);
                 }
             }
+            Action::Translate { time: None, .. } if current => self.told(turn),
             Action::Translate { .. } if current => self.translated(turn),
+            Action::PageRequests { .. } => self.requested(turn),
             Action::Access { read, written, .. } => {
                 let member = if current { turn.index } else { usize::MAX };
                 self.count(member, index::BYTES_READ, *read);
@@ -59,7 +68,13 @@ impl Device {
             }
             _ => {}
         }
-        self.flights.land(turn.index)
+        let itags = self.flights.land(turn.index);
+        match self.mutant {
+            Some(Mutant::Rule38 | Mutant::Rule44) => 0,
+            Some(Mutant::Rule40) => itags & itags.wrapping_neg(),
+            Some(Mutant::Rule41) => itags.rotate_left(1),
+            _ => itags,
+        }
     }
 
     /// Chooses the next action of a turn. Returns false if the turn may have none.
@@ -69,6 +84,7 @@ impl Device {
             if let Some(action) = self.next_action(member) {
                 turn.action = action;
                 turn.generation = self.generation(member);
+                turn.ticket = self.permit.ticket();
                 return true;
             }
             self.ready.remove(member);
@@ -112,10 +128,19 @@ impl Device {
         // Ends, because each round brings a descriptor nearer to its end, those that were read are
         // few, and reading more is an action.
         loop {
+            let lost = self.breaks(Mutant::Rule72);
+            let sends = self.space.may_send(self.mutant);
+            if self.space.power != Power::D0 {
+                return None;
+            }
             let context = &mut self.contexts[member];
+            if context.state == State::Stopping && context.marker {
+                return self.stop_marker(member);
+            }
             if std::mem::take(&mut context.interrupt) {
+                let lost = lost && context.read(registers::HEAD) % 2 == 0;
                 match context.vector() {
-                    Some(vector) if vector < self.config.vectors() && self.space.bus_master => {
+                    Some(vector) if vector < self.config.vectors() && sends && !lost => {
                         self.count(member, index::INTERRUPTS, 1);
                         return Some(Action::Interrupt(vector));
                     }
@@ -166,6 +191,12 @@ impl Device {
                         return Some(action);
                     }
                 }
+                Demand::Translate(piece) => {
+                    if let Ok(action) = self.ask(member, piece) {
+                        return Some(action);
+                    }
+                }
+                Demand::Forget(first, last) => self.forget(member, first, last),
             }
         }
     }
@@ -193,7 +224,7 @@ impl Device {
             Request::Read(r) | Request::Write(r, _) => r.pasid,
         };
         let space = &self.space;
-        if !space.bus_master || (pasid.is_some() && !space.pasid.enable) {
+        if !space.may_send(None) || (pasid.is_some() && !space.pasid.enable) {
             return false;
         }
         match request {
@@ -216,6 +247,7 @@ impl Device {
                 owner: Owner::Laboratory,
                 pasid: page.pasid,
                 pages: 1,
+                since: None,
             };
             if self.groups.insert(page.prgi, group).is_none() {
                 return false;
@@ -237,34 +269,46 @@ impl Device {
         let (Some(pasid), activity) = (context.pasid(), context.activity) else {
             return Err(());
         };
-        let space = Space::new(Some(pasid), false);
+        let mutant = self.mutant;
+        let space = self.space_of(pasid);
         let time = self.atc.now();
         let mut find = |piece: &Piece| {
-            let hit = self.atc.lookup(space, piece.focus(), piece.access)?;
+            let access = match mutant {
+                Some(Mutant::Rule35) if piece.access == Access::ReadWrite => Access::Read,
+                _ => piece.access,
+            };
+            let mut hit = self.atc.lookup(space, piece.focus(), access)?;
+            let pin = Pin::new(&hit);
+            match mutant {
+                Some(Mutant::Rule22) => hit.untranslated_only = false,
+                Some(Mutant::Rule29) => hit.last = u64::MAX,
+                Some(Mutant::Rule34) => hit.output &= !7,
+                _ => {}
+            }
             let limit = plausible_length(piece, piece.length);
-            Some((Span::new(piece, &hit, pasid, limit), Pin::new(&hit)))
+            let mut span = Span::new(piece, &hit, pasid, limit);
+            if mutant == Some(Mutant::Rule30) {
+                span = span.with_pasid(pasid);
+            }
+            Some((span, pin))
+        };
+        let bits = self.config.address_bits;
+        let owned = |address: u64| match mutant {
+            Some(Mutant::Rule31) => canonical(address, bits),
+            _ => plausible(address, bits),
         };
         let mut spans = [None; 2];
         let mut pins = [None; 2];
         let mut count = 0;
         for piece in [Some(first), second].into_iter().flatten() {
-            if !plausible(piece.focus()) {
+            if !owned(piece.focus()) {
                 self.fail(member, &Failure::at(Error::BadAddress, &piece));
                 return Err(());
             }
             let Some((span, pin)) = find(&piece) else {
                 self.contexts[member].misses += 1;
                 self.count(member, index::ATC_MISSES, 1);
-                self.count(member, index::TRANSLATION_REQUESTS, 1);
-                self.flights.request(member, pasid);
-                let stu = self.space.ats.stu;
-                return Ok(Action::Translate {
-                    request: ats::request(&piece, pasid, stu),
-                    piece,
-                    stu,
-                    time,
-                    answer: Ok(0),
-                });
+                return self.request(member, pasid, piece, Some(time));
             };
             spans[count] = Some(span);
             pins[count] = Some(pin);
@@ -287,6 +331,126 @@ impl Device {
         })
     }
 
+    /// The address space of a PASID in the cache.
+    fn space_of(&self, pasid: Pasid) -> Space {
+        match self.breaks(Mutant::Rule21) {
+            true => Space::new(None, false),
+            false => Space::new(Some(pasid), false),
+        }
+    }
+
+    /// Sends a translation request for a piece. An error says that the activity has ended.
+    fn request(
+        &mut self,
+        member: usize,
+        pasid: Pasid,
+        piece: Piece,
+        time: Option<u64>,
+    ) -> Result<Action, ()> {
+        if self.contexts[member].refused {
+            self.fail(member, &Failure::at(Error::UnsupportedRequest, &piece));
+            return Err(());
+        }
+        self.count(member, index::TRANSLATION_REQUESTS, 1);
+        self.flights.request(member, pasid);
+        let stu = match self.breaks(Mutant::Rule04) {
+            true => 0,
+            false => self.space.ats.stu,
+        };
+        let mut request = ats::request(&piece, pasid, stu);
+        match self.mutant {
+            Some(Mutant::Rule03) => request.address |= 0x800,
+            Some(Mutant::Rule12) => request.pages = 0,
+            Some(Mutant::Rule19) => request.execute = true,
+            Some(Mutant::Rule20) => request.privileged = true,
+            _ => {}
+        }
+        Ok(Action::Translate {
+            request,
+            piece,
+            stu,
+            time,
+            answer: Ok(0),
+        })
+    }
+
+    /// Asks for a translation past the cache. An error says that the activity has ended.
+    fn ask(&mut self, member: usize, piece: Piece) -> Result<Action, ()> {
+        let Some(pasid) = self.contexts[member].pasid() else {
+            return Err(());
+        };
+        if !plausible(piece.focus(), self.config.address_bits) {
+            self.fail(member, &Failure::at(Error::BadAddress, &piece));
+            return Err(());
+        }
+        self.request(member, pasid, piece, None)
+    }
+
+    /// The answer to a question past the cache came.
+    fn told(&mut self, turn: &Turn) {
+        let Action::Translate {
+            request,
+            piece,
+            stu,
+            answer,
+            ..
+        } = &turn.action
+        else {
+            return;
+        };
+        let member = turn.index;
+        let answers = match answer {
+            Ok(count) => &turn.scratch.translations[..*count],
+            Err(error) => return self.refused(member, piece, *error),
+        };
+        let Some(wanted) = ats::completion(request, answers, *stu).next() else {
+            return self.fail(member, &Failure::at(Error::CompleterAbort, piece));
+        };
+        if self.flights.overtaken(member, wanted.range) {
+            // Rule 39: it is asked again.
+            return;
+        }
+        let bit = |condition: bool, bit: u64| if condition { bit } else { 0 };
+        let shown = bit(self.laboratory.is_some(), translation::ADDRESS);
+        let result = u64::from(wanted.range.shift())
+            | bit(wanted.read, translation::READ)
+            | bit(wanted.write, translation::WRITE)
+            | bit(wanted.untranslated_only, translation::UNTRANSLATED_ONLY)
+            | bit(answers[0].global, translation::GLOBAL)
+            | wanted.output & shown;
+        self.answer(member, result);
+    }
+
+    /// Drops translations of a context's address space.
+    fn forget(&mut self, member: usize, first: u64, last: u64) {
+        let dropped = match self.contexts[member].pasid() {
+            Some(pasid) => self.atc.forget_between(pasid, first, last),
+            None => 0,
+        };
+        self.answer(member, dropped.into());
+    }
+
+    /// Gives the operation of a context the answer to its demand.
+    fn answer(&mut self, member: usize, answer: u64) {
+        if let Activity::Operate(operation) = &mut self.contexts[member].activity {
+            operation.answer(answer);
+        }
+    }
+
+    /// A translation request was completed without a translation.
+    fn refused(&mut self, member: usize, piece: &Piece, error: TranslationError) {
+        let error = match error {
+            TranslationError::UnsupportedRequest => {
+                // Rule 13: the function may not use ATS here. It does not ask again.
+                self.contexts[member].refused = true;
+                Error::UnsupportedRequest
+            }
+            TranslationError::CompleterAbort => Error::CompleterAbort,
+            TranslationError::CompletionTimeout => Error::CompletionTimeout,
+        };
+        self.fail(member, &Failure::at(error, piece));
+    }
+
     /// A translation request was completed.
     fn translated(&mut self, turn: &Turn) {
         let Action::Translate {
@@ -302,12 +466,15 @@ impl Device {
         let member = turn.index;
         let count = match answer {
             Ok(count) => *count,
-            Err(TranslationError::UnsupportedRequest) => {
-                return self.fail(member, &Failure::at(Error::UnsupportedRequest, piece));
+            Err(TranslationError::UnsupportedRequest) if self.breaks(Mutant::Rule13) => {
+                return self.page_lacks(member, piece, |_| 1);
             }
-            Err(TranslationError::CompleterAbort) => {
-                return self.fail(member, &Failure::at(Error::CompleterAbort, piece));
-            }
+            Err(error) => return self.refused(member, piece, *error),
+        };
+        let time = time.unwrap_or(u64::MAX);
+        let request = &TranslationRequest {
+            no_write: request.no_write && !self.breaks(Mutant::Rule18),
+            ..*request
         };
         let mut answers = [None; MAX_TRANSLATIONS];
         let translations = &turn.scratch.translations[..count];
@@ -317,12 +484,15 @@ impl Device {
         {
             *place = Some(answer);
         }
+        if let Some(mutant) = self.mutant {
+            spoil(mutant, &mut answers);
+        }
         // A completion without a single sensible translation is no better than none.
         let Some(wanted) = answers[0] else {
             return self.fail(member, &Failure::at(Error::CompleterAbort, piece));
         };
-        self.keep(member, request, *time, &answers);
-        if ats::permits(&wanted, piece) || self.flights.overtaken(member, wanted.range) {
+        self.keep(member, request, time, &answers);
+        if ats::permits(&wanted, piece) || self.overtaken(member, wanted.range) {
             // Either it is in the cache now, or it is asked for again (rule 39).
             return;
         }
@@ -340,17 +510,24 @@ impl Device {
         time: u64,
         answers: &[Option<Cached>; MAX_TRANSLATIONS],
     ) {
-        let space = Space::new(request.pasid, request.privileged);
+        let Some(space) = request.pasid.map(|pasid| self.space_of(pasid)) else {
+            return;
+        };
         let mut limit = u64::MAX;
         for answer in answers.iter().flatten() {
             // Rule 17: what permits nothing is not kept. Rule 39: nor is what was overtaken.
             let useful = answer.read || answer.write;
-            if useful && !self.flights.overtaken(member, answer.range) {
+            if useful && !self.overtaken(member, answer.range) {
                 let evicted = self.atc.insert_over(space, answer, limit).is_some();
                 self.count(member, index::ATC_EVICTIONS, u64::from(evicted));
             }
             limit = time;
         }
+    }
+
+    /// Whether an answer is not to be used because an invalidation overtook it (rule 39).
+    fn overtaken(&self, member: usize, range: AlignedRange) -> bool {
+        !self.breaks(Mutant::Rule39) && self.flights.overtaken(member, range)
     }
 
     /// An access was performed.
@@ -412,5 +589,27 @@ impl Device {
         let failed = self.contexts[member].retire();
         self.count(member, index::DESCRIPTORS, 1);
         self.count(member, index::FAILED_DESCRIPTORS, u64::from(failed));
+    }
+}
+
+/// Makes of the answers of a completion what a device that breaks a rule would make of them.
+fn spoil(mutant: Mutant, answers: &mut [Option<Cached>; MAX_TRANSLATIONS]) {
+    let first = answers[0];
+    if let (Mutant::Rule14, Some(first), Some(second)) = (mutant, first, &mut answers[1]) {
+        second.output = first.output;
+    }
+    for answer in answers.iter_mut().flatten() {
+        match mutant {
+            Mutant::Rule15 => {
+                let wider = answer.range.shift() + 1;
+                if let Ok(range) = AlignedRange::containing(answer.range.base(), wider) {
+                    let offset = answer.range.base() - range.base();
+                    answer.output = answer.output.wrapping_sub(offset);
+                    answer.range = range;
+                }
+            }
+            Mutant::Rule17 => answer.read = true,
+            _ => {}
+        }
     }
 }

@@ -4,21 +4,26 @@
 //!
 //! Nothing here knows of translations, page requests, contexts or locks.
 
+mod cache_control;
 mod chase;
 mod compare;
+mod compare_swap;
 mod copy;
 mod crc32c;
 mod fetch_add;
 mod fill;
+mod gather;
 mod nop;
+mod prefetch;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod translate;
 
 use crate::access::{Failure, Piece};
 use crate::dma::{Dma, Scratch, Span};
 use pcie_ats::RootPort;
 use svm_abi::completion::Error;
-use svm_abi::descriptor::{Descriptor, Operation as Code, flags};
+use svm_abi::descriptor::{Descriptor, Operation as Code, flags, operand};
 use svm_abi::ids::MAX_TRANSFER_LOG2;
 
 /// What a machine needs to go on.
@@ -30,6 +35,12 @@ pub(crate) enum Demand {
     Failed(Failure),
     /// One or two pieces of memory, of which it will work on what can be had.
     Access(Piece, Option<Piece>),
+    /// What the translation agent says of a piece, in the words of
+    /// [`svm_abi::descriptor::translation`]: see [`Machine::answer`].
+    Translate(Piece),
+    /// That the cache forgets the addresses from the first to the last, and says how many entries
+    /// these were: see [`Machine::answer`].
+    Forget(u64, u64),
 }
 
 /// A resumable operation.
@@ -47,6 +58,9 @@ pub(crate) trait Machine: Sized {
         spans: &[Span],
         scratch: &mut Scratch,
     ) -> Result<(), Failure>;
+
+    /// Takes the answer to a demand that is not of memory.
+    fn answer(&mut self, _answer: u64) {}
 
     /// What the completion record says was done.
     fn bytes_done(&self) -> u64;
@@ -99,6 +113,13 @@ macro_rules! machines {
                 }
             }
 
+            /// See [`Machine::answer`].
+            pub fn answer(&mut self, answer: u64) {
+                match self {
+                    $(Operation::$name(machine) => machine.answer(answer),)+
+                }
+            }
+
             /// See [`Machine::bytes_done`].
             pub fn bytes_done(&self) -> u64 {
                 match self {
@@ -117,6 +138,12 @@ machines! {
     Crc32c: crc32c;
     FetchAdd: fetch_add;
     Chase: chase;
+    Drain: nop;
+    CompareSwap: compare_swap;
+    Gather: gather;
+    Prefetch: prefetch;
+    Translate: translate;
+    CacheControl: cache_control;
 }
 
 /// Checks a field that is reserved in an operation.
@@ -126,6 +153,12 @@ fn zero(field: u64) -> Result<(), Failure> {
     } else {
         Err(Failure::of(Error::Reserved))
     }
+}
+
+/// The bit of an operand that asks for write permission; the others are reserved.
+fn wants_write(operand0: u64) -> Result<bool, Failure> {
+    zero(operand0 & !operand::WRITE)?;
+    Ok(operand0 & operand::WRITE != 0)
 }
 
 /// Checks a transfer of `length` bytes from `address` on.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The operation that does nothing.
+//! The operations that do nothing themselves. A drain completes behind all earlier descriptors
+//! because a context works on one after the other.
 
 use super::{Demand, Machine, zero};
 use crate::access::Failure;
@@ -10,6 +11,9 @@ use svm_abi::descriptor::Descriptor;
 /// Nothing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Nop;
+
+/// Nothing, when all that came before is done.
+pub(crate) type Drain = Nop;
 
 impl Machine for Nop {
     fn start(d: &Descriptor) -> Result<Self, Failure> {

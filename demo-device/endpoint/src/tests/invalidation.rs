@@ -22,7 +22,7 @@ fn remap(world: &World, address: u64) -> u64 {
 }
 
 #[test]
-fn rule_47_after_an_invalidation_nothing_reaches_the_old_page() {
+pub(super) fn rule_47_after_an_invalidation_nothing_reaches_the_old_page() {
     let world = World::running();
     let old = world.map(1, HERE, true);
     success(world.perform(fill(HERE, 8)));
@@ -36,7 +36,7 @@ fn rule_47_after_an_invalidation_nothing_reaches_the_old_page() {
 }
 
 #[test]
-fn rule_37_a_4k_invalidation_drops_the_2m_entry() {
+pub(super) fn rule_37_a_4k_invalidation_drops_the_2m_entry() {
     let world = World::running();
     let big = AlignedRange::containing(0x4000_0000, 21).unwrap();
     world.map_to(1, big, world.frames(21), true, true);
@@ -49,7 +49,7 @@ fn rule_37_a_4k_invalidation_drops_the_2m_entry() {
 }
 
 #[test]
-fn rule_36_an_invalidation_is_for_its_pasid_only() {
+pub(super) fn rule_36_an_invalidation_is_for_its_pasid_only() {
     let world = World::running();
     world.start(1, 2);
     for pasid in [1, 2] {
@@ -80,7 +80,7 @@ fn rule_36_an_invalidation_is_for_its_pasid_only() {
 }
 
 #[test]
-fn rule_39_an_answer_that_was_overtaken_is_asked_for_again() {
+pub(super) fn rule_39_an_answer_that_was_overtaken_is_asked_for_again() {
     let world = World::running();
     let old = world.map(1, HERE, true);
     success(world.perform(nop()));
@@ -115,7 +115,7 @@ fn rule_39_the_pages_ahead_are_overtaken_as_well() {
 }
 
 #[test]
-fn rule_38_an_invalidation_waits_for_the_access_that_uses_its_range() {
+pub(super) fn rule_38_an_invalidation_waits_for_the_access_that_uses_its_range() {
     let world = World::running();
     world.map(1, HERE, true);
     success(world.perform(fill(HERE, 8)));
@@ -141,7 +141,7 @@ fn rule_38_an_invalidation_waits_for_the_access_that_uses_its_range() {
 }
 
 #[test]
-fn rule_10_and_46_the_cache_is_empty_when_ats_is_enabled() {
+pub(super) fn rule_10_and_46_the_cache_is_empty_when_ats_is_enabled() {
     let world = World::running();
     world.map(1, HERE, true);
     success(world.perform(fill(HERE, 8)));
@@ -162,7 +162,7 @@ fn rule_10_and_46_the_cache_is_empty_when_ats_is_enabled() {
 }
 
 #[test]
-fn rule_66_a_stopped_context_leaves_nothing_in_the_cache() {
+pub(super) fn rule_66_a_stopped_context_leaves_nothing_in_the_cache() {
     let world = World::running();
     world.map(1, HERE, true);
     success(world.perform(fill(HERE, 8)));
@@ -188,4 +188,20 @@ fn rule_66_a_stopped_context_leaves_nothing_in_the_cache() {
     world.submit_to(1, 1, fill(HERE, 8));
     world.run();
     assert_eq!(world.inner.lock().unwrap().translations.len(), 3);
+}
+
+#[test]
+fn rule_37_an_invalidation_takes_nothing_but_its_range_from_a_full_cache() {
+    let world = World::running();
+    for page in 0..512 {
+        world.map(1, HERE + (page << 12), true);
+    }
+    success(world.perform(fill(HERE, 512 << 12)));
+    let _ = world.invalidate(1, page(HERE + 0x1f_f000));
+    assert_eq!(world.counter(0, index::INVALIDATED_ENTRIES), 1);
+    let requests = world.inner.lock().unwrap().translations.len();
+    success(world.perform(fill(HERE + 0x1f_e000, 0x1000)));
+    assert_eq!(world.inner.lock().unwrap().translations.len(), requests);
+    success(world.perform(fill(HERE + 0x1f_f000, 0x1000)));
+    assert_eq!(world.inner.lock().unwrap().translations.len(), requests + 1);
 }

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The whole device in a small world: what it does, by subject.
 
+mod fairness;
 mod invalidation;
 mod laboratory;
+mod models;
+mod moments;
+mod mutants;
 mod pages;
 mod properties;
+mod rules;
 mod states;
 mod storm;
 mod threads;

@@ -41,7 +41,7 @@ fn rule_53_a_page_that_is_not_there_is_requested_translated_again_and_used() {
 }
 
 #[test]
-fn rule_51_a_group_holds_the_pages_ahead_and_its_last_request_says_so() {
+pub(super) fn rule_51_a_group_holds_the_pages_ahead_and_its_last_request_says_so() {
     let world = world(Service::Now);
     for page in 0..20 {
         world.map_absent(1, HERE + (page << 12), true);
@@ -57,7 +57,7 @@ fn rule_51_a_group_holds_the_pages_ahead_and_its_last_request_says_so() {
 }
 
 #[test]
-fn rule_50_a_request_says_what_the_access_needs() {
+pub(super) fn rule_50_a_request_says_what_the_access_needs() {
     let world = world(Service::Now);
     for page in 0..3 {
         world.map_absent(1, HERE + (page << 12), true);
@@ -79,7 +79,7 @@ fn rule_50_a_request_says_what_the_access_needs() {
 }
 
 #[test]
-fn rule_54_an_invalid_request_fails_its_descriptor_and_nothing_else() {
+pub(super) fn rule_54_an_invalid_request_fails_its_descriptor_and_nothing_else() {
     let world = world(Service::Now);
     world.map_absent(1, HERE, false);
     assert_eq!(
@@ -132,7 +132,7 @@ fn ring_and_record_are_requested_whatever_the_descriptor_says() {
 }
 
 #[test]
-fn rule_53_a_page_that_is_gone_again_is_requested_a_bounded_number_of_times() {
+pub(super) fn rule_53_a_page_that_is_gone_again_is_requested_a_bounded_number_of_times() {
     let world = world(Service::Pretend);
     assert_eq!(
         failure(world.perform(crc(HERE, 8))),
@@ -146,7 +146,7 @@ fn rule_53_a_page_that_is_gone_again_is_requested_a_bounded_number_of_times() {
 }
 
 #[test]
-fn rule_63_responses_come_in_any_order() {
+pub(super) fn rule_63_responses_come_in_any_order() {
     let world = world(Service::Later);
     for n in 1..40 {
         world.start(n, u32::from(n) + 1);
@@ -171,7 +171,7 @@ fn rule_63_responses_come_in_any_order() {
 }
 
 #[test]
-fn rule_58_credits_bound_the_pages_outstanding() {
+pub(super) fn rule_58_credits_bound_the_pages_outstanding() {
     let world = World::new(Config::default());
     world.enable(5);
     world.start(0, 1);
@@ -214,7 +214,7 @@ fn rule_58_an_allocation_of_nothing_permits_no_request() {
 }
 
 #[test]
-fn rule_55_a_failure_closes_the_interface_until_it_is_enabled_anew() {
+pub(super) fn rule_55_a_failure_closes_the_interface_until_it_is_enabled_anew() {
     let world = world(Service::Later);
     world.start(1, 2);
     for pasid in [1, 2] {
@@ -253,7 +253,7 @@ fn rule_55_a_failure_fails_its_own_descriptor() {
 }
 
 #[test]
-fn rule_56_a_response_to_nothing_is_noted_and_dropped() {
+pub(super) fn rule_56_a_response_to_nothing_is_noted_and_dropped() {
     let world = world(Service::Later);
     world.map_absent(1, HERE, true);
     let record = world.submit(fill(HERE, 8));
@@ -270,7 +270,7 @@ fn rule_56_a_response_to_nothing_is_noted_and_dropped() {
 }
 
 #[test]
-fn rule_57_a_response_without_the_pasid_is_not_the_groups() {
+pub(super) fn rule_57_a_response_without_the_pasid_is_not_the_groups() {
     let world = world(Service::Later);
     world.map_absent(1, HERE, true);
     let record = world.submit(fill(HERE, 8));
@@ -285,7 +285,7 @@ fn rule_57_a_response_without_the_pasid_is_not_the_groups() {
 }
 
 #[test]
-fn rule_59_disabling_stops_requests_and_waits_for_the_outstanding() {
+pub(super) fn rule_59_disabling_stops_requests_and_waits_for_the_outstanding() {
     let world = world(Service::Later);
     for page in 0..2 {
         world.map_absent(1, HERE + (page << 12), true);
@@ -332,7 +332,7 @@ fn rule_59_a_reset_of_the_interface_forgets_what_is_outstanding() {
 }
 
 #[test]
-fn rule_65_a_stop_waits_for_the_responses() {
+pub(super) fn rule_65_a_stop_waits_for_the_responses() {
     let world = world(Service::Later);
     world.map_absent(1, HERE, true);
     let record = world.submit(fill(HERE, 8));

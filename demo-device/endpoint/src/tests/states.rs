@@ -18,14 +18,14 @@ fn state(world: &World, n: u16) -> (u8, u8) {
 fn the_registers_describe_the_device() {
     let world = World::new(Config::default());
     let read = |offset| world.endpoint.bar_read(0, offset, 8);
-    assert_eq!(read(device::IDENT), 0x5356_4d44_0000_0100);
+    assert_eq!(read(device::IDENT), 0x5356_4d44_0000_0101);
     let value = read(device::CAPABILITIES);
     assert_eq!(capabilities::contexts(value), 64);
     assert_eq!(capabilities::vectors(value), 65);
     assert_eq!(capabilities::ring_log2(value), ids::MAX_RING_LOG2);
     assert_eq!(capabilities::transfer_log2(value), ids::MAX_TRANSFER_LOG2);
     assert_eq!(value & capabilities::LABORATORY, 0);
-    assert_eq!(read(device::OPERATIONS), 0x7f);
+    assert_eq!(read(device::OPERATIONS), 0x1fff);
     assert_eq!(read(device::RESOURCES), 64 << 32 | 1024);
     assert_eq!(read(device::FUNCTION), 0);
     world.enable(64);
@@ -153,7 +153,7 @@ fn a_doorbell_takes_eight_bytes() {
 }
 
 #[test]
-fn rule_72_interrupts_are_sent_as_asked() {
+pub(super) fn rule_72_interrupts_are_sent_as_asked() {
     let world = World::running();
     let interrupting = Descriptor {
         flags: flags::INTERRUPT,
@@ -174,7 +174,7 @@ fn rule_72_interrupts_are_sent_as_asked() {
 }
 
 #[test]
-fn rule_68_to_70_work_halts_when_the_function_loses_what_it_needs() {
+pub(super) fn rule_68_to_70_work_halts_when_the_function_loses_what_it_needs() {
     let off = [(4, 0, 4), (config_space::ATS + 4, 0, 0xffff_0000)];
     for (offset, value, mask) in off {
         let world = World::running();
@@ -204,7 +204,7 @@ fn rule_68_to_70_work_halts_when_the_function_loses_what_it_needs() {
 }
 
 #[test]
-fn rule_69_ats_that_goes_away_during_an_access_ends_the_work() {
+pub(super) fn rule_69_ats_that_goes_away_during_an_access_ends_the_work() {
     let world = World::running();
     world.map(1, HERE, true);
     *world.on_write.lock().unwrap() = Some(Box::new(|world| {
@@ -219,7 +219,7 @@ fn rule_69_ats_that_goes_away_during_an_access_ends_the_work() {
 }
 
 #[test]
-fn rule_67_a_reset_makes_everything_new_in_any_state() {
+pub(super) fn rule_67_a_reset_makes_everything_new_in_any_state() {
     for kind in [Reset::FunctionLevel, Reset::Conventional] {
         let world = World::running();
         *world.service.lock().unwrap() = Service::Later;

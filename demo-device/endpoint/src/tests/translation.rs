@@ -6,6 +6,7 @@ use crate::Config;
 use crate::testing::{RECORDS, World};
 use pcie_ats::{AlignedRange, Function, TranslationError};
 use svm_abi::counters::index;
+use svm_abi::registers::{context, control};
 
 fn requests(world: &World) -> Vec<(u64, u16, bool)> {
     let mut inner = world.inner.lock().unwrap();
@@ -45,7 +46,7 @@ fn rule_14_one_request_asks_for_several_pages() {
 }
 
 #[test]
-fn rule_18_reads_ask_for_no_write_permission_and_do_not_write_with_the_answer() {
+pub(super) fn rule_18_reads_ask_for_no_write_permission_and_do_not_write_with_the_answer() {
     let world = World::running();
     world.map(1, HERE, true);
     success(world.perform(nop()));
@@ -73,7 +74,7 @@ fn rule_18_a_write_permission_that_was_gained_is_found() {
 }
 
 #[test]
-fn rule_17_what_permits_nothing_is_asked_for_each_time() {
+pub(super) fn rule_17_what_permits_nothing_is_asked_for_each_time() {
     let world = World::running();
     success(world.perform(nop()));
     requests(&world);
@@ -90,16 +91,20 @@ fn rule_17_what_permits_nothing_is_asked_for_each_time() {
 }
 
 #[test]
-fn rule_13_unsupported_request_and_completer_abort_are_errors_of_the_descriptor() {
+pub(super) fn rule_13_unsupported_request_and_completer_abort_are_errors_of_the_descriptor() {
     let world = World::running();
     world.map(1, HERE, true);
     success(world.perform(nop()));
     for (error, expected) in [
+        (TranslationError::CompleterAbort, Error::CompleterAbort),
+        (
+            TranslationError::CompletionTimeout,
+            Error::CompletionTimeout,
+        ),
         (
             TranslationError::UnsupportedRequest,
             Error::UnsupportedRequest,
         ),
-        (TranslationError::CompleterAbort, Error::CompleterAbort),
     ] {
         world.inner.lock().unwrap().error = Some(error);
         assert_eq!(
@@ -108,11 +113,21 @@ fn rule_13_unsupported_request_and_completer_abort_are_errors_of_the_descriptor(
         );
         world.inner.lock().unwrap().error = None;
     }
+    // After an Unsupported Request the context asks for nothing, until ATS is enabled anew or
+    // the context is.
+    requests(&world);
+    assert_eq!(
+        failure(world.perform(fill(HERE, 64))).0,
+        Error::UnsupportedRequest
+    );
+    assert_eq!(requests(&world), []);
+    world.set(0, context::CONTROL, control::STOP);
+    world.start(0, 1);
     success(world.perform(fill(HERE, 64)));
 }
 
 #[test]
-fn rule_15_a_large_translation_serves_all_of_its_range_and_no_more() {
+pub(super) fn rule_15_a_large_translation_serves_all_of_its_range_and_no_more() {
     let world = World::running();
     let big = AlignedRange::containing(0x4000_0000, 21).unwrap();
     world.map_to(1, big, world.frames(21), true, true);

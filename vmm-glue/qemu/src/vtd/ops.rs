@@ -202,7 +202,9 @@ unsafe extern "C" fn ats_request_translation(
     let count = match result {
         Ok(count) => count,
         Err(TranslationError::UnsupportedRequest) => return -(EPERM as isize),
-        Err(TranslationError::CompleterAbort) => return -(EIO as isize),
+        Err(TranslationError::CompleterAbort | TranslationError::CompletionTimeout) => {
+            return -(EIO as isize);
+        }
     };
     let mut next = request.address;
     for (translation, result) in translations[..count].iter().zip(results) {

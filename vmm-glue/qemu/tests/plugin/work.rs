@@ -36,7 +36,7 @@ fn a_copy_reads_and_writes_the_memory_of_its_pasid() {
 }
 
 #[test]
-fn fetch_add_is_performed_in_memory() {
+fn atomic_operations_are_performed_in_memory() {
     let Some((mut machine, mut context)) = ready("") else {
         return;
     };
@@ -56,6 +56,21 @@ fn fetch_add_is_performed_in_memory() {
         "{record:?}"
     );
     assert_eq!(machine.qemu.readq(frame + 8), 42);
+    let swap = |expected, new| Descriptor {
+        operation: Operation::CompareSwap as u8,
+        operand0: expected,
+        operand1: new,
+        ..add
+    };
+    for (expected, new, before, after) in [(41, 7, 42, 42), (42, 7, 42, 7)] {
+        let record = context.run(&mut machine, swap(expected, new));
+        assert_eq!(
+            (record.status, record.result),
+            (status::SUCCESS, before),
+            "{record:?}"
+        );
+        assert_eq!(machine.qemu.readq(frame + 8), after);
+    }
     machine.qemu.quit();
 }
 

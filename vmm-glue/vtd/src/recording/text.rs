@@ -133,6 +133,7 @@ impl Display for Answer<'_, Result<&[Translation], TranslationError>> {
             }
             Err(TranslationError::UnsupportedRequest) => f.write_str("unsupported-request"),
             Err(TranslationError::CompleterAbort) => f.write_str("completer-abort"),
+            Err(TranslationError::CompletionTimeout) => f.write_str("completion-timeout"),
         }
     }
 }

@@ -284,6 +284,7 @@ fn configuration(draw: &mut Draw) -> MachineConfig {
             pasid_width: PasidWidth::MAX,
             pri_capacity: draw.one(&[1, 16, 512]),
             laboratory: true,
+            ..svm_endpoint::Config::default()
         };
         return MachineConfig {
             memory: MEMORY,

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Dropping a process's own translations from the cache.
+
+use super::{Demand, Machine, transfer, zero};
+use crate::access::Failure;
+use crate::dma::{Dma, Scratch, Span};
+use pcie_ats::RootPort;
+use svm_abi::descriptor::{Descriptor, operand};
+
+/// A request to forget, before or after.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CacheControl {
+    /// First and last address; none to forget nothing.
+    range: Option<(u64, u64)>,
+    dropped: Option<u64>,
+}
+
+impl Machine for CacheControl {
+    fn start(d: &Descriptor) -> Result<Self, Failure> {
+        zero(d.destination | d.operand0 & !operand::ALL | d.operand1)?;
+        if d.operand0 & operand::ALL != 0 {
+            zero(d.source | d.length)?;
+            return Ok(CacheControl {
+                range: Some((0, u64::MAX)),
+                dropped: None,
+            });
+        }
+        transfer(d.source, d.length)?;
+        Ok(CacheControl {
+            range: d.length.checked_sub(1).map(|n| (d.source, d.source + n)),
+            dropped: None,
+        })
+    }
+
+    fn demand(&self) -> Demand {
+        match (self.dropped, self.range) {
+            (Some(dropped), _) => Demand::Done(dropped),
+            (None, None) => Demand::Done(0),
+            (None, Some((first, last))) => Demand::Forget(first, last),
+        }
+    }
+
+    fn perform<P: RootPort + ?Sized>(
+        &mut self,
+        _: &mut Dma<'_, P>,
+        _: &[Span],
+        _: &mut Scratch,
+    ) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn answer(&mut self, dropped: u64) {
+        self.dropped = Some(dropped);
+    }
+
+    fn bytes_done(&self) -> u64 {
+        0
+    }
+}

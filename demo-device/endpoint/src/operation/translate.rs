@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Asking what the translation agent says of a page.
+
+use super::{Demand, Machine, transfer, wants_write, zero};
+use crate::access::{Access, Failure, Piece};
+use crate::dma::{Dma, Scratch, Span};
+use pcie_ats::RootPort;
+use svm_abi::descriptor::Descriptor;
+
+/// A question, before or after the answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Translate {
+    piece: Piece,
+    answer: Option<u64>,
+}
+
+impl Machine for Translate {
+    fn start(d: &Descriptor) -> Result<Self, Failure> {
+        zero(d.destination | d.length | d.operand1)?;
+        let write = wants_write(d.operand0)?;
+        transfer(d.source, 1)?;
+        let access = if write { Access::Write } else { Access::Read };
+        Ok(Translate {
+            piece: Piece::forward(d.source, 1, access),
+            answer: None,
+        })
+    }
+
+    fn demand(&self) -> Demand {
+        match self.answer {
+            Some(answer) => Demand::Done(answer),
+            None => Demand::Translate(self.piece),
+        }
+    }
+
+    fn perform<P: RootPort + ?Sized>(
+        &mut self,
+        _: &mut Dma<'_, P>,
+        _: &[Span],
+        _: &mut Scratch,
+    ) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn answer(&mut self, answer: u64) {
+        self.answer = Some(answer);
+    }
+
+    fn bytes_done(&self) -> u64 {
+        0
+    }
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! That nobody starves and nothing goes on for long after it was cancelled: counted in steps and
+//! requests, not in time.
+
+use super::*;
+use crate::testing::{Service, World};
+use crate::{Config, Step};
+use pcie_ats::AlignedRange;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use svm_abi::registers::{context, control, pasid, status};
+
+/// Where a large ring lies, and memory that is large and nowhere.
+const LARGE: u64 = 0x4000_0000;
+
+fn state(world: &World, n: u16) -> u8 {
+    status::state(world.get(n, context::STATUS))
+}
+
+/// Starts a context with a ring of 2^15 descriptors, all zero: nops without a record.
+fn start_large(world: &World, n: u16, number: u32) {
+    let range = AlignedRange::containing(LARGE, 21).unwrap();
+    world.map_to(number, range, world.frames(21), true, true);
+    world.set(n, context::PASID, u64::from(number) | pasid::VALID);
+    world.set(n, context::RING, LARGE);
+    world.set(n, context::RING_LOG2, 15);
+    world.set(n, context::CONTROL, control::START);
+}
+
+#[test]
+fn a_context_with_a_million_descriptors_starves_nobody() {
+    let world = World::running();
+    start_large(&world, 1, 2);
+    success(world.perform(nop()));
+    let mut rounds = 0;
+    let mut most = 0;
+    loop {
+        let head = world.get(1, context::HEAD);
+        if head >= 1_000_000 {
+            break;
+        }
+        world.doorbell(1, head + (1 << 15));
+        let record = world.submit(nop());
+        let mut steps = 0;
+        while world.record(1, record).status == status_pending() {
+            assert_eq!(world.endpoint.step(&world), Step::Worked);
+            steps += 1;
+        }
+        // Its own turn, and at most one of the other.
+        most = most.max(steps);
+        rounds += 1;
+        // The large one works on in the meantime.
+        for _ in 0..10 {
+            world.endpoint.step(&world);
+        }
+    }
+    assert!(most <= 2, "{most} steps in {rounds} rounds");
+    assert!(rounds > 10, "{rounds}");
+}
+
+fn status_pending() -> u8 {
+    svm_abi::completion::status::PENDING
+}
+
+#[test]
+fn of_many_contexts_with_much_to_do_each_has_its_share() {
+    let world = World::running();
+    for n in 1..9 {
+        start_large(&world, n, u32::from(n) + 1);
+        world.doorbell(n, 1 << 15);
+    }
+    let heads = || {
+        (1..9)
+            .map(|n| world.get(n, context::HEAD))
+            .collect::<Vec<_>>()
+    };
+    for round in 1..=20u64 {
+        for _ in 0..8 {
+            assert_eq!(world.endpoint.step(&world), Step::Worked);
+        }
+        let heads = heads();
+        let least = *heads.iter().min().unwrap();
+        assert_eq!(heads, [least; 8], "round {round}");
+        assert!(least > 0);
+    }
+}
+
+/// Work that would go on for long.
+fn endless(world: &World) -> Vec<Descriptor> {
+    let range = AlignedRange::containing(1 << 40, 33).unwrap();
+    world.map_to(1, range, 1 << 40, true, true);
+    world.map(1, HERE, true);
+    // A node that follows itself, and entries that never end.
+    world.poke(1, HERE, &HERE.to_le_bytes());
+    let list = HERE + 0x100;
+    for entry in 0..16 {
+        let words = [1u64 << 40, 1 << 28].map(u64::to_le_bytes).concat();
+        world.poke(1, list + 16 * entry, &words);
+    }
+    let operation = |operation: Operation| Descriptor {
+        operation: operation as u8,
+        operand0: 0,
+        ..fill(0, 1 << 32)
+    };
+    let (source, destination) = (1 << 40, 1 << 40);
+    vec![
+        Descriptor {
+            destination,
+            ..operation(Operation::Fill)
+        },
+        Descriptor {
+            source,
+            destination: destination + 1,
+            ..operation(Operation::Copy)
+        },
+        Descriptor {
+            source,
+            destination,
+            ..operation(Operation::Compare)
+        },
+        Descriptor {
+            source,
+            ..operation(Operation::Crc32c)
+        },
+        Descriptor {
+            source,
+            ..operation(Operation::Prefetch)
+        },
+        Descriptor {
+            source: HERE,
+            operand1: 8,
+            ..operation(Operation::Chase)
+        },
+        Descriptor {
+            source: list,
+            destination: (1 << 40) + (1 << 32),
+            length: 16,
+            operand0: 1 << 32,
+            ..operation(Operation::Gather)
+        },
+    ]
+}
+
+#[test]
+fn whatever_a_context_does_it_stops_at_once_between_steps() {
+    let world = World::running();
+    for descriptor in endless(&world) {
+        for steps in 1..5 {
+            let record = world.submit(descriptor);
+            for _ in 0..steps {
+                assert_eq!(world.endpoint.step(&world), Step::Worked);
+            }
+            assert_eq!(world.record(1, record).status, status_pending());
+            world.set(0, context::CONTROL, control::STOP);
+            assert_eq!(state(&world, 0), status::DISABLED, "{descriptor:?}");
+            assert_eq!(world.endpoint.step(&world), Step::Idle);
+            world.start(0, 1);
+        }
+    }
+}
+
+#[test]
+fn a_stop_from_inside_an_access_is_followed_by_what_one_action_has_left() {
+    // The most that an action sends: both halves of a copied chunk, or of a record.
+    let world = World::running();
+    for descriptor in endless(&world) {
+        if descriptor.operation == Operation::Prefetch as u8 {
+            // It accesses nothing.
+            continue;
+        }
+        let after = Arc::new(AtomicU64::new(0));
+        let before = after.clone();
+        world.submit(descriptor);
+        // The first read is that of the ring.
+        *world.on_read.lock().unwrap() = Some(Box::new(move |world| {
+            let before = before.clone();
+            let stop: crate::testing::Hook = Box::new(move |world| {
+                world.set(0, context::CONTROL, control::STOP);
+                let mut inner = world.inner.lock().unwrap();
+                inner.log = Some(Vec::new());
+                before.store(1, Ordering::Relaxed);
+            });
+            let slot = match descriptor.operation {
+                operation if operation == Operation::Fill as u8 => &world.on_write,
+                _ => &world.on_read,
+            };
+            *slot.lock().unwrap() = Some(stop);
+        }));
+        world.run();
+        assert_eq!(after.load(Ordering::Relaxed), 1, "{descriptor:?}");
+        let log = world.inner.lock().unwrap().log.take().unwrap();
+        assert!(log.len() <= 2, "{descriptor:?}: {log:x?}");
+        let bytes: usize = log.iter().map(|(_, length, _)| *length).sum();
+        assert!(bytes <= 2 * 65536, "{descriptor:?}: {bytes}");
+        assert_eq!(state(&world, 0), status::DISABLED, "{descriptor:?}");
+        world.start(0, 1);
+    }
+}
+
+#[test]
+fn a_context_that_waits_for_an_answer_that_never_comes_stops_after_the_time_out() {
+    let world = World::running_with(Config {
+        page_response_timeout: 10,
+        ..Config::default()
+    });
+    *world.service.lock().unwrap() = Service::Later;
+    world.map_absent(1, HERE, true);
+    world.submit(fill(HERE, 8));
+    world.run();
+    world.set(0, context::CONTROL, control::STOP);
+    world.endpoint.tick(0);
+    assert_eq!(state(&world, 0), status::STOPPING);
+    world.endpoint.tick(9);
+    assert_eq!(state(&world, 0), status::STOPPING);
+    world.endpoint.tick(10);
+    assert_eq!(state(&world, 0), status::DISABLED);
+    assert_eq!(world.endpoint.step(&world), Step::Idle);
+}
