@@ -636,8 +636,9 @@ impl RootPort for World {
             let begun = begun.is_some_and(|p| p.prgi == request.prgi && !p.last);
             let stopped = control >> 24 & 1 != 0;
             assert!(control & 1 != 0 || begun && !stopped, "rule 59");
-            let waiting = &self.inner.lock().unwrap().queue;
+            // Before the lock: a read of a register lets the model checker switch tasks.
             let allocation = e.config_read(config_space::PRI + 12);
+            let waiting = &self.inner.lock().unwrap().queue;
             assert!(waiting.len() < allocation as usize, "rule 58");
             let same = |p: &&PageRequest| p.prgi == request.prgi;
             assert!(waiting.iter().filter(same).all(|p| !p.last), "rule 49");
