@@ -179,7 +179,7 @@ impl Entry {
 }
 
 impl Atc {
-    /// An empty cache of a number of entries, which is a power of two and at least [`WAYS`].
+    /// An empty cache of a number of entries, which is a power of two and at least `WAYS`.
     pub fn new(entries: u32) -> Self {
         let sets = (entries as usize / WAYS).max(1);
         Atc {
