@@ -265,17 +265,18 @@ fn kill_copying(bench: &mut Bench) -> anyhow::Result<Verdict> {
 
 /// Why a process that dies among page requests is not tried on this machine's IOMMU.
 ///
-/// In about one run of twenty on QEMU's `intel-iommu`, a process that gets the PASID of a dead one
-/// also gets, by ATS, a frame that the dead one had: the device then reads descriptors that are
-/// none. The trace shows the translation request and its answer; the same test on `svm-vtd` does
-/// not fail. QEMU's unit is known by what it alone lacks: nested translation (ECAP.NEST, bit 26).
+/// On QEMU's `intel-iommu`, in about one run of twenty, a process that gets the PASID of a dead one
+/// also gets, as the answer to a translation request, a frame that the dead one had: the device
+/// then reads descriptors that are none. That much a trace shows; whose fault it is, is not known.
+/// On `svm-vtd` it was not seen in 40 runs. QEMU's unit is told by what it lacks: nested
+/// translation (ECAP.NEST, bit 26). A real unit that lacks it is passed over as well.
 fn stale_translations() -> Option<&'static str> {
     const NEST: u64 = 1 << 26;
     let text = std::fs::read_to_string("/sys/class/iommu/dmar0/intel-iommu/ecap").ok()?;
     let ecap = u64::from_str_radix(text.trim(), 16).ok()?;
     (ecap & NEST == 0).then_some(
-        "QEMU's intel-iommu sometimes answers with a translation of a dead process; \
-         it is tried on svm-vtd",
+        "on QEMU's intel-iommu, which this IOMMU may be, a new process was seen to get a dead \
+         one's translation, for a reason not yet known; svm-vtd tries it",
     )
 }
 
