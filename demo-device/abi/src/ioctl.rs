@@ -5,7 +5,23 @@
 //! [`DOORBELL_SIZE`] bytes at offset 0, shared, gives the context's doorbell page. `read` of 8
 //! bytes returns the number of completion interrupts since the last read (and waits for one, or
 //! gives `EAGAIN` with `O_NONBLOCK`); `poll` says whether `read` would wait. Closing the last
-//! reference stops the context and ends the bond.
+//! reference stops the context and ends the bond. `open` fails with `EBUSY` if the device has no free
+//! context, and with `EDQUOT` if the user has as many as the driver lets one user have.
+//!
+//! # Whose file it is
+//!
+//! The file belongs to the address space that opened it: all threads of the process may use it, and
+//! so may a child of `vfork()` until it calls `exec()`. For everybody else who holds it (a child
+//! after `fork()`, the program after `exec()` without close-on-exec, a process that got it through
+//! a socket), `ioctl`, `mmap` and `read` fail with `EPERM`, whatever their arguments, and `poll`
+//! gives `POLLERR`. They can close it, though. A child of `fork()` does not inherit the mapping of
+//! the doorbell page: `SIGSEGV`.
+//!
+//! # `/proc/PID/fdinfo`
+//!
+//! One line for each key of [`fdinfo`], and one for each counter of [`super::counters::COUNTERS`]
+//! under its name after the prefix `svm-`: `svm-atc_hits:\t12`. All numbers are decimal, addresses
+//! hexadecimal with `0x`. A context whose device is gone has the keys up to `svm-state` only.
 
 /// Type of the ioctl numbers.
 pub const TYPE: u8 = b'S';
@@ -15,6 +31,12 @@ pub const INFO: u8 = 0x80;
 pub const QUEUE_SETUP: u8 = 0x81;
 /// Number of the ioctl that stops the context; `QUEUE_SETUP` may follow (`_IO`).
 pub const QUEUE_STOP: u8 = 0x82;
+/// Number of the ioctl that takes an [`Eventfd`], to be signalled at completion interrupts
+/// (`_IOW`).
+pub const EVENTFD: u8 = 0x83;
+/// Number of the ioctl that takes a [`Moderation`]: how many completions make an interrupt
+/// (`_IOW`).
+pub const MODERATION: u8 = 0x84;
 
 /// Size of the mapping of the doorbell page in bytes.
 pub const DOORBELL_SIZE: usize = super::doorbell::PAGE_SIZE as usize;
@@ -54,4 +76,67 @@ pub struct Queue {
     pub ring_log2: u32,
     /// 0; other values give `EINVAL`.
     pub flags: u32,
+}
+
+/// The eventfd of a context.
+///
+/// The driver adds 1 to it at every interrupt of the context: for completions, and when the context
+/// halts. It also adds 1 when the context is taken away with its device. Interrupts that come close
+/// together may add 1 in all; how many there were is what `read` of the device file says, which
+/// counts them all the same. The eventfd stays attached over `QUEUE_STOP` and `QUEUE_SETUP`, until
+/// it is replaced, detached, or the device file is closed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Eventfd {
+    /// File descriptor of the eventfd, which replaces an earlier one; -1 detaches. `EBADF` if it is
+    /// not open, `EINVAL` if it is no eventfd.
+    pub fd: i32,
+    /// 0; other values give `EINVAL`.
+    pub flags: u32,
+}
+
+/// How completions that ask for an interrupt are gathered into one.
+///
+/// The device sends the interrupt as soon as either limit is reached. Both are 0 when the file is
+/// opened: every such completion sends its interrupt at once. The setting stays over `QUEUE_STOP`
+/// and `QUEUE_SETUP`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moderation {
+    /// Completions for one interrupt; 0 and 1 mean each. `EINVAL` if the device cannot count so
+    /// far, `EOPNOTSUPP` if it has no moderation (interface older than 1.2).
+    pub count: u32,
+    /// Microseconds from the first of them after which the interrupt is sent anyway; 0 with a count
+    /// above 1 is `EINVAL`, since the last completions could then wait for ever.
+    pub microseconds: u32,
+}
+
+/// Keys of the lines of `/proc/PID/fdinfo/FD`.
+pub mod fdinfo {
+    /// What all keys begin with; also goes before the name of a counter.
+    pub const PREFIX: &str = "svm-";
+    /// PCI address of the function, `0000:00:04.0`.
+    pub const DEVICE: &str = "svm-device";
+    /// Number of the context.
+    pub const CONTEXT: &str = "svm-context";
+    /// PASID of the address space that opened the file.
+    pub const PASID: &str = "svm-pasid";
+    /// `disabled`, `enabled`, `stopping`, `halted`, or `gone` with the device.
+    pub const STATE: &str = "svm-state";
+    /// Why it halted, as a number of [`super::super::registers::halt`]; 0 if it has not.
+    pub const HALT: &str = "svm-halt";
+    /// Virtual address of the ring; 0 if the context was never started.
+    pub const RING: &str = "svm-ring";
+    /// Number of descriptors of the ring.
+    pub const RING_ENTRIES: &str = "svm-ring_entries";
+    /// Descriptors consumed since the start.
+    pub const HEAD: &str = "svm-head";
+    /// Descriptors submitted since the start.
+    pub const TAIL: &str = "svm-tail";
+    /// MSI-X vector of the context.
+    pub const VECTOR: &str = "svm-vector";
+    /// 1 if an eventfd is attached, otherwise 0.
+    pub const EVENTFD: &str = "svm-eventfd";
+    /// The fields of [`super::Moderation`], with a blank between.
+    pub const MODERATION: &str = "svm-moderation";
 }
