@@ -103,8 +103,13 @@ fn identification(out: &mut String) -> std::fmt::Result {
     )?;
     writeln!(
         out,
-        "| transfer | at most 2^{} bytes |\n",
+        "| transfer | at most 2^{} bytes |",
         ids::MAX_TRANSFER_LOG2
+    )?;
+    writeln!(
+        out,
+        "| batch | at most 2^{} descriptors |\n",
+        ids::MAX_BATCH_LOG2
     )
 }
 
@@ -225,7 +230,8 @@ fn descriptors(out: &mut String) -> std::fmt::Result {
         (
             "FENCE",
             descriptor::flags::FENCE,
-            "Starts only when all earlier descriptors have completed.",
+            "Starts only when all earlier descriptors have completed; in a batch, only if all of them \
+             succeeded.",
         ),
         (
             "INTERRUPT",

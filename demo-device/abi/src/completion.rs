@@ -16,11 +16,11 @@ pub const ERROR: usize = 1;
 /// Offset of the access that failed, 8 bits: see [`access`].
 pub const ACCESS: usize = 2;
 /// Offset of the number of bytes that were processed before the operation ended, 64 bits. For
-/// `CHASE`, the number of nodes.
+/// `CHASE`, the number of nodes; for `BATCH`, that of descriptors.
 pub const BYTES_DONE: usize = 8;
 /// Offset of the virtual address whose access failed, 64 bits; 0 if none did.
 pub const FAULT_ADDRESS: usize = 16;
-/// Offset of the operation's result, 64 bits.
+/// Offset of the operation's result, 64 bits; 0 if it failed, except for `BATCH`.
 pub const RESULT: usize = 24;
 
 /// Values of the status.
@@ -111,8 +111,15 @@ errors! {
     /// A page request was not answered in time, or none can be sent because earlier ones never
     /// were.
     ResponseTimeout = 15, "no answer came to a page request";
-    /// What is above the device cannot carry the request: an atomic operation that it lacks.
+    /// What is above the device cannot carry the request, or does not let the function send it: an
+    /// atomic operation that it lacks, or a request for the permission to execute while Execute
+    /// Permission Enable is off (PCIe 7.8.9.3).
     UnsupportedAccess = 16, "the memory does not know this kind of access";
+    /// A descriptor of the batch failed; its own record says why. The fault address is that of the
+    /// descriptor in the array.
+    EntryFailed = 17, "a descriptor of the batch failed";
+    /// A descriptor of a batch is a batch itself.
+    NestedBatch = 18, "a batch cannot hold another batch";
 }
 
 /// A completion record as a value.

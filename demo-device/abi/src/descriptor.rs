@@ -27,7 +27,8 @@ pub const OPERAND1: usize = 48;
 pub mod flags {
     /// Starts only when all earlier descriptors of the context have completed: their data and
     /// records are in memory. A context works on one descriptor after the other, so this holds for
-    /// every descriptor today; without the flag it is not promised.
+    /// every descriptor today; without the flag it is not promised. In a batch it says more: see
+    /// [`super::batch`].
     pub const FENCE: u8 = 1 << 0;
     /// Sends the context's interrupt when the descriptor has completed.
     pub const INTERRUPT: u8 = 1 << 1;
@@ -50,6 +51,24 @@ pub mod gather {
     pub const MAX_ENTRIES: u64 = 1 << 16;
 }
 
+/// The array of `BATCH`: descriptors of the same form as those of the ring, each with a record, an
+/// interrupt and flags of its own.
+///
+/// The device performs them in order, as if they stood in the ring, but with two differences. An
+/// entry that is a batch itself fails with `NestedBatch`. And an entry with the flag `FENCE` is
+/// begun only if no earlier entry of the batch has failed: otherwise the batch ends before it, and
+/// the entries from there on are not performed and get no records. Without fences a failure stops
+/// nothing.
+///
+/// The device may read entries long before it performs them, and again: they must not be changed
+/// before the batch has completed.
+pub mod batch {
+    /// Alignment of the array in bytes.
+    pub const ALIGNMENT: u64 = super::SIZE as u64;
+    /// The most entries of a batch.
+    pub const MAX_ENTRIES: u64 = 1 << super::super::ids::MAX_BATCH_LOG2;
+}
+
 /// The result of `TRANSLATE`. The translated address stands in 63:12 only if the device has its
 /// laboratory; it is no business of a process, and 0 otherwise.
 pub mod translation {
@@ -63,6 +82,8 @@ pub mod translation {
     pub const UNTRANSLATED_ONLY: u64 = 1 << 9;
     /// The same in every address space of the function.
     pub const GLOBAL: u64 = 1 << 10;
+    /// Execution is permitted; only if it was asked for.
+    pub const EXECUTE: u64 = 1 << 11;
     /// Mask of the translated address.
     pub const ADDRESS: u64 = !0xfff;
 }
@@ -71,6 +92,8 @@ pub mod translation {
 pub mod operand {
     /// `PREFETCH` and `TRANSLATE`: write permission is asked for.
     pub const WRITE: u64 = 1 << 0;
+    /// `TRANSLATE`: the permission to execute is asked for.
+    pub const EXECUTE: u64 = 1 << 1;
     /// `CACHE_CONTROL`: the whole address space is meant.
     pub const ALL: u64 = 1 << 0;
 }
@@ -153,12 +176,21 @@ operations! {
     Prefetch = 10, "prefetch";
     /// Asks for the translation of the page at `source`, past the cache, and returns the answer
     /// (see `translation`). No page is requested. Bit 0 of `operand0` asks for write permission;
-    /// without it the request has No Write set. Others 0.
+    /// without it the request has No Write set. Bit 1 asks for the permission to execute, which
+    /// fails with `UnsupportedAccess` while the function may not ask for it. Others 0.
     Translate = 11, "translate";
     /// Drops the translations of `length` bytes at `source` that the device has cached for the
     /// context's address space; with bit 0 of `operand0`, all of them (then source and length are
     /// 0). The result is the number of entries dropped. Others 0. Loses no more than time.
     CacheControl = 12, "cache_control";
+    /// Performs the `length` descriptors, at most 1024, of the array at `source`, aligned to 64
+    /// bytes, one after the other (see `batch`). The record of the batch comes after those of its
+    /// entries: it succeeds if all of them did, and fails with `EntryFailed` otherwise, with the
+    /// address of the first that failed. If the array cannot be read, it fails for that reason at
+    /// the entry where it cannot; `BLOCK_ON_FAULT` of the batch is for the array alone. In all
+    /// cases the result is the number of entries that succeeded, and `bytes_done` that of those
+    /// that were performed. Others 0.
+    Batch = 13, "batch";
 }
 
 /// A descriptor as a value: the words, not yet judged.

@@ -19,7 +19,7 @@ pub const MSIX_BAR: u8 = 4;
 
 /// Version of the interface that these files describe: major in bits 15:8, minor in bits 7:0.
 /// A driver or program works with a device of the same major number.
-pub const ABI_VERSION: u16 = 0x0101;
+pub const ABI_VERSION: u16 = 0x0102;
 /// Upper half of the `IDENT` register: "SVMD" in ASCII.
 pub const IDENT_MAGIC: u32 = 0x5356_4d44;
 
@@ -29,3 +29,5 @@ pub const MAX_CONTEXTS: u16 = 256;
 pub const MAX_RING_LOG2: u8 = 15;
 /// The longest transfer of one descriptor, as log2 of its number of bytes.
 pub const MAX_TRANSFER_LOG2: u8 = 32;
+/// The longest batch, as log2 of its number of descriptors.
+pub const MAX_BATCH_LOG2: u8 = 10;

@@ -71,14 +71,14 @@ block! {
     /// Magic number `0x53564d44` in 63:32, version of this interface in 15:0.
     IDENT = 0x00, ReadOnly;
     /// Number of contexts 15:0; MSI-X vectors 31:16; log2 of the largest ring 39:32; log2 of the
-    /// longest transfer 47:40; laboratory present 63.
+    /// longest transfer 47:40; log2 of the longest batch 55:48; laboratory present 63.
     CAPABILITIES = 0x08, ReadOnly;
     /// Bit n is 1 if the device performs operation n.
     OPERATIONS = 0x10, ReadOnly;
     /// Entries of the address translation cache 31:0; page request capacity 63:32.
     RESOURCES = 0x18, ReadOnly;
     /// What the function's configuration permits: bus master 0, ATS enabled 1, PRI enabled 2,
-    /// PASID enabled 3.
+    /// PASID enabled 3, requests for execution enabled 4, for privileged mode 5.
     FUNCTION = 0x20, ReadOnly;
 }
 
@@ -90,8 +90,10 @@ block! {
     /// State 7:0 (0 DISABLED, 1 ENABLED, 2 STOPPING, 3 HALTED); why it halted 15:8.
     STATUS = 0x08, ReadOnly;
     /// Address space of the ring, the descriptors, the completion records and the data: PASID
-    /// 19:0, valid 31. A write also clears the counters, `HEAD` and `TAIL`: they are nothing to
-    /// the next process.
+    /// 19:0, privileged 30, valid 31. A write also clears the counters, `HEAD`, `TAIL` and
+    /// `MODERATION`: they are nothing to the next process. Requests of a privileged context ask
+    /// for privileged mode: it is for the owner of the machine, and never for a process. It starts
+    /// only while such requests are enabled.
     PASID = 0x10, WhileDisabled;
     /// Virtual address of the submission ring, aligned to 64 bytes.
     RING = 0x18, WhileDisabled;
@@ -104,6 +106,15 @@ block! {
     /// Descriptors submitted since the start of the context, as written to the doorbell; 0 after a
     /// write of `PASID`.
     TAIL = 0x38, ReadOnly;
+    /// Moderation of the context's interrupts: number of completions 15:0, microseconds 63:32.
+    /// Completions that ask for an interrupt are counted, and one interrupt is sent for all of them
+    /// when there are as many as the number, or when the first of them is as old as the time, by
+    /// the clock of the host, which may be late. Number 0 or 1: no moderation, each completion's
+    /// interrupt is sent at once. Time 0: no limit of time, only the number. A write has what was
+    /// held back sent at once, and begins anew. STOP and a reset drop it; an interrupt that says
+    /// that the context halted is not held back. Kept over STOP and START; 0 after a reset and
+    /// after a write of `PASID`.
+    MODERATION = 0x40, ReadWrite;
 }
 
 block! {
@@ -149,11 +160,18 @@ pub mod capabilities {
     pub const LABORATORY: u64 = 1 << 63;
 
     /// The register's value.
-    pub const fn encode(contexts: u16, vectors: u16, ring_log2: u8, transfer_log2: u8) -> u64 {
+    pub const fn encode(
+        contexts: u16,
+        vectors: u16,
+        ring_log2: u8,
+        transfer_log2: u8,
+        batch_log2: u8,
+    ) -> u64 {
         contexts as u64
             | (vectors as u64) << 16
             | (ring_log2 as u64) << 32
             | (transfer_log2 as u64) << 40
+            | ((batch_log2 & 0x7f) as u64) << 48
     }
     /// Number of contexts.
     pub const fn contexts(value: u64) -> u16 {
@@ -171,6 +189,10 @@ pub mod capabilities {
     pub const fn transfer_log2(value: u64) -> u8 {
         (value >> 40) as u8
     }
+    /// Log2 of the longest batch; of no meaning if the device performs none.
+    pub const fn batch_log2(value: u64) -> u8 {
+        (value >> 48) as u8 & 0x7f
+    }
 }
 
 /// Bits of `FUNCTION`.
@@ -183,6 +205,10 @@ pub mod function {
     pub const PRI: u64 = 1 << 2;
     /// PASID control register: enable.
     pub const PASID: u64 = 1 << 3;
+    /// PASID control register: execute permission enable.
+    pub const EXECUTE: u64 = 1 << 4;
+    /// PASID control register: privileged mode enable.
+    pub const PRIVILEGED: u64 = 1 << 5;
 }
 
 /// Commands of a context's `CONTROL` register.
@@ -225,7 +251,8 @@ pub mod status {
 pub mod halt {
     /// It did not halt.
     pub const NONE: u8 = 0;
-    /// Started without a valid PASID, or with one that is wider than the function's PASIDs.
+    /// Started without a valid PASID, with one that is wider than the function's PASIDs, or as
+    /// privileged while the function may not ask for privileged mode.
     pub const BAD_PASID: u8 = 1;
     /// Started with a ring that is not aligned, too large, or wraps round the address space.
     pub const BAD_RING: u8 = 2;
@@ -239,6 +266,8 @@ pub mod halt {
 
 /// Bits of `PASID`.
 pub mod pasid {
+    /// Requests ask for privileged mode.
+    pub const PRIVILEGED: u64 = 1 << 30;
     /// The PASID is valid.
     pub const VALID: u64 = 1 << 31;
     /// Mask of the PASID.
@@ -251,4 +280,23 @@ pub mod vector {
     pub const ENABLE: u64 = 1 << 31;
     /// Mask of the vector.
     pub const MASK: u64 = 0xffff;
+}
+
+/// Bits of `MODERATION`.
+pub mod moderation {
+    /// Every bit that has a meaning.
+    pub const ALL: u64 = 0xffff_ffff_0000_ffff;
+
+    /// The register's value: completions, and microseconds.
+    pub const fn encode(completions: u16, microseconds: u32) -> u64 {
+        completions as u64 | (microseconds as u64) << 32
+    }
+    /// Completions of one interrupt; 0 and 1 for no moderation.
+    pub const fn completions(value: u64) -> u16 {
+        value as u16
+    }
+    /// Longest time that a completion's interrupt is held back, in microseconds; 0 for ever.
+    pub const fn microseconds(value: u64) -> u32 {
+        (value >> 32) as u32
+    }
 }

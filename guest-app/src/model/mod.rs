@@ -120,8 +120,8 @@ unsafe impl DeviceFile for Model {
             transfer_log2_max: TRANSFER_LOG2,
             operations: Operation::ALL
                 .iter()
-                // There is no translation agent to ask.
-                .filter(|operation| **operation != Operation::Translate)
+                // There is no translation agent to ask, and no batch is taken apart.
+                .filter(|operation| !matches!(operation, Operation::Translate | Operation::Batch))
                 .fold(0, |bits, op| bits | 1 << *op as u8),
             atc_entries: 0,
             page_requests: 0,

@@ -203,8 +203,8 @@ impl Worker {
             }
             // There is no cache.
             Operation::CacheControl => Ok((0, 0)),
-            // There is no translation agent.
-            Operation::Translate => Err(Fault::bad(Error::BadOperation)),
+            // There is no translation agent, and no batch is taken apart.
+            Operation::Translate | Operation::Batch => Err(Fault::bad(Error::BadOperation)),
         }
     }
 
@@ -370,6 +370,7 @@ fn check(operation: Operation, words: &Descriptor) -> Result<(), Fault> {
             &[source, destination, length, operand1]
         }
         Operation::CacheControl => &[destination, operand0, operand1],
+        Operation::Batch => &[destination, operand0, operand1],
     };
     if words.flags & !flags::ALL != 0
         || words.reserved0 != [0; 6]
@@ -401,6 +402,7 @@ fn check(operation: Operation, words: &Descriptor) -> Result<(), Fault> {
         }
         Operation::Prefetch | Operation::CacheControl => (&[], &[(source, length)]),
         Operation::Translate => (&[], &[(source, 1)]),
+        Operation::Batch => (&[], &[]),
     };
     if aligned.iter().any(|word| word % 8 != 0) {
         return Err(Fault::bad(Error::Misaligned));

@@ -23,7 +23,7 @@ use crate::sync::{Arc, AtomicU64, Ordering};
 use pcie_ats::capability::PriChange;
 use pcie_ats::{AlignedRange, InvalidateRequest, Invalidation, Pasid, PasidWidth, Reset};
 use svm_abi::doorbell;
-use svm_abi::ids::{ABI_VERSION, IDENT_MAGIC, MAX_RING_LOG2, MAX_TRANSFER_LOG2};
+use svm_abi::ids::{ABI_VERSION, IDENT_MAGIC, MAX_BATCH_LOG2, MAX_RING_LOG2, MAX_TRANSFER_LOG2};
 use svm_abi::registers::{capabilities, context, control, device, function, halt, laboratory};
 
 /// The device.
@@ -144,6 +144,7 @@ impl Device {
                     self.config.vectors(),
                     MAX_RING_LOG2,
                     MAX_TRANSFER_LOG2,
+                    MAX_BATCH_LOG2,
                 ) | bit(self.laboratory.is_some(), capabilities::LABORATORY)
             }
             device::OPERATIONS => OPERATIONS,

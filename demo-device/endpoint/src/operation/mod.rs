@@ -91,6 +91,7 @@ macro_rules! machines {
                 }
                 match code {
                     $(Code::$name => Ok(Operation::$name(Machine::start(descriptor)?)),)+
+                    Code::Batch => Err(Failure::of(Error::BadOperation)),
                 }
             }
 

@@ -18,12 +18,13 @@ fn state(world: &World, n: u16) -> (u8, u8) {
 fn the_registers_describe_the_device() {
     let world = World::new(Config::default());
     let read = |offset| world.endpoint.bar_read(0, offset, 8);
-    assert_eq!(read(device::IDENT), 0x5356_4d44_0000_0101);
+    assert_eq!(read(device::IDENT), 0x5356_4d44_0000_0102);
     let value = read(device::CAPABILITIES);
     assert_eq!(capabilities::contexts(value), 64);
     assert_eq!(capabilities::vectors(value), 65);
     assert_eq!(capabilities::ring_log2(value), ids::MAX_RING_LOG2);
     assert_eq!(capabilities::transfer_log2(value), ids::MAX_TRANSFER_LOG2);
+    assert_eq!(capabilities::batch_log2(value), ids::MAX_BATCH_LOG2);
     assert_eq!(value & capabilities::LABORATORY, 0);
     assert_eq!(read(device::OPERATIONS), 0x1fff);
     assert_eq!(read(device::RESOURCES), 64 << 32 | 1024);
