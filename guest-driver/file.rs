@@ -57,7 +57,7 @@ const QUEUE_SETUP: u32 = _IOW::<ioctl::Queue>(ioctl::TYPE as u32, ioctl::QUEUE_S
 const QUEUE_STOP: u32 = _IO(ioctl::TYPE as u32, ioctl::QUEUE_STOP as u32);
 
 // The two structures have no padding, and the same layout for 32-bit and 64-bit programs.
-const _: () = assert!(size_of::<ioctl::Info>() == 40 && size_of::<ioctl::Queue>() == 16);
+const _: () = assert!(size_of::<ioctl::Info>() == 48 && size_of::<ioctl::Queue>() == 16);
 
 // SAFETY: The structure is made of integers and has no padding (asserted above), so all its bytes
 // are initialized.
@@ -174,6 +174,8 @@ impl OpenFile {
                 operations: device.operations,
                 atc_entries: device.atc_entries,
                 page_requests: device.page_requests,
+                batch_log2_max: device.batch_log2.into(),
+                reserved: 0,
             })
     }
 

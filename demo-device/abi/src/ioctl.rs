@@ -63,6 +63,10 @@ pub struct Info {
     pub atc_entries: u32,
     /// Page requests that the device may have outstanding.
     pub page_requests: u32,
+    /// Log2 of the longest batch; of no meaning unless the device performs batches.
+    pub batch_log2_max: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// The submission ring of a context.
@@ -103,11 +107,11 @@ pub struct Eventfd {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moderation {
-    /// Completions for one interrupt; 0 and 1 mean each. `EINVAL` if the device cannot count so
-    /// far, `EOPNOTSUPP` if it has no moderation (interface older than 1.2).
+    /// Completions for one interrupt, up to 65535; 0 and 1 mean each. `EINVAL` if larger,
+    /// `EOPNOTSUPP` if the device has no moderation (interface older than 1.2).
     pub count: u32,
-    /// Microseconds from the first of them after which the interrupt is sent anyway; 0 with a count
-    /// above 1 is `EINVAL`, since the last completions could then wait for ever.
+    /// Microseconds from the first of them after which the interrupt is sent anyway; 0 for no limit
+    /// of time: fewer completions than `count` then wait for ever.
     pub microseconds: u32,
 }
 

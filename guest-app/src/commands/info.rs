@@ -92,6 +92,8 @@ mod tests {
         operations: 0b11,
         atc_entries: 512,
         page_requests: 128,
+        batch_log2_max: 10,
+        reserved: 0,
     };
 
     #[test]

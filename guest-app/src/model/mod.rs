@@ -125,6 +125,8 @@ unsafe impl DeviceFile for Model {
                 .fold(0, |bits, op| bits | 1 << *op as u8),
             atc_entries: 0,
             page_requests: 0,
+            batch_log2_max: 0,
+            reserved: 0,
         })
     }
 
