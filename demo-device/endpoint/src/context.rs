@@ -6,11 +6,11 @@ use crate::access::{Failure, Piece};
 use crate::completion::{self, Record};
 use crate::counters::Counters;
 use crate::dma::{Dma, Scratch, Span};
-use crate::operation::{Demand, Operation};
+use crate::operation::{Batch, Demand, Operation};
 use crate::ring::{Fetch, MAX_FETCH};
 use pcie_ats::{Pasid, PasidWidth, Prgi, RootPort};
 use svm_abi::completion::{Completion, SIZE as RECORD_SIZE};
-use svm_abi::descriptor::{Descriptor, SIZE, flags};
+use svm_abi::descriptor::{Descriptor, Operation as Code, SIZE, flags};
 use svm_abi::ids::MAX_RING_LOG2;
 use svm_abi::registers::{context, halt, pasid, status, vector};
 
@@ -32,7 +32,7 @@ pub(crate) enum State {
 pub(crate) enum Activity {
     /// Nothing.
     Idle,
-    /// Reading its ring.
+    /// Reading its ring, or the array of its batch.
     Fetch(Fetch),
     /// The operation of its descriptor.
     Operate(Operation),
@@ -107,6 +107,10 @@ pub(crate) struct Context {
     pub generation: u64,
     /// Descriptors that were read and not begun, in reverse order.
     fetched: Vec<Descriptor>,
+    /// The batch in progress. The descriptors are then its entries.
+    batch: Option<Batch>,
+    /// Entries of the batch that were read and not begun, in reverse order.
+    entries: Vec<Descriptor>,
     /// The descriptor in progress.
     descriptor: Descriptor,
     /// The descriptor in progress failed.
@@ -146,6 +150,8 @@ impl Context {
             counters: Counters::default(),
             generation: 0,
             fetched: Vec::new(),
+            batch: None,
+            entries: Vec::new(),
             descriptor: Descriptor::default(),
             failed: false,
             activity: Activity::Idle,
@@ -165,9 +171,11 @@ impl Context {
         *self = Context {
             generation: self.generation + 1,
             fetched: std::mem::take(&mut self.fetched),
+            entries: std::mem::take(&mut self.entries),
             ..Context::new()
         };
         self.fetched.clear();
+        self.entries.clear();
     }
 
     /// The value of the STATUS register.
@@ -247,6 +255,7 @@ impl Context {
         };
         // The memory is there before the work, which then never asks for any.
         self.fetched.reserve(MAX_FETCH as usize);
+        self.entries.reserve(MAX_FETCH as usize);
     }
 
     /// Forgets what was done.
@@ -272,6 +281,8 @@ impl Context {
         self.generation += 1;
         self.activity = Activity::Idle;
         self.fetched.clear();
+        self.batch = None;
+        self.entries.clear();
         self.interrupt = false;
         self.marker = false;
         self.progress();
@@ -308,20 +319,28 @@ impl Context {
     pub fn blocks(&self) -> bool {
         match self.activity {
             Activity::Operate(_) => self.descriptor.flags & flags::BLOCK_ON_FAULT != 0,
+            Activity::Fetch(_) => self.batch.is_none_or(|batch| batch.blocks()),
             _ => true,
         }
     }
 
     /// Begins with what is next, if it is idle and there is something. Returns whether it did.
     pub fn begin(&mut self) -> bool {
+        if let Some(batch) = self.batch {
+            self.begin_entry(&batch);
+            return true;
+        }
         match self.fetched.pop() {
-            Some(descriptor) => {
+            Some(descriptor) if descriptor.operation == Code::Batch as u8 => {
                 self.descriptor = descriptor;
-                self.failed = false;
-                match Operation::start(&descriptor) {
-                    Ok(operation) => self.activity = Activity::Operate(operation),
+                match Batch::start(&descriptor) {
+                    Ok(batch) => self.batch = Some(batch),
                     Err(failure) => self.conclude(&completion::failure(0, &failure)),
                 }
+                true
+            }
+            Some(descriptor) => {
+                self.begin_operation(&descriptor);
                 true
             }
             None if self.head < self.tail => {
@@ -334,14 +353,58 @@ impl Context {
         }
     }
 
+    /// Begins with what is next in a batch, or ends it.
+    fn begin_entry(&mut self, batch: &Batch) {
+        match (self.entries.pop(), batch.rest()) {
+            (Some(entry), _) if batch.admits(&entry) => self.begin_operation(&entry),
+            (None, Some((address, count))) => {
+                self.activity = Activity::Fetch(Fetch::array(address, count));
+            }
+            _ => self.end_batch(&batch.record()),
+        }
+    }
+
+    /// Begins the operation of a descriptor.
+    fn begin_operation(&mut self, descriptor: &Descriptor) {
+        self.descriptor = *descriptor;
+        match Operation::start(descriptor) {
+            Ok(operation) => self.activity = Activity::Operate(operation),
+            Err(failure) => self.conclude(&completion::failure(0, &failure)),
+        }
+    }
+
+    /// The array of a batch cannot be read. Returns false if it was not an array that was read.
+    pub fn lose_array(&mut self, failure: &Failure) -> bool {
+        match self.batch {
+            Some(batch) => {
+                self.end_batch(&batch.failure(failure));
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The batch ends with a record of its own.
+    fn end_batch(&mut self, record: &Completion) {
+        if let Some(batch) = self.batch.take() {
+            self.entries.clear();
+            self.descriptor = batch.descriptor();
+            self.conclude(record);
+        }
+    }
+
     /// Takes over the descriptors that a fetch read.
     pub fn fetched(&mut self, fetch: &Fetch, scratch: &Scratch) {
-        self.fetched.extend(fetch.descriptors(scratch));
-        self.fetched.reverse();
+        let place = match self.batch {
+            Some(_) => &mut self.entries,
+            None => &mut self.fetched,
+        };
+        place.extend(fetch.descriptors(scratch));
+        place.reverse();
         self.activity = Activity::Idle;
     }
 
-    /// The operation has ended: its record is to be written.
+    /// The descriptor has ended: its record is to be written.
     pub fn conclude(&mut self, record: &Completion) {
         self.failed = record.status != svm_abi::completion::status::SUCCESS;
         self.activity = Activity::Complete(Record::new(self.descriptor.completion, record));
@@ -358,7 +421,10 @@ impl Context {
 
     /// The descriptor has been completed, with or without a record. Returns whether it failed.
     pub fn retire(&mut self) -> bool {
-        self.head += 1;
+        match &mut self.batch {
+            Some(batch) => batch.note(self.failed),
+            None => self.head += 1,
+        }
         self.activity = Activity::Idle;
         self.interrupt |= self.descriptor.flags & flags::INTERRUPT != 0;
         self.failed

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reading descriptors from the submission ring, several at a time.
+//! Reading descriptors from the submission ring or the array of a batch, several at a time.
 
 use crate::access::{Access, Failure, Piece};
 use crate::dma::{Dma, Scratch, Span};
@@ -24,10 +24,15 @@ impl Fetch {
     pub fn new(ring: u64, log2: u32, head: u64, tail: u64) -> Self {
         let size = 1u64 << log2;
         let slot = head & (size - 1);
-        let count = (tail - head).min(size - slot).min(MAX_FETCH);
+        let count = (tail - head).min(size - slot);
+        Fetch::array(ring + slot * SIZE as u64, count)
+    }
+
+    /// Reads from an array of `count` descriptors, at least one.
+    pub fn array(address: u64, count: u64) -> Self {
         Fetch {
-            address: ring + slot * SIZE as u64,
-            length: count * SIZE as u64,
+            address,
+            length: count.min(MAX_FETCH) * SIZE as u64,
             fetched: 0,
         }
     }

@@ -571,7 +571,11 @@ impl Device {
         context.progress();
         match &context.activity {
             Activity::Idle => {}
-            Activity::Fetch(_) => self.halt(member, halt::RING_FAULT),
+            Activity::Fetch(_) => {
+                if !context.lose_array(failure) {
+                    self.halt(member, halt::RING_FAULT);
+                }
+            }
             Activity::Operate(operation) => {
                 let record = completion::failure(operation.bytes_done(), failure);
                 context.conclude(&record);

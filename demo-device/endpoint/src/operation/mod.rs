@@ -4,6 +4,7 @@
 //!
 //! Nothing here knows of translations, page requests, contexts or locks.
 
+mod batch;
 mod cache_control;
 mod chase;
 mod compare;
@@ -18,6 +19,8 @@ mod prefetch;
 #[cfg(test)]
 pub(crate) mod tests;
 mod translate;
+
+pub(crate) use batch::Batch;
 
 use crate::access::{Failure, Piece};
 use crate::dma::{Dma, Scratch, Span};
@@ -76,22 +79,15 @@ macro_rules! machines {
         }
 
         /// Bit n is set if operation n is performed.
-        pub(crate) const OPERATIONS: u64 = $(1 << Code::$name as u8)|+;
+        pub(crate) const OPERATIONS: u64 = 1 << Code::Batch as u8 $(| 1 << Code::$name as u8)+;
 
         impl Operation {
-            /// Judges a descriptor, and begins its operation.
+            /// Judges a descriptor, and begins its operation. A [`Batch`] is none: whoever can
+            /// perform one begins it there.
             pub fn start(descriptor: &Descriptor) -> Result<Self, Failure> {
-                let Some(code) = Code::from_u8(descriptor.operation) else {
-                    return Err(Failure::of(Error::BadOperation));
-                };
-                zero(u64::from(descriptor.flags & !flags::ALL))?;
-                zero(descriptor.reserved1)?;
-                if descriptor.reserved0 != [0; 6] {
-                    return Err(Failure::of(Error::Reserved));
-                }
-                match code {
+                match judge(descriptor)? {
                     $(Code::$name => Ok(Operation::$name(Machine::start(descriptor)?)),)+
-                    Code::Batch => Err(Failure::of(Error::BadOperation)),
+                    Code::Batch => Err(Failure::of(Error::NestedBatch)),
                 }
             }
 
@@ -145,6 +141,19 @@ machines! {
     Prefetch: prefetch;
     Translate: translate;
     CacheControl: cache_control;
+}
+
+/// Judges what is the same in all descriptors.
+fn judge(descriptor: &Descriptor) -> Result<Code, Failure> {
+    let Some(code) = Code::from_u8(descriptor.operation) else {
+        return Err(Failure::of(Error::BadOperation));
+    };
+    zero(u64::from(descriptor.flags & !flags::ALL))?;
+    zero(descriptor.reserved1)?;
+    if descriptor.reserved0 != [0; 6] {
+        return Err(Failure::of(Error::Reserved));
+    }
+    Ok(code)
 }
 
 /// Checks a field that is reserved in an operation.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The whole device in a small world: what it does, by subject.
 
+mod batches;
 mod fairness;
 mod invalidation;
 mod laboratory;

@@ -31,6 +31,10 @@ enum Moment {
     Writing,
     /// An atomic operation is on its way.
     Adding,
+    /// The array of a batch is being read.
+    ReadingArray,
+    /// The data of an entry of a batch is being written.
+    InBatch,
     /// The first half of its record is being written.
     Recording,
     /// Its interrupt is being sent.
@@ -39,7 +43,7 @@ enum Moment {
     Completed,
 }
 
-const MOMENTS: [Moment; 12] = [
+const MOMENTS: [Moment; 14] = [
     Moment::Submitted,
     Moment::Fetching,
     Moment::Translating,
@@ -49,6 +53,8 @@ const MOMENTS: [Moment; 12] = [
     Moment::Reading,
     Moment::Writing,
     Moment::Adding,
+    Moment::ReadingArray,
+    Moment::InBatch,
     Moment::Recording,
     Moment::Interrupting,
     Moment::Completed,
@@ -170,6 +176,27 @@ fn reach(moment: Moment, event: Event) -> (World, u64) {
             Descriptor {
                 operation: Operation::FetchAdd as u8,
                 ..fill(HERE, 0)
+            }
+        }
+        Moment::ReadingArray | Moment::InBatch => {
+            let array = THERE + 0x2000;
+            for n in 0..64 {
+                world.poke(1, array + 64 * n, &fill(HERE, 8).to_bytes());
+            }
+            if matches!(moment, Moment::InBatch) {
+                *world.on_write.lock().unwrap() = Some(hook);
+            } else {
+                // Not the read of the ring, but that of the array.
+                *world.on_read.lock().unwrap() = Some(Box::new(move |world| {
+                    *world.on_read.lock().unwrap() = Some(Box::new(move |w| event.happen(w)));
+                }));
+            }
+            Descriptor {
+                operation: Operation::Batch as u8,
+                flags: flags::BLOCK_ON_FAULT,
+                source: array,
+                length: 64,
+                ..Descriptor::default()
             }
         }
         Moment::Recording => {
