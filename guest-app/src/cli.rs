@@ -48,10 +48,12 @@ pub enum Command {
     ///
     /// The exit status is 1 if a case failed.
     Demo(Cases),
-    /// Tests driver and device: errors, limits, and processes that end in the middle.
+    /// Tests driver and device: errors, limits, memory as it is really used, and every way to die.
     ///
-    /// The exit status is 1 if a test failed.
-    Selftest(Cases),
+    /// Takes root, and changes the machine: it unbinds and reloads the driver, resets the function,
+    /// and kills processes of its own. The output is in the Test Anything Protocol. The exit status
+    /// is 1 if a test failed.
+    Test(Tests),
 }
 
 /// Which cases to run.
@@ -63,6 +65,31 @@ pub struct Cases {
     /// Lists the cases and runs none.
     #[arg(long)]
     pub list: bool,
+}
+
+/// Which tests to run, and how much they try.
+#[derive(Debug, Args)]
+pub struct Tests {
+    /// Only the tests of these groups, or whose name contains one of these texts.
+    #[arg(value_name = "GROUP|NAME")]
+    pub names: Vec<String>,
+    /// Lists the tests by group and runs none.
+    #[arg(long)]
+    pub list: bool,
+    /// Begins everything random: the same seed, the same tries.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+    /// Multiplies the rounds of the tests and the time that the fuzzer has.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
+    pub scale: f64,
+}
+
+/// A number above 0.
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if number > 0.0 && number < 1e6 => Ok(number),
+        _ => Err("a number above 0 was expected, such as 0.1 or 10".to_owned()),
+    }
 }
 
 #[cfg(test)]

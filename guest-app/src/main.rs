@@ -5,8 +5,8 @@ mod cli;
 mod commands;
 mod demo;
 mod harness;
-mod selftest;
 mod system;
+mod test;
 
 use std::io;
 use std::process::ExitCode;

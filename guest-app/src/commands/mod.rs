@@ -4,6 +4,7 @@
 mod copy;
 mod crc32c;
 mod info;
+mod test;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -16,8 +17,8 @@ use svmctl::{Context, Counters, Queue};
 
 use crate::cli::{Arguments, Cases, Command};
 use crate::harness::bench::Bench;
-use crate::harness::report::Reporter;
-use crate::harness::{Suite, run_suite};
+use crate::harness::report::{Format, Reporter};
+use crate::harness::run_suite;
 
 /// Descriptors of the ring of commands that work on one thing at a time.
 const ENTRIES: u32 = 16;
@@ -32,24 +33,26 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
             source,
             destination,
         } => copy::run(device, arguments.json, source, destination).map(|()| true),
-        Command::Demo(cases) => suite(device, arguments.json, &crate::demo::SUITE, cases),
-        Command::Selftest(cases) => suite(device, arguments.json, &crate::selftest::SUITE, cases),
+        Command::Demo(cases) => demo(device, arguments.json, cases),
+        Command::Test(tests) => test::run(device, arguments.json, tests),
     }
 }
 
-fn suite(device: &Path, as_json: bool, suite: &Suite, cases: &Cases) -> anyhow::Result<bool> {
+fn demo(device: &Path, as_json: bool, cases: &Cases) -> anyhow::Result<bool> {
+    let suite = &crate::demo::SUITE;
     let chosen = suite.choose(&cases.names)?;
     if cases.list {
-        for case in chosen {
-            writeln!(io::stdout(), "{}", case.name)?;
+        for chosen in chosen {
+            writeln!(io::stdout(), "{}", chosen.case.name)?;
         }
         return Ok(true);
     }
     let path = device.to_owned();
     let mut bench = Bench::new(device, move || Context::open(&path))?;
-    let mut reporter = Reporter::new(suite.name, &chosen, as_json)?;
+    let format = if as_json { Format::Json } else { Format::Table };
+    let mut reporter = Reporter::new(suite.name, &chosen, format)?;
     reporter.title(device, bench.info())?;
-    let tally = run_suite(&chosen, &mut bench, &mut reporter)?;
+    let tally = run_suite(&chosen, &mut bench, None, &mut reporter)?;
     reporter.summary(&tally)?;
     Ok(tally.failed == 0)
 }

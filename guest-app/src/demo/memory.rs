@@ -16,26 +16,11 @@ use crate::system::files;
 
 /// See the module.
 pub const CASES: &[Case] = &[
-    Case {
-        name: "heap buffer read",
-        run: heap_read,
-    },
-    Case {
-        name: "buffer written, seen by the CPU",
-        run: written,
-    },
-    Case {
-        name: "stack variable",
-        run: stack,
-    },
-    Case {
-        name: "mapped file, checksum as the CPU's",
-        run: mapped_file,
-    },
-    Case {
-        name: "shared file mapping written",
-        run: shared_file,
-    },
+    Case::new("heap buffer read", heap_read),
+    Case::new("buffer written, seen by the CPU", written),
+    Case::new("stack variable", stack),
+    Case::new("mapped file, checksum as the CPU's", mapped_file),
+    Case::new("shared file mapping written", shared_file),
 ];
 
 fn heap_read(bench: &mut Bench) -> anyhow::Result<Verdict> {

@@ -8,18 +8,22 @@ mod pages;
 mod permissions;
 mod processes;
 
-use crate::harness::Suite;
+use crate::harness::{Group, Suite};
 
 /// The cases, in the order of a tour: from plain memory to what the kernel does with it.
 pub const SUITE: Suite = Suite {
     name: "demo",
-    themes: &[
-        memory::CASES,
-        pages::CASES,
-        permissions::CASES,
-        processes::CASES,
-        operations::CASES,
-    ],
+    groups: &[Group {
+        name: "demo",
+        about: "what sharing an address space means",
+        cases: &[
+            memory::CASES,
+            pages::CASES,
+            permissions::CASES,
+            processes::CASES,
+            operations::CASES,
+        ],
+    }],
 };
 
 #[cfg(test)]
@@ -42,7 +46,7 @@ mod tests {
 
     fn case(name: &str) -> &'static Case {
         match SUITE.choose(&[name.to_owned()]).unwrap()[..] {
-            [case] => case,
+            [chosen] => chosen.case,
             ref cases => panic!("`{name}` chooses {cases:?}"),
         }
     }

@@ -16,26 +16,11 @@ use crate::harness::{Case, Verdict, passed};
 
 /// See the module.
 pub const CASES: &[Case] = &[
-    Case {
-        name: "linked list followed",
-        run: linked_list,
-    },
-    Case {
-        name: "fetch-add against the CPU",
-        run: contended,
-    },
-    Case {
-        name: "compare across a page boundary",
-        run: compare,
-    },
-    Case {
-        name: "overlapping copy",
-        run: overlapping,
-    },
-    Case {
-        name: "ring wraps, every interrupt counted",
-        run: wrap,
-    },
+    Case::new("linked list followed", linked_list),
+    Case::new("fetch-add against the CPU", contended),
+    Case::new("compare across a page boundary", compare),
+    Case::new("overlapping copy", overlapping),
+    Case::new("ring wraps, every interrupt counted", wrap),
 ];
 
 #[repr(C)]

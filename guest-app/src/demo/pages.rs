@@ -12,26 +12,11 @@ use crate::system::pages::{self, HUGE};
 
 /// See the module.
 pub const CASES: &[Case] = &[
-    Case {
-        name: "page never touched",
-        run: never_touched,
-    },
-    Case {
-        name: "copy-on-write page after fork",
-        run: copy_on_write,
-    },
-    Case {
-        name: "2 MiB huge page",
-        run: huge_page,
-    },
-    Case {
-        name: "MADV_DONTNEED, reached again",
-        run: discarded,
-    },
-    Case {
-        name: "MADV_PAGEOUT to swap, reached again",
-        run: swapped,
-    },
+    Case::new("page never touched", never_touched),
+    Case::new("copy-on-write page after fork", copy_on_write),
+    Case::new("2 MiB huge page", huge_page),
+    Case::new("MADV_DONTNEED, reached again", discarded),
+    Case::new("MADV_PAGEOUT to swap, reached again", swapped),
 ];
 
 /// A number whose 8 bytes differ.

@@ -13,18 +13,9 @@ use crate::harness::{Case, Verdict, passed};
 
 /// See the module.
 pub const CASES: &[Case] = &[
-    Case {
-        name: "munmap, then access fails",
-        run: unmapped,
-    },
-    Case {
-        name: "read-only mapping",
-        run: read_only,
-    },
-    Case {
-        name: "bad pointer fails only itself",
-        run: bad_pointer,
-    },
+    Case::new("munmap, then access fails", unmapped),
+    Case::new("read-only mapping", read_only),
+    Case::new("bad pointer fails only itself", bad_pointer),
 ];
 
 /// Where nobody maps anything unless told to: the kernel gives out addresses from the other end.

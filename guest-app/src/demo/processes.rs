@@ -12,14 +12,8 @@ use crate::system::child::{Child, Line};
 
 /// See the module.
 pub const CASES: &[Case] = &[
-    Case {
-        name: "two processes, one virtual address",
-        run: two_processes,
-    },
-    Case {
-        name: "two contexts of one process",
-        run: two_contexts,
-    },
+    Case::new("two processes, one virtual address", two_processes),
+    Case::new("two contexts of one process", two_contexts),
 ];
 
 /// Who a process is to the device.

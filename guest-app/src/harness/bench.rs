@@ -23,11 +23,33 @@ const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 type Open = dyn Fn() -> Result<Context, Error>;
 
+/// How much a run tries.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Begins everything random: the same seed, the same tries.
+    pub seed: u64,
+    /// Multiplies rounds and durations.
+    pub scale: f64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            seed: 1,
+            scale: 1.0,
+        }
+    }
+}
+
 /// The device, and a queue on it.
 pub struct Bench {
     device: PathBuf,
     open: Box<Open>,
-    queue: Queue,
+    options: Options,
+    /// What context and device were when the queue was opened.
+    info: Info,
+    /// None while a case has closed it.
+    queue: Option<Queue>,
     /// Counters of the queue when the case began.
     start: Counters,
     /// Counters of other queues of the case.
@@ -56,10 +78,33 @@ impl Bench {
         Ok(Bench {
             device: device.to_owned(),
             open: Box::new(open),
+            options: Options::default(),
+            info: *queue.info(),
             start: queue.counters()?,
-            queue,
+            queue: Some(queue),
             others: Counters::default(),
         })
+    }
+
+    /// How much is tried.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Says how much is to be tried.
+    pub fn set_options(&mut self, options: Options) {
+        self.options = options;
+    }
+
+    /// The number of rounds of a case that has `standard` of them; at least 1.
+    pub fn rounds(&self, standard: u32) -> u32 {
+        (f64::from(standard) * self.options.scale).round().max(1.0) as u32
+    }
+
+    /// Closes the bench's queue, so that the program has no file of the device open. The next
+    /// case, or [`Bench::renew`], opens it again.
+    pub fn close(&mut self) {
+        self.queue = None;
     }
 
     /// Sees to it that the next case has a queue that works.
@@ -68,12 +113,15 @@ impl Bench {
     ///
     /// As [`Bench::new`].
     pub fn renew(&mut self) -> anyhow::Result<()> {
-        if self.queue.state()? != State::Enabled {
-            self.queue = self
-                .open_queue(ENTRIES)
-                .context("the queue cannot be started again")?;
+        let state = self.queue.as_ref().map(Queue::state).transpose()?;
+        if state != Some(State::Enabled) {
+            self.close();
+            let queue = self.open_queue(ENTRIES);
+            let queue = queue.context("the queue cannot be started again")?;
+            self.info = *queue.info();
+            self.queue = Some(queue);
         }
-        self.start = self.queue.counters()?;
+        self.start = self.queue().counters()?;
         self.others = Counters::default();
         Ok(())
     }
@@ -84,23 +132,23 @@ impl Bench {
     ///
     /// Those of [`Queue::restart`].
     pub fn restart(&mut self) -> Result<(), Error> {
-        self.queue.restart()?;
-        self.start = self.queue.counters()?;
+        self.queue().restart()?;
+        self.start = self.queue().counters()?;
         Ok(())
     }
 
     /// What the bench's queue and the case's others counted since the case began.
     pub fn take_counters(&mut self) -> Counters {
-        let own = match self.queue.counters() {
-            Ok(now) => now.since(&self.start),
-            Err(_) => Counters::default(),
+        let own = match self.queue.as_ref().map(Queue::counters) {
+            Some(Ok(now)) => now.since(&self.start),
+            _ => Counters::default(),
         };
         own.plus(&std::mem::take(&mut self.others))
     }
 
     /// What context and device are.
     pub fn info(&self) -> &Info {
-        self.queue.info()
+        &self.info
     }
 
     /// Why a case that needs a second context cannot run; `None` if it can.
@@ -110,8 +158,13 @@ impl Bench {
     }
 
     /// The bench's queue.
+    ///
+    /// # Panics
+    ///
+    /// If the case has closed it.
     pub fn queue(&mut self) -> &mut Queue {
-        &mut self.queue
+        // A case that closes the queue is written to do without it.
+        self.queue.as_mut().expect("the case has closed the queue")
     }
 
     /// The device file.
@@ -147,9 +200,9 @@ impl Bench {
         &mut self,
         work: impl FnOnce(&mut Bench) -> anyhow::Result<T>,
     ) -> anyhow::Result<(T, Counted)> {
-        let before = self.queue.counters()?;
+        let before = self.queue().counters()?;
         let result = work(self)?;
-        let change = self.queue.counters()?.since(&before);
+        let change = self.queue().counters()?.since(&before);
         let translates = self.info().atc_entries > 0;
         Ok((result, Counted { change, translates }))
     }
@@ -162,7 +215,7 @@ impl Bench {
     pub fn fill(&mut self, to: &Region, range: Range<usize>, pattern: u64) -> Result<(), Error> {
         let fill = Descriptor::fill(to.at(range.start), range.len() as u64, pattern);
         // SAFETY: a region is accessed by atomic accesses alone, and lives as long as the call.
-        unsafe { self.queue.execute(&fill) }.map(drop)
+        unsafe { self.queue().execute(&fill) }.map(drop)
     }
 
     /// Copies `length` bytes from one region to another, each with an offset.
@@ -178,7 +231,7 @@ impl Bench {
     ) -> Result<(), Error> {
         let copy = Descriptor::copy(from.at(from_offset), to.at(to_offset), length as u64);
         // SAFETY: as for `fill`.
-        unsafe { self.queue.execute(&copy) }.map(drop)
+        unsafe { self.queue().execute(&copy) }.map(drop)
     }
 
     /// The checksum of part of a region.
@@ -189,7 +242,7 @@ impl Bench {
     pub fn crc32c(&mut self, from: &Region, range: Range<usize>) -> Result<u32, Error> {
         let crc = Descriptor::crc32c(from.at(range.start), range.len() as u64, 0);
         // SAFETY: as for `fill`.
-        unsafe { self.queue.execute(&crc) }.map(|record| record.result as u32)
+        unsafe { self.queue().execute(&crc) }.map(|record| record.result as u32)
     }
 }
 

@@ -2,6 +2,8 @@
 //! Running cases one after the other, and counting how they ended. It knows no case.
 
 pub mod bench;
+pub mod kernel;
+pub mod random;
 pub mod report;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,6 +13,7 @@ use anyhow::{anyhow, ensure};
 use svm_init::events::{Status, TestEvent};
 
 use bench::Bench;
+use kernel::Messages;
 use report::Reporter;
 
 /// How a case ended that did not fail.
@@ -27,6 +30,16 @@ pub fn passed() -> anyhow::Result<Verdict> {
     Ok(Verdict::Passed(String::new()))
 }
 
+/// It passed, with a remark.
+pub fn remark(text: impl Into<String>) -> anyhow::Result<Verdict> {
+    Ok(Verdict::Passed(text.into()))
+}
+
+/// It could not run.
+pub fn skipped(reason: impl Into<String>) -> anyhow::Result<Verdict> {
+    Ok(Verdict::Skipped(reason.into()))
+}
+
 /// One case: an error is a failure.
 #[derive(Debug)]
 pub struct Case {
@@ -34,37 +47,79 @@ pub struct Case {
     pub name: &'static str,
     /// What it does.
     pub run: fn(&mut Bench) -> anyhow::Result<Verdict>,
+    /// Texts in messages of the kernel that it provokes, and that are no fault.
+    pub provokes: &'static [&'static str],
 }
 
-/// Several cases, in the order in which they run.
+impl Case {
+    /// A case that makes the kernel say nothing.
+    pub const fn new(name: &'static str, run: fn(&mut Bench) -> anyhow::Result<Verdict>) -> Case {
+        Case {
+            name,
+            run,
+            provokes: &[],
+        }
+    }
+}
+
+/// Cases of one theme.
+#[derive(Debug)]
+pub struct Group {
+    /// A name that chooses them all.
+    pub name: &'static str,
+    /// What they are about, in a line.
+    pub about: &'static str,
+    /// The cases, by module.
+    pub cases: &'static [&'static [Case]],
+}
+
+/// Several groups, in the order in which they run.
 #[derive(Debug)]
 pub struct Suite {
     /// Name of the suite, which its last line begins with.
     pub name: &'static str,
-    /// The cases, by theme.
-    pub themes: &'static [&'static [Case]],
+    /// The groups.
+    pub groups: &'static [Group],
+}
+
+/// A case, and where it belongs.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen {
+    /// Its group.
+    pub group: &'static Group,
+    /// The case.
+    pub case: &'static Case,
 }
 
 impl Suite {
-    /// The cases whose name contains one of `names`; all if there are no names.
+    /// The cases of the groups in `names`, and those whose name contains one of `names`; all if
+    /// there are no names.
     ///
     /// # Errors
     ///
     /// A name chooses no case.
-    pub fn choose(&self, names: &[String]) -> anyhow::Result<Vec<&'static Case>> {
-        let all = || self.themes.iter().copied().flatten();
+    pub fn choose(&self, names: &[String]) -> anyhow::Result<Vec<Chosen>> {
+        let all = || {
+            self.groups.iter().flat_map(|group| {
+                let cases = group.cases.iter().copied().flatten();
+                cases.map(move |case| Chosen { group, case })
+            })
+        };
+        let meant = |chosen: &Chosen, name: &String| {
+            chosen.group.name == name || chosen.case.name.contains(name.as_str())
+        };
         for name in names {
             ensure!(
-                all().any(|case| case.name.contains(name.as_str())),
-                "no case of `{}` has a name with `{name}` in it: `svmctl {} --list` lists them",
+                all().any(|chosen| meant(&chosen, name)),
+                "no group of `{}` is called `{name}`, and no case has it in its name: `svmctl {} \
+                 --list` lists them",
                 self.name,
                 self.name
             );
         }
-        let chosen = |case: &&Case| {
-            names.is_empty() || names.iter().any(|name| case.name.contains(name.as_str()))
-        };
-        Ok(all().filter(chosen).collect())
+        Ok(all()
+            .filter(|chosen| names.is_empty() || names.iter().any(|name| meant(chosen, name)))
+            .collect())
     }
 }
 
@@ -89,27 +144,48 @@ impl std::fmt::Display for Tally {
     }
 }
 
-/// Runs the cases and reports each.
+/// Runs the cases and reports each. With `messages`, a case fails if the kernel says what it
+/// should not.
 ///
 /// # Errors
 ///
 /// A report cannot be written.
 pub fn run_suite(
-    cases: &[&Case],
+    cases: &[Chosen],
     bench: &mut Bench,
+    mut messages: Option<&mut Messages>,
     reporter: &mut Reporter,
 ) -> anyhow::Result<Tally> {
     let mut tally = Tally::default();
-    for case in cases {
-        let event = run_case(case, bench);
+    for chosen in cases {
+        let mut event = run_case(chosen.case, bench);
+        if let Some(messages) = &mut messages {
+            judge(&mut event, &messages.unexpected(chosen.case.provokes));
+        }
         match event.status {
             Status::Ok => tally.passed += 1,
             Status::Failed => tally.failed += 1,
             Status::Skipped => tally.skipped += 1,
         }
-        reporter.case(&event)?;
+        reporter.case(chosen, &event)?;
     }
     Ok(tally)
+}
+
+/// Fails a case for what the kernel has said.
+fn judge(event: &mut TestEvent, unexpected: &[String]) {
+    let Some(first) = unexpected.first() else {
+        return;
+    };
+    let said = match unexpected.len() - 1 {
+        0 => format!("the kernel said: {first}"),
+        others => format!("the kernel said: {first} (and {others} more lines)"),
+    };
+    event.message = match event.status {
+        Status::Failed => format!("{}\n{said}", event.message),
+        Status::Ok | Status::Skipped => said,
+    };
+    event.status = Status::Failed;
 }
 
 /// Runs one case.
@@ -143,15 +219,17 @@ mod tests {
 
     const SUITE: Suite = Suite {
         name: "example",
-        themes: &[
-            &[Case {
-                name: "one thing",
-                run: |_| passed(),
-            }],
-            &[Case {
-                name: "another thing",
-                run: |_| Err(anyhow!("no")),
-            }],
+        groups: &[
+            Group {
+                name: "first",
+                about: "",
+                cases: &[&[Case::new("one thing", |_| passed())]],
+            },
+            Group {
+                name: "second",
+                about: "",
+                cases: &[&[Case::new("another thing", |_| Err(anyhow!("no")))]],
+            },
         ],
     };
 
@@ -159,14 +237,37 @@ mod tests {
     fn names_choose_cases() {
         let choose = |names: &[&str]| {
             let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-            SUITE
-                .choose(&names)
-                .map(|cases| cases.iter().map(|case| case.name).collect::<Vec<_>>())
+            SUITE.choose(&names).map(|cases| {
+                cases
+                    .iter()
+                    .map(|chosen| chosen.case.name)
+                    .collect::<Vec<_>>()
+            })
         };
         assert_eq!(choose(&[]).unwrap(), ["one thing", "another thing"]);
         assert_eq!(choose(&["another"]).unwrap(), ["another thing"]);
+        assert_eq!(choose(&["second"]).unwrap(), ["another thing"]);
         let error = choose(&["thing", "nobody"]).unwrap_err().to_string();
         assert!(error.contains("svmctl example --list"), "{error}");
+    }
+
+    #[test]
+    fn a_message_of_the_kernel_fails_a_case() {
+        let mut event = TestEvent {
+            name: "one thing".into(),
+            status: Status::Ok,
+            message: "a remark".into(),
+            counters: [].into(),
+            micros: 1,
+        };
+        judge(&mut event, &[]);
+        assert_eq!(event.status, Status::Ok);
+        judge(&mut event, &["BUG: one".into(), "BUG: two".into()]);
+        assert_eq!(event.status, Status::Failed);
+        assert_eq!(
+            event.message,
+            "the kernel said: BUG: one (and 1 more lines)"
+        );
     }
 
     #[test]

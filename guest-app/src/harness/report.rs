@@ -11,7 +11,7 @@ use serde_json::json;
 use svm_init::events::{Event, RESULTS_VARIABLE, Status, TestEvent};
 use svmctl::abi::ioctl::Info;
 
-use super::{Case, Tally};
+use super::{Chosen, Tally};
 
 /// The columns of numbers: key of the counter, and the two lines of the heading.
 const COLUMNS: &[(&str, &str, &str)] = &[
@@ -24,12 +24,26 @@ const WIDTH: usize = 9;
 /// Width of the result.
 const RESULT_WIDTH: usize = 7;
 
+/// How reports look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Aligned columns.
+    Table,
+    /// The Test Anything Protocol, version 14.
+    Tap,
+    /// One JSON object a line.
+    Json,
+}
+
 /// Writes the reports.
 #[derive(Debug)]
 pub struct Reporter {
     suite: &'static str,
     name_width: usize,
-    as_json: bool,
+    cases: usize,
+    format: Format,
+    /// Cases reported.
+    reported: usize,
     events: Option<File>,
 }
 
@@ -39,7 +53,7 @@ impl Reporter {
     /// # Errors
     ///
     /// That file cannot be opened.
-    pub fn new(suite: &'static str, cases: &[&Case], as_json: bool) -> anyhow::Result<Reporter> {
+    pub fn new(suite: &'static str, cases: &[Chosen], format: Format) -> anyhow::Result<Reporter> {
         let events = std::env::var_os(RESULTS_VARIABLE)
             .map(|path| {
                 OpenOptions::new()
@@ -51,8 +65,14 @@ impl Reporter {
             .transpose()?;
         Ok(Reporter {
             suite,
-            name_width: cases.iter().map(|case| case.name.len()).max().unwrap_or(0),
-            as_json,
+            name_width: cases
+                .iter()
+                .map(|chosen| chosen.case.name.len())
+                .max()
+                .unwrap_or(0),
+            cases: cases.len(),
+            format,
+            reported: 0,
             events,
         })
     }
@@ -63,15 +83,31 @@ impl Reporter {
     ///
     /// The output cannot be written.
     pub fn title(&self, device: &Path, info: &Info) -> anyhow::Result<()> {
-        if !self.as_json {
-            let (context, pasid) = (info.context, info.pasid);
-            let mut out = io::stdout();
-            writeln!(
-                out,
-                "{}: context {context}, PASID {pasid}\n",
-                device.display()
-            )?;
-            writeln!(out, "{}", heading(self.name_width))?;
+        let (context, pasid) = (info.context, info.pasid);
+        let device = device.display();
+        let mut out = io::stdout();
+        match self.format {
+            Format::Table => {
+                writeln!(out, "{device}: context {context}, PASID {pasid}\n")?;
+                writeln!(out, "{}", heading(self.name_width))?;
+            }
+            Format::Tap => {
+                writeln!(out, "TAP version 14\n1..{}", self.cases)?;
+                writeln!(out, "# {device}: context {context}, PASID {pasid}")?;
+            }
+            Format::Json => {}
+        }
+        Ok(())
+    }
+
+    /// Says something about the run as a whole to people.
+    ///
+    /// # Errors
+    ///
+    /// The output cannot be written.
+    pub fn comment(&self, text: &str) -> anyhow::Result<()> {
+        if self.format != Format::Json {
+            writeln!(io::stdout(), "# {text}")?;
         }
         Ok(())
     }
@@ -81,11 +117,19 @@ impl Reporter {
     /// # Errors
     ///
     /// The output, or the file for events, cannot be written.
-    pub fn case(&mut self, event: &TestEvent) -> anyhow::Result<()> {
-        if self.as_json {
-            crate::commands::print_json(event)?;
-        } else {
-            writeln!(io::stdout(), "{}", line(self.name_width, event))?;
+    pub fn case(&mut self, chosen: &Chosen, event: &TestEvent) -> anyhow::Result<()> {
+        self.reported += 1;
+        match self.format {
+            Format::Json => {
+                let mut line = json!(event);
+                line["group"] = json!(chosen.group.name);
+                crate::commands::print_json(&line)?;
+            }
+            Format::Table => writeln!(io::stdout(), "{}", line(self.name_width, event))?,
+            Format::Tap => {
+                let group = chosen.group.name;
+                writeln!(io::stdout(), "{}", tap(self.reported, group, event))?;
+            }
         }
         io::stdout().flush()?;
         if let Some(file) = &mut self.events {
@@ -102,18 +146,41 @@ impl Reporter {
     ///
     /// The output cannot be written.
     pub fn summary(&self, tally: &Tally) -> anyhow::Result<()> {
-        if self.as_json {
-            crate::commands::print_json(&json!({
-                "suite": self.suite,
+        let suite = self.suite;
+        match self.format {
+            Format::Json => crate::commands::print_json(&json!({
+                "suite": suite,
                 "passed": tally.passed,
                 "failed": tally.failed,
                 "skipped": tally.skipped,
-            }))
-        } else {
-            writeln!(io::stdout(), "\n{}: {tally}", self.suite)?;
-            Ok(())
+            })),
+            Format::Table => Ok(writeln!(io::stdout(), "\n{suite}: {tally}")?),
+            Format::Tap => Ok(writeln!(io::stdout(), "# {suite}: {tally}")?),
         }
     }
+}
+
+/// The lines of a test point.
+fn tap(number: usize, group: &str, event: &TestEvent) -> String {
+    // What would begin a directive is written with a backslash.
+    let name = event.name.replace('\\', "\\\\").replace('#', "\\#");
+    let point = match event.status {
+        Status::Failed => format!("not ok {number} - {group}: {name}"),
+        Status::Ok => format!("ok {number} - {group}: {name}"),
+        Status::Skipped => {
+            let reason = event.message.replace('\n', " ");
+            return format!("ok {number} - {group}: {name} # SKIP {reason}");
+        }
+    };
+    let mut lines = vec![point, "  ---".to_owned()];
+    let millis = event.micros as f64 / 1000.0;
+    lines.push(format!("  duration_ms: {millis:.1}"));
+    if !event.message.is_empty() {
+        lines.push("  message: |".to_owned());
+        lines.extend(event.message.lines().map(|line| format!("    {line}")));
+    }
+    lines.push("  ...".to_owned());
+    lines.join("\n")
 }
 
 fn heading(name_width: usize) -> String {
@@ -162,6 +229,16 @@ mod tests {
             counters: [("page_requests".to_owned(), 12)].into(),
             micros: 345,
         }
+    }
+
+    #[test]
+    fn a_test_point_has_its_message_in_a_block_below() {
+        let point = tap(3, "memory", &event(Status::Failed, "byte 3\nis wrong"));
+        let expected = "not ok 3 - memory: heap\n  ---\n  duration_ms: 0.3\n  message: |\n    \
+                        byte 3\n    is wrong\n  ...";
+        assert_eq!(point, expected);
+        let skipped = tap(4, "memory", &event(Status::Skipped, "no swap"));
+        assert_eq!(skipped, "ok 4 - memory: heap # SKIP no swap");
     }
 
     #[test]

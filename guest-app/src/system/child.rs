@@ -134,6 +134,24 @@ impl Child {
         }
     }
 
+    /// Ends the child by SIGKILL as [`Child::kill`] does, but only says whether it had not ended
+    /// before. What it had said can still be received.
+    ///
+    /// # Errors
+    ///
+    /// Those of `kill` and `waitpid`.
+    pub fn end_by_kill(&mut self) -> anyhow::Result<bool> {
+        let Some(pid) = self.pid.take() else {
+            bail!("no child")
+        };
+        kill(pid, Signal::SIGKILL)?;
+        let status = waitpid(pid, None)?;
+        Ok(matches!(
+            status,
+            WaitStatus::Signaled(_, Signal::SIGKILL, _)
+        ))
+    }
+
     /// Waits for the child's end.
     ///
     /// # Errors

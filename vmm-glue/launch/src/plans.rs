@@ -71,7 +71,7 @@ fn test(given: &Given) -> Vec<Step> {
         demo("the demonstration"),
         Step::new(
             "the driver and the device from a program's side",
-            &["svmctl", "selftest"],
+            &["svmctl", "test"],
         ),
         Step::shell(
             "a checksum of a file is the standard one",

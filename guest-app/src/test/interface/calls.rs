@@ -12,40 +12,19 @@ use svmctl::abi::descriptor::{Descriptor, Operation, flags};
 use svmctl::abi::ioctl::{DOORBELL_SIZE, Queue, TYPE};
 use svmctl::region::{PAGE, Region};
 
-use super::raw::{self, NOWHERE, RawFile, RawQueue, expect_errno};
 use crate::harness::bench::Bench;
 use crate::harness::{Case, Verdict, passed};
+use crate::test::raw::{self, NOWHERE, RawFile, RawQueue, expect_errno};
 
 /// See the module.
 pub const CASES: &[Case] = &[
-    Case {
-        name: "unknown ioctls give ENOTTY",
-        run: unknown_ioctls,
-    },
-    Case {
-        name: "bad pointers give EFAULT",
-        run: bad_pointers,
-    },
-    Case {
-        name: "bad rings give EINVAL",
-        run: bad_rings,
-    },
-    Case {
-        name: "a second queue gives EBUSY",
-        run: second_queue,
-    },
-    Case {
-        name: "only the doorbell page can be mapped",
-        run: mappings,
-    },
-    Case {
-        name: "read counts interrupts",
-        run: reads,
-    },
-    Case {
-        name: "read waits for an interrupt",
-        run: blocking_read,
-    },
+    Case::new("unknown ioctls give ENOTTY", unknown_ioctls),
+    Case::new("bad pointers give EFAULT", bad_pointers),
+    Case::new("bad rings give EINVAL", bad_rings),
+    Case::new("a second queue gives EBUSY", second_queue),
+    Case::new("only the doorbell page can be mapped", mappings),
+    Case::new("read counts interrupts", reads),
+    Case::new("read waits for an interrupt", blocking_read),
 ];
 
 fn unknown_ioctls(bench: &mut Bench) -> anyhow::Result<Verdict> {

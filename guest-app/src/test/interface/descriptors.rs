@@ -8,28 +8,19 @@ use svmctl::abi::counters::index;
 use svmctl::abi::descriptor::{Descriptor, Operation, flags};
 use svmctl::region::{PAGE, Region};
 
-use super::raw::{NOWHERE, RawQueue};
 use crate::harness::bench::{Bench, expect_bytes, failure};
 use crate::harness::{Case, Verdict, passed};
+use crate::test::raw::{NOWHERE, RawQueue};
 
 /// See the module.
 pub const CASES: &[Case] = &[
-    Case {
-        name: "each bad descriptor has its own error",
-        run: bad_descriptors,
-    },
-    Case {
-        name: "a page that is not wanted is not requested",
-        run: no_page_requests,
-    },
-    Case {
-        name: "a lost completion is counted",
-        run: lost_completion,
-    },
-    Case {
-        name: "the second context's counters begin at 0",
-        run: fresh_counters,
-    },
+    Case::new("each bad descriptor has its own error", bad_descriptors),
+    Case::new(
+        "a page that is not wanted is not requested",
+        no_page_requests,
+    ),
+    Case::new("a lost completion is counted", lost_completion),
+    Case::new("the second context's counters begin at 0", fresh_counters),
 ];
 
 fn bad_descriptors(bench: &mut Bench) -> anyhow::Result<Verdict> {

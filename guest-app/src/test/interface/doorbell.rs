@@ -16,36 +16,24 @@ use svmctl::abi::doorbell;
 use svmctl::abi::registers::{halt, status};
 use svmctl::region::{PAGE, Region};
 
-use super::raw::{NOWHERE, RawQueue, expect_errno};
 use crate::harness::bench::Bench;
 use crate::harness::{Case, Verdict, passed};
+use crate::test::raw::{NOWHERE, RawQueue, expect_errno};
 
 /// See the module.
 pub const CASES: &[Case] = &[
-    Case {
-        name: "a tail beyond the ring halts the context",
-        run: tail_beyond,
-    },
-    Case {
-        name: "a tail that runs backwards halts the context",
-        run: tail_backwards,
-    },
-    Case {
-        name: "a ring that cannot be read halts the context",
-        run: no_ring,
-    },
-    Case {
-        name: "a ring that is unmapped halts the context",
-        run: ring_unmapped,
-    },
-    Case {
-        name: "a reset of the function stops its contexts",
-        run: function_reset,
-    },
-    Case {
-        name: "other registers of the page are read-only",
-        run: read_only_registers,
-    },
+    Case::new("a tail beyond the ring halts the context", tail_beyond),
+    Case::new(
+        "a tail that runs backwards halts the context",
+        tail_backwards,
+    ),
+    Case::new("a ring that cannot be read halts the context", no_ring),
+    Case::new("a ring that is unmapped halts the context", ring_unmapped),
+    Case::new("a reset of the function stops its contexts", function_reset),
+    Case::new(
+        "other registers of the page are read-only",
+        read_only_registers,
+    ),
 ];
 
 fn nop(queue: &RawQueue, n: u64) -> Descriptor {

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `svmctl test`.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use svmctl::Context;
+
+use crate::cli::Tests;
+use crate::harness::bench::{Bench, Options};
+use crate::harness::kernel::Messages;
+use crate::harness::report::{Format, Reporter};
+use crate::harness::{Chosen, run_suite};
+use crate::test::SUITE;
+
+/// Runs the tests; `false` if one failed.
+pub fn run(device: &Path, as_json: bool, tests: &Tests) -> anyhow::Result<bool> {
+    let chosen = SUITE.choose(&tests.names)?;
+    if tests.list {
+        return list(&chosen).map(|()| true);
+    }
+    let path = device.to_owned();
+    let mut bench = Bench::new(device, move || Context::open(&path))?;
+    bench.set_options(Options {
+        seed: tests.seed,
+        scale: tests.scale,
+    });
+    let format = if as_json { Format::Json } else { Format::Tap };
+    let mut reporter = Reporter::new(SUITE.name, &chosen, format)?;
+    reporter.title(device, bench.info())?;
+    reporter.comment(&format!("seed {}, scale {}", tests.seed, tests.scale))?;
+    let mut messages = match Messages::open() {
+        Ok(messages) => Some(messages),
+        Err(error) => {
+            reporter.comment(&format!("the kernel is not heard: /dev/kmsg: {error}"))?;
+            None
+        }
+    };
+    let tally = run_suite(&chosen, &mut bench, messages.as_mut(), &mut reporter)?;
+    reporter.summary(&tally)?;
+    Ok(tally.failed == 0)
+}
+
+fn list(chosen: &[Chosen]) -> anyhow::Result<()> {
+    let mut out = io::stdout();
+    let mut group = "";
+    for Chosen { group: of, case } in chosen {
+        if of.name != group {
+            group = of.name;
+            writeln!(out, "{group}: {}", of.about)?;
+        }
+        writeln!(out, "  {}", case.name)?;
+    }
+    Ok(())
+}

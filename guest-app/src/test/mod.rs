@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tests of the driver and the device from a program's side: what they refuse, what they survive,
+//! and what they leave behind. During each the kernel must say nothing that the test does not
+//! provoke.
+
+mod endings;
+mod interface;
+mod leaks;
+mod raw;
+
+use crate::harness::{Group, Suite};
+
+/// The tests.
+pub const SUITE: Suite = Suite {
+    name: "test",
+    groups: &[
+        Group {
+            name: "interface",
+            about: "system calls, doorbells, rings and descriptors, right and wrong",
+            cases: interface::CASES,
+        },
+        Group {
+            name: "endings",
+            about: "every way to die, under load; afterwards nothing is left",
+            cases: endings::CASES,
+        },
+    ],
+};
