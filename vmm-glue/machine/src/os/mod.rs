@@ -29,7 +29,7 @@ pub use driver::{
 };
 pub use faults::Behaviour;
 pub use frames::{FRAME, Frames};
-pub use process::{Layout, Nesting, Process};
+pub use process::{Layout, Migration, Nesting, Process};
 pub use queue::{Queue, QueueFault, Wait};
 pub use stage::{A, D, Leaf, P, PS, R, RW, Stage, US, W, shift};
 

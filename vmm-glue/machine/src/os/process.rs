@@ -2,6 +2,10 @@
 //! Processes: address spaces whose pages are present, absent or read-only, and their bond with
 //! functions.
 
+mod migration;
+
+pub use migration::Migration;
+
 use super::descriptors::{self, Words};
 use super::frames::FRAME;
 use super::queue::QueueFault;
@@ -392,28 +396,6 @@ impl Process {
     pub fn protect(&self, address: u64, write: bool) -> Result<(), QueueFault> {
         let (range, _) = self.change(address, |page| page.write = write);
         self.0.invalidate(range)
-    }
-
-    /// Puts another frame, a copy, behind a page and invalidates. Returns the frame that was there.
-    pub fn migrate(&self, address: u64) -> Result<u64, QueueFault> {
-        // Absent and busy while it is copied, so that nothing written meanwhile is lost.
-        let (range, old) = self.change(address, |page| {
-            page.present = false;
-            page.busy = true;
-        });
-        self.0.invalidate(range)?;
-        assert_eq!(old.shift, 12, "only small pages migrate");
-        let frame = self.0.os.0.frames.allocate();
-        let mut contents = [0; FRAME as usize];
-        let ram = self.0.os.0.frames.ram();
-        let _ = ram.read(old.frame, &mut contents);
-        let _ = ram.write(frame, &contents);
-        self.change(address, |page| {
-            page.frame = frame;
-            page.present = true;
-            page.busy = false;
-        });
-        Ok(old.frame)
     }
 
     /// Puts another frame behind a present page at once, and invalidates. Returns the frame that

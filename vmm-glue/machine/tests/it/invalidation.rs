@@ -159,7 +159,7 @@ fn rule_40_many_invalidations_are_outstanding_and_complete() {
 
 #[test]
 fn rule_47_the_canary_in_the_old_page_survives_with_dma_in_flight() {
-    const ROUNDS: usize = if cfg!(debug_assertions) { 400 } else { 10_000 };
+    const ROUNDS: usize = 4000;
     for engines in [1, 2, 3] {
         let machine = Machine::new(&MachineConfig::default()).unwrap();
         let os = Os::boot(&machine, Mode::Scalable);
@@ -226,7 +226,7 @@ fn rule_47_the_canary_in_the_old_page_survives_with_dma_in_flight() {
 
 #[test]
 fn pages_that_migrate_under_dma_lose_nothing() {
-    const ROUNDS: u64 = if cfg!(debug_assertions) { 300 } else { 5_000 };
+    const ROUNDS: u64 = 5000;
     let app = App::quick();
     let _engines = Engines::start(app.machine(), 2);
     let from = app.process().map(0x10_0000, 0x8000);
@@ -334,7 +334,7 @@ fn each_scope_of_an_iotlb_invalidation_reaches_a_changed_page() {
 
 #[test]
 fn several_threads_of_software_share_a_queue() {
-    const ROUNDS: usize = if cfg!(debug_assertions) { 200 } else { 5_000 };
+    const ROUNDS: usize = 2000;
     let app = App::quick();
     let base = app.process().map(0x10_0000, 0x4_0000);
     let _engines = Engines::start(app.machine(), 2);

@@ -1,18 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Rule 48: a storm of work, invalidations and page faults, compared with a model of what memory
-//! has to hold. A debug build runs a part of the million operations that a release build does.
+//! Rule 48: a storm of work, invalidations, pages on the move and page faults, compared with a
+//! model of what memory has to hold. What fails says the seed; `SVM_SEED` chooses another one.
 
-use machine::os::{App, Driver, FRAME, Layout, Mode, Nesting, Os, Ticket, copy, fill, unblocked};
-use machine::{Engines, Machine, MachineConfig};
+use machine::os::{
+    App, Behaviour, Driver, FRAME, Layout, Migration, Mode, Nesting, Os, Process, Ticket, copy,
+    device_tlb_pasid, fill, unblocked,
+};
+use machine::{Engines, Machine, MachineConfig, Moment};
+use pcie_ats::{AlignedRange, MemoryAddressType};
+use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use svm_abi::completion::{Completion, Error};
+use svm_abi::registers::laboratory;
+use svm_endpoint::Mutant;
 use vtd::memory::Memory;
 
 /// Operations of all threads together.
-const OPERATIONS: u64 = if cfg!(debug_assertions) {
-    20_000
-} else {
-    1_000_000
-};
+const OPERATIONS: u64 = 1_000_000;
+/// Operations in one thread, which are the same ones for the same seed.
+const ALONE: u64 = 200_000;
+/// Operations in which a mutant must be caught.
+const MUTANT: u64 = 20_000;
+/// Where the numbers begin, if nothing else is asked for.
+const SEED: u64 = 48;
 
 /// Pages of a process's arena.
 const PAGES: u64 = 24;
@@ -23,6 +34,10 @@ const CANARY: u8 = 0xc3;
 struct Numbers(u64);
 
 impl Numbers {
+    fn new(seed: u64, stream: u64) -> Self {
+        Numbers((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (stream + 1) << 40 | 1)
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -35,10 +50,97 @@ impl Numbers {
     }
 }
 
-/// What a descriptor in progress will do to the model.
+/// Says on failure where the numbers began.
+struct Seed(u64);
+
+impl Seed {
+    fn chosen() -> Self {
+        match std::env::var("SVM_SEED") {
+            Ok(text) => Seed(text.parse().expect("SVM_SEED is a decimal number")),
+            Err(_) => Seed(SEED),
+        }
+    }
+}
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the storm began with SVM_SEED={}", self.0);
+        }
+    }
+}
+
+/// What software and the hook at a function's requests know of a process in common.
+struct Arena {
+    process: Process,
+    moving: Mutex<Vec<Migration>>,
+    /// Frames that nobody may touch any more.
+    retired: Mutex<Vec<u64>>,
+}
+
+impl Arena {
+    fn address(page: u64) -> u64 {
+        ARENA + page * FRAME
+    }
+
+    /// Begins to move pages, unless one of them is on the move.
+    fn begin(&self, page: u64, count: u64) {
+        let migration = self
+            .process
+            .begin_migration(Self::address(page), count * FRAME);
+        self.moving.lock().unwrap().extend(migration);
+    }
+
+    /// Ends the migrations that are ready: from here on the old frames belong to somebody else.
+    fn end_ready(&self) {
+        let mut moving = self.moving.lock().unwrap();
+        let (ready, rest) = std::mem::take(&mut *moving)
+            .into_iter()
+            .partition::<Vec<_>, _>(Migration::is_ready);
+        *moving = rest;
+        for frame in ready.into_iter().flat_map(Migration::end) {
+            let ram = self.process.os().machine().ram();
+            ram.fill(frame, FRAME as usize, CANARY).unwrap();
+            self.retired.lock().unwrap().push(frame);
+        }
+    }
+
+    /// The page of the arena that a request is for.
+    fn page_of(&self, moment: &Moment) -> Option<u64> {
+        let within = |address: u64| {
+            (ARENA..ARENA + PAGES * FRAME)
+                .contains(&address)
+                .then(|| (address - ARENA) / FRAME)
+        };
+        match moment {
+            Moment::Answer(request) if request.pasid == Some(self.process.pasid()) => {
+                within(request.address)
+            }
+            Moment::Access(request) if request.address_type == MemoryAddressType::Translated => {
+                let frame = request.address & !(FRAME - 1);
+                (0..PAGES).find(|page| self.process.frame(Self::address(*page)) == frame)
+            }
+            _ => None,
+        }
+    }
+
+    /// The kernel moves the very page that a request is under way for, and invalidates more of it.
+    fn interfere(&self, page: u64, machine: &Machine, function: usize, twice: bool) {
+        self.begin(page, 1);
+        if twice {
+            let os = self.process.os();
+            let range = AlignedRange::page(Self::address(page));
+            let words = device_tlb_pasid(machine.requester(function), self.process.pasid(), range);
+            let _ = os.queue(machine.unit_of(function)).try_submit(&[words]);
+        }
+        self.end_ready();
+    }
+}
+
+/// What a descriptor in progress will do to a number of pages of the model.
 enum Effect {
-    Fill(u64, u64),
-    Copy(u64, u64),
+    Fill(u64, u64, u64),
+    Copy(u64, u64, u64),
     /// It must fail there, and change nothing.
     Fault,
 }
@@ -46,9 +148,13 @@ enum Effect {
 /// A process, and what each of its pages has to hold: the same 8 bytes all over.
 struct Subject {
     app: App,
+    arena: Arc<Arena>,
+    /// Arenas of processes that nobody else cares for meanwhile.
+    wards: Vec<Arc<Arena>>,
+    /// A storm that has failed already: nothing more is waited for.
+    over: Arc<AtomicBool>,
     model: Vec<u64>,
     pending: Vec<(Ticket, Effect)>,
-    retired: Vec<u64>,
     numbers: Numbers,
     operations: u64,
     faults: u64,
@@ -56,54 +162,71 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(driver: &Driver, context: u16, layout: Layout, seed: u64) -> Self {
+    fn new(driver: &Driver, context: u16, layout: Layout, numbers: Numbers) -> Self {
         let app = App::start(driver, driver.os().process_with(layout), context);
         app.process().map_absent(ARENA, PAGES * FRAME);
         Subject {
             label: format!("function {} context {context}", driver.function()),
+            arena: Arc::new(Arena {
+                process: app.process().clone(),
+                moving: Mutex::default(),
+                retired: Mutex::default(),
+            }),
+            wards: Vec::new(),
+            over: Arc::default(),
             app,
             model: vec![0; PAGES as usize],
             pending: Vec::new(),
-            retired: Vec::new(),
-            numbers: Numbers(seed | 1),
+            numbers,
             operations: 0,
             faults: 0,
         }
     }
 
-    fn address(page: u64) -> u64 {
-        ARENA + page * FRAME
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     /// One operation of software.
     fn operate(&mut self) {
         self.operations += 1;
+        self.arena.end_ready();
         let page = self.numbers.below(PAGES);
         let other = self.numbers.below(PAGES);
         let value = self.numbers.next();
-        match self.numbers.below(16) {
-            0..=4 => self.submit(
-                fill(Self::address(page), FRAME, value),
-                Effect::Fill(page, value),
+        let address = Arena::address(page);
+        let most = 1 + self.numbers.below(4);
+        let count = most.min(PAGES - page.max(other));
+        let length = count * FRAME;
+        match self.numbers.below(32) {
+            0..=9 => self.submit(
+                fill(address, length, value),
+                Effect::Fill(page, count, value),
             ),
-            5..=8 => self.submit(
-                copy(Self::address(page), Self::address(other), FRAME),
-                Effect::Copy(page, other),
+            10..=17 => self.submit(
+                copy(address, Arena::address(other), length),
+                Effect::Copy(page, other, count),
             ),
             // Memory that is not the process's.
-            9 => self.submit(fill(Self::address(PAGES + page), 8, value), Effect::Fault),
+            18 | 19 => self.submit(fill(Arena::address(PAGES + page), 8, value), Effect::Fault),
             // Pages come and go while the device is at work.
-            10 | 11 => self.app.process().evict(Self::address(page)).unwrap(),
-            12 | 13 => self.migrate(page),
-            14 => self
-                .app
-                .process()
-                .invalidate(Self::address(page), (other + 1) * FRAME)
-                .unwrap(),
+            20..=23 => self.app.process().evict(address).unwrap(),
+            24..=27 => self.arena.begin(page, count),
+            28 | 29 => {
+                let scope = (other + 1) * FRAME;
+                self.app.process().invalidate(address, scope).unwrap();
+            }
+            30 => {
+                let behaviour = [Behaviour::Serve, Behaviour::Reorder][value as usize % 2];
+                self.app.os().set_behaviour(behaviour);
+            }
             _ => self.finish(),
         }
         if self.pending.len() == 32 {
             self.finish();
+        }
+        if self.arena.retired.lock().unwrap().len() >= 16 {
+            self.check_canaries();
         }
     }
 
@@ -116,19 +239,9 @@ impl Subject {
         self.pending.push((ticket, effect));
     }
 
-    fn migrate(&mut self, page: u64) {
-        let old = self.app.process().migrate(Self::address(page)).unwrap();
-        let ram = self.app.machine().ram();
-        ram.fill(old, FRAME as usize, CANARY).unwrap();
-        self.retired.push(old);
-        if self.retired.len() == 16 {
-            self.check_canaries();
-        }
-    }
-
     fn check_canaries(&mut self) {
         let mut bytes = [0; FRAME as usize];
-        for frame in self.retired.drain(..) {
+        for frame in self.arena.retired.lock().unwrap().drain(..) {
             self.app.machine().ram().read(frame, &mut bytes).unwrap();
             let alive = bytes.iter().all(|byte| *byte == CANARY);
             assert!(alive, "{}, operation {}", self.label, self.operations);
@@ -136,18 +249,36 @@ impl Subject {
         }
     }
 
+    /// Waits for a descriptor. Pages that are on the move arrive meanwhile: it may need them, or
+    /// credits that others have as long as theirs are away.
+    fn wait(&self, ticket: Ticket) -> Completion {
+        self.app.os().wait_until(|| {
+            self.arena.end_ready();
+            self.wards.iter().for_each(|ward| ward.end_ready());
+            self.app.completion(ticket).is_some() || self.is_over()
+        });
+        match self.app.completion(ticket) {
+            Some(completion) => completion,
+            None => panic!(
+                "{}, operation {}: it never ends",
+                self.label, self.operations
+            ),
+        }
+    }
+
     /// Waits for all that was submitted, and compares memory with the model.
     fn finish(&mut self) {
         for (ticket, effect) in std::mem::take(&mut self.pending) {
-            let Some(Completion { error, .. }) = self.app.wait(ticket) else {
-                panic!(
-                    "{}, operation {}: it never ends",
-                    self.label, self.operations
-                );
-            };
+            let error = self.wait(ticket).error;
             match effect {
-                Effect::Fill(page, value) => self.model[page as usize] = value,
-                Effect::Copy(from, to) => self.model[to as usize] = self.model[from as usize],
+                Effect::Fill(page, count, value) => {
+                    self.model[page as usize..][..count as usize].fill(value);
+                }
+                Effect::Copy(from, to, count) => {
+                    let from = from as usize;
+                    self.model
+                        .copy_within(from..from + count as usize, to as usize);
+                }
                 Effect::Fault => {
                     assert!(
                         error == Error::PageFault as u8 || error == Error::NotPresent as u8,
@@ -160,10 +291,8 @@ impl Subject {
             assert_eq!(error, 0, "{}, operation {}", self.label, self.operations);
         }
         for (page, value) in self.model.iter().enumerate() {
-            let data = self
-                .app
-                .process()
-                .read(Self::address(page as u64), FRAME as usize);
+            let address = Arena::address(page as u64);
+            let data = self.app.process().read(address, FRAME as usize);
             let right = data.chunks(8).all(|word| word == value.to_le_bytes());
             assert!(
                 right,
@@ -173,77 +302,224 @@ impl Subject {
         }
     }
 
-    fn end(mut self) {
+    /// Ends everything. Returns how many descriptors failed as they had to.
+    fn end(mut self) -> u64 {
         self.finish();
+        let arrived = self.app.os().wait_until(|| {
+            self.arena.end_ready();
+            self.arena.moving.lock().unwrap().is_empty() || self.is_over()
+        });
+        assert!(arrived, "{}: a page never arrives", self.label);
         self.check_canaries();
-        assert!(self.faults > 0);
+        let faults = self.faults;
         drop(self.app.exit().unwrap());
+        faults
     }
 }
 
 /// Two units, three endpoints, and processes of every layout.
-fn subjects(seed: u64) -> (Machine, Os, Vec<Subject>) {
-    let mut config = MachineConfig::with_functions(3);
-    config.memory = 256 << 20;
-    config.units.push(machine::unit());
-    config.functions[2].unit = 1;
-    config.functions[1].endpoint.atc_entries = 16;
-    config.functions[2].endpoint.pri_capacity = 2;
-    let machine = Machine::new(&config).unwrap();
-    let os = Os::boot(&machine, Mode::Scalable);
-    let drivers = [0, 1, 2].map(|function| Driver::probe(&os, function));
-    let layouts = [
-        Layout::default(),
-        Layout {
-            five_levels: true,
-            nested: None,
-        },
-        Layout {
-            five_levels: false,
-            nested: Some(Nesting::Small),
-        },
-    ];
-    let subjects = (0..6u64)
-        .map(|n| {
-            let driver = &drivers[n as usize % 3];
-            let layout = layouts[(n as usize + n as usize / 3) % 3];
-            Subject::new(driver, n as u16 / 3, layout, seed.wrapping_mul(n + 77))
-        })
-        .collect();
-    (machine, os, subjects)
+struct Storm {
+    machine: Machine,
+    os: Os,
+    subjects: Vec<Subject>,
+}
+
+impl Storm {
+    fn new(seed: u64, mutant: Option<Mutant>) -> Self {
+        let mut config = MachineConfig::with_functions(3);
+        config.memory = 256 << 20;
+        config.units.push(machine::unit());
+        config.functions[2].unit = 1;
+        config.functions[1].endpoint.atc_entries = 16;
+        config.functions[2].endpoint.pri_capacity = 2;
+        for function in &mut config.functions {
+            function.endpoint.laboratory = mutant.is_some();
+        }
+        let machine = Machine::new(&config).unwrap();
+        let os = Os::boot(&machine, Mode::Scalable);
+        let drivers = [0, 1, 2].map(|function| Driver::probe(&os, function));
+        if let Some(mutant) = mutant {
+            for driver in &drivers {
+                driver.set_laboratory(laboratory::MUTANT, mutant.rule().into());
+            }
+        }
+        let layouts = [
+            Layout::default(),
+            Layout {
+                five_levels: true,
+                nested: None,
+            },
+            Layout {
+                five_levels: false,
+                nested: Some(Nesting::Small),
+            },
+        ];
+        let subjects: Vec<_> = (0..6u64)
+            .map(|n| {
+                let driver = &drivers[n as usize % 3];
+                let layout = layouts[(n as usize + n as usize / 3) % 3];
+                Subject::new(driver, n as u16 / 3, layout, Numbers::new(seed, n))
+            })
+            .collect();
+        // Between its look-up and its access, and between answer and use, an endpoint meets a
+        // kernel that takes the page away.
+        for function in 0..3 {
+            let arenas = [0, 3].map(|n| subjects[function + n].arena.clone());
+            let mut numbers = Numbers::new(seed, 100 + function as u64);
+            let hook = move |machine: &Machine, moment: &Moment| {
+                if numbers.below(16) != 0 {
+                    return;
+                }
+                let found = arenas.iter().find_map(|a| Some((a, a.page_of(moment)?)));
+                if let Some((arena, page)) = found {
+                    arena.interfere(page, machine, function, numbers.below(2) == 0);
+                }
+            };
+            machine.set_hook(function, Some(Box::new(hook)));
+        }
+        Storm {
+            machine,
+            os,
+            subjects,
+        }
+    }
+
+    /// The endings of all processes.
+    fn check(mut self, faults: u64) {
+        assert!(faults > 0);
+        for function in 0..3 {
+            let endpoint = self.machine.endpoint(function);
+            assert_eq!(endpoint.pasids(), []);
+        }
+        for unit in 0..2 {
+            assert_eq!(self.os.faults(unit), []);
+            let ask = |unit: &mut vtd::Unit, _: &_, _: &mut _| *unit.counters();
+            let counters = self.machine.with_unit(unit, ask);
+            assert!(counters.descriptors > 0 && counters.page_requests > 0);
+            assert_eq!(counters.unexpected_responses, 0);
+        }
+        self.subjects.clear();
+    }
+}
+
+impl Drop for Storm {
+    fn drop(&mut self) {
+        // The hooks hold the machine that holds them.
+        for function in 0..3 {
+            self.machine.set_hook(function, None);
+        }
+    }
+}
+
+/// A storm in one thread.
+fn alone(seed: u64, operations: u64, mutant: Option<Mutant>) {
+    let mut storm = Storm::new(seed, mutant);
+    let wards: Vec<_> = storm.subjects.iter().map(|s| s.arena.clone()).collect();
+    for subject in &mut storm.subjects {
+        subject.wards = wards.clone();
+    }
+    let mut numbers = Numbers::new(seed, 200);
+    for n in 0..operations {
+        let subject = numbers.below(6) as usize;
+        storm.subjects[subject].operate();
+        // Some work is done between, so that invalidations meet work at all its stages.
+        for _ in 0..n % 4 {
+            storm.os.progress();
+        }
+    }
+    let subjects = std::mem::take(&mut storm.subjects);
+    let faults = subjects.into_iter().map(Subject::end).sum();
+    storm.check(faults);
+}
+
+/// Tells the other threads of a storm that one of them has failed.
+struct Alarm(Arc<AtomicBool>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A storm with engines, and a thread of software for each process.
+fn together(seed: u64, operations: u64, mutant: Option<Mutant>) {
+    let mut storm = Storm::new(seed, mutant);
+    let engines = Engines::start(&storm.machine, 2);
+    let subjects = std::mem::take(&mut storm.subjects);
+    let share = operations.div_ceil(subjects.len() as u64);
+    let over: Arc<AtomicBool> = Arc::default();
+    let faults = std::thread::scope(|scope| {
+        let threads: Vec<_> = subjects
+            .into_iter()
+            .map(|mut subject| {
+                subject.over = over.clone();
+                scope.spawn(move || {
+                    let _alarm = Alarm(subject.over.clone());
+                    for _ in 0..share {
+                        assert!(!subject.is_over(), "another thread has failed");
+                        subject.operate();
+                    }
+                    subject.end()
+                })
+            })
+            .collect();
+        let ends = threads.into_iter().map(|thread| thread.join().unwrap());
+        ends.sum()
+    });
+    drop(engines);
+    storm.check(faults);
 }
 
 #[test]
 fn rule_48_a_storm_in_one_thread() {
-    let (_, os, mut subjects) = subjects(0x1234_5678_9abc_def1);
-    let count = subjects.len() as u64;
-    for n in 0..OPERATIONS / 2 {
-        subjects[(n % count) as usize].operate();
-        // Some work is done between, so that invalidations meet work at all its stages.
-        for _ in 0..n % 4 {
-            os.progress();
-        }
-    }
-    for subject in subjects {
-        subject.end();
-    }
-    assert_eq!(os.faults(0).len() + os.faults(1).len(), 0);
+    let seed = Seed::chosen();
+    alone(seed.0, ALONE, None);
 }
 
 #[test]
-fn rule_48_a_storm_with_engines_and_many_threads_of_software() {
-    let (machine, os, subjects) = subjects(0x0fed_cba9_8765_4321);
-    let _engines = Engines::start(&machine, 2);
-    let share = OPERATIONS / 2 / subjects.len() as u64;
-    std::thread::scope(|scope| {
-        for mut subject in subjects {
-            scope.spawn(move || {
-                for _ in 0..share {
-                    subject.operate();
-                }
-                subject.end();
-            });
-        }
-    });
-    assert_eq!(os.faults(0).len() + os.faults(1).len(), 0);
+fn rule_48_a_storm_of_a_million_operations_with_engines_and_many_threads_of_software() {
+    let seed = Seed::chosen();
+    together(seed.0, OPERATIONS, None);
+}
+
+/// Mutants that a storm must notice, whichever test is the one of their rule.
+const CAUGHT: &[Mutant] = &[
+    Mutant::Rule12,
+    Mutant::Rule14,
+    Mutant::Rule15,
+    Mutant::Rule17,
+    Mutant::Rule19,
+    Mutant::Rule20,
+    Mutant::Rule21,
+    Mutant::Rule29,
+    Mutant::Rule30,
+    Mutant::Rule34,
+    Mutant::Rule37,
+    Mutant::Rule38,
+    Mutant::Rule39,
+    Mutant::Rule40,
+    Mutant::Rule41,
+    Mutant::Rule42,
+    Mutant::Rule44,
+    Mutant::Rule47,
+    Mutant::Rule49,
+    Mutant::Rule50,
+    Mutant::Rule54,
+];
+
+#[test]
+fn rule_48_a_storm_notices_a_device_that_breaks_its_rules() {
+    let unnoticed = |mutant: &&Mutant| catch_unwind(|| alone(SEED, MUTANT, Some(**mutant))).is_ok();
+    let escaped: Vec<_> = CAUGHT.iter().filter(unnoticed).collect();
+    assert!(escaped.is_empty(), "not caught: {escaped:?}");
+}
+
+#[test]
+fn rule_48_a_storm_of_threads_notices_a_device_that_breaks_the_invalidation_contract() {
+    for mutant in [Mutant::Rule38, Mutant::Rule39, Mutant::Rule47] {
+        let caught = catch_unwind(|| together(SEED, MUTANT, Some(mutant))).is_err();
+        assert!(caught, "{mutant:?}");
+    }
 }
