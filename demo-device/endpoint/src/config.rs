@@ -6,8 +6,13 @@ use svm_abi::ids::MAX_CONTEXTS;
 
 /// The most entries of the address translation cache.
 pub const MAX_ATC_ENTRIES: u32 = 1 << 16;
-/// The fewest entries of the address translation cache: one set.
-pub const MIN_ATC_ENTRIES: u32 = crate::atc::WAYS as u32;
+/// The fewest entries of the address translation cache.
+pub const MIN_ATC_ENTRIES: u32 = 4;
+/// The fewest entries of a set of the address translation cache: a copy needs two translations at
+/// once, which can belong to the same set.
+pub const MIN_ATC_WAYS: u32 = 2;
+/// The most entries of a set of the address translation cache.
+pub const MAX_ATC_WAYS: u32 = crate::atc::MAX_WAYS;
 
 /// Properties of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +21,9 @@ pub struct Config {
     pub contexts: u16,
     /// Entries of the address translation cache: a power of two from 4 to 65536.
     pub atc_entries: u32,
+    /// Ways of the address translation cache, in other words entries of a set: a power of two from
+    /// 2 to 16, and not more than there are entries.
+    pub atc_ways: u32,
     /// Max PASID Width (PCIe 7.8.9.2).
     pub pasid_width: PasidWidth,
     /// Outstanding Page Request Capacity, in pages, at least 1 (PCIe 10.5.2.4).
@@ -39,6 +47,7 @@ impl Default for Config {
         Config {
             contexts: 64,
             atc_entries: 1024,
+            atc_ways: 4,
             pasid_width: PasidWidth::MAX,
             pri_capacity: 64,
             laboratory: false,
@@ -61,6 +70,17 @@ pub enum ConfigError {
          {MAX_ATC_ENTRIES}, not {0}: choose such a number, for example 1024"
     )]
     AtcEntries(u32),
+    /// The number of ways of the address translation cache is out of range.
+    #[error(
+        "the address translation cache has a power of two of ways, from {MIN_ATC_WAYS} to {most}, \
+         not {ways}: choose such a number, for example 4"
+    )]
+    AtcWays {
+        /// The number.
+        ways: u32,
+        /// The largest that is possible with as many entries as there are.
+        most: u32,
+    },
     /// There would be no page request.
     #[error("the page request capacity is at least 1 page, not 0: choose a number such as 64")]
     PriCapacity,
@@ -84,6 +104,11 @@ impl Config {
             || !(MIN_ATC_ENTRIES..=MAX_ATC_ENTRIES).contains(&self.atc_entries)
         {
             return Err(ConfigError::AtcEntries(self.atc_entries));
+        }
+        let most = MAX_ATC_WAYS.min(self.atc_entries);
+        if !self.atc_ways.is_power_of_two() || !(MIN_ATC_WAYS..=most).contains(&self.atc_ways) {
+            let ways = self.atc_ways;
+            return Err(ConfigError::AtcWays { ways, most });
         }
         if self.pri_capacity == 0 {
             return Err(ConfigError::PriCapacity);
@@ -116,6 +141,12 @@ mod tests {
         assert_eq!(bad(|c| c.atc_entries = 0), ConfigError::AtcEntries(0));
         assert_eq!(bad(|c| c.atc_entries = 1000), ConfigError::AtcEntries(1000));
         assert_eq!(bad(|c| c.atc_entries = 2), ConfigError::AtcEntries(2));
+        let ways = |ways, most| ConfigError::AtcWays { ways, most };
+        assert_eq!(bad(|c| c.atc_ways = 1), ways(1, 16));
+        assert_eq!(bad(|c| c.atc_ways = 3), ways(3, 16));
+        assert_eq!(bad(|c| c.atc_ways = 32), ways(32, 16));
+        let small = |c: &mut Config| (c.atc_entries, c.atc_ways) = (4, 8);
+        assert_eq!(bad(small), ways(8, 4));
         assert_eq!(bad(|c| c.pri_capacity = 0), ConfigError::PriCapacity);
         assert_eq!(bad(|c| c.address_bits = 52), ConfigError::AddressBits(52));
         assert!(bad(|c| c.contexts = 300).to_string().contains("1 to 256"));

@@ -41,7 +41,9 @@ pub mod translation_cache {
     pub use crate::atc::{Atc, Cached, Hit, Scope, Space};
 }
 
-pub use config::{Config, ConfigError, MAX_ATC_ENTRIES, MIN_ATC_ENTRIES};
+pub use config::{
+    Config, ConfigError, MAX_ATC_ENTRIES, MAX_ATC_WAYS, MIN_ATC_ENTRIES, MIN_ATC_WAYS,
+};
 pub use config_space::Power;
 pub use endpoint::{Endpoint, Step};
 pub use mutant::Mutant;

@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString, c_char, c_void};
 
 use pcie_ats::PasidWidth;
 use svm_abi::ids::MAX_CONTEXTS;
-use svm_endpoint::{Config, MAX_ATC_ENTRIES, MIN_ATC_ENTRIES};
+use svm_endpoint::{Config, MAX_ATC_ENTRIES, MAX_ATC_WAYS, MIN_ATC_ENTRIES, MIN_ATC_WAYS};
 
 use crate::abi::layout::{ErrorOut, Object, Visitor};
 use crate::abi::qemu;
@@ -21,6 +21,8 @@ pub struct Settings {
     pub contexts: u64,
     /// Entries of the address translation cache.
     pub atc_entries: u64,
+    /// Entries of a set of it.
+    pub atc_ways: u64,
     /// Page request capacity.
     pub pri_capacity: u64,
     /// Max PASID Width; 0 for as wide as possible.
@@ -39,6 +41,7 @@ impl Default for Settings {
         Settings {
             contexts: config.contexts.into(),
             atc_entries: config.atc_entries.into(),
+            atc_ways: config.atc_ways.into(),
             pri_capacity: config.pri_capacity.into(),
             pasid_bits: 0,
             lab: config.laboratory,
@@ -65,7 +68,7 @@ struct Property {
     kind: Kind,
 }
 
-static PROPERTIES: [Property; 7] = [
+static PROPERTIES: [Property; 8] = [
     Property {
         name: c"contexts",
         description: c"contexts, each with a PASID and a doorbell page: 1 to 256 (default: 64)",
@@ -77,6 +80,13 @@ static PROPERTIES: [Property; 7] = [
             (default: 1024)",
         kind: Kind::Number(MIN_ATC_ENTRIES as u64, MAX_ATC_ENTRIES as u64, |s| {
             &mut s.atc_entries
+        }),
+    },
+    Property {
+        name: c"atc-ways",
+        description: c"entries of a set of that cache: a power of two, 2 to 16 (default: 4)",
+        kind: Kind::Number(MIN_ATC_WAYS as u64, MAX_ATC_WAYS as u64, |s| {
+            &mut s.atc_ways
         }),
     },
     Property {
@@ -243,6 +253,7 @@ impl Settings {
         let config = Config {
             contexts: narrow("contexts", self.contexts)?,
             atc_entries: narrow("atc-entries", self.atc_entries)?,
+            atc_ways: narrow("atc-ways", self.atc_ways)?,
             pasid_width: PasidWidth::new(narrow("pasid-bits", bits)?).map_err(|e| e.to_string())?,
             pri_capacity: narrow("pri-capacity", self.pri_capacity)?,
             laboratory: self.lab,

@@ -2,10 +2,11 @@
 //! The address translation cache (PCIe 10.1.2): a set-associative store of translations of
 //! several sizes at once, tagged by address space.
 //!
-//! A set is chosen by a hash of size, address and space, so one look-up probes one set for each
-//! size that is in use, beginning with the one that the neighbourhood had last. The entries of a space are also linked into a list: an invalidation
-//! probes sets if it is small and walks the list if it is large, and so costs in proportion to
-//! the smaller of the two.
+//! A set is chosen by a hash of size, address and space, so a look-up probes one set for each size
+//! that is in use. It probes all of them before it looks at what it found: which of them it will
+//! be, no branch can foresee. The entries of a space are also linked into a list: an invalidation
+//! probes sets if it is small and walks the list if it is large, and so costs in proportion to the
+//! smaller of the two.
 //!
 //! The cache knows nothing of requests, pins and contexts.
 
@@ -15,15 +16,22 @@ mod tests;
 use crate::access::Access;
 use pcie_ats::{AlignedRange, PAGE_SHIFT, Pasid};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 
-/// Entries of a set.
-pub(crate) const WAYS: usize = 4;
+/// The most entries of a set.
+pub(crate) const MAX_WAYS: u32 = 16;
 /// Number of sizes of ranges: 2^12 to 2^64 bytes.
 const SIZES: usize = 53;
-/// Number of classes of addresses that remember a size.
-const HINTS: usize = 64;
-/// The lowest bit of each of the [`WAYS`] lanes of a word of fingerprints.
+/// Fingerprints in a word.
+const LANES: usize = 4;
+/// The lowest bit of each lane of a word of fingerprints.
 const EACH_LANE: u64 = 0x0001_0001_0001_0001;
+/// The most sizes for which a look-up has code of its own: those of the pages of a processor.
+const FEW: usize = 3;
+/// The highest bit of each lane, which no fingerprint has.
+const FOUND: u64 = EACH_LANE << 15;
+/// An odd number without a pattern: the golden ratio, of Fibonacci hashing.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 /// The end of a list.
 const NIL: u32 = u32::MAX;
 
@@ -34,7 +42,8 @@ pub struct Space(u32);
 impl Space {
     /// The space of requests with these attributes.
     pub fn new(pasid: Option<Pasid>, privileged: bool) -> Self {
-        let tag = pasid.map_or(1 << 21, Pasid::get);
+        // No space is 0: that is what a free entry has.
+        let tag = pasid.map_or(1 << 21, |pasid| pasid.get() | 1 << 22);
         Space(tag | u32::from(privileged) << 20)
     }
 }
@@ -80,7 +89,7 @@ pub struct Hit {
 /// [`Access`].
 const UNTRANSLATED_ONLY: u32 = 1 << 2;
 
-/// One entry. Half a cache line, so that a set is two.
+/// One entry. Half a cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(32))]
 struct Entry {
@@ -90,7 +99,7 @@ struct Entry {
     output: u64,
     /// When it was used last.
     used: u64,
-    /// Its [`Space`].
+    /// Its [`Space`]; 0 if free.
     space: u32,
     /// Permissions and [`UNTRANSLATED_ONLY`].
     bits: u32,
@@ -118,30 +127,79 @@ struct List {
     length: u32,
 }
 
+/// Hashes the number of a space.
+#[derive(Debug, Default)]
+struct SpaceHasher(u64);
+
+impl Hasher for SpaceHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // The table takes its bits from both ends; a product is good at the upper one only.
+        let product = (self.0 ^ u64::from(number)).wrapping_mul(GOLDEN);
+        self.0 = product ^ product >> 32;
+    }
+}
+
 /// The cache.
 #[derive(Debug)]
 pub struct Atc {
-    sets: Box<[[Entry; WAYS]]>,
-    /// For each set 16 bits of the hash of each entry, never 0; 0 if it is free. A look-up compares
-    /// these, and looks at an entry only if they are equal.
+    /// The entries, set by set.
+    entries: Box<[Entry]>,
+    /// For each entry 15 bits of its hash; 0 if it is free. A look-up compares these, and looks at
+    /// an entry only if they are equal. Each set begins with a word of its own.
     prints: Box<[u64]>,
     links: Box<[Links]>,
-    spaces: HashMap<Space, List>,
+    spaces: HashMap<Space, List, BuildHasherDefault<SpaceHasher>>,
     /// Entries of each size.
     counts: [u32; SIZES],
-    /// Bit n is set if there are entries of 2^(12 + n) bytes.
-    sizes: u64,
-    /// For each of a few classes of addresses, the size that a look-up found last: neighbours are
-    /// mostly of one size. As log2 of bytes.
-    hints: [u8; HINTS],
-    /// Right shift that makes a set's number of a hash.
-    hash_shift: u32,
+    /// For each size in use, from the smallest up, the bits of an address that tell ranges of that
+    /// size apart.
+    masks: Vec<u64>,
+    /// The same, if they are few and a set is one word.
+    few: [u64; FEW],
+    /// How many these are; 0 if there are more.
+    few_sizes: usize,
+    /// Entries of a set.
+    ways: usize,
+    /// Words of fingerprints of a set. In `entries` and `links` it has room for as many entries as
+    /// that has lanes.
+    words: usize,
     /// Number of sets less one.
     set_mask: usize,
-    /// Counts look-ups, to know what was used last.
+    /// Counts translations kept and calls of [`Atc::tick`], to know what was used last.
     now: u64,
     /// Spaces of the invalidation in hand, kept for its memory.
     visiting: Vec<Space>,
+}
+
+/// Where an entry stands, if it is there.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    set: usize,
+    /// Its fingerprint in every lane.
+    print: u64,
+}
+
+/// The lanes of a word that hold a fingerprint, which every lane of `print` has, as bits of
+/// [`FOUND`].
+const fn matching(word: u64, print: u64) -> u64 {
+    // No lane of the difference has its highest bit: none borrows from its neighbour, and only a
+    // zero leaves that bit as it is.
+    (FOUND - (word ^ print)) & FOUND
+}
+
+/// The lane of the lowest bit of [`FOUND`] that is set.
+const fn lane(found: u64) -> usize {
+    found.trailing_zeros() as usize / 16
 }
 
 /// The low `shift` bits, 1 to 64.
@@ -160,17 +218,36 @@ const fn tag(address: u64, shift: u32) -> u64 {
     address & !low_bits(shift) | shift as u64
 }
 
+/// The tag of the entry that contains an address, and whose size has this mask.
+const fn tag_of(address: u64, mask: u64) -> u64 {
+    // The mask of all addresses is 0, which has 64 zeros.
+    address & mask | mask.trailing_zeros() as u64
+}
+
+/// The first address of the range of a tag.
+const fn first_of(tag: u64) -> u64 {
+    tag & !low_bits(PAGE_SHIFT as u32)
+}
+
 impl Entry {
     const fn shift(&self) -> u32 {
         self.tag as u32 & 0x7f
     }
 
     const fn first(&self) -> u64 {
-        self.tag & !low_bits(PAGE_SHIFT as u32)
+        first_of(self.tag)
     }
 
     const fn last(&self) -> u64 {
         self.first() | low_bits(self.shift())
+    }
+
+    /// Whether it is for the address, and permits what is needed there.
+    #[inline(always)]
+    const fn answers(&self, space: Space, address: u64, need: u32) -> bool {
+        self.space == space.0
+            && (address ^ self.tag) & !low_bits(self.shift()) == 0
+            && self.bits & need == need
     }
 
     const fn overlaps(&self, range: AlignedRange) -> bool {
@@ -179,96 +256,163 @@ impl Entry {
 }
 
 impl Atc {
-    /// An empty cache of a number of entries, which is a power of two and at least `WAYS`.
-    pub fn new(entries: u32) -> Self {
-        let sets = (entries as usize / WAYS).max(1);
+    /// An empty cache of a number of entries in sets of a number of ways. Both are powers of two,
+    /// there are at most [`MAX_WAYS`] ways, and at least as many entries.
+    pub fn new(entries: u32, ways: u32) -> Self {
+        let ways = ways.clamp(1, MAX_WAYS);
+        let sets = (entries / ways).max(1) as usize;
+        let words = (ways as usize).div_ceil(LANES);
+        let entries = sets * words * LANES;
+        let unlinked = Links {
+            next: NIL,
+            previous: NIL,
+        };
         Atc {
-            sets: vec![[FREE; WAYS]; sets].into_boxed_slice(),
-            prints: vec![0; sets].into_boxed_slice(),
-            links: vec![
-                Links {
-                    next: NIL,
-                    previous: NIL
-                };
-                sets * WAYS
-            ]
-            .into_boxed_slice(),
-            spaces: HashMap::new(),
+            entries: vec![FREE; entries].into_boxed_slice(),
+            prints: vec![0; sets * words].into_boxed_slice(),
+            links: vec![unlinked; entries].into_boxed_slice(),
+            spaces: HashMap::default(),
             counts: [0; SIZES],
-            sizes: 0,
-            hints: [PAGE_SHIFT; HINTS],
-            hash_shift: (64 - sets.trailing_zeros()).min(63),
+            masks: Vec::with_capacity(SIZES),
+            few: [0; FEW],
+            few_sizes: 0,
+            ways: ways as usize,
+            words,
             set_mask: sets - 1,
             now: 0,
             visiting: Vec::new(),
         }
     }
 
-    /// The set in which an entry stands, if it is there, and its fingerprint.
-    #[inline]
-    fn place(&self, space: Space, tag: u64) -> (usize, u16) {
-        // Fibonacci hashing: the low bits of the page number end in the high bits of the hash.
-        let salt = u64::from(space.0).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        let hash = (tag ^ salt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let set = (hash >> self.hash_shift) as usize & self.set_mask;
-        (set, (hash >> 24) as u16 | 1)
+    /// What the hashes of a space's entries have in common.
+    #[inline(always)]
+    const fn salt(space: Space) -> u64 {
+        (space.0 as u64).wrapping_mul(0xd6e8_feb8_6659_fd93)
+    }
+
+    /// Where the entry of a range that begins at `first` stands, if it is there.
+    #[inline(always)]
+    const fn place(salt: u64, first: u64) -> Place {
+        // Ranges that begin at the same address share a set, whatever their sizes: few do.
+        let hash = (first ^ salt).wrapping_mul(GOLDEN);
+        Place {
+            set: (hash >> 32) as usize,
+            print: (hash >> 49).wrapping_mul(EACH_LANE),
+        }
     }
 
     /// Finds an entry that permits the access at the address. An entry that lacks a permission is
     /// passed over, because another may have it: the process may have gained it since.
-    #[inline]
-    pub fn lookup(&mut self, space: Space, address: u64, access: Access) -> Option<Hit> {
-        let class = (address >> 30 ^ u64::from(space.0)) as usize % HINTS;
-        let hint = self.hints[class];
-        match self.probe(space, address, access.bits(), hint.into()) {
-            Some(hit) => Some(hit),
-            None => self.search(space, address, access.bits(), class),
-        }
-    }
-
-    /// Finds such an entry of any size that is in use.
-    #[inline(never)]
-    fn search(&mut self, space: Space, address: u64, need: u32, class: usize) -> Option<Hit> {
-        let mut sizes = self.sizes;
-        while sizes != 0 {
-            let shift = sizes.trailing_zeros() + u32::from(PAGE_SHIFT);
-            sizes &= sizes - 1;
-            if let Some(hit) = self.probe(space, address, need, shift) {
-                self.hints[class] = shift as u8;
-                return Some(hit);
-            }
-        }
-        None
-    }
-
-    /// Finds such an entry of 2^`shift` bytes.
     #[inline(always)]
-    fn probe(&mut self, space: Space, address: u64, need: u32, shift: u32) -> Option<Hit> {
-        let tag = tag(address, shift);
-        let (set, print) = self.place(space, tag);
-        // All ways are compared before one is chosen: which it is, no branch can foresee.
-        // A lane that is zero after the exclusive or gets its high bit set here.
-        let lanes = self.prints[set] ^ (u64::from(print) * EACH_LANE);
-        let mut found = lanes.wrapping_sub(EACH_LANE) & !lanes & EACH_LANE << 15;
-        while found != 0 {
-            let entry = &mut self.sets[set][found.trailing_zeros() as usize / 16];
-            if entry.tag == tag && entry.space == space.0 && entry.bits & need == need {
-                self.now += 1;
-                entry.used = self.now;
-                return Some(Hit {
-                    first: address & !low_bits(shift),
-                    last: address | low_bits(shift),
-                    output: entry.output | address & low_bits(shift),
-                    untranslated_only: entry.bits & UNTRANSLATED_ONLY != 0,
-                });
+    pub fn lookup(&mut self, space: Space, address: u64, access: Access) -> Option<Hit> {
+        let [one, two, three] = self.few;
+        let index = match self.few_sizes {
+            3 => self.probe(space, address, [one, two, three]),
+            2 => self.probe(space, address, [one, two]),
+            1 => self.probe(space, address, [one]),
+            _ => self.probe_all(space, address),
+        };
+        // Where no fingerprint fits, there is nothing.
+        let entry = self.entries.get(index)?;
+        if entry.answers(space, address, access.bits()) {
+            return Some(self.hit(index, address));
+        }
+        self.search(space, address, access.bits())
+    }
+
+    /// An entry whose fingerprint is that of an entry at the address; beyond all entries if there
+    /// is none. Probes the sizes of the masks without a branch on what it finds. A set is one word.
+    #[inline(always)]
+    fn probe<const N: usize>(&self, space: Space, address: u64, masks: [u64; N]) -> usize {
+        let prints = &*self.prints;
+        // Says to the compiler that what is masked is in bounds. There is always a set.
+        let Some(set_mask) = prints.len().checked_sub(1) else {
+            return usize::MAX;
+        };
+        let salt = Self::salt(space);
+        let (mut lanes, mut first) = (0, 0);
+        for mask in masks {
+            let Place { set, print } = Self::place(salt, address & mask);
+            let set = set & set_mask;
+            let found = matching(prints[set], print);
+            lanes = if found != 0 { found } else { lanes };
+            first = if found != 0 { set } else { first };
+        }
+        if lanes == 0 {
+            return usize::MAX;
+        }
+        first * LANES + lane(lanes)
+    }
+
+    /// As [`Atc::probe`], for sizes that are not few and sets of any number of words.
+    #[inline(never)]
+    fn probe_all(&self, space: Space, address: u64) -> usize {
+        let salt = Self::salt(space);
+        let mut index = usize::MAX;
+        for mask in &self.masks {
+            let Place { set, print } = Self::place(salt, address & mask);
+            let first = (set & self.set_mask) * self.words;
+            for word in first..first + self.words {
+                let found = matching(self.prints[word], print);
+                let here = word * LANES + lane(found);
+                index = if found != 0 { here } else { index };
             }
-            found &= found - 1;
+        }
+        index
+    }
+
+    /// Finds an entry that permits the access, size by size.
+    #[cold]
+    fn search(&mut self, space: Space, address: u64, need: u32) -> Option<Hit> {
+        for size in 0..self.masks.len() {
+            let index = self.find(space, tag_of(address, self.masks[size]));
+            let entry = index.and_then(|index| self.entries.get(index));
+            if let (Some(index), Some(entry)) = (index, entry) {
+                if entry.bits & need == need {
+                    return Some(self.hit(index, address));
+                }
+            }
         }
         None
     }
 
-    /// The time: it advances with each look-up that is answered, and each translation kept.
-    pub fn now(&self) -> u64 {
+    /// The entry of a tag.
+    #[inline]
+    fn find(&self, space: Space, tag: u64) -> Option<usize> {
+        let Place { set, print } = Self::place(Self::salt(space), first_of(tag));
+        let first = (set & self.set_mask) * self.words;
+        for word in first..first + self.words {
+            let mut found = matching(self.prints[word], print);
+            while found != 0 {
+                let index = word * LANES + lane(found);
+                let entry = &self.entries[index];
+                if entry.tag == tag && entry.space == space.0 {
+                    return Some(index);
+                }
+                found &= found - 1;
+            }
+        }
+        None
+    }
+
+    /// What an entry says of an address in its range. Marks it as used.
+    #[inline(always)]
+    fn hit(&mut self, index: usize, address: u64) -> Hit {
+        let entry = &mut self.entries[index];
+        entry.used = self.now;
+        let offset = low_bits(entry.shift());
+        Hit {
+            first: address & !offset,
+            last: address | offset,
+            output: entry.output | address & offset,
+            untranslated_only: entry.bits & UNTRANSLATED_ONLY != 0,
+        }
+    }
+
+    /// Lets time pass, and says what time it is now. What is looked up or kept from now on has been
+    /// used at this time or later.
+    pub fn tick(&mut self) -> u64 {
+        self.now += 1;
         self.now
     }
 
@@ -279,7 +423,8 @@ impl Atc {
         self.insert_over(space, new, u64::MAX)
     }
 
-    /// Keeps a translation, unless an entry had to leave for it that was used after a certain time.
+    /// Keeps a translation, unless an entry had to leave for it that was used at a certain time or
+    /// later.
     pub fn insert_over(
         &mut self,
         space: Space,
@@ -288,33 +433,28 @@ impl Atc {
     ) -> Option<(Space, AlignedRange)> {
         let shift = u32::from(new.range.shift());
         let tag = tag(new.range.base(), shift);
-        let (set, print) = self.place(space, tag);
-        let ways = &self.sets[set];
-        let same = |e: &Entry| e.tag == tag && e.space == space.0;
-        let free = |e: &Entry| e.tag == 0;
-        let way = ways
-            .iter()
-            .position(same)
-            .or_else(|| ways.iter().position(free));
-        let (way, evicted) = match way {
-            Some(way) => (way, None),
+        let known = self.find(space, tag);
+        let Place { set, print } = Self::place(Self::salt(space), first_of(tag));
+        let first = (set & self.set_mask) * self.words * LANES;
+        let ways = &self.entries[first..first + self.ways];
+        let place = known.or_else(|| Some(first + ways.iter().position(|e| e.tag == 0)?));
+        let (index, evicted) = match place {
+            Some(index) => (index, None),
             None => {
-                let way = (0..WAYS).min_by_key(|way| ways[*way].used)?;
-                let old = ways[way];
-                if old.used > time {
+                let (way, old) = ways.iter().enumerate().min_by_key(|(_, e)| e.used)?;
+                if old.used >= time {
                     return None;
                 }
                 let range = AlignedRange::containing(old.first(), old.shift() as u8).ok();
-                (way, range.map(|range| (Space(old.space), range)))
+                (first + way, range.map(|range| (Space(old.space), range)))
             }
         };
-        let index = (set * WAYS + way) as u32;
-        if self.sets[set][way].tag != 0 {
+        if self.entries[index].tag != 0 {
             self.remove(index);
         }
         self.now += 1;
-        self.prints[set] |= u64::from(print) << (16 * way);
-        self.sets[set][way] = Entry {
+        self.prints[index / LANES] |= print & 0xffff << (index % LANES * 16);
+        self.entries[index] = Entry {
             tag,
             output: new.output,
             used: self.now,
@@ -323,10 +463,27 @@ impl Atc {
                 | bit(new.write, Access::WRITE)
                 | bit(new.untranslated_only, UNTRANSLATED_ONLY),
         };
-        self.link(space, index);
-        self.counts[shift as usize - 12] += 1;
-        self.sizes |= 1 << (shift - 12);
+        self.link(space, index as u32);
+        let size = shift as usize - 12;
+        self.counts[size] += 1;
+        if self.counts[size] == 1 {
+            self.list_sizes();
+        }
         evicted
+    }
+
+    /// Lists the sizes in use anew.
+    fn list_sizes(&mut self) {
+        let used = (12..).zip(&self.counts).filter(|(_, count)| **count != 0);
+        self.masks.clear();
+        self.masks.extend(used.map(|(shift, _)| !low_bits(shift)));
+        for (few, mask) in self.few.iter_mut().zip(&self.masks) {
+            *few = *mask;
+        }
+        self.few_sizes = match self.masks.len() {
+            sizes @ ..=FEW if self.words == 1 => sizes,
+            _ => 0,
+        };
     }
 
     /// Forgets every translation that overlaps the range in the address spaces of the scope, and
@@ -370,10 +527,8 @@ impl Atc {
             return self.sweep(list, range);
         }
         let mut count = 0;
-        let mut sizes = self.sizes;
-        while sizes != 0 {
-            let shift = sizes.trailing_zeros() + 12;
-            sizes &= sizes - 1;
+        let sizes = self.counts.map(|count| count != 0);
+        for (shift, _) in (12..).zip(sizes).filter(|(_, used)| *used) {
             let mut address = range.base();
             loop {
                 count += self.forget(space, tag(address, shift));
@@ -416,11 +571,8 @@ impl Atc {
     /// How many entries could overlap a range, of the sizes in use.
     fn probes(&self, range: AlignedRange) -> u64 {
         let mut probes = 0u64;
-        let mut sizes = self.sizes;
-        while sizes != 0 {
-            let shift = sizes.trailing_zeros() + 12;
-            sizes &= sizes - 1;
-            let more = u32::from(range.shift()).saturating_sub(shift);
+        for mask in &self.masks {
+            let more = u32::from(range.shift()).saturating_sub(mask.trailing_zeros());
             probes = probes.saturating_add(1u64.checked_shl(more).unwrap_or(u64::MAX));
         }
         probes
@@ -428,11 +580,9 @@ impl Atc {
 
     /// Removes the entry of a tag, if it is there.
     fn forget(&mut self, space: Space, tag: u64) -> u32 {
-        let (set, _) = self.place(space, tag);
-        let same = |e: &Entry| e.tag == tag && e.space == space.0;
-        match self.sets[set].iter().position(same) {
-            Some(way) => {
-                self.remove((set * WAYS + way) as u32);
+        match self.find(space, tag) {
+            Some(index) => {
+                self.remove(index);
                 1
             }
             None => 0,
@@ -445,8 +595,8 @@ impl Atc {
         let mut index = list.head;
         while index != NIL {
             let next = self.links[index as usize].next;
-            if self.entry(index).overlaps(range) {
-                self.remove(index);
+            if self.entries[index as usize].overlaps(range) {
+                self.remove(index as usize);
                 count += 1;
             }
             index = next;
@@ -454,20 +604,16 @@ impl Atc {
         count
     }
 
-    fn entry(&mut self, index: u32) -> &mut Entry {
-        &mut self.sets[index as usize / WAYS][index as usize % WAYS]
-    }
-
     /// Frees an entry that is in use.
-    fn remove(&mut self, index: u32) {
-        let entry = std::mem::replace(self.entry(index), FREE);
-        self.prints[index as usize / WAYS] &= !(0xffff << (16 * (index as usize % WAYS)));
+    fn remove(&mut self, index: usize) {
+        let entry = std::mem::replace(&mut self.entries[index], FREE);
+        self.prints[index / LANES] &= !(0xffff << (index % LANES * 16));
         let size = entry.shift() as usize - 12;
         self.counts[size] -= 1;
         if self.counts[size] == 0 {
-            self.sizes &= !(1 << size);
+            self.list_sizes();
         }
-        let Links { next, previous } = self.links[index as usize];
+        let Links { next, previous } = self.links[index];
         if next != NIL {
             self.links[next as usize].previous = previous;
         }

@@ -32,7 +32,7 @@ fn hit(atc: &mut Atc, space: Space, address: u64, access: Access) -> Option<u64>
 
 #[test]
 fn entries_of_several_sizes_stand_side_by_side() {
-    let mut atc = Atc::new(64);
+    let mut atc = Atc::new(64, 4);
     atc.insert(space(1), &cached(0x1000, 12, 0xa000, true));
     atc.insert(space(1), &cached(0x20_0000, 21, 0x40_0000, true));
     atc.insert(space(1), &cached(0x4000_0000, 30, 0x8000_0000, true));
@@ -56,7 +56,7 @@ fn entries_of_several_sizes_stand_side_by_side() {
 
 #[test]
 fn rule_18_an_entry_without_write_permission_does_not_answer_a_write() {
-    let mut atc = Atc::new(64);
+    let mut atc = Atc::new(64, 4);
     atc.insert(space(1), &cached(0x1000, 12, 0xa000, false));
     assert_eq!(hit(&mut atc, space(1), 0x1000, Access::Write), None);
     assert_eq!(hit(&mut atc, space(1), 0x1000, Access::ReadWrite), None);
@@ -71,7 +71,7 @@ fn rule_18_an_entry_without_write_permission_does_not_answer_a_write() {
 
 #[test]
 fn rule_20_modes_and_pasids_are_spaces_of_their_own() {
-    let mut atc = Atc::new(64);
+    let mut atc = Atc::new(64, 4);
     atc.insert(
         Space::new(pasid(1), true),
         &cached(0x1000, 12, 0xa000, true),
@@ -86,7 +86,7 @@ fn rule_20_modes_and_pasids_are_spaces_of_their_own() {
 
 #[test]
 fn rule_36_an_invalidation_is_for_one_pasid_or_for_all() {
-    let mut atc = Atc::new(64);
+    let mut atc = Atc::new(64, 4);
     let fill = |atc: &mut Atc| {
         for n in 1..=3 {
             atc.insert(space(n), &cached(0x1000, 12, 0xa000, true));
@@ -105,7 +105,7 @@ fn rule_36_an_invalidation_is_for_one_pasid_or_for_all() {
 
 #[test]
 fn rule_37_a_4k_invalidation_drops_the_2m_entry() {
-    let mut atc = Atc::new(64);
+    let mut atc = Atc::new(64, 4);
     atc.insert(space(1), &cached(0x20_0000, 21, 0x40_0000, true));
     atc.insert(space(1), &cached(0x4000_0000, 30, 0, true));
     assert_eq!(
@@ -122,7 +122,7 @@ fn rule_37_a_4k_invalidation_drops_the_2m_entry() {
 
 #[test]
 fn rule_37_a_large_invalidation_drops_the_small_entries_in_it_and_no_others() {
-    let mut atc = Atc::new(256);
+    let mut atc = Atc::new(256, 4);
     for page in 0..64 {
         atc.insert(space(1), &cached(page << 12, 12, page << 12, true));
     }
@@ -140,7 +140,7 @@ fn rule_37_a_large_invalidation_drops_the_small_entries_in_it_and_no_others() {
 
 #[test]
 fn a_full_set_gives_up_what_was_used_longest_ago() {
-    let mut atc = Atc::new(4);
+    let mut atc = Atc::new(4, 4);
     for page in 0..4 {
         assert_eq!(atc.insert(space(1), &cached(page << 12, 12, 0, true)), None);
     }
@@ -158,11 +158,11 @@ fn a_full_set_gives_up_what_was_used_longest_ago() {
 
 #[test]
 fn what_was_used_since_a_certain_time_can_be_protected() {
-    let mut atc = Atc::new(4);
+    let mut atc = Atc::new(4, 4);
     for page in 0..4 {
         atc.insert(space(1), &cached(page << 12, 12, 0, true));
     }
-    let time = atc.now();
+    let time = atc.tick();
     for page in 0..4 {
         assert!(hit(&mut atc, space(1), page << 12, Access::Read).is_some());
     }
@@ -171,7 +171,7 @@ fn what_was_used_since_a_certain_time_can_be_protected() {
         None
     );
     assert_eq!(hit(&mut atc, space(1), 0x9000, Access::Read), None);
-    let time = atc.now();
+    let time = atc.tick();
     assert!(
         atc.insert_over(space(1), &cached(0x9000, 12, 0, true), time)
             .is_some()
@@ -181,15 +181,53 @@ fn what_was_used_since_a_certain_time_can_be_protected() {
 
 #[test]
 fn the_whole_address_space_can_be_one_entry() {
-    let mut atc = Atc::new(16);
+    let mut atc = Atc::new(16, 4);
     atc.insert(space(1), &cached(0, 64, 0, true));
     assert_eq!(hit(&mut atc, space(1), !0, Access::Read), Some(!0));
     assert_eq!(atc.invalidate(Scope::One(pasid(1)), range(!0, 12)), 1);
 }
 
 #[test]
+fn the_number_of_ways_says_how_many_entries_of_a_set_stand_side_by_side() {
+    for ways in [1, 2, 4, 8, 16] {
+        // One set.
+        let mut atc = Atc::new(ways, ways);
+        for page in 0..u64::from(ways) {
+            let new = cached(page << 12, 12, (page + 1) << 20, true);
+            assert_eq!(atc.insert(space(1), &new), None, "{ways}");
+        }
+        for page in 0..u64::from(ways) {
+            let found = hit(&mut atc, space(1), page << 12 | 8, Access::Write);
+            assert_eq!(found, Some((page + 1) << 20 | 8), "{ways}");
+        }
+        let evicted = atc.insert(space(1), &cached(0x80_0000, 12, 0, true));
+        assert_eq!(evicted, Some((space(1), range(0, 12))), "{ways}");
+        assert_eq!(atc.len(), ways);
+        assert_eq!(atc.clear(), ways);
+    }
+}
+
+#[test]
+fn a_fingerprint_like_that_of_a_free_entry_is_no_obstacle() {
+    let zero = |page: &u64| Atc::place(Atc::salt(space(1)), page << 12).print == 0;
+    let page = (1..1 << 20).find(zero).unwrap();
+    let mut atc = Atc::new(64, 4);
+    assert_eq!(hit(&mut atc, space(1), page << 12, Access::Read), None);
+    atc.insert(space(1), &cached(0x1000, 12, 0xa000, true));
+    assert_eq!(hit(&mut atc, space(1), page << 12, Access::Read), None);
+    atc.insert(space(1), &cached(page << 12, 12, 0xb000, true));
+    let found = hit(&mut atc, space(1), page << 12 | 5, Access::Read);
+    assert_eq!(found, Some(0xb005));
+    assert_eq!(
+        atc.invalidate(Scope::One(pasid(1)), range(page << 12, 12)),
+        1
+    );
+    assert_eq!(hit(&mut atc, space(1), page << 12, Access::Read), None);
+}
+
+#[test]
 fn pages_in_a_row_use_most_of_the_cache() {
-    let mut atc = Atc::new(1024);
+    let mut atc = Atc::new(1024, 4);
     for n in 1..=8 {
         for page in 0..128 {
             atc.insert(
@@ -234,9 +272,9 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(entries_log2: u32) -> Self {
+    fn new(entries_log2: u32, ways_log2: u32) -> Self {
         Pair {
-            atc: Atc::new(1 << entries_log2),
+            atc: Atc::new(1 << entries_log2, 1 << ways_log2.min(entries_log2)),
             model: Vec::new(),
         }
     }
@@ -299,9 +337,10 @@ proptest! {
     #[test]
     fn the_cache_agrees_with_a_list_of_what_it_was_told(
         entries_log2 in 2u32..8,
+        ways_log2 in 0u32..=4,
         ops in prop::collection::vec(op(), 1..300),
     ) {
-        let mut pair = Pair::new(entries_log2);
+        let mut pair = Pair::new(entries_log2, ways_log2);
         for op in ops {
             pair.apply(op);
         }
@@ -317,7 +356,7 @@ fn the_cache_agrees_with_the_list_for_a_million_operations() {
         state ^= state << 17;
         (state >> 20) % below
     };
-    let mut pair = Pair::new(5);
+    let mut pair = Pair::new(5, 2);
     for _ in 0..1_000_000 {
         let address = next(4) << 30 | next(4) << 21 | next(8) << 12;
         let space = 1 + next(3) as u32;

@@ -64,7 +64,7 @@ impl Device {
             space: ConfigSpace::new(config),
             contexts: (0..contexts).map(|_| Context::new()).collect(),
             laboratory: config.laboratory.then(Laboratory::new),
-            atc: Atc::new(config.atc_entries),
+            atc: Atc::new(config.atc_entries, config.atc_ways),
             groups: Groups::new(),
             flights: Flights::new(contexts + 1),
             counters: Counters::default(),

@@ -271,7 +271,7 @@ impl Device {
         };
         let mutant = self.mutant;
         let space = self.space_of(pasid);
-        let time = self.atc.now();
+        let time = self.atc.tick();
         let mut find = |piece: &Piece| {
             let access = match mutant {
                 Some(Mutant::Rule35) if piece.access == Access::ReadWrite => Access::Read,

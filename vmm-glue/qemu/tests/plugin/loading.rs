@@ -22,6 +22,7 @@ fn help_lists_the_device_and_its_properties() {
     for property in [
         "contexts",
         "atc-entries",
+        "atc-ways",
         "pri-capacity",
         "pasid-bits",
         "lab",
@@ -46,6 +47,8 @@ fn wrong_properties_are_refused_with_what_is_right() {
         ("contexts=257", "contexts must be 1 to 256, not 257"),
         ("atc-entries=3", "atc-entries must be 4 to 65536, not 3"),
         ("atc-entries=1000", "power of two"),
+        ("atc-ways=1", "atc-ways must be 2 to 16, not 1"),
+        ("atc-ways=3", "power of two"),
         (
             "pri-capacity=0",
             "pri-capacity must be 1 to 4294967295, not 0",

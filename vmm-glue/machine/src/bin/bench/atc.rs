@@ -9,6 +9,7 @@ use std::hint::black_box;
 use svm_endpoint::translation_cache::{Access, Atc, Cached, Space};
 
 const ENTRIES: u32 = 1024;
+const WAYS: u32 = 4;
 const LOOKUPS: usize = 1 << 15;
 /// Addresses in a range one after the other, as a device goes through a page: 16 of 256 bytes.
 const RUN: usize = 16;
@@ -57,7 +58,7 @@ pub fn run(effort: Effort, report: &mut Report) {
         return;
     }
     let all = translations();
-    let mut atc = Atc::new(ENTRIES);
+    let mut atc = Atc::new(ENTRIES, WAYS);
     for (space, cached) in &all {
         atc.insert_over(*space, cached, u64::MAX);
     }
@@ -164,7 +165,7 @@ fn insert(effort: Effort, report: &mut Report, all: &[(Space, Cached)]) {
             (space, Cached { range, ..cached })
         })
         .collect();
-    let mut atc = Atc::new(ENTRIES);
+    let mut atc = Atc::new(ENTRIES, WAYS);
     let mut table = Table::new();
     let mut order = std::collections::VecDeque::new();
     let [ours, theirs] = best(
