@@ -6,8 +6,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 /// Uses the svm-demo device: a device that shares the address space of a process.
+///
+/// The exit status is 0 if all went well, 1 if something of the work failed and was reported, 2 if
+/// the work could not be done at all.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "svmctl", version, about, max_term_width = 100)]
 pub struct Arguments {
     /// The device file.
     #[arg(long, global = true, value_name = "FILE", default_value = "/dev/svm0")]
@@ -24,10 +27,19 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Says what the device is and can do.
+    #[command(after_help = "\
+Examples:
+  svmctl info
+  svmctl info --device /dev/svm1 --json | jq .operations")]
     Info,
     /// Prints the CRC-32C (Castagnoli) of files, computed by the device.
     ///
-    /// The files are mapped, and the device demands the pages: the processor touches none.
+    /// The files are mapped, and the device demands the pages: the processor touches none. The
+    /// exit status is 1 if a file could not be read.
+    #[command(after_help = "\
+Examples:
+  svmctl crc32c /bin/busybox /etc/passwd
+  svmctl crc32c --json big.img | jq .counters.page_requests")]
     Crc32c {
         /// Files to read.
         #[arg(required = true, value_name = "FILE")]
@@ -36,6 +48,10 @@ pub enum Command {
     /// Copies a file by the device.
     ///
     /// Both files are mapped; DST is created, or replaced. It is removed if the copy fails.
+    #[command(after_help = "\
+Examples:
+  svmctl copy disk.img copy.img
+  svmctl copy --json disk.img copy.img | jq .micros")]
     Copy {
         /// File to read.
         #[arg(value_name = "SRC")]
@@ -48,6 +64,41 @@ pub enum Command {
     ///
     /// The exit status is 1 if a case failed.
     Demo(Cases),
+    /// Says why shared virtual addressing would or would not work, of this machine and any device.
+    ///
+    /// Needs no driver and touches nothing: reads sysfs, configuration space and the kernel's
+    /// options. As root it sees all; as another user it says what it could not see. The exit
+    /// status is 0 if nothing is missing for one device (with ADDRESS: for each of them), else 1.
+    #[command(after_help = "\
+Examples:
+  svmctl doctor                 the machine, and a table of all its devices
+  svmctl doctor 6a:01.0         all about one device, item by item
+  svmctl doctor --json | jq -r '.devices[] | select(.sva == \"works\").address'")]
+    Doctor {
+        /// Devices to examine: addresses as `lspci` writes them, or how they begin.
+        #[arg(value_name = "ADDRESS")]
+        devices: Vec<String>,
+    },
+    /// Prints the completions of this program for a shell.
+    #[command(after_help = "\
+Examples:
+  svmctl completions bash >/etc/bash_completion.d/svmctl
+  svmctl completions zsh >~/.zfunc/_svmctl
+  svmctl completions fish >~/.config/fish/completions/svmctl.fish")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page of this program, or writes those of all its commands.
+    #[command(after_help = "\
+Examples:
+  svmctl manual | man -l -
+  svmctl manual --to /usr/local/share/man/man1")]
+    Manual {
+        /// Writes svmctl.1 and a page for each command to this directory.
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
     /// Tests driver and device: errors, limits, memory as it is really used, and every way to die.
     ///
     /// Takes root, and changes the machine: it unbinds and reloads the driver, resets the function,

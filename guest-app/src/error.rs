@@ -113,7 +113,7 @@ fn advice(cause: &io::Error, path: &Path) -> String {
             "The device cannot share this process's address space. Check, in this order:\n  \
              - the kernel command line has `intel_iommu=on,sm_on` (`cat /proc/cmdline`);\n  \
              - the IOMMU has scalable mode with first-stage translation, PASID and page requests, \
-             and the device ATS, PRI and PASID (`svm-vm doctor` lists them);\n  \
+             and the device ATS, PRI and PASID (`svmctl doctor` lists them);\n  \
              - processor and IOMMU agree on paging: without 5-level paging in the IOMMU, QEMU \
              needs `-cpu max,la57=off`;\n  \
              - the device is still plugged: `lspci -nn -d 1234:5356`."

@@ -3,7 +3,9 @@
 
 mod copy;
 mod crc32c;
+mod doctor;
 mod info;
+mod manual;
 mod test;
 
 use std::io::{self, Write};
@@ -35,6 +37,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         } => copy::run(device, arguments.json, source, destination).map(|()| true),
         Command::Demo(cases) => demo(device, arguments.json, cases),
         Command::Test(tests) => test::run(device, arguments.json, tests),
+        Command::Doctor { devices } => doctor::run(arguments.json, devices),
+        Command::Completions { shell } => manual::completions(*shell).map(|()| true),
+        Command::Manual { to } => manual::manual(to.as_deref()).map(|()| true),
     }
 }
 

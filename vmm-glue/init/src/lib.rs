@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the two sides of a guest run have to agree on: the [`events`] that travel from the guest
-//! to `svm-vm`, the [`plan`] that travels the other way, the [`paths`] of the guest; and the
-//! examination of a Linux machine for shared virtual addressing ([`sva`]), which either side runs.
+//! to `svm-vm`, the [`plan`] that travels the other way, and the [`paths`] of the guest.
 //!
 //! It knows nothing of QEMU, of the device or of how a guest is made.
 #![forbid(unsafe_code)]
@@ -9,4 +8,3 @@
 pub mod events;
 pub mod paths;
 pub mod plan;
-pub mod sva;

@@ -5,7 +5,8 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use svm_init::sva::{self, Check, Verdict};
+use serde::Serialize;
+use svm_doctor::{Check, Facts, Report, Verdict};
 
 use crate::cache::manifest::Depth;
 use crate::cache::{Cache, Component};
@@ -18,23 +19,36 @@ pub fn command(place: &Place, options: &DoctorOptions) -> Result<ExitCode> {
     if options.guest {
         return run::doctor(place, options.json);
     }
-    let checks = if options.machine {
-        sva::examine(&sva::Facts::read("/".as_ref()))
-    } else {
-        examine_host(place)?
-    };
-    if options.json {
-        let text = serde_json::to_string_pretty(&checks).context("cannot write JSON")?;
+    if options.machine {
+        let report = Report::examine(&Facts::read("/".as_ref()));
+        print(&report, options.json, || report.render(WIDTH, false))?;
+        return Ok(exit(report.works(false)));
+    }
+    let checks = examine_host(place)?;
+    print(&checks, options.json, || svm_doctor::render(&checks))?;
+    let missing = checks.iter().any(|check| check.verdict == Verdict::Missing);
+    Ok(exit(!missing))
+}
+
+/// Columns of a table of devices.
+const WIDTH: u16 = 120;
+
+fn print(value: &impl Serialize, json: bool, text: impl FnOnce() -> String) -> Result<()> {
+    if json {
+        let text = serde_json::to_string_pretty(value).context("cannot write JSON")?;
         println!("{text}");
     } else {
-        print!("{}", sva::render(&checks));
+        print!("{}", text());
     }
-    let missing = checks.iter().any(|check| check.verdict == Verdict::Missing);
-    Ok(if missing {
-        ExitCode::FAILURE
-    } else {
+    Ok(())
+}
+
+fn exit(good: bool) -> ExitCode {
+    if good {
         ExitCode::SUCCESS
-    })
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn examine_host(place: &Place) -> Result<Vec<Check>> {

@@ -44,7 +44,7 @@ pub fn shell(given: &Given) -> Plan {
 
 /// The examination of the guest; `json` says in which form it is printed.
 pub fn doctor(json: bool, given: &Given) -> Plan {
-    let mut argv = vec!["svm-init", "doctor"];
+    let mut argv = vec!["svmctl", "doctor"];
     argv.extend(json.then_some("--json"));
     without_driver(given, vec![Step::new("doctor", &argv)])
 }
@@ -73,6 +73,8 @@ fn test(given: &Given) -> Vec<Step> {
             "the driver and the device from a program's side",
             &["svmctl", "test"],
         ),
+        Step::new("the doctor finds nothing missing", &["svmctl", "doctor"])
+            .expecting_output("svm_demo"),
         Step::shell(
             "a checksum of a file is the standard one",
             "printf 123456789 >/tmp/check && svmctl crc32c /tmp/check",

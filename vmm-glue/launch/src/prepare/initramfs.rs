@@ -42,7 +42,7 @@ cat /etc/motd
 
 /// What greets a person.
 const GREETING: &str = "\
-The device's driver is loaded: /dev/svm0. Try `svmctl demo`, `svmctl info`, `svm-init doctor`.
+The device's driver is loaded: /dev/svm0. Try `svmctl demo`, `svmctl info`, `svmctl doctor`.
 `exit` or Ctrl-A X ends the guest; the kernel's log is in `dmesg`.
 ";
 
