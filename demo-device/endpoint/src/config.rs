@@ -34,8 +34,8 @@ pub struct Config {
     /// of them: 48 or 57, as the page tables above have four or five levels. Addresses that are
     /// wider fail without a request.
     pub address_bits: u8,
-    /// How long a page request may wait for its response before its descriptor fails, in the
-    /// unit of [`crate::Endpoint::tick`]; 0 for ever.
+    /// How long a page request may wait for its response before its descriptor fails, in
+    /// microseconds; 0 for ever.
     pub page_response_timeout: u64,
     /// Whether the last context of a PASID that stops sends a stop marker instead of waiting for
     /// the responses to its page requests (PCIe 10.4.1.2).

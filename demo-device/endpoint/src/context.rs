@@ -6,6 +6,7 @@ use crate::access::{Failure, Piece};
 use crate::completion::{self, Record};
 use crate::counters::Counters;
 use crate::dma::{Dma, Scratch, Span};
+use crate::moderation::Moderation;
 use crate::operation::{Batch, Demand, Operation};
 use crate::ring::{Fetch, MAX_FETCH};
 use pcie_ats::{Pasid, PasidWidth, Prgi, RootPort};
@@ -97,6 +98,7 @@ pub(crate) struct Context {
     ring: u64,
     ring_log2: u64,
     vector: u64,
+    moderation: Moderation,
     head: u64,
     tail: u64,
     /// Whether it works.
@@ -144,6 +146,7 @@ impl Context {
             ring: 0,
             ring_log2: 0,
             vector: 0,
+            moderation: Moderation::default(),
             head: 0,
             tail: 0,
             state: State::Disabled,
@@ -198,6 +201,7 @@ impl Context {
             context::VECTOR => self.vector,
             context::HEAD => self.head,
             context::TAIL => self.tail,
+            context::MODERATION => self.moderation.setting(),
             _ => 0,
         }
     }
@@ -206,11 +210,13 @@ impl Context {
     pub fn write(&mut self, offset: u64, value: u64) {
         match offset {
             context::VECTOR => self.vector = value & (vector::MASK | vector::ENABLE),
+            context::MODERATION => self.interrupt |= self.moderation.set(value),
             _ if self.state != State::Disabled => {}
             context::PASID => {
                 self.pasid = value & (pasid::MASK | pasid::VALID);
                 // What was done for one process is nothing to the next.
                 self.clear();
+                self.moderation = Moderation::default();
             }
             context::RING => self.ring = value,
             context::RING_LOG2 => self.ring_log2 = value & 0xff,
@@ -284,6 +290,7 @@ impl Context {
         self.batch = None;
         self.entries.clear();
         self.interrupt = false;
+        self.moderation.forget();
         self.marker = false;
         self.progress();
         self.stall = Stall::None;
@@ -426,8 +433,26 @@ impl Context {
             None => self.head += 1,
         }
         self.activity = Activity::Idle;
-        self.interrupt |= self.descriptor.flags & flags::INTERRUPT != 0;
+        if self.descriptor.flags & flags::INTERRUPT != 0 {
+            self.interrupt |= self.moderation.completed();
+        }
         self.failed
+    }
+
+    /// Whether an interrupt is held back.
+    pub fn holds_back(&self) -> bool {
+        self.moderation.holds_back()
+    }
+
+    /// Has the interrupt sent that was held back, if it is time. Returns when it will be.
+    pub fn tick(&mut self, now: u64) -> Option<u64> {
+        let deadline = self.moderation.deadline(now)?;
+        if now < deadline {
+            return Some(deadline);
+        }
+        self.moderation.forget();
+        self.interrupt = true;
+        None
     }
 }
 

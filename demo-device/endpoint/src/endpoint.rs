@@ -86,13 +86,17 @@ impl Endpoint {
         self.device.lock().has_work()
     }
 
-    /// Says what time it is, by a clock of the host that never runs backwards, in the unit of
-    /// [`Config::page_response_timeout`]. Descriptors whose page requests were not answered in
-    /// time fail. A wait is timed from the first call after its request on, so it lasts at most
-    /// one interval of calls longer than it may, and is never cut short. Without a time-out the
-    /// call does nothing.
-    pub fn tick(&self, now: u64) {
-        self.device.lock().tick(now);
+    /// Says what time it is, by a clock of the host that never runs backwards, in microseconds.
+    /// Returns when the next call is due; none if nothing waits for the time. Steps can begin new
+    /// waits, so a call is due after them in any case, but no sooner than the host is idle or some
+    /// time has passed.
+    ///
+    /// Two things wait. Descriptors whose page requests are not answered in time fail: see
+    /// [`Config::page_response_timeout`]. And interrupts that moderation holds back are sent in
+    /// the end. A wait is timed from the first call after it began, so it lasts at most one
+    /// interval of calls longer than it may, and is never cut short.
+    pub fn tick(&self, now: u64) -> Option<u64> {
+        self.device.lock().tick(now)
     }
 
     /// Changes the power state, as the power management capability of the host has it. Contexts

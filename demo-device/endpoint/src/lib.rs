@@ -21,6 +21,7 @@ mod dma;
 mod endpoint;
 mod flight;
 mod laboratory;
+mod moderation;
 mod mutant;
 mod operation;
 mod permit;

@@ -119,6 +119,15 @@ impl Groups {
         count
     }
 
+    /// When the first of the groups that somebody waits for will have waited for `timeout`.
+    pub fn deadline(&self, timeout: u64) -> Option<u64> {
+        let waiting = self.groups.iter().flatten();
+        waiting
+            .filter(|group| group.owner != Owner::Nobody)
+            .filter_map(|group| Some(group.since?.saturating_add(timeout)))
+            .min()
+    }
+
     /// Gives up one group that has waited for `timeout` or longer at a time, and returns its index
     /// and owner. The wait begins when a group is first seen here, and so is never cut short.
     pub fn expire(&mut self, now: u64, timeout: u64) -> Option<(Prgi, Owner)> {

@@ -291,6 +291,10 @@ impl Machine {
         for unit in 0..self.units() {
             self.with_unit(unit, |unit, _, fx| unit.advance(now, fx));
         }
+        for function in 0..self.functions() {
+            self.tell_time(function);
+        }
+        self.0.work.signal();
         self.0.news.signal();
     }
 
@@ -318,7 +322,19 @@ impl Machine {
 
     /// Lets an endpoint take one step.
     pub fn step_function(&self, function: FunctionId) -> Step {
-        self.endpoint(function).step(&self.port(function))
+        let step = self.endpoint(function).step(&self.port(function));
+        if step == Step::Idle {
+            // What it waits for begins now, and not only when time has passed.
+            self.tell_time(function);
+        }
+        step
+    }
+
+    /// Tells an endpoint what time it is. When something is due next is no question: it comes when
+    /// somebody lets the time pass.
+    fn tell_time(&self, function: FunctionId) {
+        let now = u64::try_from(self.now().as_micros()).unwrap_or(u64::MAX);
+        let _ = self.endpoint(function).tick(now);
     }
 
     /// Steps until no endpoint has anything to do, and returns how many steps that were.

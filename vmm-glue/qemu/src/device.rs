@@ -8,6 +8,7 @@
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
 use pcie_ats::capability::{ATS_SIZE, PASID_SIZE, PRI_SIZE};
 use pcie_ats::{
@@ -57,6 +58,8 @@ pub struct Device {
     pub trace: Option<Trace>,
     /// Tells the engine's thread that there is work.
     pub bell: Arc<Bell>,
+    /// When the device was made.
+    made: Instant,
     /// The machine is stopped: memory is to stay as it is.
     stopped: AtomicBool,
     /// Offset of the PCI Express capability.
@@ -73,6 +76,7 @@ impl Device {
             deferred: Deferred::default(),
             trace,
             bell: Arc::default(),
+            made: Instant::now(),
             stopped: AtomicBool::new(false),
             express: OnceLock::new(),
         })
@@ -234,6 +238,11 @@ impl Device {
         }
     }
 
+    /// The time for the endpoint, in microseconds. It goes on while the machine stands still.
+    fn now(&self) -> u64 {
+        u64::try_from(self.made.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
     /// Wakes the engine's thread if it has something to do.
     fn ring_if_needed(&self) {
         if self.endpoint.has_work() {
@@ -252,10 +261,21 @@ impl Engine for Device {
         step == Step::Worked
     }
 
-    fn rest(&self) {
+    fn tick(&self) {
+        // When it is due again is asked when there is no more work.
+        let _ = self.endpoint.tick(self.now());
+    }
+
+    fn rest(&self) -> Option<Duration> {
         if let Some(trace) = &self.trace {
             trace.flush();
         }
+        let now = self.now();
+        let due = self.endpoint.tick(now);
+        if self.endpoint.has_work() && !self.stopped.load(Ordering::Acquire) {
+            return Some(Duration::ZERO);
+        }
+        due.map(|due| Duration::from_micros(due.saturating_sub(now)))
     }
 }
 

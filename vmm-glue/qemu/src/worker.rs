@@ -25,8 +25,11 @@ const PAUSE: Duration = Duration::from_micros(1);
 pub trait Engine: Send + Sync + 'static {
     /// One step; whether there may be more to do.
     fn step(&self, bql: &Bql) -> bool;
-    /// There is nothing to do for now. The BQL is not held.
-    fn rest(&self);
+    /// Time passes while there is work. The BQL is not held.
+    fn tick(&self);
+    /// There is nothing to do for now. Returns for how long at most, if that is known. The BQL is
+    /// not held.
+    fn rest(&self) -> Option<Duration>;
 }
 
 /// What the thread has been told.
@@ -63,11 +66,20 @@ impl Bell {
         self.lock().stop
     }
 
-    /// Waits for work; false if the thread is to end.
-    fn wait(&self) -> bool {
-        let orders = self.lock();
-        let waited = self.changed.wait_while(orders, |o| !o.work && !o.stop);
-        let mut orders = waited.unwrap_or_else(PoisonError::into_inner);
+    /// Waits for work, or for a time; false if the thread is to end.
+    fn wait(&self, most: Option<Duration>) -> bool {
+        let mut orders = self.lock();
+        let idle = |o: &mut Orders| !o.work && !o.stop;
+        orders = match most {
+            Some(most) => {
+                let waited = self.changed.wait_timeout_while(orders, most, idle);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => {
+                let waited = self.changed.wait_while(orders, idle);
+                waited.unwrap_or_else(PoisonError::into_inner)
+            }
+        };
         // Cleared before the steps: what comes during them leads to another round.
         orders.work = false;
         !orders.stop
@@ -111,7 +123,8 @@ impl Worker {
 
 /// The thread.
 fn run(bell: &Bell, engine: &dyn Engine) {
-    while bell.wait() {
+    let mut most = None;
+    while bell.wait(most) {
         let mut turn = Instant::now();
         loop {
             let bql = Guard::lock();
@@ -121,10 +134,11 @@ fn run(bell: &Bell, engine: &dyn Engine) {
                 break;
             }
             if turn.elapsed() >= TURN {
+                engine.tick();
                 thread::sleep(PAUSE);
                 turn = Instant::now();
             }
         }
-        engine.rest();
+        most = engine.rest();
     }
 }

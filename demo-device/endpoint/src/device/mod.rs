@@ -43,6 +43,8 @@ pub(crate) struct Device {
     busy: Set,
     /// Contexts that have pages to request and no credit for them.
     starved: Set,
+    /// Contexts that may hold back an interrupt. One that does is always in it.
+    holding: Set,
     /// Where the search for the next turn begins.
     cursor: usize,
     /// Buffers that no thread uses.
@@ -71,6 +73,7 @@ impl Device {
             ready: Set::default(),
             busy: Set::default(),
             starved: Set::default(),
+            holding: Set::default(),
             cursor: 0,
             scratch: Vec::new(),
             pasid_generation,
@@ -182,6 +185,9 @@ impl Device {
             Register::Context(n, offset) => {
                 let context = &mut self.contexts[n];
                 context.write(offset, part.merge(context.read(offset), value));
+                if context.interrupt {
+                    self.ready.insert(n);
+                }
             }
             Register::Doorbell(n, doorbell::TAIL)
                 if part == Part::Whole && self.contexts[n].state == State::Enabled =>

@@ -159,11 +159,31 @@ impl Device {
         Some(Action::StopMarker(marker))
     }
 
-    /// Gives up the page requests that have waited too long.
-    pub fn tick(&mut self, now: u64) {
+    /// Does what is due at a time. Returns when something will be due.
+    pub fn tick(&mut self, now: u64) -> Option<u64> {
+        let mut next = self.give_up(now);
+        for n in self.holding.iter() {
+            let context = &mut self.contexts[n];
+            let due = context.tick(now);
+            next = match (next, due) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            };
+            if context.interrupt {
+                self.ready.insert(n);
+            }
+            if !context.holds_back() {
+                self.holding.remove(n);
+            }
+        }
+        next
+    }
+
+    /// Gives up the page requests that have waited too long. Returns when the next will have.
+    fn give_up(&mut self, now: u64) -> Option<u64> {
         let timeout = self.config.page_response_timeout;
         if timeout == 0 {
-            return;
+            return None;
         }
         while let Some((prgi, owner)) = self.groups.expire(now, timeout) {
             match owner {
@@ -192,6 +212,7 @@ impl Device {
             self.ready.extend(&self.starved);
             self.starved = Set::default();
         }
+        self.groups.deadline(timeout)
     }
 
     /// Receives a response.

@@ -591,6 +591,9 @@ impl Device {
     /// The descriptor of a context is finished.
     fn retire(&mut self, member: usize) {
         let failed = self.contexts[member].retire();
+        if self.contexts[member].holds_back() {
+            self.holding.insert(member);
+        }
         self.count(member, index::DESCRIPTORS, 1);
         self.count(member, index::FAILED_DESCRIPTORS, u64::from(failed));
     }

@@ -3,6 +3,7 @@
 
 mod batches;
 mod fairness;
+mod interrupts;
 mod invalidation;
 mod laboratory;
 mod models;

@@ -3,9 +3,12 @@
 
 use machine::os::{App, chase, compare, copy, crc32c, fetch_add, fill, nop, unblocked};
 use machine::{Engines, Sender};
+use std::time::Duration;
 use svm_abi::completion::Error;
 use svm_abi::counters::index;
 use svm_abi::descriptor::{Descriptor, flags};
+use svm_abi::ids;
+use svm_abi::registers::{context, context_block, moderation};
 
 /// Bytes that are nowhere the same.
 pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
@@ -167,6 +170,33 @@ fn interrupts_are_remapped_and_delivered() {
     assert_eq!(delivered[0].message, app.message());
     let function = app.machine().requester(0);
     assert_eq!(delivered[0].sender, Sender::Function(function));
+}
+
+#[test]
+fn an_interrupt_that_is_held_back_is_sent_when_time_has_passed() {
+    for engines in [0, 2] {
+        let app = App::quick();
+        let _engines = Engines::start(app.machine(), engines);
+        let register = context_block(app.context()) + context::MODERATION;
+        let setting = moderation::encode(100, 50);
+        app.machine()
+            .bar_write(0, ids::REGISTERS_BAR, register, setting, 8);
+        let telling = Descriptor {
+            flags: flags::INTERRUPT,
+            ..nop()
+        };
+        for _ in 0..99 {
+            assert_eq!(app.perform(telling).error, 0);
+        }
+        app.os().settle();
+        assert_eq!(app.machine().interrupts().take().len(), 0);
+        // Whatever an engine does late, the wait began before the time passes twice.
+        app.machine().advance(Duration::from_micros(50));
+        app.machine().advance(Duration::from_micros(50));
+        assert!(app.os().wait_until(|| app.counter(index::INTERRUPTS) == 1));
+        app.os().settle();
+        assert_eq!(app.machine().interrupts().take().len(), 1);
+    }
 }
 
 #[test]

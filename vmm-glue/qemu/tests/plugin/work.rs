@@ -74,6 +74,44 @@ fn atomic_operations_are_performed_in_memory() {
     machine.qemu.quit();
 }
 
+#[test]
+fn an_interrupt_that_is_held_back_is_sent_after_its_time() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    let told = registers::CONTEXT_COUNTERS + 8 * counters::index::INTERRUPTS as u64;
+    context.write(
+        &mut machine,
+        registers::context::VECTOR,
+        registers::vector::ENABLE,
+    );
+    // The last of the three would wait for ever.
+    let setting = registers::moderation::encode(2, 0);
+    context.write(&mut machine, registers::context::MODERATION, setting);
+    let nop = Descriptor {
+        flags: flags::INTERRUPT,
+        ..Default::default()
+    };
+    for _ in 0..3 {
+        assert_eq!(context.run(&mut machine, nop).status, status::SUCCESS);
+    }
+    assert_eq!(context.read(&mut machine, told), 1);
+    // A write has it sent; from now on the time does.
+    let setting = registers::moderation::encode(100, 2000);
+    context.write(&mut machine, registers::context::MODERATION, setting);
+    let at = context.bars.registers + registers::context_block(context.number) + told;
+    machine
+        .qemu
+        .until("the interrupt of a write", |qemu| qemu.readq(at) == 2);
+    for _ in 0..3 {
+        assert_eq!(context.run(&mut machine, nop).status, status::SUCCESS);
+    }
+    machine
+        .qemu
+        .until("the interrupt", |qemu| qemu.readq(at) >= 3);
+    machine.qemu.quit();
+}
+
 /// A device that reaches its own registers by memory writes must not wait for itself.
 #[test]
 fn the_device_may_ring_its_own_doorbell() {
