@@ -62,13 +62,20 @@ pub struct Device {
     made: Instant,
     /// The machine is stopped: memory is to stay as it is.
     stopped: AtomicBool,
+    /// The vIOMMU is not asked about PASIDs whose entry is not present.
+    pub pasid_check: bool,
     /// Offset of the PCI Express capability.
     express: OnceLock<u8>,
 }
 
 impl Device {
     /// Joins an endpoint to its function.
-    pub fn new(pci: PciDevice, endpoint: Endpoint, trace: Option<Trace>) -> Arc<Device> {
+    pub fn new(
+        pci: PciDevice,
+        endpoint: Endpoint,
+        trace: Option<Trace>,
+        pasid_check: bool,
+    ) -> Arc<Device> {
         Arc::new_cyclic(|me: &Weak<Device>| Device {
             pci,
             endpoint,
@@ -78,6 +85,7 @@ impl Device {
             bell: Arc::default(),
             made: Instant::now(),
             stopped: AtomicBool::new(false),
+            pasid_check,
             express: OnceLock::new(),
         })
     }

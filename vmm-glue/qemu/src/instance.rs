@@ -24,8 +24,8 @@ use crate::message::ErrorSlot;
 use crate::pci::PciDevice;
 use crate::property::{self, Settings};
 use crate::qom::{self, DeviceType, Neighbour};
+use crate::remedy::{self, smpwcs, wide_invalidations};
 use crate::runstate::Watch;
-use crate::smpwcs;
 use crate::trace::Trace;
 use crate::worker::{Engine, Worker};
 
@@ -181,7 +181,8 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
     }
     let endpoint = Endpoint::new(config).map_err(|error| error.to_string())?;
     let trace = open_trace(bql, pci, &settings.trace)?;
-    let device = Device::new(pci, endpoint, trace);
+    let check = settings.pasid_check && remedy::intel_iommu(bql).is_some();
+    let device = Device::new(pci, endpoint, trace, check);
     if !device.deferred.prepare(bql, Arc::downgrade(&device)) {
         return Err("QEMUTimer is not laid out as in QEMU 11.1".into());
     }
@@ -196,6 +197,9 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
     device.add_capabilities(bql, express);
     if settings.smpwcs {
         smpwcs::request(bql);
+    }
+    if settings.wide_invalidations {
+        wide_invalidations::request(bql);
     }
     let watched = Arc::downgrade(&device);
     let watch = Watch::new(

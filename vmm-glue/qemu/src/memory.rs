@@ -127,6 +127,11 @@ pub struct AccessRefused;
 #[derive(Clone, Copy)]
 pub struct Space(NonNull<AddressSpace>);
 
+// SAFETY: QEMU's address spaces may be accessed from any thread.
+unsafe impl Send for Space {}
+// SAFETY: as above.
+unsafe impl Sync for Space {}
+
 impl Space {
     /// Guest physical memory.
     pub fn system() -> Space {

@@ -263,6 +263,12 @@ impl PciDevice {
         unsafe { (qemu().msix_notify)(self.raw(), u32::from(vector)) }
     }
 
+    /// Its requester id, at present.
+    pub fn requester_id(self, _bql: &Bql) -> u16 {
+        // SAFETY: the device is realized.
+        unsafe { (qemu().pci_requester_id)(self.raw()) }
+    }
+
     /// Where the function's memory requests go.
     pub fn dma_space(self, _bql: &Bql) -> Space {
         // SAFETY: the device is realized; QEMU never frees the address space of a bus and slot,

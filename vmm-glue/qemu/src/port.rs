@@ -14,6 +14,7 @@ use crate::memory::{AccessRefused, Space};
 use crate::message;
 use crate::pci::{PageQuery, Refusal, TranslationQuery};
 use crate::refused::{Automatic, automatic};
+use crate::remedy::pasid_entries;
 use crate::trace::Access;
 
 /// The most translations of one completion.
@@ -46,6 +47,16 @@ impl<'a> Port<'a> {
         {
             return Err(TranslationError::UnsupportedRequest);
         }
+        if self.names_absent_pasid(request.pasid) {
+            // Condition SPT.1: success without permissions.
+            return match translations.first_mut() {
+                Some(first) => {
+                    *first = nothing(AlignedRange::page(request.address));
+                    Ok(1)
+                }
+                None => Err(TranslationError::CompleterAbort),
+            };
+        }
         // QEMU fails the whole request if the translations do not fit; each covers a page or more.
         let most = translations.len().min(MOST_TRANSLATIONS);
         let pages = usize::from(request.pages).clamp(1, most.max(1));
@@ -77,6 +88,16 @@ impl<'a> Port<'a> {
             *first = nothing(AlignedRange::page(0));
         }
         Ok(count.max(1))
+    }
+
+    /// Whether a request is about a PASID whose entry is not present, where the unit does not see
+    /// that itself.
+    fn names_absent_pasid(&self, pasid: Option<Pasid>) -> bool {
+        self.device.pasid_check
+            && pasid.is_some_and(|pasid| {
+                let requester = self.device.pci.requester_id(self.bql);
+                !pasid_entries::admits(self.bql, requester, pasid.get())
+            })
     }
 
     /// Sends a page request; an error is the reason why nobody will answer it.

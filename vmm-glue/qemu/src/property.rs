@@ -31,6 +31,10 @@ pub struct Settings {
     pub lab: bool,
     /// Whether ECAP.SMPWCS is to be set.
     pub smpwcs: bool,
+    /// Whether PASID entries that are not present are kept from the intel-iommu.
+    pub pasid_check: bool,
+    /// Whether wide PASID-based invalidations are made acceptable to the intel-iommu.
+    pub wide_invalidations: bool,
     /// Path of the trace file; empty for none.
     pub trace: String,
 }
@@ -46,6 +50,8 @@ impl Default for Settings {
             pasid_bits: 0,
             lab: config.laboratory,
             smpwcs: true,
+            pasid_check: true,
+            wide_invalidations: true,
             trace: String::new(),
         }
     }
@@ -68,7 +74,7 @@ struct Property {
     kind: Kind,
 }
 
-static PROPERTIES: [Property; 8] = [
+static PROPERTIES: [Property; 10] = [
     Property {
         name: c"contexts",
         description: c"contexts, each with a PASID and a doorbell page: 1 to 256 (default: 64)",
@@ -109,6 +115,18 @@ static PROPERTIES: [Property; 8] = [
         name: c"smpwcs",
         description: c"let the intel-iommu report SMPWCS, which Linux needs for SVA (default: on)",
         kind: Kind::Switch(|s| &mut s.smpwcs),
+    },
+    Property {
+        name: c"pasid-check",
+        description: c"do not ask the intel-iommu about PASIDs whose entry is not present, which \
+            it does not look at (default: on)",
+        kind: Kind::Switch(|s| &mut s.pasid_check),
+    },
+    Property {
+        name: c"wide-invalidations",
+        description: c"let the intel-iommu take PASID-based invalidations of more than 1 GiB, \
+            which Linux sends (default: on)",
+        kind: Kind::Switch(|s| &mut s.wide_invalidations),
     },
     Property {
         name: c"trace",

@@ -209,6 +209,13 @@ impl Neighbour {
         NonNull::new(object).map(Neighbour)
     }
 
+    /// A child of the object, by its name.
+    pub fn child(self, _bql: &Bql, name: &CStr) -> Option<Neighbour> {
+        // SAFETY: the object exists, and the name is a C string.
+        let child = unsafe { (qemu().object_resolve_path_component)(self.as_ptr(), name.as_ptr()) };
+        NonNull::new(child).map(Neighbour)
+    }
+
     /// As QEMU takes it.
     pub fn as_ptr(self) -> *mut Object {
         self.0.as_ptr()

@@ -81,6 +81,7 @@ table! {
         object_property_set_bool: unsafe extern "C" fn(*mut Object, *const c_char, bool, ErrorOut) -> bool;
         object_property_set_uint: unsafe extern "C" fn(*mut Object, *const c_char, u64, ErrorOut) -> bool;
         object_resolve_path: unsafe extern "C" fn(*const c_char, *mut bool) -> *mut Object;
+        object_resolve_path_component: unsafe extern "C" fn(*mut Object, *const c_char) -> *mut Object;
         object_class_dynamic_cast: unsafe extern "C" fn(*mut ObjectClass, *const c_char) -> *mut ObjectClass;
         device_class_set_parent_realize: unsafe extern "C" fn(*mut ObjectClass,
             unsafe extern "C" fn(*mut Object, ErrorOut), *mut Option<Realize>);
@@ -128,6 +129,7 @@ table! {
         pci_iommu_register_iotlb_notifier: unsafe extern "C" fn(*mut PCIDevice, u32, *mut IOMMUNotifier) -> c_int;
         pci_iommu_unregister_iotlb_notifier: unsafe extern "C" fn(*mut PCIDevice, u32, *mut IOMMUNotifier) -> c_int;
         pci_setup_iommu: unsafe extern "C" fn(*mut BusState, *const PCIIOMMUOps, *mut c_void);
+        pci_requester_id: unsafe extern "C" fn(*mut PCIDevice) -> u16;
         pci_bus_num: unsafe extern "C" fn(*mut BusState) -> c_int;
         pci_find_device: unsafe extern "C" fn(*mut BusState, c_int, u8) -> *mut PCIDevice;
         x86_iommu_iec_notify_all: unsafe extern "C" fn(*mut Object, bool, u32, u32);

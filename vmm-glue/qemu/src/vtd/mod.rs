@@ -36,6 +36,7 @@ use crate::bql::Bql;
 use crate::memory::IoRegion;
 use crate::message::ErrorSlot;
 use crate::qom::{Class, Neighbour};
+pub use guest_memory::GuestMemory;
 use host::{Host, RegisterFile};
 use settings::{Inherited, Settings};
 use spaces::{Bus, Function};

@@ -6,8 +6,8 @@ use svm_abi::registers::{LABORATORY, laboratory as register};
 
 use crate::machine::{DEVICE, Machine};
 
-const PASID: u32 = 0x42;
-const ADDRESS: u64 = 0x7f12_3456_7000;
+pub const PASID: u32 = 0x42;
+pub const ADDRESS: u64 = 0x7f12_3456_7000;
 
 /// Bits of ATTRIBUTES.
 const PASID_PRESENT: u64 = 1 << 31;
@@ -31,14 +31,19 @@ const DONE: u64 = 2;
 const FAILED: u64 = 3;
 
 /// The laboratory of a machine with one PASID.
-struct Laboratory {
-    machine: Machine,
+pub struct Laboratory {
+    pub machine: Machine,
     base: u64,
 }
 
 impl Laboratory {
     fn open() -> Option<Laboratory> {
-        let mut machine = Machine::with(",lab=on")?;
+        Laboratory::with("")
+    }
+
+    /// The laboratory of a device with these properties.
+    pub fn with(properties: &str) -> Option<Laboratory> {
+        let mut machine = Machine::with(&format!(",lab=on{properties}"))?;
         let bars = machine.enable_bars(DEVICE);
         machine.enable_ats(DEVICE);
         machine.enable_vtd(&[DEVICE]);
@@ -77,6 +82,13 @@ impl Laboratory {
     fn run(&mut self, command: u64, address: u64, attributes: u64) -> (u64, Option<Error>) {
         self.begin(command, address, attributes);
         self.end()
+    }
+
+    /// The frame of a page that may be read and written, if it is one.
+    pub fn translate(&mut self, address: u64) -> Option<u64> {
+        assert_eq!(self.run(TRANSLATE, address, pasid(PASID)), (DONE, None));
+        let (frame, _, read, write) = self.translation();
+        (read && write).then_some(frame)
     }
 
     /// The translation of the last request: address, log2 of its size, read and write.

@@ -20,8 +20,9 @@ fn iommu() -> String {
     }
 }
 
-/// Whether the vIOMMU of most tests is one that waits for a function to complete invalidations.
-pub fn awaits_completions() -> bool {
+/// Whether the vIOMMU of most tests is this project's unit. It waits for functions to complete
+/// invalidations, and has none of the shortcomings of QEMU's.
+pub fn is_svm_vtd() -> bool {
     iommu().starts_with("svm-vtd")
 }
 

@@ -21,6 +21,7 @@ mod loading;
 mod machine;
 mod paging;
 mod reset;
+mod stale;
 mod svm_vtd;
 mod tracing;
 mod vtd;

@@ -112,6 +112,37 @@ impl Machine {
         self.tables().roots.insert(pasid, first_stage);
     }
 
+    /// Address of the entry of a PASID in its PASID table.
+    fn pasid_entry(&mut self, pasid: u32) -> u64 {
+        let directory = self.tables().directory + 8 * u64::from(pasid >> 6);
+        let table = self.qemu.readq(directory) & !0xfff;
+        table + 64 * u64::from(pasid & 63)
+    }
+
+    /// Takes a PASID away as an operating system does when its address space ends, first part: the
+    /// entry is no longer present, and nothing that was cached of it is left. Everything but the
+    /// present bit is as before.
+    pub fn retire_pasid(&mut self, at: Address, pasid: u32) {
+        let entry = self.pasid_entry(pasid);
+        let low = self.qemu.readq(entry);
+        self.qemu.writeq(entry, low & !1);
+        let tags = domain(pasid) << 16 | u64::from(pasid) << 32;
+        // PASID cache, PASID-selective; IOTLB, all of the PASID; device-TLB, all of the PASID.
+        self.submit(0x7 | 1 << 4 | tags, 0);
+        self.submit(0x6 | 2 << 4 | tags, 0);
+        self.invalidate_device(at, pasid, 0x7fff_ffff_ffff_f000 | 1 << 11);
+    }
+
+    /// The second part, and the next user of the PASID: its entry is cleared, and made anew with
+    /// empty tables. Nothing is invalidated: of an entry that was not present nothing is cached.
+    pub fn reuse_pasid(&mut self, pasid: u32) {
+        let entry = self.pasid_entry(pasid);
+        for word in 0..8 {
+            self.qemu.writeq(entry + 8 * word, 0);
+        }
+        self.add_pasid(pasid);
+    }
+
     /// Address of the entry that maps a page, with the tables above it made.
     fn entry(&mut self, pasid: u32, address: u64) -> u64 {
         let mut table = self.tables().roots[&pasid];
@@ -139,18 +170,31 @@ impl Machine {
         let wait = self.tables().wait;
         self.qemu.writel(wait, 0);
         // Wait with status write.
-        for (low, high) in [(low, high), (0x5 | 1 << 5 | 0x600d << 32, wait)] {
-            let vtd = self.tables();
-            let at = vtd.queue + 32 * vtd.tail;
-            vtd.tail = (vtd.tail + 1) % 128;
-            let tail = vtd.tail;
-            for (i, word) in [low, high, 0, 0].into_iter().enumerate() {
-                self.qemu.writeq(at + 8 * i as u64, word);
-            }
-            self.qemu.writeq(VTD + register::IQT, tail << 5);
-        }
+        self.push(low, high);
+        self.push(0x5 | 1 << 5 | 0x600d << 32, wait);
         self.qemu
             .until("the invalidation queue", |qemu| qemu.readl(wait) == 0x600d);
+    }
+
+    /// Submits an invalidation queue descriptor.
+    fn push(&mut self, low: u64, high: u64) {
+        let vtd = self.tables();
+        let at = vtd.queue + 32 * vtd.tail;
+        vtd.tail = (vtd.tail + 1) % 128;
+        let tail = vtd.tail;
+        for (i, word) in [low, high, 0, 0].into_iter().enumerate() {
+            self.qemu.writeq(at + 8 * i as u64, word);
+        }
+        self.qemu.writeq(VTD + register::IQT, tail << 5);
+    }
+
+    /// Invalidates the IOTLB for 2^`order` pages of a PASID that begin at a multiple of that, and
+    /// returns whether the queue goes on.
+    pub fn invalidate_iotlb_pages(&mut self, pasid: u32, address: u64, order: u64) -> bool {
+        let tags = domain(pasid) << 16 | u64::from(pasid) << 32;
+        self.push(0x6 | 3 << 4 | tags, address | order);
+        // FSTS.IQE.
+        self.qemu.readl(VTD + 0x34) & 1 << 4 == 0
     }
 
     /// Invalidates a page in the IOTLB only.

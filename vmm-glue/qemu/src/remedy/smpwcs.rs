@@ -8,25 +8,21 @@
 //! machine is complete, if there is an intel-iommu in scalable mode that lacks the bit, and if
 //! a device asks for it, as devices do unless they are told `smpwcs=off`.
 
-use std::ffi::c_void;
 use std::sync::OnceLock;
 
-use crate::abi::layout::Notifier;
+use vtd::spec::register::offset;
+
+use super::{PRIORITY, REGISTERS};
 use crate::abi::qemu;
 use crate::bql::Bql;
-use crate::memory::{IoRegion, Mmio, Space};
-use crate::qom::Neighbour;
+use crate::memory::{IoRegion, Mmio};
 
-/// Address of the extended capability register of QEMU's only VT-d unit.
-const ECAP: u64 = 0xfed9_0000 + 0x10;
-/// Its size in bytes.
+/// Size of the register in bytes.
 const SIZE: u64 = 8;
 /// Scalable Mode Translation Support.
 const SMTS: u64 = 1 << 43;
 /// Scalable-Mode Page-Walk Coherency Support.
 const SMPWCS: u64 = 1 << 48;
-/// Above the region of the vIOMMU.
-const PRIORITY: i32 = 1;
 
 /// The register as the guest sees it.
 struct Register(u64);
@@ -51,32 +47,20 @@ impl Mmio for Register {
 }
 
 /// Lays the region, now or when the machine is complete.
-pub fn request(_bql: &Bql) {
+pub fn request(bql: &Bql) {
     static REQUESTED: OnceLock<()> = OnceLock::new();
-    if REQUESTED.set(()).is_err() {
-        return;
+    if REQUESTED.set(()).is_ok() {
+        super::when_complete(bql, apply);
     }
-    let notifier = Box::leak(Box::new(Notifier {
-        notify: machine_done,
-        node: [std::ptr::null_mut(); 2],
-    }));
-    // SAFETY: the notifier lives for ever. QEMU calls it at once if the machine is complete.
-    unsafe { (qemu().qemu_add_machine_init_done_notifier)(notifier) }
 }
 
-/// The machine is complete.
-unsafe extern "C" fn machine_done(_notifier: *mut Notifier, _data: *mut c_void) {
-    // SAFETY: QEMU completes the machine with the BQL held.
-    let bql = unsafe { Bql::held() };
-    if Neighbour::find(&bql, c"intel-iommu").is_none() {
+/// Lays the region if the unit needs it.
+fn apply(bql: &Bql) {
+    if super::intel_iommu(bql).is_none() {
         return;
     }
-    let mut bytes = [0; SIZE as usize];
-    if Space::system().read(ECAP, 0, &mut bytes).is_err() {
-        return;
-    }
-    if let Some(value) = overlay(u64::from_le_bytes(bytes)) {
-        lay(&bql, value);
+    if let Some(value) = super::register(bql, offset::ECAP).and_then(overlay) {
+        lay(bql, value);
     }
 }
 
@@ -101,7 +85,7 @@ fn lay(bql: &Bql, value: u64) {
     unsafe {
         (qemu().memory_region_add_subregion_overlap)(
             (qemu().get_system_memory)(),
-            ECAP,
+            REGISTERS + u64::from(offset::ECAP),
             region.as_ptr(),
             PRIORITY,
         );
