@@ -13,7 +13,7 @@ IOMMU ?= intel-iommu
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 1
 
-.PHONY: help demo test lint shell bench fuzz prepare doctor manual clean
+.PHONY: help demo test lint shell bench fuzz coverage prepare doctor manual clean
 
 help:
 	@echo "make demo     run the demonstration in a guest (IOMMU=svm-vtd: on this project's VT-d)"
@@ -22,6 +22,7 @@ help:
 	@echo "make shell    an interactive guest with the device, its driver and svmctl"
 	@echo "make bench    measure; a table, and target/report/bench.json"
 	@echo "make fuzz     fuzz unit and device for a minute (FUZZ_SECONDS, FUZZ_SEED)"
+	@echo "make coverage line coverage of the device's ATC, ATS and PRI code, by file"
 	@echo "make prepare  only prepare what the guest needs"
 	@echo "make doctor   say what this machine lacks"
 	@echo "make manual   write docs/device-reference.md anew from svm-abi"
@@ -51,6 +52,9 @@ bench:
 
 fuzz:
 	@$(CARGO) run --release -p machine --bin fuzz -- --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)
+
+coverage:
+	@$(CARGO) run --quiet -p svm-tests --bin coverage
 
 prepare:
 	@$(BUILD_SVM_VM)

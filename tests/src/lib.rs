@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agreement;
+pub mod coverage;
 pub mod failures;
 pub mod fuzz;
 pub mod guest;
