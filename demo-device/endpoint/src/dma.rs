@@ -5,16 +5,19 @@
 use crate::access::{Access, Failure, Piece};
 use crate::atc::Hit;
 use crate::permit::{Permit, Ticket};
-use pcie_ats::{CopyError, MemoryError, MemoryRequest, Pasid, RootPort, Translation};
+use pcie_ats::{
+    CopyError, MemoryAddressType, MemoryError, MemoryRequest, Pasid, RootPort, Translation,
+};
 use svm_abi::completion::Error;
 
 /// The most bytes that one action reads or writes at one end.
-pub(crate) const MAX_CHUNK: usize = 64 << 10;
+pub(crate) const MAX_CHUNK: usize = 256 << 10;
 /// The most translations that are asked for at once: as many as two completions of 64 bytes hold
 /// (PCIe 10.2.3.2).
 pub(crate) const MAX_TRANSLATIONS: usize = 16;
 
-/// Bytes that one translation covers, ready to be accessed.
+/// Bytes that one translation covers, or several whose translated ranges follow each other, ready
+/// to be accessed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
     /// How the first byte is reached.
@@ -62,6 +65,22 @@ impl Span {
     /// Number of bytes.
     pub const fn len(&self) -> usize {
         self.length
+    }
+
+    /// Virtual address of the first byte.
+    pub const fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Whether the translated range of another span is where that of this one ends.
+    pub fn precedes(&self, next: &Span) -> bool {
+        let translated = MemoryRequest::translated(self.request.address + self.length as u64);
+        self.request.address_type == MemoryAddressType::Translated && next.request == translated
+    }
+
+    /// Adds bytes that follow.
+    pub fn grow(&mut self, length: usize) {
+        self.length += length;
     }
 
     /// `length` bytes from `offset` on.

@@ -58,7 +58,7 @@ impl Endpoint {
         self.config.vectors()
     }
 
-    /// Gives one context its turn: a bounded number of look-ups and requests and at most 64 KiB of
+    /// Gives one context its turn: a bounded number of look-ups and requests and at most 256 KiB of
     /// data, usually all of a small descriptor. Never waits. Several threads may call it at once;
     /// they work for different contexts.
     pub fn step<P: RootPort + ?Sized>(&self, port: &P) -> Step {

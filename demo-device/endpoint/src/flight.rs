@@ -12,7 +12,8 @@ use crate::atc::{Hit, Scope};
 use crate::set::Set;
 use pcie_ats::{AlignedRange, Invalidation, Itag, Pasid};
 
-/// A translation in use: it may leave the cache, but the invalidation that removes it waits.
+/// Translations in use that follow each other: they may leave the cache, but the invalidation that
+/// removes one of them waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pin {
     first: u64,
@@ -26,6 +27,11 @@ impl Pin {
             first: hit.first,
             last: hit.last,
         }
+    }
+
+    /// Holds also what a look-up of what follows found.
+    pub fn extend(&mut self, hit: &Hit) {
+        self.last = self.last.max(hit.last);
     }
 
     fn overlaps(&self, range: AlignedRange) -> bool {

@@ -26,6 +26,7 @@ mod mutant;
 mod operation;
 mod permit;
 mod pri;
+mod reach;
 mod registers;
 mod ring;
 mod set;

@@ -4,13 +4,16 @@
 
 use crate::access::{Failure, Piece};
 use crate::context::Activity;
-use crate::dma::{Dma, Scratch, Span};
+use crate::dma::{Dma, MAX_CHUNK, Scratch};
 use crate::laboratory::{Outcome, Request};
 use crate::permit::{Permit, Ticket};
+use crate::reach::Reach;
 use pcie_ats::{PAGE_SIZE, PageRequest, RootPort, TranslationError, TranslationRequest};
 
 /// The most bytes that a turn moves before others have theirs.
-const BUDGET: u64 = 64 << 10;
+const BUDGET: u64 = MAX_CHUNK as u64;
+/// How many bytes could be moved instead of an access, however small it is.
+const ACCESS: u64 = 8 << 10;
 /// The most actions of a turn.
 const MAX_ACTIONS: u32 = 32;
 
@@ -46,14 +49,10 @@ pub(crate) enum Action {
     },
     /// A stop marker.
     StopMarker(PageRequest),
-    /// Accesses of an activity to memory.
+    /// Accesses of an activity to memory, to what the buffers say that it may reach.
     Access {
         /// The activity, which goes on.
         activity: Activity,
-        /// The bytes that it may access.
-        spans: [Span; 2],
-        /// How many of the spans there are.
-        count: usize,
         /// What came of it, afterwards.
         result: Result<(), Failure>,
         /// Bytes read, afterwards.
@@ -70,6 +69,25 @@ pub(crate) enum Action {
     },
 }
 
+/// What a thread needs for its work. Kept by the device from step to step.
+#[derive(Debug)]
+pub(crate) struct Buffers {
+    /// Data.
+    pub scratch: Scratch,
+    /// What the access in hand may reach.
+    pub reach: Reach,
+}
+
+impl Buffers {
+    /// New buffers.
+    pub fn new() -> Self {
+        Buffers {
+            scratch: Scratch::new(),
+            reach: Reach::new(),
+        }
+    }
+}
+
 /// A turn.
 #[derive(Debug)]
 pub(crate) struct Turn {
@@ -82,7 +100,7 @@ pub(crate) struct Turn {
     /// The permission under which it was decided upon.
     pub ticket: Ticket,
     /// Buffers.
-    pub scratch: Scratch,
+    pub buffers: Buffers,
     /// Bytes that may still be moved.
     budget: u64,
     /// Actions that may still be done.
@@ -96,14 +114,14 @@ impl Turn {
         generation: u64,
         action: Action,
         ticket: Ticket,
-        scratch: Scratch,
+        buffers: Buffers,
     ) -> Self {
         Turn {
             index,
             generation,
             action,
             ticket,
-            scratch,
+            buffers,
             budget: BUDGET,
             actions: MAX_ACTIONS,
         }
@@ -123,6 +141,7 @@ impl Turn {
     pub fn perform<P: RootPort + ?Sized>(&mut self, port: &P, permit: &Permit) {
         self.actions -= 1;
         let ticket = self.ticket;
+        let Buffers { scratch, reach } = &mut self.buffers;
         match &mut self.action {
             Action::Interrupt(vector) => {
                 if permit.holds(ticket) {
@@ -137,7 +156,7 @@ impl Turn {
                     return;
                 }
                 let count = usize::from(request.pages);
-                let translations = &mut self.scratch.translations[..count];
+                let translations = &mut scratch.translations[..count];
                 // A port that counts more than it was given room for is taken by what it filled.
                 *answer = port.translate(request, translations).map(|n| n.min(count));
             }
@@ -164,20 +183,20 @@ impl Turn {
             }
             Action::Access {
                 activity,
-                spans,
-                count,
                 result,
                 read,
                 written,
             } => {
                 let mut dma = Dma::new(port, permit, ticket);
-                *result = activity.perform(&mut dma, &spans[..*count], &mut self.scratch);
+                *result = reach.perform(activity, &mut dma, scratch);
                 (*read, *written) = (dma.read, dma.written);
-                self.budget = self.budget.saturating_sub(dma.read.max(dma.written));
+                self.budget = self
+                    .budget
+                    .saturating_sub(ACCESS + dma.read.max(dma.written));
             }
             Action::Laboratory { request, outcome } => {
                 if permit.holds(ticket) {
-                    *outcome = request.perform(port, &mut self.scratch);
+                    *outcome = request.perform(port, scratch);
                 }
             }
         }

@@ -10,7 +10,6 @@ use crate::config::Config;
 use crate::config_space::{self, ConfigSpace, Power};
 use crate::context::{Context, State};
 use crate::counters::{Counters, index};
-use crate::dma::Scratch;
 use crate::flight::Flights;
 use crate::laboratory::Laboratory;
 use crate::mutant::Mutant;
@@ -20,6 +19,7 @@ use crate::pri::{Groups, Owner};
 use crate::registers::{Part, Register};
 use crate::set::Set;
 use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::turn::Buffers;
 use pcie_ats::capability::PriChange;
 use pcie_ats::{AlignedRange, InvalidateRequest, Invalidation, Pasid, PasidWidth, Reset};
 use svm_abi::doorbell;
@@ -48,7 +48,7 @@ pub(crate) struct Device {
     /// Where the search for the next turn begins.
     cursor: usize,
     /// Buffers that no thread uses.
-    scratch: Vec<Scratch>,
+    buffers: Vec<Buffers>,
     /// Changes whenever the PASIDs in use may have changed.
     pasid_generation: Arc<AtomicU64>,
     /// Withdrawn when what was decided upon must not be sent any more.
@@ -75,7 +75,7 @@ impl Device {
             starved: Set::default(),
             holding: Set::default(),
             cursor: 0,
-            scratch: Vec::new(),
+            buffers: Vec::new(),
             pasid_generation,
             permit,
             mutant: None,

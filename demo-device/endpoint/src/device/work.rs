@@ -9,13 +9,14 @@ use crate::completion;
 use crate::config_space::Power;
 use crate::context::{Activity, RecordPlace, Stall, State};
 use crate::counters::index;
-use crate::dma::{MAX_TRANSLATIONS, Scratch, Span};
+use crate::dma::{MAX_CHUNK, MAX_TRANSLATIONS, Span};
 use crate::flight::Pin;
 use crate::laboratory::{Outcome, Request};
 use crate::mutant::Mutant;
 use crate::operation::Demand;
 use crate::pri::{Group, Owner};
-use crate::turn::{Action, Turn};
+use crate::reach::Reach;
+use crate::turn::{Action, Buffers, Turn};
 use pcie_ats::{
     AlignedRange, MemoryAddressType, PageRequest, Pasid, TranslationError, TranslationRequest,
 };
@@ -34,13 +35,14 @@ impl Device {
         loop {
             let member = self.ready.without(&self.busy).next(self.cursor)?;
             self.cursor = member + 1;
-            if let Some(action) = self.next_action(member) {
-                let scratch = self.scratch.pop().unwrap_or_else(Scratch::new);
+            let mut buffers = self.buffers.pop().unwrap_or_else(Buffers::new);
+            if let Some(action) = self.next_action(member, &mut buffers.reach) {
                 self.busy.insert(member);
                 let generation = self.generation(member);
                 let ticket = self.permit.ticket();
-                return Some(Turn::new(member, generation, action, ticket, scratch));
+                return Some(Turn::new(member, generation, action, ticket, buffers));
             }
+            self.buffers.push(buffers);
             self.ready.remove(member);
         }
     }
@@ -81,7 +83,7 @@ impl Device {
     pub fn next_in_turn(&mut self, turn: &mut Turn) -> bool {
         let member = turn.index;
         if turn.has_actions() && (turn.has_budget() || self.concludes(member)) {
-            if let Some(action) = self.next_action(member) {
+            if let Some(action) = self.next_action(member, &mut turn.buffers.reach) {
                 turn.action = action;
                 turn.generation = self.generation(member);
                 turn.ticket = self.permit.ticket();
@@ -95,7 +97,7 @@ impl Device {
     /// Ends a turn.
     pub fn end_turn(&mut self, turn: Turn) {
         self.busy.remove(turn.index);
-        self.scratch.push(turn.scratch);
+        self.buffers.push(turn.buffers);
         if turn.index < self.contexts.len() {
             self.settle(turn.index);
         }
@@ -121,7 +123,7 @@ impl Device {
     }
 
     /// What a context is to do next, if there is something that it can do.
-    fn next_action(&mut self, member: usize) -> Option<Action> {
+    fn next_action(&mut self, member: usize, reach: &mut Reach) -> Option<Action> {
         if member == self.laboratory_index() {
             return self.next_of_laboratory();
         }
@@ -187,7 +189,7 @@ impl Device {
                 Demand::Done(result) => self.done(member, result),
                 Demand::Failed(failure) => self.fail(member, &failure),
                 Demand::Access(first, second) => {
-                    if let Ok(action) = self.resolve(member, first, second) {
+                    if let Ok(action) = self.resolve(member, first, second, reach) {
                         return Some(action);
                     }
                 }
@@ -264,6 +266,7 @@ impl Device {
         member: usize,
         first: Piece,
         second: Option<Piece>,
+        reach: &mut Reach,
     ) -> Result<Action, ()> {
         let context = &self.contexts[member];
         let (Some(pasid), activity) = (context.pasid(), context.activity) else {
@@ -277,8 +280,8 @@ impl Device {
                 Some(Mutant::Rule35) if piece.access == Access::ReadWrite => Access::Read,
                 _ => piece.access,
             };
-            let mut hit = self.atc.lookup(space, piece.focus(), access)?;
-            let pin = Pin::new(&hit);
+            let found = self.atc.lookup(space, piece.focus(), access)?;
+            let mut hit = found;
             match mutant {
                 Some(Mutant::Rule22) => hit.untranslated_only = false,
                 Some(Mutant::Rule29) => hit.last = u64::MAX,
@@ -290,41 +293,59 @@ impl Device {
             if mutant == Some(Mutant::Rule30) {
                 span = span.with_pasid(pasid);
             }
-            Some((span, pin))
+            Some((span, found))
         };
         let bits = self.config.address_bits;
         let owned = |address: u64| match mutant {
             Some(Mutant::Rule31) => canonical(address, bits),
             _ => plausible(address, bits),
         };
-        let mut spans = [None; 2];
+        let pieces = [Some(first), second];
         let mut pins = [None; 2];
-        let mut count = 0;
-        for piece in [Some(first), second].into_iter().flatten() {
+        // What comes next must be there of each piece before more of any is looked at: in a small
+        // cache it would drive out the other's.
+        for ((piece, pin), run) in pieces.iter().flatten().zip(&mut pins).zip(&mut reach.runs) {
             if !owned(piece.focus()) {
-                self.fail(member, &Failure::at(Error::BadAddress, &piece));
+                self.fail(member, &Failure::at(Error::BadAddress, piece));
                 return Err(());
             }
-            let Some((span, pin)) = find(&piece) else {
+            let Some((span, hit)) = find(piece) else {
                 self.contexts[member].misses += 1;
                 self.count(member, index::ATC_MISSES, 1);
-                return self.request(member, pasid, piece, Some(time));
+                return self.request(member, pasid, *piece, Some(time));
             };
-            spans[count] = Some(span);
-            pins[count] = Some(pin);
-            count += 1;
+            run.begin(span);
+            *pin = Some(Pin::new(&hit));
         }
-        let [Some(one), other] = spans else {
-            return Err(());
-        };
+        reach.pieces = 1 + usize::from(second.is_some());
+        let mut hits = reach.pieces as u32;
+        let mut most = MAX_CHUNK as u64;
+        for ((piece, pin), run) in pieces.iter().flatten().zip(&mut pins).zip(&mut reach.runs) {
+            most = most.min(plausible_length(piece, piece.length));
+            while run.len() < most && !piece.backward {
+                let more = Piece {
+                    address: piece.address + run.len(),
+                    length: most - run.len(),
+                    ..*piece
+                };
+                let Some((span, hit)) = find(&more).filter(|_| owned(more.address)) else {
+                    break;
+                };
+                run.extend(span);
+                if let Some(pin) = pin {
+                    pin.extend(&hit);
+                }
+                hits += 1;
+            }
+            // The second piece is of use as far as the first one goes.
+            most = most.min(run.len());
+        }
         // A look-up that is repeated after its translation request is not a hit.
-        let hits = (count as u32).saturating_sub(self.contexts[member].misses);
+        let hits = hits.saturating_sub(self.contexts[member].misses);
         self.count(member, index::ATC_HITS, u64::from(hits));
         self.flights.access(member, pasid, pins);
         Ok(Action::Access {
             activity,
-            spans: [one, other.unwrap_or(one)],
-            count,
             result: Ok(()),
             read: 0,
             written: 0,
@@ -400,7 +421,7 @@ impl Device {
         };
         let member = turn.index;
         let answers = match answer {
-            Ok(count) => &turn.scratch.translations[..*count],
+            Ok(count) => &turn.buffers.scratch.translations[..*count],
             Err(error) => return self.refused(member, piece, *error),
         };
         let Some(wanted) = ats::completion(request, answers, *stu).next() else {
@@ -477,7 +498,7 @@ impl Device {
             ..*request
         };
         let mut answers = [None; MAX_TRANSLATIONS];
-        let translations = &turn.scratch.translations[..count];
+        let translations = &turn.buffers.scratch.translations[..count];
         for (place, answer) in answers
             .iter_mut()
             .zip(ats::completion(request, translations, *stu))
@@ -544,7 +565,7 @@ impl Device {
         match result {
             Ok(()) => {
                 if let Activity::Fetch(fetch) = activity {
-                    context.fetched(fetch, &turn.scratch);
+                    context.fetched(fetch, &turn.buffers.scratch);
                 }
             }
             Err(failure) => self.fail(turn.index, failure),

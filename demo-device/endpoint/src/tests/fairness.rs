@@ -3,6 +3,7 @@
 //! requests, not in time.
 
 use super::*;
+use crate::dma::MAX_CHUNK;
 use crate::testing::{Service, World};
 use crate::{Config, Step};
 use pcie_ats::AlignedRange;
@@ -191,7 +192,7 @@ fn a_stop_from_inside_an_access_is_followed_by_what_one_action_has_left() {
         let log = world.inner.lock().unwrap().log.take().unwrap();
         assert!(log.len() <= 2, "{descriptor:?}: {log:x?}");
         let bytes: usize = log.iter().map(|(_, length, _)| *length).sum();
-        assert!(bytes <= 2 * 65536, "{descriptor:?}: {bytes}");
+        assert!(bytes <= 2 * MAX_CHUNK, "{descriptor:?}: {bytes}");
         assert_eq!(state(&world, 0), status::DISABLED, "{descriptor:?}");
         world.start(0, 1);
     }

@@ -319,21 +319,21 @@ fn a_doorbell_rung_from_inside_an_access_is_heard() {
 #[test]
 fn contexts_take_turns() {
     let world = World::running();
-    let length = 1 << 20;
+    let length = 4 << 20;
     for n in 0..3u16 {
         let pasid = u32::from(n) + 1;
         if n > 0 {
             world.start(n, pasid);
         }
-        let range = pcie_ats::AlignedRange::containing(0x4000_0000, 20).unwrap();
-        world.map_to(pasid, range, world.frames(20), true, true);
+        let range = pcie_ats::AlignedRange::containing(0x4000_0000, 22).unwrap();
+        world.map_to(pasid, range, world.frames(22), true, true);
         world.submit_to(n, pasid, fill(0x4000_0000, length));
     }
     let written = |n| world.counter(n, index::BYTES_WRITTEN);
     while world.endpoint.step(&world) == Step::Worked {
         let all = [written(0), written(1), written(2)];
         let spread = all.iter().max().unwrap() - all.iter().min().unwrap();
-        assert!(spread <= 64 << 10 | 32, "{all:?}");
+        assert!(spread <= 256 << 10 | 32, "{all:?}");
     }
     assert_eq!(written(2), length + 32);
 }

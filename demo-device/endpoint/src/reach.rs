@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What one action may access: the bytes of one or two pieces for which translations are at hand,
+//! as spans that memory has in one piece each. Knows nothing of where translations come from, and
+//! of the activity only that it demands pieces and works on spans.
+
+use crate::access::{Failure, Piece};
+use crate::context::Activity;
+use crate::dma::{Dma, MAX_CHUNK, Scratch, Span};
+use crate::operation::Demand;
+use pcie_ats::{PAGE_SIZE, RootPort};
+
+/// The most spans of a piece: pages, of which the first and the last may be parts.
+const MAX_SPANS: usize = MAX_CHUNK / PAGE_SIZE as usize + 1;
+
+/// Bytes of a piece from its focus on.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// One behind the other.
+    spans: Vec<Span>,
+    /// Their bytes.
+    length: u64,
+}
+
+impl Run {
+    fn new() -> Self {
+        Run {
+            spans: Vec::with_capacity(MAX_SPANS),
+            length: 0,
+        }
+    }
+
+    /// Begins anew, with the first span.
+    pub fn begin(&mut self, span: Span) {
+        self.spans.clear();
+        self.length = span.len() as u64;
+        self.spans.push(span);
+    }
+
+    /// Goes on with what follows.
+    pub fn extend(&mut self, span: Span) {
+        self.length += span.len() as u64;
+        match self.spans.last_mut() {
+            Some(last) if last.precedes(&span) => last.grow(span.len()),
+            _ => self.spans.push(span),
+        }
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+}
+
+/// Goes through a run.
+struct Cursor<'r> {
+    spans: &'r [Span],
+    /// Bytes of the first span that lie behind.
+    done: usize,
+}
+
+impl<'r> Cursor<'r> {
+    fn new(run: &'r Run) -> Self {
+        Cursor {
+            spans: &run.spans,
+            done: 0,
+        }
+    }
+
+    /// Bytes to the end of the span.
+    fn room(&self) -> Option<usize> {
+        Some(self.spans.first()?.len() - self.done)
+    }
+
+    /// The next bytes, as many as asked for, which are no more than there is room.
+    fn take(&mut self, length: usize) -> Option<Span> {
+        let span = self.spans.first()?;
+        let part = span.part(self.done, length);
+        self.done += length;
+        if self.done == span.len() {
+            self.spans = &self.spans[1..];
+            self.done = 0;
+        }
+        Some(part)
+    }
+}
+
+/// What an action may access.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    /// Bytes of each piece. Only those of the pieces that are demanded count.
+    pub runs: [Run; 2],
+    /// Number of pieces.
+    pub pieces: usize,
+}
+
+impl Reach {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Reach {
+            runs: [Run::new(), Run::new()],
+            pieces: 0,
+        }
+    }
+
+    /// Lets an activity work on all of it, as far as the activity itself wants to.
+    pub fn perform<P: RootPort + ?Sized>(
+        &self,
+        activity: &mut Activity,
+        dma: &mut Dma<'_, P>,
+        scratch: &mut Scratch,
+    ) -> Result<(), Failure> {
+        let [first, second] = &self.runs;
+        let (mut one, mut other) = (Cursor::new(first), Cursor::new(second));
+        if self.pieces == 1 {
+            while let Some(span) = one.room().and_then(|room| one.take(room)) {
+                if !demands(activity, &span, None) {
+                    break;
+                }
+                activity.perform(dma, &[span], scratch)?;
+            }
+            return Ok(());
+        }
+        if let ([from], [to]) = (&*first.spans, &*second.spans) {
+            // Backward pieces have one span, and get to its end by themselves.
+            return activity.perform(dma, &[*from, *to], scratch);
+        }
+        while let (Some(a), Some(b)) = (one.room(), other.room()) {
+            let length = a.min(b);
+            let (Some(from), Some(to)) = (one.take(length), other.take(length)) else {
+                break;
+            };
+            if !demands(activity, &from, Some(&to)) {
+                break;
+            }
+            activity.perform(dma, &[from, to], scratch)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether the spans are what an activity needs next. It may have ended before all that it asked
+/// for, or have found that it needs something else.
+fn demands(activity: &Activity, one: &Span, other: Option<&Span>) -> bool {
+    let begins = |piece: &Piece, span: &Span| {
+        piece.length >= span.len() as u64 && (piece.address == span.address() || piece.backward)
+    };
+    match (activity.demand(), other) {
+        (Demand::Access(first, None), None) => begins(&first, one),
+        (Demand::Access(first, Some(second)), Some(other)) => {
+            begins(&first, one) && begins(&second, other)
+        }
+        _ => false,
+    }
+}
