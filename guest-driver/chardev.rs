@@ -29,12 +29,12 @@ use crate::{
 /// Numbers in use: bit N for `/dev/svmN`.
 static NUMBERS: Atomic<u64> = Atomic::new(0);
 
-/// A number of a device, given back when dropped.
-struct Number(u32);
+/// The number N of `/dev/svmN`, given back when dropped.
+pub(crate) struct Number(u32);
 
 impl Number {
     /// Takes the lowest free number; `ENOSPC` if all 64 are taken.
-    fn take() -> Result<Self> {
+    pub(crate) fn take() -> Result<Self> {
         let mut numbers = NUMBERS.load(Relaxed);
 
         loop {
@@ -47,6 +47,11 @@ impl Number {
                 Err(changed) => numbers = changed,
             }
         }
+    }
+
+    /// The number.
+    pub(crate) fn get(&self) -> u32 {
+        self.0
     }
 }
 
@@ -72,7 +77,7 @@ pub(crate) struct CharDevice {
     misc: Opaque<bindings::miscdevice>,
     name: CString,
     device: Arc<Device>,
-    number: Number,
+    _number: Number,
 }
 
 // SAFETY: A misc device may be removed by any task, and the other fields are `Send`.
@@ -83,8 +88,7 @@ unsafe impl Sync for CharDevice {}
 
 impl CharDevice {
     /// Registers a character device, with the PCI function as its parent.
-    pub(crate) fn register(device: Arc<Device>) -> Result<Pin<KBox<Self>>> {
-        let number = Number::take()?;
+    pub(crate) fn register(device: Arc<Device>, number: Number) -> Result<Pin<KBox<Self>>> {
         let name = CString::try_from_fmt(fmt!("svm{}", number.0))?;
         let misc = bindings::miscdevice {
             minor: bindings::MISC_DYNAMIC_MINOR as c_int,
@@ -102,7 +106,7 @@ impl CharDevice {
             try_pin_init!(Self {
                 device,
                 name,
-                number,
+                _number: number,
                 // Last: from here on it can be opened.
                 misc <- Opaque::try_ffi_init(move |slot: *mut bindings::miscdevice| {
                     // SAFETY: `slot` is valid for writes.
@@ -114,11 +118,6 @@ impl CharDevice {
             }),
             GFP_KERNEL,
         )
-    }
-
-    /// The number N of `/dev/svmN`.
-    pub(crate) fn number(&self) -> u32 {
-        self.number.0
     }
 
     /// The device behind the file.

@@ -8,7 +8,7 @@
 //!
 //! Locks, in the order in which they may be taken: `state`, then one of `progress` and `doorbell`.
 //! None of them is held while user memory is accessed, and only `doorbell` is taken below the mmap
-//! lock.
+//! lock. An interrupt handler takes none of them.
 
 use kernel::{
     devres::Devres,
@@ -22,18 +22,35 @@ use kernel::{
             Relaxed,
             Release, //
         },
+        Arc,
         Mutex, //
     }, //
 };
 
 use crate::{
     doorbell::Mappings,
+    eventfd::{
+        self,
+        EventFd, //
+    },
+    faults::{
+        Faults,
+        What, //
+    },
+    quota::Share,
     regs::{
         ContextRegisters,
+        Phase,
         Registers,
-        Start, //
+        Start,
+        MODERATION,
+        STATUS, //
     },
     sva::Bond,
+    trace::{
+        self,
+        Tracer, //
+    },
     wait::WaitQueue, //
 };
 
@@ -41,8 +58,27 @@ use crate::{
 pub(crate) struct Tenant {
     /// Where the file's mappings of the doorbell page are.
     pub(crate) mappings: Mappings,
+    /// What it keeps until the context has stopped.
+    pub(crate) lease: Lease,
+}
+
+/// What a context keeps of a file until it has stopped, even if the file is closed before.
+pub(crate) struct Lease {
     /// The bond with the address space that opened the file.
-    pub(crate) bond: Devres<Bond<'static>>,
+    pub(crate) _bond: Devres<Bond<'static>>,
+    /// The context as counted for its user.
+    pub(crate) _share: Share,
+    /// Whose it is, for people.
+    pub(crate) owner: Owner,
+}
+
+/// Whose a context is.
+#[derive(Clone, Copy)]
+pub(crate) struct Owner {
+    /// The process that opened the file.
+    pub(crate) process: i32,
+    /// The PASID of its address space.
+    pub(crate) pasid: u32,
 }
 
 /// Who has the context.
@@ -53,23 +89,52 @@ enum State {
     Open(Tenant),
     /// Nobody, but it may not have stopped yet: the file was closed while a page request was
     /// without its response, or the device is about to go. The bond lives until it has stopped.
-    Draining(Devres<Bond<'static>>),
+    Draining(Lease),
     /// Nobody ever again: the device is gone.
     Gone,
 }
 
-/// How far the readers have come.
+/// What was asked of the context, and how far the readers have come.
 struct Progress {
+    /// Who opened the context last.
+    owner: Option<Owner>,
     /// The context was started, and nobody has asked it to stop.
     started: bool,
+    /// The machine is about to sleep: the context must not be started.
+    suspended: bool,
+    /// What it was started with last, since the file was opened.
+    ring: u64,
+    ring_log2: u8,
+    /// When completions become an interrupt.
+    moderation: MODERATION,
     /// How many of the interrupts that it has sent since then were given to readers.
     taken: u64,
+    /// It was told already that the context has halted.
+    told: bool,
+}
+
+impl Progress {
+    /// That of a context that `owner` has just opened.
+    fn new(owner: Option<Owner>, suspended: bool) -> Self {
+        Self {
+            owner,
+            started: false,
+            suspended,
+            ring: 0,
+            ring_log2: 0,
+            moderation: Zeroable::zeroed(),
+            taken: 0,
+            told: false,
+        }
+    }
 }
 
 /// One context.
 #[pin_data]
 pub(crate) struct Context {
     index: u16,
+    tracer: Tracer,
+    faults: Arc<Faults>,
     #[pin]
     state: Mutex<State>,
     #[pin]
@@ -79,6 +144,10 @@ pub(crate) struct Context {
     doorbell: Mutex<bool>,
     /// Counts what a sleeper must look at again: interrupts, and that the context was taken away.
     events: Atomic<u64>,
+    /// Signalled when `events` counts, where the program wants it.
+    eventfd: eventfd::Slot,
+    /// Interrupts of the context when `eventfd` was signalled last; see [`Self::interrupt`].
+    signalled: Atomic<u64>,
     /// The context was taken away.
     gone: Atomic<bool>,
     #[pin]
@@ -95,18 +164,39 @@ pub(crate) enum Pending {
     Gone,
 }
 
+/// A context as `fdinfo` and `debugfs` show it.
+pub(crate) struct View {
+    /// What the driver is doing with it.
+    pub(crate) holder: &'static str,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) status: STATUS,
+    pub(crate) ring: u64,
+    pub(crate) ring_entries: u64,
+    pub(crate) head: u64,
+    pub(crate) tail: u64,
+    pub(crate) moderation: MODERATION,
+    pub(crate) eventfd: bool,
+}
+
 impl Context {
-    /// Makes context `index`, free.
-    pub(crate) fn new(index: u16) -> impl PinInit<Self, Error> {
+    /// Makes context `index` of `/dev/svmN`, free.
+    pub(crate) fn new(index: u16, number: u32, faults: Arc<Faults>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             index,
+            tracer: Tracer {
+                device: number,
+                context: *index,
+            },
+            faults,
             state <- new_mutex!(State::Free, "svm_demo::Context::state"),
             progress <- new_mutex!(
-                Progress { started: false, taken: 0 },
+                Progress::new(None, false),
                 "svm_demo::Context::progress"
             ),
             doorbell <- new_mutex!(false, "svm_demo::Context::doorbell"),
             events: Atomic::new(0),
+            eventfd: eventfd::Slot::new(),
+            signalled: Atomic::new(0),
             gone: Atomic::new(false),
             wait <- WaitQueue::new(c"svm_demo::Context::wait", static_lock_class!()),
         })
@@ -153,7 +243,7 @@ impl Context {
 
         // Not only one that drains: the driver may have found the context at work. Does not wait,
         // because both stop as soon as they can.
-        if !context.status()?.is_disabled() {
+        if !context.status()?.is(Phase::Disabled) {
             return Ok(false);
         }
         // Before the next one can see its doorbell page.
@@ -162,13 +252,16 @@ impl Context {
         let Some(tenant) = tenant.take() else {
             return Ok(false);
         };
+        let owner = tenant.lease.owner;
+
         // If the context was draining, this ends the old bond.
         *state = State::Open(tenant);
-        *self.progress.lock() = Progress {
-            started: false,
-            taken: 0,
-        };
+        let mut progress = self.progress.lock();
+        *progress = Progress::new(Some(owner), progress.suspended);
+        drop(progress);
         *self.doorbell.lock() = true;
+
+        self.tracer.open(owner.pasid);
         Ok(true)
     }
 
@@ -176,9 +269,17 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if it is started already, or stopping, `ENODEV` if the device is gone, `EIO` if it
-    /// halted at once.
+    /// `EBUSY` if it is started already, or stopping, or the machine is about to sleep, `ENODEV` if
+    /// the device is gone, `EIO` if it halted at once.
     pub(crate) fn start(&self, registers: &Registers, start: Start) -> Result {
+        let result = self.try_start(registers, start);
+
+        self.tracer
+            .start(start.ring, 1 << start.ring_log2, trace::result(&result));
+        result
+    }
+
+    fn try_start(&self, registers: &Registers, start: Start) -> Result {
         let state = self.state.lock();
         match *state {
             State::Open(_) => {}
@@ -187,34 +288,28 @@ impl Context {
             State::Free | State::Gone => return Err(ENODEV),
         }
         let context = self.registers(registers);
+        let mut progress = self.progress.lock();
 
-        if !context.status()?.is_disabled() {
+        if progress.suspended || !context.status()?.is(Phase::Disabled) {
             return Err(EBUSY);
         }
+        let status = context.start(start, progress.moderation)?;
+        progress.ring = start.ring;
+        progress.ring_log2 = start.ring_log2;
+        // The device counts from the start.
+        progress.taken = 0;
+        self.signalled.store(0, Relaxed);
+        progress.started = !status.is(Phase::Halted);
+        progress.told = false;
 
-        let mut progress = self.progress.lock();
-        let status = context.start(start)?;
-        *progress = Progress {
-            started: !status.is_halted(),
-            // The device counts from the start.
-            taken: 0,
-        };
-        drop(progress);
-
-        if status.is_halted() {
-            // Once, since programs can repeat it for ever.
-            kernel::do_once_lite! {
-                dev_err!(
-                    registers.device(),
-                    "context {} halted with error {} when it was started\n",
-                    self.index,
-                    status.error()
-                )
-            };
-            context.stop()?;
-            return Err(EIO);
+        if progress.started {
+            return Ok(());
         }
-        Ok(())
+        progress.told = true;
+        self.blame(&progress, What::NotStarted(status.reason()));
+        drop(progress);
+        context.stop(|_| {})?;
+        Err(EIO)
     }
 
     /// Stops the context and waits until it is disabled. Does nothing if it is not started.
@@ -224,13 +319,22 @@ impl Context {
     /// `ENODEV` if the device is gone, `ETIMEDOUT` if the context is not disabled yet,
     /// `ERESTARTSYS` if a signal came before it was.
     pub(crate) fn stop(&self, registers: &Registers) -> Result {
+        let result = self.try_stop(registers);
+
+        self.tracer.stop(trace::result(&result));
+        result
+    }
+
+    fn try_stop(&self, registers: &Registers) -> Result {
         let state = self.state.lock();
         let context = self.registers(registers);
 
         match *state {
             State::Open(_) => {
-                self.progress.lock().started = false;
-                context.begin_stop()?;
+                let mut progress = self.progress.lock();
+                progress.started = false;
+                let status = context.begin_stop()?;
+                self.look(&mut progress, &context, status);
             }
             // The device is about to go, and the context was asked to stop. It may still reach the
             // memory of the process, so this is no time for `ENODEV` yet.
@@ -242,36 +346,88 @@ impl Context {
         // away must not wait for them.
         drop(state);
         let task = current!();
-        context.wait_stopped(|| task.signal_pending())
+        context.wait_disabled(|| {
+            if task.signal_pending() {
+                return Err(ERESTARTSYS);
+            }
+            // Another thread has started it again: so it was disabled meanwhile.
+            Ok(self.progress.lock().started)
+        })
     }
 
-    /// Gives the context back when its file is released.
-    pub(crate) fn close(&self, registers: &Registers) {
+    /// Says when completions become an interrupt, for as long as the file is open.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device is gone.
+    pub(crate) fn moderate(&self, registers: &Registers, moderation: MODERATION) -> Result {
+        let state = self.state.lock();
+        let (State::Open(_) | State::Draining(_)) = *state else {
+            return Err(ENODEV);
+        };
+        let mut progress = self.progress.lock();
+
+        self.registers(registers).moderate(moderation)?;
+        progress.moderation = moderation;
+        Ok(())
+    }
+
+    /// Gives the program an eventfd to wait on, in the place of an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device is gone.
+    pub(crate) fn attach(&self, eventfd: Option<EventFd>) -> Result {
+        if self.is_gone() {
+            return Err(ENODEV);
+        }
+        self.eventfd.replace(eventfd);
+        // It may have gone before the eventfd was there to say so.
+        if self.is_gone() {
+            self.eventfd.signal();
+        }
+        Ok(())
+    }
+
+    /// Gives the context back when its file is released. `false` if it has not stopped in time, and
+    /// therefore stays in use.
+    pub(crate) fn close(&self, registers: &Registers) -> bool {
         let mut state = self.state.lock();
-        let tenant = match core::mem::replace(&mut *state, State::Free) {
-            State::Open(tenant) => tenant,
+
+        self.eventfd.replace(None);
+        let lease = match core::mem::replace(&mut *state, State::Free) {
+            // A mapping would hold the file, which is being released: there is none to be taken
+            // away.
+            State::Open(Tenant { lease, mappings: _ }) => lease,
             other => {
                 *state = other;
-                return;
+                return true;
             }
         };
         *self.doorbell.lock() = false;
 
-        // A mapping would hold the file, which is being released: there is none to be taken away.
-        let Tenant { bond, mappings: _ } = tenant;
+        let context = self.registers(registers);
+        let result = context.stop(|status| self.look(&mut self.progress.lock(), &context, status));
 
-        match self.registers(registers).stop() {
+        self.tracer.close(trace::result(&result));
+        match result {
             // No device, no transactions.
-            Ok(()) | Err(ENODEV) => drop(bond),
+            Ok(()) | Err(ENODEV) => {
+                drop(lease);
+                true
+            }
             Err(error) => {
                 dev_warn!(
                     registers.device(),
-                    "context {} has not stopped ({:?}): \
+                    "context {} of process {} has not stopped ({:?}): \
                      it stays in use until its page requests are answered\n",
                     self.index,
+                    lease.owner.process,
                     error
                 );
-                *state = State::Draining(bond);
+                self.blame(&self.progress.lock(), What::NotStopped);
+                *state = State::Draining(lease);
+                false
             }
         }
     }
@@ -284,23 +440,55 @@ impl Context {
         let _ = self.registers(registers).begin_stop();
     }
 
+    /// Asks the context to stop, because the machine is about to sleep, and lets nobody start it.
+    /// Does not wait: [`Self::wait_disabled`] does.
+    pub(crate) fn suspend(&self, registers: &Registers) {
+        self.progress.lock().suspended = true;
+        self.begin_stop(registers);
+    }
+
+    /// Lets the context be started again. Whoever had started it before learns that it has halted.
+    pub(crate) fn resume(&self) {
+        self.progress.lock().suspended = false;
+        self.tell();
+    }
+
+    /// Waits until the context is disabled. `false` if it is not in time.
+    pub(crate) fn wait_disabled(&self, registers: &Registers) -> bool {
+        match self.registers(registers).wait_disabled(|| Ok(false)) {
+            // No device, no transactions.
+            Ok(()) | Err(ENODEV) => true,
+            Err(error) => {
+                dev_err!(
+                    registers.device(),
+                    "context {} does not stop ({:?})\n",
+                    self.index,
+                    error
+                );
+                self.blame(&self.progress.lock(), What::NotStopped);
+                false
+            }
+        }
+    }
+
     /// Takes the context away from whoever has it, for ever, and asks it to stop. Does not wait for
     /// that: [`Self::wait_drained`] does, and then [`Self::release`] ends the bond and tells.
     pub(crate) fn revoke(&self, registers: &Registers) {
         let mut state = self.state.lock();
 
         match core::mem::replace(&mut *state, State::Gone) {
-            State::Open(Tenant { mappings, bond }) => {
+            State::Open(Tenant { mappings, lease }) => {
                 // Later page faults find the door closed; earlier ones are undone.
                 *self.doorbell.lock() = false;
                 mappings.zap();
                 self.progress.lock().started = false;
                 // Without a device there is nothing to be stopped.
-                let _ = self.registers(registers).begin_stop();
-                *state = State::Draining(bond);
+                let result = self.registers(registers).begin_stop();
+                self.tracer.revoke(trace::result(&result));
+                *state = State::Draining(lease);
             }
             // It was asked to stop already.
-            State::Draining(bond) => *state = State::Draining(bond),
+            State::Draining(lease) => *state = State::Draining(lease),
             State::Free | State::Gone => {}
         }
     }
@@ -308,22 +496,10 @@ impl Context {
     /// Waits until the context has stopped, if it was revoked. `false` if it has not in time.
     pub(crate) fn wait_drained(&self, registers: &Registers) -> bool {
         let state = self.state.lock();
-        let State::Draining(_) = *state else {
-            return true;
-        };
 
-        match self.registers(registers).wait_stopped(|| false) {
-            // No device, no transactions.
-            Ok(()) | Err(ENODEV) => true,
-            Err(error) => {
-                dev_err!(
-                    registers.device(),
-                    "context {} does not stop ({:?}): its function is cut off from the bus\n",
-                    self.index,
-                    error
-                );
-                false
-            }
+        match *state {
+            State::Draining(_) => self.wait_disabled(registers),
+            State::Free | State::Open(_) | State::Gone => true,
         }
     }
 
@@ -332,8 +508,7 @@ impl Context {
     pub(crate) fn release(&self) {
         *self.state.lock() = State::Gone;
         self.gone.store(true, Relaxed);
-
-        self.notify();
+        self.tell();
     }
 
     /// Calls `map` if the doorbell page may be mapped. The page stays mappable until `map` returns.
@@ -343,15 +518,40 @@ impl Context {
         open.then(map)
     }
 
-    /// Says that those who wait must look again. May be called in interrupt context.
-    pub(crate) fn notify(&self) {
+    /// The device has sent an interrupt with `vector`, which the context uses, alone or not. Called
+    /// in interrupt context.
+    pub(crate) fn interrupt(&self, registers: &Registers, vector: u32, shared: bool) {
+        self.tracer.interrupt(vector);
+        self.notify();
+
+        if self.eventfd.is_empty() {
+            return;
+        }
+        // Whose interrupt it was, the device's count says. (Sleepers look there themselves.)
+        if shared {
+            match self.registers(registers).interrupts() {
+                Ok(sent) if sent == self.signalled.xchg(sent, Relaxed) => return,
+                _ => {}
+            }
+        }
+        self.eventfd.signal();
+    }
+
+    /// Says to everybody who waits that something happened that is no interrupt.
+    fn tell(&self) {
+        self.notify();
+        self.eventfd.signal();
+    }
+
+    /// Says that those who sleep or poll must look again. May be called in interrupt context.
+    fn notify(&self) {
         // Release: who sees this event also sees what it is about. The queue's lock orders the
         // addition before the look that a sleeper takes.
         self.events.fetch_add(1, Release);
         self.wait.wake_all();
     }
 
-    /// How often [`Self::notify`] was called.
+    /// How often sleepers were woken.
     pub(crate) fn events(&self) -> u64 {
         // Acquire: to be read before what happened is looked at; an event in between is then seen.
         self.events.load(Acquire)
@@ -366,22 +566,80 @@ impl Context {
             return Pending::Gone;
         }
 
-        let registers = self.registers(registers);
+        let context = self.registers(registers);
         let mut progress = self.progress.lock();
-        let (Ok(sent), Ok(status)) = (registers.interrupts(), registers.status()) else {
+        let (Ok(sent), Ok(status)) = (context.interrupts(), context.status()) else {
             return Pending::Gone;
         };
+        self.look(&mut progress, &context, status);
         // Less than before if the function was reset meanwhile.
         let new = sent.saturating_sub(progress.taken);
 
         if take {
             progress.taken = sent;
         }
-        // A context that is disabled without having been asked to was reset with its function.
-        if status.is_halted() || (progress.started && status.is_disabled()) {
+        // A context that is disabled without having been asked to was reset with its function, or
+        // stopped because the machine went to sleep.
+        if status.is(Phase::Halted) || (progress.started && !status.is(Phase::Enabled)) {
             Pending::Halted(new)
         } else {
             Pending::Interrupts(new)
         }
+    }
+
+    /// Tells, once, of a context that has halted.
+    fn look(&self, progress: &mut Progress, context: &ContextRegisters<'_>, status: STATUS) {
+        if !status.is(Phase::Halted) || progress.told {
+            return;
+        }
+        let head = context.head().unwrap_or(0);
+
+        progress.told = true;
+        self.tracer.halt(status.reason(), head);
+        self.blame(progress, What::Halted(status.reason(), head));
+    }
+
+    /// Remembers a fault, for people.
+    fn blame(&self, progress: &Progress, what: What) {
+        if let Some(Owner { process, pasid }) = progress.owner {
+            self.faults.add(self.index, pasid, process, what);
+        }
+    }
+
+    /// The context as it is now.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if the device is gone.
+    pub(crate) fn view(&self, registers: &Registers) -> Result<View> {
+        if self.is_gone() {
+            return Err(ENODEV);
+        }
+        let holder = match self.state.try_lock().as_deref() {
+            // Whoever closes it waits for it with the lock held.
+            None => "closing",
+            Some(State::Free) => "free",
+            Some(State::Open(_)) => "open",
+            Some(State::Draining(_)) => "draining",
+            Some(State::Gone) => return Err(ENODEV),
+        };
+        let context = self.registers(registers);
+        let progress = self.progress.lock();
+
+        Ok(View {
+            holder,
+            owner: progress.owner,
+            status: context.status()?,
+            ring: progress.ring,
+            ring_entries: if progress.ring == 0 {
+                0
+            } else {
+                1 << progress.ring_log2
+            },
+            head: context.head()?,
+            tail: context.tail()?,
+            moderation: progress.moderation,
+            eventfd: !self.eventfd.is_empty(),
+        })
     }
 }

@@ -5,6 +5,7 @@
 //! The value outlives the binding of the driver to the device where files are still open; its
 //! registers are then closed, and its contexts are gone. This module knows nothing of files.
 
+use core::ptr;
 use kernel::{
     bindings,
     device::Bound,
@@ -23,22 +24,28 @@ use kernel::{
 };
 
 use crate::{
+    compat::{
+        self,
+        DevresBar, //
+    },
     context::{
         Context,
         Tenant, //
     },
-    doorbell::{
-        self,
-        Mappings, //
-    },
+    doorbell,
+    faults::Faults,
     irq::{
         self,
         Contexts, //
     },
+    quota::{
+        Quota,
+        Share, //
+    },
     regs::{
         Capabilities,
-        Function,
-        Registers, //
+        Registers,
+        FUNCTION, //
     },
     sva::Bond, //
 };
@@ -46,21 +53,24 @@ use crate::{
 /// One device.
 pub(crate) struct Device {
     pdev: ARef<pci::Device>,
-    registers: Registers,
+    registers: Arc<Registers>,
     capabilities: Capabilities,
     contexts: Arc<Contexts>,
+    faults: Arc<Faults>,
+    quota: Arc<Quota>,
     /// Physical address of the doorbell BAR.
     doorbells: u64,
     /// Reserves the doorbell BAR, and makes its pages uncached for the whole kernel.
-    _doorbells: Devres<pci::Bar<'static>>,
+    _doorbells: DevresBar<0>,
     /// It was said already why SVA cannot be had.
     explained: Atomic<bool>,
 }
 
 impl Device {
-    /// Takes possession of `pdev`, which is enabled and need not be a bus master yet.
-    pub(crate) fn new(pdev: &pci::Device<Bound>) -> Result<Arc<Self>> {
-        let registers = Registers::map(pdev)?;
+    /// Takes possession of `pdev`, which is enabled and need not be a bus master yet, to become
+    /// `/dev/svmN`.
+    pub(crate) fn new(pdev: &pci::Device<Bound>, number: u32) -> Result<Arc<Self>> {
+        let registers = Arc::new(Registers::map(pdev)?, GFP_KERNEL)?;
         let capabilities = registers.identify(pdev)?;
         let needed = doorbell::bar_size(capabilities.contexts);
         let size = pdev.resource_len(doorbell::BAR)?;
@@ -76,13 +86,14 @@ impl Device {
             return Err(ENODEV);
         }
         let doorbells = pdev.iomap_region(doorbell::BAR, c"svm_demo doorbells")?;
-        let contexts = Contexts::new(capabilities.contexts)?;
+        let faults = Arc::pin_init(Faults::new(), GFP_KERNEL)?;
+        let contexts = Contexts::new(capabilities.contexts, number, &faults)?;
 
         // A kernel that ended without warning (kexec) may have left them at work.
         for context in contexts.iter() {
             context.begin_stop(&registers);
         }
-        irq::register(pdev, &contexts, capabilities.vectors)?;
+        irq::register(pdev, &contexts, &registers, capabilities.vectors)?;
 
         Ok(Arc::new(
             Self {
@@ -90,6 +101,8 @@ impl Device {
                 registers,
                 capabilities,
                 contexts,
+                faults,
+                quota: Arc::pin_init(Quota::new(), GFP_KERNEL)?,
                 doorbells: pdev.resource_start(doorbell::BAR)?,
                 _doorbells: doorbells.into_devres()?,
                 explained: Atomic::new(false),
@@ -106,8 +119,25 @@ impl Device {
         &self.registers
     }
 
+    /// The contexts in the order of their numbers.
+    pub(crate) fn contexts(&self) -> impl Iterator<Item = &Arc<Context>> {
+        self.contexts.iter()
+    }
+
+    /// What went wrong lately.
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.faults
+    }
+
     pub(crate) fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    /// Its PCI address.
+    pub(crate) fn name(&self) -> &CStr {
+        let device: &kernel::device::Device = (*self.pdev).as_ref();
+
+        device.name()
     }
 
     /// Number of interrupt vectors in use.
@@ -146,17 +176,22 @@ impl Device {
         Ok((bond.into_devres()?, pasid))
     }
 
-    /// Opens a free context for `mappings` and `bond`.
+    /// Counts a context for the user of the current task.
+    ///
+    /// # Errors
+    ///
+    /// `EDQUOT` if that makes more than the module's parameter allows.
+    pub(crate) fn share(&self) -> Result<Share> {
+        self.quota.take(compat::contexts_per_user())
+    }
+
+    /// Opens a free context for `tenant`.
     ///
     /// # Errors
     ///
     /// `EBUSY` if all contexts are in use, `ENODEV` if the device is gone.
-    pub(crate) fn open_context(
-        &self,
-        mappings: Mappings,
-        bond: Devres<Bond<'static>>,
-    ) -> Result<Arc<Context>> {
-        let mut tenant = Some(Tenant { mappings, bond });
+    pub(crate) fn open_context(&self, tenant: Tenant) -> Result<Arc<Context>> {
+        let mut tenant = Some(tenant);
 
         for context in self.contexts.iter() {
             if context.try_open(&self.registers, &mut tenant)? {
@@ -164,6 +199,25 @@ impl Device {
             }
         }
         Err(EBUSY)
+    }
+
+    /// Stops all contexts, because the machine is about to sleep: then no page request is without
+    /// its response while nobody is awake to give it.
+    pub(crate) fn suspend(&self) {
+        for context in self.contexts.iter() {
+            context.suspend(&self.registers);
+        }
+        for context in self.contexts.iter() {
+            // If one does not stop, the log says so, and the PCI core will turn bus mastering off.
+            context.wait_disabled(&self.registers);
+        }
+    }
+
+    /// Lets contexts be started again.
+    pub(crate) fn resume(&self) {
+        for context in self.contexts.iter() {
+            context.resume();
+        }
     }
 
     /// Takes all contexts away from their users. Nobody opens new ones any more, and the driver is
@@ -178,7 +232,9 @@ impl Device {
             .iter()
             .all(|context| context.wait_drained(&self.registers))
         {
+            dev_err!(self.pdev, "the function is cut off from the bus\n");
             self.silence();
+            self.announce(c"SVM_EVENT=CUT_OFF");
         }
         for context in self.contexts.iter() {
             context.release();
@@ -190,6 +246,22 @@ impl Device {
     fn silence(&self) {
         // SAFETY: `pdev` is a valid device.
         unsafe { bindings::pci_clear_master(crate::raw(&self.pdev)) };
+    }
+
+    /// Tells user space of `event`, as a change of the function: `udev` rules and `udevadm monitor`
+    /// see it.
+    pub(crate) fn announce(&self, event: &CStr) {
+        let mut environment = [event.as_char_ptr().cast_mut(), ptr::null_mut()];
+
+        // SAFETY: `pdev` is a valid device. The environment is an array of strings that ends with
+        // null; the function only reads it.
+        unsafe {
+            bindings::kobject_uevent_env(
+                &raw mut (*crate::raw(&self.pdev)).dev.kobj,
+                bindings::kobject_action_KOBJ_CHANGE,
+                environment.as_mut_ptr(),
+            )
+        };
     }
 
     /// Turns the refusal of a bond into what programs get, and says why if it is for good.
@@ -220,7 +292,7 @@ impl Device {
 /// What the configuration of the function lacks for SVA, if anything.
 ///
 /// The IOMMU driver enables all of it when it finds the function, before this driver does.
-pub(crate) fn missing(function: Function) -> Option<&'static str> {
+pub(crate) fn missing(function: FUNCTION) -> Option<&'static str> {
     if !function.pasid() {
         Some(
             "PASID is not enabled: the IOMMU must be on, in scalable mode (intel_iommu=on,sm_on) \

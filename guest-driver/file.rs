@@ -3,7 +3,7 @@
 //! The operations of an open `/dev/svmN`, as [`crate::abi::ioctl`] promises them to programs.
 //!
 //! A file belongs to the address space that opened it. Others may hold it, after `fork()` or
-//! through a socket, but all that they can do is to poll and to close it.
+//! through a socket, but all that they can do is to close it.
 
 use core::ptr;
 use kernel::{
@@ -23,6 +23,7 @@ use kernel::{
         Mm, //
     },
     prelude::*,
+    seq_file::SeqFile,
     sync::{
         aref::ARef,
         Arc, //
@@ -43,21 +44,37 @@ use crate::{
         ioctl, //
     },
     chardev::CharDevice,
+    compat,
     context::{
         Context,
-        Pending, //
+        Lease,
+        Owner,
+        Pending,
+        Tenant, //
     },
     device::Device,
     doorbell,
-    regs::Start, //
+    eventfd::EventFd,
+    fdinfo,
+    regs::{
+        self,
+        Start, //
+    }, //
 };
 
 const INFO: u32 = _IOR::<ioctl::Info>(ioctl::TYPE as u32, ioctl::INFO as u32);
 const QUEUE_SETUP: u32 = _IOW::<ioctl::Queue>(ioctl::TYPE as u32, ioctl::QUEUE_SETUP as u32);
 const QUEUE_STOP: u32 = _IO(ioctl::TYPE as u32, ioctl::QUEUE_STOP as u32);
+const EVENTFD: u32 = _IOW::<ioctl::Eventfd>(ioctl::TYPE as u32, ioctl::EVENTFD as u32);
+const MODERATION: u32 = _IOW::<ioctl::Moderation>(ioctl::TYPE as u32, ioctl::MODERATION as u32);
 
-// The two structures have no padding, and the same layout for 32-bit and 64-bit programs.
-const _: () = assert!(size_of::<ioctl::Info>() == 48 && size_of::<ioctl::Queue>() == 16);
+// The structures have no padding, and the same layout for 32-bit and 64-bit programs.
+const _: () = {
+    assert!(size_of::<ioctl::Info>() == 48);
+    assert!(size_of::<ioctl::Queue>() == 16);
+    assert!(size_of::<ioctl::Eventfd>() == 8);
+    assert!(size_of::<ioctl::Moderation>() == 8);
+};
 
 // SAFETY: The structure is made of integers and has no padding (asserted above), so all its bytes
 // are initialized.
@@ -65,6 +82,12 @@ unsafe impl AsBytes for ioctl::Info {}
 
 // SAFETY: The structure is made of integers: every bit pattern is a value.
 unsafe impl FromBytes for ioctl::Queue {}
+
+// SAFETY: As above.
+unsafe impl FromBytes for ioctl::Eventfd {}
+
+// SAFETY: As above.
+unsafe impl FromBytes for ioctl::Moderation {}
 
 /// What an open file has.
 pub(crate) struct OpenFile {
@@ -96,12 +119,25 @@ impl OpenFile {
         // A kernel thread has none.
         let mm = task.mm().ok_or(EINVAL)?;
 
+        // First, because what it limits is also the number of bonds.
+        let share = device.share()?;
         // SAFETY: By the second requirement of this function.
         let (bond, pasid) = unsafe { device.bind(mm)? };
-        // SAFETY: By the first requirement of this function, `file` is valid, and the result, whose
-        // destructor drops the mappings, is dropped in time.
-        let mappings = unsafe { doorbell::Mappings::of(file)? };
-        let context = device.open_context(mappings, bond)?;
+        let owner = Owner {
+            process: task.group_leader().pid(),
+            pasid,
+        };
+        let tenant = Tenant {
+            // SAFETY: By the first requirement of this function, `file` is valid, and the result,
+            // whose destructor drops the mappings, is dropped in time.
+            mappings: unsafe { doorbell::Mappings::of(file)? },
+            lease: Lease {
+                _bond: bond,
+                _share: share,
+                owner,
+            },
+        };
+        let context = device.open_context(tenant)?;
         let mm: &Mm = mm;
 
         Ok(Self {
@@ -123,16 +159,35 @@ impl OpenFile {
         unsafe { &*(*file).private_data.cast::<Self>() }
     }
 
+    /// Whether the current task is of another address space than the one that opened the file. A
+    /// kernel thread has none: neither this one nor another.
+    fn is_foreign(&self) -> bool {
+        let task = current!();
+
+        task.mm()
+            .is_some_and(|mm| !ptr::eq(mm.as_raw(), self.mm.as_raw()))
+    }
+
     /// `EPERM` unless the current task is of the address space that opened the file.
     fn check_caller(&self) -> Result {
         let task = current!();
-        let caller = task.mm().map_or(ptr::null_mut(), |mm| mm.as_raw());
 
-        if ptr::eq(caller, self.mm.as_raw()) {
-            Ok(())
-        } else {
-            Err(EPERM)
+        if task.mm().is_none() || self.is_foreign() {
+            return Err(EPERM);
         }
+        Ok(())
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    pub(crate) fn pasid(&self) -> u32 {
+        self.pasid
     }
 
     /// Page frame number of the context's doorbell page.
@@ -152,6 +207,8 @@ impl OpenFile {
             INFO => self.info(UserPtr::from_addr(arg)),
             QUEUE_SETUP => self.queue_setup(UserPtr::from_addr(arg)),
             QUEUE_STOP => self.context.stop(self.device.registers()),
+            EVENTFD => self.eventfd(UserPtr::from_addr(arg)),
+            MODERATION => self.moderation(UserPtr::from_addr(arg)),
             _ => Err(ENOTTY),
         }
     }
@@ -180,9 +237,7 @@ impl OpenFile {
     }
 
     fn queue_setup(&self, from: UserPtr) -> Result {
-        let queue: ioctl::Queue = UserSlice::new(from, size_of::<ioctl::Queue>())
-            .reader()
-            .read()?;
+        let queue: ioctl::Queue = read_argument(from)?;
 
         if queue.flags != 0
             || queue.ring_log2 > self.device.capabilities().ring_log2.into()
@@ -207,6 +262,32 @@ impl OpenFile {
                 vector: self.device.vector(self.context.index()),
             },
         )
+    }
+
+    fn eventfd(&self, from: UserPtr) -> Result {
+        let eventfd: ioctl::Eventfd = read_argument(from)?;
+
+        if eventfd.flags != 0 {
+            return Err(EINVAL);
+        }
+        self.context.attach(match eventfd.fd {
+            -1 => None,
+            fd => Some(EventFd::from_fd(fd)?),
+        })
+    }
+
+    fn moderation(&self, from: UserPtr) -> Result {
+        let moderation: ioctl::Moderation = read_argument(from)?;
+
+        if !self.device.capabilities().moderation() {
+            return Err(Error::from_errno(-(bindings::EOPNOTSUPP as c_int)));
+        }
+        let moderation = regs::MODERATION::zeroed()
+            .try_with_completions(moderation.count)
+            .map_err(|_| EINVAL)?
+            .with_microseconds(moderation.microseconds);
+
+        self.context.moderate(self.device.registers(), moderation)
     }
 
     /// First address behind the process's part of the address space.
@@ -258,6 +339,9 @@ impl OpenFile {
     fn ready(&self) -> u32 {
         const READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
 
+        if self.is_foreign() {
+            return bindings::POLLERR;
+        }
         match self.context.pending(self.device.registers(), false) {
             Pending::Interrupts(0) => 0,
             Pending::Interrupts(_) => READABLE,
@@ -271,13 +355,20 @@ impl OpenFile {
 impl Drop for OpenFile {
     /// Gives the context back: stops it, waits, ends the bond.
     fn drop(&mut self) {
-        self.context.close(self.device.registers());
+        if !self.context.close(self.device.registers()) {
+            self.device.announce(c"SVM_EVENT=CONTEXT_STUCK");
+        }
     }
+}
+
+/// Reads the argument of an ioctl.
+fn read_argument<T: FromBytes>(from: UserPtr) -> Result<T> {
+    UserSlice::new(from, size_of::<T>()).reader().read()
 }
 
 /// The operations. The owner keeps the module loaded while a file is open.
 pub(crate) const OPERATIONS: &bindings::file_operations = &bindings::file_operations {
-    owner: crate::THIS_MODULE.as_ptr(),
+    owner: compat::owner(),
     open: Some(f_open),
     release: Some(f_release),
     unlocked_ioctl: Some(f_ioctl),
@@ -287,6 +378,7 @@ pub(crate) const OPERATIONS: &bindings::file_operations = &bindings::file_operat
     mmap: Some(f_mmap),
     read: Some(f_read),
     poll: Some(f_poll),
+    show_fdinfo: Some(f_show_fdinfo),
     llseek: Some(bindings::noop_llseek),
     ..pin_init::zeroed()
 };
@@ -385,4 +477,16 @@ unsafe extern "C" fn f_poll(
     unsafe { open.context.wait_queue().poll_wait(file, table) };
 
     open.ready()
+}
+
+/// # Safety
+///
+/// Only as the `show_fdinfo` operation of a file that `f_open()` has opened.
+unsafe extern "C" fn f_show_fdinfo(to: *mut bindings::seq_file, file: *mut bindings::file) {
+    // SAFETY: The caller holds a reference to the file.
+    let open = unsafe { OpenFile::borrow(file) };
+    // SAFETY: The caller gives a file that it makes in this task during the call.
+    let to = unsafe { SeqFile::from_raw(to) };
+
+    fdinfo::show(open, to);
 }

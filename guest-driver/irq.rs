@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The MSI-X vectors. They wake those who wait for a context, and do nothing else.
+//! The MSI-X vectors. They tell the contexts of an interrupt, and do nothing else.
 //!
 //! Context n uses vector n. Where there are fewer vectors than contexts, they share: context n then
 //! uses vector n modulo their number, and its waiters also look when another's interrupt comes.
 //!
-//! `kernel::pci` gives a driver the first and the last of the vectors that it has allocated, but
-//! not those between; hence the own registration here.
+//! `kernel::pci` of Linux 7.2 gives a driver the first and the last of the vectors that it has
+//! allocated, but not those between; hence the own allocation and registration here.
 
 use core::ptr;
 use kernel::{
@@ -18,6 +18,7 @@ use kernel::{
     pci,
     prelude::*,
     sync::{
+        aref::ARef,
         atomic::{
             Atomic,
             Relaxed, //
@@ -26,7 +27,11 @@ use kernel::{
     }, //
 };
 
-use crate::context::Context;
+use crate::{
+    context::Context,
+    faults::Faults,
+    regs::Registers, //
+};
 
 /// The most vectors that a device gets. A CPU has about 200, for all devices.
 const MAX_VECTORS: u32 = 64;
@@ -38,12 +43,14 @@ pub(crate) struct Contexts {
 }
 
 impl Contexts {
-    /// Makes `count` contexts.
-    pub(crate) fn new(count: u16) -> Result<Arc<Self>> {
+    /// Makes `count` contexts of `/dev/svmN`.
+    pub(crate) fn new(count: u16, number: u32, faults: &Arc<Faults>) -> Result<Arc<Self>> {
         let mut contexts = KVec::with_capacity(count.into(), GFP_KERNEL)?;
 
         for index in 0..count {
-            contexts.push(Arc::pin_init(Context::new(index), GFP_KERNEL)?, GFP_KERNEL)?;
+            let context = Context::new(index, number, faults.clone());
+
+            contexts.push(Arc::pin_init(context, GFP_KERNEL)?, GFP_KERNEL)?;
         }
         Ok(Arc::new(
             Self {
@@ -73,15 +80,47 @@ impl Contexts {
         vector as u16
     }
 
-    /// Wakes those who wait for a context that uses `vector`.
-    fn notify(&self, vector: u32) {
+    /// Tells the contexts that use `vector` of an interrupt.
+    fn interrupt(&self, registers: &Registers, vector: u32) {
         let vectors = self.vectors();
+        let shared = (vectors as usize) < self.contexts.len();
         let mut index = vector;
 
         while let Some(context) = self.contexts.get(index as usize) {
-            context.notify();
+            context.interrupt(registers, vector, shared);
             index = index.saturating_add(vectors);
         }
+    }
+}
+
+/// MSI-X vectors of a function. Dropping them gives them back.
+///
+/// # Invariants
+///
+/// The function has vectors, and nobody else gives them back.
+struct Vectors {
+    pdev: ARef<pci::Device>,
+}
+
+impl Vectors {
+    /// Allocates vectors, up to `most`, and gives their number.
+    fn allocate(pdev: &pci::Device<Bound>, most: u32) -> Result<(Self, u32)> {
+        // SAFETY: `pdev` is a valid device; the function checks the other arguments.
+        let count = unsafe {
+            bindings::pci_alloc_irq_vectors(crate::raw(pdev), 1, most, bindings::PCI_IRQ_MSIX)
+        };
+        let count = u32::try_from(count).map_err(|_| Error::from_errno(count))?;
+
+        // INVARIANT: They were allocated above.
+        Ok((Self { pdev: pdev.into() }, count))
+    }
+}
+
+impl Drop for Vectors {
+    fn drop(&mut self) {
+        // SAFETY: `pdev` is a valid device. By the type invariants it has vectors; their handlers
+        // are gone, since they were registered with the same device later.
+        unsafe { bindings::pci_free_irq_vectors(crate::raw(&self.pdev)) };
     }
 }
 
@@ -98,6 +137,7 @@ struct Registration {
 /// What a handler knows.
 struct Handler {
     contexts: Arc<Contexts>,
+    registers: Arc<Registers>,
     vector: u32,
 }
 
@@ -136,7 +176,9 @@ unsafe extern "C" fn handle(_irq: c_int, cookie: *mut c_void) -> bindings::irqre
     // SAFETY: The cookie points to the `Handler` of a `Registration`, which outlives this call.
     let handler = unsafe { &*cookie.cast::<Handler>() };
 
-    handler.contexts.notify(handler.vector);
+    handler
+        .contexts
+        .interrupt(&handler.registers, handler.vector);
     IrqReturn::Handled as bindings::irqreturn_t
 }
 
@@ -149,18 +191,23 @@ unsafe extern "C" fn handle(_irq: c_int, cookie: *mut c_void) -> bindings::irqre
 pub(crate) fn register(
     pdev: &pci::Device<Bound>,
     contexts: &Arc<Contexts>,
+    registers: &Arc<Registers>,
     available: u16,
 ) -> Result {
     let wanted = contexts.vectors().min(available.into()).min(MAX_VECTORS);
-    let types = pci::IrqTypes::default().with(pci::IrqType::MsiX);
-
-    pdev.alloc_irq_vectors(1, wanted, types)
+    let (vectors, wanted) = Vectors::allocate(pdev, wanted)
         .inspect_err(|error| dev_err!(pdev, "no MSI-X vector can be had: {:?}\n", error))?;
+
+    devres::register(pdev.as_ref(), vectors, GFP_KERNEL)?;
 
     for vector in 0..wanted {
         let result = number(pdev, vector).and_then(|irq| {
-            let contexts = contexts.clone();
-            let registration = Registration::new(irq, Handler { contexts, vector })?;
+            let handler = Handler {
+                contexts: contexts.clone(),
+                registers: registers.clone(),
+                vector,
+            };
+            let registration = Registration::new(irq, handler)?;
 
             // Goes before the vectors, which were allocated earlier.
             devres::register(pdev.as_ref(), registration, GFP_KERNEL)

@@ -8,9 +8,10 @@
 //! through a ring in its own memory and a doorbell page, without the kernel; the kernel comes in
 //! for page faults and interrupts only.
 //!
-//! From here downwards, each module knows only those below it: [`chardev`] and [`file`], what
-//! programs see; [`device`], one function; [`context`], the life of a context; [`irq`],
-//! [`doorbell`] and [`regs`], the parts of the function; [`sva`] and [`wait`], which could be any
+//! From here downwards, each module knows only those below it: [`chardev`], [`file`], [`fdinfo`] and
+//! [`debugfs`], what programs and people see; [`device`], one function; [`context`], the life of a
+//! context; [`irq`], [`doorbell`] and [`regs`], the parts of the function; [`faults`], [`quota`] and
+//! [`trace`], what is counted and told; [`eventfd`], [`pm`], [`sva`] and [`wait`], which could be any
 //! driver's; [`abi`], the interface of the device.
 
 use core::ptr;
@@ -23,7 +24,11 @@ use kernel::{
     new_mutex,
     pci,
     prelude::*,
-    sync::Mutex, //
+    str::CString,
+    sync::{
+        Arc,
+        Mutex, //
+    }, //
 };
 
 // Written for all who use the interface, with the lints of a library.
@@ -35,17 +40,28 @@ use kernel::{
 )]
 mod abi;
 mod chardev;
+mod compat;
 mod context;
+mod debugfs;
 mod device;
 mod doorbell;
+mod eventfd;
+mod faults;
+mod fdinfo;
 mod file;
 mod irq;
+mod pm;
+mod quota;
 mod regs;
 mod sva;
+mod trace;
 mod wait;
 
 use abi::ids;
-use chardev::CharDevice;
+use chardev::{
+    CharDevice,
+    Number, //
+};
 use device::Device;
 
 /// The pointer that C functions want, of a device in any context.
@@ -59,7 +75,25 @@ fn raw<Ctx: DeviceContext>(pdev: &pci::Device<Ctx>) -> *mut bindings::pci_dev {
 struct SvmDemo {
     /// Until the function is unbound.
     #[pin]
-    chardev: Mutex<Option<Pin<KBox<CharDevice>>>>,
+    faces: Mutex<Option<Faces>>,
+}
+
+/// What the function shows to the rest of the machine. The fields are dropped in this order: nobody
+/// looks at contexts that are being taken away.
+struct Faces {
+    _debugfs: Pin<KBox<debugfs::Directory>>,
+    _sleep: Pin<KBox<pm::Registration<Arc<Device>>>>,
+    _chardev: Pin<KBox<CharDevice>>,
+}
+
+impl pm::Sleeper for Arc<Device> {
+    fn suspend(&self) {
+        Device::suspend(self);
+    }
+
+    fn resume(&self) {
+        Device::resume(self);
+    }
 }
 
 /// The id of the function.
@@ -83,9 +117,8 @@ const fn device_id() -> pci::DeviceId {
     unsafe { core::mem::transmute(id) }
 }
 
-kernel::pci_device_table!(
+compat::pci_device_table!(
     PCI_TABLE,
-    MODULE_PCI_TABLE,
     <SvmDemo as pci::Driver>::IdInfo,
     [(device_id(), ())]
 );
@@ -98,49 +131,50 @@ impl pci::Driver for SvmDemo {
 
     fn probe<'bound>(
         pdev: &'bound pci::Device<Core<'_>>,
-        _info: &'bound Self::IdInfo,
+        _info: compat::IdInfo<'bound, Self::IdInfo>,
     ) -> impl PinInit<Self, Error> + 'bound {
         pin_init::pin_init_scope(move || {
             pdev.enable_device_mem()?;
 
-            let device = Device::new(pdev)?;
+            let number = Number::take()?;
+            let name = CString::try_from_fmt(fmt!("svm{}", number.get()))?;
+            let device = Device::new(pdev, number.get())?;
             let capabilities = device.capabilities();
             let missing = device::missing(device.registers().function()?);
 
             pdev.set_master();
-            // Last, because from here on it can be opened.
-            let chardev = CharDevice::register(device.clone())?;
+            let faces = Faces {
+                _debugfs: debugfs::Directory::new(&name, device.clone())?,
+                _sleep: pm::Registration::new(device.clone())?,
+                // Last, because from here on it can be opened.
+                _chardev: CharDevice::register(device.clone(), number)?,
+            };
 
             dev_info!(
                 pdev,
-                "svm{}: interface {}.{}, {} contexts, {} interrupt vectors\n",
-                chardev.number(),
+                "{}: interface {}.{}, {} contexts, {} interrupt vectors\n",
+                &*name,
                 capabilities.abi_version >> 8,
                 capabilities.abi_version & 0xff,
                 capabilities.contexts,
                 device.vectors()
             );
             if let Some(missing) = missing {
-                dev_warn!(
-                    pdev,
-                    "svm{} cannot be opened: {}\n",
-                    chardev.number(),
-                    missing
-                );
+                dev_warn!(pdev, "{} cannot be opened: {}\n", &*name, missing);
             }
 
             Ok(try_pin_init!(Self {
-                chardev <- new_mutex!(Some(chardev)),
+                faces <- new_mutex!(Some(faces)),
             }))
         })
     }
 
     /// Files may be open: nothing of what they have may be left when the function is given up.
     fn unbind<'bound>(_pdev: &'bound pci::Device<Core<'_>>, this: Pin<&Self>) {
-        let chardev = this.chardev.lock().take();
+        let faces = this.faces.lock().take();
 
         // Not under the lock, since it waits for the device.
-        drop(chardev);
+        drop(faces);
     }
 }
 
@@ -150,4 +184,10 @@ kernel::module_pci_driver! {
     authors: ["The svm-demo authors"],
     description: "Shared virtual memory demonstration device",
     license: "GPL v2",
+    params: {
+        contexts_per_user: u32 {
+            default: 0,
+            description: "Contexts of a device that one user may have open (0: all), unless with CAP_SYS_RESOURCE",
+        },
+    },
 }

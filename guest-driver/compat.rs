@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What the kernel crate names differently from release to release. `Kbuild` says which release it
+//! is; a driver in the kernel's own tree would not need this module.
+
+#[cfg(not(since_7_3))]
+mod names {
+    use kernel::{
+        bindings,
+        devres::Devres,
+        pci, //
+    };
+
+    /// A BAR that is given up when the device is unbound.
+    pub(crate) type DevresBar<const SIZE: usize> = Devres<pci::Bar<'static, SIZE>>;
+
+    /// What `probe()` gets of the table of ids.
+    pub(crate) type IdInfo<'a, T> = &'a T;
+
+    /// Declares the table of ids, for the driver and for `modprobe`.
+    macro_rules! pci_device_table {
+        ($name:ident, $info:ty, $entries:tt) => {
+            ::kernel::pci_device_table!($name, MODULE_PCI_TABLE, $info, $entries);
+        };
+    }
+    pub(crate) use pci_device_table;
+
+    /// The module, as the owner of its files.
+    pub(crate) const fn owner() -> *mut bindings::module {
+        crate::THIS_MODULE.as_ptr()
+    }
+
+    /// The value of the module's parameter.
+    pub(crate) fn contexts_per_user() -> u32 {
+        *crate::module_parameters::contexts_per_user.value()
+    }
+}
+
+#[cfg(since_7_3)]
+mod names {
+    use kernel::{
+        bindings,
+        module::this_module, //
+    };
+    pub(crate) use kernel::{
+        pci::DevresBar,
+        pci_device_table, //
+    };
+
+    /// What `probe()` gets of the table of ids: nothing for ids from `new_id` in sysfs.
+    pub(crate) type IdInfo<'a, T> = Option<&'a T>;
+
+    /// The module, as the owner of its files.
+    pub(crate) const fn owner() -> *mut bindings::module {
+        this_module::<crate::LocalModule>().as_ptr()
+    }
+
+    /// The value of the module's parameter.
+    pub(crate) fn contexts_per_user() -> u32 {
+        crate::module_parameters::contexts_per_user.value()
+    }
+}
+
+pub(crate) use names::*;

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! `/sys/kernel/debug/svmN`: the contexts of a device, what it counts, and what went wrong lately.
+
+use kernel::{
+    debugfs::Scope,
+    fmt,
+    prelude::*,
+    sync::Arc, //
+};
+
+use crate::{
+    abi::counters,
+    device::Device, //
+};
+
+/// The directory of one device. Dropping it removes it.
+#[pin_data]
+pub(crate) struct Directory {
+    #[pin]
+    scope: Scope<Arc<Device>>,
+}
+
+impl Directory {
+    /// Makes the directory `name`. Without debugfs there is none, and that is no error.
+    pub(crate) fn new(name: &CStr, device: Arc<Device>) -> Result<Pin<KBox<Self>>> {
+        let scope = Scope::dir(device, name, |device, directory| {
+            directory.read_callback_file(c"contexts", device, &contexts);
+            directory.read_callback_file(c"counters", device, &device_counters);
+            directory.read_callback_file(c"faults", device, &faults);
+        });
+
+        KBox::pin_init(try_pin_init!(Self { scope <- scope }), GFP_KERNEL)
+    }
+}
+
+/// A line for each context that is not free.
+fn contexts(device: &Arc<Device>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    writeln!(
+        f,
+        "context holder process pasid state halt ring entries head tail vector eventfd \
+         translation_requests page_requests invalidations"
+    )?;
+    for context in device.contexts() {
+        let index = context.index();
+        let Ok(view) = context.view(device.registers()) else {
+            continue;
+        };
+        let Some(owner) = view.owner.filter(|_| view.holder != "free") else {
+            continue;
+        };
+        let registers = device.registers().context(index);
+        let count = |counter| registers.counter(counter).unwrap_or(0);
+
+        writeln!(
+            f,
+            "{} {} {} {} {} {} {:#x} {} {} {} {} {} {} {} {}",
+            index,
+            view.holder,
+            owner.process,
+            owner.pasid,
+            view.status.name(),
+            view.status.reason(),
+            view.ring,
+            view.ring_entries,
+            view.head,
+            view.tail,
+            device.vector(index),
+            u8::from(view.eventfd),
+            count(counters::index::TRANSLATION_REQUESTS),
+            count(counters::index::PAGE_REQUESTS),
+            count(counters::index::INVALIDATIONS)
+        )?;
+    }
+    Ok(())
+}
+
+/// What the device counts as a whole: its ATC, its page requests, and the rest.
+fn device_counters(device: &Arc<Device>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    for counter in counters::COUNTERS {
+        match device.registers().counter(counter.index) {
+            Ok(value) => writeln!(f, "{} {}", counter.key, value)?,
+            Err(_) => return writeln!(f, "the device does not answer"),
+        }
+    }
+    Ok(())
+}
+
+/// What went wrong lately.
+fn faults(device: &Arc<Device>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    device.faults().show(f)
+}

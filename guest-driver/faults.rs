@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What went wrong with a device lately, for `debugfs`: programs can cause it, so the kernel log is
+//! not the place for it.
+
+use kernel::{
+    fmt,
+    new_mutex,
+    prelude::*,
+    sync::Mutex,
+    time::{
+        Instant,
+        Monotonic, //
+    }, //
+};
+
+use crate::abi::registers::halt;
+
+/// How many are remembered.
+const CAPACITY: usize = 32;
+
+/// What can go wrong with a context.
+#[derive(Clone, Copy)]
+pub(crate) enum What {
+    /// It halted by itself, for this [`halt`] reason, having consumed so many descriptors.
+    Halted(u8, u64),
+    /// It halted for this reason when it was started.
+    NotStarted(u8),
+    /// It did not stop in time.
+    NotStopped,
+}
+
+/// Something that went wrong.
+#[derive(Clone, Copy)]
+struct Fault {
+    at: Instant<Monotonic>,
+    context: u16,
+    pasid: u32,
+    /// Process that had opened the context.
+    process: i32,
+    what: What,
+}
+
+/// The latest faults of a device, and how many there were in all.
+#[pin_data]
+pub(crate) struct Faults {
+    #[pin]
+    log: Mutex<Log>,
+}
+
+struct Log {
+    count: u64,
+    latest: [Option<Fault>; CAPACITY],
+}
+
+impl Faults {
+    /// Makes an empty log.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        let log = Log {
+            count: 0,
+            latest: [None; CAPACITY],
+        };
+
+        pin_init!(Self {
+            log <- new_mutex!(log, "svm_demo::Faults::log"),
+        })
+    }
+
+    /// Remembers a fault of `context`, which `process` has under `pasid`.
+    pub(crate) fn add(&self, context: u16, pasid: u32, process: i32, what: What) {
+        let mut log = self.log.lock();
+        let place = (log.count % CAPACITY as u64) as usize;
+
+        log.latest[place] = Some(Fault {
+            at: Instant::now(),
+            context,
+            pasid,
+            process,
+            what,
+        });
+        log.count += 1;
+    }
+
+    /// Writes the table, the latest first.
+    pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let log = self.log.lock();
+        let newest = (log.count % CAPACITY as u64) as usize;
+        let (later, earlier) = log.latest.split_at(newest);
+
+        writeln!(f, "faults {}", log.count)?;
+        for fault in Iterator::chain(later.iter().rev(), earlier.iter().rev()).flatten() {
+            writeln!(
+                f,
+                "{} ms ago: context {} pasid {} process {} {}",
+                fault.at.elapsed().as_millis(),
+                fault.context,
+                fault.pasid,
+                fault.process,
+                fault.what
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl core::fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Halted(reason, head) => {
+                write!(f, "halted at descriptor {}: {}", head, name(*reason))
+            }
+            Self::NotStarted(reason) => write!(f, "halted at its start: {}", name(*reason)),
+            Self::NotStopped => write!(f, "did not stop in time"),
+        }
+    }
+}
+
+/// Name of a [`halt`] reason.
+fn name(reason: u8) -> &'static str {
+    match reason {
+        halt::NONE => "no reason",
+        halt::BAD_PASID => "BAD_PASID",
+        halt::BAD_RING => "BAD_RING",
+        halt::BAD_DOORBELL => "BAD_DOORBELL",
+        halt::RING_FAULT => "RING_FAULT",
+        halt::FUNCTION_DISABLED => "FUNCTION_DISABLED",
+        _ => "a reason that this driver does not know",
+    }
+}

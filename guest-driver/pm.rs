@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A notice before the machine goes to sleep, and after it woke up.
+//!
+//! The kernel crate gives drivers no `dev_pm_ops`. The notices that this module asks for come
+//! earlier and later than those would: before the processes are frozen, and after they are thawed.
+//!
+//! This module knows nothing of the driver that it is part of.
+//!
+//! C header: [`include/linux/suspend.h`](srctree/include/linux/suspend.h)
+
+use core::marker::PhantomPinned;
+use kernel::{
+    bindings,
+    error::to_result,
+    prelude::*,
+    types::Opaque, //
+};
+
+/// Who wants to know.
+pub(crate) trait Sleeper: Send + Sync {
+    /// The machine is about to suspend or to hibernate. May sleep.
+    fn suspend(&self);
+
+    /// The machine has woken up, or has not gone to sleep after all. May sleep.
+    fn resume(&self);
+}
+
+/// A request for notices. Dropping it withdraws it.
+///
+/// # Invariants
+///
+/// `block` is registered as a power management notifier, with [`notify`] for this `T`.
+#[pin_data(PinnedDrop)]
+pub(crate) struct Registration<T: Sleeper> {
+    sleeper: T,
+    #[pin]
+    block: Opaque<bindings::notifier_block>,
+    #[pin]
+    _pin: PhantomPinned,
+}
+
+// SAFETY: A notifier may be removed by any task, and `T` is `Send`.
+unsafe impl<T: Sleeper> Send for Registration<T> {}
+
+// SAFETY: Nothing is done with `block` through a shared reference, and `T` is `Sync`.
+unsafe impl<T: Sleeper> Sync for Registration<T> {}
+
+impl<T: Sleeper> Registration<T> {
+    /// Asks for notices to `sleeper`.
+    pub(crate) fn new(sleeper: T) -> Result<Pin<KBox<Self>>> {
+        let block = bindings::notifier_block {
+            notifier_call: Some(notify::<T>),
+            ..pin_init::zeroed()
+        };
+
+        KBox::pin_init(
+            // INVARIANT: `block` is registered below, or the initializer fails.
+            try_pin_init!(Self {
+                sleeper,
+                _pin: PhantomPinned,
+                // Last: from here on notices may come.
+                block <- Opaque::try_ffi_init(move |slot: *mut bindings::notifier_block| {
+                    // SAFETY: `slot` is valid for writes.
+                    unsafe { slot.write(block) };
+                    // SAFETY: `slot` was initialized above. It does not move and stays valid until
+                    // it is unregistered.
+                    to_result(unsafe { bindings::register_pm_notifier(slot) })
+                }),
+            }),
+            GFP_KERNEL,
+        )
+    }
+}
+
+#[pinned_drop]
+impl<T: Sleeper> PinnedDrop for Registration<T> {
+    fn drop(self: Pin<&mut Self>) {
+        // SAFETY: By the type invariants, it is registered. Afterwards no notice is under way or
+        // will come. The result says that it was registered.
+        unsafe { bindings::unregister_pm_notifier(self.block.get()) };
+    }
+}
+
+/// # Safety
+///
+/// Only as the call of the `block` of a [`Registration<T>`].
+unsafe extern "C" fn notify<T: Sleeper>(
+    block: *mut bindings::notifier_block,
+    action: c_ulong,
+    _data: *mut c_void,
+) -> c_int {
+    let block = block.cast::<Opaque<bindings::notifier_block>>();
+    // SAFETY: By the requirement of this function, `block` is the field of a `Registration<T>`. It
+    // is not dropped during the call, since its destructor waits for that.
+    let registration = unsafe { &*kernel::container_of!(block, Registration<T>, block) };
+
+    match action as u32 {
+        bindings::PM_SUSPEND_PREPARE | bindings::PM_HIBERNATION_PREPARE => {
+            registration.sleeper.suspend();
+        }
+        bindings::PM_POST_SUSPEND | bindings::PM_POST_HIBERNATION => registration.sleeper.resume(),
+        _ => {}
+    }
+    bindings::NOTIFY_OK as c_int
+}

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! How many contexts of a device each user has, and the limit to that.
+//!
+//! A resource limit like `RLIMIT_NPROC`: by the real user, and not for those with
+//! `CAP_SYS_RESOURCE`. This module knows nothing of contexts.
+
+use kernel::{
+    bindings,
+    new_mutex,
+    prelude::*,
+    sync::{
+        Arc,
+        Mutex, //
+    },
+    task::Kuid, //
+};
+
+/// The users of one device.
+#[pin_data]
+pub(crate) struct Quota {
+    /// Who has how many, for those who have any.
+    #[pin]
+    users: Mutex<KVec<(Kuid, u32)>>,
+}
+
+impl Quota {
+    /// Makes a quota of which nobody has used anything.
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            users <- new_mutex!(KVec::new(), "svm_demo::Quota::users"),
+        })
+    }
+
+    /// Counts one more for the user of the current task, until the share is dropped.
+    ///
+    /// # Errors
+    ///
+    /// `EDQUOT` if that makes more than `limit`, which is no limit if it is 0.
+    pub(crate) fn take(self: &Arc<Self>, limit: u32) -> Result<Share> {
+        let user = current!().uid();
+        let mut users = self.users.lock();
+        let count = users.iter_mut().find(|(other, _)| *other == user);
+
+        if let Some((_, count)) = count {
+            if limit != 0 && *count >= limit && !is_exempt() {
+                return Err(Error::from_errno(-(bindings::EDQUOT as c_int)));
+            }
+            *count += 1;
+        } else {
+            users.push((user, 1), GFP_KERNEL)?;
+        }
+        Ok(Share {
+            quota: self.clone(),
+            user,
+        })
+    }
+}
+
+/// Whether the current task may have more than the limit.
+fn is_exempt() -> bool {
+    // SAFETY: The function has no requirements.
+    unsafe { bindings::capable(bindings::CAP_SYS_RESOURCE as c_int) }
+}
+
+/// What one context counts. Dropping it gives it back.
+pub(crate) struct Share {
+    quota: Arc<Quota>,
+    user: Kuid,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.quota.users.lock().retain(|(user, count)| {
+            if *user == self.user {
+                *count -= 1;
+            }
+            *count != 0
+        });
+    }
+}
