@@ -265,21 +265,31 @@ impl Context {
         Ok(true)
     }
 
-    /// Starts the context on a ring.
+    /// Starts the context on a ring. If the machine is about to sleep, waits until it has woken up.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if it is started already, or stopping, or the machine is about to sleep, `ENODEV` if
-    /// the device is gone, `EIO` if it halted at once.
+    /// `EBUSY` if it is started already, or stopping, `ENODEV` if the device is gone, `EIO` if it
+    /// halted at once, `ERESTARTSYS` if a signal (or the freezer) came while it waited.
     pub(crate) fn start(&self, registers: &Registers, start: Start) -> Result {
-        let result = self.try_start(registers, start);
+        let result = loop {
+            // Before the look, so that nothing happens unseen between look and sleep.
+            let events = self.events();
+
+            match self.try_start(registers, start) {
+                Ok(true) => break Ok(()),
+                Ok(false) => self.wait.wait_interruptible(|| self.events() != events)?,
+                Err(error) => break Err(error),
+            }
+        };
 
         self.tracer
             .start(start.ring, 1 << start.ring_log2, trace::result(&result));
         result
     }
 
-    fn try_start(&self, registers: &Registers, start: Start) -> Result {
+    /// Starts the context; `false` if it must not be now.
+    fn try_start(&self, registers: &Registers, start: Start) -> Result<bool> {
         let state = self.state.lock();
         match *state {
             State::Open(_) => {}
@@ -290,7 +300,10 @@ impl Context {
         let context = self.registers(registers);
         let mut progress = self.progress.lock();
 
-        if progress.suspended || !context.status()?.is(Phase::Disabled) {
+        if progress.suspended {
+            return Ok(false);
+        }
+        if !context.status()?.is(Phase::Disabled) {
             return Err(EBUSY);
         }
         let status = context.start(start, progress.moderation)?;
@@ -303,7 +316,7 @@ impl Context {
         progress.told = false;
 
         if progress.started {
-            return Ok(());
+            return Ok(true);
         }
         progress.told = true;
         self.blame(&progress, What::NotStarted(status.reason()));

@@ -10,9 +10,10 @@
 //! C header: [`include/linux/suspend.h`](srctree/include/linux/suspend.h)
 
 use core::marker::PhantomPinned;
+#[cfg(CONFIG_PM_SLEEP)]
+use kernel::error::to_result;
 use kernel::{
     bindings,
-    error::to_result,
     prelude::*,
     types::Opaque, //
 };
@@ -65,7 +66,7 @@ impl<T: Sleeper> Registration<T> {
                     unsafe { slot.write(block) };
                     // SAFETY: `slot` was initialized above. It does not move and stays valid until
                     // it is unregistered.
-                    to_result(unsafe { bindings::register_pm_notifier(slot) })
+                    unsafe { register(slot) }
                 }),
             }),
             GFP_KERNEL,
@@ -77,9 +78,39 @@ impl<T: Sleeper> Registration<T> {
 impl<T: Sleeper> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
         // SAFETY: By the type invariants, it is registered. Afterwards no notice is under way or
-        // will come. The result says that it was registered.
-        unsafe { bindings::unregister_pm_notifier(self.block.get()) };
+        // will come.
+        unsafe { unregister(self.block.get()) };
     }
+}
+
+/// # Safety
+///
+/// `block` is an initialized notifier, and stays valid until it is unregistered.
+unsafe fn register(block: *mut bindings::notifier_block) -> Result {
+    #[cfg(CONFIG_PM_SLEEP)]
+    // SAFETY: By the requirements of this function.
+    return to_result(unsafe { bindings::register_pm_notifier(block) });
+
+    // This machine never sleeps.
+    #[cfg(not(CONFIG_PM_SLEEP))]
+    {
+        let _ = block;
+        Ok(())
+    }
+}
+
+/// # Safety
+///
+/// `block` was registered by [`register`].
+unsafe fn unregister(block: *mut bindings::notifier_block) {
+    #[cfg(CONFIG_PM_SLEEP)]
+    // SAFETY: By the requirement of this function.
+    unsafe {
+        bindings::unregister_pm_notifier(block)
+    };
+
+    #[cfg(not(CONFIG_PM_SLEEP))]
+    let _ = block;
 }
 
 /// # Safety
