@@ -198,7 +198,9 @@ fn read_options(root: &Path) -> Option<BTreeMap<String, String>> {
     })
 }
 
-fn parse_options(config: &str) -> BTreeMap<String, String> {
+/// The options in the text of a kernel's configuration: `CONFIG_…` and its value. Those that are not
+/// set are not among them.
+pub fn parse_options(config: &str) -> BTreeMap<String, String> {
     config
         .lines()
         .filter(|line| line.starts_with("CONFIG_"))

@@ -19,6 +19,6 @@ mod report;
 
 pub use check::{Check, Verdict, render};
 pub use device::{DeviceReport, Sva, examine_device};
-pub use facts::{Facts, Iommu, IommuKind, PciDevice};
+pub use facts::{Facts, Iommu, IommuKind, PciDevice, parse_options};
 pub use machine::examine;
 pub use report::{NoSuchDevice, Report};

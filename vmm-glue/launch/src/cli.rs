@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The command line. It knows what can be asked, not how it is done.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Prepares and runs a Linux guest with the svm-demo device: a PCIe device, loaded into an
@@ -85,13 +88,42 @@ pub struct Parts {
     #[arg(long, value_name = "PATH")]
     pub qemu: Option<PathBuf>,
 
-    /// Kernel image to boot instead of the prepared one [default with --kdir: its own]
-    #[arg(long, value_name = "IMAGE", requires = "kdir")]
-    pub kernel: Option<PathBuf>,
+    /// Kernel to boot: the distribution's, the debug kernel (built from the same source when it is
+    /// first asked for, with lockdep, KASAN, kmemleak and fault injection), or, with --kdir, the
+    /// file of an image [default: stock; with --kdir: its own]
+    #[arg(long, value_name = "stock|debug|IMAGE")]
+    pub kernel: Option<KernelName>,
 
     /// Build directory of a kernel with Rust support, to build the driver for and to boot
     #[arg(long, value_name = "DIR")]
     pub kdir: Option<PathBuf>,
+}
+
+/// What `--kernel` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelName {
+    /// The distribution's kernel.
+    Stock,
+    /// The debug kernel.
+    Debug,
+    /// An image file; a file that bears one of the names above is given with a directory.
+    Image(PathBuf),
+}
+
+/// The kernel to boot and to build the driver for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelChoice {
+    /// The distribution's kernel.
+    Stock,
+    /// The debug kernel.
+    Debug,
+    /// A kernel of the user's own.
+    Own {
+        /// Its build directory.
+        kdir: PathBuf,
+        /// The image to boot, where it is not that of the build directory.
+        image: Option<PathBuf>,
+    },
 }
 
 /// The machine that a guest runs on.
@@ -245,6 +277,53 @@ pub enum PlanName {
     Test,
 }
 
+impl FromStr for KernelName {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text {
+            "stock" => Self::Stock,
+            "debug" => Self::Debug,
+            image => Self::Image(image.into()),
+        })
+    }
+}
+
+impl Parts {
+    /// The kernel that `--kernel` and `--kdir` ask for.
+    ///
+    /// # Errors
+    ///
+    /// The two contradict each other, or an image comes without its build directory.
+    pub fn kernel_choice(&self) -> Result<KernelChoice> {
+        let name = match self.kernel {
+            Some(KernelName::Debug) => "debug",
+            _ => "stock",
+        };
+        Ok(match (&self.kernel, &self.kdir) {
+            (None | Some(KernelName::Stock), None) => KernelChoice::Stock,
+            (Some(KernelName::Debug), None) => KernelChoice::Debug,
+            (None, Some(kdir)) => KernelChoice::Own {
+                kdir: kdir.clone(),
+                image: None,
+            },
+            (Some(KernelName::Image(image)), Some(kdir)) => KernelChoice::Own {
+                kdir: kdir.clone(),
+                image: Some(image.clone()),
+            },
+            (Some(KernelName::Image(image)), None) => bail!(
+                "--kernel {} is neither `stock` nor `debug`, so it is the file of an image, and the \
+                 driver has to be built for it: give its build directory by --kdir",
+                image.display()
+            ),
+            (Some(KernelName::Stock | KernelName::Debug), Some(_)) => bail!(
+                "--kernel {name} is a prepared kernel, and --kdir names one of your own: give one \
+                 of the two (an image file called `{name}` is given as ./{name})"
+            ),
+        })
+    }
+}
+
 impl MachineOptions {
     /// The machine that is made where no options are given.
     pub fn standard() -> Self {
@@ -286,7 +365,7 @@ impl PlanName {
 }
 
 /// A name that is safe as that of a directory.
-fn run_name(text: &str) -> Result<String, String> {
+fn run_name(text: &str) -> std::result::Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.is_empty() || text.starts_with('.') || !text.chars().all(fits) {
         return Err("expected letters, digits, '-', '_' and '.', not beginning with '.'".into());
@@ -326,12 +405,40 @@ mod tests {
         assert_eq!(options.plan, PlanName::Demo);
     }
 
+    fn kernel(words: &[&str]) -> Result<KernelChoice> {
+        let cli = parse(&[&["run"], words].concat()).unwrap();
+        let Command::Run(options) = cli.command else {
+            panic!("not run")
+        };
+        options.machine.parts.kernel_choice()
+    }
+
     #[test]
-    fn a_kernel_needs_its_build_directory() {
-        let error = parse(&["run", "--kernel", "bzImage"])
-            .unwrap_err()
-            .to_string();
+    fn a_kernel_is_a_prepared_one_or_ones_own() {
+        assert_eq!(kernel(&[]).unwrap(), KernelChoice::Stock);
+        assert_eq!(kernel(&["--kernel", "stock"]).unwrap(), KernelChoice::Stock);
+        assert_eq!(kernel(&["--kernel", "debug"]).unwrap(), KernelChoice::Debug);
+        let own = |image: Option<&str>| KernelChoice::Own {
+            kdir: "/k".into(),
+            image: image.map(PathBuf::from),
+        };
+        assert_eq!(kernel(&["--kdir", "/k"]).unwrap(), own(None));
+        assert_eq!(
+            kernel(&["--kdir", "/k", "--kernel", "./debug"]).unwrap(),
+            own(Some("./debug"))
+        );
+    }
+
+    #[test]
+    fn an_image_needs_its_build_directory() {
+        let error = kernel(&["--kernel", "bzImage"]).unwrap_err().to_string();
         assert!(error.contains("--kdir"), "{error}");
+    }
+
+    #[test]
+    fn a_prepared_kernel_and_ones_own_contradict_each_other() {
+        let error = kernel(&["--kernel", "debug", "--kdir", "/k"]).unwrap_err();
+        assert!(error.to_string().contains("./debug"), "{error}");
     }
 
     #[test]

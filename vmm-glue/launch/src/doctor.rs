@@ -11,8 +11,15 @@ use svm_doctor::{Check, Facts, Report, Verdict};
 use crate::cache::manifest::Depth;
 use crate::cache::{Cache, Component};
 use crate::cli::{DoctorOptions, Place};
-use crate::prepare::{apt, host, kernel, root};
+use crate::prepare::root::Purpose;
+use crate::prepare::{apt, debug, host, kernel, recipe, root};
 use crate::run;
+
+/// Makes root and kernel.
+const PREPARE: &str = "svm-vm prepare";
+
+/// Makes the debug kernel and its toolchain.
+const PREPARE_DEBUG: &str = "svm-vm prepare --kernel debug";
 
 /// `svm-vm doctor`.
 pub fn command(place: &Place, options: &DoctorOptions) -> Result<ExitCode> {
@@ -53,12 +60,14 @@ fn exit(good: bool) -> ExitCode {
 
 fn examine_host(place: &Place) -> Result<Vec<Check>> {
     let cache = Cache::open(place.cache.as_deref())?;
-    let root = root::component(&cache);
+    let root = root::component(&cache, Purpose::Guests);
     let kernel = kernel::component(&cache, &root);
+    let toolchain = root::component(&cache, Purpose::Kernels);
+    let debug_kernel = debug::component(&cache, &toolchain);
     let mut checks = vec![required("architecture", host::architecture())];
     let parts = [
-        part("prepared root", &root),
-        part("prepared kernel", &kernel),
+        part("prepared root", &root, PREPARE),
+        part("prepared kernel", &kernel, PREPARE),
     ];
     // What preparing needs is no lack once it is done.
     let done = parts.iter().all(|check| check.verdict == Verdict::Present);
@@ -78,7 +87,7 @@ fn examine_host(place: &Place) -> Result<Vec<Check>> {
             "Debian keys",
             host::keyring().map(|path| path.display().to_string()),
         ),
-        needed("disk space", host::space(cache.root())),
+        needed("disk space", host::space(cache.root(), recipe::SPACE_MIB)),
         required(
             "cargo",
             host::cargo().map(|path| path.display().to_string()),
@@ -86,6 +95,10 @@ fn examine_host(place: &Place) -> Result<Vec<Check>> {
         optional("KVM", host::kvm()),
     ]);
     checks.extend(parts);
+    checks.extend([
+        part("toolchain of the debug kernel", &toolchain, PREPARE_DEBUG),
+        part("debug kernel", &debug_kernel, PREPARE_DEBUG),
+    ]);
     Ok(checks)
 }
 
@@ -113,19 +126,19 @@ fn check(name: &str, outcome: Result<String>, otherwise: Verdict) -> Check {
 }
 
 /// A component that is not there yet is made when it is needed.
-fn part(name: &str, component: &Component) -> Check {
+fn part(name: &str, component: &Component, command: &str) -> Check {
     let directory = component.directory().display().to_string();
     let (verdict, found, remedy) = match component.examine(Depth::Full) {
         Ok(_) => (Verdict::Present, directory, String::new()),
         Err(_) if !component.directory().exists() => (
             Verdict::Optional,
             "not made yet".to_owned(),
-            "`svm-vm prepare` makes it".to_owned(),
+            format!("`{command}` makes it"),
         ),
         Err(error) => (
             Verdict::Optional,
             format!("damaged: {error:#}"),
-            "`svm-vm prepare --verify` makes it anew".to_owned(),
+            format!("`{command} --verify` makes it anew"),
         ),
     };
     Check {
@@ -160,7 +173,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::open(Some(directory.path())).unwrap();
         assert_eq!(
-            part("root", &root::component(&cache)).verdict,
+            part("root", &root::component(&cache, Purpose::Guests), PREPARE).verdict,
             Verdict::Optional
         );
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The plans: what guests do. One table each; a step is a program and what it has to do to pass.
 
+use std::collections::BTreeMap;
+
 use svm_init::plan::{Module, Plan, Step};
 
 use crate::cli::PlanName;
@@ -11,6 +13,9 @@ const DRIVER: &str = "svm_demo";
 /// Size of the compressed swap area, in MiB.
 const SWAP_MIB: u32 = 256;
 
+/// Where the kernel is told to search for lost memory, and tells what it found.
+const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
+
 /// What is known of a run besides its plan.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
@@ -18,13 +23,24 @@ pub struct Given {
     pub modules: Vec<String>,
     /// Parameters of the driver, `name=value`.
     pub driver_options: Vec<String>,
+    /// The kernel's options that are set, and their values.
+    pub kernel_options: BTreeMap<String, String>,
+}
+
+impl Given {
+    /// Whether the kernel has a feature built in.
+    fn has(&self, option: &str) -> bool {
+        self.kernel_options
+            .get(option)
+            .is_some_and(|value| value == "y")
+    }
 }
 
 /// The plan of a name.
 pub fn plan(name: PlanName, given: &Given) -> Plan {
     match name {
         PlanName::Demo => with_driver(given, vec![demo("demo")]),
-        PlanName::Test => without_driver(given, test(given)),
+        PlanName::Test => without_driver(given, watched_for_leaks(given, test(given))),
     }
 }
 
@@ -103,6 +119,26 @@ fn test(given: &Given) -> Vec<Step> {
     ]
 }
 
+/// Steps, and around them, where the kernel has kmemleak, the search for memory that was lost.
+fn watched_for_leaks(given: &Given, steps: Vec<Step>) -> Vec<Step> {
+    if !given.has("CONFIG_DEBUG_KMEMLEAK") {
+        return steps;
+    }
+    // What the kernel lost while it booted is none of the driver's; and it must not search by
+    // itself, because what it finds it takes for told.
+    let forget =
+        format!("echo scan=off >{KMEMLEAK} && echo scan >{KMEMLEAK} && echo clear >{KMEMLEAK}");
+    // It takes nothing for lost that is younger than five seconds (Linux, mm/kmemleak.c), and what
+    // is on the move between two searches looks lost to the first.
+    let search = format!(
+        "sleep 6; echo scan >{KMEMLEAK} && echo scan >{KMEMLEAK} || exit 2; \
+         cat {KMEMLEAK} >/tmp/leaks || exit 2; cat /tmp/leaks; ! test -s /tmp/leaks"
+    );
+    let before = Step::shell("kmemleak starts anew", &forget);
+    let after = Step::shell("kmemleak finds nothing that was lost", &search);
+    [before].into_iter().chain(steps).chain([after]).collect()
+}
+
 fn with_driver(given: &Given, steps: Vec<Step>) -> Plan {
     let mut plan = without_driver(given, steps);
     plan.modules.push(Module {
@@ -113,7 +149,7 @@ fn with_driver(given: &Given, steps: Vec<Step>) -> Plan {
 }
 
 fn without_driver(given: &Given, steps: Vec<Step>) -> Plan {
-    let zram = given.modules.iter().any(|name| name == "zram");
+    let zram = given.modules.iter().any(|name| name == "zram") || given.has("CONFIG_ZRAM");
     Plan {
         modules: given.modules.iter().map(|name| Module::new(name)).collect(),
         swap_mib: zram.then_some(SWAP_MIB),
@@ -130,6 +166,14 @@ mod tests {
         Given {
             modules: vec!["lz4hc_compress".into(), "zram".into()],
             driver_options: vec!["lab=1".into()],
+            kernel_options: BTreeMap::new(),
+        }
+    }
+
+    fn with_option(option: &str) -> Given {
+        Given {
+            kernel_options: [(option.to_owned(), "y".to_owned())].into(),
+            ..Given::default()
         }
     }
 
@@ -175,5 +219,15 @@ mod tests {
     #[test]
     fn a_kernel_without_zram_has_no_swap() {
         assert_eq!(plan(PlanName::Demo, &Given::default()).swap_mib, None);
+        let built_in = plan(PlanName::Demo, &with_option("CONFIG_ZRAM"));
+        assert_eq!(built_in.swap_mib, Some(SWAP_MIB));
+    }
+
+    #[test]
+    fn a_kernel_with_kmemleak_searches_before_and_after_the_tests() {
+        let ordinary = plan(PlanName::Test, &Given::default()).steps;
+        let watched = plan(PlanName::Test, &with_option("CONFIG_DEBUG_KMEMLEAK")).steps;
+        assert_eq!(watched[1..=ordinary.len()], ordinary);
+        assert_eq!(watched.len(), ordinary.len() + 2);
     }
 }

@@ -12,11 +12,11 @@ const MOUNTS: &[(&str, &str, &str, bool)] = &[
     ("proc", "/proc", "", false),
     ("sysfs", "/sys", "", false),
     ("devtmpfs", "/dev", "mode=0755", false),
-    ("devpts", "/dev/pts", "mode=0620,ptmxmode=0666", false),
     ("tmpfs", "/dev/shm", "mode=1777", false),
     ("tmpfs", "/tmp", "mode=1777", false),
     ("tmpfs", "/run", "mode=0755", false),
     // A kernel of the user's own may lack these.
+    ("devpts", "/dev/pts", "mode=0620,ptmxmode=0666", true),
     ("debugfs", "/sys/kernel/debug", "", true),
     ("tracefs", "/sys/kernel/tracing", "", true),
 ];
@@ -24,21 +24,22 @@ const MOUNTS: &[(&str, &str, &str, bool)] = &[
 /// Mounts them all.
 pub fn mount_all() -> Result<()> {
     for &(kind, place, options, optional) in MOUNTS {
-        let path = Path::new(place);
-        if optional && !path.is_dir() {
-            continue;
-        }
-        fs::create_dir_all(path).with_context(|| format!("cannot create {place}"))?;
-        let outcome = mount(
-            Some(kind),
-            path,
-            Some(kind),
-            MsFlags::empty(),
-            Some(options),
-        );
-        if !optional {
-            outcome.with_context(|| format!("cannot mount {kind} on {place}"))?;
+        match mount_one(kind, place, options) {
+            Err(_) if optional => {}
+            outcome => outcome?,
         }
     }
     Ok(())
+}
+
+fn mount_one(kind: &str, place: &str, options: &str) -> Result<()> {
+    fs::create_dir_all(place).with_context(|| format!("cannot create {place}"))?;
+    mount(
+        Some(kind),
+        Path::new(place),
+        Some(kind),
+        MsFlags::empty(),
+        Some(options),
+    )
+    .with_context(|| format!("cannot mount {kind} on {place}"))
 }

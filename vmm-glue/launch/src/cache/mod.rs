@@ -23,7 +23,7 @@ use manifest::{Depth, Manifest};
 const KEY_DIGITS: usize = 12;
 
 /// What the cache holds: names of entries, or their beginnings before a hyphen.
-const OWN: &[&str] = &["root", "kernel", "apt", "logs"];
+const OWN: &[&str] = &["root", "kernel", "toolchain", "debug-kernel", "apt", "logs"];
 
 /// The directory of prepared parts.
 #[derive(Clone, Debug)]

@@ -23,9 +23,11 @@ pub const FILE: &str = "svm_demo.ko";
 /// The kernel that the module is built for.
 #[derive(Debug)]
 pub enum Kernel {
-    /// The prepared one.
+    /// One from the cache.
     Prepared {
-        /// The root file system with the toolchain.
+        /// Name of the directory that the module is built in.
+        place: &'static str,
+        /// The root file system with the toolchain that the kernel was built with.
         root: PathBuf,
         /// The kernel component.
         component: Component,
@@ -44,7 +46,9 @@ pub fn build(checkout: &Checkout, kernel: &Kernel, progress: &Progress) -> Resul
     let sources = sources(checkout.root())?;
     let hash = digest_files(checkout.root(), &sources)?;
     let (place, kernel_key) = match kernel {
-        Kernel::Prepared { component, .. } => ("driver".to_owned(), component.name()),
+        Kernel::Prepared {
+            place, component, ..
+        } => ((*place).to_owned(), component.name()),
         // Builds for several kernels do not replace each other.
         Kernel::Own(kdir) => {
             let path = digest(kdir.as_os_str().as_encoded_bytes());
@@ -92,23 +96,48 @@ fn compile(kernel: &Kernel, work: &Path) -> External {
             root,
             component,
             release,
+            ..
         } => {
-            let headers = format!("/usr/src/linux-headers-{release}");
-            let program = ["make", "-C", &headers, "M=/mnt/guest-driver", "modules"];
+            let headers = format!("usr/src/linux-headers-{release}");
+            let directory = format!("/{headers}");
+            let mut program = vec!["make", "-C", &directory, "M=/mnt/guest-driver"];
+            program.extend(compiler(&component.path(&headers)));
+            program.push("modules");
             sandbox::enter(root, work, Some(&component.path("usr/src")), &program)
         }
         Kernel::Own(kdir) => {
             let mut module = std::ffi::OsString::from("M=");
             module.push(work.join("guest-driver"));
+            // Whoever names a compiler in the environment, as with `LLVM=-19`, means it.
+            let named = ["LLVM", "CC"]
+                .iter()
+                .any(|name| std::env::var_os(name).is_some());
             External::new("make")
                 .arg("-C")
                 .arg(kdir)
                 .arg(module)
+                .args(compiler(kdir).filter(|_| !named))
                 .arg("modules")
                 .without_env("MAKEFLAGS")
                 .without_env("MFLAGS")
                 .with_tree()
         }
+    }
+}
+
+/// The word for `make` that names the compiler where the kernel was built by another than GCC: its
+/// flags are those of that compiler.
+fn compiler(kdir: &Path) -> Option<&'static str> {
+    let configuration = fs::read_to_string(kdir.join(".config")).unwrap_or_default();
+    compiler_word(&configuration)
+}
+
+fn compiler_word(configuration: &str) -> Option<&'static str> {
+    let on = |option: &str| configuration.lines().any(|line| line == option);
+    match (on("CONFIG_CC_IS_CLANG=y"), on("CONFIG_LD_IS_LLD=y")) {
+        (true, true) => Some("LLVM=1"),
+        (true, false) => Some("CC=clang"),
+        (false, _) => None,
     }
 }
 
@@ -220,6 +249,15 @@ mod tests {
         copy(root, &found, &work).unwrap();
         assert!(work.join("guest-driver/b.rs").is_file());
         assert!(!work.join("guest-driver/b.o").exists());
+    }
+
+    #[test]
+    fn the_compiler_is_the_kernels() {
+        assert_eq!(compiler_word("CONFIG_CC_IS_GCC=y\n"), None);
+        let clang = "CONFIG_CC_IS_CLANG=y\n";
+        assert_eq!(compiler_word(clang), Some("CC=clang"));
+        let all = format!("{clang}CONFIG_LD_IS_LLD=y\n");
+        assert_eq!(compiler_word(&all), Some("LLVM=1"));
     }
 
     #[test]

@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::recipe;
-
 /// Programs that preparing calls, and the packages that have them.
 pub const PROGRAMS: &[(&str, &str)] = &[
     ("apt-get", "apt"),
@@ -88,17 +86,16 @@ pub fn cargo() -> Result<PathBuf> {
     )
 }
 
-/// Room on the disk.
-pub fn space(directory: &Path) -> Result<String> {
+/// Room on the disk for `needed` MiB.
+pub fn space(directory: &Path, needed: u64) -> Result<String> {
     let status = nix::sys::statvfs::statvfs(directory)
         .with_context(|| format!("cannot examine the file system of {}", directory.display()))?;
     let free = status.blocks_available() * status.fragment_size() / (1024 * 1024);
-    if free < recipe::SPACE_MIB {
+    if free < needed {
         bail!(
-            "only {free} MiB are free in {}, and preparing takes {}: make room, or choose another \
-             place by --cache or SVM_CACHE",
-            directory.display(),
-            recipe::SPACE_MIB
+            "only {free} MiB are free in {}, and preparing takes {needed}: make room, or choose \
+             another place by --cache or SVM_CACHE",
+            directory.display()
         );
     }
     Ok(format!("{free} MiB free in {}", directory.display()))

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Makes what a guest needs: the shared [`root`] and [`kernel`] in the cache, and the checkout's
-//! own [`driver`], plug-in and programs ([`cargo`]) below its `target/`.
+//! Makes what a guest needs: the shared [`root`] and [`kernel`] in the cache (or, where it is asked
+//! for, the [`debug`] kernel), by the [`workshop`]; and the checkout's own [`driver`], plug-in and
+//! programs ([`cargo`]) below its `target/`.
 //!
 //! What does not depend on each other is made at the same time.
 
 pub mod apt;
 mod cargo;
+pub mod debug;
 mod driver;
 mod glibc;
 pub mod host;
@@ -14,11 +16,12 @@ pub mod kernel;
 pub mod recipe;
 pub mod root;
 mod sandbox;
+pub mod workshop;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::mpsc;
-use std::thread::{self, ScopedJoinHandle};
+use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -26,10 +29,10 @@ use crate::cache::lock::Lock;
 use crate::cache::manifest::Depth;
 use crate::cache::{Cache, Component};
 use crate::checkout::Checkout;
-use crate::cli::{Parts, Place, PrepareOptions};
-use crate::progress::{Progress, Task};
+use crate::cli::{KernelChoice, Parts, Place, PrepareOptions};
+use crate::progress::Progress;
 
-use apt::Apt;
+use workshop::{Components, Kernel, Manner, Workshop, join};
 
 /// All that a guest needs.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub struct Prepared {
     pub modules: Vec<(String, PathBuf)>,
     /// The kernel's configuration, and its release.
     pub configuration: (PathBuf, String),
+    /// The kernel's options that are set, and their values.
+    pub kernel_options: BTreeMap<String, String>,
     /// The driver.
     pub driver: PathBuf,
     /// The first process.
@@ -70,24 +75,6 @@ pub enum Qemu {
     },
     /// One of the user's own.
     Own(PathBuf),
-}
-
-/// How often components are made before it is an error that they are not sound.
-const ATTEMPTS: u32 = 3;
-
-/// How preparing goes about what is there already.
-#[derive(Clone, Copy, Debug)]
-struct Manner {
-    depth: Depth,
-    fresh: bool,
-}
-
-/// What the making of components shares.
-struct Workshop<'a> {
-    cache: &'a Cache,
-    mirror: Option<&'a str>,
-    progress: &'a Progress,
-    manner: Manner,
 }
 
 /// `svm-vm prepare`.
@@ -133,7 +120,8 @@ pub fn prepare_qemu(
         return Ok((Qemu::Own(absolute(path)?), plugin));
     }
     let cache = Cache::open(place.cache.as_deref())?;
-    let root = root::component(&cache);
+    let components = Components::qemu(&cache);
+    let root = &components.root;
     let workshop = Workshop {
         cache: &cache,
         mirror: place.mirror.as_deref(),
@@ -143,12 +131,12 @@ pub fn prepare_qemu(
             fresh: false,
         },
     };
-    let _in_use = workshop.make_components(&root, None, || {})?;
-    let tree = root::tree(&root);
+    let _in_use = workshop.make(&components, || {})?;
+    let tree = root::tree(root);
     let plugin = cargo::plugin(&checkout, Some(&tree), progress)?;
     Ok((
         Qemu::Prepared {
-            version: fact(&root, "qemu")?,
+            version: fact(root, "qemu")?,
             root: tree,
         },
         plugin,
@@ -162,68 +150,56 @@ fn prepare_in(
     manner: Manner,
 ) -> Result<Prepared> {
     host::architecture()?;
+    let choice = parts.kernel_choice()?;
     let checkout = Checkout::find()?;
     let cache = Cache::open(place.cache.as_deref())?;
     let qemu = parts.qemu.as_deref().map(absolute).transpose()?;
-    let kdir = parts.kdir.as_deref().map(absolute).transpose()?;
+    // Before anything is built: it may be a wrong path.
+    let own = match &choice {
+        KernelChoice::Own { kdir, image } => Some(own_kernel(kdir, image.as_deref())?),
+        KernelChoice::Stock | KernelChoice::Debug => None,
+    };
 
-    let root = root::component(&cache);
-    let kernel = kernel::component(&cache, &root);
-    let tree = root::tree(&root);
+    let components = Components::of(&cache, &choice);
+    let tree = root::tree(&components.root);
     let workshop = Workshop {
         cache: &cache,
         mirror: place.mirror.as_deref(),
         progress,
         manner,
     };
-    let (in_use, programs, plugin, driver) = thread::scope(|scope| {
+    let (in_use, programs, plugin, (parts, driver)) = thread::scope(|scope| {
         let programs = scope.spawn(|| cargo::programs(&checkout, progress));
         let plugin = |sysroot: Option<PathBuf>| {
             let checkout = &checkout;
             scope.spawn(move || cargo::plugin(checkout, sysroot.as_deref(), progress))
         };
         let mut building = None;
-        let needed = kdir.is_none().then_some(&kernel);
-        let in_use = workshop.make_components(&root, needed, || {
+        let in_use = workshop.make(&components, || {
             // Linking it needs the root, and nothing else.
             building = Some(plugin(qemu.is_none().then(|| tree.clone())));
         })?;
-        let target = match &kdir {
-            Some(kdir) => driver::Kernel::Own(kdir.clone()),
-            None => driver::Kernel::Prepared {
-                root: tree.clone(),
-                component: kernel.clone(),
-                release: fact(&kernel, "release")?,
-            },
+        let parts = match own {
+            Some(parts) => parts,
+            None => prepared_kernel(&components)?,
         };
-        let driver = driver::build(&checkout, &target, progress)?;
+        let driver = driver::build(&checkout, &parts.target, progress)?;
         let plugin = join(building.context("the root was never ready")?)?;
-        anyhow::Ok((in_use, join(programs)?, plugin, driver))
+        anyhow::Ok((in_use, join(programs)?, plugin, (parts, driver)))
     })?;
-    let (image, modules, configuration) = match &kdir {
-        None => {
-            let release = fact(&kernel, "release")?;
-            let configuration = (kernel::configuration(&kernel, &release), release);
-            (
-                kernel::image(&kernel),
-                kernel::modules(&kernel)?,
-                configuration,
-            )
-        }
-        Some(kdir) => own_kernel(kdir, parts.kernel.as_deref())?,
-    };
     Ok(Prepared {
         qemu: match qemu {
             Some(path) => Qemu::Own(path),
             None => Qemu::Prepared {
-                version: fact(&root, "qemu")?,
+                version: fact(&components.root, "qemu")?,
                 root: tree.clone(),
             },
         },
         plugin,
-        kernel: image,
-        modules,
-        configuration,
+        kernel: parts.image,
+        modules: parts.modules,
+        kernel_options: options(&parts.configuration.0)?,
+        configuration: parts.configuration,
         driver,
         init: programs.init,
         svmctl: programs.svmctl,
@@ -231,91 +207,6 @@ fn prepare_in(
         checkout,
         _in_use: in_use,
     })
-}
-
-impl Workshop<'_> {
-    /// Makes root and kernel where they are missing or not sound, and marks the cache as in use.
-    /// Calls `when_root_is_ready` as soon as it is.
-    fn make_components(
-        &self,
-        root: &Component,
-        kernel: Option<&Component>,
-        when_root_is_ready: impl FnOnce(),
-    ) -> Result<Lock> {
-        let mut when_root_is_ready = Some(when_root_is_ready);
-        let mut fresh = self.manner.fresh;
-        // Between making and marking another process may replace them: rarely once, never often.
-        for _ in 0..ATTEMPTS {
-            let in_use = self.cache.in_use()?;
-            let sound = |component: &Component| component.examine(self.manner.depth).is_ok();
-            if !fresh && sound(root) && kernel.is_none_or(sound) {
-                if let Some(call) = when_root_is_ready.take() {
-                    call();
-                }
-                return Ok(in_use);
-            }
-            // Whoever makes them must be able to replace them; then they are examined again.
-            drop(in_use);
-            self.make_missing(root, kernel, fresh, &mut when_root_is_ready)?;
-            fresh = false;
-        }
-        root.examine(self.manner.depth)?;
-        kernel
-            .map(|kernel| kernel.examine(self.manner.depth))
-            .transpose()?;
-        bail!(
-            "what is prepared in {} changes again and again",
-            self.cache.root().display()
-        )
-    }
-
-    fn make_missing(
-        &self,
-        root: &Component,
-        kernel: Option<&Component>,
-        fresh: bool,
-        when_root_is_ready: &mut Option<impl FnOnce()>,
-    ) -> Result<()> {
-        host::root()?;
-        host::programs()?;
-        host::keyring()?;
-        let depth = self.manner.depth;
-        let task = self.progress.quick_task("waiting for the cache");
-        let _lock = Lock::exclusive(&self.cache.path("locks/prepare"), &task)?;
-        task.done();
-        // Another process may have made them while this one waited.
-        let sound = |component: &Component| component.examine(depth).is_ok();
-        if !fresh && sound(root) && kernel.is_none_or(sound) {
-            return Ok(());
-        }
-        host::space(self.cache.root())?;
-        let apt = Apt::open(self.cache, self.mirror, self.progress)?;
-        let logs = self.cache.logs();
-        thread::scope(|scope| {
-            let (root_is_ready, awaited_root) = mpsc::channel();
-            let kernel = kernel.map(|kernel| {
-                let (apt, tree, log) = (&apt, root::tree(root), logs.join("kernel.log"));
-                let make = move |directory: &Path, task: &Task| {
-                    let packages = kernel::fetch(apt, directory, task)?;
-                    task.at("waiting for the root");
-                    awaited_root.recv().context("the kernel needs the root")?;
-                    kernel::make(directory, &packages, &tree, &log, task)
-                };
-                scope.spawn(move || kernel.ensure(self.progress, depth, fresh, make))
-            });
-            let log = logs.join("root.log");
-            root.ensure(self.progress, depth, fresh, |directory, task| {
-                root::make(directory, &apt, &log, task)
-            })?;
-            // A kernel that is sound already waits for nobody.
-            let _ = root_is_ready.send(());
-            if let Some(call) = when_root_is_ready.take() {
-                call();
-            }
-            kernel.map(join).transpose()?;
-            Ok(())
-        })
-    }
 }
 
 impl Prepared {
@@ -329,22 +220,64 @@ impl Prepared {
     }
 }
 
-/// The result of a thread; its panic goes on here.
-fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
-    thread
-        .join()
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
 fn fact(component: &Component, name: &str) -> Result<String> {
     Ok(component.examine(Depth::Quick)?.fact(name)?.to_owned())
 }
 
-/// Image, modules, and configuration with release.
-type KernelParts = (kernel::Image, Vec<(String, PathBuf)>, (PathBuf, String));
+/// What a guest takes of a kernel, and the driver is built for.
+struct KernelParts {
+    image: kernel::Image,
+    modules: Vec<(String, PathBuf)>,
+    configuration: (PathBuf, String),
+    target: driver::Kernel,
+}
+
+/// The options in the file of a kernel's configuration.
+fn options(configuration: &Path) -> Result<BTreeMap<String, String>> {
+    let text = std::fs::read_to_string(configuration)
+        .with_context(|| format!("cannot read {}", configuration.display()))?;
+    Ok(svm_doctor::parse_options(&text))
+}
+
+/// The parts of a kernel from the cache.
+fn prepared_kernel(components: &Components) -> Result<KernelParts> {
+    Ok(match &components.kernel {
+        Kernel::None => bail!("no kernel was asked for"),
+        Kernel::Stock(component) => {
+            let release = fact(component, "release")?;
+            KernelParts {
+                image: kernel::image(component),
+                modules: kernel::modules(component)?,
+                configuration: (kernel::configuration(component, &release), release.clone()),
+                target: driver::Kernel::Prepared {
+                    place: "driver",
+                    root: root::tree(&components.root),
+                    component: component.clone(),
+                    release,
+                },
+            }
+        }
+        Kernel::Debug { toolchain, kernel } => {
+            let release = fact(kernel, "release")?;
+            KernelParts {
+                image: debug::image(kernel),
+                // All are built in.
+                modules: Vec::new(),
+                configuration: (debug::configuration(kernel, &release), release.clone()),
+                target: driver::Kernel::Prepared {
+                    place: "driver-debug",
+                    root: root::tree(toolchain),
+                    component: kernel.clone(),
+                    release,
+                },
+            }
+        }
+    })
+}
 
 /// The parts of a kernel of the user's own. Modules that are built in need no file.
 fn own_kernel(kdir: &Path, image: Option<&Path>) -> Result<KernelParts> {
+    let kdir = absolute(kdir)?;
     let image = match image {
         Some(image) => absolute(image)?,
         None => absolute(&kdir.join("arch/x86/boot/bzImage"))
@@ -359,15 +292,15 @@ fn own_kernel(kdir: &Path, image: Option<&Path>) -> Result<KernelParts> {
     let path = kdir.join("include/config/kernel.release");
     let release = std::fs::read_to_string(&path)
         .with_context(|| format!("cannot read {}", path.display()))?;
-    let image = kernel::Image {
-        packed: image,
-        unpacked: None,
-    };
-    Ok((
-        image,
+    Ok(KernelParts {
+        image: kernel::Image {
+            packed: image,
+            unpacked: None,
+        },
         modules,
-        (kdir.join(".config"), release.trim().to_owned()),
-    ))
+        configuration: (kdir.join(".config"), release.trim().to_owned()),
+        target: driver::Kernel::Own(kdir),
+    })
 }
 
 /// An absolute path of something that exists.

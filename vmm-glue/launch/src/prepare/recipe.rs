@@ -44,6 +44,33 @@ pub const PACKAGES: &[&str] = &[
     "zstd",
 ];
 
+/// Packages of the toolchain: what builds a kernel with sanitizers, in C by clang, since the kernel
+/// has Rust and KASAN together with it only.
+pub const TOOLCHAIN_PACKAGES: &[&str] = &[
+    "bc",
+    "bindgen",
+    "bison",
+    "clang",
+    "cpio",
+    "flex",
+    "gcc",
+    "kmod",
+    "libc6-dev",
+    "libdw1t64",
+    "libelf-dev",
+    "libelf1t64",
+    "libssl-dev",
+    "lld",
+    "llvm",
+    "lz4",
+    "make",
+    "perl",
+    "python3",
+    "rust-src",
+    "rustc",
+    "xz-utils",
+];
+
 /// Modules of the distribution's kernel that guests load, each with all that it depends on.
 pub const MODULES: &[&str] = &["zram"];
 
@@ -51,8 +78,11 @@ pub const MODULES: &[&str] = &["zram"];
 /// other constant or script here.
 pub const REVISION: u32 = 1;
 
-/// Free space that making everything takes at its peak, in MiB.
+/// Free space that making root and kernel takes at its peak, in MiB.
 pub const SPACE_MIB: u64 = 4096;
+
+/// Free space that making toolchain and debug kernel takes at its peak, in MiB.
+pub const DEBUG_SPACE_MIB: u64 = 8192;
 
 /// The file that holds these constants, for messages.
 pub const FILE: &str = "vmm-glue/launch/src/prepare/recipe.rs";

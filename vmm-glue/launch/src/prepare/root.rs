@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The component `root`: a Debian root file system with QEMU and the toolchain of the kernel.
+//! The components that are Debian root file systems: the `root`, with QEMU and what builds modules
+//! for the distribution's kernel; and the `toolchain`, with what builds a kernel with sanitizers.
+//!
+//! They are two, because the second is needed by few and has as much again to fetch.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,6 +18,15 @@ use crate::progress::Task;
 /// Where the root file system lies in the component.
 const TREE: &str = "fs";
 
+/// What a root file system is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Running guests, and building modules for the distribution's kernel.
+    Guests,
+    /// Building kernels with sanitizers, and modules for them.
+    Kernels,
+}
+
 /// Files without which the root is of no use.
 const KEY_FILES: &[&str] = &[
     "fs/usr/bin/qemu-system-x86_64",
@@ -28,6 +40,16 @@ const KEY_FILES: &[&str] = &[
     "fs/usr/share/qemu/qboot.rom",
 ];
 
+/// Files without which the toolchain is of no use.
+const TOOLCHAIN_KEY_FILES: &[&str] = &[
+    "fs/usr/bin/clang",
+    "fs/usr/bin/ld.lld",
+    "fs/usr/bin/llvm-objcopy",
+    "fs/usr/bin/rustc",
+    "fs/usr/bin/bindgen",
+    "fs/usr/bin/make",
+];
+
 /// Directories of which guests and builds read nothing.
 const LEFT_OUT: &[&str] = &[
     "/usr/share/man/*",
@@ -36,18 +58,46 @@ const LEFT_OUT: &[&str] = &[
     "/usr/share/info/*",
 ];
 
+impl Purpose {
+    /// The component's kind.
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Guests => "root",
+            Self::Kernels => "toolchain",
+        }
+    }
+
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Guests => recipe::PACKAGES,
+            Self::Kernels => recipe::TOOLCHAIN_PACKAGES,
+        }
+    }
+
+    fn key_files(self) -> &'static [&'static str] {
+        match self {
+            Self::Guests => KEY_FILES,
+            Self::Kernels => TOOLCHAIN_KEY_FILES,
+        }
+    }
+}
+
 /// The component.
-pub fn component(cache: &Cache) -> Component {
+pub fn component(cache: &Cache, purpose: Purpose) -> Component {
+    let qemu = match purpose {
+        Purpose::Guests => format!(" qemu {}", recipe::QEMU_SERIES),
+        Purpose::Kernels => String::new(),
+    };
     let recipe = format!(
-        "root {} {} {} qemu {} packages {:?} backported {:?} without {LEFT_OUT:?}",
+        "{} {} {} {}{qemu} packages {:?} backported {:?} without {LEFT_OUT:?}",
+        purpose.kind(),
         recipe::REVISION,
         recipe::SUITE,
         recipe::BACKPORTS,
-        recipe::QEMU_SERIES,
-        recipe::PACKAGES,
+        purpose.packages(),
         recipe::BACKPORTED,
     );
-    cache.component("root", recipe)
+    cache.component(purpose.kind(), recipe)
 }
 
 /// The root file system in the component.
@@ -56,8 +106,17 @@ pub fn tree(component: &Component) -> PathBuf {
 }
 
 /// Makes it, by a mmdebstrap that is fetched for the purpose.
-pub fn make(directory: &Path, apt: &Apt, log: &Path, task: &Task) -> Result<Made> {
-    let qemu = apt.qemu()?;
+pub fn make(
+    directory: &Path,
+    purpose: Purpose,
+    apt: &Apt,
+    log: &Path,
+    task: &Task,
+) -> Result<Made> {
+    let facts = match purpose {
+        Purpose::Guests => vec![("qemu", upstream(&apt.qemu()?))],
+        Purpose::Kernels => Vec::new(),
+    };
     task.at("fetching mmdebstrap");
     let tools = directory.join("tools");
     apt.download(&["mmdebstrap".into()], &tools, task)?;
@@ -74,16 +133,17 @@ pub fn make(directory: &Path, apt: &Apt, log: &Path, task: &Task) -> Result<Made
         .output()?;
 
     let _ = fs::remove_file(log);
-    mmdebstrap(&tools, &directory.join(TREE), apt).run_logged(log, task)?;
+    mmdebstrap(&tools, &directory.join(TREE), purpose, apt).run_logged(log, task)?;
     fs::remove_dir_all(&tools).context("cannot remove the tools")?;
 
+    let key_files = purpose.key_files();
     Ok(Made {
-        key_files: KEY_FILES.iter().map(|&file| file.to_owned()).collect(),
-        facts: vec![("qemu", upstream(&qemu))],
+        key_files: key_files.iter().map(|&file| file.to_owned()).collect(),
+        facts,
     })
 }
 
-fn mmdebstrap(tools: &Path, tree: &Path, apt: &Apt) -> External {
+fn mmdebstrap(tools: &Path, tree: &Path, purpose: Purpose, apt: &Apt) -> External {
     let exclusions: Vec<_> = LEFT_OUT
         .iter()
         .map(|place| format!("path-exclude={place}\\n"))
@@ -108,7 +168,7 @@ fn mmdebstrap(tools: &Path, tree: &Path, apt: &Apt) -> External {
             "--setup-hook=printf '{}' >\"$1/etc/dpkg/dpkg.cfg.d/svm-demo\"",
             exclusions.concat()
         ))
-        .arg(format!("--include={}", recipe::PACKAGES.join(",")))
+        .arg(format!("--include={}", purpose.packages().join(",")))
         .arg(recipe::SUITE)
         .arg(tree)
         .arg(apt.sources())

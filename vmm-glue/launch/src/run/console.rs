@@ -40,7 +40,7 @@ const SIGNS: &[(&str, Kind)] = &[
     ("Kernel panic - not syncing", Kind::Panic),
     ("BUG: KASAN", Kind::Memory),
     ("BUG: KFENCE", Kind::Memory),
-    ("kmemleak:", Kind::Memory),
+    ("new suspected memory leaks", Kind::Memory),
     ("UBSAN:", Kind::Memory),
     ("soft lockup", Kind::Stall),
     ("hard LOCKUP", Kind::Stall),
@@ -168,6 +168,10 @@ mod tests {
                 "[    3.1] BUG: KASAN: slab-use-after-free in f+0x1/0x2",
                 Kind::Memory,
             ),
+            (
+                "[    3.1] kmemleak: 2 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+                Kind::Memory,
+            ),
             ("[    3.1] Call Trace:", Kind::Trace),
         ] {
             assert_eq!(kinds(&[line]), [kind], "{line}");
@@ -181,6 +185,7 @@ mod tests {
                 "[    0.1] Linux version 7.2.12",
                 "[    0.2] DMAR: Intel(R) Virtualization Technology for Directed I/O",
                 "[    0.3] debug: unmapping init memory",
+                "[    0.4] kmemleak: Kernel memory leak detector initialized (mem pool available: 1)",
             ])
             .is_empty()
         );

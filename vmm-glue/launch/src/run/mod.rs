@@ -286,6 +286,7 @@ fn given(prepared: &Prepared, options: &MachineOptions) -> Given {
             .map(|(name, _)| name.clone())
             .collect(),
         driver_options: options.driver_option.clone(),
+        kernel_options: prepared.kernel_options.clone(),
     }
 }
 

@@ -1,0 +1,66 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# Makes the component of the debug kernel. Runs inside the prepared toolchain, in its own
+# namespaces, with the component's directory as /mnt: the source's package in /mnt/packages, the
+# configuration in /mnt/debug.config, result in /mnt.
+set -eu
+
+source=/mnt/build/source
+objects=/mnt/build/objects
+
+step() {
+    echo "==> $*"
+}
+
+kernel_make() {
+    make --silent -C "$source" O="$objects" ARCH=x86 LLVM=1 \
+        KBUILD_BUILD_USER=svm-demo KBUILD_BUILD_HOST=svm-demo "$@"
+}
+
+step "unpacking the source"
+# Without what only the drivers that stay off are made of, which is most of it.
+mkdir -p "$source" "$objects"
+dpkg-deb --fsys-tarfile /mnt/packages/linux-source-*.deb |
+    tar --extract --to-stdout --wildcards './usr/src/linux-source-*.tar.xz' |
+    xz --decompress --threads=0 --stdout |
+    tar --extract --directory "$source" --strip-components=1 \
+        --exclude='*/Documentation/*.rst' --exclude='*/Documentation/*.yaml' \
+        --exclude='*/arch/*/boot/dts/*' --exclude='*/sound/*.[ch]' \
+        --exclude='*/drivers/gpu/drm/*/*.[ch]' --exclude='*/drivers/net/*/*.[ch]' \
+        --exclude='*/drivers/media/*.[ch]' --exclude='*/drivers/staging/*.[ch]' \
+        --exclude='*/tools/testing/*' --exclude='*/tools/perf/*'
+
+step "configuring"
+kernel_make rustavailable
+kernel_make KCONFIG_ALLCONFIG=/mnt/debug.config allnoconfig
+# An option whose conditions are not met is dropped without a word.
+sed -n 's/^\(CONFIG_[A-Z0-9_]*\)=.*/\1 &/p' /mnt/debug.config >/mnt/build/wanted
+while read -r name line; do
+    case $line in
+    *=n) ! grep -q "^$name=" "$objects/.config" ;;
+    *) grep -qxF "$line" "$objects/.config" ;;
+    esac || echo "$line"
+done </mnt/build/wanted >/mnt/build/missing
+if [ -s /mnt/build/missing ]; then
+    echo "the kernel's source does not give these options of debug.config:" >&2
+    cat /mnt/build/missing >&2
+    exit 1
+fi
+
+step "compiling the kernel"
+# One process more than processors: some wait for the disk.
+kernel_make -j"$(($(nproc) + 1))" bzImage modules
+release=$(cat "$objects/include/config/kernel.release")
+
+step "keeping what boots, and what builds modules"
+cp "$objects/arch/x86/boot/bzImage" /mnt/vmlinuz
+llvm-objcopy --strip-all "$objects/vmlinux" /mnt/vmlinux
+cp "$objects/System.map" /mnt/System.map
+headers=/mnt/usr/src/linux-headers-$release
+kernel_make run-command \
+    KBUILD_RUN_COMMAND="\$(srctree)/scripts/package/install-extmod-build $headers"
+# That command leaves out what Rust needs.
+mkdir -p "$headers/rust"
+cp "$objects"/rust/*.rmeta "$objects"/rust/*.so "$headers/rust/"
+cp "$objects/.config" "$headers/.config"
+echo "$release" >/mnt/release

@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Makes the [`Components`] that a guest takes from the cache, those that do not depend on each
+//! other at the same time, and keeps them from being removed. It knows nothing of the checkout.
+
+use std::path::Path;
+use std::sync::mpsc;
+use std::thread::{self, ScopedJoinHandle};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::apt::Apt;
+use super::root::Purpose;
+use super::{debug, host, kernel, recipe, root};
+use crate::cache::lock::Lock;
+use crate::cache::manifest::Depth;
+use crate::cache::{Cache, Component};
+use crate::cli::KernelChoice;
+use crate::progress::{Progress, Task};
+
+/// How often components are made before it is an error that they are not sound.
+const ATTEMPTS: u32 = 3;
+
+/// The components that a guest takes from the cache.
+#[derive(Clone, Debug)]
+pub struct Components {
+    /// The root, with QEMU.
+    pub root: Component,
+    /// The kernel.
+    pub kernel: Kernel,
+}
+
+/// The kernel among the components.
+#[derive(Clone, Debug)]
+pub enum Kernel {
+    /// None.
+    None,
+    /// The distribution's, made with the root.
+    Stock(Component),
+    /// The debug kernel, made with a toolchain of its own.
+    Debug {
+        /// The toolchain.
+        toolchain: Component,
+        /// The kernel.
+        kernel: Component,
+    },
+}
+
+/// How preparing goes about what is there already.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// How closely it is examined.
+    pub depth: Depth,
+    /// Whether it is made anew in any case.
+    pub fresh: bool,
+}
+
+/// What the making of components shares.
+#[derive(Debug)]
+pub struct Workshop<'a> {
+    /// Where they are.
+    pub cache: &'a Cache,
+    /// The mirror that was asked for.
+    pub mirror: Option<&'a str>,
+    /// Where it shows what it does.
+    pub progress: &'a Progress,
+    /// What is made anew.
+    pub manner: Manner,
+}
+
+impl Components {
+    /// Only QEMU.
+    pub fn qemu(cache: &Cache) -> Self {
+        Self {
+            root: root::component(cache, Purpose::Guests),
+            kernel: Kernel::None,
+        }
+    }
+
+    /// Those of a guest with the kernel of a choice.
+    pub fn of(cache: &Cache, choice: &KernelChoice) -> Self {
+        let Self { root, kernel } = Self::qemu(cache);
+        let kernel = match choice {
+            KernelChoice::Stock => Kernel::Stock(kernel::component(cache, &root)),
+            KernelChoice::Debug => {
+                let toolchain = root::component(cache, Purpose::Kernels);
+                Kernel::Debug {
+                    kernel: debug::component(cache, &toolchain),
+                    toolchain,
+                }
+            }
+            KernelChoice::Own { .. } => kernel,
+        };
+        Self { root, kernel }
+    }
+
+    fn all(&self) -> Vec<&Component> {
+        let mut all = vec![&self.root];
+        match &self.kernel {
+            Kernel::None => {}
+            Kernel::Stock(kernel) => all.push(kernel),
+            Kernel::Debug { toolchain, kernel } => all.extend([toolchain, kernel]),
+        }
+        all
+    }
+
+    /// Examines them all; the first that is not sound is the error.
+    fn examine(&self, depth: Depth) -> Result<()> {
+        for component in self.all() {
+            component
+                .examine(depth)
+                .with_context(|| format!("{} is not sound", component.name()))?;
+        }
+        Ok(())
+    }
+
+    /// Free space that making them takes at its peak, in MiB.
+    fn space(&self, manner: Manner) -> u64 {
+        let missing =
+            |component: &Component| manner.fresh || component.examine(Depth::Quick).is_err();
+        let debug = match &self.kernel {
+            Kernel::Debug { toolchain, kernel } if missing(toolchain) || missing(kernel) => {
+                recipe::DEBUG_SPACE_MIB
+            }
+            _ => 0,
+        };
+        let stock = match &self.kernel {
+            Kernel::Stock(kernel) => missing(kernel),
+            _ => false,
+        };
+        if stock || missing(&self.root) {
+            debug + recipe::SPACE_MIB
+        } else {
+            debug
+        }
+    }
+}
+
+impl Workshop<'_> {
+    /// Makes components where they are missing or not sound, and marks the cache as in use. Calls
+    /// `when_root_is_ready` as soon as it is.
+    pub fn make(&self, components: &Components, when_root_is_ready: impl FnOnce()) -> Result<Lock> {
+        let mut when_root_is_ready = Some(when_root_is_ready);
+        let mut manner = self.manner;
+        // Between making and marking another process may replace them: rarely once, never often.
+        for _ in 0..ATTEMPTS {
+            let in_use = self.cache.in_use()?;
+            if !manner.fresh && components.examine(manner.depth).is_ok() {
+                if let Some(call) = when_root_is_ready.take() {
+                    call();
+                }
+                return Ok(in_use);
+            }
+            // Whoever makes them must be able to replace them; then they are examined again.
+            drop(in_use);
+            self.make_missing(components, manner, &mut when_root_is_ready)?;
+            manner.fresh = false;
+        }
+        components.examine(manner.depth)?;
+        bail!(
+            "what is prepared in {} changes again and again",
+            self.cache.root().display()
+        )
+    }
+
+    fn make_missing(
+        &self,
+        components: &Components,
+        manner: Manner,
+        when_root_is_ready: &mut Option<impl FnOnce()>,
+    ) -> Result<()> {
+        host::root()?;
+        host::programs()?;
+        host::keyring()?;
+        let task = self.progress.quick_task("waiting for the cache");
+        let _lock = Lock::exclusive(&self.cache.path("locks/prepare"), &task)?;
+        task.done();
+        // Another process may have made them while this one waited.
+        if !manner.fresh && components.examine(manner.depth).is_ok() {
+            return Ok(());
+        }
+        host::space(self.cache.root(), components.space(manner))?;
+        let apt = Apt::open(self.cache, self.mirror, self.progress)?;
+        thread::scope(|scope| {
+            // What the kernel is made with is ready.
+            let (base_is_ready, base) = mpsc::channel();
+            let mut root_is_base = None;
+            let mut toolchain_thread = None;
+            let kernel_thread = match &components.kernel {
+                Kernel::None => None,
+                Kernel::Stock(kernel) => {
+                    root_is_base = Some(base_is_ready);
+                    let make = self.stock_maker(&apt, &components.root, base);
+                    Some(scope.spawn(move || self.ensure(kernel, manner, make)))
+                }
+                Kernel::Debug { toolchain, kernel } => {
+                    let make = self.root_maker(&apt, Purpose::Kernels);
+                    toolchain_thread = Some(scope.spawn(move || {
+                        self.ensure(toolchain, manner, make)?;
+                        // A kernel that is sound already waits for nobody.
+                        let _ = base_is_ready.send(());
+                        Ok(())
+                    }));
+                    let make = self.debug_maker(&apt, toolchain, base);
+                    Some(scope.spawn(move || self.ensure(kernel, manner, make)))
+                }
+            };
+            self.ensure(
+                &components.root,
+                manner,
+                self.root_maker(&apt, Purpose::Guests),
+            )?;
+            if let Some(ready) = root_is_base {
+                let _ = ready.send(());
+            }
+            if let Some(call) = when_root_is_ready.take() {
+                call();
+            }
+            // Its failure explains the kernel's.
+            toolchain_thread.map(join).transpose()?;
+            kernel_thread.map(join).transpose()?;
+            Ok(())
+        })
+    }
+
+    fn ensure(
+        &self,
+        component: &Component,
+        manner: Manner,
+        make: impl FnOnce(&Path, &Task) -> Result<crate::cache::Made>,
+    ) -> Result<()> {
+        component
+            .ensure(self.progress, manner.depth, manner.fresh, make)
+            .map(drop)
+    }
+
+    /// Makes a root file system.
+    fn root_maker(
+        &self,
+        apt: &Apt,
+        purpose: Purpose,
+    ) -> impl FnOnce(&Path, &Task) -> Result<crate::cache::Made> {
+        let log = self.log(match purpose {
+            Purpose::Guests => "root",
+            Purpose::Kernels => "toolchain",
+        });
+        move |directory, task| root::make(directory, purpose, apt, &log, task)
+    }
+
+    /// Makes the distribution's kernel: what it needs from the network is fetched before the root
+    /// is ready.
+    fn stock_maker(
+        &self,
+        apt: &Apt,
+        root: &Component,
+        root_is_ready: mpsc::Receiver<()>,
+    ) -> impl FnOnce(&Path, &Task) -> Result<crate::cache::Made> {
+        let (tree, log) = (root::tree(root), self.log("kernel"));
+        move |directory, task| {
+            let packages = kernel::fetch(apt, directory, task)?;
+            task.at("waiting for the root");
+            root_is_ready.recv().context("the kernel needs the root")?;
+            kernel::make(directory, &packages, &tree, &log, task)
+        }
+    }
+
+    /// Makes the debug kernel, likewise.
+    fn debug_maker(
+        &self,
+        apt: &Apt,
+        toolchain: &Component,
+        toolchain_is_ready: mpsc::Receiver<()>,
+    ) -> impl FnOnce(&Path, &Task) -> Result<crate::cache::Made> {
+        let (tree, log) = (root::tree(toolchain), self.log("debug-kernel"));
+        move |directory, task| {
+            let packages = debug::fetch(apt, directory, task)?;
+            task.at("waiting for the toolchain");
+            toolchain_is_ready
+                .recv()
+                .context("the debug kernel needs its toolchain")?;
+            debug::make(directory, &packages, &tree, &log, task)
+        }
+    }
+
+    fn log(&self, name: &str) -> std::path::PathBuf {
+        self.cache.logs().join(format!("{name}.log"))
+    }
+}
+
+/// The result of a thread; its panic goes on here.
+pub fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread
+        .join()
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_debug_kernel_takes_its_toolchain() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(directory.path())).unwrap();
+        let names = |choice| {
+            let components = Components::of(&cache, &choice);
+            let names = components.all().into_iter().map(Component::name);
+            names
+                .map(|name| name.rsplit_once('-').unwrap().0.to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(KernelChoice::Stock), ["root", "kernel"]);
+        assert_eq!(
+            names(KernelChoice::Debug),
+            ["root", "toolchain", "debug-kernel"]
+        );
+        let own = KernelChoice::Own {
+            kdir: "/k".into(),
+            image: None,
+        };
+        assert_eq!(names(own), ["root"]);
+    }
+}
