@@ -13,20 +13,21 @@ IOMMU ?= intel-iommu
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 1
 
-.PHONY: help demo test lint shell bench fuzz coverage prepare doctor manual clean
+.PHONY: help demo test test-debug lint shell bench fuzz coverage prepare doctor manual clean
 
 help:
-	@echo "make demo     run the demonstration in a guest (IOMMU=svm-vtd: on this project's VT-d)"
-	@echo "make test     run all tests, on the host and in the guest"
-	@echo "make lint     check formatting, lints, licences and documentation"
-	@echo "make shell    an interactive guest with the device, its driver and svmctl"
-	@echo "make bench    measure; a table, and target/report/bench.json"
-	@echo "make fuzz     fuzz unit and device for a minute (FUZZ_SECONDS, FUZZ_SEED)"
-	@echo "make coverage line coverage of the device's ATC, ATS and PRI code, by file"
-	@echo "make prepare  only prepare what the guest needs"
-	@echo "make doctor   say what this machine lacks"
-	@echo "make manual   write docs/device-reference.md anew from svm-abi"
-	@echo "make clean    remove target/ and what the last runs left"
+	@echo "make demo       run the demonstration in a guest (IOMMU=svm-vtd: on this project's VT-d)"
+	@echo "make test       run all tests, on the host and in the guest"
+	@echo "make test-debug run the guest's tests on a kernel that watches the driver"
+	@echo "make lint       check formatting, lints, licences and documentation"
+	@echo "make shell      an interactive guest with the device, its driver and svmctl"
+	@echo "make bench      measure; a table, and target/report/bench.json"
+	@echo "make fuzz       fuzz unit and device for a minute (FUZZ_SECONDS, FUZZ_SEED)"
+	@echo "make coverage   line coverage of the device's ATC, ATS and PRI code, by file"
+	@echo "make prepare    only prepare what the guest needs"
+	@echo "make doctor     say what this machine lacks"
+	@echo "make manual     write docs/device-reference.md anew from svm-abi"
+	@echo "make clean      remove target/ and what the last runs left"
 
 demo:
 	@$(BUILD_SVM_VM)
@@ -35,6 +36,10 @@ demo:
 test:
 	@$(CARGO) build -p svm-vm -p svm-tests
 	@$(CARGO) run --quiet -p svm-tests --bin run-tests
+
+test-debug:
+	@$(BUILD_SVM_VM)
+	@$(SVM_VM) run --kernel debug --plan test --name test-debug --iommu $(IOMMU) --memory 2G
 
 lint:
 	$(CARGO) fmt --all --check

@@ -4,6 +4,7 @@
 //! provoke.
 
 mod endings;
+mod injection;
 mod interface;
 mod leaks;
 mod raw;
@@ -23,6 +24,11 @@ pub const SUITE: Suite = Suite {
             name: "endings",
             about: "every way to die, under load; afterwards nothing is left",
             cases: endings::CASES,
+        },
+        Group {
+            name: "injection",
+            about: "a kernel that runs out of memory in the middle of a call",
+            cases: &[injection::CASES],
         },
     ],
 };

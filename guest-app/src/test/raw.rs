@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -123,6 +123,18 @@ impl RawFile {
         let read = nix::unistd::read(&self.0, &mut buffer)?;
         buffer.truncate(read);
         Ok(buffer)
+    }
+}
+
+impl AsFd for RawFile {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<RawFile> for OwnedFd {
+    fn from(file: RawFile) -> OwnedFd {
+        file.0.into()
     }
 }
 

@@ -8,6 +8,12 @@ use std::str::FromStr;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// Seconds that a guest has unless it is said.
+const SECONDS: u32 = 300;
+
+/// Seconds that a guest has on a kernel that watches itself, in translated code.
+const SECONDS_DEBUG: u32 = 3600;
+
 /// Prepares and runs a Linux guest with the svm-demo device: a PCIe device, loaded into an
 /// unmodified QEMU, that shares the address space of a process through PASID, ATS and PRI.
 #[derive(Debug, Parser)]
@@ -193,9 +199,9 @@ pub struct RunOptions {
     #[arg(long, value_name = "COMMAND", conflicts_with = "plan")]
     pub exec: Option<String>,
 
-    /// Seconds that the guest has for all of it
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
-    pub timeout: u32,
+    /// Seconds that the guest has for all of it [default: 300; with --kernel debug: 3600]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub timeout: Option<u32>,
 
     /// Show what the steps print, too
     #[arg(long, short)]
@@ -286,6 +292,15 @@ impl FromStr for KernelName {
             "debug" => Self::Debug,
             image => Self::Image(image.into()),
         })
+    }
+}
+
+impl RunOptions {
+    /// Seconds that the guest has for all of it.
+    pub fn seconds(&self) -> u32 {
+        let slow = self.machine.parts.kernel == Some(KernelName::Debug);
+        self.timeout
+            .unwrap_or(if slow { SECONDS_DEBUG } else { SECONDS })
     }
 }
 

@@ -22,7 +22,8 @@ enum Tether {
     Process,
     /// It and all it starts are killed with this process, in a process namespace of their own.
     Tree,
-    /// So, and what it mounts is seen by nobody else and goes with it.
+    /// So, and what it mounts is seen by nobody else and goes with it. Without privileges it is
+    /// root in a user namespace, where the kernel allows that.
     TreeAndMounts,
 }
 
@@ -97,7 +98,8 @@ impl External {
         self
     }
 
-    /// Likewise, and hides what it mounts from everybody else. Needs root.
+    /// Likewise, and hides what it mounts from everybody else. Needs root, or a kernel that gives
+    /// everybody user namespaces.
     pub fn with_mounts(mut self) -> Self {
         self.tether = Tether::TreeAndMounts;
         self
@@ -122,6 +124,9 @@ impl External {
             }
             Tether::TreeAndMounts => {
                 command.args(["unshare", "--pid", "--fork", "--kill-child=KILL"]);
+                if !nix::unistd::geteuid().is_root() {
+                    command.args(["--user", "--map-root-user"]);
+                }
                 command.args(["--mount", "--propagation", "private", "--"]);
             }
         }

@@ -13,6 +13,12 @@ const DRIVER: &str = "svm_demo";
 /// Size of the compressed swap area, in MiB.
 const SWAP_MIB: u32 = 256;
 
+/// Options of kernels that take many times as long for everything.
+const SLOW: &[&str] = &["CONFIG_KASAN", "CONFIG_PROVE_LOCKING"];
+
+/// How many times as long steps may take on these.
+const SLOWNESS: u32 = 10;
+
 /// Where the kernel is told to search for lost memory, and tells what it found.
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 
@@ -148,7 +154,12 @@ fn with_driver(given: &Given, steps: Vec<Step>) -> Plan {
     plan
 }
 
-fn without_driver(given: &Given, steps: Vec<Step>) -> Plan {
+fn without_driver(given: &Given, mut steps: Vec<Step>) -> Plan {
+    if SLOW.iter().any(|option| given.has(option)) {
+        for step in &mut steps {
+            step.timeout_s = step.timeout_s.saturating_mul(SLOWNESS);
+        }
+    }
     let zram = given.modules.iter().any(|name| name == "zram") || given.has("CONFIG_ZRAM");
     Plan {
         modules: given.modules.iter().map(|name| Module::new(name)).collect(),
@@ -221,6 +232,13 @@ mod tests {
         assert_eq!(plan(PlanName::Demo, &Given::default()).swap_mib, None);
         let built_in = plan(PlanName::Demo, &with_option("CONFIG_ZRAM"));
         assert_eq!(built_in.swap_mib, Some(SWAP_MIB));
+    }
+
+    #[test]
+    fn a_kernel_that_watches_itself_has_more_time() {
+        let limit = |given| plan(PlanName::Demo, given).steps[0].timeout_s;
+        let ordinary = limit(&Given::default());
+        assert_eq!(limit(&with_option("CONFIG_KASAN")), SLOWNESS * ordinary);
     }
 
     #[test]

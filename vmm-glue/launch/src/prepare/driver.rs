@@ -66,16 +66,20 @@ pub fn build(checkout: &Checkout, kernel: &Kernel, progress: &Progress) -> Resul
         task.done();
         return Ok(module);
     }
-    if let Kernel::Prepared { .. } = kernel {
-        host::root().context("the driver has to be built")?;
-    }
     remove_tree(&place)?;
     let work = place.join("work");
     copy(checkout.root(), &sources, &work)?;
     let log = place.join("build.log");
     compile(kernel, &work)
         .run_logged(&log, &task)
-        .context("the driver cannot be built")?;
+        .with_context(|| match kernel {
+            Kernel::Prepared { .. } if host::root().is_err() => {
+                "the driver cannot be built: for the prepared kernel that takes root, or a machine \
+                 that gives everybody user namespaces (`svm-vm prepare` as root in this checkout \
+                 builds it, too)"
+            }
+            _ => "the driver cannot be built",
+        })?;
     let product = work.join("guest-driver").join(FILE);
     ensure!(
         product.is_file(),

@@ -168,7 +168,14 @@ impl Workshop<'_> {
         manner: Manner,
         when_root_is_ready: &mut Option<impl FnOnce()>,
     ) -> Result<()> {
-        host::root()?;
+        if let Err(error) = host::root() {
+            // Whoever is not root may have been meant to use what is there.
+            let why = components.examine(manner.depth).err();
+            return Err(match why {
+                Some(why) if !manner.fresh => error.context(format!("{why:#}")),
+                _ => error,
+            });
+        }
         host::programs()?;
         host::keyring()?;
         let task = self.progress.quick_task("waiting for the cache");

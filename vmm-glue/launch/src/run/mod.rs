@@ -70,7 +70,7 @@ pub fn command(place: &Place, options: &RunOptions) -> Result<ExitCode> {
         plan_name,
         plan,
         renderer: Renderer::new(options.verbose || options.exec.is_some(), several),
-        timeout: Duration::from_secs(options.timeout.into()),
+        timeout: Duration::from_secs(options.seconds().into()),
         options: machine,
         progress: &progress,
     };

@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A kernel that runs out of memory in the middle of a call: the call fails with an error that
+//! says so, the next one succeeds, and nothing is left.
+//!
+//! Each case fails the first place of a call where the kernel can fail, then the second, and so on
+//! until the call has no more of them.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::mman::{MapFlags, ProtFlags};
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use svmctl::abi::ioctl::{DOORBELL_SIZE, Queue};
+use svmctl::region::{PAGE, Region};
+
+use super::leaks::Before;
+use super::raw::RawFile;
+use crate::harness::bench::{Bench, pattern};
+use crate::harness::{Case, Verdict, remark, skipped};
+use crate::system::child::{Child, Line};
+use crate::system::injection::{Injection, Trigger, fail_by_chance};
+
+/// See the module.
+pub const CASES: &[Case] = &[
+    Case {
+        name: "open fails at each place in turn",
+        run: opens,
+        provokes: PROVOKED,
+    },
+    Case {
+        name: "close succeeds whatever fails in it",
+        run: closes,
+        provokes: PROVOKED,
+    },
+    Case {
+        name: "ioctls, mmap and poll fail at each place in turn",
+        run: calls,
+        provokes: PROVOKED,
+    },
+    Case {
+        name: "the driver takes the function, or fails to, at each place in turn",
+        run: driver_binds,
+        provokes: DRIVER_PROVOKED,
+    },
+    Case {
+        name: "processes whose memory fails by chance",
+        run: by_chance,
+        provokes: PROVOKED,
+    },
+];
+
+/// A page fault that fails is tried again, and told.
+const PROVOKED: &[&str] = &["VM_FAULT_OOM leaked out"];
+/// What the driver core tells of a driver that fails to take a function.
+const DRIVER_PROVOKED: &[&str] = &[
+    "VM_FAULT_OOM leaked out",
+    "probe with driver svm_demo failed",
+    "kobject_add_internal failed",
+];
+
+/// Why a case cannot run.
+const NO_INJECTION: &str =
+    "this kernel injects no failures (CONFIG_FAILSLAB); the debug kernel does: make test-debug";
+
+/// A call has fewer places.
+const PLACES: u32 = 20_000;
+/// So many places that are not reached, one after the other, are behind the end of the call. It
+/// does not have the same number of them each time.
+const BEHIND: u32 = 4;
+/// Places of a long call that are tried each; of the others only some.
+const EACH: u32 = 64;
+/// Beyond those, one place in so many of those before it is left out.
+const SPREAD: u32 = 12;
+
+/// What a failure may look like. Copies from and to the process fail as at a bad address.
+const OUT_OF_MEMORY: &[Errno] = &[Errno::ENOMEM, Errno::EFAULT];
+/// A PASID that cannot be allocated looks as if there were none left (Linux,
+/// `iommu_alloc_global_pasid()`).
+const CANNOT_BIND: &[Errno] = &[Errno::ENOMEM, Errno::EFAULT, Errno::ENOSPC];
+
+/// What came of a call in which a failure was injected, by place.
+#[derive(Debug, Default)]
+struct Outcomes {
+    /// Failures that were injected.
+    injected: u32,
+    /// Calls that succeeded all the same.
+    survived: u32,
+    /// Errors of the others.
+    errors: BTreeMap<String, u32>,
+}
+
+impl Outcomes {
+    /// Tries places until the call has no more. `attempt` makes a call fail at one, and says what
+    /// came and whether it got there; `allowed` are the errors that may come.
+    fn collect(
+        what: &str,
+        allowed: &[Errno],
+        mut attempt: impl FnMut(u32) -> anyhow::Result<(Result<(), Errno>, bool)>,
+    ) -> anyhow::Result<Outcomes> {
+        let mut outcomes = Outcomes::default();
+        let (mut place, mut behind) = (1, 0);
+        while behind < BEHIND {
+            ensure!(
+                place < PLACES,
+                "{what} does not come to its end: {outcomes}"
+            );
+            let (result, injected) =
+                attempt(place).with_context(|| format!("{what}, place {place}"))?;
+            if injected {
+                outcomes.injected += 1;
+                behind = 0;
+            } else {
+                behind += 1;
+            }
+            match result {
+                Ok(()) if injected => outcomes.survived += 1,
+                Ok(()) => {}
+                Err(error) if injected && allowed.contains(&error) => {
+                    *outcomes.errors.entry(format!("{error:?}")).or_default() += 1;
+                }
+                Err(error) => bail!(
+                    "{what} gave {error:?}, with a failure at place {place} {}; {allowed:?} may \
+                     come of one",
+                    if injected { "injected" } else { "not reached" }
+                ),
+            }
+            place += 1 + place.saturating_sub(EACH) / SPREAD;
+        }
+        ensure!(
+            !outcomes.errors.is_empty(),
+            "{what} has {} places where the kernel can fail, and never did: {outcomes}",
+            outcomes.injected
+        );
+        Ok(outcomes)
+    }
+}
+
+impl std::fmt::Display for Outcomes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} failures:", self.injected)?;
+        for (error, count) in &self.errors {
+            write!(f, " {count} {error},")?;
+        }
+        write!(f, " {} survived", self.survived)
+    }
+}
+
+/// Opens the device as the only thing that is done in a failing call.
+fn open(device: &Path) -> Result<OwnedFd, Errno> {
+    let mut options = OpenOptions::new();
+    let options = options.read(true).write(true);
+    options
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(device)
+        .map(OwnedFd::from)
+        .map_err(|error| {
+            error
+                .raw_os_error()
+                .map_or(Errno::UnknownErrno, Errno::from_raw)
+        })
+}
+
+fn opens(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let Some(_injection) = Injection::begin()? else {
+        return skipped(NO_INJECTION);
+    };
+    let before = Before::take(bench)?;
+    let device = bench.device().to_owned();
+    // In a process each, because the first bond of a process is more work than the others.
+    let first = Outcomes::collect("the first open of a process", CANNOT_BIND, |place| {
+        let mut child = Child::fork(|line: &mut Line| {
+            let trigger = Trigger::open()?;
+            let (result, injected) = trigger.fire(place, || open(&device))?;
+            let error = result.as_ref().err().map(|&error| error as i32);
+            if result.is_err() {
+                // What failed has not spoilt the process.
+                drop(open(&device).context("the next open")?);
+            }
+            line.tell(&(error, injected))
+        })?;
+        let (error, injected) = child.line().receive::<(Option<i32>, bool)>()?;
+        child.finish()?;
+        Ok((
+            error.map_or(Ok(()), |raw| Err(Errno::from_raw(raw))),
+            injected,
+        ))
+    })?;
+    let trigger = Trigger::open()?;
+    let further = Outcomes::collect("a further open", CANNOT_BIND, |place| {
+        let (result, injected) = trigger.fire(place, || open(&device))?;
+        Ok((result.map(drop), injected))
+    })?;
+    bench.queue().nop()?;
+    let left = before.check(bench, (first.injected + further.injected).into())?;
+    remark(format!("first: {first}; further: {further}; {left}"))
+}
+
+fn closes(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let Some(_injection) = Injection::begin()? else {
+        return skipped(NO_INJECTION);
+    };
+    let before = Before::take(bench)?;
+    let trigger = Trigger::open()?;
+    let memory = Region::new(PAGE)?;
+    let queue = ring(&memory);
+    let (mut place, mut behind, mut injected) = (1, 0, 0);
+    while behind < BEHIND {
+        let file = RawFile::open(bench.device())?;
+        file.queue_setup(&queue)?;
+        let fd = OwnedFd::from(file).into_raw_fd();
+        let (result, reached) = trigger.fire(place, || nix::unistd::close(fd))?;
+        result.with_context(|| format!("close, with a failure at place {place}"))?;
+        behind = if reached { 0 } else { behind + 1 };
+        injected += u32::from(reached);
+        place += 1;
+    }
+    bench.queue().nop()?;
+    let left = before.check(bench, place.into())?;
+    remark(format!("{injected} failures; {left}"))
+}
+
+/// A ring of one page.
+fn ring(memory: &Region) -> Queue {
+    Queue {
+        ring: memory.address(0),
+        ring_log2: 4,
+        flags: 0,
+    }
+}
+
+fn calls(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let Some(_injection) = Injection::begin()? else {
+        return skipped(NO_INJECTION);
+    };
+    let before = Before::take(bench)?;
+    let trigger = Trigger::open()?;
+    let file = RawFile::open(bench.device())?;
+    let memory = Region::new(PAGE)?;
+    let queue = ring(&memory);
+    let mut remarks = Vec::new();
+    let mut each = |what: &str, call: &mut dyn FnMut() -> Result<(), Errno>| {
+        let outcomes = Outcomes::collect(what, OUT_OF_MEMORY, |place| {
+            Ok(trigger.fire(place, &mut *call)?)
+        })?;
+        // What failed has not spoilt the file.
+        call().with_context(|| format!("{what} without a failure"))?;
+        remarks.push(format!("{what}: {outcomes}"));
+        anyhow::Ok(())
+    };
+    each("INFO", &mut || file.info().map(drop))?;
+    each("QUEUE_SETUP", &mut || {
+        file.queue_setup(&queue)?;
+        file.queue_stop()
+    })?;
+    let both = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+    each("mmap", &mut || {
+        file.try_map(DOORBELL_SIZE, both, MapFlags::MAP_SHARED, 0)
+    })?;
+    each("poll", &mut || {
+        let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO).map(drop)
+    })?;
+    drop(file);
+    bench.queue().nop()?;
+    remarks.push(before.check(bench, 1)?);
+    remark(remarks.join("; "))
+}
+
+/// The function of a device file, and the directory of its driver.
+struct Function {
+    address: String,
+    driver: PathBuf,
+}
+
+impl Function {
+    fn of(device: &Path) -> anyhow::Result<Function> {
+        let name = device.file_name().context("no name of a device")?;
+        let link = Path::new("/sys/class/misc").join(name).join("device");
+        let function = fs::canonicalize(&link).with_context(|| link.display().to_string())?;
+        let address = function.file_name().context("no address of a function")?;
+        Ok(Function {
+            address: address.to_string_lossy().into_owned(),
+            driver: fs::canonicalize(function.join("driver"))?,
+        })
+    }
+
+    fn is_bound(&self) -> bool {
+        self.driver.join(&self.address).exists()
+    }
+
+    /// The file by which the driver is told to do something with a function.
+    fn order(&self, name: &str) -> anyhow::Result<File> {
+        let path = self.driver.join(name);
+        let mut options = OpenOptions::new();
+        let file = options.write(true).open(&path);
+        file.with_context(|| path.display().to_string())
+    }
+
+    fn write(&self, order: &File) -> Result<(), Errno> {
+        nix::unistd::write(order, self.address.as_bytes()).map(drop)
+    }
+}
+
+fn driver_binds(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let Some(_injection) = Injection::begin()? else {
+        return skipped(NO_INJECTION);
+    };
+    let before = Before::take(bench)?;
+    let device = bench.device().to_owned();
+    let function = Function::of(&device)?;
+    let (bind, unbind) = (function.order("bind")?, function.order("unbind")?);
+    bench.close();
+    function.write(&unbind)?;
+    let trigger = Trigger::open()?;
+    let mut errors: BTreeMap<String, u32> = BTreeMap::new();
+    let (mut place, mut behind, mut survived) = (1, 0, 0);
+    while behind < BEHIND {
+        ensure!(place < PLACES, "bind does not come to its end: {errors:?}");
+        let (result, injected) = trigger.fire(place, || function.write(&bind))?;
+        behind = if injected { 0 } else { behind + 1 };
+        match result {
+            Ok(()) => {
+                ensure!(
+                    function.is_bound(),
+                    "place {place}: bind succeeded, and the function has no driver"
+                );
+                let file = RawFile::open(&device);
+                let file = file.with_context(|| format!("place {place}: bind succeeded"))?;
+                file.info()?;
+                drop(file);
+                function.write(&unbind)?;
+                survived += u32::from(injected);
+            }
+            Err(error) => {
+                ensure!(
+                    injected,
+                    "bind gave {error:?}, and no failure was injected at place {place}"
+                );
+                ensure!(
+                    !function.is_bound(),
+                    "place {place}: bind gave {error:?}, and the function has its driver"
+                );
+                *errors.entry(format!("{error:?}")).or_default() += 1;
+            }
+        }
+        place += 1 + place.saturating_sub(EACH) / SPREAD;
+    }
+    function.write(&bind).context("bind without a failure")?;
+    bench.renew()?;
+    bench.queue().nop()?;
+    let left = before.check(bench, place.into())?;
+    remark(format!(
+        "{errors:?}, {survived} survived, about {place} places; {left}"
+    ))
+}
+
+/// Processes that work while their memory fails.
+const PROCESSES: u32 = 8;
+/// What each of them tries.
+const TRIES: u32 = 40;
+/// How many percent of the allocations fail.
+const PERCENT: u32 = 3;
+
+fn by_chance(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let Some(mut injection) = Injection::begin()? else {
+        return skipped(NO_INJECTION);
+    };
+    injection.by_chance(PERCENT)?;
+    let before = Before::take(bench)?;
+    let (mut succeeded, mut failed, mut aborted) = (0, 0, 0);
+    let processes = bench.rounds(PROCESSES);
+    for _ in 0..processes {
+        let mut child = Child::fork(|line: &mut Line| {
+            let (good, bad) = work(bench)?;
+            line.tell(&(good, bad))
+        })?;
+        let told = child.line().receive::<(u32, u32)>();
+        match (child.wait()?, told) {
+            (WaitStatus::Exited(_, 0), Ok((good, bad))) => {
+                succeeded += good;
+                failed += bad;
+            }
+            // A program that gets no memory for itself gives up.
+            (WaitStatus::Signaled(_, Signal::SIGABRT, _), _) => aborted += 1,
+            (status, told) => bail!("a process ended by {status:?}, and had told {told:?}"),
+        }
+    }
+    ensure!(
+        aborted == processes || succeeded > 0 && failed > 0,
+        "{succeeded} tries succeeded and {failed} failed: both were to be expected"
+    );
+    bench.queue().nop()?;
+    let left = before.check(bench, processes.into())?;
+    remark(format!(
+        "{succeeded} tries succeeded, {failed} failed, {aborted} processes gave up; {left}"
+    ))
+}
+
+/// Opens, copies and closes. What fails must fail with an error; what succeeds must be right.
+fn work(bench: &Bench) -> anyhow::Result<(u32, u32)> {
+    let (from, to) = (Region::new(PAGE)?, Region::new(PAGE)?);
+    let contents = pattern(PAGE, 21);
+    from.write(0, &contents);
+    let (mut good, mut bad) = (0, 0);
+    for _ in 0..TRIES {
+        to.write(0, &[0; PAGE]);
+        fail_by_chance(true)?;
+        let copied = bench.open_queue(16).and_then(|mut queue| {
+            let copy = svmctl::Descriptor::copy(to.at(0), from.at(0), PAGE as u64);
+            // SAFETY: both are regions, which are accessed atomically and outlive the call.
+            unsafe { queue.execute_all(&[copy]) }
+        });
+        // This may be what fails.
+        while fail_by_chance(false).is_err() {}
+        match copied {
+            Ok(_) => {
+                ensure!(
+                    to.read(0..PAGE) == contents,
+                    "a copy that succeeded is not like its source"
+                );
+                good += 1;
+            }
+            Err(_) => bad += 1,
+        }
+    }
+    Ok((good, bad))
+}
