@@ -236,8 +236,8 @@ mod tests {
 
     #[test]
     fn a_kernel_that_watches_itself_has_more_time() {
-        let limit = |given| plan(PlanName::Demo, given).steps[0].timeout_s;
-        let ordinary = limit(&Given::default());
+        let limit = |given: &Given| plan(PlanName::Demo, given).steps[0].timeout_s;
+        let ordinary = limit(&given());
         assert_eq!(limit(&with_option("CONFIG_KASAN")), SLOWNESS * ordinary);
     }
 
