@@ -9,7 +9,12 @@ use pcie_ats::{AlignedRange, PAGE_SHIFT, Pasid, Translation, TranslationRequest}
 
 /// The request for what a piece needs next, and as much after that as one completion can hold, in
 /// smallest translation units of 4 KiB << `stu` (rules 3, 4 and 14).
-pub(crate) fn request(piece: &Piece, pasid: Pasid, stu: u8) -> TranslationRequest {
+pub(crate) fn request(
+    piece: &Piece,
+    pasid: Pasid,
+    privileged: bool,
+    stu: u8,
+) -> TranslationRequest {
     let unit = u32::from(PAGE_SHIFT + stu);
     let first = piece.focus() >> unit;
     let units = if piece.backward {
@@ -22,7 +27,7 @@ pub(crate) fn request(piece: &Piece, pasid: Pasid, stu: u8) -> TranslationReques
         address: first << unit,
         pages: units as u16,
         pasid: Some(pasid),
-        privileged: false,
+        privileged,
         execute: false,
         no_write: !piece.access.writes(),
     }
@@ -47,12 +52,14 @@ pub(crate) fn completion<'a>(
         }
         first = false;
         next = range.last().checked_add(1);
+        // Rule 20: what holds in the other mode says nothing of the one that was asked for.
+        let asked = translation.privileged == request.privileged;
         Some(Cached {
             range,
             output: translation.range.base(),
-            read: translation.read,
+            read: translation.read && asked,
             // Rule 18: what was not asked for is not there, whatever the completion says.
-            write: translation.write && !request.no_write,
+            write: translation.write && !request.no_write && asked,
             untranslated_only: translation.untranslated_only,
         })
     })
@@ -103,23 +110,23 @@ mod tests {
     #[test]
     fn rule_03_requests_are_aligned_and_ask_for_the_whole_piece_up_to_a_limit() {
         let piece = Piece::forward(0x1fff, 2, Access::Read);
-        let r = request(&piece, pasid(), 0);
+        let r = request(&piece, pasid(), false, 0);
         assert_eq!((r.address, r.pages, r.no_write), (0x1000, 2, true));
         let long = Piece::forward(0x1001, u64::MAX - 0x1001, Access::Write);
-        let r = request(&long, pasid(), 0);
+        let r = request(&long, pasid(), false, 0);
         assert_eq!((r.address, r.pages, r.no_write), (0x1000, 16, false));
         let back = Piece {
             backward: true,
             ..Piece::forward(0x1fff, 0x5000, Access::Read)
         };
-        let r = request(&back, pasid(), 0);
+        let r = request(&back, pasid(), false, 0);
         assert_eq!((r.address, r.pages), (0x6000, 1));
     }
 
     #[test]
     fn rule_04_requests_and_answers_respect_the_smallest_translation_unit() {
         let piece = Piece::forward(0x7000, 0xa000, Access::Read);
-        let r = request(&piece, pasid(), 2);
+        let r = request(&piece, pasid(), false, 2);
         assert_eq!((r.address, r.pages), (0x4000, 4));
         let small = [answer(0xa000, 12, true, true)];
         assert_eq!(completion(&r, &small, 2).count(), 0);
@@ -130,7 +137,7 @@ mod tests {
     #[test]
     fn rule_14_translations_of_a_completion_follow_each_other() {
         let piece = Piece::forward(0x3000, 0x3000, Access::Write);
-        let r = request(&piece, pasid(), 0);
+        let r = request(&piece, pasid(), false, 0);
         let answers = [
             answer(0xa000, 12, true, true),
             answer(0xb000, 12, true, false),
@@ -146,15 +153,32 @@ mod tests {
     #[test]
     fn rule_18_a_completion_of_a_no_write_request_permits_no_write() {
         let piece = Piece::forward(0x3000, 8, Access::Read);
-        let r = request(&piece, pasid(), 0);
+        let r = request(&piece, pasid(), false, 0);
         let answers = [answer(0xa000, 12, true, true)];
         assert!(completion(&r, &answers, 0).all(|c| c.read && !c.write));
     }
 
     #[test]
+    fn rule_20_a_completion_for_the_other_mode_permits_nothing() {
+        let piece = Piece::forward(0x3000, 8, Access::Write);
+        for asked in [false, true] {
+            let r = request(&piece, pasid(), asked, 0);
+            assert_eq!(r.privileged, asked);
+            for told in [false, true] {
+                let answers = [Translation {
+                    privileged: told,
+                    ..answer(0xa000, 12, true, true)
+                }];
+                let got = completion(&r, &answers, 0).next().unwrap();
+                assert_eq!((got.read, got.write), (asked == told, asked == told));
+            }
+        }
+    }
+
+    #[test]
     fn rule_16_the_size_of_a_hole_says_how_many_pages_are_lacking() {
         let piece = Piece::forward(0x20_3000, 0x10_0000, Access::Write);
-        let r = request(&piece, pasid(), 0);
+        let r = request(&piece, pasid(), false, 0);
         let hole = [answer(0, 21, false, false)];
         assert_eq!(lacking(&piece, completion(&r, &hole, 0), 16), 16);
         let short = Piece::forward(0x20_3fff, 2, Access::Write);

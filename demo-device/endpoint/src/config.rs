@@ -37,6 +37,12 @@ pub struct Config {
     /// How long a page request may wait for its response before its descriptor fails, in
     /// microseconds; 0 for ever.
     pub page_response_timeout: u64,
+    /// Execute Permission Supported: whether the function offers to send requests for execution
+    /// (PCIe 7.8.9.2).
+    pub execute: bool,
+    /// Privileged Mode Supported: whether the function offers to send requests in privileged mode
+    /// (PCIe 7.8.9.2).
+    pub privileged: bool,
     /// Whether the last context of a PASID that stops sends a stop marker instead of waiting for
     /// the responses to its page requests (PCIe 10.4.1.2).
     pub stop_markers: bool,
@@ -53,6 +59,8 @@ impl Default for Config {
             laboratory: false,
             address_bits: 57,
             page_response_timeout: 0,
+            execute: false,
+            privileged: false,
             stop_markers: false,
         }
     }

@@ -5,6 +5,7 @@
 
 use crate::config::Config;
 use crate::mutant::Mutant;
+use pcie_ats::Pasid;
 use pcie_ats::capability::{ATS_SIZE, Ats, PASID_SIZE, PRI_SIZE, PasidCapability, Pri, PriChange};
 
 /// Offset of the ATS extended capability.
@@ -53,7 +54,7 @@ impl ConfigSpace {
             // Queue depth 0 means 32, as many as there are tags.
             ats: Ats::new(0, true),
             pri: Pri::new(config.pri_capacity),
-            pasid: PasidCapability::new(config.pasid_width),
+            pasid: PasidCapability::new(config.pasid_width, config.execute, config.privileged),
         }
     }
 
@@ -70,6 +71,13 @@ impl ConfigSpace {
         self.may_send(None)
             && (self.ats.enable || mutant == Some(Mutant::Rule05))
             && (self.pasid.enable || mutant == Some(Mutant::Rule70))
+    }
+
+    /// Whether requests with a PASID may ask for execution and privileged mode (rule 7). There are
+    /// no such requests without one.
+    pub fn may_ask(&self, pasid: Option<Pasid>, execute: bool, privileged: bool) -> bool {
+        (!execute || pasid.is_some() && self.pasid.execute_enable)
+            && (!privileged || pasid.is_some() && self.pasid.privileged_enable)
     }
 
     /// Whether the function may send requests and interrupts at all (rule 68).

@@ -213,7 +213,7 @@ impl Context {
             context::MODERATION => self.interrupt |= self.moderation.set(value),
             _ if self.state != State::Disabled => {}
             context::PASID => {
-                self.pasid = value & (pasid::MASK | pasid::VALID);
+                self.pasid = value & (pasid::MASK | pasid::PRIVILEGED | pasid::VALID);
                 // What was done for one process is nothing to the next.
                 self.clear();
                 self.moderation = Moderation::default();
@@ -232,6 +232,11 @@ impl Context {
         self.bound()
     }
 
+    /// Whether its requests are those of privileged mode.
+    pub fn privileged(&self) -> bool {
+        self.pasid & pasid::PRIVILEGED != 0
+    }
+
     /// The PASID register as a PASID.
     fn bound(&self) -> Option<Pasid> {
         if self.pasid & pasid::VALID == 0 {
@@ -245,13 +250,16 @@ impl Context {
         (self.vector & vector::ENABLE != 0).then_some((self.vector & vector::MASK) as u16)
     }
 
-    /// START, in state DISABLED: the registers are taken over, if they are right.
-    pub fn start(&mut self, width: PasidWidth, operational: bool) {
+    /// START, in state DISABLED: the registers are taken over, if they are right. `privileged` says
+    /// whether privileged mode may be asked for.
+    pub fn start(&mut self, width: PasidWidth, privileged: bool, operational: bool) {
         self.clear();
         self.refused = false;
         self.void();
         let error = match self.bound() {
-            Some(pasid) if width.holds(pasid) => self.ring_error(),
+            Some(pasid) if width.holds(pasid) && (privileged || !self.privileged()) => {
+                self.ring_error()
+            }
             _ => halt::BAD_PASID,
         };
         self.state = match error {
@@ -483,7 +491,7 @@ mod tests {
     fn started(change: impl Fn(&mut Context)) -> State {
         let mut c = ready();
         change(&mut c);
-        c.start(PasidWidth::new(8).unwrap(), true);
+        c.start(PasidWidth::new(8).unwrap(), false, true);
         c.state
     }
 
@@ -494,6 +502,8 @@ mod tests {
         assert_eq!(started(|c| c.write(context::PASID, 5)), bad_pasid);
         let wide = pasid::VALID | 256;
         assert_eq!(started(|c| c.write(context::PASID, wide)), bad_pasid);
+        let privileged = pasid::VALID | pasid::PRIVILEGED | 5;
+        assert_eq!(started(|c| c.write(context::PASID, privileged)), bad_pasid);
         let bad_ring = State::Halted(halt::BAD_RING);
         assert_eq!(started(|c| c.write(context::RING, 0x1020)), bad_ring);
         assert_eq!(started(|c| c.write(context::RING, !0x3f)), bad_ring);
@@ -504,14 +514,14 @@ mod tests {
     #[test]
     fn a_start_while_the_function_is_off_halts() {
         let mut c = ready();
-        c.start(PasidWidth::MAX, false);
+        c.start(PasidWidth::MAX, false, false);
         assert_eq!(c.state, State::Halted(halt::FUNCTION_DISABLED));
     }
 
     #[test]
     fn registers_are_fixed_while_the_context_is_not_disabled() {
         let mut c = ready();
-        c.start(PasidWidth::MAX, true);
+        c.start(PasidWidth::MAX, false, true);
         for offset in [context::PASID, context::RING, context::RING_LOG2] {
             let before = c.read(offset);
             c.write(offset, 0);
@@ -524,7 +534,7 @@ mod tests {
     #[test]
     fn a_write_of_the_pasid_clears_what_was_done_for_the_last_one() {
         let mut c = ready();
-        c.start(PasidWidth::MAX, true);
+        c.start(PasidWidth::MAX, false, true);
         c.ring_doorbell(1);
         c.retire();
         c.counters.add(index::DESCRIPTORS, 1);
@@ -544,7 +554,7 @@ mod tests {
     #[test]
     fn the_doorbell_runs_forward_and_at_most_one_ring_ahead() {
         let mut c = ready();
-        c.start(PasidWidth::MAX, true);
+        c.start(PasidWidth::MAX, false, true);
         c.ring_doorbell(16);
         assert_eq!((c.state, c.read(context::TAIL)), (State::Enabled, 16));
         c.ring_doorbell(16);
@@ -554,7 +564,7 @@ mod tests {
         assert!(c.interrupt);
 
         let mut c = ready();
-        c.start(PasidWidth::MAX, true);
+        c.start(PasidWidth::MAX, false, true);
         c.ring_doorbell(3);
         c.ring_doorbell(2);
         assert_eq!(c.state, State::Halted(halt::BAD_DOORBELL));

@@ -30,7 +30,8 @@ pub(crate) struct Span {
 
 impl Span {
     /// The bytes of a piece from its focus on that an entry of the cache covers, at most `limit`.
-    pub fn new(piece: &Piece, hit: &Hit, pasid: Pasid, limit: u64) -> Self {
+    /// What is reached untranslated is reached under the PASID, in the mode given.
+    pub fn new(piece: &Piece, hit: &Hit, pasid: Pasid, privileged: bool, limit: u64) -> Self {
         let focus = piece.focus();
         let covered = if piece.backward {
             focus - hit.first
@@ -45,7 +46,10 @@ impl Span {
         let below = if piece.backward { length - 1 } else { 0 };
         let address = focus - below;
         let request = if hit.untranslated_only {
-            MemoryRequest::untranslated(address, Some(pasid))
+            MemoryRequest {
+                privileged,
+                ..MemoryRequest::untranslated(address, Some(pasid))
+            }
         } else {
             MemoryRequest::translated(hit.output - below)
         };
@@ -264,7 +268,7 @@ mod tests {
     fn rule_29_a_span_ends_where_its_translation_ends() {
         let pasid = Pasid::new(1).unwrap();
         let piece = Piece::forward(0x1ff0, 0x100, Access::Read);
-        let span = Span::new(&piece, &hit(0x1000, 0x1fff, 0xaff0), pasid, u64::MAX);
+        let span = Span::new(&piece, &hit(0x1000, 0x1fff, 0xaff0), pasid, false, u64::MAX);
         assert_eq!((span.address, span.len()), (0x1ff0, 0x10));
         assert_eq!(span.request, MemoryRequest::translated(0xaff0));
 
@@ -272,13 +276,13 @@ mod tests {
             backward: true,
             ..Piece::forward(0x1f00, 0x110, Access::Read)
         };
-        let span = Span::new(&down, &hit(0x2000, 0x2fff, 0xb00f), pasid, u64::MAX);
+        let span = Span::new(&down, &hit(0x2000, 0x2fff, 0xb00f), pasid, false, u64::MAX);
         assert_eq!((span.address, span.len()), (0x2000, 0x10));
         assert_eq!(span.request, MemoryRequest::translated(0xb000));
         assert_eq!(span.tail(4).request, MemoryRequest::translated(0xb00c));
 
         let all = Piece::forward(0, u64::MAX, Access::Read);
-        let span = Span::new(&all, &hit(0, u64::MAX, 0), pasid, u64::MAX);
+        let span = Span::new(&all, &hit(0, u64::MAX, 0), pasid, false, u64::MAX);
         assert_eq!(span.len(), MAX_CHUNK);
     }
 
@@ -290,7 +294,7 @@ mod tests {
             untranslated_only: true,
             ..hit(0x1000, 0x1fff, 0xa008)
         };
-        let span = Span::new(&piece, &entry, pasid, u64::MAX);
+        let span = Span::new(&piece, &entry, pasid, false, u64::MAX);
         assert_eq!(
             span.request,
             MemoryRequest::untranslated(0x1008, Some(pasid))

@@ -26,6 +26,8 @@ pub struct Mapping {
     pub write: bool,
     pub present: bool,
     pub untranslated_only: bool,
+    /// For privileged mode only.
+    pub supervisor: bool,
 }
 
 /// What happens to a page request group.
@@ -190,7 +192,8 @@ impl World {
     pub fn enable(&self, allocation: u32) {
         let e = &self.endpoint;
         e.config_write(4, 4, 4);
-        e.config_write(config_space::PASID + 4, 1 << 16, 1 << 16);
+        // With execution and privileged mode, if the device was made with them.
+        e.config_write(config_space::PASID + 4, 7 << 16, 7 << 16);
         e.config_write(config_space::ATS + 4, 1 << 31, 0xffff_0000);
         e.config_write(config_space::PRI + 12, allocation, !0);
         e.config_write(config_space::PRI + 4, 1, 0xffff);
@@ -272,6 +275,7 @@ impl World {
                 write,
                 present,
                 untranslated_only: false,
+                supervisor: false,
             },
         );
     }
@@ -469,6 +473,15 @@ impl World {
         }
     }
 
+    /// Rule 7: what a request may ask for.
+    fn check_attributes(&self, execute: bool, privileged: bool) {
+        if self.inner.lock().unwrap().judge {
+            let control = self.endpoint.config_read(config_space::PASID + 4);
+            assert!(!execute || control >> 17 & 1 != 0, "execute");
+            assert!(!privileged || control >> 18 & 1 != 0, "privileged");
+        }
+    }
+
     fn hook(&self, slot: &Mutex<Option<Hook>>) {
         model::point();
         let hook = slot.lock().unwrap().take();
@@ -519,7 +532,7 @@ impl Inner {
         let Some(m) = self.mapping(number, page.address) else {
             return false;
         };
-        if page.write && !m.write {
+        if page.write && !m.write || m.supervisor && !page.privileged {
             return false;
         }
         self.mappings
@@ -533,7 +546,7 @@ impl Inner {
         let m = request
             .pasid
             .and_then(|pasid| self.mapping(pasid.get(), address))
-            .filter(|m| m.present);
+            .filter(|m| m.present && (request.privileged || !m.supervisor));
         let range = match m {
             Some(m) => AlignedRange::containing(m.output, m.range.shift()).unwrap(),
             None => AlignedRange::page(0),
@@ -542,6 +555,8 @@ impl Inner {
             range,
             read: m.is_some(),
             write: m.is_some_and(|m| m.write),
+            execute: m.is_some() && request.execute,
+            privileged: request.privileged,
             untranslated_only: m.is_some_and(|m| m.untranslated_only),
             ..Translation::from_word(0)
         }
@@ -559,7 +574,11 @@ impl Inner {
             MemoryAddressType::Untranslated => {
                 let pasid = request.pasid.unwrap().get();
                 match self.mapping(pasid, request.address) {
-                    Some(m) if m.present && (m.write || !write) => {
+                    Some(m)
+                        if m.present
+                            && (m.write || !write)
+                            && (request.privileged || !m.supervisor) =>
+                    {
                         m.output + (request.address - m.range.base())
                     }
                     _ => return refused,
@@ -586,6 +605,7 @@ impl RootPort for World {
         assert!(request.pages >= 1, "rule 12");
         assert!(request.pages as usize <= translations.len());
         self.check(true, request.pasid);
+        self.check_attributes(request.execute, request.privileged);
         let count = {
             let mut inner = self.inner.lock().unwrap();
             inner.translations.push(*request);
@@ -621,6 +641,7 @@ impl RootPort for World {
     fn page_request(&self, request: &PageRequest) {
         assert_eq!(request.address % PAGE_SIZE, 0, "rule 51");
         self.check(false, request.pasid);
+        self.check_attributes(request.execute, request.privileged);
         if !request.read && !request.write && request.last {
             assert!(request.pasid.is_some(), "rule 50");
             self.inner.lock().unwrap().markers.push(*request);

@@ -74,38 +74,60 @@ impl Ats {
     }
 }
 
-/// The PASID extended capability (PCIe 7.8.9). Neither execute nor privileged mode is supported.
+/// The PASID extended capability (PCIe 7.8.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PasidCapability {
     /// Max PASID Width.
     pub width: PasidWidth,
+    /// Execute Permission Supported.
+    pub execute_supported: bool,
+    /// Privileged Mode Supported.
+    pub privileged_supported: bool,
     /// PASID Enable.
     pub enable: bool,
+    /// Execute Permission Enable: requests with a PASID may ask for execution.
+    pub execute_enable: bool,
+    /// Privileged Mode Enable: requests with a PASID may ask for privileged mode.
+    pub privileged_enable: bool,
 }
 
 impl PasidCapability {
-    /// The structure after a reset.
-    pub const fn new(width: PasidWidth) -> Self {
+    /// The structure after a reset, with the kinds of requests that are supported.
+    pub const fn new(width: PasidWidth, execute: bool, privileged: bool) -> Self {
         PasidCapability {
             width,
+            execute_supported: execute,
+            privileged_supported: privileged,
             enable: false,
+            execute_enable: false,
+            privileged_enable: false,
         }
     }
 
     /// Reads the double word at `offset`.
     pub const fn read(&self, offset: u16) -> u32 {
         match offset {
-            4 => (self.width.bits() as u32) << 8 | (self.enable as u32) << 16,
+            4 => {
+                (self.execute_supported as u32) << 1
+                    | (self.privileged_supported as u32) << 2
+                    | (self.width.bits() as u32) << 8
+                    | (self.enable as u32) << 16
+                    | (self.execute_enable as u32) << 17
+                    | (self.privileged_enable as u32) << 18
+            }
             _ => 0,
         }
     }
 
-    /// Writes the bits of `mask` of the double word at `offset`. PASID Enable does not change
-    /// while ATS is enabled (PCIe 7.8.9.3), which the caller knows.
+    /// Writes the bits of `mask` of the double word at `offset`. The control register does not
+    /// change while ATS is enabled (PCIe 7.8.9.3), which the caller knows, and what is not
+    /// supported is never enabled.
     pub const fn write(&mut self, offset: u16, value: u32, mask: u32, ats_enabled: bool) {
         if offset == 4 && !ats_enabled {
             let new = self.read(4) & !mask | value & mask;
             self.enable = new >> 16 & 1 != 0;
+            self.execute_enable = self.execute_supported && new >> 17 & 1 != 0;
+            self.privileged_enable = self.privileged_supported && new >> 18 & 1 != 0;
         }
     }
 }
@@ -233,11 +255,26 @@ mod tests {
 
     #[test]
     fn rule_06_pasid_enable_is_stable_while_ats_is_on() {
-        let mut pasid = PasidCapability::new(PasidWidth::MAX);
+        let mut pasid = PasidCapability::new(PasidWidth::MAX, false, false);
         pasid.write(4, 1 << 16, 0xffff_0000, false);
         assert!(pasid.enable);
         pasid.write(4, 0, 0xffff_0000, true);
         assert!(pasid.enable);
+    }
+
+    #[test]
+    fn rule_07_execute_and_privileged_requests_are_enabled_only_where_supported() {
+        for (execute, privileged) in [(false, false), (true, false), (false, true), (true, true)] {
+            let mut pasid = PasidCapability::new(PasidWidth::MAX, execute, privileged);
+            let bits = |n: u32| u32::from(execute) << n | u32::from(privileged) << (n + 1);
+            assert_eq!(pasid.read(4), 20 << 8 | bits(1));
+            pasid.write(4, 7 << 16, 0xffff_0000, false);
+            assert_eq!(pasid.read(4), 20 << 8 | bits(1) | 1 << 16 | bits(17));
+            pasid.write(4, 1 << 16, 0xffff_0000, true);
+            assert_eq!(pasid.execute_enable, execute);
+            pasid.write(4, 1 << 16, 0xffff_0000, false);
+            assert!(!pasid.execute_enable && !pasid.privileged_enable);
+        }
     }
 
     #[test]

@@ -98,8 +98,13 @@ impl Device {
         self.pci.add_ats(bql, config_space::ATS);
         self.pci
             .add_pri(bql, config_space::PRI, config.pri_capacity);
-        self.pci
-            .add_pasid(bql, config_space::PASID, config.pasid_width.bits());
+        self.pci.add_pasid(
+            bql,
+            config_space::PASID,
+            config.pasid_width.bits(),
+            config.execute,
+            config.privileged,
+        );
         self.mirror(bql);
     }
 

@@ -223,10 +223,10 @@ impl PciDevice {
         unsafe { (qemu().pcie_pri_init)(self.raw(), offset, capacity, true) }
     }
 
-    /// Adds the PASID capability, without execute and privileged mode.
-    pub fn add_pasid(self, _bql: &Bql, offset: u16, width: u8) {
+    /// Adds the PASID capability, with requests for execution and in privileged mode or without.
+    pub fn add_pasid(self, _bql: &Bql, offset: u16, width: u8, execute: bool, privileged: bool) {
         // SAFETY: as for `add_ats`; the width is at most 20.
-        unsafe { (qemu().pcie_pasid_init)(self.raw(), offset, width, false, false) }
+        unsafe { (qemu().pcie_pasid_init)(self.raw(), offset, width, execute, privileged) }
     }
 
     /// Adds a BAR of 64 bits.

@@ -27,6 +27,10 @@ pub struct Settings {
     pub pri_capacity: u64,
     /// Max PASID Width; 0 for as wide as possible.
     pub pasid_bits: u64,
+    /// Whether requests for execution are offered.
+    pub execute: bool,
+    /// Whether requests in privileged mode are offered.
+    pub privileged: bool,
     /// Whether the laboratory is present.
     pub lab: bool,
     /// Whether ECAP.SMPWCS is to be set.
@@ -48,6 +52,8 @@ impl Default for Settings {
             atc_ways: config.atc_ways.into(),
             pri_capacity: config.pri_capacity.into(),
             pasid_bits: 0,
+            execute: config.execute,
+            privileged: config.privileged,
             lab: config.laboratory,
             smpwcs: true,
             pasid_check: true,
@@ -74,7 +80,7 @@ struct Property {
     kind: Kind,
 }
 
-static PROPERTIES: [Property; 10] = [
+static PROPERTIES: [Property; 12] = [
     Property {
         name: c"contexts",
         description: c"contexts, each with a PASID and a doorbell page: 1 to 256 (default: 64)",
@@ -105,6 +111,17 @@ static PROPERTIES: [Property; 10] = [
         description: c"PASID width: 1 to 20, at most that of the intel-iommu (default: as wide \
             as possible)",
         kind: Kind::Number(1, PasidWidth::MAX.bits() as u64, |s| &mut s.pasid_bits),
+    },
+    Property {
+        name: c"execute",
+        description: c"offer requests for execution, Execute Permission Supported (default: off)",
+        kind: Kind::Switch(|s| &mut s.execute),
+    },
+    Property {
+        name: c"privileged",
+        description: c"offer requests in privileged mode, Privileged Mode Supported \
+            (default: off)",
+        kind: Kind::Switch(|s| &mut s.privileged),
     },
     Property {
         name: c"lab",
@@ -274,6 +291,8 @@ impl Settings {
             atc_ways: narrow("atc-ways", self.atc_ways)?,
             pasid_width: PasidWidth::new(narrow("pasid-bits", bits)?).map_err(|e| e.to_string())?,
             pri_capacity: narrow("pri-capacity", self.pri_capacity)?,
+            execute: self.execute,
+            privileged: self.privileged,
             laboratory: self.lab,
             ..Config::default()
         };

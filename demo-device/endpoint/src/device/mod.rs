@@ -159,6 +159,8 @@ impl Device {
                     | bit(self.space.ats.enable, function::ATS)
                     | bit(self.space.pri.enable, function::PRI)
                     | bit(self.space.pasid.enable, function::PASID)
+                    | bit(self.space.pasid.execute_enable, function::EXECUTE)
+                    | bit(self.space.pasid.privileged_enable, function::PRIVILEGED)
             }
             _ => 0,
         }
@@ -216,7 +218,8 @@ impl Device {
                 true => PasidWidth::MAX,
                 false => self.config.pasid_width,
             };
-            self.contexts[n].start(width, operational);
+            let privileged = self.space.pasid.privileged_enable;
+            self.contexts[n].start(width, privileged, operational);
             self.pasids_changed();
         }
     }

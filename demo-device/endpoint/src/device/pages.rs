@@ -95,7 +95,9 @@ impl Device {
             return Ok(None);
         };
         let silent = self.breaks(Mutant::Rule50);
+        let broken = self.breaks(Mutant::Rule73);
         let context = &mut self.contexts[member];
+        let privileged = context.privileged() || broken;
         context.groups += 1;
         context.attempts += 1;
         // The response may come from inside the request: from here on the context waits.
@@ -108,7 +110,7 @@ impl Device {
                 read: piece.access.reads() && !silent,
                 write: piece.access.writes() && !silent,
                 execute: false,
-                privileged: self.breaks(Mutant::Rule73),
+                privileged,
                 prgi,
                 last: false,
             },

@@ -193,8 +193,8 @@ impl Device {
                         return Some(action);
                     }
                 }
-                Demand::Translate(piece) => {
-                    if let Ok(action) = self.ask(member, piece) {
+                Demand::Translate(piece, execute) => {
+                    if let Ok(action) = self.ask(member, piece, execute) {
                         return Some(action);
                     }
                 }
@@ -227,6 +227,14 @@ impl Device {
         };
         let space = &self.space;
         if !space.may_send(None) || (pasid.is_some() && !space.pasid.enable) {
+            return false;
+        }
+        let (execute, privileged) = match request {
+            Request::Translate(r) => (r.execute, r.privileged),
+            Request::Page(r) => (r.execute, r.privileged),
+            Request::Read(r) | Request::Write(r, _) => (false, r.privileged),
+        };
+        if !space.may_ask(pasid, execute, privileged) {
             return false;
         }
         match request {
@@ -273,7 +281,8 @@ impl Device {
             return Err(());
         };
         let mutant = self.mutant;
-        let space = self.space_of(pasid);
+        let privileged = context.privileged();
+        let space = self.space_of(pasid, privileged);
         let time = self.atc.tick();
         let mut find = |piece: &Piece| {
             let access = match mutant {
@@ -289,7 +298,7 @@ impl Device {
                 _ => {}
             }
             let limit = plausible_length(piece, piece.length);
-            let mut span = Span::new(piece, &hit, pasid, limit);
+            let mut span = Span::new(piece, &hit, pasid, privileged, limit);
             if mutant == Some(Mutant::Rule30) {
                 span = span.with_pasid(pasid);
             }
@@ -312,7 +321,7 @@ impl Device {
             let Some((span, hit)) = find(piece) else {
                 self.contexts[member].misses += 1;
                 self.count(member, index::ATC_MISSES, 1);
-                return self.request(member, pasid, *piece, Some(time));
+                return self.request(member, pasid, *piece, false, Some(time));
             };
             run.begin(span);
             *pin = Some(Pin::new(&hit));
@@ -352,11 +361,11 @@ impl Device {
         })
     }
 
-    /// The address space of a PASID in the cache.
-    fn space_of(&self, pasid: Pasid) -> Space {
+    /// The address space of a PASID in the cache, as a mode sees it (rule 20).
+    fn space_of(&self, pasid: Pasid, privileged: bool) -> Space {
         match self.breaks(Mutant::Rule21) {
             true => Space::new(None, false),
-            false => Space::new(Some(pasid), false),
+            false => Space::new(Some(pasid), privileged),
         }
     }
 
@@ -366,6 +375,7 @@ impl Device {
         member: usize,
         pasid: Pasid,
         piece: Piece,
+        execute: bool,
         time: Option<u64>,
     ) -> Result<Action, ()> {
         if self.contexts[member].refused {
@@ -378,7 +388,11 @@ impl Device {
             true => 0,
             false => self.space.ats.stu,
         };
-        let mut request = ats::request(&piece, pasid, stu);
+        let privileged = self.contexts[member].privileged();
+        let mut request = TranslationRequest {
+            execute,
+            ..ats::request(&piece, pasid, privileged, stu)
+        };
         match self.mutant {
             Some(Mutant::Rule03) => request.address |= 0x800,
             Some(Mutant::Rule12) => request.pages = 0,
@@ -396,7 +410,7 @@ impl Device {
     }
 
     /// Asks for a translation past the cache. An error says that the activity has ended.
-    fn ask(&mut self, member: usize, piece: Piece) -> Result<Action, ()> {
+    fn ask(&mut self, member: usize, piece: Piece, execute: bool) -> Result<Action, ()> {
         let Some(pasid) = self.contexts[member].pasid() else {
             return Err(());
         };
@@ -404,7 +418,11 @@ impl Device {
             self.fail(member, &Failure::at(Error::BadAddress, &piece));
             return Err(());
         }
-        self.request(member, pasid, piece, None)
+        if !self.space.may_ask(Some(pasid), execute, false) {
+            self.fail(member, &Failure::at(Error::UnsupportedAccess, &piece));
+            return Err(());
+        }
+        self.request(member, pasid, piece, execute, None)
     }
 
     /// The answer to a question past the cache came.
@@ -438,6 +456,11 @@ impl Device {
             | bit(wanted.write, translation::WRITE)
             | bit(wanted.untranslated_only, translation::UNTRANSLATED_ONLY)
             | bit(answers[0].global, translation::GLOBAL)
+            // Rule 19: what was not asked for is not there, nor without the permission to read.
+            | bit(
+                answers[0].execute && request.execute && wanted.read,
+                translation::EXECUTE,
+            )
             | wanted.output & shown;
         self.answer(member, result);
     }
@@ -531,7 +554,9 @@ impl Device {
         time: u64,
         answers: &[Option<Cached>; MAX_TRANSLATIONS],
     ) {
-        let Some(space) = request.pasid.map(|pasid| self.space_of(pasid)) else {
+        let privileged = self.contexts[member].privileged();
+        let space = request.pasid.map(|pasid| self.space_of(pasid, privileged));
+        let Some(space) = space else {
             return;
         };
         let mut limit = u64::MAX;

@@ -38,9 +38,9 @@ pub(crate) enum Demand {
     Failed(Failure),
     /// One or two pieces of memory, of which it will work on what can be had.
     Access(Piece, Option<Piece>),
-    /// What the translation agent says of a piece, in the words of
-    /// [`svm_abi::descriptor::translation`]: see [`Machine::answer`].
-    Translate(Piece),
+    /// What the translation agent says of a piece, and of its execution if that is asked, in the
+    /// words of [`svm_abi::descriptor::translation`]: see [`Machine::answer`].
+    Translate(Piece, bool),
     /// That the cache forgets the addresses from the first to the last, and says how many entries
     /// these were: see [`Machine::answer`].
     Forget(u64, u64),

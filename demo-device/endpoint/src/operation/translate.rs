@@ -5,23 +5,25 @@ use super::{Demand, Machine, transfer, wants_write, zero};
 use crate::access::{Access, Failure, Piece};
 use crate::dma::{Dma, Scratch, Span};
 use pcie_ats::RootPort;
-use svm_abi::descriptor::Descriptor;
+use svm_abi::descriptor::{Descriptor, operand};
 
 /// A question, before or after the answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Translate {
     piece: Piece,
+    execute: bool,
     answer: Option<u64>,
 }
 
 impl Machine for Translate {
     fn start(d: &Descriptor) -> Result<Self, Failure> {
         zero(d.destination | d.length | d.operand1)?;
-        let write = wants_write(d.operand0)?;
+        let write = wants_write(d.operand0 & !operand::EXECUTE)?;
         transfer(d.source, 1)?;
         let access = if write { Access::Write } else { Access::Read };
         Ok(Translate {
             piece: Piece::forward(d.source, 1, access),
+            execute: d.operand0 & operand::EXECUTE != 0,
             answer: None,
         })
     }
@@ -29,7 +31,7 @@ impl Machine for Translate {
     fn demand(&self) -> Demand {
         match self.answer {
             Some(answer) => Demand::Done(answer),
-            None => Demand::Translate(self.piece),
+            None => Demand::Translate(self.piece, self.execute),
         }
     }
 

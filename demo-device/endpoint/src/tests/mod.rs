@@ -10,6 +10,7 @@ mod models;
 mod moments;
 mod mutants;
 mod pages;
+mod privilege;
 mod properties;
 mod rules;
 mod states;

@@ -30,12 +30,13 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Enables a function: bus master, PASID, ATS and page requests.
+    /// Enables a function: bus master, PASID with execution and privileged mode if it offers them,
+    /// ATS and page requests.
     pub fn probe(os: &Os, function: FunctionId) -> Driver {
         let machine = os.machine();
         let write = |offset, value, mask| machine.config_write(function, offset, value, mask);
         write(COMMAND, BUS_MASTER, BUS_MASTER);
-        write(config_space::PASID + 4, 1 << 16, 1 << 16);
+        write(config_space::PASID + 4, 7 << 16, 7 << 16);
         write(config_space::ATS + 4, 1 << 31, 0xffff_0000);
         let capacity = machine.config_read(function, config_space::PRI + 8);
         write(config_space::PRI + 12, capacity, !0);

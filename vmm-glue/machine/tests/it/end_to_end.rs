@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Each operation of the endpoint, through the unit, in a process's memory.
 
-use machine::os::{App, chase, compare, copy, crc32c, fetch_add, fill, nop, unblocked};
-use machine::{Engines, Sender};
+use machine::os::{App, Layout, chase, compare, copy, crc32c, fetch_add, fill, nop, unblocked};
+use machine::{Engines, MachineConfig, Sender};
 use std::time::Duration;
 use svm_abi::completion::Error;
 use svm_abi::counters::index;
-use svm_abi::descriptor::{Descriptor, flags};
+use svm_abi::descriptor::{Descriptor, Operation, flags, operand, translation};
 use svm_abi::ids;
 use svm_abi::registers::{context, context_block, moderation};
 
@@ -170,6 +170,35 @@ fn interrupts_are_remapped_and_delivered() {
     assert_eq!(delivered[0].message, app.message());
     let function = app.machine().requester(0);
     assert_eq!(delivered[0].sender, Sender::Function(function));
+}
+
+#[test]
+fn rule_07_and_19_execution_is_asked_for_where_it_is_enabled_and_the_unit_judges() {
+    let config = |execute| {
+        let endpoint = svm_endpoint::Config {
+            execute,
+            ..svm_endpoint::Config::default()
+        };
+        MachineConfig::with_functions(0).function(0, endpoint)
+    };
+    for execute in [false, true] {
+        let app = App::on(&config(execute), Layout::default());
+        let base = app.process().map(0x10_0000, 0x1000);
+        let done = app.perform(Descriptor {
+            operation: Operation::Translate as u8,
+            source: base,
+            operand0: operand::EXECUTE,
+            ..nop()
+        });
+        if execute {
+            assert_eq!(done.error, 0);
+            // The unit has no execute requests, which are retired: it permits nothing.
+            let permitted = translation::READ | translation::EXECUTE;
+            assert_eq!(done.result & permitted, 0, "{:#x}", done.result);
+        } else {
+            assert_eq!(done.error, Error::UnsupportedAccess as u8);
+        }
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub const ADDRESS: u64 = 0x7f12_3456_7000;
 /// Bits of ATTRIBUTES.
 const PASID_PRESENT: u64 = 1 << 31;
 const PRIVILEGED: u64 = 1 << 32;
+const EXECUTE: u64 = 1 << 33;
 const NO_WRITE: u64 = 1 << 34;
 const READ: u64 = 1 << 35;
 const WRITE: u64 = 1 << 36;
@@ -155,12 +156,46 @@ fn the_last_page_of_the_address_space_is_not_mapped() {
 }
 
 #[test]
-fn a_privileged_request_is_not_supported() {
+fn requests_for_execution_and_in_privileged_mode_are_sent_where_the_device_offers_them() {
     let Some(mut laboratory) = Laboratory::open() else {
         return;
     };
-    let result = laboratory.run(TRANSLATE, ADDRESS, pasid(PASID) | PRIVILEGED);
-    assert_eq!(result, (FAILED, Some(Error::UnsupportedRequest)));
+    for bit in [EXECUTE, PRIVILEGED] {
+        let result = laboratory.run(TRANSLATE, ADDRESS, pasid(PASID) | bit);
+        assert_eq!(result, (FAILED, Some(Error::NotPresent)));
+    }
+    laboratory.machine.qemu.quit();
+
+    let Some(mut laboratory) = Laboratory::with(",execute=on,privileged=on") else {
+        return;
+    };
+    let frame = laboratory.machine.page();
+    laboratory.machine.map(PASID, ADDRESS, frame, true);
+    for bits in [EXECUTE, PRIVILEGED, EXECUTE | PRIVILEGED] {
+        let result = laboratory.run(TRANSLATE, ADDRESS, pasid(PASID) | bits);
+        assert_eq!(result, (DONE, None), "{bits:#x}");
+        let shown = laboratory.read(register::COMPLETION);
+        assert_eq!(
+            shown >> 11 & 1 != 0,
+            bits & PRIVILEGED != 0,
+            "{bits:#x}: {shown:#x}"
+        );
+        // QEMU's IOMMU takes the question, and never says that execution is permitted.
+        assert!(
+            shown >> 10 & 1 == 0 || bits & EXECUTE != 0,
+            "{bits:#x}: {shown:#x}"
+        );
+        // Rule 25: a unit without SRS answers privileged requests, and permits them nothing.
+        let (_, _, read, write) = laboratory.translation();
+        let permitted = bits & PRIVILEGED == 0;
+        assert_eq!(
+            (read, write),
+            (permitted, permitted),
+            "{bits:#x}: {shown:#x}"
+        );
+        let translated = laboratory.read(register::TRANSLATED);
+        assert_eq!(translated == frame, permitted, "{bits:#x}");
+    }
     laboratory.machine.qemu.quit();
 }
 

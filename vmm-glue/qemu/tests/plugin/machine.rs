@@ -180,7 +180,8 @@ impl Machine {
     /// Enables PASID, page requests and ATS, in the order that the specification demands.
     pub fn enable_ats(&mut self, at: Address) {
         use svm_endpoint::config_space::{ATS, PASID, PRI};
-        self.config_write16(at, PASID + 6, 1);
+        // With execution and privileged mode, if the device offers them.
+        self.config_write16(at, PASID + 6, 7);
         self.config_write(at, PRI + 12, 32);
         self.config_write16(at, PRI + 4, 1);
         self.config_write16(at, ATS + 6, 1 << 15);
