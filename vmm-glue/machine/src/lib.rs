@@ -24,8 +24,11 @@
 mod config;
 mod engines;
 mod interrupts;
+mod link;
 mod machine;
 mod memory;
+#[cfg(test)]
+mod models;
 pub mod os;
 mod port;
 mod shadow;
@@ -34,7 +37,8 @@ mod sync;
 pub use config::{FunctionConfig, HOST_ADDRESS_WIDTH, MEMORY, MachineConfig, MachineError, unit};
 pub use engines::Engines;
 pub use interrupts::{Delivered, Interrupts, Sender};
-pub use machine::{FunctionId, Link, Machine, Restless};
+pub use link::Link;
+pub use machine::{FunctionId, Machine, Restless};
 pub use memory::{MAX_BYTES, Ram, RamError};
 pub use port::{Hook, Moment, Port};
 pub use shadow::Remapping;

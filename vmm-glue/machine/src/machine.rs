@@ -7,11 +7,12 @@
 
 use crate::config::{MachineConfig, MachineError};
 use crate::interrupts::{Interrupts, Sender};
+use crate::link::{Down, Link};
 use crate::memory::Ram;
 use crate::port::{Hook, Port};
 use crate::shadow::Shadow;
-use crate::sync::{Event, Mutex};
-use pcie_ats::{Function, InvalidateCompletion, InvalidateRequest, Invalidation};
+use crate::sync::{Event, Flag, Mutex};
+use pcie_ats::Function;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -26,23 +27,12 @@ use vtd::{Capabilities, Effect, Effects, Unit};
 pub(crate) struct UnitSlot {
     pub unit: Mutex<Unit>,
     /// The invalidation queue has something to do.
-    queue_ready: AtomicBool,
+    queue_ready: Flag,
     /// A thread processes the invalidation queue, and carries out what comes of it.
-    queue_busy: AtomicBool,
+    queue_busy: Flag,
     /// Copies of translations that are to be told of invalidations.
     pub shadows: Mutex<Vec<Weak<Shadow>>>,
     has_shadows: AtomicBool,
-}
-
-/// What a link does to the messages on it, for experiments.
-#[derive(Debug, Default)]
-pub struct Link {
-    /// Invalidation requests do not arrive.
-    pub loses_invalidations: AtomicBool,
-    /// Invalidation completions do not arrive.
-    pub loses_completions: AtomicBool,
-    /// Page requests do not arrive.
-    pub loses_page_requests: AtomicBool,
 }
 
 /// A function with what belongs to it.
@@ -108,8 +98,8 @@ impl Machine {
                 Capabilities::new(*config).map_err(|source| MachineError::Unit { unit, source })?;
             units.push(UnitSlot {
                 unit: Mutex::new(Unit::new(caps)),
-                queue_ready: AtomicBool::new(false),
-                queue_busy: AtomicBool::new(false),
+                queue_ready: Flag::default(),
+                queue_busy: Flag::default(),
                 shadows: Mutex::default(),
                 has_shadows: AtomicBool::new(false),
             });
@@ -359,15 +349,17 @@ impl Machine {
                     self.0.news.signal();
                 }
                 Effect::InvalidateRequest { requester, request } => {
-                    self.send_invalidation(unit, requester, &request);
+                    // One that reaches nobody is never completed.
+                    if let Some(slot) = self.behind(unit, requester) {
+                        self.send_down(slot, Down::Invalidate(request));
+                    }
                 }
                 Effect::PrgResponse {
                     requester,
                     response,
                 } => {
                     if let Some(slot) = self.behind(unit, requester) {
-                        slot.endpoint.prg_response(&response);
-                        self.0.work.signal();
+                        self.send_down(slot, Down::Respond(response));
                     }
                 }
                 Effect::QueueReady => queue_ready = true,
@@ -394,20 +386,20 @@ impl Machine {
     /// what one round asks for is carried out before the next one begins.
     fn process_queue(&self, unit: usize) {
         let slot = &self.0.units[unit];
-        slot.queue_ready.store(true, Ordering::SeqCst);
-        while slot.queue_ready.load(Ordering::SeqCst) {
-            if slot.queue_busy.swap(true, Ordering::SeqCst) {
+        slot.queue_ready.set(true);
+        while slot.queue_ready.get() {
+            if slot.queue_busy.swap(true) {
                 // Whoever is at it looks at the flag again when it has ended its round.
                 return;
             }
-            while slot.queue_ready.swap(false, Ordering::SeqCst) {
+            while slot.queue_ready.swap(false) {
                 let mut fx = Effects::new();
                 let now = self.now();
                 slot.unit.lock().process_queue(&self.0.ram, now, &mut fx);
                 // Comes back here for QueueReady, sets the flag, and finds the queue busy.
                 self.carry_out(unit, fx);
             }
-            slot.queue_busy.store(false, Ordering::SeqCst);
+            slot.queue_busy.set(false);
         }
         self.0.news.signal();
     }
@@ -417,41 +409,6 @@ impl Machine {
         let number = *self.0.by_requester.get(&requester)?;
         let slot = &self.0.functions[number];
         (slot.unit == unit).then_some(slot)
-    }
-
-    /// Sends an invalidation request. One that reaches nobody is never completed.
-    fn send_invalidation(&self, unit: usize, requester: SourceId, request: &InvalidateRequest) {
-        let Some(slot) = self.behind(unit, requester) else {
-            return;
-        };
-        if slot.link.loses_invalidations.load(Ordering::Relaxed) {
-            return;
-        }
-        match slot.endpoint.invalidate(request) {
-            Invalidation::Pending => {}
-            Invalidation::Completed => self.complete_invalidation(
-                slot,
-                &InvalidateCompletion {
-                    itag_vector: 1 << request.itag.get(),
-                    completion_count: 1,
-                },
-            ),
-        }
-    }
-
-    /// Brings an invalidation completion to the unit.
-    pub(crate) fn complete_invalidation(
-        &self,
-        slot: &FunctionSlot,
-        completion: &InvalidateCompletion,
-    ) {
-        if slot.link.loses_completions.load(Ordering::Relaxed) {
-            return;
-        }
-        self.with_unit(slot.unit, |unit, ram, fx| {
-            unit.invalidate_completion(ram, slot.requester, completion, fx);
-        });
-        self.0.news.signal();
     }
 
     /// Has a shadow told of a unit's invalidations.

@@ -2,8 +2,10 @@
 //! What is above a function: its root port, behind which the unit translates, checks and remaps.
 
 use crate::interrupts::Sender;
+use crate::link::Up;
 use crate::machine::{FunctionId, FunctionSlot, Machine};
 use crate::memory::Ram;
+use crate::sync::point;
 use pcie_ats::{
     CopyError, InvalidateCompletion, MemoryAddressType, MemoryError, MemoryRequest, PAGE_SIZE,
     PageRequest, RootPort, Translation, TranslationError, TranslationRequest,
@@ -51,6 +53,7 @@ impl<'m> Port<'m> {
 
     /// Lets the experiment have its say.
     fn hook(&self, moment: &Moment) {
+        point();
         let slot = self.slot();
         if !slot.has_hook.load(Ordering::Acquire) {
             return;
@@ -197,13 +200,7 @@ impl RootPort for Port<'_> {
     }
 
     fn page_request(&self, request: &PageRequest) {
-        let slot = self.slot();
-        if slot.link.loses_page_requests.load(Ordering::Relaxed) {
-            return;
-        }
-        self.machine.with_unit(slot.unit, |unit, ram, fx| {
-            unit.page_request(ram, slot.requester, request, fx);
-        });
+        self.machine.send_up(self.slot(), Up::PageRequest(*request));
     }
 
     fn read(&self, request: &MemoryRequest, data: &mut [u8]) -> Result<(), MemoryError> {
@@ -317,6 +314,6 @@ impl RootPort for Port<'_> {
     }
 
     fn invalidate_completion(&self, completion: &InvalidateCompletion) {
-        self.machine.complete_invalidation(self.slot(), completion);
+        self.machine.send_up(self.slot(), Up::Complete(*completion));
     }
 }

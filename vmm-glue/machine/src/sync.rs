@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A lock that a panic elsewhere does not close, and an event that threads wait for.
+//! A lock that a panic elsewhere does not close, a flag, and an event that threads wait for: all
+//! that threads of a machine meet at, so that a model checker can decide who goes on there.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+#[cfg(test)]
+pub(crate) mod model;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex as StdMutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -16,16 +20,52 @@ impl<T> Mutex<T> {
 
     /// Waits for the lock.
     pub fn lock(&self) -> MutexGuard<'_, T> {
+        #[cfg(test)]
+        if model::is_running() {
+            return model::lock(&self.0);
+        }
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the lock, if nobody has it.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        point();
         match self.0.try_lock() {
             Ok(guard) => Some(guard),
             Err(TryLockError::Poisoned(guard)) => Some(guard.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
+    }
+}
+
+/// Lets another thread go on, if a model checker wants that.
+#[inline(always)]
+pub(crate) fn point() {
+    #[cfg(test)]
+    model::point();
+}
+
+/// A truth value that threads tell each other.
+#[derive(Debug, Default)]
+pub(crate) struct Flag(AtomicBool);
+
+impl Flag {
+    /// What it is.
+    pub fn get(&self) -> bool {
+        point();
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Sets it.
+    pub fn set(&self, value: bool) {
+        point();
+        self.0.store(value, Ordering::SeqCst);
+    }
+
+    /// Sets it, and returns what it was.
+    pub fn swap(&self, value: bool) -> bool {
+        point();
+        self.0.swap(value, Ordering::SeqCst)
     }
 }
 
