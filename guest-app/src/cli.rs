@@ -79,6 +79,21 @@ Examples:
         #[arg(value_name = "ADDRESS")]
         devices: Vec<String>,
     },
+    /// Measures the device: latency, throughput, queue depth, page sizes, page faults, interrupts.
+    ///
+    /// What the processor takes for the same is measured in the same run. Times are medians; those
+    /// of a virtual machine are times of an emulation, and are good for comparing with each other.
+    #[command(after_help = "\
+Examples:
+  svmctl bench                                   tables
+  svmctl bench --save bench.json --plot bench.svg
+  svmctl bench --only faults --only pages
+  svmctl bench --from bench.json --plot bench.svg   draws what was measured elsewhere
+
+From a guest, whose files are gone when it ends:
+  svm-vm run --name bench --exec 'svmctl bench --json'
+  jq -r '.steps[0].output[]' target/runs/bench/results.json | grep '^{' >bench.json")]
+    Bench(BenchOptions),
     /// Prints the completions of this program for a shell.
     #[command(after_help = "\
 Examples:
@@ -105,6 +120,29 @@ Examples:
     /// and kills processes of its own. The output is in the Test Anything Protocol. The exit status
     /// is 1 if a test failed.
     Test(Tests),
+}
+
+/// Options of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchOptions {
+    /// Only this measurement: size, rate, depth, pages, faults or interrupts; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub only: Vec<String>,
+    /// Takes few samples: for seeing that it works.
+    #[arg(long)]
+    pub quick: bool,
+    /// Says nothing of what it is at.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Writes all that was measured to a file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
+    /// Draws it, to a file in SVG.
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Measures nothing, and takes what `--save` or `--json` wrote before.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "quick"])]
+    pub from: Option<PathBuf>,
 }
 
 /// Which cases to run.

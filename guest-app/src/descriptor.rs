@@ -165,6 +165,14 @@ impl Descriptor {
         this
     }
 
+    /// Performs the `entries` descriptors of an array; see [`crate::Batch`], which makes one.
+    pub fn batch(array: *const u8, entries: u64) -> Self {
+        let mut this = Self::new(Operation::Batch);
+        this.0.source = address(array);
+        this.0.length = entries;
+        this
+    }
+
     /// A descriptor of these very words, right or wrong. The completion address is replaced when
     /// it is submitted.
     pub fn from_raw(words: abi::Descriptor) -> Self {

@@ -53,17 +53,33 @@ pub unsafe trait DeviceFile: Send {
     /// The descriptors up to the tail name no memory that the device must not touch.
     unsafe fn write_tail(&self, tail: u64);
 
+    /// Has an eventfd signalled at the context's interrupts, or none. Errors as the ioctl
+    /// `EVENTFD`; `EOPNOTSUPP` from what has none.
+    fn set_eventfd(&self, _eventfd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
+    /// Says how many completions make an interrupt. Errors as the ioctl `MODERATION`;
+    /// `EOPNOTSUPP` from what has none.
+    fn set_moderation(&self, _moderation: &ioctl::Moderation) -> io::Result<()> {
+        Err(Errno::EOPNOTSUPP.into())
+    }
+
     /// The descriptor to read, without blocking, and to poll for the number of interrupts.
     fn interrupts(&self) -> BorrowedFd<'_>;
 }
 
 /// The system calls by their numbers.
 mod call {
-    use svm_abi::ioctl::{INFO, Info, QUEUE_SETUP, QUEUE_STOP, Queue, TYPE};
+    use svm_abi::ioctl::{
+        EVENTFD, Eventfd, INFO, Info, MODERATION, Moderation, QUEUE_SETUP, QUEUE_STOP, Queue, TYPE,
+    };
 
     nix::ioctl_read!(info, TYPE, INFO, Info);
     nix::ioctl_write_ptr!(queue_setup, TYPE, QUEUE_SETUP, Queue);
     nix::ioctl_none!(queue_stop, TYPE, QUEUE_STOP);
+    nix::ioctl_write_ptr!(eventfd, TYPE, EVENTFD, Eventfd);
+    nix::ioctl_write_ptr!(moderation, TYPE, MODERATION, Moderation);
 }
 
 /// An open `/dev/svmN` with its doorbell page mapped.
@@ -150,6 +166,22 @@ unsafe impl DeviceFile for CharDevice {
         // SAFETY: the register is within the mapped page, aligned, and written by one access of
         // 8 bytes, as the device demands; what the write sets off is for the caller to answer.
         unsafe { register.cast::<u64>().write_volatile(tail) }
+    }
+
+    fn set_eventfd(&self, eventfd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let argument = ioctl::Eventfd {
+            fd: eventfd.map_or(-1, |eventfd| eventfd.as_raw_fd()),
+            flags: 0,
+        };
+        // SAFETY: the kernel reads an `Eventfd`, and takes a reference of its own to the file.
+        unsafe { call::eventfd(self.file.as_raw_fd(), &argument) }?;
+        Ok(())
+    }
+
+    fn set_moderation(&self, moderation: &ioctl::Moderation) -> io::Result<()> {
+        // SAFETY: the kernel reads a `Moderation`.
+        unsafe { call::moderation(self.file.as_raw_fd(), moderation) }?;
+        Ok(())
     }
 
     fn interrupts(&self) -> BorrowedFd<'_> {

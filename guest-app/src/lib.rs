@@ -21,6 +21,7 @@
 //! queue's memory, [`Queue`] numbers the work and waits for it. [`model`] is a device of
 //! software, for tests on machines without one.
 
+mod batch;
 mod context;
 mod counters;
 mod descriptor;
@@ -31,6 +32,7 @@ mod queue;
 pub mod region;
 mod ring;
 
+pub use batch::Batch;
 pub use context::{Context, operations};
 pub use counters::Counters;
 pub use descriptor::{Descriptor, GatherEntry};

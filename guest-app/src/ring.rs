@@ -41,6 +41,11 @@ impl Ring {
         self.capacity
     }
 
+    /// Start of the ring.
+    pub(crate) fn start(&self) -> *const u8 {
+        self.region.at(0)
+    }
+
     /// Address of the ring.
     pub(crate) fn address(&self) -> u64 {
         self.region.address(0)

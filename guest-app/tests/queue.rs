@@ -15,7 +15,7 @@ use svmctl::abi::registers::halt;
 use svmctl::device::DeviceFile;
 use svmctl::model::{Model, TRANSFER_LOG2};
 use svmctl::region::{PAGE, Region};
-use svmctl::{Context, Descriptor, Error, Failure, Halt, Queue, State};
+use svmctl::{Batch, Context, Descriptor, Error, Failure, Halt, Queue, State};
 
 fn queue(entries: u32) -> Queue {
     let context = Context::with_file(Box::new(Model::new().unwrap())).unwrap();
@@ -401,4 +401,42 @@ fn a_halted_context_says_why_and_restarts() {
     );
     queue.restart().unwrap();
     queue.nop().unwrap();
+}
+
+#[test]
+fn a_batch_is_one_descriptor_with_a_record_for_each_entry() {
+    let mut queue = queue(4);
+    let data = Region::new(2 * PAGE).unwrap();
+    let mut batch = Batch::new(3).unwrap();
+    let bad = std::ptr::without_provenance_mut(0x1000);
+    batch
+        .set(&[
+            Descriptor::fill(data.at(0), 8, 0x55),
+            Descriptor::fill(bad, 8, 0),
+            Descriptor::copy(data.at(0), data.at(8), 8),
+            Descriptor::copy(data.at(0), data.at(16), 8).fenced(),
+        ])
+        .unwrap();
+    // SAFETY: a region may be written by the device at any time.
+    let record = unsafe { queue.execute_batch(&batch) }.unwrap();
+    let failure = Failure::of(&record).unwrap();
+    assert_eq!(failure.error(), Some(DeviceError::EntryFailed));
+    // The second is named; the third was performed, and the fence held up the last.
+    assert_eq!((record.result, record.bytes_done), (2, 3));
+    let at = batch.descriptor();
+    assert!(Failure::of(&batch.record(0).unwrap()).is_none());
+    assert!(Failure::of(&batch.record(1).unwrap()).is_some());
+    assert!(batch.record(3).is_none());
+    assert_eq!(
+        data.read(8..24),
+        [[0x55, 0, 0, 0, 0, 0, 0, 0], [0; 8]].concat()
+    );
+    // A batch in a batch.
+    let mut outer = Batch::new(1).unwrap();
+    outer.set(&[at]).unwrap();
+    // SAFETY: as above.
+    unsafe { queue.execute_batch(&outer) }.unwrap();
+    let nested = Failure::of(&outer.record(0).unwrap()).unwrap();
+    assert_eq!(nested.error(), Some(DeviceError::NestedBatch));
+    assert!(batch.set(&[Descriptor::nop(); 5]).is_err());
 }

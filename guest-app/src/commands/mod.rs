@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The commands, one file each.
 
+mod bench;
 mod copy;
 mod crc32c;
 mod doctor;
@@ -37,6 +38,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         } => copy::run(device, arguments.json, source, destination).map(|()| true),
         Command::Demo(cases) => demo(device, arguments.json, cases),
         Command::Test(tests) => test::run(device, arguments.json, tests),
+        Command::Bench(options) => bench::run(device, arguments.json, options).map(|()| true),
         Command::Doctor { devices } => doctor::run(arguments.json, devices),
         Command::Completions { shell } => manual::completions(*shell).map(|()| true),
         Command::Manual { to } => manual::manual(to.as_deref()).map(|()| true),

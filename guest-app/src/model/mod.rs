@@ -29,6 +29,8 @@ use worker::Worker;
 pub const TRANSFER_LOG2: u32 = 20;
 /// Log2 of the largest ring.
 pub const RING_LOG2: u32 = 10;
+/// Log2 of the longest batch.
+pub const BATCH_LOG2: u32 = 6;
 
 /// How a model deviates from the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,12 +122,12 @@ unsafe impl DeviceFile for Model {
             transfer_log2_max: TRANSFER_LOG2,
             operations: Operation::ALL
                 .iter()
-                // There is no translation agent to ask, and no batch is taken apart.
-                .filter(|operation| !matches!(operation, Operation::Translate | Operation::Batch))
+                // There is no translation agent to ask.
+                .filter(|operation| **operation != Operation::Translate)
                 .fold(0, |bits, op| bits | 1 << *op as u8),
             atc_entries: 0,
             page_requests: 0,
-            batch_log2_max: 0,
+            batch_log2_max: BATCH_LOG2,
             reserved: 0,
         })
     }

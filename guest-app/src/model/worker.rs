@@ -12,7 +12,7 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::{Pid, write};
 use svm_abi::completion::{Completion, Error, access, status};
 use svm_abi::counters::index;
-use svm_abi::descriptor::{self, Descriptor, Operation, flags, gather, operand};
+use svm_abi::descriptor::{self, Descriptor, Operation, batch, flags, gather, operand};
 use svm_abi::doorbell;
 use svm_abi::registers::{halt, status as context};
 
@@ -99,6 +99,63 @@ impl Worker {
     }
 
     fn complete(&mut self, words: &Descriptor) {
+        let record = match Operation::from_u8(words.operation) {
+            Some(Operation::Batch) if check(Operation::Batch, words).is_ok() => self.batch(words),
+            _ => self.record(words),
+        };
+        self.finish(words, &record);
+    }
+
+    /// Performs a batch, with the records of its entries, and says what its own is.
+    fn batch(&mut self, words: &Descriptor) -> Completion {
+        let mut record = Completion {
+            status: status::SUCCESS,
+            ..Completion::default()
+        };
+        let fail = |record: &mut Completion, error: Error, address| {
+            if record.status == status::SUCCESS {
+                record.status = status::FAILURE;
+                record.error = error as u8;
+                record.fault_address = address;
+            }
+        };
+        for n in 0..words.length {
+            let at = words.source + n * descriptor::SIZE as u64;
+            let mut bytes = [0; descriptor::SIZE];
+            match self.read(at, descriptor::SIZE as u64) {
+                Ok(read) => bytes.copy_from_slice(&read),
+                Err(fault) => {
+                    record.status = status::SUCCESS;
+                    fail(&mut record, fault.error, fault.address);
+                    break;
+                }
+            }
+            let entry = Descriptor::from_bytes(&bytes);
+            if entry.flags & flags::FENCE != 0 && record.status != status::SUCCESS {
+                break;
+            }
+            let done = if entry.operation == Operation::Batch as u8 {
+                Completion {
+                    status: status::FAILURE,
+                    error: Error::NestedBatch as u8,
+                    ..Completion::default()
+                }
+            } else {
+                self.record(&entry)
+            };
+            self.finish(&entry, &done);
+            record.bytes_done += 1;
+            if done.status == status::SUCCESS {
+                record.result += 1;
+            } else {
+                fail(&mut record, Error::EntryFailed, at);
+            }
+        }
+        record
+    }
+
+    /// Performs any other descriptor, and says what its record is.
+    fn record(&mut self, words: &Descriptor) -> Completion {
         let mut result = self.perform(words);
         if self.mutant == Some(Mutant::FailureSpreads) {
             self.failed |= result.is_err();
@@ -109,7 +166,7 @@ impl Worker {
         if self.mutant == Some(Mutant::WrongResult) {
             result = result.map(|(result, done)| (result + 1, done));
         }
-        let record = match result {
+        match result {
             Ok((result, bytes_done)) => Completion {
                 status: status::SUCCESS,
                 bytes_done,
@@ -124,7 +181,11 @@ impl Worker {
                 fault_address: fault.address,
                 result: 0,
             },
-        };
+        }
+    }
+
+    /// Writes the record of a descriptor that has ended, and sends its interrupt.
+    fn finish(&mut self, words: &Descriptor, record: &Completion) {
         self.shared.count(index::DESCRIPTORS, 1);
         if record.status == status::FAILURE {
             self.shared.count(index::FAILED_DESCRIPTORS, 1);
@@ -203,7 +264,7 @@ impl Worker {
             }
             // There is no cache.
             Operation::CacheControl => Ok((0, 0)),
-            // There is no translation agent, and no batch is taken apart.
+            // There is no translation agent; a batch is taken apart before.
             Operation::Translate | Operation::Batch => Err(Fault::bad(Error::BadOperation)),
         }
     }
@@ -404,6 +465,12 @@ fn check(operation: Operation, words: &Descriptor) -> Result<(), Fault> {
         Operation::Translate => (&[], &[(source, 1)]),
         Operation::Batch => (&[], &[]),
     };
+    if operation == Operation::Batch && source % batch::ALIGNMENT != 0 {
+        return Err(Fault::bad(Error::Misaligned));
+    }
+    if operation == Operation::Batch && length > 1 << super::BATCH_LOG2 {
+        return Err(Fault::bad(Error::BadLength));
+    }
     if aligned.iter().any(|word| word % 8 != 0) {
         return Err(Fault::bad(Error::Misaligned));
     }

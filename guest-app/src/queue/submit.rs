@@ -7,6 +7,7 @@ use std::time::Instant;
 use svm_abi::completion::Completion;
 
 use super::{Pending, Queue, Ticket};
+use crate::batch::Batch;
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Failure};
 
@@ -148,6 +149,26 @@ impl Queue {
             self.stop_or_abort();
         }
         result
+    }
+
+    /// Submits a batch and waits for it: one descriptor of the ring, one record and one interrupt
+    /// for all of its entries. The entries have their records, see [`Batch::record`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Queue::execute`]; that an entry failed is none, and is said by the record of the
+    /// batch.
+    ///
+    /// # Safety
+    ///
+    /// As [`Queue::execute`], for each of its entries.
+    pub unsafe fn execute_batch(&mut self, batch: &Batch) -> Result<Completion, Error> {
+        // SAFETY: passed on to the caller; the batch's own memory is borrowed during the call, and
+        // is changed by `&mut` only.
+        match unsafe { self.execute_all(&[batch.descriptor()]) }?.pop() {
+            Some(record) => Ok(record),
+            None => Err(Error::Stopped),
+        }
     }
 
     /// # Safety

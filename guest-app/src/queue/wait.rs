@@ -2,12 +2,14 @@
 //! Waiting for completion records: a few looks first, then sleep in `poll`.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::read;
 use svm_abi::completion::Completion;
+use svm_abi::ioctl::Moderation;
 
 use super::{Pending, Queue, State, Ticket};
 use crate::error::Error;
@@ -203,6 +205,38 @@ impl Queue {
         }
     }
 
+    /// Has an eventfd signalled at every interrupt of the context, for programs that wait in an
+    /// event loop of their own; `None` detaches it. After a wake-up [`Queue::try_wait`] says which
+    /// tickets have completed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`], and those of the ioctl `EVENTFD`.
+    pub fn set_eventfd(&self, eventfd: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+        self.check_owner()?;
+        self.file
+            .set_eventfd(eventfd)
+            .map_err(Error::system("ioctl EVENTFD"))
+    }
+
+    /// Has one interrupt sent for `count` completions, or `microseconds` after the first of them,
+    /// whatever comes first. With a time of 0 only the count matters, and who waits for fewer
+    /// completions by [`Queue::wait`] waits for ever; counts of 0 and 1 end the moderation.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Forked`], and those of the ioctl `MODERATION`.
+    pub fn set_moderation(&mut self, count: u16, microseconds: u32) -> Result<(), Error> {
+        self.check_owner()?;
+        let moderation = Moderation {
+            count: count.into(),
+            microseconds,
+        };
+        self.file
+            .set_moderation(&moderation)
+            .map_err(Error::system("ioctl MODERATION"))
+    }
+
     /// Waits until the context has sent at least `count` interrupts since it was started, or
     /// until `deadline`, and returns how many it has sent.
     ///
@@ -217,6 +251,13 @@ impl Queue {
                 return Ok(self.interrupts);
             }
         }
+    }
+}
+
+/// The device file: ready to be read when there were interrupts since they were last waited for.
+impl AsFd for Queue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.interrupts()
     }
 }
 

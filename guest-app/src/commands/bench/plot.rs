@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Results as a picture: a panel for each figure, in SVG.
+
+use anyhow::{anyhow, ensure};
+use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
+use plotters::coord::types::RangedCoordf64;
+use plotters::prelude::*;
+
+use super::results::{Axis, Figure, Point, Results, Series};
+
+/// Size of a panel, in pixels.
+const PANEL: (u32, u32) = (620, 400);
+/// Height of the heading.
+const HEADING: u32 = 64;
+/// Panels side by side.
+const COLUMNS: usize = 2;
+
+/// Colours of the device's curves, which are told apart with any eyesight; the processor's are
+/// grey.
+const COLOURS: [RGBColor; 4] = [
+    RGBColor(0x00, 0x72, 0xb2),
+    RGBColor(0xd5, 0x5e, 0x00),
+    RGBColor(0x00, 0x9e, 0x73),
+    RGBColor(0xcc, 0x79, 0xa7),
+];
+const GREYS: [RGBColor; 2] = [RGBColor(0x55, 0x55, 0x55), RGBColor(0x99, 0x99, 0x99)];
+
+/// Draws the figures that have curves.
+pub fn draw(results: &Results) -> anyhow::Result<String> {
+    let figures: Vec<_> = results
+        .figures
+        .iter()
+        .filter(|figure| figure.series.iter().any(|series| !series.points.is_empty()))
+        .collect();
+    ensure!(
+        !figures.is_empty(),
+        "nothing was measured that could be drawn"
+    );
+    let columns = figures.len().min(COLUMNS);
+    let rows = figures.len().div_ceil(columns);
+    let size = (PANEL.0 * columns as u32, HEADING + PANEL.1 * rows as u32);
+    let mut picture = String::new();
+    {
+        let root = SVGBackend::with_string(&mut picture, size).into_drawing_area();
+        paint(&root, results, &figures, (rows, columns)).map_err(|error| anyhow!("{error}"))?;
+    }
+    Ok(picture)
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+type Failure<'a> = DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBackend>::ErrorType>;
+
+fn paint<'a>(
+    root: &Area<'a>,
+    results: &Results,
+    figures: &[&Figure],
+    grid: (usize, usize),
+) -> Result<(), Failure<'a>> {
+    root.fill(&WHITE)?;
+    let (heading, panels) = root.split_vertically(HEADING);
+    let title = ("sans-serif", 20).into_font().color(&BLACK);
+    heading.draw_text("svmctl bench", &title, (16, 10))?;
+    let line = ("sans-serif", 13)
+        .into_font()
+        .color(&RGBColor(0x44, 0x44, 0x44));
+    let text = format!(
+        "{}. Lines: medians; bands: four samples of five.",
+        results.machine.line()
+    );
+    heading.draw_text(&text, &line, (16, 38))?;
+    for (panel, figure) in panels.split_evenly(grid).iter().zip(figures) {
+        draw_figure(panel, figure)?;
+    }
+    root.present()
+}
+
+fn draw_figure<'a>(panel: &Area<'a>, figure: &Figure) -> Result<(), Failure<'a>> {
+    let points = || figure.series.iter().flat_map(|series| &series.points);
+    let x = Scale::new(&figure.x, points().map(|point| point.x));
+    let edges = points().flat_map(|point| [point.p10, point.p90]);
+    let y = Scale::new(&figure.y, edges);
+    let mut chart = ChartBuilder::on(panel)
+        .caption(&figure.title, ("sans-serif", 15))
+        .margin(14)
+        .x_label_area_size(42)
+        .y_label_area_size(58)
+        .build_cartesian_2d(x.clone(), y.clone())?;
+    let pale = RGBColor(0xe4, 0xe4, 0xe4);
+    chart
+        .configure_mesh()
+        .x_desc(&figure.x.label)
+        .y_desc(&figure.y.label)
+        .label_style(("sans-serif", 12))
+        .axis_desc_style(("sans-serif", 12))
+        .bold_line_style(pale)
+        .light_line_style(TRANSPARENT)
+        .x_label_formatter(&|value| x.write(*value))
+        .y_label_formatter(&|value| y.write(*value))
+        .draw()?;
+    for (series, colour) in colours(&figure.series) {
+        let at = |point: &Point, value: f64| (x.place(point.x), y.place(value));
+        let upper = series.points.iter().map(|point| at(point, point.p90));
+        let lower = series.points.iter().rev().map(|point| at(point, point.p10));
+        let band: Vec<_> = upper.chain(lower).collect();
+        chart.draw_series([Polygon::new(band, colour.mix(0.15))])?;
+        let medians: Vec<_> = series
+            .points
+            .iter()
+            .map(|point| at(point, point.median))
+            .collect();
+        let style = colour.stroke_width(2);
+        chart
+            .draw_series(LineSeries::new(medians.clone(), style))?
+            .label(&series.name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
+        let dots = medians
+            .into_iter()
+            .map(|at| Circle::new(at, 3, colour.filled()));
+        chart.draw_series(dots)?;
+    }
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperLeft)
+        .background_style(WHITE.mix(0.85))
+        .border_style(pale)
+        .label_font(("sans-serif", 12))
+        .draw()
+}
+
+/// Each curve that has points, with its colour.
+fn colours(series: &[Series]) -> Vec<(&Series, RGBColor)> {
+    let (mut device, mut processor) = (COLOURS.iter().cycle(), GREYS.iter().cycle());
+    series
+        .iter()
+        .filter_map(|series| {
+            let of = if series.processor {
+                &mut processor
+            } else {
+                &mut device
+            };
+            let colour = of.next()?;
+            (!series.points.is_empty()).then_some((series, *colour))
+        })
+        .collect()
+}
+
+/// An axis: places on it are the logarithms to base 2 of values, or the values.
+#[derive(Clone)]
+struct Scale {
+    axis: Axis,
+    places: RangedCoordf64,
+    from: f64,
+    to: f64,
+}
+
+impl Scale {
+    fn new(axis: &Axis, values: impl Iterator<Item = f64>) -> Scale {
+        let place = |value: f64| {
+            if axis.logarithmic {
+                value.log2()
+            } else {
+                value
+            }
+        };
+        let places: Vec<f64> = values
+            .map(place)
+            .filter(|place| place.is_finite())
+            .collect();
+        let low = places.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = places.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let (mut from, mut to) = match axis.logarithmic {
+            true => (low.floor(), high.ceil()),
+            false => (low.min(0.0), high * 1.08),
+        };
+        if !(from.is_finite() && to.is_finite()) {
+            (from, to) = (0.0, 1.0);
+        }
+        if to <= from {
+            to = from + 1.0;
+        }
+        Scale {
+            axis: axis.clone(),
+            places: (from..to).into(),
+            from,
+            to,
+        }
+    }
+
+    fn place(&self, value: f64) -> f64 {
+        if self.axis.logarithmic {
+            value.max(f64::MIN_POSITIVE).log2()
+        } else {
+            value
+        }
+    }
+
+    fn write(&self, place: f64) -> String {
+        let value = if self.axis.logarithmic {
+            place.exp2()
+        } else {
+            place
+        };
+        if self.axis.bytes || value < 1000.0 {
+            let text = self.axis.write(value);
+            // Whole numbers need no digits behind the point on an axis.
+            return match text.trim_end_matches('0').strip_suffix('.') {
+                Some(whole) if text.contains('.') => whole.to_owned(),
+                _ => text,
+            };
+        }
+        format!("{value:.0}")
+    }
+}
+
+impl Ranged for Scale {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        self.places.map(value, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if !self.axis.logarithmic {
+            return self.places.key_points(hint);
+        }
+        // Powers of two, of which as many are left out as there is no room for.
+        let room = hint.max_num_points().clamp(2, 10) as f64;
+        let step = ((self.to - self.from) / room).ceil().max(1.0);
+        let mut at = self.from.ceil();
+        let mut points = Vec::new();
+        while at <= self.to {
+            points.push(at);
+            at += step;
+        }
+        points
+    }
+
+    fn range(&self) -> std::ops::Range<f64> {
+        self.places.range()
+    }
+}
+
+impl ValueFormatter<f64> for Scale {
+    fn format(value: &f64) -> String {
+        value.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::results::tests::example;
+    use super::*;
+
+    #[test]
+    fn a_picture_has_every_title_curve_and_unit() {
+        let results = example();
+        let picture = draw(&results).unwrap();
+        assert!(picture.starts_with("<svg") && picture.trim_end().ends_with("</svg>"));
+        for figure in &results.figures {
+            assert!(picture.contains(&figure.title), "{}", figure.title);
+            for series in &figure.series {
+                assert!(picture.contains(&series.name), "{}", series.name);
+            }
+        }
+        assert!(picture.contains("KiB"));
+        assert!(!picture.contains("NaN"));
+    }
+
+    #[test]
+    fn nothing_cannot_be_drawn() {
+        let mut results = example();
+        results.figures.clear();
+        assert!(draw(&results).is_err());
+    }
+
+    #[test]
+    fn a_scale_holds_all_values_and_marks_powers_of_two() {
+        let scale = Scale::new(&Axis::bytes("x"), [64.0, 5000.0].into_iter());
+        assert_eq!((scale.from, scale.to), (6.0, 13.0));
+        assert_eq!(scale.write(12.0), "4 KiB");
+        let one = Scale::new(&Axis::linear("x"), [0.0].into_iter());
+        assert!(one.to > one.from);
+        assert_eq!(
+            Scale::new(&Axis::linear("x"), [10.0].into_iter()).write(5.0),
+            "5"
+        );
+    }
+}
