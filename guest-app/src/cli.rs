@@ -2,8 +2,11 @@
 //! The command line. It only says what was asked for; `commands` does it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::commands::stress::Mix;
 
 /// Uses the svm-demo device: a device that shares the address space of a process.
 ///
@@ -94,6 +97,20 @@ From a guest, whose files are gone when it ends:
   svm-vm run --name bench --exec 'svmctl bench --json'
   jq -r '.steps[0].output[]' target/runs/bench/results.json | grep '^{' >bench.json")]
     Bench(BenchOptions),
+    /// Puts the device under load, and checks every result and every byte.
+    ///
+    /// Each context draws operations on memory of its own, works out what has to come of them, and
+    /// compares. Between and beneath the operations memory is dropped, swapped out, merged into
+    /// huge pages and split, and mapped anew. The exit status is 1 if anything was wrong.
+    #[command(after_help = "\
+Examples:
+  svmctl stress --duration 1m
+  svmctl stress --processes 8 --threads 4 --memory 16
+  svmctl stress --mix copy=4,crc32c=2,fault --depth 1 --calm
+  svmctl stress --seed 42 --operations 10000 --json
+
+The same seed and options give each context the same operations.")]
+    Stress(StressOptions),
     /// Prints the completions of this program for a shell.
     #[command(after_help = "\
 Examples:
@@ -120,6 +137,51 @@ Examples:
     /// and kills processes of its own. The output is in the Test Anything Protocol. The exit status
     /// is 1 if a test failed.
     Test(Tests),
+}
+
+/// Options of `stress`.
+#[derive(Debug, Args)]
+pub struct StressOptions {
+    /// How long: seconds, or a number with s, m or h [default: 10s, or until --operations].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Ends when each context has done so many.
+    #[arg(long, value_name = "N")]
+    pub operations: Option<u64>,
+    /// Where the numbers begin that choose the operations [default: the time of day].
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Processes, each with address spaces of its own.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub processes: u32,
+    /// Threads of each process, each with a context.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: u32,
+    /// Memory of each context in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub memory: u32,
+    /// Descriptors under way at a time, at most.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub depth: u32,
+    /// Operations and how often each comes: copy=4,fill,fault [default: all].
+    #[arg(long, value_name = "LIST")]
+    pub mix: Option<Mix>,
+    /// Leaves the memory in peace.
+    #[arg(long)]
+    pub calm: bool,
+}
+
+/// A time: `90`, `90s`, `2m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|(name, seconds)| Some((text.strip_suffix(name)?, *seconds)))
+        .unwrap_or((text, 1));
+    let number: f64 = number
+        .parse()
+        .map_err(|_| "expected a time: 90, 90s, 2m, 1h")?;
+    Duration::try_from_secs_f64(number * f64::from(unit)).map_err(|error| error.to_string())
 }
 
 /// Options of `bench`.
@@ -207,6 +269,14 @@ mod tests {
         assert_eq!(arguments.device, PathBuf::from("/dev/svm3"));
         assert!(arguments.json);
         assert!(matches!(arguments.command, Command::Crc32c { files } if files.len() == 2));
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("0.5s"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("soon").is_err() && duration("-1").is_err());
     }
 
     #[test]

@@ -28,6 +28,15 @@ impl GatherEntry {
             length,
         }
     }
+
+    /// The entry as it stands in memory.
+    pub fn to_bytes(&self) -> [u8; abi::gather::ENTRY_SIZE as usize] {
+        let mut bytes = [0; abi::gather::ENTRY_SIZE as usize];
+        let word = |at: usize| at..at + 8;
+        bytes[word(abi::gather::ADDRESS)].copy_from_slice(&self.address.to_le_bytes());
+        bytes[word(abi::gather::LENGTH)].copy_from_slice(&self.length.to_le_bytes());
+        bytes
+    }
 }
 
 impl Descriptor {

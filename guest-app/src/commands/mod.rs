@@ -7,6 +7,7 @@ mod crc32c;
 mod doctor;
 mod info;
 mod manual;
+pub mod stress;
 mod test;
 
 use std::io::{self, Write};
@@ -39,6 +40,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         Command::Demo(cases) => demo(device, arguments.json, cases),
         Command::Test(tests) => test::run(device, arguments.json, tests),
         Command::Bench(options) => bench::run(device, arguments.json, options).map(|()| true),
+        Command::Stress(options) => stress::run(device, arguments.json, options),
         Command::Doctor { devices } => doctor::run(arguments.json, devices),
         Command::Completions { shell } => manual::completions(*shell).map(|()| true),
         Command::Manual { to } => manual::manual(to.as_deref()).map(|()| true),

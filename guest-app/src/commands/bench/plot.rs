@@ -120,11 +120,35 @@ fn draw_figure<'a>(panel: &Area<'a>, figure: &Figure) -> Result<(), Failure<'a>>
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(free_corner(figure, &x, &y))
         .background_style(WHITE.mix(0.85))
         .border_style(pale)
         .label_font(("sans-serif", 12))
         .draw()
+}
+
+/// The corner in which the fewest points are: there the names of the curves hide the least.
+fn free_corner(figure: &Figure, x: &Scale, y: &Scale) -> SeriesLabelPosition {
+    let share =
+        |scale: &Scale, value: f64| (scale.place(value) - scale.from) / (scale.to - scale.from);
+    let points = || figure.series.iter().flat_map(|series| &series.points);
+    let corners = [
+        (SeriesLabelPosition::UpperLeft, false, true),
+        (SeriesLabelPosition::UpperRight, true, true),
+        (SeriesLabelPosition::LowerRight, true, false),
+        (SeriesLabelPosition::LowerLeft, false, false),
+    ];
+    let hidden = |(_, right, upper): &(SeriesLabelPosition, bool, bool)| {
+        points()
+            .filter(|point| {
+                let (across, up) = (share(x, point.x), share(y, point.median));
+                (if *right { across > 0.6 } else { across < 0.4 })
+                    && (if *upper { up > 0.65 } else { up < 0.35 })
+            })
+            .count()
+    };
+    let best = corners.into_iter().min_by_key(hidden);
+    best.map_or(SeriesLabelPosition::UpperLeft, |(position, ..)| position)
 }
 
 /// Each curve that has points, with its colour.
@@ -202,11 +226,10 @@ impl Scale {
         };
         if self.axis.bytes || value < 1000.0 {
             let text = self.axis.write(value);
-            // Whole numbers need no digits behind the point on an axis.
-            return match text.trim_end_matches('0').strip_suffix('.') {
-                Some(whole) if text.contains('.') => whole.to_owned(),
-                _ => text,
-            };
+            if self.axis.bytes || !text.contains('.') {
+                return text;
+            }
+            return text.trim_end_matches('0').trim_end_matches('.').to_owned();
         }
         format!("{value:.0}")
     }

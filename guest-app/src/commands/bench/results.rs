@@ -142,6 +142,14 @@ impl Axis {
         }
     }
 
+    /// A value of this quantity, with its name unless it says itself what it is.
+    fn write_with_unit(&self, value: f64) -> String {
+        match self.bytes {
+            true => self.write(value),
+            false => format!("{} {}", self.write(value), self.label),
+        }
+    }
+
     /// A value of this quantity.
     pub fn write(&self, value: f64) -> String {
         if self.bytes {
@@ -160,7 +168,7 @@ impl Axis {
 /// A number with three digits that count.
 pub fn number(value: f64) -> String {
     match value.abs() {
-        v if v >= 100.0 || v == 0.0 => format!("{value:.0}"),
+        v if v >= 100.0 || v.fract() == 0.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
         v if v >= 1.0 => format!("{value:.2}"),
         _ => format!("{value:.3}"),
@@ -285,7 +293,7 @@ impl Results {
                     .find_map(|point| Some((point, right.at(point.x)?)))?;
                 let figure = self.figures.iter().find(|f| f.name == *figure)?;
                 Some(Ratio {
-                    what: format!("{what} ({})", figure.x.write(l.x)),
+                    what: format!("{what} ({})", figure.x.write_with_unit(l.x)),
                     value: l.median / r.median,
                 })
             })
