@@ -97,6 +97,15 @@ fn test(given: &Given) -> Vec<Step> {
         ),
         Step::new("the doctor finds nothing missing", &["svmctl", "doctor"])
             .expecting_output("svm_demo"),
+        Step::new(
+            "a load in several processes, all of it checked",
+            &["svmctl", "stress", "--duration", "4s", "--seed", "1"],
+        )
+        .expecting_output("every result and every byte was right"),
+        Step::shell(
+            "measurements, and a plot of them",
+            "svmctl bench --quick --quiet --plot /tmp/bench.svg && grep '</svg>' /tmp/bench.svg",
+        ),
         Step::shell(
             "a checksum of a file is the standard one",
             "printf 123456789 >/tmp/check && svmctl crc32c /tmp/check",
