@@ -129,7 +129,8 @@ block! {
     /// Data of an 8-byte read or write.
     DATA = 0x10, ReadWrite;
     /// Starts a request when it is IDLE: 1 translation request, 2 page request, 3 untranslated
-    /// read, 4 untranslated write, 5 translated read, 6 translated write.
+    /// read, 4 untranslated write, 5 translated read, 6 translated write, 7 untranslated
+    /// zero-length read, 8 translated zero-length read.
     COMMAND = 0x18, WriteOnly;
     /// 0 IDLE, 1 busy, 2 done, 3 refused or failed. Reason of the failure 15:8, as the error of a
     /// completion record: BadOperation for an unknown command, NotPresent if the state of the

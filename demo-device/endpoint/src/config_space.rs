@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The part of configuration space that is the device's own: the three capability structures and
-//! the bus master bit. It knows the registers and their rules, and nothing of what follows from
-//! them. Headers, links, BARs and MSI-X belong to whoever lays out configuration space.
+//! The part of configuration space that is the device's own: the three capability structures, one
+//! behind the other, and the bus master bit. It knows the registers and their rules, and nothing of
+//! what follows from them. The header of the function, BARs and MSI-X belong to whoever lays out
+//! configuration space, who may also link the structures in another way.
 
 use crate::config::Config;
 use crate::mutant::Mutant;
 use pcie_ats::Pasid;
-use pcie_ats::capability::{ATS_SIZE, Ats, PASID_SIZE, PRI_SIZE, PasidCapability, Pri, PriChange};
+use pcie_ats::capability::{
+    ATS_ID, ATS_SIZE, Ats, PASID_ID, PASID_SIZE, PRI_ID, PRI_SIZE, PasidCapability, Pri, PriChange,
+};
 
 /// Offset of the ATS extended capability.
 pub const ATS: u16 = 0x100;
@@ -58,6 +61,11 @@ impl ConfigSpace {
         }
     }
 
+    /// Whether the function is in D0 (rule 71).
+    pub fn awake(&self, mutant: Option<Mutant>) -> bool {
+        self.power == Power::D0 || mutant == Some(Mutant::Rule71)
+    }
+
     /// Whether contexts can work: memory requests with translated addresses and translation
     /// requests with a PASID are permitted (rules 5 to 7).
     pub fn operational(&self, mutant: Option<Mutant>) -> bool {
@@ -82,13 +90,18 @@ impl ConfigSpace {
 
     /// Whether the function may send requests and interrupts at all (rule 68).
     pub fn may_send(&self, mutant: Option<Mutant>) -> bool {
-        self.power == Power::D0 && (self.bus_master || mutant == Some(Mutant::Rule68))
+        self.awake(mutant) && (self.bus_master || mutant == Some(Mutant::Rule68))
     }
 
     /// Reads a double word.
-    pub fn read(&self, offset: u16) -> u32 {
-        if offset == COMMAND {
-            return u32::from(self.bus_master) * BUS_MASTER;
+    pub fn read(&self, offset: u16, mutant: Option<Mutant>) -> u32 {
+        match offset {
+            COMMAND => return u32::from(self.bus_master) * BUS_MASTER,
+            ATS if mutant == Some(Mutant::Rule01) => return header(ATS_ID, 0),
+            ATS => return header(ATS_ID, PRI),
+            PRI => return header(PRI_ID, PASID),
+            PASID => return header(PASID_ID, 0),
+            _ => {}
         }
         if let Some(at) = within(offset, ATS, ATS_SIZE) {
             return self.ats.read(at);
@@ -128,6 +141,12 @@ impl ConfigSpace {
     }
 }
 
+/// The header of an extended capability structure of version 1, with the offset of the next one,
+/// 0 for the last (PCIe 7.6.3).
+const fn header(id: u16, next: u16) -> u32 {
+    id as u32 | 1 << 16 | (next as u32) << 20
+}
+
 /// The offset inside a structure, if it is inside.
 fn within(offset: u16, start: u16, size: u16) -> Option<u16> {
     offset.checked_sub(start).filter(|at| *at < size)
@@ -140,13 +159,13 @@ mod tests {
     #[test]
     fn structures_answer_at_their_offsets_and_nowhere_else() {
         let mut space = ConfigSpace::new(&Config::default());
-        assert_eq!(space.read(ATS), 0);
-        assert_eq!(space.read(ATS + 4) & 0x7f, 0x60);
-        assert_eq!(space.read(PRI + 8), 64);
-        assert_eq!(space.read(PASID + 4), 20 << 8);
+        assert_eq!(space.read(ATS, None), 0x1101_000f);
+        assert_eq!(space.read(ATS + 4, None) & 0x7f, 0x60);
+        assert_eq!(space.read(PRI + 8, None), 64);
+        assert_eq!(space.read(PASID + 4, None), 20 << 8);
         assert_eq!(space.write(0, !0, !0, None), PriChange::None);
         assert_eq!(space.write(0x200, !0, !0, None), PriChange::None);
-        assert_eq!(space.read(COMMAND), 0);
+        assert_eq!(space.read(COMMAND, None), 0);
         assert_eq!(space.write(PRI + 4, 1, !0, None), PriChange::Enabled);
         assert!(space.pri.enable);
     }

@@ -34,6 +34,8 @@ mod command {
     pub const UNTRANSLATED_WRITE: u64 = 4;
     pub const TRANSLATED_READ: u64 = 5;
     pub const TRANSLATED_WRITE: u64 = 6;
+    pub const UNTRANSLATED_PROBE: u64 = 7;
+    pub const TRANSLATED_PROBE: u64 = 8;
 }
 
 /// Values of STATE.
@@ -61,6 +63,8 @@ pub(crate) enum Request {
     Read(MemoryRequest),
     /// A write of 8 bytes.
     Write(MemoryRequest, u64),
+    /// A zero-length read: a read of nothing, which needs any permission (rule 33).
+    Probe(MemoryRequest),
 }
 
 /// What came of a request.
@@ -111,6 +115,10 @@ impl Request {
                     Err(_) => Outcome::Failed(Error::MemoryAccess),
                 }
             }
+            Request::Probe(request) => match port.read(request, &mut []) {
+                Ok(()) => Outcome::Done(None),
+                Err(_) => Outcome::Failed(Error::MemoryAccess),
+            },
             Request::Write(request, data) => match port.write(request, &data.to_le_bytes()) {
                 Ok(()) => Outcome::Done(None),
                 Err(_) => Outcome::Failed(Error::MemoryAccess),
@@ -230,6 +238,8 @@ impl Laboratory {
             command::UNTRANSLATED_WRITE => Request::Write(untranslated, self.data),
             command::TRANSLATED_READ => Request::Read(translated),
             command::TRANSLATED_WRITE => Request::Write(translated, self.data),
+            command::UNTRANSLATED_PROBE => Request::Probe(untranslated),
+            command::TRANSLATED_PROBE => Request::Probe(translated),
             _ => return None,
         })
     }

@@ -41,6 +41,8 @@ macro_rules! mutants {
 }
 
 mutants! {
+    /// The list of capabilities ends behind ATS.
+    Rule01 = 1;
     /// The ATS capability shows a queue depth of one.
     Rule02 = 2;
     /// Translation requests are not aligned to a page.
@@ -57,6 +59,8 @@ mutants! {
     Rule09 = 9;
     /// The cache keeps its entries when ATS is switched off and on.
     Rule10 = 10;
+    /// Accesses are sent untranslated, though their translations are known.
+    Rule11 = 11;
     /// Translation requests ask for no translation at all.
     Rule12 = 12;
     /// Unsupported Request is taken for a page that is not present.
@@ -65,6 +69,8 @@ mutants! {
     Rule14 = 14;
     /// Translations are taken to be twice as large as they are.
     Rule15 = 15;
+    /// An answer that permits nothing is taken to be of one page, whatever its size.
+    Rule16 = 16;
     /// An answer that permits nothing is kept as a permission to read.
     Rule17 = 17;
     /// The answer to a request with No Write set is used for writes.
@@ -83,6 +89,8 @@ mutants! {
     Rule30 = 30;
     /// Addresses of interrupt messages are accessed like memory.
     Rule31 = 31;
+    /// Zero-length reads read 8 bytes.
+    Rule33 = 33;
     /// The lowest three bits of translated addresses are lost.
     Rule34 = 34;
     /// Atomic operations are content with the permission to read.
@@ -111,6 +119,8 @@ mutants! {
     Rule46 = 46;
     /// Invalidations are answered and remove nothing.
     Rule47 = 47;
+    /// Every 64th invalidation removes nothing.
+    Rule48 = 48;
     /// All page request groups have the same index.
     Rule49 = 49;
     /// Page requests ask for neither read nor write.
@@ -133,8 +143,14 @@ mutants! {
     Rule58 = 58;
     /// Stopped is set while page requests are outstanding.
     Rule59 = 59;
+    /// A page that is not there after a success is taken not to exist.
+    Rule61 = 61;
+    /// Pages of addresses that are not canonical are requested.
+    Rule62 = 62;
     /// Only one page request group is outstanding at a time.
     Rule63 = 63;
+    /// Invalid Request is taken for Success.
+    Rule64 = 64;
     /// A context stops without waiting for its responses.
     Rule65 = 65;
     /// The translations of a stopped context stay in the cache.
@@ -147,6 +163,8 @@ mutants! {
     Rule69 = 69;
     /// Contexts start while PASID is off.
     Rule70 = 70;
+    /// Work goes on in D3hot.
+    Rule71 = 71;
     /// Every second completion interrupt is lost.
     Rule72 = 72;
     /// Page requests ask for privileged mode.

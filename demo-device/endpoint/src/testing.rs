@@ -543,13 +543,14 @@ impl Inner {
     }
 
     fn translation(&self, request: &TranslationRequest, address: u64) -> Translation {
-        let m = request
+        let hole = request
             .pasid
-            .and_then(|pasid| self.mapping(pasid.get(), address))
-            .filter(|m| m.present && (request.privileged || !m.supervisor));
+            .and_then(|pasid| self.mapping(pasid.get(), address));
+        let m = hole.filter(|m| m.present && (request.privileged || !m.supervisor));
         let range = match m {
             Some(m) => AlignedRange::containing(m.output, m.range.shift()).unwrap(),
-            None => AlignedRange::page(0),
+            // How far the hole goes (rule 16).
+            None => hole.map_or(AlignedRange::page(0), |m| m.range),
         };
         Translation {
             range,

@@ -204,22 +204,21 @@ impl RootPort for Port<'_> {
     }
 
     fn read(&self, request: &MemoryRequest, data: &mut [u8]) -> Result<(), MemoryError> {
+        let access = match data.len() {
+            0 => Access::ZeroLengthRead,
+            _ => Access::Read,
+        };
         match request.address_type {
             MemoryAddressType::Translated => {
-                self.check_one(request, data.len(), Access::Read)?;
+                self.check_one(request, data.len(), access)?;
                 self.ram().read(request.address, data).map_err(refused)
             }
             MemoryAddressType::Untranslated => {
                 let length = data.len();
-                self.untranslated(
-                    request,
-                    length,
-                    Access::Read,
-                    |ram, address, done, piece| {
-                        ram.read(address, &mut data[done..done + piece])
-                            .map_err(refused)
-                    },
-                )
+                self.untranslated(request, length, access, |ram, address, done, piece| {
+                    ram.read(address, &mut data[done..done + piece])
+                        .map_err(refused)
+                })
             }
         }
     }

@@ -44,7 +44,11 @@ impl Device {
         if context.attempts >= MAX_ATTEMPTS && !endless {
             return self.fail(member, &Failure::at(Error::RetriesExhausted, piece));
         }
-        let limit = if context.one_page { 1 } else { MAX_GROUP };
+        if context.attempts > 0 && self.breaks(Mutant::Rule61) {
+            return self.fail(member, &Failure::at(Error::PageFault, piece));
+        }
+        let alone = context.one_page || self.breaks(Mutant::Rule16);
+        let limit = if alone { 1 } else { MAX_GROUP };
         self.contexts[member].stall = Stall::Wants {
             piece: *piece,
             pages: lacking(limit) as u32,
@@ -223,6 +227,7 @@ impl Device {
         let code = match code {
             ResponseCode::ResponseFailure if breaks(Mutant::Rule52) => ResponseCode::Success,
             ResponseCode::InvalidRequest if breaks(Mutant::Rule54) => ResponseCode::ResponseFailure,
+            ResponseCode::InvalidRequest if breaks(Mutant::Rule64) => ResponseCode::Success,
             code => code,
         };
         let group = match breaks(Mutant::Rule57) {

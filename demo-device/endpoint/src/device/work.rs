@@ -6,7 +6,6 @@ use crate::access::{Access, Failure, Piece, canonical, plausible, plausible_leng
 use crate::atc::{Cached, Space};
 use crate::ats;
 use crate::completion;
-use crate::config_space::Power;
 use crate::context::{Activity, RecordPlace, Stall, State};
 use crate::counters::index;
 use crate::dma::{MAX_CHUNK, MAX_TRANSLATIONS, Span};
@@ -132,7 +131,7 @@ impl Device {
         loop {
             let lost = self.breaks(Mutant::Rule72);
             let sends = self.space.may_send(self.mutant);
-            if self.space.power != Power::D0 {
+            if !self.space.awake(self.mutant) {
                 return None;
             }
             let context = &mut self.contexts[member];
@@ -205,7 +204,10 @@ impl Device {
 
     /// The request of the laboratory, if the state of the function permits it.
     fn next_of_laboratory(&mut self) -> Option<Action> {
-        let request = self.laboratory.as_mut()?.take()?;
+        let request = match (self.laboratory.as_mut()?.take()?, self.mutant) {
+            (Request::Probe(request), Some(Mutant::Rule33)) => Request::Read(request),
+            (request, _) => request,
+        };
         if !self.permits(&request) {
             if let Some(lab) = &mut self.laboratory {
                 lab.finish(&Outcome::Failed(Error::NotPresent));
@@ -223,7 +225,7 @@ impl Device {
         let pasid = match request {
             Request::Translate(r) => r.pasid,
             Request::Page(r) => r.pasid,
-            Request::Read(r) | Request::Write(r, _) => r.pasid,
+            Request::Read(r) | Request::Write(r, _) | Request::Probe(r) => r.pasid,
         };
         let space = &self.space;
         if !space.may_send(None) || (pasid.is_some() && !space.pasid.enable) {
@@ -232,7 +234,7 @@ impl Device {
         let (execute, privileged) = match request {
             Request::Translate(r) => (r.execute, r.privileged),
             Request::Page(r) => (r.execute, r.privileged),
-            Request::Read(r) | Request::Write(r, _) => (false, r.privileged),
+            Request::Read(r) | Request::Write(r, _) | Request::Probe(r) => (false, r.privileged),
         };
         if !space.may_ask(pasid, execute, privileged) {
             return false;
@@ -240,7 +242,7 @@ impl Device {
         match request {
             Request::Translate(_) => space.ats.enable,
             Request::Page(page) => self.opens(page),
-            Request::Read(r) | Request::Write(r, _) => {
+            Request::Read(r) | Request::Write(r, _) | Request::Probe(r) => {
                 space.ats.enable || r.address_type == MemoryAddressType::Untranslated
             }
         }
@@ -292,6 +294,7 @@ impl Device {
             let found = self.atc.lookup(space, piece.focus(), access)?;
             let mut hit = found;
             match mutant {
+                Some(Mutant::Rule11) => hit.untranslated_only = true,
                 Some(Mutant::Rule22) => hit.untranslated_only = false,
                 Some(Mutant::Rule29) => hit.last = u64::MAX,
                 Some(Mutant::Rule34) => hit.output &= !7,
@@ -307,6 +310,7 @@ impl Device {
         let bits = self.config.address_bits;
         let owned = |address: u64| match mutant {
             Some(Mutant::Rule31) => canonical(address, bits),
+            Some(Mutant::Rule62) => true,
             _ => plausible(address, bits),
         };
         let pieces = [Some(first), second];

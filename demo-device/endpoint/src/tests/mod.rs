@@ -13,6 +13,7 @@ mod pages;
 mod privilege;
 mod properties;
 mod rules;
+mod shadow;
 mod states;
 mod storm;
 mod threads;

@@ -334,7 +334,7 @@ fn rule_67_to_71_every_event_has_its_outcome_in_every_state_of_a_descriptor() {
 }
 
 #[test]
-fn rule_71_in_d3_the_registers_are_silent_and_what_halted_is_told_in_d0() {
+pub(super) fn rule_71_in_d3_the_registers_are_silent_and_what_halted_is_told_in_d0() {
     let world = World::running();
     success(world.perform(nop()));
     world.endpoint.set_power(Power::D3Hot);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Each mutant breaks one rule, and the test of that rule must notice.
 
-use super::{invalidation, pages, rules, states, translation};
+use super::{invalidation, moments, pages, rules, shadow, states, translation};
 use crate::testing::{MUTANT, World};
 use crate::{Config, Mutant};
 use pcie_ats::{Function, Reset};
@@ -11,6 +11,7 @@ use svm_abi::registers::{LABORATORY, laboratory};
 /// The test of the rule that a mutant breaks.
 fn test(mutant: Mutant) -> fn() {
     match mutant {
+        Mutant::Rule01 => rules::rule_01_ats_pri_and_pasid_are_listed_in_their_first_version,
         Mutant::Rule02 => rules::rule_02_the_queue_depth_is_that_of_all_tags,
         Mutant::Rule03 => rules::rule_03_requests_are_aligned_to_a_page,
         Mutant::Rule04 => rules::rule_04_requests_are_aligned_to_the_smallest_translation_unit,
@@ -19,10 +20,12 @@ fn test(mutant: Mutant) -> fn() {
         Mutant::Rule07 => rules::rule_07_no_pasid_is_wider_than_the_capability_says,
         Mutant::Rule09 => rules::rule_09_page_requests_are_enabled_only_when_stopped,
         Mutant::Rule10 => invalidation::rule_10_and_46_the_cache_is_empty_when_ats_is_enabled,
+        Mutant::Rule11 => rules::rule_11_what_is_translated_is_sent_as_translated,
         Mutant::Rule12 => rules::rule_12_a_request_asks_for_at_least_one_translation,
         Mutant::Rule13 => translation::rule_13_unsupported_request_and_completer_abort_are_errors_of_the_descriptor,
         Mutant::Rule14 => rules::rule_14_the_translations_of_a_completion_are_one_behind_the_other,
         Mutant::Rule15 => translation::rule_15_a_large_translation_serves_all_of_its_range_and_no_more,
+        Mutant::Rule16 => pages::rule_16_the_size_of_a_hole_says_how_many_pages_are_wanted,
         Mutant::Rule17 => translation::rule_17_what_permits_nothing_is_asked_for_each_time,
         Mutant::Rule18 => translation::rule_18_reads_ask_for_no_write_permission_and_do_not_write_with_the_answer,
         Mutant::Rule19 => rules::rule_19_execution_is_never_asked_for,
@@ -32,6 +35,7 @@ fn test(mutant: Mutant) -> fn() {
         Mutant::Rule29 => rules::rule_29_an_access_ends_where_its_translation_ends,
         Mutant::Rule30 => rules::rule_30_translated_accesses_carry_no_pasid,
         Mutant::Rule31 => rules::rule_31_the_interrupt_range_is_not_accessed,
+        Mutant::Rule33 => rules::rule_33_a_zero_length_read_reads_nothing,
         Mutant::Rule34 => crate::operation::tests::rule_34_copy_is_exact_at_odd_offsets_over_many_pages,
         Mutant::Rule35 => rules::rule_35_atomic_operations_need_the_permission_to_write,
         Mutant::Rule36 => invalidation::rule_36_an_invalidation_is_for_its_pasid_only,
@@ -46,6 +50,7 @@ fn test(mutant: Mutant) -> fn() {
         Mutant::Rule45 => rules::rule_45_a_global_invalidation_is_for_all_pasids,
         Mutant::Rule46 => rules::rule_46_the_cache_is_empty_after_a_reset,
         Mutant::Rule47 => invalidation::rule_47_after_an_invalidation_nothing_reaches_the_old_page,
+        Mutant::Rule48 => shadow::rule_48_what_moves_under_the_work_agrees_with_a_shadow,
         Mutant::Rule49 => rules::rule_49_outstanding_groups_have_indices_of_their_own,
         Mutant::Rule50 => pages::rule_50_a_request_says_what_the_access_needs,
         Mutant::Rule51 => pages::rule_51_a_group_holds_the_pages_ahead_and_its_last_request_says_so,
@@ -57,13 +62,17 @@ fn test(mutant: Mutant) -> fn() {
         Mutant::Rule57 => pages::rule_57_a_response_without_the_pasid_is_not_the_groups,
         Mutant::Rule58 => pages::rule_58_credits_bound_the_pages_outstanding,
         Mutant::Rule59 => pages::rule_59_disabling_stops_requests_and_waits_for_the_outstanding,
+        Mutant::Rule61 => pages::rule_61_a_success_that_was_none_is_asked_for_again,
+        Mutant::Rule62 => rules::rule_62_no_page_is_requested_that_no_process_can_have,
         Mutant::Rule63 => pages::rule_63_responses_come_in_any_order,
+        Mutant::Rule64 => pages::rule_64_an_address_space_that_goes_away_ends_the_work_in_it,
         Mutant::Rule65 => pages::rule_65_a_stop_waits_for_the_responses,
         Mutant::Rule66 => invalidation::rule_66_a_stopped_context_leaves_nothing_in_the_cache,
         Mutant::Rule67 => states::rule_67_a_reset_makes_everything_new_in_any_state,
         Mutant::Rule68 => states::rule_68_to_70_work_halts_when_the_function_loses_what_it_needs,
         Mutant::Rule69 => states::rule_69_ats_that_goes_away_during_an_access_ends_the_work,
         Mutant::Rule70 => rules::rule_70_no_context_starts_while_pasid_is_off,
+        Mutant::Rule71 => moments::rule_71_in_d3_the_registers_are_silent_and_what_halted_is_told_in_d0,
         Mutant::Rule72 => states::rule_72_interrupts_are_sent_as_asked,
         Mutant::Rule73 => rules::rule_73_nothing_is_asked_for_in_privileged_mode,
     }
@@ -97,7 +106,7 @@ fn a_mutant_is_set_by_the_register_of_a_laboratory_and_by_nothing_else() {
     e.bar_write(0, register, 38, 8);
     assert_eq!(mutant(), 38);
     // No such mutant.
-    for rule in [1, 8, 255, 38 + 256, !0] {
+    for rule in [8, 60, 255, 38 + 256, !0] {
         e.bar_write(0, register, rule, 8);
         assert_eq!(mutant(), 38);
     }

@@ -146,6 +146,94 @@ pub(super) fn rule_53_a_page_that_is_gone_again_is_requested_a_bounded_number_of
 }
 
 #[test]
+pub(super) fn rule_16_the_size_of_a_hole_says_how_many_pages_are_wanted() {
+    let world = world(Service::Now);
+    let range = AlignedRange::containing(HERE, 21).unwrap();
+    world.map_to(1, range, world.frames(21), true, false);
+    let before = world.inner.lock().unwrap().translations.len();
+    success(world.perform(fill(HERE + 0x5800, 0xf000)));
+    // One request and one answer, of 2 MiB, for all sixteen pages.
+    let expected: Vec<_> = (5..21).map(|n| (HERE + (n << 12), n == 20)).collect();
+    assert_eq!(requested(&world), expected);
+    let asked = world.inner.lock().unwrap().translations[before].pages;
+    assert_eq!(asked, 16);
+}
+
+#[test]
+pub(super) fn rule_61_a_success_that_was_none_is_asked_for_again() {
+    // What a queue does that overflows: it says success, and tells nobody of the request.
+    let world = world(Service::Later);
+    let contexts = 1..20;
+    for n in contexts.clone() {
+        let pasid = u32::from(n) + 1;
+        world.start(n, pasid);
+        for page in 0..3 {
+            world.map_absent(pasid, HERE + (page << 12), true);
+        }
+        world.submit_to(n, pasid, fill(HERE, 0x3000));
+    }
+    for _ in 0..5 {
+        world.run();
+        let lost: Vec<_> = world.inner.lock().unwrap().queue.drain(..).collect();
+        let last: Vec<_> = lost.iter().filter(|page| page.last).collect();
+        assert_eq!(last.len(), 19);
+        for page in last {
+            world.respond(page, ResponseCode::Success);
+        }
+    }
+    // A queue that has room for a few of them at a time serves all in the end.
+    let mut rounds = 0;
+    loop {
+        world.run();
+        if world.serve(ResponseCode::Success).is_empty() {
+            break;
+        }
+        let lost: Vec<_> = world.inner.lock().unwrap().queue.drain(..).collect();
+        for page in lost.iter().filter(|page| page.last) {
+            world.respond(page, ResponseCode::Success);
+        }
+        rounds += 1;
+    }
+    assert!(rounds <= 19, "{rounds}");
+    for n in contexts {
+        success(world.record(u32::from(n) + 1, RECORDS));
+    }
+}
+
+#[test]
+pub(super) fn rule_64_an_address_space_that_goes_away_ends_the_work_in_it() {
+    let world = world(Service::Later);
+    for page in 0..3 {
+        world.map_absent(1, HERE + (page << 12), true);
+    }
+    world.submit(fill(HERE, 0x3000));
+    world.submit(nop());
+    world.run();
+    // The process exits: nothing of it is left, and all requests are invalid.
+    for address in [HERE, HERE + 0x1000, HERE + 0x2000, RING, RECORDS] {
+        world.unmap(1, address);
+    }
+    let _ = world.invalidate(1, AlignedRange::ALL);
+    let mut groups = 0;
+    while !world.serve(ResponseCode::InvalidRequest).is_empty() {
+        world.run();
+        groups += 1;
+    }
+    // The group, its first page alone, and the records.
+    assert_eq!(groups, 4);
+    assert_eq!(world.counter(0, index::LOST_COMPLETIONS), 2);
+    assert_eq!(world.get(0, context::HEAD), 3);
+    world.doorbell(0, 5);
+    world.run();
+    world.serve(ResponseCode::InvalidRequest);
+    world.run();
+    let halted = status::encode(status::HALTED, halt::RING_FAULT);
+    assert_eq!(world.get(0, context::STATUS), halted);
+    world.set(0, context::CONTROL, control::STOP);
+    assert_eq!(world.get(0, context::STATUS), u64::from(status::DISABLED));
+}
+
+#[test]
 pub(super) fn rule_63_responses_come_in_any_order() {
     let world = world(Service::Later);
     for n in 1..40 {

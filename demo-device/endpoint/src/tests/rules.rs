@@ -11,7 +11,9 @@ use pcie_ats::{
 use std::sync::{Arc, Mutex};
 use svm_abi::completion;
 use svm_abi::counters::index;
-use svm_abi::registers::{DEVICE_COUNTERS, context, control, halt, pasid, status};
+use svm_abi::registers::{
+    DEVICE_COUNTERS, LABORATORY, context, control, halt, laboratory, pasid, status,
+};
 
 const ATS_CONTROL: u16 = config_space::ATS + 4;
 const PASID_CONTROL: u16 = config_space::PASID + 4;
@@ -50,6 +52,19 @@ fn invalidations_during_a_write(world: &World, itags: &'static [u8]) -> Vec<Inva
 fn vectors(world: &World) -> Vec<u32> {
     let inner = world.inner.lock().unwrap();
     inner.completions.iter().map(|c| c.itag_vector).collect()
+}
+
+#[test]
+pub(super) fn rule_01_ats_pri_and_pasid_are_listed_in_their_first_version() {
+    let world = World::running();
+    let mut found = Vec::new();
+    let mut at = 0x100;
+    while at != 0 {
+        let header = world.endpoint.config_read(at);
+        found.push((header as u16, header >> 16 & 0xf));
+        at = (header >> 20) as u16;
+    }
+    assert_eq!(found, [(0x000f, 1), (0x0013, 1), (0x001b, 1)]);
 }
 
 #[test]
@@ -134,6 +149,19 @@ pub(super) fn rule_09_page_requests_are_enabled_only_when_stopped() {
     world.serve(ResponseCode::Success);
     e.config_write(PRI_CONTROL, 1, 1);
     assert_eq!(e.config_read(PRI_CONTROL) & 1, 1);
+}
+
+#[test]
+pub(super) fn rule_11_what_is_translated_is_sent_as_translated() {
+    let world = World::running();
+    let frame = world.map(1, HERE, true);
+    world.inner.lock().unwrap().log = Some(Vec::new());
+    success(world.perform(fill(HERE + 3, 5)));
+    let inner = world.inner.lock().unwrap();
+    let log = inner.log.as_ref().unwrap();
+    let translated = |t| t == MemoryAddressType::Translated;
+    assert!(log.iter().all(|(r, ..)| translated(r.address_type)));
+    assert!(log.iter().any(|(r, ..)| r.address == frame + 3));
 }
 
 #[test]
@@ -226,6 +254,39 @@ pub(super) fn rule_31_the_interrupt_range_is_not_accessed() {
     world.map(1, 0xfee0_0000, true);
     let record = world.perform(fill(0xfee0_0010, 8));
     assert_eq!(failure(record), (Error::BadAddress, 0xfee0_0010, 1));
+}
+
+#[test]
+pub(super) fn rule_33_a_zero_length_read_reads_nothing() {
+    let world = World::running_with(Config {
+        laboratory: true,
+        ..Config::default()
+    });
+    let frame = world.map(1, HERE, true);
+    world.poke(1, HERE, &[0x11; 8]);
+    let register = |register: u64| LABORATORY + register;
+    let e = &world.endpoint;
+    let run = |command: u64, address: u64, attributes: u64| {
+        e.bar_write(0, register(laboratory::STATE), 0, 8);
+        e.bar_write(0, register(laboratory::DATA), 0x22, 8);
+        e.bar_write(0, register(laboratory::ADDRESS), address, 8);
+        e.bar_write(0, register(laboratory::ATTRIBUTES), attributes, 8);
+        e.bar_write(0, register(laboratory::COMMAND), command, 8);
+        world.run();
+        e.bar_read(0, register(laboratory::STATE), 8)
+    };
+    world.inner.lock().unwrap().log = Some(Vec::new());
+    let of_process = 1 | 1 << 31;
+    assert_eq!(run(7, HERE, of_process), 2);
+    assert_eq!(run(8, frame, 0), 2);
+    assert_eq!(e.bar_read(0, register(laboratory::DATA), 8), 0x22);
+    // It needs a permission all the same.
+    let refused = 3 | (Error::MemoryAccess as u64) << 8;
+    assert_eq!(run(7, THERE, of_process), refused);
+    let inner = world.inner.lock().unwrap();
+    let log = inner.log.as_ref().unwrap();
+    assert_eq!(log.len(), 3);
+    assert!(log.iter().all(|(_, length, write)| *length == 0 && !write));
 }
 
 #[test]
@@ -351,6 +412,16 @@ pub(super) fn rule_52_a_response_failure_is_no_success() {
     let record = world.perform(fill(HERE, 8));
     assert_eq!(failure(record).0, Error::ResponseFailure);
     assert_eq!(world.inner.lock().unwrap().page_requests.len(), 1);
+}
+
+#[test]
+pub(super) fn rule_62_no_page_is_requested_that_no_process_can_have() {
+    let world = World::running();
+    for address in [1 << 60, 0xdead_0000_0000_0000, 1 << 56, 0xfe7f << 48] {
+        let record = world.perform(fill(address, 8));
+        assert_eq!(failure(record), (Error::BadAddress, address, 1));
+    }
+    assert!(world.inner.lock().unwrap().page_requests.is_empty());
 }
 
 #[test]

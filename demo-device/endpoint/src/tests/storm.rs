@@ -48,7 +48,7 @@ fn address() -> impl Strategy<Value = u64> {
 fn descriptor() -> impl Strategy<Value = Descriptor> {
     let small = prop_oneof![9 => 0u64..0x3000, 1 => any::<u64>()];
     let operand = prop_oneof![5 => Just(0), 5 => (0u64..8).prop_map(|n| 8 * n), 1 => any::<u64>()];
-    let operation = prop_oneof![20 => 0u8..7, 1 => 7u8..];
+    let operation = prop_oneof![20 => 0u8..7, 10 => 7u8..14, 1 => 14u8..];
     let flags = prop_oneof![8 => Just(flags::BLOCK_ON_FAULT), 4 => 0u8..8, 1 => 8u8..];
     (
         operation,
@@ -62,18 +62,52 @@ fn descriptor() -> impl Strategy<Value = Descriptor> {
     )
         .prop_map(
             |(operation, flags, source, destination, length, operand0, operand1, completion)| {
-                use Operation::{Chase, Compare, Copy, Crc32c, FetchAdd, Fill};
+                use Operation::{
+                    Batch, CacheControl, Chase, Compare, CompareSwap, Copy, Crc32c, FetchAdd, Fill,
+                    Gather, Prefetch, Translate,
+                };
                 let is = |of: &[Operation]| of.iter().any(|o| *o as u8 == operation);
+                let readers = [
+                    Copy,
+                    Compare,
+                    Crc32c,
+                    Chase,
+                    Gather,
+                    Prefetch,
+                    Translate,
+                    CacheControl,
+                    Batch,
+                ];
+                let writers = [Copy, Compare, Fill, FetchAdd, CompareSwap, Gather];
+                let measured = [
+                    Copy,
+                    Compare,
+                    Crc32c,
+                    Chase,
+                    Fill,
+                    Gather,
+                    Prefetch,
+                    CacheControl,
+                    Batch,
+                ];
+                let with_operand = [Fill, Crc32c, FetchAdd, Chase, CompareSwap, Gather];
                 // Most reserved fields are 0, so that most descriptors do something.
                 let keep = |value: u64, keep: bool| if keep { value } else { 0 };
                 Descriptor {
                     operation,
                     flags,
-                    source: keep(source, is(&[Copy, Compare, Crc32c, Chase])),
-                    destination: keep(destination, is(&[Copy, Compare, Fill, FetchAdd])),
-                    length: keep(length, !is(&[FetchAdd]) && operation != 0),
-                    operand0: keep(operand0, is(&[Fill, Crc32c, FetchAdd, Chase])),
-                    operand1: keep(operand1, is(&[Chase])),
+                    source: match operation {
+                        // Mostly aligned as the lists are to be.
+                        _ if is(&[Batch, Gather]) && completion < 18 => source & !63,
+                        _ => keep(source, is(&readers)),
+                    },
+                    destination: keep(destination, is(&writers)),
+                    length: match operation {
+                        _ if is(&[Batch, Gather]) && completion < 18 => length % 100,
+                        _ => keep(length, is(&measured)),
+                    },
+                    operand0: keep(operand0, is(&with_operand)),
+                    operand1: keep(operand1, is(&[Chase, CompareSwap])),
                     completion: if completion == 19 { source } else { 0 },
                     ..Descriptor::default()
                 }
