@@ -40,6 +40,7 @@ use crate::{
     quota::Share,
     regs::{
         ContextRegisters,
+        Patience,
         Phase,
         Registers,
         Start,
@@ -359,7 +360,7 @@ impl Context {
         // away must not wait for them.
         drop(state);
         let task = current!();
-        context.wait_disabled(|| {
+        context.wait_disabled(Patience::Full, || {
             if task.signal_pending() {
                 return Err(ERESTARTSYS);
             }
@@ -445,6 +446,23 @@ impl Context {
         }
     }
 
+    /// Frees the context if it drains and has stopped. Does not wait.
+    pub(crate) fn reap(&self, registers: &Registers) {
+        // Whoever holds the lock is about to do something with the context.
+        let Some(mut state) = self.state.try_lock() else {
+            return;
+        };
+        let State::Draining(_) = *state else {
+            return;
+        };
+
+        match self.registers(registers).status() {
+            Ok(status) if !status.is(Phase::Disabled) => {}
+            // No device, no transactions.
+            Ok(_) | Err(_) => *state = State::Free,
+        }
+    }
+
     /// Asks the context to stop, and does not wait.
     pub(crate) fn begin_stop(&self, registers: &Registers) {
         let _state = self.state.lock();
@@ -468,7 +486,10 @@ impl Context {
 
     /// Waits until the context is disabled. `false` if it is not in time.
     pub(crate) fn wait_disabled(&self, registers: &Registers) -> bool {
-        match self.registers(registers).wait_disabled(|| Ok(false)) {
+        match self
+            .registers(registers)
+            .wait_disabled(Patience::Full, || Ok(false))
+        {
             // No device, no transactions.
             Ok(()) | Err(ENODEV) => true,
             Err(error) => {

@@ -86,7 +86,7 @@ impl Device {
             return Err(ENODEV);
         }
         let doorbells = pdev.iomap_region(doorbell::BAR, c"svm_demo doorbells")?;
-        let faults = Arc::pin_init(Faults::new(), GFP_KERNEL)?;
+        let faults = Faults::new()?;
         let contexts = Contexts::new(capabilities.contexts, number, &faults)?;
 
         // A kernel that ended without warning (kexec) may have left them at work.
@@ -193,6 +193,8 @@ impl Device {
     pub(crate) fn open_context(&self, tenant: Tenant) -> Result<Arc<Context>> {
         let mut tenant = Some(tenant);
 
+        self.reap();
+
         for context in self.contexts.iter() {
             if context.try_open(&self.registers, &mut tenant)? {
                 return Ok(context.clone());
@@ -201,16 +203,32 @@ impl Device {
         Err(EBUSY)
     }
 
+    /// Gives `context` back when its file is released, and what earlier ones have left.
+    pub(crate) fn close_context(&self, context: &Context) {
+        self.reap();
+        if !context.close(&self.registers) {
+            self.announce(c"SVM_EVENT=CONTEXT_STUCK");
+        }
+    }
+
+    /// Ends the bonds of contexts that had not stopped in time when they were closed, and have since.
+    fn reap(&self) {
+        for context in self.contexts.iter() {
+            context.reap(&self.registers);
+        }
+    }
+
     /// Stops all contexts, because the machine is about to sleep: then no page request is without
     /// its response while nobody is awake to give it.
     pub(crate) fn suspend(&self) {
         for context in self.contexts.iter() {
             context.suspend(&self.registers);
         }
-        for context in self.contexts.iter() {
-            // If one does not stop, the log says so, and the PCI core will turn bus mastering off.
-            context.wait_disabled(&self.registers);
-        }
+        // They stop at the same time: when one has not in time, the others have had that time, too.
+        // The log then says so, and the PCI core will turn bus mastering off.
+        self.contexts
+            .iter()
+            .all(|context| context.wait_disabled(&self.registers));
     }
 
     /// Lets contexts be started again.
@@ -250,7 +268,7 @@ impl Device {
 
     /// Tells user space of `event`, as a change of the function: `udev` rules and `udevadm monitor`
     /// see it.
-    pub(crate) fn announce(&self, event: &CStr) {
+    fn announce(&self, event: &CStr) {
         let mut environment = [event.as_char_ptr().cast_mut(), ptr::null_mut()];
 
         // SAFETY: `pdev` is a valid device. The environment is an array of strings that ends with

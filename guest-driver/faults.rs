@@ -7,7 +7,10 @@ use kernel::{
     fmt,
     new_mutex,
     prelude::*,
-    sync::Mutex,
+    sync::{
+        Arc,
+        Mutex, //
+    },
     time::{
         Instant,
         Monotonic, //
@@ -50,45 +53,54 @@ pub(crate) struct Faults {
 
 struct Log {
     count: u64,
-    latest: [Option<Fault>; CAPACITY],
+    /// Fault `n` has place `n % CAPACITY`.
+    latest: KVec<Fault>,
 }
 
 impl Faults {
     /// Makes an empty log.
-    pub(crate) fn new() -> impl PinInit<Self> {
+    pub(crate) fn new() -> Result<Arc<Self>> {
         let log = Log {
             count: 0,
-            latest: [None; CAPACITY],
+            latest: KVec::with_capacity(CAPACITY, GFP_KERNEL)?,
         };
 
-        pin_init!(Self {
-            log <- new_mutex!(log, "svm_demo::Faults::log"),
-        })
+        Arc::pin_init(
+            pin_init!(Self {
+                log <- new_mutex!(log, "svm_demo::Faults::log"),
+            }),
+            GFP_KERNEL,
+        )
     }
 
     /// Remembers a fault of `context`, which `process` has under `pasid`.
     pub(crate) fn add(&self, context: u16, pasid: u32, process: i32, what: What) {
         let mut log = self.log.lock();
         let place = (log.count % CAPACITY as u64) as usize;
-
-        log.latest[place] = Some(Fault {
+        let fault = Fault {
             at: Instant::now(),
             context,
             pasid,
             process,
             what,
-        });
+        };
+
+        match log.latest.get_mut(place) {
+            Some(oldest) => *oldest = fault,
+            // Cannot fail: the capacity was allocated, and the places are taken in order.
+            None => drop(log.latest.push_within_capacity(fault)),
+        }
         log.count += 1;
     }
 
     /// Writes the table, the latest first.
     pub(crate) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let log = self.log.lock();
-        let newest = (log.count % CAPACITY as u64) as usize;
-        let (later, earlier) = log.latest.split_at(newest);
+        let next = (log.count % CAPACITY as u64) as usize;
+        let (later, earlier) = log.latest.split_at(next.min(log.latest.len()));
 
         writeln!(f, "faults {}", log.count)?;
-        for fault in Iterator::chain(later.iter().rev(), earlier.iter().rev()).flatten() {
+        for fault in Iterator::chain(later.iter().rev(), earlier.iter().rev()) {
             writeln!(
                 f,
                 "{} ms ago: context {} pasid {} process {} {}",

@@ -355,9 +355,7 @@ impl OpenFile {
 impl Drop for OpenFile {
     /// Gives the context back: stops it, waits, ends the bond.
     fn drop(&mut self) {
-        if !self.context.close(self.device.registers()) {
-            self.device.announce(c"SVM_EVENT=CONTEXT_STUCK");
-        }
+        self.device.close_context(&self.context);
     }
 }
 

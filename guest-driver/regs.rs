@@ -25,6 +25,10 @@ use kernel::{
     num::Bounded,
     pci,
     prelude::*,
+    sync::atomic::{
+        Atomic,
+        Relaxed, //
+    },
     time::Delta, //
 };
 
@@ -43,6 +47,10 @@ const STOP_INTERVAL: Delta = Delta::from_micros(100);
 /// How long the driver waits for a context to stop. The device waits for nothing but the responses
 /// to its page requests, and those for nothing but page faults: a file on a slow medium, at worst.
 const STOP_TIMEOUT: Delta = Delta::from_secs(10);
+
+/// How long it waits if another context of the device has not stopped in that time, and this one
+/// may be left alone as well: a process that has many should not end one timeout after the other.
+const OVERDUE_TIMEOUT: Delta = Delta::from_millis(100);
 
 /// What a read gives when no device answers (PCIe 2.3.2).
 const NO_DEVICE: u64 = !0;
@@ -295,6 +303,17 @@ impl STATUS {
 /// The register BAR of one device.
 pub(crate) struct Registers {
     bar: DevresBar<SIZE>,
+    /// The context that was waited for last has not stopped in time.
+    overdue: Atomic<bool>,
+}
+
+/// How long to wait for a context to stop.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Patience {
+    /// [`STOP_TIMEOUT`].
+    Full,
+    /// As long, or [`OVERDUE_TIMEOUT`] if the device has kept somebody waiting already.
+    Short,
 }
 
 /// What the device is, as its read-only registers say.
@@ -330,6 +349,7 @@ impl Registers {
 
         Ok(Self {
             bar: bar.into_devres()?,
+            overdue: Atomic::new(false),
         })
     }
 
@@ -553,21 +573,32 @@ impl ContextRegisters<'_> {
     /// - `ETIMEDOUT` if the context was not disabled in time: it goes on stopping.
     /// - `ENODEV` if there is no device any more.
     /// - Those of `give_up`: the context goes on stopping.
-    pub(crate) fn wait_disabled(&self, give_up: impl Fn() -> Result<bool>) -> Result {
-        read_poll_timeout(
+    pub(crate) fn wait_disabled(
+        &self,
+        patience: Patience,
+        give_up: impl Fn() -> Result<bool>,
+    ) -> Result {
+        let overdue = &self.registers.overdue;
+        let timeout = match patience {
+            Patience::Short if overdue.load(Relaxed) => OVERDUE_TIMEOUT,
+            Patience::Short | Patience::Full => STOP_TIMEOUT,
+        };
+        let result = read_poll_timeout(
             || Ok(self.status()?.is(Phase::Disabled) || give_up()?),
             |&done| done,
             STOP_INTERVAL,
-            STOP_TIMEOUT,
-        )?;
-        Ok(())
+            timeout,
+        );
+
+        overdue.store(result == Err(ETIMEDOUT), Relaxed);
+        result.map(drop)
     }
 
-    /// Stops the context, and waits for it whatever signal comes; see [`Self::wait_disabled`]. Tells
-    /// `look` the state that it was in.
+    /// Stops the context, and waits for it whatever signal comes, but not long if others were waited
+    /// for in vain; see [`Self::wait_disabled`]. Tells `look` the state that it was in.
     pub(crate) fn stop(&self, look: impl FnOnce(STATUS)) -> Result {
         look(self.begin_stop()?);
-        self.wait_disabled(|| Ok(false))
+        self.wait_disabled(Patience::Short, || Ok(false))
     }
 
     /// Makes the device forget what the last user of the context did. The context is disabled.
