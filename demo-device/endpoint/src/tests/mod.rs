@@ -2,6 +2,7 @@
 //! The whole device in a small world: what it does, by subject.
 
 mod batches;
+mod engine;
 mod fairness;
 mod interrupts;
 mod invalidation;
