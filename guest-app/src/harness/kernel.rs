@@ -2,7 +2,7 @@
 //! What the kernel says while a case runs: a warning, or any word about the device or the IOMMU,
 //! is a fault unless the case provokes it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -36,7 +36,6 @@ const HARMLESS: &[&str] = &[
 /// `intel_pasid_clear_entry()` looks at it, and so leaves FPD out.
 const AFTER_DEATH: &[&str] = &[
     "SM: Present bit in PASID Table Entry is clear",
-    "SM: Invalid Scalable-Mode PASID Table Entry",
     "handling fault status reg",
     "dmar_fault: ",
 ];
@@ -94,16 +93,6 @@ fn fault(record: &str, provoked: &[&str]) -> Option<String> {
     let has = |texts: &[&str]| texts.iter().any(|part| text.contains(part));
     let told = facility == 0 && (level <= WARNING || has(SUBJECTS));
     (told && !has(HARMLESS) && !has(AFTER_DEATH) && !has(provoked)).then(|| text.to_owned())
-}
-
-/// Whether the IOMMU is QEMU's `intel-iommu`, or a real unit that also lacks nested translation
-/// (ECAP.NEST, bit 26), which this project's has.
-pub fn qemus_iommu() -> bool {
-    const NEST: u64 = 1 << 26;
-    let text = fs::read_to_string("/sys/class/iommu/dmar0/intel-iommu/ecap");
-    text.ok()
-        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
-        .is_some_and(|ecap| ecap & NEST == 0)
 }
 
 #[cfg(test)]

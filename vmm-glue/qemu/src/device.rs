@@ -8,20 +8,21 @@
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pcie_ats::capability::{ATS_SIZE, PASID_SIZE, PRI_SIZE};
 use pcie_ats::{
     AlignedRange, Function, InvalidateRequest, Itag, Pasid, PrgResponse, Prgi, Reset, ResponseCode,
 };
-use svm_endpoint::{Endpoint, Step, config_space};
+use svm_endpoint::{Endpoint, Power, Step, config_space};
 
 use crate::bql::Bql;
 use crate::memory::Mmio;
 use crate::notifiers::Notifiers;
-use crate::pci::PciDevice;
+use crate::pci::{PM_CONTROL, POWER_STATE, PciDevice};
 use crate::port::Port;
 use crate::refused::Deferred;
+use crate::timer::{self, Timer};
 use crate::trace::Trace;
 use crate::worker::{Bell, Engine};
 
@@ -58,14 +59,16 @@ pub struct Device {
     pub trace: Option<Trace>,
     /// Tells the engine's thread that there is work.
     pub bell: Arc<Bell>,
-    /// When the device was made.
-    made: Instant,
+    /// Rings the bell when the endpoint waits for a time, in the time of the machine.
+    alarm: OnceLock<Timer>,
     /// The machine is stopped: memory is to stay as it is.
     stopped: AtomicBool,
     /// The vIOMMU is not asked about PASIDs whose entry is not present.
     pub pasid_check: bool,
     /// Offset of the PCI Express capability.
     express: OnceLock<u8>,
+    /// Offset of the control and status register of power management.
+    power: OnceLock<u16>,
 }
 
 impl Device {
@@ -83,18 +86,34 @@ impl Device {
             deferred: Deferred::default(),
             trace,
             bell: Arc::default(),
-            made: Instant::now(),
+            alarm: OnceLock::new(),
             stopped: AtomicBool::new(false),
             pasid_check,
             express: OnceLock::new(),
+            power: OnceLock::new(),
         })
     }
 
-    /// Lays out configuration space; the offset of the PCI Express capability is given.
-    pub fn add_capabilities(&self, bql: &Bql, express: u8) {
+    /// Makes the timers. False if QEMU's timers are not laid out as expected.
+    pub fn prepare(self: &Arc<Self>, bql: &Bql) -> bool {
+        let me = Arc::downgrade(self);
+        let ring = move |_: &Bql| {
+            if let Some(device) = me.upgrade() {
+                device.bell.ring();
+            }
+        };
+        let Some(alarm) = Timer::virtual_time(bql, Box::new(ring)) else {
+            return false;
+        };
+        self.alarm.set(alarm).is_ok() && self.deferred.prepare(bql, Arc::downgrade(self))
+    }
+
+    /// Lays out configuration space; the offsets of the capabilities of QEMU's are given.
+    pub fn add_capabilities(&self, bql: &Bql, express: u8, power: u8) {
         let config = self.endpoint.config();
         // A second call would be a second device.
         let _ = self.express.set(express);
+        let _ = self.power.set(u16::from(power) + PM_CONTROL);
         self.pci.add_ats(bql, config_space::ATS);
         self.pci
             .add_pri(bql, config_space::PRI, config.pri_capacity);
@@ -128,7 +147,11 @@ impl Device {
 
     /// Software writes configuration space.
     pub fn config_write(&self, bql: &Bql, address: u32, value: u32, length: c_int) {
+        let power = self.power(bql);
         self.pci.write_config(bql, address, value, length);
+        if self.power(bql) != power {
+            self.endpoint.set_power(self.power(bql));
+        }
         for (offset, value, mask) in double_words(address, value, length) {
             if is_owned(offset) {
                 self.endpoint.config_write(offset, value, mask);
@@ -163,9 +186,21 @@ impl Device {
         }
         self.deferred.clear(bql);
         self.notifiers.clear(bql);
+        if let Some(at) = self.power.get() {
+            let control = self.pci.read_config_raw(bql, *at);
+            self.pci.write_config_raw(bql, *at, control & !POWER_STATE);
+        }
         self.endpoint.reset(kind);
         self.mirror(bql);
         self.bell.ring();
+    }
+
+    /// The power state that software has chosen.
+    fn power(&self, bql: &Bql) -> Power {
+        match self.power.get() {
+            Some(at) if self.pci.read_config_raw(bql, *at) & POWER_STATE != 0 => Power::D3Hot,
+            _ => Power::D0,
+        }
     }
 
     /// The device control register.
@@ -251,9 +286,9 @@ impl Device {
         }
     }
 
-    /// The time for the endpoint, in microseconds. It goes on while the machine stands still.
+    /// The time for the endpoint, in microseconds: that of the machine.
     fn now(&self) -> u64 {
-        u64::try_from(self.made.elapsed().as_micros()).unwrap_or(u64::MAX)
+        u64::try_from(timer::virtual_now().as_micros()).unwrap_or(u64::MAX)
     }
 
     /// Wakes the engine's thread if it has something to do.
@@ -279,16 +314,16 @@ impl Engine for Device {
         let _ = self.endpoint.tick(self.now());
     }
 
-    fn rest(&self) -> Option<Duration> {
+    fn rest(&self) {
         if let Some(trace) = &self.trace {
             trace.flush();
         }
-        let now = self.now();
-        let due = self.endpoint.tick(now);
+        let due = self.endpoint.tick(self.now());
         if self.endpoint.has_work() && !self.stopped.load(Ordering::Acquire) {
-            return Some(Duration::ZERO);
+            self.bell.ring();
+        } else if let (Some(due), Some(alarm)) = (due, self.alarm.get()) {
+            alarm.set_at(Duration::from_micros(due));
         }
-        due.map(|due| Duration::from_micros(due.saturating_sub(now)))
     }
 }
 

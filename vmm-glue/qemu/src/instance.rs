@@ -22,10 +22,10 @@ use crate::device::{Bar, Device};
 use crate::memory::IoRegion;
 use crate::message::ErrorSlot;
 use crate::pci::PciDevice;
-use crate::property::{self, Settings};
 use crate::qom::{self, DeviceType, Neighbour};
 use crate::remedy::{self, smpwcs, wide_invalidations};
 use crate::runstate::Watch;
+use crate::settings::{self, Settings};
 use crate::trace::Trace;
 use crate::worker::{Engine, Worker};
 
@@ -43,7 +43,7 @@ static TYPE: DeviceType = DeviceType {
     config_write,
     instance_init,
     instance_finalize,
-    properties: property::add_all,
+    properties: settings::add_all,
 };
 
 /// The state of an object.
@@ -183,7 +183,7 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
     let trace = open_trace(bql, pci, &settings.trace)?;
     let check = settings.pasid_check && remedy::intel_iommu(bql).is_some();
     let device = Device::new(pci, endpoint, trace, check);
-    if !device.deferred.prepare(bql, Arc::downgrade(&device)) {
+    if !device.prepare(bql) {
         return Err("QEMUTimer is not laid out as in QEMU 11.1".into());
     }
     let regions = add_bars(bql, pci, &device);
@@ -194,7 +194,12 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
         pci.remove_msix(bql);
         return Err("QEMU has no room for the PCI Express capability".into());
     };
-    device.add_capabilities(bql, express);
+    let Some(power) = pci.add_power_management(bql, slot) else {
+        pci.remove_msix(bql);
+        pci.remove_express(bql);
+        return Err(Failure::Told);
+    };
+    device.add_capabilities(bql, express, power);
     if settings.smpwcs {
         smpwcs::request(bql);
     }

@@ -31,6 +31,7 @@ mod qom;
 mod refused;
 mod remedy;
 mod runstate;
+mod settings;
 mod thread;
 mod timer;
 mod trace;

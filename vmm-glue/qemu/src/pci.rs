@@ -20,6 +20,13 @@ const ENODEV: i64 = 19;
 /// Error number of a full queue (`ENOSPC`).
 const ENOSPC: i64 = 28;
 
+/// Offset of the control and status register in the power management capability.
+pub const PM_CONTROL: u16 = 4;
+/// The power state in it: 0 for D0, 3 for D3hot.
+pub const POWER_STATE: u32 = 3;
+/// No_Soft_Reset in it.
+const NO_SOFT_RESET: u32 = 1 << 3;
+
 /// Why QEMU refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
@@ -137,22 +144,37 @@ impl PciDevice {
     }
 
     /// The 4096 bytes of configuration space.
-    fn config(self, _bql: &Bql) -> *mut u8 {
+    fn config(self, bql: &Bql) -> *mut u8 {
+        self.bytes(bql, layout::pci_device::CONFIG)
+    }
+
+    /// What a field points to, which is as large as configuration space.
+    fn bytes(self, _bql: &Bql, offset: usize) -> *mut u8 {
         // SAFETY: the field lies inside of the object; `verify` has compared its size and
         // `check_layout` what the field points to.
         unsafe {
-            let field = self.raw().cast::<u8>().add(layout::pci_device::CONFIG);
+            let field = self.raw().cast::<u8>().add(offset);
             field.cast::<*mut u8>().read()
         }
     }
 
-    /// Whether configuration space is where the layout says: it begins with these ids.
+    /// Whether configuration space is where the layout says: it begins with these ids, which
+    /// cannot be written, and the command register, which can, follows.
     pub fn check_layout(self, bql: &Bql, vendor: u16, device: u16) -> bool {
-        let config = self.config(bql);
-        if config.is_null() || config.addr() % 8 != 0 {
+        use layout::pci_device::{CONFIG, WMASK};
+        if [CONFIG, WMASK].iter().any(|field| {
+            let bytes = self.bytes(bql, *field);
+            bytes.is_null() || bytes.addr() % 8 != 0
+        }) {
             return false;
         }
+        // SAFETY: both have been found to be aligned pointers, at offsets of this layout.
+        let writable = unsafe {
+            let wmask = self.bytes(bql, WMASK).cast::<u32>();
+            [wmask.read(), wmask.add(1).read() & 7]
+        };
         self.read_config_raw(bql, 0) == u32::from(vendor) | u32::from(device) << 16
+            && writable == [0, 7]
     }
 
     /// Reads the double word at `offset`, a multiple of 4 below 4096, as QEMU stores it.
@@ -190,6 +212,26 @@ impl PciDevice {
             (qemu().pci_default_write_config)(self.raw(), address, value, length);
             (qemu().pcie_cap_flr_write_config)(self.raw(), address, value, length);
         }
+    }
+
+    /// Adds the power management capability (PCIe 7.5.2), with D0 and D3hot, in which the state is
+    /// kept, and returns its offset.
+    pub fn add_power_management(self, bql: &Bql, error: ErrorSlot) -> Option<u8> {
+        // SAFETY: the device is being realized, and QEMU finds room for the capability.
+        let offset = unsafe { (qemu().pci_pm_init)(self.raw(), 0, error.as_out()) };
+        let offset = u8::try_from(offset).ok()?;
+        let at = u16::from(offset);
+        // Version 3 in the upper half, behind the header.
+        let header = self.read_config_raw(bql, at) & 0xffff;
+        self.write_config_raw(bql, at, header | 3 << 16);
+        self.write_config_raw(bql, at + PM_CONTROL, NO_SOFT_RESET);
+        // SAFETY: the capability lies in configuration space; QEMU has aligned it to 4 bytes.
+        unsafe {
+            let wmask = self.bytes(bql, layout::pci_device::WMASK);
+            let control = wmask.add(usize::from(at + PM_CONTROL));
+            control.write(control.read() | POWER_STATE as u8);
+        }
+        Some(offset)
     }
 
     /// Adds the PCI Express capability, with function level reset, and returns its offset.

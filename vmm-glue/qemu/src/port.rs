@@ -180,7 +180,7 @@ impl RootPort for Port<'_> {
         match automatic(request, refusal) {
             Automatic::Nothing => {}
             Automatic::Now(code) => self.device.answer(&response(code)),
-            Automatic::Later(code) => self.device.deferred.push(self.bql, response(code)),
+            Automatic::Later(code) => self.device.deferred.push(response(code)),
         }
     }
 

@@ -1,160 +1,99 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The properties of `-device svm-demo`: one table with names, ranges and meanings, and the two
-//! functions by which QEMU reads and writes them.
+//! Properties of devices: a table with names, ranges and meanings for each type of device, and
+//! the two functions by which QEMU reads and writes what is in it. Knows no particular property.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 
-use pcie_ats::PasidWidth;
-use svm_abi::ids::MAX_CONTEXTS;
-use svm_endpoint::{Config, MAX_ATC_ENTRIES, MAX_ATC_WAYS, MIN_ATC_ENTRIES, MIN_ATC_WAYS};
-
 use crate::abi::layout::{ErrorOut, Object, Visitor};
 use crate::abi::qemu;
-use crate::instance;
 use crate::message::ErrorSlot;
 use crate::qom::Class;
 
-/// What the properties say.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Contexts.
-    pub contexts: u64,
-    /// Entries of the address translation cache.
-    pub atc_entries: u64,
-    /// Entries of a set of it.
-    pub atc_ways: u64,
-    /// Page request capacity.
-    pub pri_capacity: u64,
-    /// Max PASID Width; 0 for as wide as possible.
-    pub pasid_bits: u64,
-    /// Whether requests for execution are offered.
-    pub execute: bool,
-    /// Whether requests in privileged mode are offered.
-    pub privileged: bool,
-    /// Whether the laboratory is present.
-    pub lab: bool,
-    /// Whether ECAP.SMPWCS is to be set.
-    pub smpwcs: bool,
-    /// Whether PASID entries that are not present are kept from the intel-iommu.
-    pub pasid_check: bool,
-    /// Whether wide PASID-based invalidations are made acceptable to the intel-iommu.
-    pub wide_invalidations: bool,
-    /// Path of the trace file; empty for none.
-    pub trace: String,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        let config = Config::default();
-        Settings {
-            contexts: config.contexts.into(),
-            atc_entries: config.atc_entries.into(),
-            atc_ways: config.atc_ways.into(),
-            pri_capacity: config.pri_capacity.into(),
-            pasid_bits: 0,
-            execute: config.execute,
-            privileged: config.privileged,
-            lab: config.laboratory,
-            smpwcs: true,
-            pasid_check: true,
-            wide_invalidations: true,
-            trace: String::new(),
-        }
-    }
+/// What the properties of a type of device say, for each of its objects.
+pub trait Settings: Clone + 'static {
+    /// Those of an object.
+    fn of(object: *mut Object) -> Self;
+    /// Changes those of an object; false if it is too late. `later` says that it never is.
+    fn store(self, object: *mut Object, later: bool) -> bool;
 }
 
 /// How a property is read and written.
-enum Kind {
+pub enum Kind<S: 'static> {
     /// A number, with the least and the most that it may be.
-    Number(u64, u64, fn(&mut Settings) -> &mut u64),
+    Number(u64, u64, fn(&mut S) -> &mut u64),
     /// On or off.
-    Switch(fn(&mut Settings) -> &mut bool),
+    Switch(fn(&mut S) -> &mut bool),
     /// A text.
-    Text(fn(&mut Settings) -> &mut String),
+    Text(fn(&mut S) -> &mut String),
 }
 
 /// One property.
-struct Property {
+pub struct Property<S: 'static> {
     name: &'static CStr,
     description: &'static CStr,
-    kind: Kind,
+    kind: Kind<S>,
+    later: bool,
 }
 
-static PROPERTIES: [Property; 12] = [
-    Property {
-        name: c"contexts",
-        description: c"contexts, each with a PASID and a doorbell page: 1 to 256 (default: 64)",
-        kind: Kind::Number(1, MAX_CONTEXTS as u64, |s| &mut s.contexts),
-    },
-    Property {
-        name: c"atc-entries",
-        description: c"address translation cache entries: a power of two, 4 to 65536 \
-            (default: 1024)",
-        kind: Kind::Number(MIN_ATC_ENTRIES as u64, MAX_ATC_ENTRIES as u64, |s| {
-            &mut s.atc_entries
-        }),
-    },
-    Property {
-        name: c"atc-ways",
-        description: c"entries of a set of that cache: a power of two, 2 to 16 (default: 4)",
-        kind: Kind::Number(MIN_ATC_WAYS as u64, MAX_ATC_WAYS as u64, |s| {
-            &mut s.atc_ways
-        }),
-    },
-    Property {
-        name: c"pri-capacity",
-        description: c"page requests that may be outstanding: 1 to 4294967295 (default: 64)",
-        kind: Kind::Number(1, u32::MAX as u64, |s| &mut s.pri_capacity),
-    },
-    Property {
-        name: c"pasid-bits",
-        description: c"PASID width: 1 to 20, at most that of the intel-iommu (default: as wide \
-            as possible)",
-        kind: Kind::Number(1, PasidWidth::MAX.bits() as u64, |s| &mut s.pasid_bits),
-    },
-    Property {
-        name: c"execute",
-        description: c"offer requests for execution, Execute Permission Supported (default: off)",
-        kind: Kind::Switch(|s| &mut s.execute),
-    },
-    Property {
-        name: c"privileged",
-        description: c"offer requests in privileged mode, Privileged Mode Supported \
-            (default: off)",
-        kind: Kind::Switch(|s| &mut s.privileged),
-    },
-    Property {
-        name: c"lab",
-        description: c"registers for raw ATS, PRI and memory requests (default: off)",
-        kind: Kind::Switch(|s| &mut s.lab),
-    },
-    Property {
-        name: c"smpwcs",
-        description: c"let the intel-iommu report SMPWCS, which Linux needs for SVA (default: on)",
-        kind: Kind::Switch(|s| &mut s.smpwcs),
-    },
-    Property {
-        name: c"pasid-check",
-        description: c"do not ask the intel-iommu about PASIDs whose entry is not present, which \
-            it does not look at (default: on)",
-        kind: Kind::Switch(|s| &mut s.pasid_check),
-    },
-    Property {
-        name: c"wide-invalidations",
-        description: c"let the intel-iommu take PASID-based invalidations of more than 1 GiB, \
-            which Linux sends (default: on)",
-        kind: Kind::Switch(|s| &mut s.wide_invalidations),
-    },
-    Property {
-        name: c"trace",
-        description: c"file for a trace of all requests, as Chrome trace JSON (default: none)",
-        kind: Kind::Text(|s| &mut s.trace),
-    },
-];
+impl<S: 'static> Property<S> {
+    /// A number from `least` to `most`.
+    pub const fn number(
+        name: &'static CStr,
+        (least, most): (u64, u64),
+        field: fn(&mut S) -> &mut u64,
+        description: &'static CStr,
+    ) -> Property<S> {
+        Property {
+            name,
+            description,
+            kind: Kind::Number(least, most, field),
+            later: false,
+        }
+    }
 
-/// Adds the properties to the class.
-pub fn add_all(class: &mut Class) {
-    for property in &PROPERTIES {
+    /// On or off.
+    pub const fn switch(
+        name: &'static CStr,
+        field: fn(&mut S) -> &mut bool,
+        description: &'static CStr,
+    ) -> Property<S> {
+        Property {
+            name,
+            description,
+            kind: Kind::Switch(field),
+            later: false,
+        }
+    }
+
+    /// A text.
+    pub const fn text(
+        name: &'static CStr,
+        field: fn(&mut S) -> &mut String,
+        description: &'static CStr,
+    ) -> Property<S> {
+        Property {
+            name,
+            description,
+            kind: Kind::Text(field),
+            later: false,
+        }
+    }
+
+    /// The same, and it can be set when the device has been made, by `qom-set`.
+    pub const fn also_later(mut self) -> Property<S> {
+        self.later = true;
+        self
+    }
+
+    /// Its name, for people.
+    fn name(&self) -> String {
+        self.name.to_string_lossy().into_owned()
+    }
+}
+
+/// Adds properties to a class.
+pub fn add_all<S: Settings>(class: &mut Class, properties: &'static [Property<S>]) {
+    for property in properties {
         let type_name = match property.kind {
             Kind::Number(..) => c"uint32",
             Kind::Switch(_) => c"bool",
@@ -164,15 +103,15 @@ pub fn add_all(class: &mut Class) {
             property.name,
             type_name,
             property.description,
-            get,
-            set,
+            get::<S>,
+            set::<S>,
             property,
         );
     }
 }
 
 /// Gives a property to a visitor.
-unsafe extern "C" fn get(
+unsafe extern "C" fn get<S: Settings>(
     object: *mut Object,
     visitor: *mut Visitor,
     name: *const c_char,
@@ -180,8 +119,8 @@ unsafe extern "C" fn get(
     error: ErrorOut,
 ) {
     // SAFETY: what `add_all` has given.
-    let property = unsafe { &*property.cast::<Property>() };
-    let mut settings = instance::settings(object);
+    let property = unsafe { &*property.cast::<Property<S>>() };
+    let mut settings = S::of(object);
     // SAFETY: the visitor is QEMU's, and reads from the place that it is given; a text is a C
     // string that outlives the call.
     unsafe {
@@ -202,7 +141,7 @@ unsafe extern "C" fn get(
 }
 
 /// Takes a property from a visitor.
-unsafe extern "C" fn set(
+unsafe extern "C" fn set<S: Settings>(
     object: *mut Object,
     visitor: *mut Visitor,
     name: *const c_char,
@@ -210,140 +149,80 @@ unsafe extern "C" fn set(
     error: ErrorOut,
 ) {
     // SAFETY: what `add_all` has given, and QEMU's place for an error.
-    let (property, slot) = unsafe { (&*property.cast::<Property>(), ErrorSlot::new(error)) };
-    let mut settings = instance::settings(object);
-    // SAFETY: the visitor is QEMU's, and writes a value to the place that it is given if it
-    // returns true; a text is then ours to free.
-    let accepted = unsafe {
+    let (property, slot) = unsafe { (&*property.cast::<Property<S>>(), ErrorSlot::new(error)) };
+    let mut settings = S::of(object);
+    // SAFETY: the visitor is QEMU's, and writes to the place that it is given if it returns true;
+    // a text is then ours to free.
+    let read = unsafe {
         match property.kind {
-            Kind::Number(least, most, field) => {
-                let mut value = 0;
-                if !(qemu().visit_type_uint64)(visitor, name, &mut value, error) {
-                    return;
-                }
-                *field(&mut settings) = value;
-                in_range(property.name, value, least, most)
+            Kind::Number(_, _, field) => {
+                (qemu().visit_type_uint64)(visitor, name, field(&mut settings), error)
             }
             Kind::Switch(field) => {
-                if !(qemu().visit_type_bool)(visitor, name, field(&mut settings), error) {
-                    return;
-                }
-                Ok(())
+                (qemu().visit_type_bool)(visitor, name, field(&mut settings), error)
             }
             Kind::Text(field) => {
                 let mut text = std::ptr::null_mut();
-                if !(qemu().visit_type_str)(visitor, name, &mut text, error) {
-                    return;
-                }
-                let result = CStr::from_ptr(text).to_str().map(str::to_owned);
-                (qemu().g_free)(text.cast());
-                match result {
-                    Ok(text) => {
-                        *field(&mut settings) = text;
-                        Ok(())
+                let read = (qemu().visit_type_str)(visitor, name, &mut text, error);
+                if read {
+                    let result = CStr::from_ptr(text).to_str().map(str::to_owned);
+                    (qemu().g_free)(text.cast());
+                    match result {
+                        Ok(text) => *field(&mut settings) = text,
+                        Err(_) => return slot.set(&format!("{} is not UTF-8", property.name())),
                     }
-                    Err(_) => Err(format!("{} is not UTF-8", property.name.to_string_lossy())),
                 }
+                read
             }
         }
     };
-    let name = property.name.to_string_lossy();
-    match accepted {
-        Err(message) => slot.set(&message),
-        Ok(()) if instance::set_settings(object, settings) => {}
-        Ok(()) => slot.set(&format!(
-            "{name} cannot be changed when the device has been made"
-        )),
+    if !read {
+        return; // The visitor has said why.
     }
-}
-
-/// Checks a number.
-fn in_range(name: &CStr, value: u64, least: u64, most: u64) -> Result<(), String> {
-    if (least..=most).contains(&value) {
-        Ok(())
-    } else {
-        Err(format!(
-            "{} must be {least} to {most}, not {value}",
-            name.to_string_lossy()
-        ))
+    if let Kind::Number(least, most, field) = property.kind {
+        let value = *field(&mut settings);
+        if !(least..=most).contains(&value) {
+            let name = property.name();
+            return slot.set(&format!("{name} must be {least} to {most}, not {value}"));
+        }
     }
-}
-
-impl Settings {
-    /// The endpoint's configuration. The width of PASIDs is limited by `iommu_bits`, if there is
-    /// a vIOMMU that limits it.
-    pub fn config(&self, iommu_bits: Option<u64>) -> Result<Config, String> {
-        let most = iommu_bits
-            .unwrap_or(PasidWidth::MAX.bits().into())
-            .min(PasidWidth::MAX.bits().into());
-        let bits = match self.pasid_bits {
-            0 => most,
-            bits if bits <= most => bits,
-            bits => {
-                return Err(format!(
-                    "pasid-bits must be 1 to {most}, not {bits}: the intel-iommu has pasid-bits={most}"
-                ));
-            }
-        };
-        let config = Config {
-            contexts: narrow("contexts", self.contexts)?,
-            atc_entries: narrow("atc-entries", self.atc_entries)?,
-            atc_ways: narrow("atc-ways", self.atc_ways)?,
-            pasid_width: PasidWidth::new(narrow("pasid-bits", bits)?).map_err(|e| e.to_string())?,
-            pri_capacity: narrow("pri-capacity", self.pri_capacity)?,
-            execute: self.execute,
-            privileged: self.privileged,
-            laboratory: self.lab,
-            ..Config::default()
-        };
-        config.check().map_err(|error| error.to_string())?;
-        Ok(config)
+    if !settings.store(object, property.later) {
+        slot.set(&format!(
+            "{} cannot be changed when the device has been made",
+            property.name()
+        ));
     }
-}
-
-/// A number of the type that the endpoint has for it. `set` has let no other through.
-fn narrow<T: TryFrom<u64>>(name: &str, value: u64) -> Result<T, String> {
-    T::try_from(value).map_err(|_| format!("{name} is too large: {value}"))
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    #[test]
-    fn descriptions_name_the_real_defaults() {
-        let mut settings = Settings::default();
-        for property in &PROPERTIES {
+    /// Sees that each description names the range and the default that the property really has.
+    /// The default of a number that is 0 and out of its range is what `unset` says.
+    pub fn descriptions_are_true<S>(properties: &[Property<S>], mut settings: S, unset: &str) {
+        for property in properties {
             let description = property.description.to_str().unwrap();
-            if let Kind::Number(least, most, field) = property.kind {
-                let value = *field(&mut settings);
-                let default = if value == 0 {
-                    "as wide".to_owned()
-                } else {
-                    value.to_string()
-                };
-                assert!(
-                    description.contains(&format!("(default: {default}")),
-                    "{description}"
-                );
-                assert!(
-                    description.contains(&format!("{least} to {most}")),
-                    "{description}"
-                );
-            }
+            let default = match property.kind {
+                Kind::Switch(field) if *field(&mut settings) => "on".to_owned(),
+                Kind::Switch(_) => "off".to_owned(),
+                Kind::Text(field) => {
+                    assert_eq!(field(&mut settings), "");
+                    "none".to_owned()
+                }
+                Kind::Number(least, most, field) => {
+                    let range = format!("{least} to {most}");
+                    assert!(description.contains(&range), "{description}: {range}");
+                    match *field(&mut settings) {
+                        0 if least > 0 => unset.to_owned(),
+                        value => value.to_string(),
+                    }
+                }
+            };
+            assert!(
+                description.ends_with(&format!("(default: {default})")),
+                "{description}: {default}"
+            );
         }
-    }
-
-    #[test]
-    fn pasids_are_as_wide_as_the_iommu_allows() {
-        let settings = Settings::default();
-        assert_eq!(settings.config(None).unwrap().pasid_width, PasidWidth::MAX);
-        assert_eq!(settings.config(Some(8)).unwrap().pasid_width.bits(), 8);
-        let wide = Settings {
-            pasid_bits: 16,
-            ..Settings::default()
-        };
-        assert_eq!(wide.config(Some(20)).unwrap().pasid_width.bits(), 16);
-        assert!(wide.config(Some(8)).unwrap_err().contains("1 to 8, not 16"));
     }
 }

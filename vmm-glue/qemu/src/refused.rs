@@ -70,10 +70,10 @@ impl Deferred {
     }
 
     /// Keeps an answer until its time.
-    pub fn push(&self, bql: &Bql, response: PrgResponse) {
+    pub fn push(&self, response: PrgResponse) {
         self.lock().push(response);
         if let Some(timer) = self.timer.get() {
-            timer.set(bql, FULL_QUEUE_DELAY);
+            timer.set(FULL_QUEUE_DELAY);
         }
     }
 

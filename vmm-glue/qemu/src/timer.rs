@@ -55,22 +55,26 @@ impl Timer {
                 timer.timer.as_ptr(),
                 std::ptr::null_mut(),
                 clock,
-                SCALE_MS,
+                SCALE_US,
                 0,
                 expired,
                 opaque,
             );
             let found = timer.timer.as_ref();
-            found.opaque == opaque && found.callback.is_some() && found.scale == SCALE_MS
+            found.opaque == opaque && found.callback.is_some() && found.scale == SCALE_US
         };
         found.then_some(timer)
     }
 
-    /// Lets it expire after a delay, counted from now.
-    pub fn set(&self, _bql: &Bql, delay: Duration) {
-        let now = read(self.clock);
-        let expiry = (now + delay).as_millis().try_into().unwrap_or(i64::MAX);
-        // SAFETY: the timer is initialized.
+    /// Lets it expire after a delay, counted from now. Any thread may do that.
+    pub fn set(&self, delay: Duration) {
+        self.set_at(read(self.clock) + delay);
+    }
+
+    /// Lets it expire at a time of its clock, or at once if that has passed.
+    pub fn set_at(&self, time: Duration) {
+        let expiry = time.as_micros().try_into().unwrap_or(i64::MAX);
+        // SAFETY: the timer is initialized; QEMU takes its own lock.
         unsafe { (qemu().timer_mod)(self.timer.as_ptr(), expiry) }
     }
 

@@ -27,9 +27,8 @@ pub trait Engine: Send + Sync + 'static {
     fn step(&self, bql: &Bql) -> bool;
     /// Time passes while there is work. The BQL is not held.
     fn tick(&self);
-    /// There is nothing to do for now. Returns for how long at most, if that is known. The BQL is
-    /// not held.
-    fn rest(&self) -> Option<Duration>;
+    /// There is nothing to do for now. The BQL is not held.
+    fn rest(&self);
 }
 
 /// What the thread has been told.
@@ -66,20 +65,11 @@ impl Bell {
         self.lock().stop
     }
 
-    /// Waits for work, or for a time; false if the thread is to end.
-    fn wait(&self, most: Option<Duration>) -> bool {
-        let mut orders = self.lock();
-        let idle = |o: &mut Orders| !o.work && !o.stop;
-        orders = match most {
-            Some(most) => {
-                let waited = self.changed.wait_timeout_while(orders, most, idle);
-                waited.unwrap_or_else(PoisonError::into_inner).0
-            }
-            None => {
-                let waited = self.changed.wait_while(orders, idle);
-                waited.unwrap_or_else(PoisonError::into_inner)
-            }
-        };
+    /// Waits for work; false if the thread is to end.
+    fn wait(&self) -> bool {
+        let orders = self.lock();
+        let waited = self.changed.wait_while(orders, |o| !o.work && !o.stop);
+        let mut orders = waited.unwrap_or_else(PoisonError::into_inner);
         // Cleared before the steps: what comes during them leads to another round.
         orders.work = false;
         !orders.stop
@@ -123,8 +113,7 @@ impl Worker {
 
 /// The thread.
 fn run(bell: &Bell, engine: &dyn Engine) {
-    let mut most = None;
-    while bell.wait(most) {
+    while bell.wait() {
         let mut turn = Instant::now();
         loop {
             let bql = Guard::lock();
@@ -139,6 +128,6 @@ fn run(bell: &Bell, engine: &dyn Engine) {
                 turn = Instant::now();
             }
         }
-        most = engine.rest();
+        engine.rest();
     }
 }

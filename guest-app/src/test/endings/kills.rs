@@ -9,7 +9,6 @@ use svmctl::region::{Advice, PAGE, Region};
 use svmctl::{Descriptor, Queue};
 
 use crate::harness::bench::{Bench, pattern};
-use crate::harness::kernel::qemus_iommu;
 use crate::harness::random::Random;
 use crate::harness::{Case, Verdict, remark};
 use crate::system::child::{Child, Line};
@@ -96,8 +95,6 @@ fn kill(mut victim: Child) -> anyhow::Result<()> {
 
 /// A process that works until it is killed, and says once that it has begun to.
 fn worker(bench: &Bench, number: u64) -> anyhow::Result<Child> {
-    // See `processes::stale_translations`.
-    let page_requests = !qemus_iommu();
     Child::fork(|line: &mut Line| {
         let mut random = Random::part(bench.options().seed, number);
         let mut queue = bench.open_queue(16)?;
@@ -105,7 +102,7 @@ fn worker(bench: &Bench, number: u64) -> anyhow::Result<Child> {
         memory.write(0, &vec![1; MEMORY]);
         let mut told = false;
         loop {
-            work(&mut queue, &memory, &mut random, page_requests)?;
+            work(&mut queue, &memory, &mut random)?;
             if !told {
                 line.tell(&"at work")?;
                 told = true;
@@ -122,13 +119,8 @@ fn worker(bench: &Bench, number: u64) -> anyhow::Result<Child> {
 }
 
 /// A few descriptors at a time, on pages that are there or not.
-fn work(
-    queue: &mut Queue,
-    memory: &Region,
-    random: &mut Random,
-    page_requests: bool,
-) -> anyhow::Result<()> {
-    if page_requests && random.once_in(2) {
+fn work(queue: &mut Queue, memory: &Region, random: &mut Random) -> anyhow::Result<()> {
+    if random.once_in(2) {
         memory.advise(Advice::DontNeed)?;
     }
     let half = MEMORY / 2;

@@ -16,8 +16,7 @@ use svmctl::region::{PAGE, Region};
 use svmctl::{Error, Queue as LibraryQueue};
 
 use crate::harness::bench::{Bench, expect_bytes, pattern};
-use crate::harness::kernel::qemus_iommu;
-use crate::harness::{Case, Verdict, passed, remark, skipped};
+use crate::harness::{Case, Verdict, passed, remark};
 use crate::system::child::{Child, Line};
 use crate::test::leaks::all_free;
 use crate::test::raw::{RawFile, RawQueue, expect_errno};
@@ -200,24 +199,7 @@ fn kill_copying(bench: &mut Bench) -> anyhow::Result<Verdict> {
     })
 }
 
-/// Why a process that dies among page requests is not tried on this machine's IOMMU.
-///
-/// On QEMU's `intel-iommu`, in about one run of twenty, a process that gets the PASID of a dead one
-/// also gets, as the answer to a translation request, a frame that the dead one had: the device
-/// then reads descriptors that are none. That much a trace shows; whose fault it is, is not known.
-/// On `svm-vtd` it was not seen in 40 runs. QEMU's unit is told by what it lacks; a real unit that
-/// lacks it is passed over as well.
-fn stale_translations() -> Option<&'static str> {
-    qemus_iommu().then_some(
-        "on QEMU's intel-iommu, which this IOMMU may be, a new process was seen to get a dead \
-         one's translation, for a reason not yet known; svm-vtd tries it",
-    )
-}
-
 fn kill_faulting(bench: &mut Bench) -> anyhow::Result<Verdict> {
-    if let Some(reason) = stale_translations() {
-        return skipped(reason);
-    }
     kill_rounds(bench, |queue, memory| {
         let length = memory.len() as u64 / 16;
         let pieces: Vec<_> = (0..16)

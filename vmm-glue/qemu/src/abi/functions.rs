@@ -107,6 +107,7 @@ table! {
         pci_register_bar: unsafe extern "C" fn(*mut PCIDevice, c_int, u8, *mut MemoryRegion);
         pci_default_read_config: unsafe extern "C" fn(*mut PCIDevice, u32, c_int) -> u32;
         pci_default_write_config: unsafe extern "C" fn(*mut PCIDevice, u32, u32, c_int);
+        pci_pm_init: unsafe extern "C" fn(*mut PCIDevice, u8, ErrorOut) -> c_int;
         pcie_endpoint_cap_init: unsafe extern "C" fn(*mut PCIDevice, u8) -> c_int;
         pcie_cap_exit: unsafe extern "C" fn(*mut PCIDevice);
         pcie_cap_flr_init: unsafe extern "C" fn(*mut PCIDevice);

@@ -124,6 +124,8 @@ pub mod pci_device {
     pub const SIZE: usize = 2768;
     /// `PCIDevice.config`, the pointer to 4096 bytes of configuration space.
     pub const CONFIG: usize = 168;
+    /// `PCIDevice.wmask`, the pointer to as many bytes that say which bits software may write.
+    pub const WMASK: usize = 184;
 }
 
 /// Size of `MemoryRegion`; it is aligned to 16 bytes.
@@ -139,8 +141,8 @@ pub const BAR_64: u8 = 4;
 pub const NO_PASID: u32 = u32::MAX;
 /// `QEMU_CLOCK_REALTIME`.
 pub const CLOCK_REALTIME: c_int = 0;
-/// `SCALE_MS`: nanoseconds in the unit of a timer.
-pub const SCALE_MS: c_int = 1_000_000;
+/// `SCALE_US`: nanoseconds in the unit of a timer.
+pub const SCALE_US: c_int = 1_000;
 /// `MEMTX_OK`.
 pub const MEMTX_OK: u32 = 0;
 

@@ -85,7 +85,7 @@ impl Host {
             lose_every: AtomicU64::new(settings.lose_every),
             completions: AtomicU64::new(0),
         }));
-        let timeouts = Timer::virtual_time(bql, Box::new(|bql| host.time_passed(bql)))?;
+        let timeouts = Timer::virtual_time(bql, Box::new(|_| host.time_passed()))?;
         let deferral = Timer::new(bql, Box::new(|bql| host.send_deferred(bql)))?;
         // A new value, in which both are empty.
         let _ = (host.timeouts.set(timeouts), host.deferral.set(deferral));
@@ -157,11 +157,9 @@ impl Host {
         });
         if !deferred.is_empty() {
             self.deferred().append(&mut deferred);
-            self.with_bql(|bql| {
-                if let Some(timer) = self.deferral.get() {
-                    timer.set(bql, FULL_QUEUE_DELAY);
-                }
-            });
+            if let Some(timer) = self.deferral.get() {
+                timer.set(FULL_QUEUE_DELAY);
+            }
         }
         self.deliver(effects);
     }
@@ -175,18 +173,17 @@ impl Host {
     }
 
     /// An invalidation request may have timed out.
-    fn time_passed(&'static self, bql: &Bql) {
+    fn time_passed(&'static self) {
         self.with(|unit, effects| unit.advance(timer::virtual_now(), effects));
-        self.await_timeouts(bql);
+        self.await_timeouts();
     }
 
     /// Sets the timer to when the next invalidation request times out.
-    fn await_timeouts(&self, bql: &Bql) {
+    fn await_timeouts(&self) {
         let next = self.lock().next_timeout();
         if let (Some(next), Some(timer)) = (next, self.timeouts.get()) {
-            // Timers count whole milliseconds.
-            let left = next.saturating_sub(timer::virtual_now()) + Duration::from_millis(1);
-            timer.set(bql, left);
+            // Timers count whole microseconds.
+            timer.set_at(next + Duration::from_micros(1));
         }
     }
 
@@ -267,7 +264,7 @@ impl Host {
             }
         }
         self.queue_busy.store(false, Ordering::Release);
-        self.await_timeouts(bql);
+        self.await_timeouts();
     }
 
     /// Sends an invalidation request to a function. QEMU's devices have acted on it when they

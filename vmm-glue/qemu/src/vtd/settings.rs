@@ -2,7 +2,7 @@
 //! The properties of `-device svm-vtd`: its own, and those that it inherits from `intel-iommu`,
 //! joined into the configuration of the unit.
 
-use std::ffi::{CStr, CString, c_char, c_void};
+use std::ffi::CStr;
 use std::time::Duration;
 
 use pcie_ats::PasidWidth;
@@ -11,10 +11,9 @@ use vtd::config::{
     AddressWidth, DeviceTlbs, FirstStage, InterruptRemapping, Pasids, Scalable, Stages,
 };
 
-use crate::abi::layout::{ErrorOut, Object, Visitor};
-use crate::abi::qemu;
+use crate::abi::layout::Object;
 use crate::bql::Bql;
-use crate::message::ErrorSlot;
+use crate::property::{self, Property};
 use crate::qom::{Class, Neighbour};
 
 /// What the device's own properties say.
@@ -53,55 +52,7 @@ impl Default for Settings {
     }
 }
 
-/// How a property is read and written.
-enum Kind {
-    /// A number, with the least and the most that it may be.
-    Number(u64, u64, fn(&mut Settings) -> &mut u64),
-    /// On or off.
-    Switch(fn(&mut Settings) -> &mut bool),
-    /// A text.
-    Text(fn(&mut Settings) -> &mut String),
-}
-
-/// One property.
-struct Property {
-    name: &'static CStr,
-    description: &'static CStr,
-    kind: Kind,
-    /// It can be set when the device has been made, by `qom-set`.
-    later: bool,
-}
-
-impl Property {
-    const fn number(
-        name: &'static CStr,
-        (least, most): (u64, u64),
-        field: fn(&mut Settings) -> &mut u64,
-        description: &'static CStr,
-    ) -> Property {
-        Property {
-            name,
-            description,
-            kind: Kind::Number(least, most, field),
-            later: false,
-        }
-    }
-
-    const fn switch(
-        name: &'static CStr,
-        field: fn(&mut Settings) -> &mut bool,
-        description: &'static CStr,
-    ) -> Property {
-        Property {
-            name,
-            description,
-            kind: Kind::Switch(field),
-            later: false,
-        }
-    }
-}
-
-static PROPERTIES: [Property; 8] = [
+static PROPERTIES: [Property<Settings>; 8] = [
     Property::switch(
         c"ssts",
         |s| &mut s.ssts,
@@ -136,118 +87,34 @@ static PROPERTIES: [Property; 8] = [
         c"milliseconds until an invalidation of a device-TLB times out: 1 to 60000 \
           (default: 1000)",
     ),
-    Property {
-        later: true,
-        ..Property::number(
-            c"lose-every",
-            (0, u32::MAX as u64),
-            |s| &mut s.lose_every,
-            c"lose every n-th completion of a device-TLB invalidation, so that it times out: \
-              0 to 4294967295, 0 for none (default: 0)",
-        )
-    },
-    Property {
-        name: c"record",
-        description: c"file for a recording of all that passes between the unit and the machine, \
-                       which can be played again (default: none)",
-        kind: Kind::Text(|s| &mut s.record),
-        later: false,
-    },
+    Property::number(
+        c"lose-every",
+        (0, u32::MAX as u64),
+        |s: &mut Settings| &mut s.lose_every,
+        c"lose every n-th completion of a device-TLB invalidation, so that it times out: \
+          0 to 4294967295, 0 for none (default: 0)",
+    )
+    .also_later(),
+    Property::text(
+        c"record",
+        |s| &mut s.record,
+        c"file for a recording of all that passes between the unit and the machine, which can be \
+          played again (default: none)",
+    ),
 ];
 
 /// Adds the properties to the class.
 pub fn add_all(class: &mut Class) {
-    for property in &PROPERTIES {
-        let type_name = match property.kind {
-            Kind::Number(..) => c"uint32",
-            Kind::Switch(_) => c"bool",
-            Kind::Text(_) => c"str",
-        };
-        let (name, description) = (property.name, property.description);
-        class.add_property(name, type_name, description, get, set, property);
-    }
+    property::add_all(class, &PROPERTIES);
 }
 
-/// Gives a property to a visitor.
-unsafe extern "C" fn get(
-    object: *mut Object,
-    visitor: *mut Visitor,
-    name: *const c_char,
-    property: *mut c_void,
-    error: ErrorOut,
-) {
-    // SAFETY: what `add_all` has given.
-    let property = unsafe { &*property.cast::<Property>() };
-    let mut settings = super::settings(object);
-    // SAFETY: the visitor is QEMU's, and reads from the place that it is given.
-    unsafe {
-        match property.kind {
-            Kind::Number(_, _, field) => {
-                (qemu().visit_type_uint64)(visitor, name, field(&mut settings), error);
-            }
-            Kind::Switch(field) => {
-                (qemu().visit_type_bool)(visitor, name, field(&mut settings), error);
-            }
-            Kind::Text(field) => {
-                let text = CString::new(field(&mut settings).as_str()).unwrap_or_default();
-                let mut pointer = text.as_ptr().cast_mut();
-                (qemu().visit_type_str)(visitor, name, &mut pointer, error);
-            }
-        }
+impl property::Settings for Settings {
+    fn of(object: *mut Object) -> Settings {
+        super::settings(object)
     }
-}
 
-/// Takes a property from a visitor.
-unsafe extern "C" fn set(
-    object: *mut Object,
-    visitor: *mut Visitor,
-    name: *const c_char,
-    property: *mut c_void,
-    error: ErrorOut,
-) {
-    // SAFETY: what `add_all` has given, and QEMU's place for an error.
-    let (property, slot) = unsafe { (&*property.cast::<Property>(), ErrorSlot::new(error)) };
-    let mut settings = super::settings(object);
-    // SAFETY: the visitor is QEMU's, and writes to the place that it is given if it returns true;
-    // a text is then ours to free.
-    let read = unsafe {
-        match property.kind {
-            Kind::Number(_, _, field) => {
-                (qemu().visit_type_uint64)(visitor, name, field(&mut settings), error)
-            }
-            Kind::Switch(field) => {
-                (qemu().visit_type_bool)(visitor, name, field(&mut settings), error)
-            }
-            Kind::Text(field) => {
-                let mut text = std::ptr::null_mut();
-                if !(qemu().visit_type_str)(visitor, name, &mut text, error) {
-                    return;
-                }
-                let result = CStr::from_ptr(text).to_str().map(str::to_owned);
-                (qemu().g_free)(text.cast());
-                let Ok(text) = result else {
-                    let name = property.name.to_string_lossy();
-                    return slot.set(&format!("{name} is not UTF-8"));
-                };
-                *field(&mut settings) = text;
-                true
-            }
-        }
-    };
-    if !read {
-        return;
-    }
-    let name = property.name.to_string_lossy();
-    if let Kind::Number(least, most, field) = property.kind {
-        let value = *field(&mut settings);
-        if !(least..=most).contains(&value) {
-            return slot.set(&format!("{name} must be {least} to {most}, not {value}"));
-        }
-    }
-    if !super::set_settings(object, settings, property.later) {
-        slot.set(&format!(
-            "{name} cannot be changed when the device has been made"
-        ));
+    fn store(self, object: *mut Object, later: bool) -> bool {
+        super::set_settings(object, self, later)
     }
 }
 
@@ -436,26 +303,7 @@ mod tests {
 
     #[test]
     fn descriptions_name_the_real_defaults() {
-        let mut settings = Settings::default();
-        for property in &PROPERTIES {
-            let description = property.description.to_str().unwrap();
-            let default = match property.kind {
-                Kind::Switch(field) if *field(&mut settings) => "on".to_owned(),
-                Kind::Switch(_) => "off".to_owned(),
-                Kind::Text(field) => {
-                    assert_eq!(field(&mut settings), "");
-                    "none".to_owned()
-                }
-                Kind::Number(least, most, field) => {
-                    assert!(description.contains(&format!("{least} to {most}")));
-                    field(&mut settings).to_string()
-                }
-            };
-            assert!(
-                description.ends_with(&format!("(default: {default})")),
-                "{description}"
-            );
-        }
+        property::tests::descriptions_are_true(&PROPERTIES, Settings::default(), "");
     }
 
     #[test]

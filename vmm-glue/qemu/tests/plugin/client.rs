@@ -412,6 +412,15 @@ pub fn skip(reason: &str) {
     let _ = std::io::stderr().write_all(notice.as_bytes());
 }
 
+/// Whether the test can let time pass for the machine; a notice if it cannot.
+pub fn has_clock() -> bool {
+    let other = std::env::var_os("SVM_QTEST_ACCEL").is_some_and(|value| !value.is_empty());
+    if other {
+        skip("only the accelerator qtest has a clock to set");
+    }
+    !other
+}
+
 /// The accelerator: qtest, which has processors that do nothing, or that of `SVM_QTEST_ACCEL`,
 /// with processors that never start.
 fn accelerator() -> Vec<String> {

@@ -93,9 +93,14 @@ impl Machine {
 
     /// A page of memory, zeroed.
     pub fn page(&mut self) -> u64 {
-        let page = self.next_page;
-        self.next_page += 0x1000;
-        page
+        self.pages(1)
+    }
+
+    /// Pages of memory, one behind the other, zeroed.
+    pub fn pages(&mut self, number: u64) -> u64 {
+        let first = self.next_page;
+        self.next_page += number * 0x1000;
+        first
     }
 
     /// Address of a configuration register.

@@ -14,6 +14,7 @@
 mod client;
 mod configuration;
 mod context;
+mod function;
 mod hotplug;
 mod invalidation;
 mod laboratory;
@@ -21,8 +22,12 @@ mod loading;
 mod machine;
 mod paging;
 mod reset;
+mod several;
+mod snapshots;
+
 mod stale;
 mod svm_vtd;
+mod time;
 mod tracing;
 mod vtd;
 mod work;

@@ -9,7 +9,7 @@ use svm_abi::completion::status;
 use svm_abi::descriptor::{Descriptor, flags};
 use svm_abi::registers;
 
-use crate::client::{Installation, Qemu, skip};
+use crate::client::{Installation, Qemu, has_clock};
 use crate::context::{Context, copy};
 use crate::machine::{DEVICE, Machine};
 
@@ -72,15 +72,6 @@ fn ready(properties: &str) -> Option<(Machine, Context)> {
     machine.add_pasid(PASID);
     let context = Context::start(&mut machine, bars, 1, PASID);
     Some((machine, context))
-}
-
-/// Whether the test can let time pass; a notice if it cannot.
-fn has_clock() -> bool {
-    let other = std::env::var_os("SVM_QTEST_ACCEL").is_some_and(|value| !value.is_empty());
-    if other {
-        skip("only the accelerator qtest has a clock to set");
-    }
-    !other
 }
 
 /// Puts a descriptor into the invalidation queue, behind what is there, and rings its tail.
@@ -431,19 +422,5 @@ fn a_reset_of_the_machine_resets_the_unit() {
     assert_eq!(registers, [0, 0]);
     let queue = [IQH, IQT, IQA, IRTA].map(|register| machine.qemu.readq(register));
     assert_eq!(queue, [0; 4]);
-    machine.qemu.quit();
-}
-
-#[test]
-fn migration_is_refused() {
-    let Some(mut machine) = with("") else { return };
-    let refused = machine
-        .qemu
-        .qmp("migrate", json!({ "uri": "exec:cat >/dev/null" }));
-    let reason = refused.unwrap_err();
-    assert!(
-        reason.contains("svm-vtd") || reason.contains("svm-demo"),
-        "{reason}"
-    );
     machine.qemu.quit();
 }

@@ -42,7 +42,9 @@ impl Machine {
 
     /// Switches translation on, in scalable mode, for these functions.
     pub fn enable_vtd(&mut self, functions: &[Address]) {
-        let (root, directory, queue) = (self.page(), self.page(), self.page());
+        let (root, queue) = (self.page(), self.page());
+        // For all PASIDs: 2^14 entries.
+        let directory = self.pages(32);
         let (page_requests, wait) = (self.page(), self.page());
         let mut context = BTreeMap::new();
         for at in functions {
@@ -56,10 +58,10 @@ impl Machine {
                     table
                 }
             };
-            // Present, device-TLB, PASID, page requests; a directory of 128 entries.
+            // Present, device-TLB, PASID, page requests; the size of the directory (PDTS).
             let entry = table + 32 * (at.sid() & 0xff);
             self.qemu
-                .writeq(entry, directory | 1 | 1 << 2 | 1 << 3 | 1 << 4);
+                .writeq(entry, directory | 1 | 1 << 2 | 1 << 3 | 1 << 4 | 7 << 9);
         }
         self.vtd = Some(Vtd {
             context,
@@ -286,7 +288,7 @@ impl Machine {
 
 /// Domain id of a PASID.
 fn domain(pasid: u32) -> u64 {
-    u64::from(pasid) + 1
+    u64::from(pasid & 0x7fff) + 1
 }
 
 /// A page request as the queue has it.

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The state of the function: power, and interrupts that are masked.
+
+use svm_abi::completion::status;
+use svm_abi::descriptor::{Descriptor, flags};
+use svm_abi::{counters, ids, registers};
+
+use crate::context::{Context, DESTINATION, PASID, fill, map_new, ready};
+use crate::machine::{DEVICE, Machine};
+
+/// The power states that software may write.
+const D0: u32 = 0;
+const D1: u32 = 1;
+const D3HOT: u32 = 3;
+
+/// Writes a power state, and returns the one that is read then.
+fn power(machine: &mut Machine, state: u32) -> u32 {
+    let control = machine.capability(DEVICE, 0x01) + 4;
+    let value = machine.config_read(DEVICE, control) & !3;
+    machine.config_write(DEVICE, control, value | state);
+    machine.config_read(DEVICE, control) & 3
+}
+
+/// IDENT, which reads as all ones where nobody answers.
+fn ident(machine: &mut Machine, context: &Context) -> u64 {
+    let at = context.bars.registers + registers::device::IDENT;
+    machine.qemu.readq(at)
+}
+
+#[test]
+fn a_function_in_d3hot_is_silent_and_works_again_in_d0() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    let frame = map_new(&mut machine, DESTINATION);
+    let expected = u64::from(ids::IDENT_MAGIC) << 32 | u64::from(ids::ABI_VERSION);
+    assert_eq!(ident(&mut machine, &context), expected);
+    assert_eq!(power(&mut machine, D3HOT), D3HOT);
+    assert_ne!(ident(&mut machine, &context), expected);
+    // The doorbell is not heard.
+    context.submit(&mut machine, fill(DESTINATION, 8, 0x11));
+    assert_eq!(power(&mut machine, D0), D0);
+    assert_eq!(ident(&mut machine, &context), expected);
+    let state = registers::status::state(context.status(&mut machine));
+    assert_eq!(state, registers::status::HALTED);
+    assert_eq!(machine.qemu.readq(frame), 0);
+    // What was programmed is kept (No_Soft_Reset), so a new start is enough.
+    context.write(
+        &mut machine,
+        registers::context::CONTROL,
+        registers::control::STOP,
+    );
+    let mut context = Context::start(&mut machine, context.bars, 1, PASID);
+    let record = context.run(&mut machine, fill(DESTINATION, 8, 0x22));
+    assert_eq!(record.status, status::SUCCESS, "{record:?}");
+    assert_eq!(machine.qemu.readq(frame), 0x22);
+    machine.qemu.quit();
+}
+
+#[test]
+fn a_function_level_reset_ends_d3hot() {
+    let Some((mut machine, _context)) = ready("") else {
+        return;
+    };
+    assert_eq!(power(&mut machine, D3HOT), D3HOT);
+    machine.reset_function(DEVICE);
+    let control = machine.capability(DEVICE, 0x01) + 4;
+    assert_eq!(machine.config_read(DEVICE, control) & 3, D0);
+    let bars = machine.enable_bars(DEVICE);
+    machine.enable_ats(DEVICE);
+    let mut context = Context::start(&mut machine, bars, 1, PASID);
+    let nop = Descriptor::default();
+    assert_eq!(context.run(&mut machine, nop).status, status::SUCCESS);
+    machine.qemu.quit();
+}
+
+#[test]
+fn a_power_state_that_it_does_not_have_is_not_entered() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    assert_eq!(power(&mut machine, D1), D0);
+    let nop = Descriptor::default();
+    assert_eq!(context.run(&mut machine, nop).status, status::SUCCESS);
+    machine.qemu.quit();
+}
+
+/// The message of the tests, and the vector that it is that of.
+const MESSAGE: u32 = 0x4321;
+const VECTOR: u16 = 5;
+
+/// MSI-X with one vector in use, whose messages go to memory.
+struct Msix {
+    capability: u16,
+    entry: u64,
+    pending: u64,
+    mailbox: u64,
+}
+
+impl Msix {
+    /// Enables it; the vector is not masked.
+    fn enable(machine: &mut Machine, context: &Context) -> Msix {
+        let mailbox = machine.page();
+        machine.map(0, mailbox, mailbox, true);
+        let capability = machine.capability(DEVICE, 0x11);
+        let entry = context.bars.msix + 16 * u64::from(VECTOR);
+        machine.qemu.writeq(entry, mailbox);
+        machine.qemu.writel(entry + 8, MESSAGE);
+        let pending = machine.config_read(DEVICE, capability + 8);
+        assert_eq!(pending & 7, u32::from(ids::MSIX_BAR));
+        let msix = Msix {
+            capability,
+            entry,
+            pending: context.bars.msix + u64::from(pending & !7),
+            mailbox,
+        };
+        msix.mask(machine, false);
+        msix.mask_all(machine, false);
+        context.write(
+            machine,
+            registers::context::VECTOR,
+            registers::vector::ENABLE | u64::from(VECTOR),
+        );
+        msix
+    }
+
+    /// Masks the vector.
+    fn mask(&self, machine: &mut Machine, masked: bool) {
+        machine.qemu.writel(self.entry + 12, masked.into());
+    }
+
+    /// Masks the function.
+    fn mask_all(&self, machine: &mut Machine, masked: bool) {
+        let control = 1 << 15 | u16::from(masked) << 14;
+        machine.config_write16(DEVICE, self.capability + 2, control);
+    }
+
+    /// Whether a message has come, and whether one is pending.
+    fn state(&self, machine: &mut Machine) -> (bool, bool) {
+        let pending = machine.qemu.readq(self.pending) >> VECTOR & 1 != 0;
+        (machine.qemu.readl(self.mailbox) == MESSAGE, pending)
+    }
+
+    /// Completes a descriptor with an interrupt, and waits until the device has sent that.
+    fn interrupt(&self, machine: &mut Machine, context: &mut Context) {
+        let sent = |context: &Context, machine: &mut Machine| {
+            context.counter(machine, counters::index::INTERRUPTS)
+        };
+        let before = sent(context, machine);
+        let nop = Descriptor {
+            flags: flags::INTERRUPT,
+            ..Default::default()
+        };
+        assert_eq!(context.run(machine, nop).status, status::SUCCESS);
+        while sent(context, machine) == before {}
+    }
+}
+
+#[test]
+fn an_interrupt_of_a_masked_vector_is_pending_until_it_is_unmasked() {
+    type Mask = fn(&Msix, &mut Machine, bool);
+    for mask in [Msix::mask as Mask, Msix::mask_all] {
+        let Some((mut machine, mut context)) = ready("") else {
+            return;
+        };
+        let msix = Msix::enable(&mut machine, &context);
+        mask(&msix, &mut machine, true);
+        // Two are one.
+        msix.interrupt(&mut machine, &mut context);
+        msix.interrupt(&mut machine, &mut context);
+        assert_eq!(msix.state(&mut machine), (false, true));
+        mask(&msix, &mut machine, false);
+        assert_eq!(msix.state(&mut machine), (true, false));
+        machine.qemu.writel(msix.mailbox, 0);
+        msix.interrupt(&mut machine, &mut context);
+        assert_eq!(msix.state(&mut machine), (true, false));
+        machine.qemu.quit();
+    }
+}
+
+#[test]
+fn a_pending_interrupt_is_gone_after_a_reset() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    let msix = Msix::enable(&mut machine, &context);
+    msix.mask(&mut machine, true);
+    msix.interrupt(&mut machine, &mut context);
+    assert_eq!(msix.state(&mut machine), (false, true));
+    machine.reset_function(DEVICE);
+    let bars = machine.enable_bars(DEVICE);
+    context.bars = bars;
+    let msix = Msix::enable(&mut machine, &context);
+    assert_eq!(msix.state(&mut machine), (false, false));
+    machine.qemu.quit();
+}
+
+/// The function uses MSI-X only, never INTx.
+#[test]
+fn it_has_no_interrupt_pin() {
+    let Some((mut machine, _context)) = ready("") else {
+        return;
+    };
+    assert_eq!(machine.config_read(DEVICE, 0x3c) >> 8 & 0xff, 0);
+    machine.qemu.quit();
+}
