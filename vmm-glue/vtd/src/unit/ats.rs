@@ -2,15 +2,15 @@
 //! Translation requests of Device-TLBs (section 4.2.3).
 
 use super::Unit;
-use super::translation::Origin;
+use super::translation::{Found, Origin};
 use crate::context::{Context, Fault, Stages};
 use crate::effect::Effects;
 use crate::memory::Memory;
 use crate::spec::SourceId;
 use crate::spec::fault::{AddressType, AtsOutcome, RequestKind};
 use crate::spec::interrupt::in_range;
-use crate::walk::Want;
-use pcie_ats::{AlignedRange, Translation, TranslationError, TranslationRequest};
+use crate::walk::{LeafTable, Mapping, Walker, Want};
+use pcie_ats::{AlignedRange, PAGE_SHIFT, Translation, TranslationError, TranslationRequest};
 
 /// A translation without permission: R = W = U = S = 0.
 const fn nothing(address: u64, privileged: bool) -> Translation {
@@ -24,6 +24,57 @@ const fn nothing(address: u64, privileged: bool) -> Translation {
         untranslated_only: false,
         non_snooped: false,
     }
+}
+
+/// What a translation request asks for, and of which address space.
+struct Asked {
+    found: Found,
+    want: Want,
+    no_write: bool,
+    privileged: bool,
+    /// Execution is granted where it is permitted.
+    execute: bool,
+    /// The snoop attribute means something.
+    snoop: bool,
+}
+
+impl Asked {
+    /// The answer for an address, with what it is mapped to.
+    fn answer(&self, address: u64, mapping: &Mapping) -> Translation {
+        let (read, write) = (mapping.read, mapping.write && !self.no_write);
+        if !(read || write) {
+            return nothing(address, self.privileged);
+        }
+        Translation {
+            range: AlignedRange::containing(mapping.address, mapping.shift)
+                .unwrap_or(AlignedRange::page(mapping.address)),
+            read,
+            write,
+            execute: self.execute && read && mapping.execute,
+            privileged: self.privileged,
+            global: false,
+            untranslated_only: false,
+            non_snooped: mapping.snoop && self.snoop,
+        }
+    }
+}
+
+/// The table that maps a region of pages.
+struct Near {
+    asked: Asked,
+    leaves: LeafTable,
+    region: u64,
+}
+
+impl Near {
+    fn covers(&self, address: u64) -> bool {
+        region(address) == self.region
+    }
+}
+
+/// The number of the 2 MiB that a table of leaves maps.
+const fn region(address: u64) -> u64 {
+    address >> 21
 }
 
 impl Unit {
@@ -44,11 +95,29 @@ impl Unit {
         let wanted = usize::from(request.pages).clamp(1, translations.len().max(1));
         let mut address = request.address & !0xfff;
         let (mut done, mut size) = (0, None);
+        let mut near = None;
         for place in translations.iter_mut().take(wanted) {
-            let one = match self.translate_one(memory, requester, request, address, done == 0, fx) {
-                Ok(one) => one,
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
+            let next = near.as_ref().filter(|near: &&Near| near.covers(address));
+            let one = match next.and_then(|near| self.translate_near(memory, near, address)) {
+                Some(one) => one,
+                None => {
+                    let one = match self.translate_one(
+                        memory,
+                        requester,
+                        request,
+                        address,
+                        done == 0,
+                        fx,
+                    ) {
+                        Ok(one) => one,
+                        Err(error) if done == 0 => return Err(error),
+                        Err(_) => break,
+                    };
+                    if one.range.shift() == PAGE_SHIFT && wanted - done > 1 {
+                        near = self.near(memory, requester, request, address);
+                    }
+                    one
+                }
             };
             let shift = one.range.shift();
             if size.is_some_and(|size| size != shift) {
@@ -114,7 +183,6 @@ impl Unit {
         let context = self.context(memory, requester)?;
         self.check_device_tlb(&context.0)?;
         let no_write = request.no_write && self.ecap().nwfs();
-        let privileged = request.privileged && request.pasid.is_some();
         if request.pasid.is_none() && in_range(address) {
             // Special conditions S.1 and S.2: an interrupt message is to be sent untranslated.
             return Ok(Translation {
@@ -123,31 +191,87 @@ impl Unit {
                 ..nothing(address, false)
             });
         }
+        let asked = self.asked(memory, requester, &context, request)?;
+        if matches!(asked.found.regime.stages, Stages::PassThrough) && in_range(address) {
+            return Ok(nothing(address, asked.privileged));
+        }
+        let mapping = self.mapping(memory, &asked.found, address, &asked.want)?;
+        Ok(asked.answer(address, &mapping))
+    }
+
+    /// What a request asks for, and of which address space.
+    fn asked(
+        &mut self,
+        memory: &impl Memory,
+        requester: SourceId,
+        context: &(Context, u64),
+        request: &TranslationRequest,
+    ) -> Result<Asked, Fault> {
         let pasid = request.pasid;
-        let found = self.space(memory, requester, &context, pasid, privileged)?;
+        let privileged = request.privileged && pasid.is_some();
+        let no_write = request.no_write && self.ecap().nwfs();
+        let found = self.space(memory, requester, context, pasid, privileged)?;
         self.check_enables(&found, request.execute && pasid.is_some())?;
-        if matches!(found.regime.stages, Stages::PassThrough) && in_range(address) {
-            return Ok(nothing(address, privileged));
-        }
-        let want = Want::translation(no_write, found.privileged);
-        let mapping = self.mapping(memory, &found, address, &want)?;
-        let (read, write) = (mapping.read, mapping.write && !no_write);
-        if !(read || write) {
-            return Ok(nothing(address, privileged));
-        }
         // A unit that has no execute requests never grants execution.
-        let executes = self.ecap().ers() && found.regime.execute && request.pasid.is_some();
+        let executes = self.ecap().ers() && found.regime.execute && pasid.is_some();
         let legacy = matches!(context.0, Context::Legacy { .. });
-        Ok(Translation {
-            range: AlignedRange::containing(mapping.address, mapping.shift)
-                .unwrap_or(AlignedRange::page(mapping.address)),
-            read,
-            write,
-            execute: executes && request.execute && read && mapping.execute,
+        Ok(Asked {
+            want: Want::translation(no_write, found.privileged),
+            found,
+            no_write,
             privileged,
-            global: false,
-            untranslated_only: false,
-            non_snooped: mapping.snoop && (!legacy || self.ecap().sc()),
+            execute: executes && request.execute,
+            snoop: !legacy || self.ecap().sc(),
         })
+    }
+
+    /// What makes the translation of the pages near an address easy, which was translated a moment
+    /// ago and is a page of 4 KiB.
+    fn near(
+        &mut self,
+        memory: &impl Memory,
+        requester: SourceId,
+        request: &TranslationRequest,
+        address: u64,
+    ) -> Option<Near> {
+        request.pasid?;
+        let context = self.context(memory, requester).ok()?;
+        let asked = self.asked(memory, requester, &context, request).ok()?;
+        let Stages::First(stage) = &asked.found.regime.stages else {
+            return None;
+        };
+        let walker = Walker {
+            memory,
+            caps: &self.caps,
+        };
+        let leaves = walker.leaf_table(stage, address, &asked.want)?;
+        let region = region(address);
+        Some(Near {
+            asked,
+            leaves,
+            region,
+        })
+    }
+
+    /// Translates an address by the table of leaves of its neighbours. None if that does not tell.
+    /// It is not put into the IOTLB: the function keeps it, and will not ask again soon.
+    fn translate_near(
+        &mut self,
+        memory: &impl Memory,
+        near: &Near,
+        address: u64,
+    ) -> Option<Translation> {
+        let regime = &near.asked.found.regime;
+        let Stages::First(stage) = &regime.stages else {
+            return None;
+        };
+        let walker = Walker {
+            memory,
+            caps: &self.caps,
+        };
+        let mapping =
+            walker.in_leaf_table(regime, stage, &near.leaves, address, &near.asked.want)?;
+        self.counters.page_walks += 1;
+        Some(near.asked.answer(address, &mapping))
     }
 }

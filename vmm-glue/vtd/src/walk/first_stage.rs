@@ -3,7 +3,7 @@
 
 use super::flags::{Entry, Updates};
 use super::{Mapping, Read, Stop, Walker, Want, Write, check};
-use crate::context::{Fault, FirstStage, SecondStage};
+use crate::context::{Fault, FirstStage, Regime, SecondStage};
 use crate::memory::Memory;
 use crate::spec::fault::FaultReason as R;
 use crate::spec::mask;
@@ -23,7 +23,125 @@ struct Place {
     writable: bool,
 }
 
+/// What the entries of a walk permit so far.
+#[derive(Clone, Copy, Debug)]
+struct Rights {
+    user: bool,
+    write: bool,
+    execute_disabled: bool,
+}
+
+impl Rights {
+    const ALL: Rights = Rights {
+        user: true,
+        write: true,
+        execute_disabled: false,
+    };
+
+    /// What is left of them with another entry.
+    fn with(self, stage: &FirstStage, entry: FirstStageEntry) -> Rights {
+        Rights {
+            user: self.user & entry.us(),
+            write: self.write & entry.rw(),
+            execute_disabled: self.execute_disabled | (stage.nxe && entry.xd()),
+        }
+    }
+
+    /// What a leaf maps an address to, with the rights that it leaves.
+    fn mapping(
+        self,
+        stage: &FirstStage,
+        want: &Want,
+        leaf: FirstStageEntry,
+        level: u8,
+        address: u64,
+    ) -> Mapping {
+        let offset = (1u64 << level_shift(level)) - 1;
+        Mapping {
+            address: leaf.addr() & !offset | address & offset,
+            shift: level_shift(level),
+            read: true,
+            write: self.write || want.privileged && !stage.wpe,
+            execute: !(self.execute_disabled || want.privileged && stage.smep && self.user),
+            snoop: false,
+            dirty: leaf.0 & FirstStageEntry::D != 0,
+        }
+    }
+}
+
+/// The flags that every entry of a walk gets.
+const fn used(stage: &FirstStage) -> u64 {
+    if stage.eafe {
+        FirstStageEntry::A | FirstStageEntry::EA
+    } else {
+        FirstStageEntry::A
+    }
+}
+
+/// A table of leaves of 4 KiB, with what the entries on the way to it permit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeafTable {
+    table: u64,
+    rights: Rights,
+}
+
 impl<M: Memory> Walker<'_, M> {
+    /// The table whose entry maps an address, which was translated a moment ago: all entries on
+    /// the way bear their flags. None if it is not so any more. Nothing is nested here.
+    pub fn leaf_table(&self, stage: &FirstStage, address: u64, want: &Want) -> Option<LeafTable> {
+        let (haw, fs1gp) = (self.caps.host_address_width(), self.caps.cap().fs1gp());
+        let (mut table, mut rights) = (stage.table, Rights::ALL);
+        for level in (2..=stage.levels).rev() {
+            let value = self.memory.read_u64(entry_address(table, address, level));
+            let entry = FirstStageEntry(value.ok()?);
+            let used = used(stage);
+            let good = entry.p() && entry.reserved(level, haw, fs1gp) == 0;
+            if !good || entry.is_leaf(level) || entry.0 & used != used {
+                return None;
+            }
+            (table, rights) = (entry.addr(), rights.with(stage, entry));
+        }
+        (want.privileged || rights.user).then_some(LeafTable { table, rights })
+    }
+
+    /// Translates an address with the table of its leaf. None if that is not as simple as it
+    /// should be: a walk from the top says why.
+    pub fn in_leaf_table(
+        &self,
+        regime: &Regime,
+        stage: &FirstStage,
+        leaves: &LeafTable,
+        address: u64,
+        want: &Want,
+    ) -> Option<Mapping> {
+        let (haw, fs1gp) = (self.caps.host_address_width(), self.caps.cap().fs1gp());
+        let place = entry_address(leaves.table, address, 1);
+        let value = self.memory.read_u64(place).ok()?;
+        let entry = FirstStageEntry(value);
+        if !entry.p() || entry.reserved(1, haw, fs1gp) != 0 {
+            return None;
+        }
+        let rights = leaves.rights.with(stage, entry);
+        let mut mapping = rights.mapping(stage, want, entry, 1, address);
+        let allowed = (want.privileged || rights.user) && check(true, &mapping, want).is_ok();
+        if !allowed || mapping.meets_interrupts(want.whole_page) {
+            return None;
+        }
+        let mut flags = used(stage);
+        if mapping.write && want.write != Write::No {
+            flags |= FirstStageEntry::D;
+            mapping.dirty = true;
+        }
+        if value & flags != flags {
+            let mut updates = Updates::default();
+            let address = place;
+            updates.first(Entry { address, value }, flags);
+            updates.apply(self.memory, &regime.stages).ok()?;
+        }
+        mapping.snoop |= regime.page_snoop;
+        Some(mapping)
+    }
+
     /// Walks the first stage, through `second` if there is one.
     pub(super) fn first(
         &self,
@@ -37,13 +155,9 @@ impl<M: Memory> Walker<'_, M> {
             return Err(Fault::new(R::NotCanonical).into());
         }
         let (haw, fs1gp) = (self.caps.host_address_width(), self.caps.cap().fs1gp());
-        let used = if stage.eafe {
-            FirstStageEntry::A | FirstStageEntry::EA
-        } else {
-            FirstStageEntry::A
-        };
+        let used = used(stage);
         let (mut table, mut level) = (stage.table, stage.levels);
-        let (mut user, mut rw, mut xd) = (true, true, false);
+        let mut rights = Rights::ALL;
         let mut blocked = false;
         loop {
             let top = level == stage.levels;
@@ -65,10 +179,8 @@ impl<M: Memory> Walker<'_, M> {
             if second.is_some_and(|s| entry.addr() & mask(63, s.bits.into()) != 0) {
                 return Err(Fault::new(R::FirstStageEntryBeyondMgaw).into());
             }
-            user &= entry.us();
-            rw &= entry.rw();
-            xd |= stage.nxe && entry.xd();
-            if !want.privileged && !user {
+            rights = rights.with(stage, entry);
+            if !want.privileged && !rights.user {
                 return Err(Fault::new(R::SupervisorPage).into());
             }
             let entry_read = Entry {
@@ -81,16 +193,7 @@ impl<M: Memory> Walker<'_, M> {
                 (table, level) = (entry.addr(), level - 1);
                 continue;
             }
-            let offset = (1u64 << level_shift(level)) - 1;
-            let mut mapping = Mapping {
-                address: entry.addr() & !offset | address & offset,
-                shift: level_shift(level),
-                read: true,
-                write: rw || want.privileged && !stage.wpe,
-                execute: !(xd || want.privileged && stage.smep && user),
-                snoop: false,
-                dirty: value & FirstStageEntry::D != 0,
-            };
+            let mut mapping = rights.mapping(stage, want, entry, level, address);
             let page = match second {
                 Some(second) => Some(self.page(second, &mut mapping, want, updates)?),
                 None => None,

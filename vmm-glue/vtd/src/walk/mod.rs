@@ -16,6 +16,7 @@ use crate::memory::Memory;
 use crate::request::Access;
 use crate::spec::fault::FaultReason as R;
 use crate::spec::interrupt::{RANGE_BASE, RANGE_LAST, in_range};
+pub(crate) use first_stage::LeafTable;
 use flags::Updates;
 
 /// Whether a request needs write permission.

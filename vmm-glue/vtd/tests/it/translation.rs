@@ -165,6 +165,70 @@ fn a_refused_or_read_only_access_sets_no_dirty_flag() {
 }
 
 #[test]
+fn the_pages_of_one_request_are_answered_like_those_of_many() {
+    // The second half lies behind another table of leaves.
+    const FIRST: u64 = 0x3f_0000;
+    const PAGES: u64 = 32;
+    let kinds = [
+        0,
+        USER,
+        USER | A,
+        USER | A | D,
+        P | US,
+        P | RW,
+        USER | 1 << 51,
+        USER | 1 << 63,
+    ];
+    let mut state = 0x1234_5678_9abc_def1u64;
+    let mut draw = move |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 20) as usize % below
+    };
+    let mut several = 0;
+    for _ in 0..400 {
+        let (no_write, privileged) = (draw(2) == 0, draw(4) == 0);
+        let faults = draw(3) == 0;
+        let flags: Vec<u64> = (0..PAGES)
+            .map(|_| kinds[if faults { draw(8) } else { 1 + draw(3) }])
+            .collect();
+        let above = [USER, USER, P | US, P | RW][draw(4)];
+        let world = || {
+            let mut b = Bench::new();
+            let table = b.page();
+            for (n, flags) in flags.iter().enumerate() {
+                let (address, page) = (FIRST + (n as u64) * 0x1000, 0x800_0000 + n as u64 * 0x3000);
+                b.map(table, 4, 1, address, page | flags, above);
+            }
+            b.pasid(SID, 5, first_stage(table, 1));
+            b.ram.mark();
+            b
+        };
+        let (mut one, mut many) = (world(), world());
+        let mut page = 0;
+        while page < PAGES {
+            let count = 1 + draw(8) as u16;
+            let request = |page: u64, count| TranslationRequest {
+                privileged,
+                ..ats(Some(5), FIRST + page * 0x1000, count, no_write)
+            };
+            let found = one.translations(&request(page, count));
+            let got = found.as_ref().map_or(1, Vec::len) as u64;
+            let each: Result<Vec<_>, _> = (page..page + got)
+                .map(|page| Ok(many.translations(&request(page, 1))?[0]))
+                .collect();
+            assert_eq!(found, each, "{flags:x?} from {page}");
+            several += u32::from(got > 4);
+            page += got;
+        }
+        assert_eq!(one.ram.changes(), many.ram.changes(), "{flags:x?}");
+        assert_eq!(one.codes(), many.codes(), "{flags:x?}");
+    }
+    assert!(several > 200, "{several}");
+}
+
+#[test]
 fn a_translation_request_sets_d_only_if_it_is_given_w() {
     for (no_write, flags) in [(true, A), (false, A | D)] {
         let mut b = Bench::new();
