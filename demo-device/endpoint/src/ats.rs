@@ -5,7 +5,7 @@
 use crate::access::Piece;
 use crate::atc::Cached;
 use crate::dma::MAX_TRANSLATIONS;
-use pcie_ats::{AlignedRange, PAGE_SHIFT, Pasid, Translation, TranslationRequest};
+use pcie_ats::{AlignedRange, PAGE_SHIFT, PAGE_SIZE, Pasid, Translation, TranslationRequest};
 
 /// The request for what a piece needs next, and as much after that as one completion can hold, in
 /// smallest translation units of 4 KiB << `stu` (rules 3, 4 and 14).
@@ -21,7 +21,12 @@ pub(crate) fn request(
         // A completion may hold fewer translations than were asked for, and always the first.
         1
     } else {
-        ((piece.last() >> unit) - first + 1).min(MAX_TRANSLATIONS as u64)
+        let most = MAX_TRANSLATIONS as u64;
+        match (piece.last() >> unit) - first + 1 {
+            needed if needed <= most => needed,
+            // What several requests ask for is better cut where translations can be joined.
+            _ => most - first % most,
+        }
     };
     TranslationRequest {
         address: first << unit,
@@ -63,6 +68,28 @@ pub(crate) fn completion<'a>(
             untranslated_only: translation.untranslated_only,
         })
     })
+}
+
+/// The one translation that says the same as all of a completion's, if there is one: as many pages
+/// of 4 KiB as a completion can hold, one behind the other in memory as well, all with the same
+/// permissions, and beginning where a page of their size together can begin.
+pub(crate) fn joined(answers: &[Option<Cached>; MAX_TRANSLATIONS]) -> Option<Cached> {
+    const SHIFT: u8 = PAGE_SHIFT + MAX_TRANSLATIONS.trailing_zeros() as u8;
+    let first = (*answers)[0]?;
+    let range = AlignedRange::containing(first.range.base(), SHIFT).ok()?;
+    let output = AlignedRange::containing(first.output, SHIFT).ok()?;
+    let begins = range.base() == first.range.base() && output.base() == first.output;
+    let mut offset = 0;
+    let follows = |answer: &Option<Cached>| {
+        let expected = Cached {
+            range: AlignedRange::page(range.base() + offset),
+            output: first.output + offset,
+            ..first
+        };
+        offset += PAGE_SIZE;
+        *answer == Some(expected)
+    };
+    (begins && answers.iter().all(follows)).then_some(Cached { range, ..first })
 }
 
 /// How many pages of 4 KiB, from the focus of a piece on, a completion shows as lacking the
@@ -114,7 +141,10 @@ mod tests {
         assert_eq!((r.address, r.pages, r.no_write), (0x1000, 2, true));
         let long = Piece::forward(0x1001, u64::MAX - 0x1001, Access::Write);
         let r = request(&long, pasid(), false, 0);
-        assert_eq!((r.address, r.pages, r.no_write), (0x1000, 16, false));
+        assert_eq!((r.address, r.pages, r.no_write), (0x1000, 15, false));
+        let aligned = Piece::forward(0x1_0000, 0x2_0000, Access::Write);
+        let r = request(&aligned, pasid(), false, 0);
+        assert_eq!((r.address, r.pages, r.no_write), (0x1_0000, 16, false));
         let back = Piece {
             backward: true,
             ..Piece::forward(0x1fff, 0x5000, Access::Read)
@@ -148,6 +178,58 @@ mod tests {
             .collect();
         // 16 KiB cannot begin at 0x5000.
         assert_eq!(got, [(0x3000, 0xa000), (0x4000, 0xb000)]);
+    }
+
+    #[test]
+    fn what_can_be_one_translation_is_joined_and_nothing_else() {
+        let page = |n: u64| Cached {
+            range: AlignedRange::page(0x7_0000 + (n << PAGE_SHIFT)),
+            output: 0x3_0000 + (n << PAGE_SHIFT),
+            read: true,
+            write: true,
+            untranslated_only: false,
+        };
+        let all: [_; MAX_TRANSLATIONS] = std::array::from_fn(|n| Some(page(n as u64)));
+        let whole = AlignedRange::containing(0x7_0000, 16).unwrap();
+        let expected = Cached {
+            range: whole,
+            ..page(0)
+        };
+        assert_eq!(joined(&all), Some(expected));
+        for n in 0..MAX_TRANSLATIONS {
+            let mut other = all;
+            other[n] = None;
+            assert_eq!(joined(&other), None, "{n} is missing");
+            let changes: [fn(&mut Cached); 5] = [
+                |c| c.output += 0x10_0000,
+                |c| c.read = false,
+                |c| c.write = false,
+                |c| c.untranslated_only = true,
+                |c| c.range = AlignedRange::containing(c.range.base(), 13).unwrap(),
+            ];
+            for (number, change) in changes.into_iter().enumerate() {
+                other = all;
+                other[n].as_mut().map(change);
+                assert_eq!(joined(&other), None, "change {number} of {n}");
+            }
+        }
+        let shifted = |by: u64| {
+            all.map(|c| {
+                c.map(|c| Cached {
+                    output: c.output + by,
+                    ..c
+                })
+            })
+        };
+        assert_eq!(joined(&shifted(0x1000)), None);
+        assert!(joined(&shifted(0x1_0000)).is_some());
+        let elsewhere = all.map(|c| {
+            c.map(|c| Cached {
+                range: AlignedRange::page(c.range.base() + 0x1000),
+                ..c
+            })
+        });
+        assert_eq!(joined(&elsewhere), None);
     }
 
     #[test]

@@ -30,8 +30,8 @@ pub(crate) struct Span {
 
 impl Span {
     /// The bytes of a piece from its focus on that an entry of the cache covers, at most `limit`.
-    /// What is reached untranslated is reached under the PASID, in the mode given.
-    pub fn new(piece: &Piece, hit: &Hit, pasid: Pasid, privileged: bool, limit: u64) -> Self {
+    /// `untranslated` says how what is to be reached untranslated is reached.
+    pub fn new(piece: &Piece, hit: &Hit, untranslated: &MemoryRequest, limit: u64) -> Self {
         let focus = piece.focus();
         let covered = if piece.backward {
             focus - hit.first
@@ -44,19 +44,27 @@ impl Span {
             .min(covered.saturating_add(1))
             .min(MAX_CHUNK as u64);
         let below = if piece.backward { length - 1 } else { 0 };
-        let address = focus - below;
+        let first = Hit {
+            output: hit.output.wrapping_sub(below),
+            ..*hit
+        };
+        Span::at(focus - below, &first, untranslated, length as usize)
+    }
+
+    /// Bytes from an address on, for which an entry of the cache was found.
+    pub fn at(address: u64, hit: &Hit, untranslated: &MemoryRequest, length: usize) -> Self {
         let request = if hit.untranslated_only {
             MemoryRequest {
-                privileged,
-                ..MemoryRequest::untranslated(address, Some(pasid))
+                address,
+                ..*untranslated
             }
         } else {
-            MemoryRequest::translated(hit.output - below)
+            MemoryRequest::translated(hit.output)
         };
         Span {
             request,
             address,
-            length: length as usize,
+            length,
         }
     }
 
@@ -76,10 +84,11 @@ impl Span {
         self.address
     }
 
-    /// Whether the translated range of another span is where that of this one ends.
-    pub fn precedes(&self, next: &Span) -> bool {
-        let translated = MemoryRequest::translated(self.request.address + self.length as u64);
-        self.request.address_type == MemoryAddressType::Translated && next.request == translated
+    /// Whether a translation goes on in memory where this span ends.
+    pub fn precedes(&self, next: &Hit) -> bool {
+        self.request.address_type == MemoryAddressType::Translated
+            && !next.untranslated_only
+            && next.output.wrapping_sub(self.request.address) == self.length as u64
     }
 
     /// Adds bytes that follow.
@@ -267,8 +276,9 @@ mod tests {
     #[test]
     fn rule_29_a_span_ends_where_its_translation_ends() {
         let pasid = Pasid::new(1).unwrap();
+        let request = MemoryRequest::untranslated(0, Some(pasid));
         let piece = Piece::forward(0x1ff0, 0x100, Access::Read);
-        let span = Span::new(&piece, &hit(0x1000, 0x1fff, 0xaff0), pasid, false, u64::MAX);
+        let span = Span::new(&piece, &hit(0x1000, 0x1fff, 0xaff0), &request, u64::MAX);
         assert_eq!((span.address, span.len()), (0x1ff0, 0x10));
         assert_eq!(span.request, MemoryRequest::translated(0xaff0));
 
@@ -276,13 +286,13 @@ mod tests {
             backward: true,
             ..Piece::forward(0x1f00, 0x110, Access::Read)
         };
-        let span = Span::new(&down, &hit(0x2000, 0x2fff, 0xb00f), pasid, false, u64::MAX);
+        let span = Span::new(&down, &hit(0x2000, 0x2fff, 0xb00f), &request, u64::MAX);
         assert_eq!((span.address, span.len()), (0x2000, 0x10));
         assert_eq!(span.request, MemoryRequest::translated(0xb000));
         assert_eq!(span.tail(4).request, MemoryRequest::translated(0xb00c));
 
         let all = Piece::forward(0, u64::MAX, Access::Read);
-        let span = Span::new(&all, &hit(0, u64::MAX, 0), pasid, false, u64::MAX);
+        let span = Span::new(&all, &hit(0, u64::MAX, 0), &request, u64::MAX);
         assert_eq!(span.len(), MAX_CHUNK);
     }
 
@@ -294,7 +304,8 @@ mod tests {
             untranslated_only: true,
             ..hit(0x1000, 0x1fff, 0xa008)
         };
-        let span = Span::new(&piece, &entry, pasid, false, u64::MAX);
+        let request = MemoryRequest::untranslated(0, Some(pasid));
+        let span = Span::new(&piece, &entry, &request, u64::MAX);
         assert_eq!(
             span.request,
             MemoryRequest::untranslated(0x1008, Some(pasid))

@@ -4,10 +4,11 @@
 //! of the activity only that it demands pieces and works on spans.
 
 use crate::access::{Failure, Piece};
+use crate::atc::Hit;
 use crate::context::Activity;
 use crate::dma::{Dma, MAX_CHUNK, Scratch, Span};
 use crate::operation::Demand;
-use pcie_ats::{PAGE_SIZE, RootPort};
+use pcie_ats::{MemoryRequest, PAGE_SIZE, RootPort};
 
 /// The most spans of a piece: pages, of which the first and the last may be parts.
 const MAX_SPANS: usize = MAX_CHUNK / PAGE_SIZE as usize + 1;
@@ -36,12 +37,16 @@ impl Run {
         self.spans.push(span);
     }
 
-    /// Goes on with what follows.
-    pub fn extend(&mut self, span: Span) {
-        self.length += span.len() as u64;
+    /// Goes on with the bytes from the address on that an entry of the cache covers. For
+    /// `untranslated` see [`Span::new`].
+    #[inline]
+    pub fn extend(&mut self, hit: &Hit, untranslated: &MemoryRequest, address: u64, length: usize) {
+        self.length += length as u64;
         match self.spans.last_mut() {
-            Some(last) if last.precedes(&span) => last.grow(span.len()),
-            _ => self.spans.push(span),
+            Some(last) if last.precedes(hit) => last.grow(length),
+            _ => self
+                .spans
+                .push(Span::at(address, hit, untranslated, length)),
         }
     }
 

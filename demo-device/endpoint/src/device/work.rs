@@ -14,10 +14,11 @@ use crate::laboratory::{Outcome, Request};
 use crate::mutant::Mutant;
 use crate::operation::Demand;
 use crate::pri::{Group, Owner};
-use crate::reach::Reach;
+use crate::reach::{Reach, Run};
 use crate::turn::{Action, Buffers, Turn};
 use pcie_ats::{
-    AlignedRange, MemoryAddressType, PageRequest, Pasid, TranslationError, TranslationRequest,
+    AlignedRange, MemoryAddressType, MemoryRequest, PageRequest, Pasid, TranslationError,
+    TranslationRequest,
 };
 use svm_abi::completion::Error;
 use svm_abi::descriptor::translation;
@@ -285,6 +286,10 @@ impl Device {
         let mutant = self.mutant;
         let privileged = context.privileged();
         let space = self.space_of(pasid, privileged);
+        let untranslated = MemoryRequest {
+            privileged,
+            ..MemoryRequest::untranslated(0, Some(pasid))
+        };
         let time = self.atc.tick();
         let mut find = |piece: &Piece| {
             let access = match mutant {
@@ -301,7 +306,7 @@ impl Device {
                 _ => {}
             }
             let limit = plausible_length(piece, piece.length);
-            let mut span = Span::new(piece, &hit, pasid, privileged, limit);
+            let mut span = Span::new(piece, &hit, &untranslated, limit);
             if mutant == Some(Mutant::Rule30) {
                 span = span.with_pasid(pasid);
             }
@@ -335,20 +340,8 @@ impl Device {
         let mut most = MAX_CHUNK as u64;
         for ((piece, pin), run) in pieces.iter().flatten().zip(&mut pins).zip(&mut reach.runs) {
             most = most.min(plausible_length(piece, piece.length));
-            while run.len() < most && !piece.backward {
-                let more = Piece {
-                    address: piece.address + run.len(),
-                    length: most - run.len(),
-                    ..*piece
-                };
-                let Some((span, hit)) = find(&more).filter(|_| owned(more.address)) else {
-                    break;
-                };
-                run.extend(span);
-                if let Some(pin) = pin {
-                    pin.extend(&hit);
-                }
-                hits += 1;
+            if let (true, Some(pin)) = (run.len() < most, pin) {
+                hits += self.extend(space, &untranslated, piece, most, run, pin);
             }
             // The second piece is of use as far as the first one goes.
             most = most.min(run.len());
@@ -363,6 +356,37 @@ impl Device {
             read: 0,
             written: 0,
         })
+    }
+
+    /// Goes on with the first `most` bytes of a piece, as far as translations are at hand, and
+    /// returns how many there were.
+    fn extend(
+        &mut self,
+        space: Space,
+        untranslated: &MemoryRequest,
+        piece: &Piece,
+        most: u64,
+        run: &mut Run,
+        pin: &mut Pin,
+    ) -> u32 {
+        let (mut address, end) = (piece.address + run.len(), piece.address + most);
+        let owned = plausible(end - 1, self.config.address_bits);
+        // A device that breaks a rule breaks it with every translation: it takes one at a time.
+        if piece.backward || !owned || self.mutant.is_some() {
+            return 0;
+        }
+        let mut hits = 0;
+        while address < end {
+            let Some(hit) = self.atc.lookup(space, address, piece.access) else {
+                break;
+            };
+            let length = (hit.last - address).saturating_add(1).min(end - address);
+            run.extend(&hit, untranslated, address, length as usize);
+            pin.extend(&hit);
+            address += length;
+            hits += 1;
+        }
+        hits
     }
 
     /// The address space of a PASID in the cache, as a mode sees it (rule 20).
@@ -563,6 +587,11 @@ impl Device {
         let Some(space) = space else {
             return;
         };
+        let joined = ats::joined(answers).filter(|all| !self.overtaken(member, all.range));
+        let mut answers = answers.as_slice();
+        if joined.is_some() {
+            answers = std::slice::from_ref(&joined);
+        }
         let mut limit = u64::MAX;
         for answer in answers.iter().flatten() {
             // Rule 17: what permits nothing is not kept. Rule 39: nor is what was overtaken.
