@@ -90,10 +90,12 @@ block! {
     /// State 7:0 (0 DISABLED, 1 ENABLED, 2 STOPPING, 3 HALTED); why it halted 15:8.
     STATUS = 0x08, ReadOnly;
     /// Address space of the ring, the descriptors, the completion records and the data: PASID
-    /// 19:0, privileged 30, valid 31. A write also clears the counters, `HEAD`, `TAIL` and
+    /// 19:0, none 29, privileged 30, valid 31. A write also clears the counters, `HEAD`, `TAIL` and
     /// `MODERATION`: they are nothing to the next process. Requests of a privileged context ask
     /// for privileged mode: it is for the owner of the machine, and never for a process. It starts
-    /// only while such requests are enabled.
+    /// only while such requests are enabled. Requests of a context with bit 29 have no PASID, and 31
+    /// and 30 must be 0 then: its address space is that of the function itself, as the owner of the
+    /// machine maps it. Such a context requests no pages and needs no PASID to be enabled.
     PASID = 0x10, WhileDisabled;
     /// Virtual address of the submission ring, aligned to 64 bytes.
     RING = 0x18, WhileDisabled;
@@ -252,7 +254,7 @@ pub mod status {
 pub mod halt {
     /// It did not halt.
     pub const NONE: u8 = 0;
-    /// Started without a valid PASID, with one that is wider than the function's PASIDs, or as
+    /// Started without a valid PASID and without `NONE`, with both, with one that is wider than the function's PASIDs, or as
     /// privileged while the function may not ask for privileged mode.
     pub const BAD_PASID: u8 = 1;
     /// Started with a ring that is not aligned, too large, or wraps round the address space.
@@ -267,6 +269,8 @@ pub mod halt {
 
 /// Bits of `PASID`.
 pub mod pasid {
+    /// Requests have no PASID.
+    pub const NONE: u64 = 1 << 29;
     /// Requests ask for privileged mode.
     pub const PRIVILEGED: u64 = 1 << 30;
     /// The PASID is valid.

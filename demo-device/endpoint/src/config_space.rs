@@ -69,16 +69,19 @@ impl ConfigSpace {
     /// Whether contexts can work: memory requests with translated addresses and translation
     /// requests with a PASID are permitted (rules 5 to 7).
     pub fn operational(&self, mutant: Option<Mutant>) -> bool {
-        self.may_send(mutant)
-            && (self.ats.enable || mutant == Some(Mutant::Rule69))
-            && self.pasid.enable
+        self.translates(mutant) && self.pasid.enable
     }
 
-    /// Whether a context may begin.
-    pub fn may_start(&self, mutant: Option<Mutant>) -> bool {
+    /// The same for contexts whose requests have no PASID.
+    pub fn translates(&self, mutant: Option<Mutant>) -> bool {
+        self.may_send(mutant) && (self.ats.enable || mutant == Some(Mutant::Rule69))
+    }
+
+    /// Whether a context may begin, with a PASID or without.
+    pub fn may_start(&self, with_pasid: bool, mutant: Option<Mutant>) -> bool {
         self.may_send(None)
             && (self.ats.enable || mutant == Some(Mutant::Rule05))
-            && (self.pasid.enable || mutant == Some(Mutant::Rule70))
+            && (!with_pasid || self.pasid.enable || mutant == Some(Mutant::Rule70))
     }
 
     /// Whether requests with a PASID may ask for execution and privileged mode (rule 7). There are

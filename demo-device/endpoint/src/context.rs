@@ -213,7 +213,7 @@ impl Context {
             context::MODERATION => self.interrupt |= self.moderation.set(value),
             _ if self.state != State::Disabled => {}
             context::PASID => {
-                self.pasid = value & (pasid::MASK | pasid::PRIVILEGED | pasid::VALID);
+                self.pasid = value & (pasid::MASK | pasid::NONE | pasid::PRIVILEGED | pasid::VALID);
                 // What was done for one process is nothing to the next.
                 self.clear();
                 self.moderation = Moderation::default();
@@ -224,12 +224,23 @@ impl Context {
         }
     }
 
-    /// The address space that the context is bound to, while it is not DISABLED.
+    /// The PASID of its requests, while it is not DISABLED; `None` also if they have none.
     pub fn pasid(&self) -> Option<Pasid> {
+        self.space().flatten()
+    }
+
+    /// The address space of its requests, while it is not DISABLED: that of a PASID, or
+    /// `Some(None)`, that of requests without one.
+    pub fn space(&self) -> Option<Option<Pasid>> {
         if self.state == State::Disabled {
             return None;
         }
         self.bound()
+    }
+
+    /// Whether its requests need PASID to be enabled.
+    pub fn needs_pasid(&self) -> bool {
+        self.pasid & pasid::NONE == 0
     }
 
     /// Whether its requests are those of privileged mode.
@@ -237,12 +248,16 @@ impl Context {
         self.pasid & pasid::PRIVILEGED != 0
     }
 
-    /// The PASID register as a PASID.
-    fn bound(&self) -> Option<Pasid> {
-        if self.pasid & pasid::VALID == 0 {
-            return None;
+    /// The PASID register as an address space, if it names one.
+    fn bound(&self) -> Option<Option<Pasid>> {
+        let number = (self.pasid & pasid::MASK) as u32;
+        match self.pasid & (pasid::NONE | pasid::PRIVILEGED | pasid::VALID) {
+            pasid::NONE => Some(None),
+            bits if bits & (pasid::NONE | pasid::VALID) == pasid::VALID => {
+                Pasid::new(number).ok().map(Some)
+            }
+            _ => None,
         }
-        Pasid::new((self.pasid & pasid::MASK) as u32).ok()
     }
 
     /// The vector of the context's interrupts, if they are enabled.
@@ -257,7 +272,8 @@ impl Context {
         self.refused = false;
         self.void();
         let error = match self.bound() {
-            Some(pasid) if width.holds(pasid) && (privileged || !self.privileged()) => {
+            Some(None) => self.ring_error(),
+            Some(Some(pasid)) if width.holds(pasid) && (privileged || !self.privileged()) => {
                 self.ring_error()
             }
             _ => halt::BAD_PASID,
@@ -509,6 +525,21 @@ mod tests {
         assert_eq!(started(|c| c.write(context::RING, !0x3f)), bad_ring);
         assert_eq!(started(|c| c.write(context::RING_LOG2, 16)), bad_ring);
         assert_eq!(started(|c| c.write(context::RING_LOG2, 15)), State::Enabled);
+    }
+
+    #[test]
+    fn a_context_has_a_pasid_or_none_and_not_both() {
+        let with = |value: u64| started(|c| c.write(context::PASID, value));
+        assert_eq!(with(pasid::NONE), State::Enabled);
+        let bad = State::Halted(halt::BAD_PASID);
+        assert_eq!(with(pasid::NONE | pasid::VALID | 5), bad);
+        assert_eq!(with(pasid::NONE | pasid::PRIVILEGED), bad);
+        let mut c = ready();
+        c.write(context::PASID, pasid::NONE);
+        assert_eq!(c.space(), None);
+        c.start(PasidWidth::MAX, false, true);
+        assert_eq!((c.space(), c.pasid()), (Some(None), None));
+        assert!(!c.needs_pasid());
     }
 
     #[test]

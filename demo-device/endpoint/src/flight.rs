@@ -45,12 +45,12 @@ enum Flight {
     None,
     /// Memory requests with these translations.
     Access {
-        pasid: Pasid,
+        pasid: Option<Pasid>,
         pins: [Option<Pin>; 2],
     },
     /// A translation request, and the least range that holds all that was invalidated since.
     Request {
-        pasid: Pasid,
+        pasid: Option<Pasid>,
         overtaken: Option<(u64, u64)>,
     },
 }
@@ -82,13 +82,13 @@ impl Flights {
     }
 
     /// An access begins.
-    pub fn access(&mut self, member: usize, pasid: Pasid, pins: [Option<Pin>; 2]) {
+    pub fn access(&mut self, member: usize, pasid: Option<Pasid>, pins: [Option<Pin>; 2]) {
         self.flights[member] = Flight::Access { pasid, pins };
         self.aloft.insert(member);
     }
 
     /// A translation request is sent.
-    pub fn request(&mut self, member: usize, pasid: Pasid) {
+    pub fn request(&mut self, member: usize, pasid: Option<Pasid>) {
         self.flights[member] = Flight::Request {
             pasid,
             overtaken: None,
@@ -159,10 +159,10 @@ impl Flights {
     }
 }
 
-/// Whether an invalidation is for a PASID.
-fn covers(scope: Scope, pasid: Pasid) -> bool {
+/// Whether an invalidation is for a PASID, or for requests without one.
+fn covers(scope: Scope, pasid: Option<Pasid>) -> bool {
     match scope {
-        Scope::One(one) => one == Some(pasid),
+        Scope::One(one) => one == pasid,
         Scope::Every => true,
     }
 }
@@ -175,8 +175,8 @@ mod tests {
         Pin { first, last }
     }
 
-    fn pasid(n: u32) -> Pasid {
-        Pasid::new(n).unwrap()
+    fn pasid(n: u32) -> Option<Pasid> {
+        Pasid::new(n).ok()
     }
 
     fn itag(n: u8) -> Itag {
@@ -195,7 +195,7 @@ mod tests {
         );
         flights.access(2, pasid(1), [Some(pin(0x2000, 0x2fff)), None]);
         flights.access(3, pasid(2), [Some(pin(0x1000, 0x1fff)), None]);
-        let scope = Scope::One(Some(pasid(1)));
+        let scope = Scope::One(pasid(1));
         assert_eq!(
             flights.invalidate(scope, range, itag(5)),
             Invalidation::Pending
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn rule_39_an_invalidation_overtakes_the_answers_of_its_range_only() {
         let mut flights = Flights::new(1);
-        let scope = Scope::One(Some(pasid(1)));
+        let scope = Scope::One(pasid(1));
         flights.request(0, pasid(1));
         assert_eq!(
             flights.invalidate(scope, AlignedRange::page(0x5000), itag(0)),

@@ -145,6 +145,9 @@ pub fn pid(n: u32) -> Pasid {
     Pasid::new(n).unwrap()
 }
 
+/// Stands for the address space of requests without a PASID where a PASID is asked for.
+pub const FUNCTION: u32 = 1 << 20;
+
 pub const RING: u64 = 0x10_0000;
 pub const RECORDS: u64 = 0x20_0000;
 pub const RING_LOG2: u32 = 6;
@@ -205,7 +208,11 @@ impl World {
                 self.map(pasid_number, page, true);
             }
         }
-        self.set(n, context::PASID, u64::from(pasid_number) | pasid::VALID);
+        let register = match pasid_number {
+            FUNCTION => pasid::NONE,
+            number => u64::from(number) | pasid::VALID,
+        };
+        self.set(n, context::PASID, register);
         self.set(n, context::RING, RING);
         self.set(n, context::RING_LOG2, u64::from(RING_LOG2));
         self.set(n, context::VECTOR, u64::from(n + 1) | vector::ENABLE);
@@ -309,7 +316,7 @@ impl World {
     pub fn invalidate_tagged(&self, pasid: u32, range: AlignedRange, itag: u8) -> Invalidation {
         self.endpoint.invalidate(&InvalidateRequest {
             itag: Itag::new(itag).unwrap(),
-            pasid: Some(pid(pasid)),
+            pasid: (pasid != FUNCTION).then(|| pid(pasid)),
             range,
             global: false,
         })
@@ -543,9 +550,7 @@ impl Inner {
     }
 
     fn translation(&self, request: &TranslationRequest, address: u64) -> Translation {
-        let hole = request
-            .pasid
-            .and_then(|pasid| self.mapping(pasid.get(), address));
+        let hole = self.mapping(request.pasid.map_or(FUNCTION, Pasid::get), address);
         let m = hole.filter(|m| m.present && (request.privileged || !m.supervisor));
         let range = match m {
             Some(m) => AlignedRange::containing(m.output, m.range.shift()).unwrap(),
@@ -573,7 +578,7 @@ impl Inner {
                 request.address
             }
             MemoryAddressType::Untranslated => {
-                let pasid = request.pasid.unwrap().get();
+                let pasid = request.pasid.map_or(FUNCTION, Pasid::get);
                 match self.mapping(pasid, request.address) {
                     Some(m)
                         if m.present

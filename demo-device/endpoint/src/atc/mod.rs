@@ -548,7 +548,7 @@ impl Atc {
     }
 
     /// Forgets the translations of a space that overlap the addresses from `first` to `last`.
-    pub fn forget_between(&mut self, pasid: Pasid, first: u64, last: u64) -> u32 {
+    pub fn forget_between(&mut self, pasid: Option<Pasid>, first: u64, last: u64) -> u32 {
         let mut count = 0;
         let mut address = first & !low_bits(PAGE_SHIFT.into());
         loop {
@@ -559,7 +559,7 @@ impl Atc {
                 shift += 1;
             }
             if let Ok(range) = AlignedRange::containing(address, shift) {
-                count += self.invalidate(Scope::One(Some(pasid)), range);
+                count += self.invalidate(Scope::One(pasid), range);
             }
             match (address | low_bits(shift.into())).checked_add(1) {
                 Some(next) if next <= last => address = next,

@@ -213,7 +213,8 @@ impl Device {
     /// START of a context.
     fn start(&mut self, n: usize) {
         if self.contexts[n].state == State::Disabled {
-            let operational = self.space.may_start(self.mutant);
+            let with_pasid = self.contexts[n].needs_pasid();
+            let operational = self.space.may_start(with_pasid, self.mutant);
             let width = match self.breaks(Mutant::Rule07) {
                 true => PasidWidth::MAX,
                 false => self.config.pasid_width,
@@ -267,16 +268,11 @@ impl Device {
         if context.state != State::Stopping || waits || context.marker || self.busy.contains(n) {
             return;
         }
-        let pasid = context.pasid();
+        let space = context.space();
         context.state = State::Disabled;
-        if let (Some(pasid), false) = (pasid, self.breaks(Mutant::Rule66)) {
-            if !self
-                .contexts
-                .iter()
-                .any(|other| other.pasid() == Some(pasid))
-            {
-                self.atc
-                    .invalidate(Scope::One(Some(pasid)), AlignedRange::ALL);
+        if let (Some(pasid), false) = (space, self.breaks(Mutant::Rule66)) {
+            if !self.contexts.iter().any(|other| other.space() == space) {
+                self.atc.invalidate(Scope::One(pasid), AlignedRange::ALL);
             }
         }
         self.pasids_changed();
@@ -342,15 +338,21 @@ impl Device {
 
     /// The function may have lost what it needs to work.
     fn follow(&mut self, before: &ConfigSpace) {
-        if before.operational(self.mutant) && !self.space.operational(self.mutant) {
-            for n in 0..self.contexts.len() {
-                if self.contexts[n].state == State::Enabled {
-                    self.halt(n, halt::FUNCTION_DISABLED);
-                }
+        let mutant = self.mutant;
+        for n in 0..self.contexts.len() {
+            let works = |space: &ConfigSpace| match self.contexts[n].needs_pasid() {
+                true => space.operational(mutant),
+                false => space.translates(mutant),
+            };
+            if self.contexts[n].state == State::Enabled && works(before) && !works(&self.space) {
+                self.halt(n, halt::FUNCTION_DISABLED);
             }
         }
         let lost = |what: fn(&ConfigSpace) -> bool| what(before) && !what(&self.space);
-        if lost(|space| space.operational(None)) || lost(|space| space.may_send(None)) {
+        if lost(|space| space.operational(None))
+            || lost(|space| space.translates(None))
+            || lost(|space| space.may_send(None))
+        {
             if self.space.operational(self.mutant) {
                 // The rule is broken.
                 return;
@@ -390,33 +392,30 @@ impl Device {
         let everywhere = self.breaks(Mutant::Rule36);
         let scope = if (request.global || everywhere) && !self.breaks(Mutant::Rule45) {
             for pasid in self.pasids() {
-                self.invalidate_pasid(pasid, request.range);
+                self.invalidate_space(Some(pasid), request.range);
             }
+            self.invalidate_space(None, request.range);
             let others = self.atc.invalidate(Scope::Every, request.range);
             self.counters
                 .add(index::INVALIDATED_ENTRIES, u64::from(others));
             Scope::Every
         } else {
-            if let Some(pasid) = request.pasid {
-                self.invalidate_pasid(pasid, request.range);
-            }
+            self.invalidate_space(request.pasid, request.range);
             Scope::One(request.pasid)
         };
         self.flights.invalidate(scope, request.range, request.itag)
     }
 
-    /// Drops the entries of one PASID, and counts them for it.
-    fn invalidate_pasid(&mut self, pasid: Pasid, range: AlignedRange) {
+    /// Drops the entries of one PASID, or of requests without, and counts them for it.
+    fn invalidate_space(&mut self, pasid: Option<Pasid>, range: AlignedRange) {
         let entries = match self.breaks(Mutant::Rule37) {
-            true => self
-                .atc
-                .forget_exactly(Space::new(Some(pasid), false), range),
-            false => self.atc.invalidate(Scope::One(Some(pasid)), range),
+            true => self.atc.forget_exactly(Space::new(pasid, false), range),
+            false => self.atc.invalidate(Scope::One(pasid), range),
         };
         self.counters
             .add(index::INVALIDATED_ENTRIES, u64::from(entries));
         for context in &mut self.contexts {
-            if context.pasid() == Some(pasid) {
+            if context.space() == Some(pasid) {
                 context.counters.add(index::INVALIDATIONS, 1);
                 context
                     .counters

@@ -59,13 +59,14 @@ impl Device {
     /// says that the activity has ended.
     pub(super) fn request_pages(&mut self, member: usize) -> Result<Option<Action>, ()> {
         let context = &self.contexts[member];
-        let (Stall::Wants { piece, pages }, Some(pasid)) = (context.stall, context.pasid()) else {
+        let Stall::Wants { piece, pages } = context.stall else {
             return Err(());
         };
-        if !self.pri_accepts() {
+        // Without a PASID there is nobody to bring a page.
+        let Some(pasid) = context.pasid().filter(|_| self.pri_accepts()) else {
             self.fail(member, &Failure::at(Error::NotPresent, &piece));
             return Err(());
-        }
+        };
         let outstanding = self.groups.outstanding();
         let credits = match self.mutant {
             Some(Mutant::Rule58) => pages,

@@ -280,7 +280,7 @@ impl Device {
         reach: &mut Reach,
     ) -> Result<Action, ()> {
         let context = &self.contexts[member];
-        let (Some(pasid), activity) = (context.pasid(), context.activity) else {
+        let (Some(pasid), activity) = (context.space(), context.activity) else {
             return Err(());
         };
         let mutant = self.mutant;
@@ -288,7 +288,7 @@ impl Device {
         let space = self.space_of(pasid, privileged);
         let untranslated = MemoryRequest {
             privileged,
-            ..MemoryRequest::untranslated(0, Some(pasid))
+            ..MemoryRequest::untranslated(0, pasid)
         };
         let time = self.atc.tick();
         let mut find = |piece: &Piece| {
@@ -307,7 +307,7 @@ impl Device {
             }
             let limit = plausible_length(piece, piece.length);
             let mut span = Span::new(piece, &hit, &untranslated, limit);
-            if mutant == Some(Mutant::Rule30) {
+            if let (Some(Mutant::Rule30), Some(pasid)) = (mutant, pasid) {
                 span = span.with_pasid(pasid);
             }
             Some((span, found))
@@ -389,11 +389,11 @@ impl Device {
         hits
     }
 
-    /// The address space of a PASID in the cache, as a mode sees it (rule 20).
-    fn space_of(&self, pasid: Pasid, privileged: bool) -> Space {
+    /// The address space of a PASID or of none in the cache, as a mode sees it (rule 20).
+    fn space_of(&self, pasid: Option<Pasid>, privileged: bool) -> Space {
         match self.breaks(Mutant::Rule21) {
             true => Space::new(None, false),
-            false => Space::new(Some(pasid), privileged),
+            false => Space::new(pasid, privileged),
         }
     }
 
@@ -401,7 +401,7 @@ impl Device {
     fn request(
         &mut self,
         member: usize,
-        pasid: Pasid,
+        pasid: Option<Pasid>,
         piece: Piece,
         execute: bool,
         time: Option<u64>,
@@ -439,14 +439,14 @@ impl Device {
 
     /// Asks for a translation past the cache. An error says that the activity has ended.
     fn ask(&mut self, member: usize, piece: Piece, execute: bool) -> Result<Action, ()> {
-        let Some(pasid) = self.contexts[member].pasid() else {
+        let Some(pasid) = self.contexts[member].space() else {
             return Err(());
         };
         if !plausible(piece.focus(), self.config.address_bits) {
             self.fail(member, &Failure::at(Error::BadAddress, &piece));
             return Err(());
         }
-        if !self.space.may_ask(Some(pasid), execute, false) {
+        if !self.space.may_ask(pasid, execute, false) {
             self.fail(member, &Failure::at(Error::UnsupportedAccess, &piece));
             return Err(());
         }
@@ -495,7 +495,7 @@ impl Device {
 
     /// Drops translations of a context's address space.
     fn forget(&mut self, member: usize, first: u64, last: u64) {
-        let dropped = match self.contexts[member].pasid() {
+        let dropped = match self.contexts[member].space() {
             Some(pasid) => self.atc.forget_between(pasid, first, last),
             None => 0,
         };
@@ -583,10 +583,7 @@ impl Device {
         answers: &[Option<Cached>; MAX_TRANSLATIONS],
     ) {
         let privileged = self.contexts[member].privileged();
-        let space = request.pasid.map(|pasid| self.space_of(pasid, privileged));
-        let Some(space) = space else {
-            return;
-        };
+        let space = self.space_of(request.pasid, privileged);
         let joined = ats::joined(answers).filter(|all| !self.overtaken(member, all.range));
         let mut answers = answers.as_slice();
         if joined.is_some() {

@@ -4,6 +4,7 @@
 mod batches;
 mod engine;
 mod fairness;
+mod function;
 mod interrupts;
 mod invalidation;
 mod laboratory;
