@@ -13,6 +13,7 @@ pub mod host;
 pub mod house_rules;
 pub mod launcher;
 pub mod manual;
+pub mod packaging;
 pub mod qemu_log;
 pub mod tally;
 pub mod trace;
