@@ -14,13 +14,10 @@ use kernel::{
     devres::Devres,
     new_mutex,
     prelude::*,
-    static_lock_class,
     sync::{
         atomic::{
-            Acquire,
             Atomic,
-            Relaxed,
-            Release, //
+            Relaxed, //
         },
         Arc,
         Mutex, //
@@ -28,31 +25,30 @@ use kernel::{
 };
 
 use crate::{
-    doorbell::Mappings,
-    eventfd::{
-        self,
-        EventFd, //
+    bar::{
+        ContextRegisters,
+        Patience,
+        Registers,
+        Start, //
     },
+    doorbell::Mappings,
+    eventfd::EventFd,
     faults::{
         Faults,
         What, //
     },
     quota::Share,
     regs::{
-        ContextRegisters,
-        Patience,
         Phase,
-        Registers,
-        Start,
         MODERATION,
         STATUS, //
     },
+    signals::Signals,
     sva::Bond,
     trace::{
         self,
         Tracer, //
-    },
-    wait::WaitQueue, //
+    }, //
 };
 
 /// What an open file brings into its context.
@@ -143,16 +139,10 @@ pub(crate) struct Context {
     /// Whether page faults on the doorbell page may still be answered with the page.
     #[pin]
     doorbell: Mutex<bool>,
-    /// Counts what a sleeper must look at again: interrupts, and that the context was taken away.
-    events: Atomic<u64>,
-    /// Signalled when `events` counts, where the program wants it.
-    eventfd: eventfd::Slot,
-    /// Interrupts of the context when `eventfd` was signalled last; see [`Self::interrupt`].
-    signalled: Atomic<u64>,
     /// The context was taken away.
     gone: Atomic<bool>,
     #[pin]
-    wait: WaitQueue,
+    signals: Signals,
 }
 
 /// What a reader or poller finds.
@@ -195,11 +185,8 @@ impl Context {
                 "svm_demo::Context::progress"
             ),
             doorbell <- new_mutex!(false, "svm_demo::Context::doorbell"),
-            events: Atomic::new(0),
-            eventfd: eventfd::Slot::new(),
-            signalled: Atomic::new(0),
             gone: Atomic::new(false),
-            wait <- WaitQueue::new(c"svm_demo::Context::wait", static_lock_class!()),
+            signals <- Signals::new(),
         })
     }
 
@@ -213,9 +200,9 @@ impl Context {
         self.gone.load(Relaxed)
     }
 
-    /// The queue of those who wait for [`Self::notify`].
-    pub(crate) fn wait_queue(&self) -> &WaitQueue {
-        &self.wait
+    /// What those who wait for the context are told.
+    pub(crate) fn signals(&self) -> &Signals {
+        &self.signals
     }
 
     fn registers<'a>(&self, registers: &'a Registers) -> ContextRegisters<'a> {
@@ -275,11 +262,11 @@ impl Context {
     pub(crate) fn start(&self, registers: &Registers, start: Start) -> Result {
         let result = loop {
             // Before the look, so that nothing happens unseen between look and sleep.
-            let events = self.events();
+            let events = self.signals.events();
 
             match self.try_start(registers, start) {
                 Ok(true) => break Ok(()),
-                Ok(false) => self.wait.wait_interruptible(|| self.events() != events)?,
+                Ok(false) => self.signals.wait(events)?,
                 Err(error) => break Err(error),
             }
         };
@@ -312,7 +299,7 @@ impl Context {
         progress.ring_log2 = start.ring_log2;
         // The device counts from the start.
         progress.taken = 0;
-        self.signalled.store(0, Relaxed);
+        self.signals.started();
         progress.started = !status.is(Phase::Halted);
         progress.told = false;
 
@@ -395,10 +382,10 @@ impl Context {
         if self.is_gone() {
             return Err(ENODEV);
         }
-        self.eventfd.replace(eventfd);
+        self.signals.attach(eventfd);
         // It may have gone before the eventfd was there to say so.
         if self.is_gone() {
-            self.eventfd.signal();
+            self.signals.tell();
         }
         Ok(())
     }
@@ -408,7 +395,7 @@ impl Context {
     pub(crate) fn close(&self, registers: &Registers) -> bool {
         let mut state = self.state.lock();
 
-        self.eventfd.replace(None);
+        self.signals.attach(None);
         let lease = match core::mem::replace(&mut *state, State::Free) {
             // A mapping would hold the file, which is being released: there is none to be taken
             // away.
@@ -481,7 +468,7 @@ impl Context {
     /// Lets the context be started again. Whoever had started it before learns that it has halted.
     pub(crate) fn resume(&self) {
         self.progress.lock().suspended = false;
-        self.tell();
+        self.signals.tell();
     }
 
     /// Waits until the context is disabled. `false` if it is not in time.
@@ -542,7 +529,7 @@ impl Context {
     pub(crate) fn release(&self) {
         *self.state.lock() = State::Gone;
         self.gone.store(true, Relaxed);
-        self.tell();
+        self.signals.tell();
     }
 
     /// Calls `map` if the doorbell page may be mapped. The page stays mappable until `map` returns.
@@ -556,39 +543,8 @@ impl Context {
     /// in interrupt context.
     pub(crate) fn interrupt(&self, registers: &Registers, vector: u32, shared: bool) {
         self.tracer.interrupt(vector);
-        self.notify();
-
-        if self.eventfd.is_empty() {
-            return;
-        }
-        // Whose interrupt it was, the device's count says. (Sleepers look there themselves.)
-        if shared {
-            match self.registers(registers).interrupts() {
-                Ok(sent) if sent == self.signalled.xchg(sent, Relaxed) => return,
-                _ => {}
-            }
-        }
-        self.eventfd.signal();
-    }
-
-    /// Says to everybody who waits that something happened that is no interrupt.
-    fn tell(&self) {
-        self.notify();
-        self.eventfd.signal();
-    }
-
-    /// Says that those who sleep or poll must look again. May be called in interrupt context.
-    fn notify(&self) {
-        // Release: who sees this event also sees what it is about. The queue's lock orders the
-        // addition before the look that a sleeper takes.
-        self.events.fetch_add(1, Release);
-        self.wait.wake_all();
-    }
-
-    /// How often sleepers were woken.
-    pub(crate) fn events(&self) -> u64 {
-        // Acquire: to be read before what happened is looked at; an event in between is then seen.
-        self.events.load(Acquire)
+        self.signals
+            .interrupt(shared.then(|| self.registers(registers)));
     }
 
     /// What has happened since the last reader. The interrupts are counted as given if `take`.
@@ -673,7 +629,7 @@ impl Context {
             head: context.head()?,
             tail: context.tail()?,
             moderation: progress.moderation,
-            eventfd: !self.eventfd.is_empty(),
+            eventfd: self.signals.has_eventfd(),
         })
     }
 }

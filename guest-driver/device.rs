@@ -24,6 +24,10 @@ use kernel::{
 };
 
 use crate::{
+    bar::{
+        Capabilities,
+        Registers, //
+    },
     compat::{
         self,
         DevresBar, //
@@ -42,11 +46,7 @@ use crate::{
         Quota,
         Share, //
     },
-    regs::{
-        Capabilities,
-        Registers,
-        FUNCTION, //
-    },
+    regs::FUNCTION,
     sva::Bond, //
 };
 

@@ -43,6 +43,7 @@ use crate::{
         descriptor,
         ioctl, //
     },
+    bar::Start,
     chardev::CharDevice,
     compat,
     context::{
@@ -56,10 +57,7 @@ use crate::{
     doorbell,
     eventfd::EventFd,
     fdinfo,
-    regs::{
-        self,
-        Start, //
-    }, //
+    regs, //
 };
 
 const INFO: u32 = _IOR::<ioctl::Info>(ioctl::TYPE as u32, ioctl::INFO as u32);
@@ -316,7 +314,7 @@ impl OpenFile {
 
         let count = loop {
             // Before the look, so that nothing happens unseen between look and sleep.
-            let events = self.context.events();
+            let events = self.context.signals().events();
 
             match self.context.pending(self.device.registers(), true) {
                 Pending::Gone => return Err(ENODEV),
@@ -326,9 +324,7 @@ impl OpenFile {
                 Pending::Interrupts(count) | Pending::Halted(count) => break count,
             }
 
-            self.context
-                .wait_queue()
-                .wait_interruptible(|| self.context.events() != events)?;
+            self.context.signals().wait(events)?;
         };
 
         UserSlice::new(to, SIZE).writer().write(&count)?;
@@ -472,7 +468,7 @@ unsafe extern "C" fn f_poll(
 
     // SAFETY: The arguments are those of this call. The queue is in the context, which the open
     // file holds until it is released.
-    unsafe { open.context.wait_queue().poll_wait(file, table) };
+    unsafe { open.context.signals().queue().poll_wait(file, table) };
 
     open.ready()
 }

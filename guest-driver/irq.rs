@@ -28,9 +28,9 @@ use kernel::{
 };
 
 use crate::{
+    bar::Registers,
     context::Context,
-    faults::Faults,
-    regs::Registers, //
+    faults::Faults, //
 };
 
 /// The most vectors that a device gets. A CPU has about 200, for all devices.

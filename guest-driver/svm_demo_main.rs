@@ -10,8 +10,8 @@
 //!
 //! From here downwards, each module knows only those below it: [`chardev`], [`file`], [`fdinfo`] and
 //! [`debugfs`], what programs and people see; [`device`], one function; [`context`], the life of a
-//! context; [`irq`], [`doorbell`] and [`regs`], the parts of the function; [`faults`], [`quota`] and
-//! [`trace`], what is counted and told; [`eventfd`], [`pm`], [`sva`] and [`wait`], which could be any
+//! context; [`signals`], what it tells those who wait; [`irq`], [`doorbell`], [`bar`] and [`regs`],
+//! the parts of the function; [`faults`], [`quota`] and [`trace`], what is counted and told; [`eventfd`], [`pm`], [`sva`] and [`wait`], which could be any
 //! driver's; [`abi`], the interface of the device.
 
 use core::ptr;
@@ -39,6 +39,7 @@ use kernel::{
     clippy::wrong_self_convention
 )]
 mod abi;
+mod bar;
 mod chardev;
 mod compat;
 mod context;
@@ -53,6 +54,7 @@ mod irq;
 mod pm;
 mod quota;
 mod regs;
+mod signals;
 mod sva;
 mod trace;
 mod wait;
