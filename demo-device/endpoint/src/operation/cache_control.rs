@@ -3,8 +3,6 @@
 
 use super::{Demand, Machine, transfer, zero};
 use crate::access::Failure;
-use crate::dma::{Dma, Scratch, Span};
-use pcie_ats::RootPort;
 use svm_abi::descriptor::{Descriptor, operand};
 
 /// A request to forget, before or after.
@@ -40,20 +38,7 @@ impl Machine for CacheControl {
         }
     }
 
-    fn perform<P: RootPort + ?Sized>(
-        &mut self,
-        _: &mut Dma<'_, P>,
-        _: &[Span],
-        _: &mut Scratch,
-    ) -> Result<(), Failure> {
-        Ok(())
-    }
-
     fn answer(&mut self, dropped: u64) {
         self.dropped = Some(dropped);
-    }
-
-    fn bytes_done(&self) -> u64 {
-        0
     }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Comparing two ranges.
 
-use super::{Demand, Machine, transfer, zero};
-use crate::access::{Access, Failure, Piece};
+use super::stretch::Stretch;
+use super::{Demand, Machine, zero};
+use crate::access::{Access, Failure};
 use crate::dma::{Dma, Scratch, Span};
 use pcie_ats::RootPort;
 use svm_abi::descriptor::Descriptor;
@@ -10,35 +11,29 @@ use svm_abi::descriptor::Descriptor;
 /// A comparison in progress.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Compare {
-    source: u64,
-    destination: u64,
-    length: u64,
-    /// Bytes that are equal so far.
-    done: u64,
+    /// What is done of both is equal.
+    source: Stretch,
+    destination: Stretch,
     differs: bool,
 }
 
 impl Machine for Compare {
     fn start(d: &Descriptor) -> Result<Self, Failure> {
         zero(d.operand0 | d.operand1)?;
-        transfer(d.source, d.length)?;
-        transfer(d.destination, d.length)?;
         Ok(Compare {
-            source: d.source,
-            destination: d.destination,
-            length: d.length,
-            done: 0,
+            source: Stretch::new(d.source, d.length)?,
+            destination: Stretch::new(d.destination, d.length)?,
             differs: false,
         })
     }
 
     fn demand(&self) -> Demand {
-        if self.differs || self.done == self.length {
-            return Demand::Done(self.done);
+        match self.source.rest(Access::Read) {
+            Some(rest) if !self.differs => {
+                Demand::Access(rest, self.destination.rest(Access::Read))
+            }
+            _ => Demand::Done(self.bytes_done()),
         }
-        let rest =
-            |start: u64| Piece::forward(start + self.done, self.length - self.done, Access::Read);
-        Demand::Access(rest(self.source), Some(rest(self.destination)))
     }
 
     fn perform<P: RootPort + ?Sized>(
@@ -57,11 +52,12 @@ impl Machine for Compare {
             self.differs = true;
             a.iter().zip(b).take_while(|(x, y)| x == y).count()
         };
-        self.done += equal as u64;
+        self.source.advance(equal);
+        self.destination.advance(equal);
         Ok(())
     }
 
     fn bytes_done(&self) -> u64 {
-        self.done
+        self.source.done()
     }
 }

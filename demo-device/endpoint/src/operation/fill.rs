@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Filling with a pattern of 8 bytes.
 
-use super::{Demand, Machine, transfer, zero};
-use crate::access::{Access, Failure, Piece};
+use super::stretch::Stretch;
+use super::{Demand, Machine, zero};
+use crate::access::{Access, Failure};
 use crate::dma::{Dma, Scratch, Span};
 use pcie_ats::RootPort;
 use svm_abi::descriptor::Descriptor;
@@ -11,32 +12,23 @@ use svm_abi::descriptor::Descriptor;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fill {
     pattern: u64,
-    destination: u64,
-    length: u64,
-    done: u64,
+    destination: Stretch,
 }
 
 impl Machine for Fill {
     fn start(d: &Descriptor) -> Result<Self, Failure> {
         zero(d.source | d.operand1)?;
-        transfer(d.destination, d.length)?;
         Ok(Fill {
             pattern: d.operand0,
-            destination: d.destination,
-            length: d.length,
-            done: 0,
+            destination: Stretch::new(d.destination, d.length)?,
         })
     }
 
     fn demand(&self) -> Demand {
-        if self.done == self.length {
-            return Demand::Done(0);
+        match self.destination.rest(Access::Write) {
+            Some(rest) => Demand::Access(rest, None),
+            None => Demand::Done(0),
         }
-        let address = self.destination + self.done;
-        Demand::Access(
-            Piece::forward(address, self.length - self.done, Access::Write),
-            None,
-        )
     }
 
     fn perform<P: RootPort + ?Sized>(
@@ -48,17 +40,17 @@ impl Machine for Fill {
         let [to] = spans else { return Ok(()) };
         let data = &mut scratch.first[..to.len()];
         // The pattern goes on where the last action left it.
-        let phase = (self.done % 8) as u32;
+        let phase = (self.bytes_done() % 8) as u32;
         let pattern = self.pattern.rotate_right(8 * phase).to_le_bytes();
         for word in data.chunks_mut(8) {
             word.copy_from_slice(&pattern[..word.len()]);
         }
         dma.write(to, data)?;
-        self.done += to.len() as u64;
+        self.destination.advance(to.len());
         Ok(())
     }
 
     fn bytes_done(&self) -> u64 {
-        self.done
+        self.destination.done()
     }
 }

@@ -4,18 +4,18 @@
 //!
 //! Nothing here knows of translations, page requests, contexts or locks.
 
+mod atomic;
 mod batch;
 mod cache_control;
 mod chase;
 mod compare;
-mod compare_swap;
 mod copy;
 mod crc32c;
-mod fetch_add;
 mod fill;
 mod gather;
 mod nop;
 mod prefetch;
+mod stretch;
 #[cfg(test)]
 pub(crate) mod tests;
 mod translate;
@@ -57,16 +57,20 @@ pub(crate) trait Machine: Sized {
     /// Works on the spans of the pieces demanded last, each at least one byte.
     fn perform<P: RootPort + ?Sized>(
         &mut self,
-        dma: &mut Dma<'_, P>,
-        spans: &[Span],
-        scratch: &mut Scratch,
-    ) -> Result<(), Failure>;
+        _dma: &mut Dma<'_, P>,
+        _spans: &[Span],
+        _scratch: &mut Scratch,
+    ) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// Takes the answer to a demand that is not of memory.
     fn answer(&mut self, _answer: u64) {}
 
     /// What the completion record says was done.
-    fn bytes_done(&self) -> u64;
+    fn bytes_done(&self) -> u64 {
+        0
+    }
 }
 
 /// Declares the machines of the operations once.
@@ -133,10 +137,10 @@ machines! {
     Fill: fill;
     Compare: compare;
     Crc32c: crc32c;
-    FetchAdd: fetch_add;
+    FetchAdd: atomic;
     Chase: chase;
     Drain: nop;
-    CompareSwap: compare_swap;
+    CompareSwap: atomic;
     Gather: gather;
     Prefetch: prefetch;
     Translate: translate;

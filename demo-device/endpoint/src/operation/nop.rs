@@ -4,8 +4,6 @@
 
 use super::{Demand, Machine, zero};
 use crate::access::Failure;
-use crate::dma::{Dma, Scratch, Span};
-use pcie_ats::RootPort;
 use svm_abi::descriptor::Descriptor;
 
 /// Nothing.
@@ -23,18 +21,5 @@ impl Machine for Nop {
 
     fn demand(&self) -> Demand {
         Demand::Done(0)
-    }
-
-    fn perform<P: RootPort + ?Sized>(
-        &mut self,
-        _: &mut Dma<'_, P>,
-        _: &[Span],
-        _: &mut Scratch,
-    ) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn bytes_done(&self) -> u64 {
-        0
     }
 }

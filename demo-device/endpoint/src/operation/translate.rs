@@ -3,8 +3,6 @@
 
 use super::{Demand, Machine, transfer, wants_write, zero};
 use crate::access::{Access, Failure, Piece};
-use crate::dma::{Dma, Scratch, Span};
-use pcie_ats::RootPort;
 use svm_abi::descriptor::{Descriptor, operand};
 
 /// A question, before or after the answer.
@@ -35,20 +33,7 @@ impl Machine for Translate {
         }
     }
 
-    fn perform<P: RootPort + ?Sized>(
-        &mut self,
-        _: &mut Dma<'_, P>,
-        _: &[Span],
-        _: &mut Scratch,
-    ) -> Result<(), Failure> {
-        Ok(())
-    }
-
     fn answer(&mut self, answer: u64) {
         self.answer = Some(answer);
-    }
-
-    fn bytes_done(&self) -> u64 {
-        0
     }
 }

@@ -1,31 +1,52 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Replacing a number in memory, if it is the expected one, with one atomic access.
+//! Changing a number in memory with one atomic access.
 
 use super::{Demand, Machine, aligned, transfer, zero};
 use crate::access::{Access, Failure, Piece};
 use crate::dma::{Dma, Scratch, Span};
 use pcie_ats::RootPort;
-use svm_abi::descriptor::Descriptor;
+use svm_abi::descriptor::{Descriptor, Operation as Code};
 
-/// A replacement, before or after.
+/// What is done to the number.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct CompareSwap {
+enum Change {
+    /// The addend is added.
+    Add(u64),
+    /// It is replaced, if it is the expected one.
+    Swap { expected: u64, new: u64 },
+}
+
+/// An atomic access, before or after.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Atomic {
     destination: u64,
-    expected: u64,
-    new: u64,
+    change: Change,
     /// What the number was.
     old: Option<u64>,
 }
 
-impl Machine for CompareSwap {
+/// Adding to a number.
+pub(crate) type FetchAdd = Atomic;
+/// Replacing a number, if it is the expected one.
+pub(crate) type CompareSwap = Atomic;
+
+impl Machine for Atomic {
     fn start(d: &Descriptor) -> Result<Self, Failure> {
         zero(d.source | d.length)?;
+        let change = if d.operation == Code::CompareSwap as u8 {
+            Change::Swap {
+                expected: d.operand0,
+                new: d.operand1,
+            }
+        } else {
+            zero(d.operand1)?;
+            Change::Add(d.operand0)
+        };
         aligned(d.destination)?;
         transfer(d.destination, 8)?;
-        Ok(CompareSwap {
+        Ok(Atomic {
             destination: d.destination,
-            expected: d.operand0,
-            new: d.operand1,
+            change,
             old: None,
         })
     }
@@ -45,7 +66,10 @@ impl Machine for CompareSwap {
         _: &mut Scratch,
     ) -> Result<(), Failure> {
         let [span] = spans else { return Ok(()) };
-        self.old = Some(dma.compare_and_swap(span, self.expected, self.new)?);
+        self.old = Some(match self.change {
+            Change::Add(addend) => dma.fetch_add(span, addend)?,
+            Change::Swap { expected, new } => dma.compare_and_swap(span, expected, new)?,
+        });
         Ok(())
     }
 
