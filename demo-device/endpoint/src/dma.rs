@@ -200,18 +200,25 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
     pub fn copy(&mut self, from: &Span, to: &Span, buffer: &mut [u8]) -> Result<(), Failure> {
         debug_assert_eq!(from.length, to.length);
         let buffer = &mut buffer[..from.length];
-        // A read and a write in one call: what may begin may end.
+        // Both requests are sent at one moment, at which they may be.
         self.check(from, Access::Read)?;
-        let result = self.port.copy(&from.request, &to.request, buffer);
-        if !matches!(result, Err(CopyError::Read(_))) {
-            self.read += from.length as u64;
+        match self.port.copy(&from.request, &to.request, buffer) {
+            Ok(()) => {
+                self.read += from.length as u64;
+                self.written += to.length as u64;
+                Ok(())
+            }
+            Err(CopyError::Read(_)) => Err(refused(from, Access::Read)),
+            Err(CopyError::Write(_)) => {
+                self.read += from.length as u64;
+                Err(refused(to, Access::Write))
+            }
+            // Rule 68: the write is a request of its own, and asks again whether it may be sent.
+            Err(CopyError::Apart) => {
+                let data = self.read(from, buffer)?;
+                self.write(to, data)
+            }
         }
-        result.map_err(|error| match error {
-            CopyError::Read(_) => refused(from, Access::Read),
-            CopyError::Write(_) => refused(to, Access::Write),
-        })?;
-        self.written += to.length as u64;
-        Ok(())
     }
 
     /// Adds to the 8 bytes of a span, and returns what they were.

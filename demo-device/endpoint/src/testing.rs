@@ -75,6 +75,8 @@ pub struct Inner {
     pub markers: Vec<PageRequest>,
     /// The world is no port for atomic compare-and-swap.
     pub no_swap: bool,
+    /// The world reads and writes at one moment, if it is asked to.
+    pub copies: bool,
 }
 
 /// Holds one write of a whole page at a time, after the device has sent it and before memory has
@@ -719,9 +721,21 @@ impl RootPort for World {
         destination: &MemoryRequest,
         buffer: &mut [u8],
     ) -> Result<(), CopyError> {
-        // The write has been sent with the read, whatever happens in between.
-        self.read(source, buffer).map_err(CopyError::Read)?;
-        self.store(destination, buffer).map_err(CopyError::Write)
+        if !self.inner.lock().unwrap().copies {
+            return Err(CopyError::Apart);
+        }
+        for request in [source, destination] {
+            let translated = request.address_type == MemoryAddressType::Translated;
+            self.check(translated, request.pasid);
+        }
+        self.hook(&self.on_read);
+        let mut inner = self.inner.lock().unwrap();
+        let from = inner.locate(source, false).map_err(CopyError::Read)?;
+        let to = inner.locate(destination, true).map_err(CopyError::Write)?;
+        inner.writes.push((to, buffer.len()));
+        inner.access(from, buffer, false);
+        inner.access(to, buffer, true);
+        Ok(())
     }
 
     fn compare_and_swap(

@@ -65,7 +65,7 @@ pub enum MemoryError {
     },
 }
 
-/// Which half of a copy failed.
+/// Why a copy failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CopyError {
     /// The read. Nothing was written.
@@ -74,4 +74,7 @@ pub enum CopyError {
     /// The write.
     #[error("cannot write what was copied: {0}")]
     Write(MemoryError),
+    /// Neither: nothing was read or written, because the two cannot be sent at one moment here.
+    #[error("reads and writes cannot be sent at one moment here: send one after the other")]
+    Apart,
 }

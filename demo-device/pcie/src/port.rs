@@ -36,16 +36,18 @@ pub trait RootPort {
     /// is read before any is written, so that the two may overlap. What `buffer` holds then is not
     /// said.
     ///
-    /// It is no request of its own, but a read and a write in one call, for the sake of those
-    /// above who can do without the copy in the middle.
+    /// It is no request of its own, but a read and a write that are sent at one moment, for the
+    /// sake of those above who can do without the copy in the middle. An implementation in which
+    /// anything could happen between the two leaves this as it is, or answers so for some requests:
+    /// the function then sends the one, looks whether its state still permits the other, and sends
+    /// that.
     fn copy(
         &self,
-        source: &MemoryRequest,
-        destination: &MemoryRequest,
-        buffer: &mut [u8],
+        _source: &MemoryRequest,
+        _destination: &MemoryRequest,
+        _buffer: &mut [u8],
     ) -> Result<(), CopyError> {
-        self.read(source, buffer).map_err(CopyError::Read)?;
-        self.write(destination, buffer).map_err(CopyError::Write)
+        Err(CopyError::Apart)
     }
 
     /// Adds to the 8-byte number at an address aligned to 8 bytes, in one atomic access, and

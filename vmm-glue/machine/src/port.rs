@@ -261,8 +261,8 @@ impl RootPort for Port<'_> {
     ) -> Result<(), CopyError> {
         let translated = MemoryAddressType::Translated;
         if source.address_type != translated || destination.address_type != translated {
-            self.read(source, buffer).map_err(CopyError::Read)?;
-            return self.write(destination, buffer).map_err(CopyError::Write);
+            // Each is translated by itself.
+            return Err(CopyError::Apart);
         }
         let length = buffer.len();
         self.check([

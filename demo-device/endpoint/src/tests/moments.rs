@@ -27,6 +27,8 @@ enum Moment {
     Starving,
     /// The first half of a copy, its read, is on its way.
     Reading,
+    /// Both halves of a copy are on their way, sent at one moment.
+    Copying,
     /// Its data is being written.
     Writing,
     /// An atomic operation is on its way.
@@ -43,7 +45,7 @@ enum Moment {
     Completed,
 }
 
-const MOMENTS: [Moment; 14] = [
+const MOMENTS: [Moment; 15] = [
     Moment::Submitted,
     Moment::Fetching,
     Moment::Translating,
@@ -51,6 +53,7 @@ const MOMENTS: [Moment; 14] = [
     Moment::Waiting,
     Moment::Starving,
     Moment::Reading,
+    Moment::Copying,
     Moment::Writing,
     Moment::Adding,
     Moment::ReadingArray,
@@ -154,8 +157,9 @@ fn reach(moment: Moment, event: Event) -> (World, u64) {
             *world.on_translate.lock().unwrap() = Some(hook);
             fill(HERE, 8)
         }
-        Moment::Fetching | Moment::Reading => {
-            if matches!(moment, Moment::Reading) {
+        Moment::Fetching | Moment::Reading | Moment::Copying => {
+            world.inner.lock().unwrap().copies = matches!(moment, Moment::Copying);
+            if !matches!(moment, Moment::Fetching) {
                 success(world.perform(copy(HERE, THERE, 0x2000)));
                 // Not the read of the ring, but that of the data.
                 let later: Hook = Box::new(move |world| {
@@ -351,6 +355,32 @@ pub(super) fn rule_71_in_d3_the_registers_are_silent_and_what_halted_is_told_in_
     world.set(0, context::CONTROL, control::STOP);
     world.start(0, 1);
     success(world.perform(nop()));
+}
+
+#[test]
+fn rule_68_a_copy_in_two_requests_sends_no_write_after_bus_master_is_off() {
+    for at_one_moment in [false, true] {
+        let world = World::running();
+        world.map(1, HERE, true);
+        world.map(1, THERE, true);
+        success(world.perform(copy(HERE, THERE, 8)));
+        world.inner.lock().unwrap().copies = at_one_moment;
+        world.poke(1, HERE, &[7; 8]);
+        *world.on_read.lock().unwrap() = Some(Box::new(|world| {
+            // Behind the read of the ring.
+            *world.on_read.lock().unwrap() = Some(Box::new(|world| {
+                world.endpoint.config_write(4, 0, 4);
+                world.inner.lock().unwrap().writes.clear();
+            }));
+        }));
+        world.submit(copy(HERE, THERE, 8));
+        world.run();
+        // What was sent with the read arrives; a write of its own is not sent any more.
+        let sent = world.inner.lock().unwrap().writes.len();
+        assert_eq!(sent, usize::from(at_one_moment));
+        let byte = if at_one_moment { 7 } else { 0 };
+        assert_eq!(world.peek(1, THERE, 8), [byte; 8]);
+    }
 }
 
 #[test]

@@ -115,11 +115,13 @@ proptest! {
         length in 0..SIZE,
         operation in 0..4,
         difference in 0..SIZE,
+        at_one_moment: bool,
     ) {
         let mut expected = memory();
         let length = length.min(SIZE - source).min(SIZE - destination);
         let world = world(&layout, entries_log2, allocation, &expected);
         let (s, d, n) = (HERE + source as u64, HERE + destination as u64, length as u64);
+        world.inner.lock().unwrap().copies = at_one_moment;
         let mut result = 0;
         let descriptor = match operation {
             0 => {
