@@ -26,6 +26,8 @@ pub enum Moment {
     Access(MemoryRequest),
     /// The unit has answered the translation request, and the function does not know yet.
     Answer(TranslationRequest),
+    /// The page request is on its way to the unit.
+    PageRequest(PageRequest),
 }
 
 /// Something to be done at such moments.
@@ -200,6 +202,7 @@ impl RootPort for Port<'_> {
     }
 
     fn page_request(&self, request: &PageRequest) {
+        self.hook(&Moment::PageRequest(*request));
         self.machine.send_up(self.slot(), Up::PageRequest(*request));
     }
 

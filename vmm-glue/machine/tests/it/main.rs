@@ -11,5 +11,6 @@ mod invalidation;
 mod page_requests;
 mod programs;
 mod remapping;
+mod rules;
 mod storm;
 mod topology;

@@ -485,7 +485,7 @@ fn rule_48_a_storm_of_a_million_operations_with_engines_and_many_threads_of_soft
 }
 
 /// Mutants that a storm must notice, whichever test is the one of their rule.
-const CAUGHT: &[Mutant] = &[
+pub(crate) const CAUGHT: &[Mutant] = &[
     Mutant::Rule12,
     Mutant::Rule14,
     Mutant::Rule15,
@@ -504,6 +504,7 @@ const CAUGHT: &[Mutant] = &[
     Mutant::Rule42,
     Mutant::Rule44,
     Mutant::Rule47,
+    Mutant::Rule48,
     Mutant::Rule49,
     Mutant::Rule50,
     Mutant::Rule54,
