@@ -36,7 +36,7 @@ impl Device {
             let member = self.ready.without(&self.busy).next(self.cursor)?;
             self.cursor = member + 1;
             let mut buffers = self.buffers.pop().unwrap_or_else(Buffers::new);
-            if let Some(action) = self.next_action(member, &mut buffers.reach) {
+            if let Some(action) = self.next_action(member, &mut buffers.reach, true) {
                 self.busy.insert(member);
                 let generation = self.generation(member);
                 let ticket = self.permit.ticket();
@@ -83,13 +83,16 @@ impl Device {
     pub fn next_in_turn(&mut self, turn: &mut Turn) -> bool {
         let member = turn.index;
         if turn.has_actions() && (turn.has_budget() || self.concludes(member)) {
-            if let Some(action) = self.next_action(member, &mut turn.buffers.reach) {
+            let begins = turn.has_budget();
+            if let Some(action) = self.next_action(member, &mut turn.buffers.reach, begins) {
                 turn.action = action;
                 turn.generation = self.generation(member);
                 turn.ticket = self.permit.ticket();
                 return true;
             }
-            self.ready.remove(member);
+            if begins {
+                self.ready.remove(member);
+            }
         }
         false
     }
@@ -122,8 +125,9 @@ impl Device {
         }
     }
 
-    /// What a context is to do next, if there is something that it can do.
-    fn next_action(&mut self, member: usize, reach: &mut Reach) -> Option<Action> {
+    /// What a context is to do next, if there is something that it can do. It begins with a new
+    /// descriptor only if it may.
+    fn next_action(&mut self, member: usize, reach: &mut Reach, begins: bool) -> Option<Action> {
         if member == self.laboratory_index() {
             return self.next_of_laboratory();
         }
@@ -178,7 +182,7 @@ impl Device {
             }
             let demand = match &context.activity {
                 Activity::Idle => {
-                    if context.begin() {
+                    if begins && context.begin() {
                         continue;
                     }
                     return None;

@@ -9,6 +9,7 @@ use crate::{Config, Step};
 use pcie_ats::AlignedRange;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use svm_abi::counters::index;
 use svm_abi::registers::{context, control, pasid, status};
 
 /// Where a large ring lies, and memory that is large and nowhere.
@@ -61,6 +62,27 @@ fn a_context_with_a_million_descriptors_starves_nobody() {
 
 fn status_pending() -> u8 {
     svm_abi::completion::status::PENDING
+}
+
+#[test]
+fn a_turn_ends_when_its_bytes_are_moved_however_many_descriptors_follow() {
+    let world = World::running();
+    let range = AlignedRange::containing(LARGE, 21).unwrap();
+    world.map_to(1, range, world.frames(21), true, true);
+    for _ in 0..12 {
+        world.submit(fill(LARGE, MAX_CHUNK as u64 / 2));
+    }
+    let written = || world.counter(0, index::BYTES_WRITTEN);
+    let mut turns = 0;
+    while world.get(0, context::HEAD) < 12 {
+        let before = written();
+        assert_eq!(world.endpoint.step(&world), Step::Worked);
+        // The record of the last one is written in the same turn.
+        let most = MAX_CHUNK as u64 + MAX_CHUNK as u64 / 2 + 3 * 32;
+        assert!(written() - before <= most, "{}", written() - before);
+        turns += 1;
+    }
+    assert!((4..=12).contains(&turns), "{turns}");
 }
 
 #[test]

@@ -141,6 +141,51 @@ pub(super) fn rule_38_an_invalidation_waits_for_the_access_that_uses_its_range()
 }
 
 #[test]
+fn rule_38_all_pages_of_a_run_are_held_until_the_last_is_done() {
+    const PAGES: u64 = 8;
+    let world = World::running();
+    // Half of the frames follow each other.
+    for n in 0..PAGES {
+        if n >= PAGES / 2 {
+            world.frame();
+        }
+        world.map(1, HERE + (n << 12), true);
+    }
+    let all = fill(HERE + 0x10, (PAGES << 12) - 0x20);
+    success(world.perform(all));
+    world.inner.lock().unwrap().log = Some(Vec::new());
+    let answers = Arc::new(Mutex::new(Vec::new()));
+    let seen = answers.clone();
+    *world.on_write.lock().unwrap() = Some(Box::new(move |world| {
+        let behind = page(HERE + (PAGES << 12));
+        let answer = world.invalidate_tagged(1, behind, PAGES as u8);
+        seen.lock().unwrap().push(answer);
+        for n in 0..PAGES {
+            let answer = world.invalidate_tagged(1, page(HERE + (n << 12)), n as u8);
+            seen.lock().unwrap().push(answer);
+        }
+        assert!(world.inner.lock().unwrap().completions.is_empty());
+    }));
+    success(world.perform(all));
+    use Invalidation::{Completed, Pending};
+    let answers = answers.lock().unwrap();
+    assert_eq!(answers[0], Completed);
+    assert_eq!(answers[1..], [Pending; PAGES as usize]);
+    assert_eq!(
+        world.inner.lock().unwrap().completions,
+        [InvalidateCompletion {
+            itag_vector: (1 << PAGES) - 1,
+            completion_count: 1
+        }]
+    );
+    // One write of what follows each other, and one for each page that stands alone.
+    let log = world.inner.lock().unwrap().log.take().unwrap();
+    let writes = log.iter().filter(|(_, length, _)| *length >= 0xff0);
+    assert_eq!(writes.count(), 1 + PAGES as usize / 2, "{log:x?}");
+    assert_eq!(world.peek(1, HERE + 0x10, 8), [0x5a; 8]);
+}
+
+#[test]
 pub(super) fn rule_10_and_46_the_cache_is_empty_when_ats_is_enabled() {
     let world = World::running();
     world.map(1, HERE, true);

@@ -57,13 +57,15 @@ impl Driver {
         &self.os
     }
 
-    fn register(&self, context: u16, offset: u64) -> u64 {
+    /// Reads a register of a context, of [`svm_abi::registers::context`].
+    pub fn register(&self, context: u16, offset: u64) -> u64 {
         let machine = self.os.machine();
         let at = context_block(context) + offset;
         machine.bar_read(self.function, ids::REGISTERS_BAR, at, 8)
     }
 
-    fn set_register(&self, context: u16, offset: u64, value: u64) {
+    /// Writes a register of a context.
+    pub fn set_register(&self, context: u16, offset: u64, value: u64) {
         let machine = self.os.machine();
         let at = context_block(context) + offset;
         machine.bar_write(self.function, ids::REGISTERS_BAR, at, value, 8);
@@ -177,6 +179,14 @@ impl App {
             message,
             tail: Mutex::new(Tail { count: 0 }),
         }
+    }
+
+    /// Starts the context again after it was stopped. Its ring is empty then.
+    pub fn restart(&self) {
+        let mut tail = self.tail.lock();
+        self.driver
+            .set_register(self.context, context::CONTROL, control::START);
+        tail.count = 0;
     }
 
     /// The process.

@@ -8,6 +8,7 @@
 mod atc;
 mod measure;
 mod report;
+mod service;
 mod unit;
 mod whole;
 
@@ -44,6 +45,7 @@ fn main() -> Result<ExitCode> {
     atc::run(effort, &mut report);
     unit::run(effort, &mut report)?;
     whole::run(effort, &mut report);
+    service::run(effort, &mut report);
     report.print();
     report
         .write(&arguments.output)

@@ -13,6 +13,8 @@ pub enum Goal {
     ValueAtMost(f64),
     /// The ratio of value to baseline is to be at least this.
     RatioAtLeast(f64),
+    /// The ratio of value to baseline (the smaller, the better) is to be at most this.
+    RatioAtMost(f64),
     /// The ratio of baseline to value (the smaller, the better) is to be at least this.
     SpeedupAtLeast(f64),
 }
@@ -42,6 +44,7 @@ impl Entry {
             Goal::None => None,
             Goal::ValueAtMost(most) => Some(self.value <= most),
             Goal::RatioAtLeast(least) | Goal::SpeedupAtLeast(least) => Some(self.ratio() >= least),
+            Goal::RatioAtMost(most) => Some(self.ratio() <= most),
         }
     }
 
@@ -50,6 +53,7 @@ impl Entry {
             Goal::None => None,
             Goal::ValueAtMost(most) => Some(format!("value <= {most} {}", self.unit)),
             Goal::RatioAtLeast(least) => Some(format!("value / baseline >= {least}")),
+            Goal::RatioAtMost(most) => Some(format!("value / baseline <= {most}")),
             Goal::SpeedupAtLeast(least) => Some(format!("baseline / value >= {least}")),
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Endpoint and unit together, as a program sees them: copies and page requests.
 
-use crate::measure::{Effort, best, time};
+use crate::measure::{Effort, best, numbers, time};
 use crate::report::{Entry, Goal, Report};
 use machine::os::{App, Driver, FRAME, Mode, Os, copy, fill};
 use machine::{Machine, MachineConfig};
@@ -59,13 +59,127 @@ fn copies(effort: Effort, report: &mut Report) {
     for in_cache in [false, true] {
         for (pages, shift) in [("4k", 12), ("2m", 21)] {
             for length in [64u64 << 10, 256 << 10, 1 << 20, 16 << 20] {
+                if in_cache && length > 1 << 20 {
+                    continue;
+                }
                 let suffix = if in_cache { "_in_cache" } else { "" };
                 let name = format!("copy_{}_kib_{pages}_pages{suffix}", length >> 10);
-                if report.wants(&name) && !(in_cache && length > 1 << 20) {
+                if report.wants(&name) {
                     copies_of(effort, report, name, shift, length, in_cache);
+                }
+                if shift == 12 {
+                    scattered_copies(effort, report, length, in_cache);
                 }
             }
         }
+    }
+}
+
+/// Copies between pages of 4 KiB whose frames lie about in memory. What a processor could do with
+/// them is a memcpy for each page; what that is to one memcpy of as much is shown too.
+fn scattered_copies(effort: Effort, report: &mut Report, length: u64, in_cache: bool) {
+    let suffix = if in_cache { "_in_cache" } else { "" };
+    let kib = length >> 10;
+    let name = format!("copy_{kib}_kib_scattered_pages{suffix}");
+    let bound = format!("memcpy_{kib}_kib_scattered_pages{suffix}");
+    if !report.wants_any(&[&name, &bound]) {
+        return;
+    }
+    let app = app();
+    // The order of frames that a system has after a while.
+    let mut order: Vec<u64> = (0..BUFFER / FRAME).collect();
+    for (at, n) in (1..order.len()).rev().zip(numbers(0xdea1)) {
+        order.swap(at, n as usize % (at + 1));
+    }
+    let [from, to] = [SOURCE, DESTINATION].map(|base| {
+        let memory = app.os().frames().allocate_range(BUFFER_SHIFT);
+        for (page, frame) in order.iter().enumerate() {
+            let address = base + page as u64 * FRAME;
+            app.process().map_frame(address, 12, memory + frame * FRAME);
+        }
+        memory
+    });
+    let ram = app.machine().ram();
+    let slice = |address, length: u64| match ram.slice(address, length as usize) {
+        Ok(slice) => slice,
+        Err(error) => panic!("{error}"),
+    };
+    let count = (AT_ONCE / length).max(1);
+    let offsets = Offsets::new(length, count, in_cache);
+    let [ours, by_page, linear] = best(
+        effort,
+        (count * length) as usize,
+        [
+            &mut || {
+                let descriptors: Vec<Descriptor> = offsets
+                    .next()
+                    .map(|offset| copy(SOURCE + offset, DESTINATION + offset, length))
+                    .collect();
+                perform(&app, &descriptors)
+            },
+            &mut || {
+                time(|| {
+                    for offset in offsets.next() {
+                        let pages = offset / FRAME..(offset + length) / FRAME;
+                        for frame in &order[pages.start as usize..pages.end as usize] {
+                            let at = frame * FRAME;
+                            slice(from + at, FRAME).copy_to_volatile_slice(slice(to + at, FRAME));
+                        }
+                    }
+                })
+            },
+            &mut || {
+                time(|| {
+                    for offset in offsets.next() {
+                        let to = slice(to + offset, length);
+                        slice(from + offset, length).copy_to_volatile_slice(to);
+                    }
+                })
+            },
+        ],
+    );
+    report.add(Entry {
+        name,
+        value: 1.0 / ours,
+        unit: "bytes/s",
+        baseline: 1.0 / by_page,
+        against: "memcpy of the same pages, one by one",
+        goal: Goal::RatioAtLeast(0.9),
+    });
+    report.add(Entry {
+        name: bound,
+        value: 1.0 / by_page,
+        unit: "bytes/s",
+        baseline: 1.0 / linear,
+        against: "memcpy of as much in one piece",
+        goal: Goal::None,
+    });
+}
+
+/// Where the copies of a measurement are. Whose turn it is goes on where the other ended, so that
+/// neither finds what it left behind; in the cache, all are at the same place.
+struct Offsets {
+    place: Cell<u64>,
+    length: u64,
+    count: u64,
+    in_cache: bool,
+}
+
+impl Offsets {
+    fn new(length: u64, count: u64, in_cache: bool) -> Self {
+        Offsets {
+            place: Cell::new(0),
+            length,
+            count,
+            in_cache,
+        }
+    }
+
+    fn next(&self) -> impl Iterator<Item = u64> + use<> {
+        let (length, first) = (self.length, self.place.get());
+        let distance = if self.in_cache { 0 } else { length };
+        self.place.set((first + self.count * distance) % BUFFER);
+        (0..self.count).map(move |n| (first + n * distance) % BUFFER)
     }
 }
 
@@ -92,34 +206,21 @@ fn copies_of(
         Err(error) => panic!("{error}"),
     };
     let count = (AT_ONCE / length).max(1);
-    // Whose turn it is goes on where the other ended, so that neither finds what it left behind.
-    let place = Cell::new(0);
-    let offsets = || {
-        let first = place.get();
-        if !in_cache {
-            place.set((first + count * length) % BUFFER);
-        }
-        (0..count).map(move |n| {
-            if in_cache {
-                0
-            } else {
-                (first + n * length) % BUFFER
-            }
-        })
-    };
+    let offsets = Offsets::new(length, count, in_cache);
     let [ours, theirs] = best(
         effort,
         (count * length) as usize,
         [
             &mut || {
-                let descriptors: Vec<Descriptor> = offsets()
+                let descriptors: Vec<Descriptor> = offsets
+                    .next()
                     .map(|offset| copy(SOURCE + offset, DESTINATION + offset, length))
                     .collect();
                 perform(&app, &descriptors)
             },
             &mut || {
                 time(|| {
-                    for offset in offsets() {
+                    for offset in offsets.next() {
                         slice(from + offset).copy_to_volatile_slice(slice(to + offset));
                     }
                 })
