@@ -7,15 +7,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::mman::{MapFlags, ProtFlags};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use svmctl::abi::ioctl::{DOORBELL_SIZE, Queue};
@@ -161,11 +162,7 @@ fn open(device: &Path) -> Result<OwnedFd, Errno> {
         .custom_flags(OFlag::O_NONBLOCK.bits())
         .open(device)
         .map(OwnedFd::from)
-        .map_err(|error| {
-            error
-                .raw_os_error()
-                .map_or(Errno::UnknownErrno, Errno::from_raw)
-        })
+        .map_err(|error| errno(&error))
 }
 
 fn opens(bench: &mut Bench) -> anyhow::Result<Verdict> {
@@ -236,6 +233,41 @@ fn ring(memory: &Region) -> Queue {
     }
 }
 
+/// Lets a call fail at each place, and calls it once without a failure: what failed has not spoilt
+/// the file. `undo` is given what a call that succeeded has returned, and must not fail.
+fn each<T>(
+    trigger: &Trigger,
+    what: &str,
+    call: impl Fn() -> Result<T, Errno>,
+    undo: impl Fn(T) -> Result<(), Errno>,
+) -> anyhow::Result<String> {
+    let undone = || format!("{what} cannot be undone");
+    let outcomes = Outcomes::collect(what, OUT_OF_MEMORY, |place| {
+        let (result, injected) = trigger.fire(place, &call)?;
+        let result = match result {
+            Ok(value) => Ok(undo(value).with_context(undone)?),
+            Err(error) => Err(error),
+        };
+        Ok((result, injected))
+    })?;
+    let value = call().with_context(|| format!("{what} without a failure"))?;
+    undo(value).with_context(undone)?;
+    Ok(format!("{what}: {outcomes}"))
+}
+
+/// Maps the doorbell page.
+fn map(file: &RawFile) -> Result<MmapRaw, Errno> {
+    let mut options = MmapOptions::new();
+    let page = options.len(DOORBELL_SIZE).map_raw(file.as_fd().as_raw_fd());
+    page.map_err(|error| errno(&error))
+}
+
+fn errno(error: &io::Error) -> Errno {
+    error
+        .raw_os_error()
+        .map_or(Errno::UnknownErrno, Errno::from_raw)
+}
+
 fn calls(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let Some(_injection) = Injection::begin()? else {
         return skipped(NO_INJECTION);
@@ -245,29 +277,33 @@ fn calls(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let file = RawFile::open(bench.device())?;
     let memory = Region::new(PAGE)?;
     let queue = ring(&memory);
-    let mut remarks = Vec::new();
-    let mut each = |what: &str, call: &mut dyn FnMut() -> Result<(), Errno>| {
-        let outcomes = Outcomes::collect(what, OUT_OF_MEMORY, |place| {
-            Ok(trigger.fire(place, &mut *call)?)
-        })?;
-        // What failed has not spoilt the file.
-        call().with_context(|| format!("{what} without a failure"))?;
-        remarks.push(format!("{what}: {outcomes}"));
-        anyhow::Ok(())
-    };
-    each("INFO", &mut || file.info().map(drop))?;
-    each("QUEUE_SETUP", &mut || {
-        file.queue_setup(&queue)?;
-        file.queue_stop()
-    })?;
-    let both = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-    each("mmap", &mut || {
-        file.try_map(DOORBELL_SIZE, both, MapFlags::MAP_SHARED, 0)
-    })?;
-    each("poll", &mut || {
-        let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
-        poll(&mut fds, PollTimeout::ZERO).map(drop)
-    })?;
+    let mut remarks = vec![
+        each(&trigger, "INFO", || file.info(), |_| Ok(()))?,
+        each(
+            &trigger,
+            "QUEUE_SETUP",
+            || file.queue_setup(&queue),
+            |()| file.queue_stop(),
+        )?,
+        each(
+            &trigger,
+            "mmap",
+            || map(&file),
+            |page| {
+                drop(page);
+                Ok(())
+            },
+        )?,
+        each(
+            &trigger,
+            "poll",
+            || {
+                let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+                poll(&mut fds, PollTimeout::ZERO)
+            },
+            |_| Ok(()),
+        )?,
+    ];
     drop(file);
     bench.queue().nop()?;
     remarks.push(before.check(bench, 1)?);
