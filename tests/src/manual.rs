@@ -169,6 +169,12 @@ fn doorbell_page(out: &mut String) -> std::fmt::Result {
             "As the context's `STATUS` register.",
         ),
         (
+            doorbell::LOST,
+            "LOST",
+            "RO",
+            "As the context's `LOST` register.",
+        ),
+        (
             doorbell::COUNTERS,
             "COUNTERS",
             "RO",

@@ -18,6 +18,8 @@ pub const TAIL: u64 = 0x00;
 pub const HEAD: u64 = 0x08;
 /// Read-only: as the context's `STATUS` register.
 pub const STATUS: u64 = 0x10;
+/// Read-only: as the context's `LOST` register.
+pub const LOST: u64 = 0x18;
 /// Read-only: the context's counter block.
 pub const COUNTERS: u64 = 0x80;
 /// First offset behind the registers of the page.

@@ -117,6 +117,10 @@ block! {
     /// that the context halted is not held back. Kept over STOP and START; 0 after a reset and
     /// after a write of `PASID`.
     MODERATION = 0x40, ReadWrite;
+    /// The last completion record that could not be written: why, as the error of a record, 7:0
+    /// (`Misaligned` if its address was not aligned to 32 bytes), and the number of its descriptor
+    /// since the start 63:8. 0 if none was lost. Cleared with the counters.
+    LOST = 0x48, ReadOnly;
 }
 
 block! {
@@ -285,6 +289,22 @@ pub mod vector {
     pub const ENABLE: u64 = 1 << 31;
     /// Mask of the vector.
     pub const MASK: u64 = 0xffff;
+}
+
+/// Bits of `LOST`.
+pub mod lost {
+    /// The register's value: the error's number, and that of the descriptor.
+    pub const fn encode(error: u8, descriptor: u64) -> u64 {
+        error as u64 | descriptor << 8
+    }
+    /// Number of the error; 0 if no record was lost.
+    pub const fn error(value: u64) -> u8 {
+        value as u8
+    }
+    /// Number of the descriptor since the start; of a descriptor of a batch, that of the batch.
+    pub const fn descriptor(value: u64) -> u64 {
+        value >> 8
+    }
 }
 
 /// Bits of `MODERATION`.

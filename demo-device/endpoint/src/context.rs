@@ -4,16 +4,16 @@
 
 use crate::access::{Failure, Piece};
 use crate::completion::{self, Record};
-use crate::counters::Counters;
+use crate::counters::{Counters, index};
 use crate::dma::{Dma, Scratch, Span};
 use crate::moderation::Moderation;
 use crate::operation::{Batch, Demand, Operation};
 use crate::ring::{Fetch, MAX_FETCH};
 use pcie_ats::{Pasid, PasidWidth, Prgi, RootPort};
-use svm_abi::completion::{Completion, SIZE as RECORD_SIZE};
+use svm_abi::completion::{Completion, Error, SIZE as RECORD_SIZE};
 use svm_abi::descriptor::{Descriptor, Operation as Code, SIZE, flags};
 use svm_abi::ids::MAX_RING_LOG2;
-use svm_abi::registers::{context, halt, pasid, status, vector};
+use svm_abi::registers::{context, halt, lost, pasid, status, vector};
 
 /// Whether a context works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,8 @@ pub(crate) struct Context {
     moderation: Moderation,
     head: u64,
     tail: u64,
+    /// The value of the LOST register.
+    lost: u64,
     /// Whether it works.
     pub state: State,
     /// What it counted since it was started.
@@ -149,6 +151,7 @@ impl Context {
             moderation: Moderation::default(),
             head: 0,
             tail: 0,
+            lost: 0,
             state: State::Disabled,
             counters: Counters::default(),
             generation: 0,
@@ -202,6 +205,7 @@ impl Context {
             context::HEAD => self.head,
             context::TAIL => self.tail,
             context::MODERATION => self.moderation.setting(),
+            context::LOST => self.lost,
             _ => 0,
         }
     }
@@ -292,6 +296,7 @@ impl Context {
     fn clear(&mut self) {
         self.head = 0;
         self.tail = 0;
+        self.lost = 0;
         self.counters = Counters::default();
     }
 
@@ -450,6 +455,12 @@ impl Context {
         }
     }
 
+    /// The record of the descriptor cannot be written.
+    pub fn lose(&mut self, why: Error) {
+        self.lost = lost::encode(why as u8, self.head);
+        self.counters.add(index::LOST_COMPLETIONS, 1);
+    }
+
     /// The descriptor has been completed, with or without a record. Returns whether it failed.
     pub fn retire(&mut self) -> bool {
         match &mut self.batch {
@@ -494,7 +505,6 @@ pub(crate) enum RecordPlace {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use svm_abi::counters::index;
 
     fn ready() -> Context {
         let mut c = Context::new();

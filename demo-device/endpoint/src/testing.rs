@@ -77,6 +77,8 @@ pub struct Inner {
     pub no_swap: bool,
     /// The world reads and writes at one moment, if it is asked to.
     pub copies: bool,
+    /// The function was pulled out: what it sends goes nowhere, and nothing comes to it.
+    pub gone: bool,
 }
 
 /// Holds one write of a whole page at a time, after the device has sent it and before memory has
@@ -574,6 +576,9 @@ impl Inner {
         let refused = Err(MemoryError::Refused {
             address: request.address,
         });
+        if self.gone {
+            return refused;
+        }
         let address = match request.address_type {
             MemoryAddressType::Translated => {
                 assert_eq!(request.pasid, None, "rule 30");
@@ -616,6 +621,9 @@ impl RootPort for World {
         self.check_attributes(request.execute, request.privileged);
         let count = {
             let mut inner = self.inner.lock().unwrap();
+            if inner.gone {
+                return Err(TranslationError::CompletionTimeout);
+            }
             inner.translations.push(*request);
             if let Some(error) = inner.error {
                 return Err(error);
@@ -650,6 +658,9 @@ impl RootPort for World {
         assert_eq!(request.address % PAGE_SIZE, 0, "rule 51");
         self.check(false, request.pasid);
         self.check_attributes(request.execute, request.privileged);
+        if self.inner.lock().unwrap().gone {
+            return;
+        }
         if !request.read && !request.write && request.last {
             assert!(request.pasid.is_some(), "rule 50");
             self.inner.lock().unwrap().markers.push(*request);
@@ -776,6 +787,9 @@ impl RootPort for World {
 
     fn interrupt(&self, vector: u16) {
         self.check(false, None);
+        if self.inner.lock().unwrap().gone {
+            return;
+        }
         self.inner.lock().unwrap().interrupts.push(vector);
         self.hook(&self.on_interrupt);
     }

@@ -132,6 +132,7 @@ impl Device {
                 doorbell::TAIL => self.contexts[n].read(context::TAIL),
                 doorbell::HEAD => self.contexts[n].read(context::HEAD),
                 doorbell::STATUS => self.contexts[n].read(context::STATUS),
+                doorbell::LOST => self.contexts[n].read(context::LOST),
                 _ => 0,
             },
         }

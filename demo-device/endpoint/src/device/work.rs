@@ -174,7 +174,7 @@ impl Device {
                         continue;
                     }
                     RecordPlace::Bad => {
-                        self.count(member, index::LOST_COMPLETIONS, 1);
+                        self.lose(member, Error::Misaligned);
                         self.retire(member);
                         continue;
                     }
@@ -661,11 +661,17 @@ impl Device {
                 context.conclude(&record);
             }
             Activity::Complete(_) => {
-                self.count(member, index::LOST_COMPLETIONS, 1);
+                self.lose(member, failure.error);
                 self.retire(member);
             }
         }
         self.ready.insert(member);
+    }
+
+    /// The record of a context's descriptor cannot be written.
+    fn lose(&mut self, member: usize, why: Error) {
+        self.counters.add(index::LOST_COMPLETIONS, 1);
+        self.contexts[member].lose(why);
     }
 
     /// The descriptor of a context is finished.

@@ -74,10 +74,11 @@ enum Event {
     PriOff,
     PriOffAndReset,
     D3,
+    SurpriseRemoval,
     Stop,
 }
 
-const EVENTS: [Event; 9] = [
+const EVENTS: [Event; 10] = [
     Event::FunctionLevelReset,
     Event::ConventionalReset,
     Event::BusMasterOff,
@@ -86,6 +87,7 @@ const EVENTS: [Event; 9] = [
     Event::PriOff,
     Event::PriOffAndReset,
     Event::D3,
+    Event::SurpriseRemoval,
     Event::Stop,
 ];
 
@@ -108,6 +110,7 @@ impl Event {
                 e.config_write(config_space::PRI + 4, 2, 2);
             }
             Event::D3 => e.set_power(Power::D3Hot),
+            Event::SurpriseRemoval => world.inner.lock().unwrap().gone = true,
             Event::Stop => world.set(0, context::CONTROL, control::STOP),
         }
     }
@@ -248,6 +251,11 @@ fn state(world: &World, n: u16) -> (u8, u8) {
 fn recover(world: &World, event: Event) {
     let e = &world.endpoint;
     e.set_power(Power::D0);
+    if event == Event::SurpriseRemoval {
+        // It is put back: after power-up nothing is left of what it was doing.
+        world.inner.lock().unwrap().gone = false;
+        e.reset(Reset::Conventional);
+    }
     for n in 0..5 {
         world.set(n, context::CONTROL, control::STOP);
     }
@@ -295,7 +303,15 @@ fn rule_67_to_71_every_event_has_its_outcome_in_every_state_of_a_descriptor() {
                 Event::PriOff | Event::PriOffAndReset => (status::ENABLED, halt::NONE),
                 _ => (status::HALTED, halt::FUNCTION_DISABLED),
             };
-            assert_eq!(state(&world, 0), expected, "{told}");
+            if event == Event::SurpriseRemoval {
+                // Nothing answers: it waits for ever, or fails, and comes to rest in either case.
+                let halted = (status::HALTED, halt::RING_FAULT);
+                let waits = (status::ENABLED, halt::NONE);
+                let state = state(&world, 0);
+                assert!(state == waits || state == halted, "{told}: {state:?}");
+            } else {
+                assert_eq!(state(&world, 0), expected, "{told}");
+            }
             if !event.harmless() && !finished {
                 // Abandoned without a record.
                 let record = world.record(1, record);
@@ -311,7 +327,10 @@ fn rule_67_to_71_every_event_has_its_outcome_in_every_state_of_a_descriptor() {
             // It stays at that, whatever comes from outside.
             let before = sent(&world);
             world.doorbell(0, world.get(0, context::TAIL).wrapping_add(1));
-            if !event.harmless() && event != Event::Stop {
+            if event == Event::SurpriseRemoval {
+                world.run();
+                assert_eq!(sent(&world), before, "{told}");
+            } else if !event.harmless() && event != Event::Stop {
                 let late = world.inner.lock().unwrap().queue.clone();
                 for page in late.iter().filter(|page| page.last) {
                     world.respond(page, ResponseCode::Success);
@@ -322,7 +341,10 @@ fn rule_67_to_71_every_event_has_its_outcome_in_every_state_of_a_descriptor() {
                 assert_eq!(rf, 0, "{told}");
             }
             // Nothing of it is left in the cache, unless it is used again or not yet at its end.
-            let kept = matches!(event, Event::BusMasterOff | Event::D3) || event.harmless();
+            let kept = matches!(
+                event,
+                Event::BusMasterOff | Event::D3 | Event::SurpriseRemoval
+            ) || event.harmless();
             if !kept && expected.0 != status::STOPPING {
                 let before = world.endpoint.bar_read(0, 0x100 + 8 * 8, 8);
                 let _ = world.invalidate(1, AlignedRange::ALL);

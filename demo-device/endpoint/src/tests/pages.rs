@@ -6,7 +6,8 @@ use crate::testing::{RECORDS, RING, Service, World};
 use crate::{Config, config_space};
 use pcie_ats::{AlignedRange, Function, Prgi, ResponseCode};
 use svm_abi::counters::index;
-use svm_abi::registers::{context, control, halt, status};
+use svm_abi::doorbell;
+use svm_abi::registers::{context, control, halt, lost as registers_of_lost, status};
 
 fn world(service: Service) -> World {
     let world = World::running();
@@ -459,8 +460,17 @@ fn a_ring_that_does_not_exist_halts_the_context_and_tells() {
 fn a_record_that_cannot_be_written_is_lost_and_the_context_goes_on() {
     let world = world(Service::Now);
     world.map(1, HERE, false);
-    for completion in [HERE, THERE, RECORDS + 8, 0xfee0_0000, 1 << 60, !31] {
+    assert_eq!(world.get(0, context::LOST), 0);
+    for (completion, why) in [
+        (HERE, Error::PageFault),
+        (THERE, Error::PageFault),
+        (RECORDS + 8, Error::Misaligned),
+        (0xfee0_0000, Error::BadAddress),
+        (1 << 60, Error::BadAddress),
+        (!31, Error::PageFault),
+    ] {
         let lost = world.counter(0, index::LOST_COMPLETIONS);
+        let number = world.get(0, context::HEAD);
         world.submit(Descriptor {
             completion,
             ..nop()
@@ -471,6 +481,13 @@ fn a_record_that_cannot_be_written_is_lost_and_the_context_goes_on() {
             lost + 1,
             "{completion:#x}"
         );
+        let told = registers_of_lost::encode(why as u8, number);
+        assert_eq!(world.get(0, context::LOST), told, "{completion:#x}");
+        // Its process can see it as well.
+        assert_eq!(world.endpoint.bar_read(2, doorbell::LOST, 8), told);
     }
     success(world.perform(nop()));
+    world.set(0, context::CONTROL, control::STOP);
+    world.start(0, 1);
+    assert_eq!(world.get(0, context::LOST), 0);
 }
