@@ -180,7 +180,7 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
         config.address_bits = 48;
     }
     let endpoint = Endpoint::new(config).map_err(|error| error.to_string())?;
-    let trace = open_trace(bql, pci, &settings.trace)?;
+    let trace = open_trace(bql, pci, &settings)?;
     let check = settings.pasid_check && remedy::intel_iommu(bql).is_some();
     let device = Device::new(pci, endpoint, trace, check);
     if !device.prepare(bql) {
@@ -224,19 +224,20 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
 }
 
 /// Creates the trace file, if one is wanted.
-fn open_trace(bql: &Bql, pci: PciDevice, path: &str) -> Result<Option<Trace>, String> {
+fn open_trace(bql: &Bql, pci: PciDevice, settings: &Settings) -> Result<Option<Trace>, String> {
+    let path = &settings.trace;
     if path.is_empty() {
         return Ok(None);
     }
     let taken = table()
         .values()
-        .any(|i| i.realized.is_some() && i.settings.trace == path);
+        .any(|i| i.realized.is_some() && i.settings.trace == *path);
     if taken {
         return Err(format!(
             "trace file '{path}' is that of another device: choose one for each"
         ));
     }
-    match Trace::create(Path::new(path), &pci.name(bql)) {
+    match Trace::create(Path::new(path), &pci.name(bql), settings.trace_limit << 20) {
         Ok(trace) => Ok(Some(trace)),
         Err(error) => Err(format!("cannot create trace file '{path}': {error}")),
     }

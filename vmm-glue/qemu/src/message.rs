@@ -5,7 +5,7 @@
 use std::ffi::{CString, c_char};
 
 use crate::abi::layout::ErrorOut;
-use crate::abi::qemu;
+use crate::abi::{functions, qemu};
 
 /// Where a function that QEMU called leaves its error.
 #[derive(Clone, Copy)]
@@ -45,19 +45,26 @@ impl ErrorSlot {
 
 /// Reports an error that nobody waits for.
 pub fn error(message: &str) {
-    report(qemu().error_report, message);
+    report(|| qemu().error_report, message);
 }
 
 /// Reports something that works, but hardly as wanted.
 pub fn warning(message: &str) {
-    report(qemu().warn_report, message);
+    report(|| qemu().warn_report, message);
 }
 
-/// Reports through one of QEMU's functions.
-fn report(function: unsafe extern "C" fn(*const c_char, ...), message: &str) {
-    let message = c_string(&format!("svm-demo: {message}"));
+/// A function of QEMU's that reports.
+type Reporter = unsafe extern "C" fn(*const c_char, ...);
+
+/// Reports through one of QEMU's functions, or to the standard error where there is no QEMU.
+fn report(function: impl FnOnce() -> Reporter, message: &str) {
+    let message = format!("svm-demo: {message}");
+    if !functions::is_known() {
+        return eprintln!("{message}");
+    }
+    let message = c_string(&message);
     // SAFETY: the format consumes the one string that follows it.
-    unsafe { function(c"%s".as_ptr(), message.as_ptr()) }
+    unsafe { function()(c"%s".as_ptr(), message.as_ptr()) }
 }
 
 /// A C string; null characters, which no message has, are left out.

@@ -15,6 +15,9 @@ const MICROSECONDS: u64 = 1000;
 /// The longest time-out in milliseconds: an hour.
 const MOST_TIMEOUT: u64 = 3_600_000;
 
+/// The largest trace in MiB: a TiB.
+const MOST_TRACE: u64 = 1 << 20;
+
 /// What the properties say.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -46,6 +49,8 @@ pub struct Settings {
     pub wide_invalidations: bool,
     /// Path of the trace file; empty for none.
     pub trace: String,
+    /// Size at which the trace ends, in MiB.
+    pub trace_limit: u64,
 }
 
 impl Default for Settings {
@@ -66,11 +71,12 @@ impl Default for Settings {
             pasid_check: true,
             wide_invalidations: true,
             trace: String::new(),
+            trace_limit: 1024,
         }
     }
 }
 
-static PROPERTIES: [Property<Settings>; 14] = [
+static PROPERTIES: [Property<Settings>; 15] = [
     Property::number(
         c"contexts",
         (1, MAX_CONTEXTS as u64),
@@ -150,6 +156,12 @@ static PROPERTIES: [Property<Settings>; 14] = [
         c"trace",
         |s| &mut s.trace,
         c"file for a trace of all requests, as Chrome trace JSON (default: none)",
+    ),
+    Property::number(
+        c"trace-limit",
+        (1, MOST_TRACE),
+        |s| &mut s.trace_limit,
+        c"size in MiB at which the trace ends: 1 to 1048576 (default: 1024)",
     ),
 ];
 

@@ -71,13 +71,18 @@ struct Output {
     buffer: Vec<u8>,
     tracks: HashSet<u64>,
     open_groups: HashSet<Group>,
-    /// Why writing has failed, until it has been reported.
-    failure: Option<io::Error>,
+    /// Bytes in the file.
+    written: u64,
+    /// How many there may be, with a little more for the end.
+    limit: u64,
+    /// Why the trace has ended early, until that has been reported.
+    end: Option<String>,
 }
 
 impl Trace {
-    /// Creates the file, anew if there is one, for a device of this name.
-    pub fn create(path: &Path, device: &str) -> io::Result<Trace> {
+    /// Creates the file, anew if there is one, for a device of this name. It ends when it has
+    /// `limit` bytes.
+    pub fn create(path: &Path, device: &str, limit: u64) -> io::Result<Trace> {
         let file = File::create(path)?;
         let first = json!({
             "name": "process_name", "ph": "M", "pid": DEVICE, "tid": FUNCTION,
@@ -88,7 +93,9 @@ impl Trace {
             buffer: format!("[\n{first}").into_bytes(),
             tracks: HashSet::new(),
             open_groups: HashSet::new(),
-            failure: None,
+            written: 0,
+            limit,
+            end: None,
         };
         output.write()?;
         Ok(Trace {
@@ -247,13 +254,7 @@ impl Trace {
 
     /// Ends the array and closes the file. Events after that are lost.
     pub fn close(&self) {
-        self.with(|output| {
-            if output.file.is_some() {
-                output.buffer.extend_from_slice(b"\n]\n");
-                output.flush();
-                output.file = None;
-            }
-        });
+        self.with(Output::close);
     }
 
     /// An event that lasted from `begin` to now.
@@ -271,10 +272,10 @@ impl Trace {
     fn with(&self, work: impl FnOnce(&mut Output)) {
         let mut output = self.lock();
         work(&mut output);
-        let failure = output.failure.take();
+        let end = output.end.take();
         drop(output);
-        if let Some(error) = failure {
-            message::error(&format!("the trace ends here: {error}"));
+        if let Some(reason) = end {
+            message::warning(&format!("the trace ends here: {reason}"));
         }
     }
 
@@ -332,7 +333,9 @@ impl Output {
             }));
         }
         self.add(event);
-        if self.buffer.len() >= BUFFER {
+        if self.written + self.buffer.len() as u64 >= self.limit {
+            self.end_at_limit(&event["ts"]);
+        } else if self.buffer.len() >= BUFFER {
             self.flush();
         }
     }
@@ -346,7 +349,7 @@ impl Output {
     /// Writes the buffer, and gives up if that fails.
     fn flush(&mut self) {
         if let Err(error) = self.write() {
-            self.failure = Some(error);
+            self.end = Some(error.to_string());
             self.file = None;
         }
     }
@@ -354,9 +357,31 @@ impl Output {
     fn write(&mut self) -> io::Result<()> {
         if let Some(file) = &mut self.file {
             file.write_all(&self.buffer)?;
+            self.written += self.buffer.len() as u64;
         }
         self.buffer.clear();
         Ok(())
+    }
+
+    /// Ends the array and closes the file.
+    fn close(&mut self) {
+        if self.file.is_some() {
+            self.buffer.extend_from_slice(b"\n]\n");
+            self.flush();
+            self.file = None;
+        }
+    }
+
+    /// Ends the trace for its size, with an event that says so.
+    fn end_at_limit(&mut self, event_time: &Value) {
+        let reason = format!("it has reached its limit of {} MiB", self.limit >> 20);
+        self.add(&json!({
+            "name": "trace limit", "cat": "function", "ph": "i", "s": "g", "pid": DEVICE,
+            "tid": FUNCTION, "ts": event_time,
+            "args": { "reason": reason },
+        }));
+        self.close();
+        self.end = Some(reason + ": a larger one can be chosen by the property trace-limit");
     }
 }
 
@@ -441,7 +466,7 @@ mod tests {
     fn the_array_is_whole_after_closing_and_lacks_only_its_end_before() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("trace.json");
-        let trace = Trace::create(&path, "a \"device\"").unwrap();
+        let trace = Trace::create(&path, "a \"device\"", u64::MAX).unwrap();
         trace.interrupt(3);
         assert_eq!(events(&trace, &path).len(), 4);
         trace.close();
@@ -451,10 +476,28 @@ mod tests {
     }
 
     #[test]
+    fn a_trace_that_is_large_enough_ends_whole_and_says_why() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("trace.json");
+        let trace = Trace::create(&path, "x", 1 << 20).unwrap();
+        for _ in 0..20_000 {
+            trace.interrupt(3);
+        }
+        trace.close();
+        let size = std::fs::metadata(&path).unwrap().len();
+        assert!((1 << 20..(1 << 20) + 4096).contains(&size), "{size}");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let events: Vec<Value> = serde_json::from_str(&text).unwrap();
+        let last = events.last().unwrap();
+        assert_eq!(last["name"], "trace limit");
+        assert_eq!(last["args"]["reason"], "it has reached its limit of 1 MiB");
+    }
+
+    #[test]
     fn a_reset_ends_the_groups_that_are_outstanding() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("trace.json");
-        let trace = Trace::create(&path, "x").unwrap();
+        let trace = Trace::create(&path, "x", u64::MAX).unwrap();
         trace.page_request(&page_request(true), None);
         trace.function("reset");
         trace.page_request(&page_request(true), None);
@@ -470,7 +513,7 @@ mod tests {
     fn a_stop_marker_opens_no_group() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("trace.json");
-        let trace = Trace::create(&path, "x").unwrap();
+        let trace = Trace::create(&path, "x", u64::MAX).unwrap();
         let marker = PageRequest {
             read: false,
             write: false,
@@ -484,7 +527,7 @@ mod tests {
     fn a_group_is_one_asynchronous_event() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("trace.json");
-        let trace = Trace::create(&path, "x").unwrap();
+        let trace = Trace::create(&path, "x", u64::MAX).unwrap();
         trace.page_request(&page_request(false), None);
         trace.page_request(&page_request(true), None);
         let request = page_request(true);

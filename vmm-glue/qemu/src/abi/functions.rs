@@ -200,6 +200,11 @@ pub fn set(table: Qemu) {
     let _ = QEMU.set(table);
 }
 
+/// Whether there is a table: in a process that is not QEMU there is none.
+pub fn is_known() -> bool {
+    QEMU.get().is_some()
+}
+
 /// The table. Only code that QEMU calls comes here, and QEMU knows none before the table is set.
 pub fn qemu() -> &'static Qemu {
     match QEMU.get() {

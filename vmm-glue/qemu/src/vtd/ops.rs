@@ -72,6 +72,36 @@ unsafe extern "C" fn get_address_space(
     }
 }
 
+/// An address space below the unit, as most operations name it.
+struct Place {
+    host: &'static Host,
+    function: Function,
+    pasid: Option<Pasid>,
+}
+
+impl Place {
+    /// The place that QEMU means. None if there is none.
+    ///
+    /// # Safety
+    ///
+    /// The arguments are those of an operation, which QEMU calls with the BQL held and with buses
+    /// that exist.
+    unsafe fn new(
+        bus: *mut BusState,
+        opaque: *mut c_void,
+        devfn: c_int,
+        number: u32,
+    ) -> Option<Place> {
+        // SAFETY: the caller's promise.
+        let (host, function) = unsafe { (host(opaque), Function::new(bus, devfn)?) };
+        Some(Place {
+            host,
+            function,
+            pasid: pasid(number).ok()?,
+        })
+    }
+}
+
 /// `get_iotlb_info`: the width of addresses and the smallest page.
 unsafe extern "C" fn get_iotlb_info(opaque: *mut c_void, width: *mut u8, page: *mut u32) {
     // SAFETY: as for `get_address_space`; QEMU gives room for both.
@@ -107,18 +137,12 @@ unsafe extern "C" fn register_iotlb_notifier(
     number: u32,
     notifier: *mut IOMMUNotifier,
 ) {
-    // SAFETY: as for `get_address_space`; QEMU's rule is that a notifier exists until it is
-    // unregistered.
-    unsafe {
-        if let (Some(function), Ok(pasid), Some(notifier)) = (
-            Function::new(bus, devfn),
-            pasid(number),
-            NonNull::new(notifier),
-        ) {
-            host(opaque)
-                .clients
-                .add_invalidations(function, pasid, notifier);
-        }
+    // SAFETY: QEMU's rule is that a notifier exists until it is unregistered.
+    let place = unsafe { Place::new(bus, opaque, devfn, number) };
+    if let (Some(place), Some(notifier)) = (place, NonNull::new(notifier)) {
+        let clients = &place.host.clients;
+        // SAFETY: the rule of above.
+        unsafe { clients.add_invalidations(place.function, place.pasid, notifier) };
     }
 }
 
@@ -130,17 +154,11 @@ unsafe extern "C" fn unregister_iotlb_notifier(
     number: u32,
     notifier: *mut IOMMUNotifier,
 ) {
-    // SAFETY: as for `get_address_space`.
-    unsafe {
-        if let (Some(function), Ok(pasid), Some(notifier)) = (
-            Function::new(bus, devfn),
-            pasid(number),
-            NonNull::new(notifier),
-        ) {
-            host(opaque)
-                .clients
-                .remove_invalidations(function, pasid, notifier);
-        }
+    // SAFETY: QEMU's rule is that a notifier exists until it is unregistered.
+    let place = unsafe { Place::new(bus, opaque, devfn, number) };
+    if let (Some(place), Some(notifier)) = (place, NonNull::new(notifier)) {
+        let clients = &place.host.clients;
+        clients.remove_invalidations(place.function, place.pasid, notifier);
     }
 }
 
@@ -160,18 +178,18 @@ unsafe extern "C" fn ats_request_translation(
     room: usize,
     failed: *mut u32,
 ) -> isize {
-    // SAFETY: as for `get_address_space`; QEMU gives room for the results and the count.
-    let (host, function, results, failed) = unsafe {
+    // SAFETY: these are the arguments of an operation; QEMU gives room for the results and the
+    // count.
+    let (place, results, failed) = unsafe {
         let results = std::slice::from_raw_parts_mut(results, room);
         (
-            host(opaque),
-            Function::new(bus, devfn),
+            Place::new(bus, opaque, devfn, number),
             results,
             &mut *failed,
         )
     };
     *failed = 0;
-    let (Some(function), Ok(pasid)) = (function, pasid(number)) else {
+    let Some(place) = place else {
         return -(EINVAL as isize);
     };
     let offset = address & (PAGE_SIZE - 1);
@@ -183,14 +201,14 @@ unsafe extern "C" fn ats_request_translation(
     let request = TranslationRequest {
         address: address - offset,
         pages: pages.min(most) as u16,
-        pasid,
+        pasid: place.pasid,
         privileged,
         execute,
         no_write,
     };
     let mut translations = [NOTHING; MOST_TRANSLATIONS];
-    let result = host.with(|unit, effects| {
-        let requester = function.source_id();
+    let result = place.host.with(|unit, effects| {
+        let requester = place.function.source_id();
         unit.translation_request(
             &GuestMemory,
             requester,
@@ -258,17 +276,12 @@ unsafe extern "C" fn pri_register_notifier(
     number: u32,
     notifier: *mut IOMMUPRINotifier,
 ) {
-    // SAFETY: as for `register_iotlb_notifier`.
-    unsafe {
-        if let (Some(function), Ok(pasid), Some(notifier)) = (
-            Function::new(bus, devfn),
-            pasid(number),
-            NonNull::new(notifier),
-        ) {
-            host(opaque)
-                .clients
-                .set_responses(function, pasid, notifier);
-        }
+    // SAFETY: QEMU's rule is that a notifier exists until it is unregistered.
+    let place = unsafe { Place::new(bus, opaque, devfn, number) };
+    if let (Some(place), Some(notifier)) = (place, NonNull::new(notifier)) {
+        let clients = &place.host.clients;
+        // SAFETY: the rule of above.
+        unsafe { clients.set_responses(place.function, place.pasid, notifier) };
     }
 }
 
@@ -279,11 +292,10 @@ unsafe extern "C" fn pri_unregister_notifier(
     devfn: c_int,
     number: u32,
 ) {
-    // SAFETY: as for `get_address_space`.
-    unsafe {
-        if let (Some(function), Ok(pasid)) = (Function::new(bus, devfn), pasid(number)) {
-            host(opaque).clients.remove_responses(function, pasid);
-        }
+    // SAFETY: these are the arguments of an operation.
+    if let Some(place) = unsafe { Place::new(bus, opaque, devfn, number) } {
+        let clients = &place.host.clients;
+        clients.remove_responses(place.function, place.pasid);
     }
 }
 
@@ -302,16 +314,16 @@ unsafe extern "C" fn pri_request_page(
     read: bool,
     write: bool,
 ) -> c_int {
-    // SAFETY: as for `get_address_space`.
-    let (host, function) = unsafe { (host(opaque), Function::new(bus, devfn)) };
-    let (Some(function), Ok(pasid), Ok(prgi)) = (function, pasid(number), Prgi::new(prgi)) else {
+    // SAFETY: these are the arguments of an operation.
+    let place = unsafe { Place::new(bus, opaque, devfn, number) };
+    let (Some(place), Ok(prgi)) = (place, Prgi::new(prgi)) else {
         return -EINVAL;
     };
-    host.page_request(
-        function.source_id(),
+    place.host.page_request(
+        place.function.source_id(),
         &PageRequest {
             address,
-            pasid,
+            pasid: place.pasid,
             read,
             write,
             execute,

@@ -185,6 +185,12 @@ impl Context {
         let number = self.submit(machine, work);
         self.wait(machine, number)
     }
+
+    /// Submits what must succeed, and waits.
+    pub fn succeed(&mut self, machine: &mut Machine, work: descriptor::Descriptor) {
+        let record = self.run(machine, work);
+        assert_eq!(record.status, completion::status::SUCCESS, "{record:?}");
+    }
 }
 
 /// A copy that waits for pages that are not present.

@@ -13,25 +13,16 @@ fn an_invalidated_frame_is_not_used_again() {
         return;
     };
     let old = map_new(&mut machine, DESTINATION);
-    assert_eq!(
-        context.run(&mut machine, fill(DESTINATION, 8, 0x11)).status,
-        status::SUCCESS
-    );
+    context.succeed(&mut machine, fill(DESTINATION, 8, 0x11));
     let new = map_new(&mut machine, DESTINATION);
     // The device still has the old translation: nobody has told it otherwise.
-    assert_eq!(
-        context.run(&mut machine, fill(DESTINATION, 8, 0x22)).status,
-        status::SUCCESS
-    );
+    context.succeed(&mut machine, fill(DESTINATION, 8, 0x22));
     assert_eq!(
         (machine.qemu.readq(old), machine.qemu.readq(new)),
         (0x22, 0)
     );
     machine.invalidate(DEVICE, PASID, DESTINATION);
-    assert_eq!(
-        context.run(&mut machine, fill(DESTINATION, 8, 0x33)).status,
-        status::SUCCESS
-    );
+    context.succeed(&mut machine, fill(DESTINATION, 8, 0x33));
     assert_eq!(
         (machine.qemu.readq(old), machine.qemu.readq(new)),
         (0x22, 0x33)
@@ -54,18 +45,12 @@ fn an_invalidation_of_everything_reaches_the_device() {
         return;
     };
     let old = map_new(&mut machine, DESTINATION);
-    assert_eq!(
-        context.run(&mut machine, fill(DESTINATION, 8, 0x11)).status,
-        status::SUCCESS
-    );
+    context.succeed(&mut machine, fill(DESTINATION, 8, 0x11));
     let new = map_new(&mut machine, DESTINATION);
     // One page of the IOTLB; the size bit and no zero below bit 63 for the device: all of it.
     machine.invalidate(DEVICE, PASID, DESTINATION);
     machine.invalidate_device(DEVICE, PASID, 0x7fff_ffff_ffff_f000 | 1 << 11);
-    assert_eq!(
-        context.run(&mut machine, fill(DESTINATION, 8, 0x33)).status,
-        status::SUCCESS
-    );
+    context.succeed(&mut machine, fill(DESTINATION, 8, 0x33));
     assert_eq!(
         (machine.qemu.readq(old), machine.qemu.readq(new)),
         (0x11, 0x33)
@@ -112,10 +97,7 @@ fn an_invalidation_reaches_a_pasid_that_no_context_uses_any_more() {
         return;
     };
     map_new(&mut machine, DESTINATION);
-    assert_eq!(
-        context.run(&mut machine, fill(DESTINATION, 8, 1)).status,
-        status::SUCCESS
-    );
+    context.succeed(&mut machine, fill(DESTINATION, 8, 1));
     context.write(
         &mut machine,
         registers::context::CONTROL,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! How the library gets into QEMU, what it offers there, and when it refuses.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
@@ -158,8 +157,10 @@ fn a_program_that_is_not_qemu_is_left_alone() {
     );
 }
 
-/// QEMU's binary with one text replaced by another of its length.
-fn patched(installation: &Installation, directory: &Path, from: &str, to: &str) -> PathBuf {
+/// What a QEMU says of the device when one text in its binary is replaced by another of the same
+/// length.
+fn patched(from: &str, to: &str) -> Option<String> {
+    let installation = Installation::find()?;
     let path = &installation.binary();
     let mut bytes = std::fs::read(path).unwrap();
     assert_eq!(from.len(), to.len());
@@ -169,27 +170,19 @@ fn patched(installation: &Installation, directory: &Path, from: &str, to: &str) 
         .position(|window| window == needle);
     let at = at.unwrap_or_else(|| panic!("no '{from}' in {path:?}"));
     bytes[at + 1..at + 1 + to.len()].copy_from_slice(to.as_bytes());
-    let copy = directory.join("qemu-system-patched");
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("qemu-system-patched");
     std::fs::copy(path, &copy).unwrap(); // With its permissions.
     std::fs::write(&copy, bytes).unwrap();
-    copy
+    let other = installation.with_binary(copy);
+    Some(other.says(&["-device", "svm-demo,help"]))
 }
 
 #[test]
 fn a_qemu_that_lacks_a_function_is_refused_with_its_name() {
-    let Some(installation) = Installation::find() else {
+    let Some(said) = patched("pcie_pasid_init", "pcie_pasid_exit") else {
         return;
     };
-    let directory = tempfile::tempdir().unwrap();
-    let binary = patched(
-        &installation,
-        directory.path(),
-        "pcie_pasid_init",
-        "pcie_pasid_exit",
-    );
-    let said = installation
-        .with_binary(binary)
-        .says(&["-device", "svm-demo,help"]);
     assert!(
         said.contains("it does not export pcie_pasid_init"),
         "{said}"
@@ -200,19 +193,9 @@ fn a_qemu_that_lacks_a_function_is_refused_with_its_name() {
 
 #[test]
 fn a_qemu_with_another_layout_is_refused_with_what_differs() {
-    let Some(installation) = Installation::find() else {
+    let Some(said) = patched("PCI Test Device", "PCI Text Device") else {
         return;
     };
-    let directory = tempfile::tempdir().unwrap();
-    let binary = patched(
-        &installation,
-        directory.path(),
-        "PCI Test Device",
-        "PCI Text Device",
-    );
-    let said = installation
-        .with_binary(binary)
-        .says(&["-device", "svm-demo,help"]);
     assert!(
         said.contains("desc in class pci-testdev is \"PCI Text Device\""),
         "{said}"

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Resets, and enables that go away in the middle of work.
 
-use svm_abi::completion::status;
 use svm_abi::{counters, registers};
 use svm_endpoint::config_space::PRI;
 
@@ -52,8 +51,7 @@ fn a_function_level_reset_drops_an_outstanding_page_request() {
     machine.respond(&request, 0);
     assert_eq!(machine.qemu.readq(frame), 0);
     let (_, mut context) = revive(&mut machine);
-    let record = context.run(&mut machine, fill(DESTINATION, 8, 0x22));
-    assert_eq!(record.status, status::SUCCESS, "{record:?}");
+    context.succeed(&mut machine, fill(DESTINATION, 8, 0x22));
     assert_eq!(machine.qemu.readq(frame), 0x22);
     machine.qemu.quit();
 }
@@ -92,8 +90,7 @@ fn a_write_that_would_disable_pasid_under_ats_changes_nothing() {
     };
     let frame = map_new(&mut machine, DESTINATION);
     machine.config_write16(DEVICE, svm_endpoint::config_space::PASID + 6, 0);
-    let record = context.run(&mut machine, fill(DESTINATION, 8, 0x11));
-    assert_eq!(record.status, status::SUCCESS, "{record:?}");
+    context.succeed(&mut machine, fill(DESTINATION, 8, 0x11));
     assert_eq!(machine.qemu.readq(frame), 0x11);
     machine.qemu.quit();
 }
@@ -104,18 +101,12 @@ fn a_reset_forgets_translations() {
         return;
     };
     let old = map_new(&mut machine, DESTINATION);
-    assert_eq!(
-        context.run(&mut machine, fill(DESTINATION, 8, 0x11)).status,
-        status::SUCCESS
-    );
+    context.succeed(&mut machine, fill(DESTINATION, 8, 0x11));
     machine.reset_function(DEVICE);
     let new = map_new(&mut machine, DESTINATION);
     machine.invalidate(DEVICE, PASID, DESTINATION);
     let (_, mut context) = revive(&mut machine);
-    assert_eq!(
-        context.run(&mut machine, fill(DESTINATION, 8, 0x22)).status,
-        status::SUCCESS
-    );
+    context.succeed(&mut machine, fill(DESTINATION, 8, 0x22));
     assert_eq!(
         (machine.qemu.readq(old), machine.qemu.readq(new)),
         (0x11, 0x22)

@@ -61,8 +61,7 @@ fn pasids_of_20_bits_are_told_apart() {
         frames.push(frame);
     }
     for (n, context) in contexts.iter_mut().enumerate() {
-        let record = context.run(&mut machine, fill(DESTINATION, 8, 1 + n as u64));
-        assert_eq!(record.status, status::SUCCESS, "{record:?}");
+        context.succeed(&mut machine, fill(DESTINATION, 8, 1 + n as u64));
     }
     let contents = frames.iter().map(|frame| machine.qemu.readq(*frame));
     assert_eq!(contents.collect::<Vec<_>>(), [1, 2, 3]);
@@ -75,8 +74,7 @@ fn pasids_of_20_bits_are_told_apart() {
     machine.map(WIDE[1], DESTINATION, moved, true);
     machine.invalidate(FIRST, WIDE[1], DESTINATION);
     for (n, context) in contexts.iter_mut().enumerate() {
-        let record = context.run(&mut machine, fill(DESTINATION, 8, 0x11 + n as u64));
-        assert_eq!(record.status, status::SUCCESS, "{record:?}");
+        context.succeed(&mut machine, fill(DESTINATION, 8, 0x11 + n as u64));
         let now = context.counter(&mut machine, index::TRANSLATION_REQUESTS);
         assert_eq!(now - before[n], u64::from(n == 1), "context {n}");
     }
@@ -122,12 +120,10 @@ fn two_devices_share_a_pasid_and_nothing_else() {
     let frame = machine.page();
     machine.map(PASID, DESTINATION, frame, true);
     let mut second = Context::start(&mut machine, second, 1, PASID);
-    let record = second.run(&mut machine, fill(DESTINATION, 8, 0x22));
-    assert_eq!(record.status, status::SUCCESS, "{record:?}");
+    second.succeed(&mut machine, fill(DESTINATION, 8, 0x22));
     // Its ring takes the place of the second one's in the tables, not in the second one's cache.
     let mut first = Context::start(&mut machine, first, 1, PASID);
-    let record = first.run(&mut machine, fill(DESTINATION, 8, 0x11));
-    assert_eq!(record.status, status::SUCCESS, "{record:?}");
+    first.succeed(&mut machine, fill(DESTINATION, 8, 0x11));
     assert_eq!(machine.qemu.readq(frame), 0x11);
     let counted = device_counter;
     let before = counted(&mut machine, &second, index::INVALIDATIONS);
