@@ -83,6 +83,11 @@ impl Batch {
         Descriptor::batch(self.memory.start(), self.length as u64)
     }
 
+    /// The memory of the batch.
+    pub(crate) fn memory(&self) -> &Ring {
+        &self.memory
+    }
+
     /// The record of entry `n`; `None` if it was not performed (yet).
     ///
     /// # Panics

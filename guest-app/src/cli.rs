@@ -111,6 +111,20 @@ Examples:
 
 The same seed and options give each context the same operations.")]
     Stress(StressOptions),
+    /// Drives the device through VFIO, without its kernel module, and checks what it does.
+    ///
+    /// The device then sends requests without a PASID, in an address space into which memory is
+    /// mapped and unmapped: ATS without PASID and without page requests. Takes root and the modules
+    /// vfio-pci and vfio_iommu_type1. The exit status is 1 if a check failed.
+    #[command(after_help = "\
+Examples:
+  svmctl vfio --bind            takes the function from its driver, and gives it back afterwards
+  svmctl vfio 0000:00:01.0      a function that is bound to vfio-pci already
+  svmctl vfio --bind --json
+
+Without interrupt remapping, as in most virtual machines, VFIO has to be told to do without:
+  modprobe vfio_iommu_type1 allow_unsafe_interrupts=1")]
+    Vfio(VfioOptions),
     /// Prints the completions of this program for a shell.
     #[command(after_help = "\
 Examples:
@@ -182,6 +196,18 @@ fn duration(text: &str) -> Result<Duration, String> {
         .parse()
         .map_err(|_| "expected a time: 90, 90s, 2m, 1h")?;
     Duration::try_from_secs_f64(number * f64::from(unit)).map_err(|error| error.to_string())
+}
+
+/// Options of `vfio`.
+#[derive(Debug, Args)]
+pub struct VfioOptions {
+    /// The PCI function [default: the first of the device].
+    #[arg(value_name = "ADDRESS")]
+    pub function: Option<String>,
+    /// Binds the function to vfio-pci first, and to its driver again afterwards. Programs that have
+    /// the device open lose it.
+    #[arg(long)]
+    pub bind: bool,
 }
 
 /// Options of `bench`.

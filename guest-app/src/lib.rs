@@ -31,6 +31,7 @@ pub mod model;
 mod queue;
 pub mod region;
 mod ring;
+pub mod vfio;
 
 pub use batch::Batch;
 pub use context::{Context, operations};

@@ -6,6 +6,7 @@
 //! not know what descriptors mean, nor the device.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use svm_abi::completion::{self, Completion};
@@ -19,21 +20,31 @@ const RECORD_WORDS: usize = completion::SIZE / 8;
 /// Ring, records and mark, in one region: the ring first, aligned to a page.
 #[derive(Debug)]
 pub(crate) struct Ring {
-    region: Region,
+    region: Arc<Region>,
     capacity: usize,
 }
 
 impl Ring {
     /// A ring of `capacity` descriptors, a power of two.
     pub(crate) fn new(capacity: usize) -> io::Result<Ring> {
-        let words = capacity * (DESCRIPTOR_WORDS + RECORD_WORDS) + 1;
-        let region = Region::new(words * 8)?;
+        let region = Region::new(Ring::bytes(capacity))?;
         // A child has no right to the queue. It finds zeros, knows by them, and costs the parent
         // no copy of the ring.
         region.advise(Advice::WipeOnFork)?;
+        let region = Arc::new(region);
         let ring = Ring { region, capacity };
         ring.mark().store(1, Ordering::Relaxed);
         Ok(ring)
+    }
+
+    /// Bytes that a ring of `capacity` descriptors takes, with all that belongs to it.
+    pub(crate) const fn bytes(capacity: usize) -> usize {
+        (capacity * (DESCRIPTOR_WORDS + RECORD_WORDS) + 1) * 8
+    }
+
+    /// The memory.
+    pub(crate) fn region(&self) -> &Arc<Region> {
+        &self.region
     }
 
     /// Descriptors of the ring.

@@ -19,6 +19,13 @@ const SLOW: &[&str] = &["CONFIG_KASAN", "CONFIG_PROVE_LOCKING"];
 /// How many times as long steps may take on these.
 const SLOWNESS: u32 = 10;
 
+/// How the names of the modules of VFIO begin, and of those that they alone depend on.
+const VFIO: &[&str] = &["vfio", "irqbypass", "iommufd"];
+
+/// The module of VFIO that has to be told to do without interrupt remapping, which the guest does
+/// not have.
+const VFIO_IOMMU: &str = "vfio_iommu_type1";
+
 /// Where the kernel is told to search for lost memory, and tells what it found.
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 
@@ -34,12 +41,30 @@ pub struct Given {
 }
 
 impl Given {
+    /// The modules of VFIO, if the kernel has them.
+    fn vfio(&self) -> Vec<Module> {
+        let modules = self.modules.iter().filter(|name| of_vfio(name));
+        modules
+            .map(|name| Module {
+                name: name.clone(),
+                parameters: match name.as_str() {
+                    VFIO_IOMMU => "allow_unsafe_interrupts=1".to_owned(),
+                    _ => String::new(),
+                },
+            })
+            .collect()
+    }
+
     /// Whether the kernel has a feature built in.
     fn has(&self, option: &str) -> bool {
         self.kernel_options
             .get(option)
             .is_some_and(|value| value == "y")
     }
+}
+
+fn of_vfio(module: &str) -> bool {
+    VFIO.iter().any(|start| module.starts_with(start))
 }
 
 /// The plan of a name.
@@ -53,14 +78,18 @@ pub fn plan(name: PlanName, given: &Given) -> Plan {
 /// One line of shell, with the driver loaded.
 pub fn exec(line: &str, given: &Given) -> Plan {
     // The run as a whole has a time-out; the step's own must not be the shorter one.
-    with_driver(given, vec![Step::shell("exec", line).within(u32::MAX)])
+    let mut plan = with_driver(given, vec![Step::shell("exec", line).within(u32::MAX)]);
+    plan.modules.extend(given.vfio());
+    plan
 }
 
 /// A shell for a person, with the driver loaded.
 pub fn shell(given: &Given) -> Plan {
+    let mut plan = with_driver(given, Vec::new());
+    plan.modules.extend(given.vfio());
     Plan {
         shell: true,
-        ..with_driver(given, Vec::new())
+        ..plan
     }
 }
 
@@ -127,11 +156,31 @@ fn test(given: &Given) -> Vec<Step> {
         ),
         Step::shell("the driver loads again", &load),
         demo("the demonstration after loading again"),
+        vfio(given),
         Step::shell("the function is reset", reset),
         demo("the demonstration after a reset"),
         Step::shell("the driver unloads after a reset", "rmmod svm_demo"),
         Step::shell("the driver loads and unloads 20 times", &reload),
     ]
+}
+
+/// The device driven from user space, and by its driver again afterwards.
+fn vfio(given: &Given) -> Step {
+    let name = "a program drives the device through VFIO, and the driver has it again";
+    let modules = given.vfio();
+    if modules.is_empty() {
+        let event = r#"{"event":"test","name":"VFIO","status":"skipped","message":"this kernel has no module vfio-pci"}"#;
+        return Step::shell(name, &format!("echo '{event}' >>\"$SVM_RESULTS\""));
+    }
+    let mut line = String::new();
+    for module in modules {
+        line += &format!(
+            "insmod /svm/modules/{}.ko {} && ",
+            module.name, module.parameters
+        );
+    }
+    line += "svmctl vfio --bind && svmctl info";
+    Step::shell(name, &line)
 }
 
 /// Steps, and around them, where the kernel has kmemleak, the search for memory that was lost.
@@ -171,7 +220,12 @@ fn without_driver(given: &Given, mut steps: Vec<Step>) -> Plan {
     }
     let zram = given.modules.iter().any(|name| name == "zram") || given.has("CONFIG_ZRAM");
     Plan {
-        modules: given.modules.iter().map(|name| Module::new(name)).collect(),
+        modules: given
+            .modules
+            .iter()
+            .filter(|name| !of_vfio(name))
+            .map(|name| Module::new(name))
+            .collect(),
         swap_mib: zram.then_some(SWAP_MIB),
         shell: false,
         steps,
@@ -221,6 +275,18 @@ mod tests {
             .filter(|step| step.argv.join(" ").contains("lab=1"));
         // The driver loads, loads again, and loads many times.
         assert_eq!(loads.count(), 3);
+    }
+
+    #[test]
+    fn modules_of_vfio_are_loaded_for_those_who_may_want_them() {
+        let mut given = given();
+        assert_eq!(vfio(&given).argv.len(), 3);
+        assert!(vfio(&given).argv[2].contains("skipped"));
+        given.modules.extend(["vfio".into(), VFIO_IOMMU.into()]);
+        let loaded = |plan: Plan| plan.modules.iter().any(|m| m.name == "vfio");
+        assert!(!loaded(plan(PlanName::Demo, &given)));
+        assert!(loaded(shell(&given)) && loaded(exec("true", &given)));
+        assert!(vfio(&given).argv[2].contains("vfio_iommu_type1.ko allow_unsafe_interrupts=1"));
     }
 
     #[test]
