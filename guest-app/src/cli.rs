@@ -125,6 +125,19 @@ Examples:
 Without interrupt remapping, as in most virtual machines, VFIO has to be told to do without:
   modprobe vfio_iommu_type1 allow_unsafe_interrupts=1")]
     Vfio(VfioOptions),
+    /// Summarises a trace of the device, or follows what the kernel tells of it.
+    ///
+    /// FILE is what the plug-in for QEMU writes (`-device svm-demo,trace=FILE`, `svm-vm run
+    /// --trace`): translations, page requests and invalidations by PASID, and how long they took.
+    /// Without FILE the tracepoints of the IOMMU, of its driver and of the device's driver are
+    /// followed, which takes root.
+    #[command(after_help = "\
+Examples:
+  svmctl trace target/runs/demo/trace.json
+  svmctl trace trace.json --json | jq .page_request.median
+  svmctl trace --duration 5s
+  svmctl trace --event intel_iommu:prq_report --json")]
+    Trace(TraceOptions),
     /// Prints the completions of this program for a shell.
     #[command(after_help = "\
 Examples:
@@ -196,6 +209,20 @@ fn duration(text: &str) -> Result<Duration, String> {
         .parse()
         .map_err(|_| "expected a time: 90, 90s, 2m, 1h")?;
     Duration::try_from_secs_f64(number * f64::from(unit)).map_err(|error| error.to_string())
+}
+
+/// Options of `trace`.
+#[derive(Debug, Args)]
+pub struct TraceOptions {
+    /// A trace of the plug-in.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Ends after this time: seconds, or a number with s, m or h.
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "file")]
+    pub duration: Option<Duration>,
+    /// Follows these events instead: a system, or system:event; may be repeated.
+    #[arg(long, value_name = "EVENT", conflicts_with = "file")]
+    pub event: Vec<String>,
 }
 
 /// Options of `vfio`.

@@ -9,6 +9,7 @@ mod info;
 mod manual;
 pub mod stress;
 mod test;
+mod trace;
 mod vfio;
 
 use std::io::{self, Write};
@@ -43,6 +44,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         Command::Bench(options) => bench::run(device, arguments.json, options).map(|()| true),
         Command::Stress(options) => stress::run(device, arguments.json, options),
         Command::Vfio(options) => vfio::run(arguments.json, options),
+        Command::Trace(options) => trace::run(arguments.json, options).map(|()| true),
         Command::Doctor { devices } => doctor::run(arguments.json, devices),
         Command::Completions { shell } => manual::completions(*shell).map(|()| true),
         Command::Manual { to } => manual::manual(to.as_deref()).map(|()| true),

@@ -135,6 +135,11 @@ fn test(given: &Given) -> Vec<Step> {
             "measurements, and a plot of them",
             "svmctl bench --quick --quiet --plot /tmp/bench.svg && grep '</svg>' /tmp/bench.svg",
         ),
+        Step::new(
+            "a program in C has the device sum a list",
+            &["svm-sum", "/dev/svm0"],
+        )
+        .expecting_output("the device sums 1000 nodes to 332833500"),
         Step::shell(
             "a checksum of a file is the standard one",
             "printf 123456789 >/tmp/check && svmctl crc32c /tmp/check",

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The parts that cargo builds on the host: the plug-in, and the programs of the guest.
+//! The parts that cargo builds on the host: the plug-in, and the programs of the guest; and with
+//! the C compiler that cargo links by, the example in C.
 //!
 //! Each kind of build has a target directory of its own, because flags that differ would make
 //! cargo build everything again each time.
@@ -26,6 +27,8 @@ pub struct Programs {
     pub init: PathBuf,
     /// The program that uses the device.
     pub svmctl: PathBuf,
+    /// The example in C.
+    pub sum: PathBuf,
 }
 
 /// Builds the guest's programs, linked statically: the guest has no C library.
@@ -39,7 +42,27 @@ pub fn programs(checkout: &Checkout, progress: &Progress) -> Result<Programs> {
     Ok(Programs {
         init: product(&products, "svm-init")?,
         svmctl: product(&products, "svmctl")?,
+        sum: c_example(checkout, &directory)?,
     })
+}
+
+/// Compiles the example in C, linked statically as well.
+fn c_example(checkout: &Checkout, directory: &Path) -> Result<PathBuf> {
+    let program = directory.join("sum");
+    // Runs of one checkout may be at it at the same time.
+    let fresh = directory.join(format!("sum.{}", std::process::id()));
+    External::new("cc")
+        .args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"])
+        .arg("-I")
+        .arg(checkout.path("guest-app/include"))
+        .arg("-o")
+        .arg(&fresh)
+        .arg(checkout.path("guest-app/examples/sum.c"))
+        .output()
+        .context("the example in C does not compile")?;
+    std::fs::rename(&fresh, &program)
+        .with_context(|| format!("cannot write {}", program.display()))?;
+    Ok(program)
 }
 
 /// Builds the plug-in: against the C library of `root` if it is to run there, else against the

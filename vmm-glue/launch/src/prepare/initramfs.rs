@@ -60,6 +60,7 @@ pub fn pack(prepared: &Prepared, plan: &Plan, to: &Path) -> Result<()> {
     archive.program("init", &prepared.init)?;
     archive.link("bin/svm-init", "/init")?;
     archive.program("bin/svmctl", &prepared.svmctl)?;
+    archive.program("bin/svm-sum", &prepared.sum)?;
     archive.program("bin/busybox", &prepared.busybox)?;
     for name in busybox_programs(&prepared.busybox)? {
         archive.link(&format!("bin/{name}"), "busybox")?;

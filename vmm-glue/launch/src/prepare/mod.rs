@@ -55,6 +55,8 @@ pub struct Prepared {
     pub init: PathBuf,
     /// The program that uses the device.
     pub svmctl: PathBuf,
+    /// The example in C.
+    pub sum: PathBuf,
     /// The guest's shell and tools.
     pub busybox: PathBuf,
     /// The checkout that it was made for.
@@ -203,6 +205,7 @@ fn prepare_in(
         driver,
         init: programs.init,
         svmctl: programs.svmctl,
+        sum: programs.sum,
         busybox: tree.join("usr/bin/busybox"),
         checkout,
         _in_use: in_use,
