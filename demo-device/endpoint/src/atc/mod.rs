@@ -257,7 +257,7 @@ impl Entry {
 
 impl Atc {
     /// An empty cache of a number of entries in sets of a number of ways. Both are powers of two,
-    /// there are at most [`MAX_WAYS`] ways, and at least as many entries.
+    /// there are at most `MAX_WAYS` ways, and at least as many entries.
     pub fn new(entries: u32, ways: u32) -> Self {
         let ways = ways.clamp(1, MAX_WAYS);
         let sets = (entries / ways).max(1) as usize;

@@ -827,3 +827,32 @@ fn b13_all_errors_are_write_1_to_clear() {
         assert_eq!(b.read32(offset::FSTS) & 0xff, 0);
     }
 }
+
+/// Every row of the table names a test that is there, or says why there is none.
+#[test]
+fn the_table_of_the_documentation_names_these_tests() {
+    let document = include_str!("../../../../docs/vtd.md");
+    let here = include_str!("gaps.rs");
+    let gaps = (1..=31).map(|n| format!("G{n}"));
+    let defects = (1..=13).map(|n| format!("B{n}"));
+    for name in gaps.chain(defects) {
+        let start = format!("| {name} | ");
+        let row = document.lines().find(|line| line.starts_with(&start));
+        let row = row.unwrap_or_else(|| panic!("docs/vtd.md has no row {name}"));
+        let named = row
+            .split('`')
+            .find(|word| here.contains(&format!("fn {word}()")));
+        let number = format!("{:02}", name[1..].parse::<u8>().unwrap());
+        let prefix = format!("{}{number}_", name[..1].to_lowercase());
+        match named {
+            Some(test) => assert!(test.starts_with(&prefix), "{row}"),
+            None => assert!(row.contains("out of scope"), "{row}"),
+        }
+    }
+    let tests = here.lines().filter_map(|line| line.strip_prefix("fn "));
+    for test in tests.filter_map(|line| line.split_once("() {")) {
+        let known = document.contains(&format!("`{}`", test.0));
+        let numbered = test.0.as_bytes()[1].is_ascii_digit();
+        assert!(known || !numbered, "docs/vtd.md lacks {}", test.0);
+    }
+}
