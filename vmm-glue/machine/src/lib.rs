@@ -29,6 +29,7 @@ mod machine;
 mod memory;
 #[cfg(test)]
 mod models;
+pub mod msix;
 pub mod os;
 mod port;
 mod shadow;

@@ -9,6 +9,7 @@ use crate::config::{MachineConfig, MachineError};
 use crate::interrupts::{Interrupts, Sender};
 use crate::link::{Down, Link};
 use crate::memory::Ram;
+use crate::msix::Msix;
 use crate::port::{Hook, Port};
 use crate::shadow::Shadow;
 use crate::sync::{Event, Flag, Mutex};
@@ -18,6 +19,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
+use svm_abi::ids;
 use svm_endpoint::{Endpoint, Step};
 use vtd::spec::SourceId;
 use vtd::spec::interrupt::Message;
@@ -40,8 +42,8 @@ pub(crate) struct FunctionSlot {
     pub requester: SourceId,
     pub unit: usize,
     pub endpoint: Endpoint,
-    /// The MSI-X table: a message for each vector that is not masked.
-    pub msix: Mutex<Vec<Option<Message>>>,
+    /// Its MSI-X.
+    pub msix: Mutex<Msix>,
     pub link: Link,
     pub hook: Mutex<Option<Hook>>,
     pub has_hook: AtomicBool,
@@ -123,7 +125,7 @@ impl Machine {
             functions.push(FunctionSlot {
                 requester,
                 unit: function.unit,
-                msix: Mutex::new(vec![None; usize::from(endpoint.vectors())]),
+                msix: Mutex::new(Msix::new(endpoint.vectors())),
                 endpoint,
                 link: Link::default(),
                 hook: Mutex::default(),
@@ -208,16 +210,25 @@ impl Machine {
     /// Writes the bits of `mask` of a double word of a function's configuration space.
     pub fn config_write(&self, function: FunctionId, offset: u16, value: u32, mask: u32) {
         self.endpoint(function).config_write(offset, value, mask);
+        // Messages wait for bus mastering as well.
+        self.port(function).send_messages();
         self.0.work.signal();
     }
 
     /// Reads a register of a function.
     pub fn bar_read(&self, function: FunctionId, bar: u8, offset: u64, size: u8) -> u64 {
+        if bar == ids::MSIX_BAR {
+            return self.0.functions[function].msix.lock().read(offset, size);
+        }
         self.endpoint(function).bar_read(bar, offset, size)
     }
 
     /// Writes a register of a function.
     pub fn bar_write(&self, function: FunctionId, bar: u8, offset: u64, value: u64, size: u8) {
+        if bar == ids::MSIX_BAR {
+            self.change_msix(function, |msix| msix.write(offset, value, size));
+            return;
+        }
         self.endpoint(function).bar_write(bar, offset, value, size);
         self.0.work.signal();
     }
@@ -225,18 +236,29 @@ impl Machine {
     /// Resets a function.
     pub fn reset_function(&self, function: FunctionId, kind: pcie_ats::Reset) {
         self.endpoint(function).reset(kind);
+        self.0.functions[function].msix.lock().reset();
         self.0.work.signal();
     }
 
-    /// Sets the message of an MSI-X vector; none masks it.
+    /// Sets the message of an MSI-X vector and unmasks it, with MSI-X enabled; none masks it.
     pub fn set_msix(&self, function: FunctionId, vector: u16, message: Option<Message>) {
-        if let Some(place) = self.0.functions[function]
-            .msix
-            .lock()
-            .get_mut(usize::from(vector))
-        {
-            *place = message;
-        }
+        self.change_msix(function, |msix| {
+            msix.set(vector, message);
+            if message.is_some() {
+                msix.set_control(true, false);
+            }
+        });
+    }
+
+    /// Sets MSI-X Enable and Function Mask of a function (PCIe 7.7.2.2).
+    pub fn set_msix_control(&self, function: FunctionId, enabled: bool, masked: bool) {
+        self.change_msix(function, |msix| msix.set_control(enabled, masked));
+    }
+
+    /// Changes a function's MSI-X, and sends what may be sent now.
+    fn change_msix(&self, function: FunctionId, change: impl FnOnce(&mut Msix)) {
+        change(&mut self.0.functions[function].msix.lock());
+        self.port(function).send_messages();
     }
 
     // What software does to units.

@@ -7,14 +7,18 @@ use crate::machine::{FunctionId, FunctionSlot, Machine};
 use crate::memory::Ram;
 use crate::sync::point;
 use pcie_ats::{
-    CopyError, InvalidateCompletion, MemoryAddressType, MemoryError, MemoryRequest, PAGE_SIZE,
-    PageRequest, RootPort, Translation, TranslationError, TranslationRequest,
+    CopyError, Function, InvalidateCompletion, MemoryAddressType, MemoryError, MemoryRequest,
+    PAGE_SIZE, PageRequest, RootPort, Translation, TranslationError, TranslationRequest,
 };
 use std::sync::atomic::{Ordering, fence};
 use vtd::memory::Memory;
 use vtd::spec::interrupt::{Message, in_range};
 use vtd::{Access, Remapped, Request};
 
+/// Offset of the command register.
+const COMMAND: u16 = 4;
+/// Bus Master Enable.
+const BUS_MASTER: u32 = 1 << 2;
 /// The interrupt address range has this size and alignment; the protected memory regions and the
 /// host address width have larger ones.
 const GRANULE: u64 = 1 << 20;
@@ -156,6 +160,17 @@ impl<'m> Port<'m> {
             if done >= length {
                 return Ok(());
             }
+        }
+    }
+
+    /// Sends the messages that were held back and may be sent now.
+    pub(crate) fn send_messages(&self) {
+        let slot = self.slot();
+        loop {
+            let master = slot.endpoint.config_read(COMMAND) & BUS_MASTER != 0;
+            let message = master.then(|| slot.msix.lock().take()).flatten();
+            let Some(message) = message else { return };
+            let _ = self.interrupt_request(message);
         }
     }
 
@@ -305,10 +320,7 @@ impl RootPort for Port<'_> {
     }
 
     fn interrupt(&self, vector: u16) {
-        let message = {
-            let msix = self.slot().msix.lock();
-            msix.get(usize::from(vector)).copied().flatten()
-        };
+        let message = self.slot().msix.lock().raise(vector);
         if let Some(message) = message {
             // A blocked interrupt is recorded by the unit, and the function never knows.
             let _ = self.interrupt_request(message);

@@ -8,6 +8,7 @@
 mod address_spaces;
 mod end_to_end;
 mod invalidation;
+mod msix;
 mod page_requests;
 mod programs;
 mod remapping;

@@ -30,6 +30,8 @@ fn ids_and_capabilities_are_where_they_are_said_to_be() {
         0,
         "no function level reset"
     );
+    // Interrupt Pin: none, so INTx is never used.
+    assert_eq!(machine.config_read(DEVICE, 0x3c) >> 8 & 0xff, 0);
     machine.qemu.quit();
 }
 

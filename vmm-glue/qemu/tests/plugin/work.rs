@@ -199,6 +199,42 @@ fn a_completion_sends_the_interrupt_of_its_context() {
     machine.qemu.quit();
 }
 
+#[test]
+fn rule_72_a_masked_interrupt_is_pending_until_it_is_unmasked() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    let mailbox = machine.page();
+    machine.map(0, mailbox, mailbox, true);
+    let bars = context.bars;
+    let msix = machine.capability(DEVICE, 0x11);
+    machine.config_write16(DEVICE, msix + 2, 1 << 15);
+    let pending = bars.msix + u64::from(machine.config_read(DEVICE, msix + 8) & !7);
+    let entry = bars.msix + 16 * 5;
+    machine.qemu.writeq(entry, mailbox);
+    machine.qemu.writel(entry + 8, 0x4321);
+    machine.qemu.writel(entry + 12, 1);
+    let vector = registers::vector::ENABLE | 5;
+    context.write(&mut machine, registers::context::VECTOR, vector);
+    let nop = Descriptor {
+        flags: flags::INTERRUPT,
+        ..Default::default()
+    };
+    for _ in 0..2 {
+        assert_eq!(context.run(&mut machine, nop).status, status::SUCCESS);
+    }
+    machine
+        .qemu
+        .until("the pending bit", |qemu| qemu.readq(pending) == 1 << 5);
+    assert_eq!(machine.qemu.readl(mailbox), 0);
+    machine.qemu.writel(entry + 12, 0);
+    machine
+        .qemu
+        .until("the message", |qemu| qemu.readl(mailbox) == 0x4321);
+    assert_eq!(machine.qemu.readq(pending), 0);
+    machine.qemu.quit();
+}
+
 /// The vIOMMU would end QEMU if the device asked it for what it was not made for.
 #[test]
 fn a_vt_d_without_device_iotlb_only_disables_ats() {
