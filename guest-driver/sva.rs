@@ -21,8 +21,12 @@ use kernel::{
     },
     devres::Devres,
     error::from_err_ptr,
-    mm::MmWithUser,
-    prelude::*, //
+    mm::{
+        Mm,
+        MmWithUser, //
+    },
+    prelude::*,
+    sync::aref::ARef, //
 };
 
 #[cfg(not(CONFIG_IOMMU_SVA))]
@@ -60,6 +64,8 @@ compile_error!("this kernel has no shared virtual addressing: it needs CONFIG_IO
 pub(crate) struct Bond<'a> {
     handle: NonNull<bindings::iommu_sva>,
     dev: &'a Device<Bound>,
+    /// The address space; holds the structure, not the memory.
+    mm: ARef<Mm>,
 }
 
 // SAFETY: `iommu_sva_unbind_device()` and `iommu_sva_get_pasid()` may be called from any task.
@@ -91,12 +97,14 @@ impl<'a> Bond<'a> {
         //   IOMMU group cannot go away during the call.
         // - `mm` proves that `mm_users` is not zero, and stays so during the call.
         let handle = from_err_ptr(unsafe { bindings::iommu_sva_bind_device(raw, mm.as_raw()) })?;
+        let mm: &Mm = mm;
 
         Ok(Self {
             // INVARIANT: `handle` is the handle just returned for `dev`, with the one reference
             // that comes with it.
             handle: NonNull::new(handle).ok_or(ENODEV)?,
             dev,
+            mm: mm.into(),
         })
     }
 
@@ -123,6 +131,17 @@ impl<'a> Bond<'a> {
 
 impl Drop for Bond<'_> {
     fn drop(&mut self) {
+        // The end of the address space tears down the entry of the PASID, too, and the IOMMU driver
+        // of Linux 7.2 warns if both happen at the same time (`intel_pasid_tear_down_entry()`). So
+        // the address space does not end during the call; or it has no user any more, and its end,
+        // of which the MMU notifiers are the part in question, is waited for.
+        let user = self.mm.mmget_not_zero().map(MmWithUser::into_mmput_async);
+        if user.is_none() {
+            // SAFETY: The function has no requirements but a context that may sleep, as ends of
+            // bonds need anyway.
+            unsafe { bindings::mmu_notifier_synchronize() };
+        }
+
         // SAFETY: By the type invariants, the handle is valid and this call gives back the
         // reference that `self` owns; the handle is not used afterwards. The device that the
         // handle points to is still bound, by the lifetime of `self.dev`.
