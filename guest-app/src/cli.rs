@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::stress::Mix;
 
@@ -164,6 +164,23 @@ Examples:
     /// and kills processes of its own. The output is in the Test Anything Protocol. The exit status
     /// is 1 if a test failed.
     Test(Tests),
+    /// What a program does that a test has turned its own into.
+    #[command(hide = true)]
+    Successor {
+        /// What to do.
+        #[arg(value_enum)]
+        work: Successor,
+    },
+}
+
+/// What a program does that came by `exec` in the place of a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Successor {
+    /// Lives until its standard input ends.
+    Idle,
+    /// Has an open device as its standard input, which its predecessor opened, and checks that it
+    /// may do nothing with it.
+    Inherited,
 }
 
 /// Options of `stress`.

@@ -8,31 +8,69 @@ use crate::agreement;
 use crate::launcher::Launcher;
 use crate::tally::Tally;
 
-/// The guests that run the test plan: the IOMMU, and the name of the run.
-const GUESTS: &[(&str, &str)] = &[("intel-iommu", "test"), ("svm-vtd", "test-svm-vtd")];
+/// A guest that runs the test plan.
+struct Guest {
+    iommu: &'static str,
+    /// Name of the run.
+    name: &'static str,
+    /// How much is tried.
+    scale: &'static str,
+}
+
+/// The guests. All is tried in full on one IOMMU, and each test a little on the other.
+const GUESTS: &[Guest] = &[
+    Guest {
+        iommu: "intel-iommu",
+        name: "test",
+        scale: "0.1",
+    },
+    Guest {
+        iommu: "svm-vtd",
+        name: "test-svm-vtd",
+        scale: "1",
+    },
+];
+
+/// Seconds after which a guest hangs, however busy the host is.
+const TIMEOUT: &str = "1800";
+
+/// Two nodes of memory, so that pages can move between them. Both processors are of the first.
+const NODES: &[&str] = &[
+    "-object",
+    "memory-backend-ram,id=node0,size=512M",
+    "-object",
+    "memory-backend-ram,id=node1,size=512M",
+    "-numa",
+    "node,nodeid=0,cpus=0-1,memdev=node0",
+    "-numa",
+    "node,nodeid=1,memdev=node1",
+];
 
 /// Runs the guest's test plan once on each IOMMU, and looks at what the runs left.
 pub fn run(launcher: &Launcher) -> anyhow::Result<Tally> {
     let mut total = Tally::default();
-    for (iommu, name) in GUESTS {
-        println!("# the guest's tests on {iommu}");
-        total += plan(launcher, iommu, name)?;
+    for guest in GUESTS {
+        println!("# the guest's tests on {}", guest.iommu);
+        total += plan(launcher, guest)?;
     }
     Ok(total)
 }
 
 /// Runs the test plan on one IOMMU.
-fn plan(launcher: &Launcher, iommu: &str, name: &str) -> anyhow::Result<Tally> {
-    let dir = launcher.run_dir(name);
+fn plan(launcher: &Launcher, guest: &Guest) -> anyhow::Result<Tally> {
+    let dir = launcher.run_dir(guest.name);
     let log = dir.join("qemu.log");
     let log_argument = log.to_str().context("the checkout's path is not UTF-8")?;
-    let mut arguments = vec![
-        "run", "--plan", "test", "--name", name, "--iommu", iommu, "--trace",
-    ];
     // Only QEMU's own unit writes QEMU's trace events.
-    let compared = iommu == "intel-iommu";
+    let compared = guest.iommu == "intel-iommu";
+    let mut arguments = vec!["run", "--plan", "test", "--timeout", TIMEOUT];
+    arguments.extend(["--name", guest.name, "--iommu", guest.iommu]);
+    arguments.extend(["--scale", guest.scale, "--memory", "1G", "--cpus", "2"]);
+    arguments.extend(compared.then_some("--trace"));
+    arguments.push("--");
+    arguments.extend(NODES);
     if compared {
-        arguments.extend(["--", "-trace", "vtd_inv_desc", "-D", log_argument]);
+        arguments.extend(["-trace", "vtd_inv_desc", "-D", log_argument]);
     }
     let succeeded = launcher.shown(&arguments)?;
     let results = std::fs::read_to_string(dir.join("results.json"))

@@ -48,6 +48,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         Command::Doctor { devices } => doctor::run(arguments.json, devices),
         Command::Completions { shell } => manual::completions(*shell).map(|()| true),
         Command::Manual { to } => manual::manual(to.as_deref()).map(|()| true),
+        Command::Successor { work } => crate::test::successor(*work).map(|()| true),
     }
 }
 

@@ -21,11 +21,15 @@ const SUBJECTS: &[&str] = &["svm_demo", "DMAR", "iommu", "BUG", "Call Trace"];
 const HARMLESS: &[&str] = &[
     ": interface ",
     "enabling device",
+    ": resetting",
+    ": reset done",
     "Adding to iommu group",
     "Removing from iommu group",
     "loading out-of-tree module taints kernel",
     "module verification failed",
     "clocksource",
+    "TSC",
+    "tsc",
     "sched_clock",
     "perf: interrupt took too long",
 ];
@@ -39,6 +43,12 @@ const AFTER_DEATH: &[&str] = &[
     "handling fault status reg",
     "dmar_fault: ",
 ];
+
+/// First and last line of what the kernel says when it kills for want of memory. Between them are
+/// a stack trace and tables.
+const OOM: (&str, &str) = (OOM_KILLER, "Killed process");
+/// What a case provokes that has a process killed for want of memory.
+pub const OOM_KILLER: &str = "invoked oom-killer";
 
 /// The kernel's log, from the moment of opening on.
 #[derive(Debug)]
@@ -65,12 +75,17 @@ impl Messages {
     pub fn unexpected(&mut self, provoked: &[&str]) -> Vec<String> {
         let mut lines = Vec::new();
         let mut record = [0; 8192];
+        let mut out_of_memory = false;
         loop {
             match self.log.read(&mut record) {
                 Ok(0) => return lines,
                 Ok(length) => {
                     let text = String::from_utf8_lossy(&record[..length]);
-                    lines.extend(fault(&text, provoked));
+                    out_of_memory |= provoked.contains(&OOM.0) && text.contains(OOM.0);
+                    if !out_of_memory {
+                        lines.extend(fault(&text, provoked));
+                    }
+                    out_of_memory &= !text.contains(OOM.1);
                 }
                 // Overwritten before it was read: more was said than anybody should say.
                 Err(error) if error.raw_os_error() == Some(Errno::EPIPE as i32) => {

@@ -60,6 +60,13 @@ impl Case {
             provokes: &[],
         }
     }
+
+    /// What the kernel may say because of it.
+    #[must_use]
+    pub const fn provoking(mut self, messages: &'static [&'static str]) -> Case {
+        self.provokes = messages;
+        self
+    }
 }
 
 /// Cases of one theme.
@@ -92,7 +99,7 @@ pub struct Chosen {
 }
 
 impl Suite {
-    /// The cases of the groups in `names`, and those whose name contains one of `names`; all if
+    /// The cases of the groups in `names`, and those whose name contains one of the others; all if
     /// there are no names.
     ///
     /// # Errors
@@ -106,7 +113,11 @@ impl Suite {
             })
         };
         let meant = |chosen: &Chosen, name: &String| {
-            chosen.group.name == name || chosen.case.name.contains(name.as_str())
+            if self.groups.iter().any(|group| group.name == name) {
+                chosen.group.name == name
+            } else {
+                chosen.case.name.contains(name.as_str())
+            }
         };
         for name in names {
             ensure!(

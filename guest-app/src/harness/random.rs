@@ -42,6 +42,11 @@ impl Random {
     pub fn once_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
+
+    /// One of several things.
+    pub fn of<T: Copy>(&mut self, things: &[T]) -> T {
+        things[self.index(things.len())]
+    }
 }
 
 #[cfg(test)]

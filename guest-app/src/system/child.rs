@@ -6,12 +6,13 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail, ensure};
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
@@ -152,6 +153,15 @@ impl Child {
         ))
     }
 
+    /// The child's process id.
+    ///
+    /// # Errors
+    ///
+    /// It was waited for already.
+    pub fn pid(&self) -> anyhow::Result<Pid> {
+        self.pid.context("no child")
+    }
+
     /// Waits for the child's end.
     ///
     /// # Errors
@@ -168,6 +178,31 @@ impl Child {
         }
     }
 
+    /// Whether the child has said something, or ended, or does within some time. Only for one that
+    /// was not listened to since it last spoke.
+    ///
+    /// # Errors
+    ///
+    /// Those of `poll`.
+    pub fn has_spoken(&self, patience: Duration) -> anyhow::Result<bool> {
+        let file = self.line.from.get_ref().as_fd();
+        let mut fds = [PollFd::new(file, PollFlags::POLLIN)];
+        let millis = u16::try_from(patience.as_millis()).unwrap_or(u16::MAX);
+        Ok(poll(&mut fds, PollTimeout::from(millis))? > 0)
+    }
+
+    /// Waits for the end of a child that says nothing until then; `None` if it takes longer.
+    ///
+    /// # Errors
+    ///
+    /// Those of `poll` and `waitpid`.
+    pub fn wait_within(&mut self, patience: Duration) -> anyhow::Result<Option<WaitStatus>> {
+        if self.has_spoken(patience)? {
+            return self.wait().map(Some);
+        }
+        Ok(None)
+    }
+
     /// Waits for the child's end, whatever it is.
     ///
     /// # Errors
@@ -179,6 +214,21 @@ impl Child {
         };
         Ok(waitpid(pid, None)?)
     }
+}
+
+/// Ends this thread and nothing else; where it is the first one, the process goes on without.
+pub fn end_this_thread() -> ! {
+    // SAFETY: nothing of the thread runs after the call: no destructor, and no code that would
+    // find its stack gone, for the stack stays mapped. Whoever calls this in a child of
+    // `Child::fork` has nothing left to tell.
+    unsafe { nix::libc::syscall(nix::libc::SYS_exit, 0) };
+    unreachable!("the thread has ended")
+}
+
+/// Ends this process at once, with all its threads.
+pub fn end_this_process(status: i32) -> ! {
+    // SAFETY: as at the end of a child above.
+    unsafe { nix::libc::_exit(status) }
 }
 
 impl Drop for Child {

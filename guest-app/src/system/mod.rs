@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the program needs of the operating system beyond the library: mapped files, children,
-//! failures on demand, and what `/proc` says of pages. With the self-tests the only part of the program that needs
-//! `unsafe`.
+//! sockets, kernel modules, failures on demand, and what `/proc` and sysfs say and do. With the tests the only part of
+//! the program that needs `unsafe`.
 
 pub mod child;
 pub mod files;
 pub mod injection;
+pub mod mapping;
+pub mod module;
 pub mod pages;
+pub mod socket;
+pub mod sysfs;
+pub mod userfault;

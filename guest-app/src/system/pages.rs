@@ -66,8 +66,17 @@ pub fn no_huge_pages() -> Option<String> {
 ///
 /// `/proc/self/smaps` cannot be read, or does not have the region.
 pub fn huge_bytes(region: &Region) -> anyhow::Result<usize> {
+    huge_bytes_at(region.address(0))
+}
+
+/// Bytes of huge pages in the mapping that an address is in.
+///
+/// # Errors
+///
+/// As [`huge_bytes`].
+pub fn huge_bytes_at(address: u64) -> anyhow::Result<usize> {
     let smaps = fs::read_to_string("/proc/self/smaps").context("/proc/self/smaps")?;
-    huge_bytes_in(&smaps, region.address(0))
+    huge_bytes_in(&smaps, address)
 }
 
 fn huge_bytes_in(smaps: &str, address: u64) -> anyhow::Result<usize> {

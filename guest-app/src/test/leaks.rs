@@ -5,6 +5,7 @@
 //! processor that had the address space last, or when a page fault has been handled that was under
 //! way. So each is looked at until it is right, and is a leak if it does not become so.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use nix::errno::Errno;
 use svmctl::device::{CharDevice, DeviceFile};
+use svmctl::region::PAGE;
 
 use super::raw::RawFile;
 use crate::harness::bench::Bench;
@@ -20,12 +22,15 @@ use crate::system::child::{Child, Line};
 /// How long the kernel may take to clear up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Time between two looks at what nothing announces.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Fewer objects or pages than one for every so many endings are no leak.
 const ONE_IN: u64 = 2;
 /// Address spaces that come and go with other programs meanwhile.
 const OTHER_SPACES: u64 = 16;
 /// Memory that the kernel may use for other things meanwhile, in KiB.
-const OTHER_MEMORY: u64 = 2048;
+const OTHER_MEMORY: u64 = 3072;
 
 /// Opens the device until it has no context left; returns how many it had.
 pub fn free_contexts(bench: &Bench) -> anyhow::Result<usize> {
@@ -49,7 +54,7 @@ pub fn becomes(mut look: impl FnMut() -> anyhow::Result<Result<(), String>>) -> 
             Ok(()) => return Ok(()),
             Err(wrong) => ensure!(start.elapsed() < PATIENCE, "{wrong}"),
         }
-        std::thread::yield_now();
+        std::thread::sleep(PAUSE);
     }
 }
 
@@ -86,6 +91,11 @@ fn number(path: impl AsRef<Path>) -> Option<u64> {
     text.split_whitespace().next()?.parse().ok()
 }
 
+/// How many lines a file has; `None` if it is not there.
+fn lines(path: &Path) -> Option<usize> {
+    Some(fs::read_to_string(path).ok()?.lines().count())
+}
+
 /// Objects of the kernel's cache of address spaces that are in use; `None` where it does not tell.
 fn address_spaces() -> Option<u64> {
     let cache = Path::new("/sys/kernel/slab/mm_struct");
@@ -94,21 +104,61 @@ fn address_spaces() -> Option<u64> {
     number(cache.join("objects"))
 }
 
-/// Free memory in KiB, when the kernel has given back what it can. `None` on a kernel that watches
-/// its memory: it keeps what was freed for a while (KASAN's quarantine takes up to a 32nd of all),
-/// and has a better way to find what was lost.
-fn free_memory() -> Option<u64> {
+/// What the kernel says of its memory, in KiB, when it has given back what it can.
+type Memory = BTreeMap<String, u64>;
+
+/// Takes it; `None` where the kernel cannot be told to give back, and on a kernel that watches its
+/// memory: it keeps what was freed for a while (KASAN's quarantine takes up to a 32nd of all), and
+/// has a better way to find what was lost.
+fn memory() -> Option<Memory> {
     if Path::new("/sys/kernel/debug/kmemleak").exists() {
         return None;
     }
+    // 4: from now on without a message each time. 3: caches of files, and of the kernel's objects.
+    fs::write("/proc/sys/vm/drop_caches", "4").ok()?;
     fs::write("/proc/sys/vm/drop_caches", "3").ok()?;
-    // Also empties the lists of free pages that each processor has for itself.
-    fs::write("/proc/sys/vm/compact_memory", "1").ok()?;
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text
+    let mut memory = Memory::new();
+    for path in ["/proc/meminfo", "/proc/self/status"] {
+        let text = fs::read_to_string(path).ok()?;
+        memory.extend(text.lines().filter_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            let kib = value.trim().strip_suffix(" kB")?.parse().ok()?;
+            Some((key.to_owned(), kib))
+        }));
+    }
+    // Free pages that a processor keeps for itself are not counted as free.
+    let zones = fs::read_to_string("/proc/zoneinfo").ok()?;
+    let pages: u64 = zones
         .lines()
-        .find_map(|line| line.strip_prefix("MemFree:"))?;
-    line.trim().trim_end_matches(" kB").parse().ok()
+        .filter_map(|line| {
+            line.trim()
+                .strip_prefix("count:")?
+                .trim()
+                .parse::<u64>()
+                .ok()
+        })
+        .sum();
+    memory.insert("PerProcessor".to_owned(), pages * (PAGE as u64 / 1024));
+    Some(memory)
+}
+
+/// Memory that is free, or this process's own: the allocator keeps what was freed, and a test needs
+/// some.
+fn free(memory: &Memory) -> u64 {
+    ["MemFree", "PerProcessor", "RssAnon"]
+        .iter()
+        .filter_map(|key| memory.get(*key))
+        .sum()
+}
+
+/// What has changed by more than a little.
+fn changes(before: &Memory, now: &Memory) -> String {
+    const LITTLE: i64 = 128;
+    let changes = now.iter().filter_map(|(key, now)| {
+        let change = *now as i64 - *before.get(key)? as i64;
+        (change.abs() > LITTLE).then(|| format!("{key} {change:+}"))
+    });
+    changes.collect::<Vec<_>>().join(", ")
 }
 
 /// The state to which everything has to come back.
@@ -118,9 +168,12 @@ pub struct Before {
     module: PathBuf,
     /// References to the module: one for each open file.
     references: Option<u64>,
+    /// The driver's list of contexts that are not free.
+    contexts: PathBuf,
+    in_use: Option<usize>,
     pasid: u32,
     address_spaces: Option<u64>,
-    free_memory: Option<u64>,
+    memory: Option<Memory>,
 }
 
 impl Before {
@@ -135,12 +188,15 @@ impl Before {
         let module = Path::new("/sys/class/misc")
             .join(name)
             .join("device/driver/module");
+        let contexts = Path::new("/sys/kernel/debug").join(name).join("contexts");
         Ok(Before {
+            in_use: lines(&contexts),
+            contexts,
             references: number(module.join("refcnt")),
             module,
             pasid: fresh_pasid(bench)?,
             address_spaces: address_spaces(),
-            free_memory: free_memory(),
+            memory: memory(),
         })
     }
 
@@ -171,6 +227,18 @@ impl Before {
             })?;
             seen.push("no file".to_owned());
         }
+        if let Some(before) = self.in_use {
+            becomes(|| {
+                let now = lines(&self.contexts).unwrap_or(usize::MAX);
+                Ok((now == before).then_some(()).ok_or_else(|| {
+                    format!(
+                        "the driver lists {now} lines of contexts, and listed {before} before: {}",
+                        self.contexts.display()
+                    )
+                }))
+            })?;
+            seen.push("no context".to_owned());
+        }
         // A bond holds its address space: one that is left is seen here.
         if let Some(before) = self.address_spaces {
             let bound = before + (endings / ONE_IN).min(OTHER_SPACES);
@@ -185,20 +253,25 @@ impl Before {
             })?;
             seen.push("no address space".to_owned());
         }
-        if let Some(before) = self.free_memory {
-            let page = svmctl::region::PAGE as u64 / 1024;
-            let bound = before.saturating_sub((endings * page / ONE_IN).max(OTHER_MEMORY));
+        if let Some(before) = &self.memory {
+            let page = PAGE as u64 / 1024;
+            let bound = free(before).saturating_sub((endings * page / ONE_IN).max(OTHER_MEMORY));
             let mut now = 0;
             becomes(|| {
-                now = free_memory().unwrap_or(0);
+                let memory = memory().unwrap_or_default();
+                now = free(&memory);
                 Ok((now >= bound).then_some(()).ok_or_else(|| {
                     format!(
-                        "{now} KiB of memory are free, {before} before {endings} processes ended"
+                        "{now} KiB of memory are free, {} before {endings} processes ended ({})",
+                        free(before),
+                        changes(before, &memory)
                     )
                 }))
             })?;
-            let change = now as i64 - before as i64;
+            let change = now as i64 - free(before) as i64;
             seen.push(format!("free memory {change:+} KiB"));
+        } else {
+            seen.push("free memory not known".to_owned());
         }
         Ok(seen.join(", "))
     }

@@ -4,10 +4,15 @@
 //! provoke.
 
 mod endings;
+mod fuzz;
 mod injection;
 mod interface;
 mod leaks;
+mod memory;
 mod raw;
+mod scale;
+
+pub use endings::successor;
 
 use crate::harness::{Group, Suite};
 
@@ -21,9 +26,24 @@ pub const SUITE: Suite = Suite {
             cases: interface::CASES,
         },
         Group {
+            name: "memory",
+            about: "memory as it is really used, moved, merged, swapped and truncated at work",
+            cases: memory::CASES,
+        },
+        Group {
             name: "endings",
             about: "every way to die, under load; afterwards nothing is left",
             cases: endings::CASES,
+        },
+        Group {
+            name: "scale",
+            about: "a process for each context, and a thousand processes",
+            cases: &[scale::CASES],
+        },
+        Group {
+            name: "fuzz",
+            about: "hostile programs beside one that checks its data",
+            cases: &[fuzz::CASES],
         },
         Group {
             name: "injection",

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use svmctl::abi::completion::{self, Completion};
-use svmctl::abi::descriptor::{self, Descriptor};
+use svmctl::abi::descriptor::{self, Descriptor, Operation, flags};
 use svmctl::abi::registers::status;
 use svmctl::abi::{doorbell, ioctl};
 use svmctl::device::{CharDevice, DeviceFile};
@@ -138,6 +138,37 @@ impl From<RawFile> for OwnedFd {
     }
 }
 
+impl From<OwnedFd> for RawFile {
+    fn from(file: OwnedFd) -> RawFile {
+        RawFile(file.into())
+    }
+}
+
+/// Checks that this process may do nothing with a file that another address space has opened, but
+/// to poll and to close it.
+///
+/// # Errors
+///
+/// It may.
+pub fn expect_no_right(file: &RawFile) -> anyhow::Result<()> {
+    let queue = ioctl::Queue {
+        ring: NOWHERE,
+        ..ioctl::Queue::default()
+    };
+    expect_errno("INFO", file.info(), Errno::EPERM)?;
+    expect_errno("QUEUE_SETUP", file.queue_setup(&queue), Errno::EPERM)?;
+    expect_errno("QUEUE_STOP", file.queue_stop(), Errno::EPERM)?;
+    expect_errno("read", file.read(8), Errno::EPERM)?;
+    let (both, shared) = (
+        ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+        MapFlags::MAP_SHARED,
+    );
+    let map = file.try_map(ioctl::DOORBELL_SIZE, both, shared, 0);
+    expect_errno("mmap", map, Errno::EPERM)?;
+    poll_fd(file.0.as_fd(), PollTimeout::ZERO)?;
+    Ok(())
+}
+
 /// Numbers of the requests.
 pub const INFO: libc::c_ulong =
     nix::request_code_read!(ioctl::TYPE, ioctl::INFO, size_of::<ioctl::Info>());
@@ -225,6 +256,8 @@ impl RawQueue {
             flags: 0,
         };
         self.submitted = 0;
+        // Records of an earlier start are none of this one.
+        self.memory.write(RECORDS, &[0; RECORDS]);
         // SAFETY: the ring is in the region, which is accessed atomically and unmapped after the
         // file was closed; or it is at an address where the device finds nothing.
         unsafe { self.file.queue_setup(&queue) }
@@ -274,6 +307,50 @@ impl RawQueue {
         unsafe { self.write(self.submitted, words) };
         self.submitted += 1;
         self.ring_to(self.submitted);
+    }
+
+    /// Fills each page of `memory` by a descriptor of its own, with a record each and interrupts,
+    /// without waiting for any. The ring must have room for them.
+    ///
+    /// # Safety
+    ///
+    /// The memory stays, or goes from the address space altogether, until the queue is closed.
+    pub unsafe fn fill_pages(&mut self, memory: &Region, value: u64) {
+        for offset in (0..memory.len()).step_by(PAGE) {
+            let place = self.submitted & ((1 << self.log2) - 1);
+            let words = Descriptor {
+                operation: Operation::Fill as u8,
+                flags: flags::BLOCK_ON_FAULT | flags::INTERRUPT,
+                completion: self.record_address(place),
+                destination: memory.address(offset),
+                length: PAGE as u64,
+                operand0: value,
+                ..Descriptor::default()
+            };
+            // SAFETY: passed on to the caller; the record is the queue's.
+            unsafe { self.submit(&words) };
+        }
+    }
+
+    /// Waits until the records of the first `count` places are there.
+    ///
+    /// # Errors
+    ///
+    /// Nothing came for a minute, or the context has stopped or is gone.
+    pub fn wait_records(&self, count: u64) -> anyhow::Result<Vec<Completion>> {
+        loop {
+            let records: Vec<_> = (0..count).filter_map(|n| self.record(n)).collect();
+            if records.len() as u64 == count {
+                return Ok(records);
+            }
+            let events = self.poll()?;
+            ensure!(
+                events.contains(PollFlags::POLLIN),
+                "{} of {count} records came, then {events:?}",
+                records.len()
+            );
+            self.read()?;
+        }
     }
 
     /// The record of place `n`, if it was written.

@@ -195,6 +195,10 @@ pub struct RunOptions {
     #[arg(long, value_enum, default_value_t = PlanName::Demo)]
     pub plan: PlanName,
 
+    /// Multiplies how much the tests of the plan try: rounds, and the time of the guest's fuzzer
+    #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = factor)]
+    pub scale: String,
+
     /// Run this one line of shell in the guest instead of a plan
     #[arg(long, value_name = "COMMAND", conflicts_with = "plan")]
     pub exec: Option<String>,
@@ -210,6 +214,14 @@ pub struct RunOptions {
     /// The machine.
     #[command(flatten)]
     pub machine: MachineOptions,
+}
+
+/// A number above 0, as it is passed on.
+fn factor(text: &str) -> Result<String, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(text.to_owned()),
+        _ => Err("a number above 0 was expected, such as 0.1 or 10".to_owned()),
+    }
 }
 
 /// Options of `shell`.

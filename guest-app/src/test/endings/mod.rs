@@ -2,10 +2,23 @@
 //! Every way in which a process, a file, memory or the device itself can end while the device is
 //! at work. Afterwards nothing is left: contexts, PASIDs and memory are free again.
 
+mod device;
 mod kills;
 mod processes;
+mod programs;
+mod stopped;
+mod unmapped;
+
+pub use programs::successor;
 
 use crate::harness::Case;
 
 /// See the module.
-pub const CASES: &[&[Case]] = &[processes::CASES, kills::CASES];
+pub const CASES: &[&[Case]] = &[
+    processes::CASES,
+    programs::CASES,
+    stopped::CASES,
+    unmapped::CASES,
+    device::CASES,
+    kills::CASES,
+];

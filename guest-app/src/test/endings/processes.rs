@@ -5,12 +5,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::ensure;
-use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, ProtFlags};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
-use svmctl::abi::descriptor::{Descriptor, Operation, flags};
-use svmctl::abi::ioctl::{DOORBELL_SIZE, Queue};
 use svmctl::device::CharDevice;
 use svmctl::region::{PAGE, Region};
 use svmctl::{Error, Queue as LibraryQueue};
@@ -19,7 +15,7 @@ use crate::harness::bench::{Bench, expect_bytes, pattern};
 use crate::harness::{Case, Verdict, passed, remark};
 use crate::system::child::{Child, Line};
 use crate::test::leaks::all_free;
-use crate::test::raw::{RawFile, RawQueue, expect_errno};
+use crate::test::raw::{RawFile, RawQueue, expect_no_right};
 
 /// See the module.
 pub const CASES: &[Case] = &[
@@ -45,22 +41,8 @@ fn exhaustion(bench: &mut Bench) -> anyhow::Result<Verdict> {
 
 fn foreign_process(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let file = RawFile::open(bench.device())?;
-    let memory = Region::new(PAGE)?;
     let child = Child::fork(|_| {
-        let queue = Queue {
-            ring: memory.address(0),
-            ..Queue::default()
-        };
-        expect_errno("INFO", file.info(), Errno::EPERM)?;
-        expect_errno("QUEUE_SETUP", file.queue_setup(&queue), Errno::EPERM)?;
-        expect_errno("QUEUE_STOP", file.queue_stop(), Errno::EPERM)?;
-        expect_errno("read", file.read(8), Errno::EPERM)?;
-        let (both, shared) = (
-            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-            MapFlags::MAP_SHARED,
-        );
-        let map = file.try_map(DOORBELL_SIZE, both, shared, 0);
-        expect_errno("mmap", map, Errno::EPERM)?;
+        expect_no_right(&file)?;
         // The library says it in its own words, before it touches anything.
         let nop = bench.queue().nop();
         ensure!(
@@ -94,26 +76,6 @@ fn no_doorbell(bench: &mut Bench) -> anyhow::Result<Verdict> {
     passed()
 }
 
-/// Fills each page of `memory` by a descriptor of its own, without waiting for any.
-///
-/// # Safety
-///
-/// The memory stays, or goes from the address space altogether, until the queue is closed.
-unsafe fn fill_all(queue: &mut RawQueue, memory: &Region, value: u64) {
-    for offset in (0..memory.len()).step_by(PAGE) {
-        let words = Descriptor {
-            operation: Operation::Fill as u8,
-            flags: flags::BLOCK_ON_FAULT,
-            destination: memory.address(offset),
-            length: PAGE as u64,
-            operand0: value,
-            ..Descriptor::default()
-        };
-        // SAFETY: passed on to the caller.
-        unsafe { queue.submit(&words) };
-    }
-}
-
 const LOG2: u32 = 10;
 
 fn close_working(bench: &mut Bench) -> anyhow::Result<Verdict> {
@@ -123,7 +85,7 @@ fn close_working(bench: &mut Bench) -> anyhow::Result<Verdict> {
         let memory = Region::at_address(address, length)?;
         let mut queue = RawQueue::start(bench.device(), LOG2)?;
         // SAFETY: the memory is a region, and outlives the queue.
-        unsafe { fill_all(&mut queue, &memory, u64::MAX) };
+        unsafe { queue.fill_pages(&memory, u64::MAX) };
         drop(queue);
         drop(memory);
         // Whoever gets the same address later has it alone.
@@ -145,7 +107,7 @@ fn exit_working(bench: &mut Bench) -> anyhow::Result<Verdict> {
             let memory = Region::new(PAGE << LOG2)?;
             let mut queue = RawQueue::start(bench.device(), LOG2)?;
             // SAFETY: the memory stays until the process ends.
-            unsafe { fill_all(&mut queue, &memory, 1) };
+            unsafe { queue.fill_pages(&memory, 1) };
             // As `_exit` would find them.
             std::mem::forget((queue, memory));
             Ok(())

@@ -15,6 +15,7 @@ const MOUNTS: &[(&str, &str, &str, bool)] = &[
     ("tmpfs", "/dev/shm", "mode=1777", false),
     ("tmpfs", "/tmp", "mode=1777", false),
     ("tmpfs", "/run", "mode=0755", false),
+    ("cgroup2", "/sys/fs/cgroup", "", true),
     // A kernel of the user's own may lack these.
     ("devpts", "/dev/pts", "mode=0620,ptmxmode=0666", true),
     ("debugfs", "/sys/kernel/debug", "", true),

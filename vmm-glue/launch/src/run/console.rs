@@ -84,6 +84,12 @@ impl Watcher {
         if line.contains(TASKS_FOLLOW) {
             self.tasks_are_listed = true;
         }
+        // Killing for want of memory is no trouble of the kernel's; a test may want it. What should
+        // not have been killed tells of itself.
+        if line.contains("invoked oom-killer") {
+            self.trace_is_explained = true;
+            return None;
+        }
         let &(_, kind) = SIGNS.iter().find(|(sign, _)| line.contains(sign))?;
         if kind == Kind::Trace && (self.trace_is_explained || self.tasks_are_listed) {
             self.trace_is_explained = false;
@@ -199,6 +205,14 @@ mod tests {
             kinds(&[warning, "Call Trace:", "Call Trace:"]),
             [Kind::Warning, Kind::Trace]
         );
+    }
+
+    #[test]
+    fn the_trace_of_the_out_of_memory_killer_is_no_trouble() {
+        let killer = "[    9.1] svmctl invoked oom-killer: gfp_mask=0xcc0, order=0";
+        assert!(kinds(&[killer, "CPU: 1 PID: 99", "Call Trace:"]).is_empty());
+        let after = kinds(&[killer, "Call Trace:", "Call Trace:"]);
+        assert_eq!(after, [Kind::Trace]);
     }
 
     #[test]

@@ -63,7 +63,10 @@ pub fn command(place: &Place, options: &RunOptions) -> Result<ExitCode> {
     let given = given(&prepared, machine);
     let (plan_name, plan) = match &options.exec {
         Some(line) => ("exec", plans::exec(line, &given)),
-        None => (options.plan.name(), plans::plan(options.plan, &given)),
+        None => {
+            let plan = plans::plan(options.plan, &options.scale, &given);
+            (options.plan.name(), plan)
+        }
     };
     let several = plan.steps.len() > 1;
     let run = Run {

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A PCI function and its driver, as sysfs shows them and lets them be changed.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+/// Offset of the command register in configuration space (PCI 3.0, 6.2.2).
+const COMMAND: u64 = 4;
+/// Memory Space Enable: the function answers accesses to its BARs.
+const MEMORY_SPACE: u16 = 1 << 1;
+/// Bus Master Enable: the function may send requests.
+const BUS_MASTER: u16 = 1 << 2;
+/// Offset of the first capability's offset in configuration space (PCI 3.0, 6.7).
+const CAPABILITIES: u64 = 0x34;
+/// Id of the power management capability.
+const POWER_MANAGEMENT: u8 = 1;
+/// Offset of the capability's register PMCSR, whose bits 1:0 are the state (PCI PM 1.2, 3.2.4).
+const PMCSR: u64 = 4;
+/// The state D3hot.
+const D3_HOT: u16 = 3;
+
+/// What a function had in its configuration space before it was silenced.
+#[derive(Debug)]
+pub struct Silenced {
+    register: u64,
+    value: u16,
+}
+
+/// The function of a device file.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// Its address, such as `0000:00:02.0`.
+    address: String,
+    driver: PathBuf,
+}
+
+impl Function {
+    /// The function that `/dev/svmN` belongs to.
+    ///
+    /// # Errors
+    ///
+    /// The device file is not one of a PCI function that is bound to its driver.
+    pub fn of(device: &Path) -> anyhow::Result<Function> {
+        let name = device.file_name().unwrap_or_default();
+        let link = Path::new("/sys/class/misc").join(name).join("device");
+        let path = link
+            .canonicalize()
+            .with_context(|| format!("{} has no function", device.display()))?;
+        let address = path.file_name().unwrap_or_default();
+        let driver = path.join("driver").canonicalize();
+        Ok(Function {
+            address: address.to_string_lossy().into_owned(),
+            driver: driver.context("the function has no driver")?,
+        })
+    }
+
+    /// A file of the function.
+    pub fn file(&self, name: &str) -> PathBuf {
+        Path::new("/sys/bus/pci/devices")
+            .join(&self.address)
+            .join(name)
+    }
+
+    /// Name of the driver's module.
+    ///
+    /// # Errors
+    ///
+    /// The driver is part of the kernel.
+    pub fn module(&self) -> anyhow::Result<String> {
+        let path = self.driver.join("module").canonicalize();
+        let path = path.context("the driver is no module")?;
+        let name = path.file_name().unwrap_or_default();
+        Ok(name.to_string_lossy().into_owned())
+    }
+
+    /// Takes the driver away from the function.
+    ///
+    /// # Errors
+    ///
+    /// Those of the driver core.
+    pub fn unbind(&self) -> io::Result<()> {
+        fs::write(self.driver.join("unbind"), &self.address)
+    }
+
+    /// Gives the driver to the function.
+    ///
+    /// # Errors
+    ///
+    /// Those of the driver's probe.
+    pub fn bind(&self) -> io::Result<()> {
+        fs::write(self.driver.join("bind"), &self.address)
+    }
+
+    /// Takes the function away, as if it had been pulled out.
+    ///
+    /// # Errors
+    ///
+    /// Those of the PCI core.
+    pub fn remove(&self) -> io::Result<()> {
+        fs::write(self.file("remove"), "1")
+    }
+
+    /// Looks for functions that are there and not known.
+    ///
+    /// # Errors
+    ///
+    /// Those of the PCI core.
+    pub fn rescan() -> io::Result<()> {
+        fs::write("/sys/bus/pci/rescan", "1")
+    }
+
+    /// Resets the function.
+    ///
+    /// # Errors
+    ///
+    /// Those of the PCI core.
+    pub fn reset(&self) -> io::Result<()> {
+        fs::write(self.file("reset"), "1")
+    }
+
+    /// Makes the function answer no access to its registers and send nothing, behind the driver's
+    /// back: by D3hot, where all registers read as ones, or, if it has no power management, by its
+    /// command register, after which it is for the machine to say what is read.
+    ///
+    /// # Errors
+    ///
+    /// Those of accesses to configuration space; the function does not take what is written.
+    pub fn silence(&self) -> anyhow::Result<Silenced> {
+        let path = self.file("config");
+        let config = OpenOptions::new().read(true).write(true).open(&path)?;
+        let word = |at| -> anyhow::Result<u16> {
+            let mut word = [0; 2];
+            config.read_exact_at(&mut word, at)?;
+            Ok(u16::from_le_bytes(word))
+        };
+        let mut capability = word(CAPABILITIES)? & 0xff;
+        while capability != 0 && word(capability.into())? as u8 != POWER_MANAGEMENT {
+            capability = word(capability.into())? >> 8;
+        }
+        let (register, silent) = match capability {
+            0 => (COMMAND, word(COMMAND)? & !(MEMORY_SPACE | BUS_MASTER)),
+            at => (u64::from(at) + PMCSR, word(u64::from(at) + PMCSR)? | D3_HOT),
+        };
+        let value = word(register)?;
+        config.write_all_at(&silent.to_le_bytes(), register)?;
+        if word(register)? != silent {
+            bail!(
+                "{} does not take {silent:#06x} at {register:#x}",
+                self.address
+            );
+        }
+        Ok(Silenced { register, value })
+    }
+
+    /// Lets the function answer again. What it had in its registers may be lost.
+    ///
+    /// # Errors
+    ///
+    /// Those of accesses to configuration space.
+    pub fn wake(&self, silenced: &Silenced) -> io::Result<()> {
+        let config = OpenOptions::new().write(true).open(self.file("config"))?;
+        config.write_all_at(&silenced.value.to_le_bytes(), silenced.register)
+    }
+}

@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The driver and the function that go while programs are at work: unbound, unloaded, reset,
+//! pulled out, silent, asleep. Programs get an error and the machine goes on; when driver and
+//! function are back, all works as before.
+
+use std::fs;
+
+use anyhow::{Context, bail, ensure};
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use svmctl::abi::registers::status;
+use svmctl::region::{Advice, PAGE, Region};
+use svmctl::{Descriptor, Error};
+
+use crate::harness::bench::{Bench, expect_bytes};
+use crate::harness::{Case, Verdict, remark, skipped};
+use crate::system::child::{Child, Line};
+use crate::system::module::Module;
+use crate::system::sysfs::Function;
+use crate::test::leaks::Before;
+use crate::test::raw::{RawFile, RawQueue, expect_errno};
+
+/// See the module.
+pub const CASES: &[Case] = &[
+    Case::new("reset by sysfs at work", reset),
+    Case::new("unbound and bound again at work", unbind),
+    Case::new("pulled out and put in again at work", remove),
+    Case::new("a function that answers nothing any more", silent),
+    Case::new(
+        "the driver is not unloaded under an open file",
+        unload_refused,
+    ),
+    Case::new("the driver is loaded again 100 times", reload),
+    Case::new("asleep and awake again at work", suspend),
+];
+
+/// Log2 of the ring, and of the pages that are filled.
+const LOG2: u32 = 8;
+/// Processes at work when the device goes.
+const WORKERS: usize = 3;
+
+/// A process that works until the device is gone, and then ends in one of the ways that are right:
+/// the library says that the device is gone, or the doorbell page is.
+struct Worker(Child);
+
+impl Worker {
+    fn start(bench: &Bench) -> anyhow::Result<Worker> {
+        let mut child = Child::fork(|line: &mut Line| {
+            let mut queue = bench.open_queue(16)?;
+            let memory = Region::new(PAGE << LOG2)?;
+            let mut told = false;
+            loop {
+                let half = memory.len() / 2;
+                let batch = [
+                    Descriptor::fill(memory.at(0), half as u64, 1),
+                    Descriptor::copy(memory.at(0), memory.at(half), half as u64),
+                ];
+                // SAFETY: a region is accessed atomically, and lives as long as the call.
+                match unsafe { queue.execute_all(&batch) } {
+                    Ok(_) => {}
+                    Err(Error::Gone) => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                }
+                memory.advise(Advice::DontNeed)?;
+                if !told {
+                    line.tell(&"at work")?;
+                    told = true;
+                }
+            }
+        })?;
+        child.line().receive::<String>()?;
+        Ok(Worker(child))
+    }
+
+    /// Checks how it ended.
+    fn end(mut self) -> anyhow::Result<()> {
+        match self.0.wait()? {
+            WaitStatus::Exited(_, 0) | WaitStatus::Signaled(_, Signal::SIGBUS, _) => Ok(()),
+            other => match self.0.line().receive::<String>() {
+                Err(error) => Err(error),
+                Ok(_) => bail!("a process at work ended by {other:?}, when the device was gone"),
+            },
+        }
+    }
+}
+
+/// Workers, and a queue of this process that is at work, too.
+fn at_work(bench: &Bench) -> anyhow::Result<(Vec<Worker>, RawQueue, Region)> {
+    let workers = (0..WORKERS)
+        .map(|_| Worker::start(bench))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let memory = Region::new(PAGE << LOG2)?;
+    let mut queue = RawQueue::start(bench.device(), LOG2)?;
+    // SAFETY: the memory lives as long as the queue: the caller drops them in this order.
+    unsafe { queue.fill_pages(&memory, 1) };
+    Ok((workers, queue, memory))
+}
+
+/// Checks that a file says that its device is gone, and that the memory is the process's alone.
+fn expect_gone(queue: &RawQueue, memory: &Region) -> anyhow::Result<()> {
+    let events = queue.poll()?;
+    ensure!(
+        events.contains(PollFlags::POLLERR | PollFlags::POLLHUP),
+        "poll: {events:?}; POLLERR and POLLHUP were expected of a device that is gone"
+    );
+    expect_errno("read", queue.read(), Errno::ENODEV)?;
+    // Nothing writes any more.
+    let zeros = vec![0; memory.len()];
+    memory.write(0, &zeros);
+    expect_bytes("the memory", &memory.read(0..memory.len()), &zeros)
+}
+
+/// The device works again.
+fn works(bench: &mut Bench) -> anyhow::Result<()> {
+    bench.renew()?;
+    let memory = Region::new(4 * PAGE)?;
+    bench.fill(&memory, 0..memory.len(), u64::MAX)?;
+    expect_bytes(
+        "the memory",
+        &memory.read(0..memory.len()),
+        &vec![0xff; memory.len()],
+    )
+}
+
+/// Takes the device away under load by `go`, brings it back by `come`, over and over.
+fn go_and_come(
+    bench: &mut Bench,
+    rounds: u32,
+    go: impl Fn(&Function) -> anyhow::Result<()>,
+    come: impl Fn(&Function) -> anyhow::Result<()>,
+) -> anyhow::Result<Verdict> {
+    let function = Function::of(bench.device())?;
+    let mut before = None;
+    for round in 0..=rounds {
+        let (workers, queue, memory) = at_work(bench)?;
+        bench.close();
+        go(&function).with_context(|| format!("round {round}"))?;
+        let gone = expect_gone(&queue, &memory);
+        let ended = workers.into_iter().try_for_each(Worker::end);
+        if gone.is_err() || ended.is_err() {
+            // The cases that follow need it.
+            come(&function)?;
+            return gone.and(ended).map(|()| Verdict::Passed(String::new()));
+        }
+        // One file is closed before the device is back, the other after.
+        if round % 2 == 0 {
+            drop(queue);
+            come(&function)?;
+        } else {
+            come(&function)?;
+            drop(queue);
+        }
+        drop(memory);
+        works(bench).with_context(|| format!("round {round}, with the device back"))?;
+        if before.is_none() {
+            // What the kernel sets up the first time is no leak.
+            before = Some(Before::take(bench)?);
+        }
+    }
+    let left = before
+        .context("there was no round")?
+        .check(bench, u64::from(rounds) * WORKERS as u64)?;
+    remark(format!("{rounds} times; {left}"))
+}
+
+fn unbind(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let rounds = bench.rounds(10);
+    go_and_come(
+        bench,
+        rounds,
+        |function| Ok(function.unbind()?),
+        |function| Ok(function.bind()?),
+    )
+}
+
+fn remove(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let rounds = bench.rounds(5);
+    go_and_come(
+        bench,
+        rounds,
+        |function| Ok(function.remove()?),
+        |_| Ok(Function::rescan()?),
+    )
+}
+
+fn silent(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let function = Function::of(bench.device())?;
+    let rounds = bench.rounds(3);
+    let mut before = None;
+    for round in 0..=rounds {
+        let (workers, queue, memory) = at_work(bench)?;
+        bench.close();
+        let silenced = function.silence()?;
+        let answer = (|| -> anyhow::Result<()> {
+            // Registers that read as ones are those of no device, and as zeros of one that was reset.
+            let read = queue.read();
+            ensure!(
+                matches!(read, Err(Errno::ENODEV | Errno::EIO)),
+                "read: {read:?}, ENODEV or EIO was expected"
+            );
+            // Those that wait would wait for ever: they are killed, and have to go.
+            drop(workers);
+            drop((queue, memory));
+            Ok(())
+        })();
+        function.unbind()?;
+        function.wake(&silenced)?;
+        function.bind()?;
+        answer.with_context(|| format!("round {round}"))?;
+        works(bench).with_context(|| format!("round {round}, bound again"))?;
+        if before.is_none() {
+            before = Some(Before::take(bench)?);
+        }
+    }
+    let before = before.context("there was no round")?;
+    let left = before.check(bench, u64::from(rounds) * WORKERS as u64)?;
+    remark(format!("{rounds} times; {left}"))
+}
+
+fn reset(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let function = Function::of(bench.device())?;
+    let rounds = bench.rounds(10);
+    let memory = Region::new(PAGE << LOG2)?;
+    let mut queue = RawQueue::start(bench.device(), LOG2)?;
+    for round in 0..rounds {
+        memory.advise(Advice::DontNeed)?;
+        // SAFETY: the memory is a region, and outlives the context's work.
+        unsafe { queue.fill_pages(&memory, 1) };
+        function.reset()?;
+        let state = queue.state().0;
+        ensure!(
+            state == status::DISABLED,
+            "round {round}: state {state} after the reset"
+        );
+        let mut events = queue.poll()?;
+        while !events.contains(PollFlags::POLLERR) {
+            queue.read()?;
+            events = queue.poll()?;
+        }
+        queue.restart()?;
+        // The memory is the process's alone, and the context works.
+        let zeros = vec![0; memory.len()];
+        memory.write(0, &zeros);
+        let read = memory.read(0..memory.len());
+        expect_bytes("the memory", &read, &zeros)?;
+        // SAFETY: as above.
+        unsafe { queue.fill_pages(&memory, u64::MAX) };
+        queue.wait_records(1 << LOG2)?;
+        let read = memory.read(0..memory.len());
+        expect_bytes("the memory", &read, &vec![0xff; memory.len()])?;
+        queue.restart()?;
+    }
+    drop(queue);
+    bench.restart()?;
+    works(bench)?;
+    remark(format!("{rounds} resets"))
+}
+
+/// The driver's module, which is unloaded; `Err` says why it cannot be loaded again.
+fn module(bench: &Bench) -> anyhow::Result<Result<Module, String>> {
+    let name = Function::of(bench.device())?.module()?;
+    let module = Module::find(&name)?;
+    Ok(module.ok_or_else(|| format!("{name}.ko is not in {}", svm_init::paths::MODULES)))
+}
+
+fn unload_refused(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let module = match module(bench)? {
+        Ok(module) => module,
+        Err(reason) => return skipped(reason),
+    };
+    let refused = |what: &str| expect_errno(what, module.unload(), Errno::EAGAIN);
+    refused("unloading under the bench's file")?;
+    let file = RawFile::open(bench.device())?;
+    bench.close();
+    refused("unloading under a file without a queue")?;
+    let child = {
+        let mut child = Child::fork(|line: &mut Line| {
+            line.tell(&"begin")?;
+            line.receive::<String>().map(drop)
+        })?;
+        child.line().receive::<String>()?;
+        child
+    };
+    drop(file);
+    refused("unloading under a file that only a child has")?;
+    drop(child);
+    works(bench)?;
+    remark("refused with EAGAIN")
+}
+
+fn reload(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let module = match module(bench)? {
+        Ok(module) => module,
+        Err(reason) => return skipped(reason),
+    };
+    let before = Before::take(bench)?;
+    let rounds = bench.rounds(100);
+    for round in 0..rounds {
+        bench.close();
+        module
+            .unload()
+            .with_context(|| format!("unloading, round {round}"))?;
+        ensure!(
+            !bench.device().exists(),
+            "{} is there without its driver",
+            bench.device().display()
+        );
+        module.load()?;
+        works(bench).with_context(|| format!("round {round}"))?;
+    }
+    let left = before.check(bench, rounds.into())?;
+    remark(format!("{rounds} times; {left}"))
+}
+
+/// What says how far the kernel goes on its way to sleep before it turns round. A virtual machine
+/// may have nothing that would wake it: QEMU's clock does so from S3 only.
+const DEPTH: &str = "/sys/power/pm_test";
+/// Seconds that it stays there.
+const STAY: &str = "/sys/module/suspend/parameters/pm_test_delay";
+
+fn suspend(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let states = fs::read_to_string("/sys/power/state").unwrap_or_default();
+    if !states.split_whitespace().any(|state| state == "freeze") {
+        return skipped("the kernel cannot suspend to idle (/sys/power/state)");
+    }
+    // All devices are put to sleep, with interrupts off: only the processors are not.
+    if let Err(error) = fs::write(DEPTH, "platform") {
+        return skipped(format!("nothing would wake the machine: {DEPTH}: {error}"));
+    }
+    // Where it cannot be set it is 5.
+    let _ = fs::write(STAY, "1");
+    let memory = Region::new(PAGE << LOG2)?;
+    let mut queue = RawQueue::start(bench.device(), LOG2)?;
+    // SAFETY: the memory is a region, and outlives the queue.
+    unsafe { queue.fill_pages(&memory, 1) };
+    let slept = fs::write("/sys/power/state", "freeze");
+    fs::write(DEPTH, "none").context(DEPTH)?;
+    if let Err(error) = slept {
+        drop(queue);
+        bench.restart()?;
+        return skipped(format!("the machine refuses to sleep: {error}"));
+    }
+    // The function may have lost its state, and must say so then.
+    let ended = queue.wait_records(1 << LOG2);
+    let state = queue.state().0;
+    ensure!(
+        ended.is_ok() || state != status::ENABLED,
+        "after sleep the context is enabled and does not work: {ended:?}"
+    );
+    queue.restart()?;
+    memory.write(0, &vec![0; memory.len()]);
+    // SAFETY: as above.
+    unsafe { queue.fill_pages(&memory, u64::MAX) };
+    queue.wait_records(1 << LOG2)?;
+    let read = memory.read(0..memory.len());
+    expect_bytes("the memory", &read, &vec![0xff; memory.len()])?;
+    drop(queue);
+    works(bench)?;
+    remark(match ended {
+        Ok(_) => "the context worked on",
+        Err(_) => "the context was stopped, and said so",
+    })
+}

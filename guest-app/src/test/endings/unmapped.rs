@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Memory that goes while the device works on it: data, completion records, the ring. Whoever maps
+//! the address next has it alone.
+
+use anyhow::ensure;
+use nix::poll::PollFlags;
+use svmctl::abi::completion::{Error, status};
+use svmctl::abi::counters::index;
+use svmctl::abi::descriptor::{Descriptor, Operation, flags};
+use svmctl::abi::registers::{halt, status as context};
+use svmctl::region::{PAGE, Region};
+
+use crate::harness::bench::{Bench, expect_bytes};
+use crate::harness::{Case, Verdict, passed, remark};
+use crate::test::raw::RawQueue;
+
+/// See the module.
+pub const CASES: &[Case] = &[
+    Case::new("munmap of the data under the device", data),
+    Case::new("munmap of the completion records under the device", records),
+    Case::new("munmap of the ring under the device", ring),
+];
+
+/// Log2 of the rings, and of the pages and records that go.
+const LOG2: u32 = 8;
+/// How many of them.
+const COUNT: u64 = 1 << LOG2;
+/// Where they are.
+const ADDRESS: usize = 0x2600_0000_0000;
+/// Rounds of each.
+const ROUNDS: u32 = 8;
+
+/// Checks that nothing has been written to memory that is new at the address.
+fn expect_untouched(length: usize) -> anyhow::Result<()> {
+    let memory = Region::at_address(ADDRESS, length)?;
+    expect_bytes("new memory", &memory.read(0..length), &vec![0; length])
+}
+
+fn data(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let (mut done, mut failed) = (0, 0);
+    for round in 0..bench.rounds(ROUNDS) {
+        let length = PAGE << LOG2;
+        let memory = Region::at_address(ADDRESS, length)?;
+        let mut queue = RawQueue::start(bench.device(), LOG2)?;
+        if round % 2 == 0 {
+            // With the pages there nothing slows the device down.
+            memory.write(0, &vec![1; length]);
+        }
+        // SAFETY: the memory goes from the address space altogether, and nothing takes its place
+        // before all records are there.
+        unsafe { queue.fill_pages(&memory, u64::MAX) };
+        drop(memory);
+        for (n, record) in queue.wait_records(COUNT)?.iter().enumerate() {
+            match record.status {
+                status::SUCCESS => done += 1,
+                _ if record.error == Error::PageFault as u8 => {
+                    let (first, behind) = (ADDRESS + n * PAGE, ADDRESS + (n + 1) * PAGE);
+                    let address = record.fault_address as usize;
+                    ensure!(
+                        (first..behind).contains(&address),
+                        "the fault of page {n} is at {address:#x}"
+                    );
+                    failed += 1;
+                }
+                _ => anyhow::bail!("page {n}: {record:?}"),
+            }
+        }
+        expect_untouched(length)?;
+    }
+    remark(format!("{done} pages filled before, {failed} not any more"))
+}
+
+fn nop(completion: u64) -> Descriptor {
+    Descriptor {
+        operation: Operation::Nop as u8,
+        flags: flags::INTERRUPT,
+        completion,
+        ..Descriptor::default()
+    }
+}
+
+fn records(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let mut lost = 0;
+    for _ in 0..bench.rounds(ROUNDS) {
+        let length = PAGE << LOG2;
+        let gone = Region::at_address(ADDRESS, length)?;
+        let mut queue = RawQueue::start(bench.device(), LOG2)?;
+        for n in 0..COUNT - 1 {
+            // Each record in a page of its own.
+            // SAFETY: as in `data`.
+            unsafe { queue.submit(&nop(gone.address(n as usize * PAGE))) };
+        }
+        drop(gone);
+        let last = queue.record_address(COUNT - 1);
+        // SAFETY: the record is the queue's.
+        unsafe {
+            queue.submit(&Descriptor {
+                flags: flags::INTERRUPT | flags::FENCE,
+                ..nop(last)
+            })
+        };
+        while queue.record(COUNT - 1).is_none() {
+            queue.poll()?;
+            queue.read()?;
+        }
+        let (state, why) = queue.state();
+        ensure!(
+            state == context::ENABLED,
+            "a lost record stopped the context: state {state}, reason {why}"
+        );
+        let done = queue.counter(index::DESCRIPTORS);
+        ensure!(done == COUNT, "{done} descriptors of {COUNT} were done");
+        let now = queue.counter(index::LOST_COMPLETIONS);
+        ensure!(now < COUNT, "{now} records of {} are lost", COUNT - 1);
+        lost += now;
+        expect_untouched(length)?;
+    }
+    remark(format!("{lost} records lost"))
+}
+
+fn ring(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let mut consumed = 0;
+    for _ in 0..bench.rounds(ROUNDS) {
+        let length = 64 << LOG2;
+        let ring = Region::at_address(ADDRESS, length)?;
+        let mut queue = RawQueue::start_at(bench.device(), ring.address(0), LOG2)?;
+        // Zeros: descriptors that do nothing, and no record.
+        queue.ring_to(COUNT);
+        drop(ring);
+        // The device may have been through by then; it has to fetch what follows all the same.
+        queue.ring_to(COUNT + 1);
+        let mut events = queue.poll()?;
+        while !events.contains(PollFlags::POLLERR) {
+            queue.read()?;
+            events = queue.poll()?;
+        }
+        ensure!(
+            queue.state() == (context::HALTED, halt::RING_FAULT)
+                // Where the device had not begun to fetch, the second doorbell is one too many.
+                || queue.state() == (context::HALTED, halt::BAD_DOORBELL),
+            "state and reason are {:?}",
+            queue.state()
+        );
+        consumed += queue.counter(index::DESCRIPTORS);
+        expect_untouched(length)?;
+    }
+    bench.queue().nop()?;
+    if consumed == 0 {
+        return passed();
+    }
+    remark(format!("{consumed} descriptors fetched before"))
+}

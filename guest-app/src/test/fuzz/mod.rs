@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Hostile programs: processes that do at random what the interface lets them say, and what it does
+//! not, beside one that works and checks every byte that it has. The kernel says nothing, nobody
+//! else's data change, and nobody hangs.
+//!
+//! What a process does follows from the seed and its number alone, so that it can be done again. A
+//! failure shows both, and what the process did last.
+
+mod action;
+mod hostile;
+mod log;
+mod victim;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use nix::sys::wait::WaitStatus;
+
+use crate::harness::bench::Bench;
+use crate::harness::{Case, Verdict, remark};
+use crate::system::child::Child;
+use crate::test::leaks::Before;
+
+use log::Log;
+use victim::Victim;
+
+/// See the module.
+pub const CASES: &[Case] = &[Case::new("hostile programs", hostile_programs)
+    // What is said of a page request for an address between those of the processor and those of
+    // the device, without limit; and of a mapping that is larger than all memory, with one.
+    .provoking(&[
+        "Address is not canonical",
+        "Invalid page request",
+        "__vm_enough_memory",
+    ])];
+
+/// How long it goes on.
+const DURATION: Duration = Duration::from_secs(60);
+/// Hostile processes at a time.
+const AT_A_TIME: usize = 2;
+/// How long one may take for what it does.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A hostile process.
+struct Running {
+    number: u64,
+    child: Child,
+    log: Log,
+}
+
+impl Running {
+    fn start(bench: &Bench, number: u64) -> anyhow::Result<Running> {
+        let log = Log::new()?;
+        let (device, seed) = (bench.device(), bench.options().seed);
+        let child = Child::fork(|_| hostile::run(device, seed, number, &log))?;
+        Ok(Running { number, child, log })
+    }
+
+    /// Waits for its end.
+    fn end(mut self, seed: u64) -> anyhow::Result<u64> {
+        let ended = self.child.wait_within(PATIENCE);
+        let wrong = match ended {
+            Ok(Some(WaitStatus::Exited(_, 0))) => return Ok(self.log.count()),
+            Ok(None) => format!("did not end within {} s", PATIENCE.as_secs()),
+            Ok(Some(WaitStatus::Exited(..))) => match self.child.line().receive::<()>() {
+                Err(error) => format!("failed: {error:#}"),
+                Ok(()) => "failed".to_owned(),
+            },
+            Ok(Some(status)) => format!("ended by {status:?}"),
+            Err(error) => format!("cannot be waited for: {error:#}"),
+        };
+        bail!(
+            "hostile process {} of seed {seed} {wrong}; what it did last:\n{}",
+            self.number,
+            self.log.last().join("\n")
+        )
+    }
+}
+
+fn hostile_programs(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let seed = bench.options().seed;
+    let duration = DURATION.mul_f64(bench.options().scale);
+    let before = Before::take(bench)?;
+    let victim = Victim::start(bench)?;
+    let start = Instant::now();
+    let (mut number, mut actions) = (0, 0);
+    let mut running = Vec::new();
+    while start.elapsed() < duration || !running.is_empty() {
+        while running.len() < AT_A_TIME && start.elapsed() < duration {
+            running.push(Running::start(bench, number)?);
+            number += 1;
+        }
+        let first = running.remove(0);
+        let last = first.number;
+        actions += first.end(seed)?;
+        victim
+            .check()
+            .with_context(|| format!("when process {last} of seed {seed} had ended"))?;
+        bench.queue().nop()?;
+    }
+    let rounds = victim
+        .end()
+        .with_context(|| format!("beside {number} hostile processes of seed {seed}"))?;
+    let left = before.check(bench, number)?;
+    remark(format!(
+        "{number} processes of seed {seed} did {actions} things, and one beside them worked \
+         {rounds} times; {left}"
+    ))
+}

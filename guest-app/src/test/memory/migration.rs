@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Pages that the kernel moves, merges and swaps while the device has translations of them.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::mman::MapFlags;
+use svmctl::abi::counters::index;
+use svmctl::region::{Advice, PAGE, Region};
+
+use super::{expect_checksum, under_load};
+use crate::harness::bench::{Bench, expect_bytes, pattern};
+use crate::harness::{Case, Verdict, remark, skipped};
+use crate::system::mapping::{BOTH, Mapping, Memory, Setting};
+use crate::system::pages;
+use crate::test::leaks::becomes;
+
+/// See the module.
+pub const CASES: &[Case] = &[
+    Case::new("equal pages are merged by KSM, and written", ksm),
+    Case::new("memory is compacted at work", compaction),
+    Case::new("pages move to another node at work", move_pages),
+    Case::new("NUMA balancing at work", balancing),
+    Case::new("pages go to swap at work", swap),
+];
+
+/// A counter of `/proc/vmstat`.
+fn vmstat(key: &str) -> anyhow::Result<u64> {
+    let text = fs::read_to_string("/proc/vmstat").context("/proc/vmstat")?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(key)?.trim().parse().ok());
+    Ok(value.unwrap_or(0))
+}
+
+fn ksm(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    const PAGES: usize = 64;
+    let directory = Path::new("/sys/kernel/mm/ksm");
+    if !directory.is_dir() {
+        return skipped("the kernel has no KSM (/sys/kernel/mm/ksm)");
+    }
+    let memory = Mapping::anonymous(PAGES * PAGE, BOTH, MapFlags::empty())?;
+    memory.advise(0..memory.len(), libc::MADV_NOHUGEPAGE)?;
+    // Equal to each other, and to nothing else in the machine.
+    let page = pattern(PAGE, 0x6b736d);
+    let mut contents = page.repeat(PAGES);
+    memory.write(0, &contents);
+    expect_checksum(bench, "before", &memory, 0, &contents)?;
+    memory.advise(0..memory.len(), libc::MADV_MERGEABLE)?;
+    let settings = [
+        ("pages_to_scan", "5000"),
+        ("sleep_millisecs", "1"),
+        ("run", "1"),
+    ]
+    .map(|(name, value)| Setting::change(directory.join(name), value));
+    let merged = || -> anyhow::Result<usize> {
+        let text = fs::read_to_string("/proc/self/ksm_stat").context("/proc/self/ksm_stat")?;
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix("ksm_merging_pages ")?.parse().ok());
+        value.context("/proc/self/ksm_stat has no ksm_merging_pages")
+    };
+    let ((), counted) = bench.count(|_| {
+        becomes(|| {
+            let merged = merged()?;
+            Ok((merged + 1 >= PAGES)
+                .then_some(())
+                .ok_or_else(|| format!("{merged} pages of {PAGES} are merged")))
+        })
+    })?;
+    // The device had all of them, writable.
+    counted.at_least(index::INVALIDATIONS, 1)?;
+    expect_checksum(bench, "merged", &memory, 0, &contents)?;
+    // What the device writes to one page is not to be seen in the others.
+    for n in (0..PAGES).step_by(3) {
+        let word = n * PAGE + 8 * n..n * PAGE + 8 * n + 8;
+        super::fill(bench, &memory, word.clone(), n as u64)?;
+        contents[word].copy_from_slice(&(n as u64).to_le_bytes());
+    }
+    expect_bytes("written", &memory.read(0..memory.len()), &contents)?;
+    expect_checksum(bench, "written", &memory, 0, &contents)?;
+    let times = under_load(bench, &memory, || {
+        // Long enough that what the device writes is merged again and again: it is all equal at
+        // times, and different at others.
+        fs::write(directory.join("run"), "1")?;
+        let before = full_scans()?;
+        becomes(|| {
+            let now = full_scans()?;
+            Ok((now >= before + 3)
+                .then_some(())
+                .ok_or_else(|| "KSM does not scan".to_owned()))
+        })
+    })?;
+    memory.advise(0..memory.len(), libc::MADV_UNMERGEABLE)?;
+    drop(settings);
+    remark(format!(
+        "{PAGES} pages merged, {times} times written under KSM"
+    ))
+}
+
+/// How often KSM has been through all memory.
+fn full_scans() -> anyhow::Result<u64> {
+    let text = fs::read_to_string("/sys/kernel/mm/ksm/full_scans").context("full_scans")?;
+    Ok(text.trim().parse()?)
+}
+
+fn compaction(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let compact = "/proc/sys/vm/compact_memory";
+    if fs::metadata(compact).is_err() {
+        return skipped(format!("the kernel cannot compact memory: no {compact}"));
+    }
+    // Every second page of a large piece goes, so that there is something to move.
+    let memory = Mapping::anonymous(8 << 20, BOTH, MapFlags::empty())?;
+    memory.advise(0..memory.len(), libc::MADV_NOHUGEPAGE)?;
+    let mut contents = pattern(memory.len(), 41);
+    memory.write(0, &contents);
+    expect_checksum(bench, "before", &memory, 0, &contents)?;
+    for start in (0..memory.len()).step_by(2 * PAGE) {
+        memory.advise(start..start + PAGE, libc::MADV_DONTNEED)?;
+        contents[start..start + PAGE].fill(0);
+    }
+    let before = vmstat("pgmigrate_success ")?;
+    let work = Region::new(64 * PAGE)?;
+    work.advise(Advice::NoHugePage)?;
+    let rounds = bench.rounds(10);
+    let times = under_load(bench, &work, || {
+        for _ in 0..rounds {
+            fs::write(compact, "1")?;
+        }
+        Ok(())
+    })?;
+    let moved = vmstat("pgmigrate_success ")? - before;
+    expect_checksum(bench, "compacted", &memory, 0, &contents)?;
+    expect_bytes("compacted", &memory.read(0..memory.len()), &contents)?;
+    remark(format!(
+        "{rounds} times, {moved} pages moved, {times} times written and read meanwhile"
+    ))
+}
+
+/// Why there are no two nodes; `None` if there are.
+fn one_node() -> Option<String> {
+    let second = "/sys/devices/system/node/node1";
+    (!Path::new(second).is_dir())
+        .then(|| format!("the machine has one node of memory: no {second}"))
+}
+
+/// Moves all pages of a memory to a node; returns how many are there then.
+fn move_to(memory: &impl Memory, node: i32) -> anyhow::Result<usize> {
+    /// Only pages that no other process has (`MPOL_MF_MOVE`).
+    const MOVE: i32 = 2;
+    let pages: Vec<*mut u8> = (0..memory.len())
+        .step_by(PAGE)
+        .map(|offset| memory.at(offset))
+        .collect();
+    let nodes = vec![node; pages.len()];
+    let mut status = vec![-1i32; pages.len()];
+    // SAFETY: the three arrays are as long as the call is told. Moving a page changes no byte.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_move_pages,
+            0,
+            pages.len(),
+            pages.as_ptr(),
+            nodes.as_ptr(),
+            status.as_mut_ptr(),
+            MOVE,
+        )
+    };
+    Errno::result(result).context("move_pages")?;
+    Ok(status.iter().filter(|status| **status == node).count())
+}
+
+fn move_pages(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    if let Some(reason) = one_node() {
+        return skipped(reason);
+    }
+    let memory = Region::new(64 * PAGE)?;
+    memory.advise(Advice::NoHugePage)?;
+    let contents = pattern(memory.len(), 42);
+    memory.write(0, &contents);
+    let all = memory.len() / PAGE;
+    expect_checksum(bench, "before", &memory, 0, &contents)?;
+    for node in [1, 0] {
+        let (there, counted) = bench.count(|_| move_to(&memory, node))?;
+        ensure!(there == all, "{there} pages of {all} are on node {node}");
+        // At least half of them were on the other node once.
+        if node == 0 {
+            counted.at_least(index::INVALIDATIONS, 1)?;
+        }
+        expect_checksum(bench, "moved", &memory, 0, &contents)?;
+        expect_bytes("moved", &memory.read(0..memory.len()), &contents)?;
+    }
+    let rounds = bench.rounds(40);
+    let mut moved = 0;
+    let times = under_load(bench, &memory, || {
+        for round in 0..rounds {
+            // A page that is being accessed may stay where it is.
+            moved += move_to(&memory, (round % 2) as i32)?;
+        }
+        Ok(())
+    })?;
+    ensure!(moved > 0, "no page moved");
+    remark(format!(
+        "{moved} pages moved, {times} times written and read meanwhile"
+    ))
+}
+
+fn balancing(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let switch = "/proc/sys/kernel/numa_balancing";
+    if let Some(reason) = one_node() {
+        return skipped(reason);
+    }
+    if fs::metadata(switch).is_err() {
+        return skipped(format!("the kernel has no NUMA balancing: no {switch}"));
+    }
+    let tunables = Path::new("/sys/kernel/debug/sched/numa_balancing");
+    let faster = [
+        ("scan_delay_ms", "1"),
+        ("scan_period_min_ms", "10"),
+        ("scan_period_max_ms", "20"),
+    ]
+    .map(|(name, value)| Setting::change(tunables.join(name), value));
+    let memory = Region::new(64 * PAGE)?;
+    memory.advise(Advice::NoHugePage)?;
+    memory.write(0, &vec![1; memory.len()]);
+    let mut times = 0;
+    let before = vmstat("numa_pte_updates ")?;
+    for value in ["1", "0", "1"] {
+        let setting = Setting::change(switch, value)?;
+        let start = vmstat("numa_pte_updates ")?;
+        times += under_load(bench, &memory, || {
+            if value == "0" {
+                return Ok(());
+            }
+            becomes(|| {
+                // It is the time that a task runs for which its memory is looked at.
+                spin();
+                let now = vmstat("numa_pte_updates ")?;
+                Ok((now > start)
+                    .then_some(())
+                    .ok_or_else(|| "the kernel takes no page away to see who wants it".to_owned()))
+            })
+        })?;
+        drop(setting);
+    }
+    let taken = vmstat("numa_pte_updates ")? - before;
+    drop(faster);
+    remark(format!(
+        "{taken} pages taken away to see who wants them, {times} times written and read"
+    ))
+}
+
+/// Uses the processor for a while.
+fn spin() {
+    for n in 0..1_000_000u64 {
+        std::hint::black_box(n);
+    }
+}
+
+fn swap(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    if !pages::swap_is_on()? {
+        return skipped("no swap is on (/proc/swaps is empty)");
+    }
+    let memory = Region::new(64 * PAGE)?;
+    memory.advise(Advice::NoHugePage)?;
+    memory.write(0, &vec![1; memory.len()]);
+    let rounds = bench.rounds(30);
+    let before = vmstat("pswpout ")?;
+    let times = under_load(bench, &memory, || {
+        for _ in 0..rounds {
+            memory.advise(Advice::PageOut)?;
+        }
+        Ok(())
+    })?;
+    let out = vmstat("pswpout ")? - before;
+    ensure!(out > 0, "no page went to swap in {rounds} tries");
+    remark(format!(
+        "{out} pages swapped out, {times} times written and read meanwhile"
+    ))
+}
