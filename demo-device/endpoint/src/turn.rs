@@ -49,10 +49,8 @@ pub(crate) enum Action {
     },
     /// A stop marker.
     StopMarker(PageRequest),
-    /// Accesses of an activity to memory, to what the buffers say that it may reach.
+    /// Accesses to memory of the activity in the buffers, to what these say that it may reach.
     Access {
-        /// The activity, which goes on.
-        activity: Activity,
         /// What came of it, afterwards.
         result: Result<(), Failure>,
         /// Bytes read, afterwards.
@@ -69,9 +67,14 @@ pub(crate) enum Action {
     },
 }
 
-/// What a thread needs for its work. Kept by the device from step to step.
+/// What a thread needs for its work. Kept by the device from step to step, and written to where
+/// it is: to hand it round by value would take longer than a small access.
 #[derive(Debug)]
 pub(crate) struct Buffers {
+    /// What is to be done now.
+    pub action: Action,
+    /// The activity that accesses memory, if that is to be done. It goes on.
+    pub activity: Activity,
     /// Data.
     pub scratch: Scratch,
     /// What the access in hand may reach.
@@ -82,9 +85,20 @@ impl Buffers {
     /// New buffers.
     pub fn new() -> Self {
         Buffers {
+            action: Action::Interrupt(0),
+            activity: Activity::Idle,
             scratch: Scratch::new(),
             reach: Reach::new(),
         }
+    }
+
+    /// Takes over what is to be done, and says whether that is anything.
+    pub fn take(&mut self, action: Option<Action>) -> bool {
+        let some = action.is_some();
+        if let Some(action) = action {
+            self.action = action;
+        }
+        some
     }
 }
 
@@ -95,12 +109,10 @@ pub(crate) struct Turn {
     pub index: usize,
     /// The life of the context that the action belongs to.
     pub generation: u64,
-    /// What is to be done now.
-    pub action: Action,
     /// The permission under which it was decided upon.
     pub ticket: Ticket,
-    /// Buffers.
-    pub buffers: Buffers,
+    /// The action, and buffers.
+    pub buffers: Box<Buffers>,
     /// Bytes that may still be moved.
     budget: u64,
     /// Actions that may still be done.
@@ -108,18 +120,11 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// A turn that begins with an action.
-    pub fn new(
-        index: usize,
-        generation: u64,
-        action: Action,
-        ticket: Ticket,
-        buffers: Buffers,
-    ) -> Self {
+    /// A turn that begins with the action in the buffers.
+    pub fn new(index: usize, generation: u64, ticket: Ticket, buffers: Box<Buffers>) -> Self {
         Turn {
             index,
             generation,
-            action,
             ticket,
             buffers,
             budget: BUDGET,
@@ -141,8 +146,13 @@ impl Turn {
     pub fn perform<P: RootPort + ?Sized>(&mut self, port: &P, permit: &Permit) {
         self.actions -= 1;
         let ticket = self.ticket;
-        let Buffers { scratch, reach } = &mut self.buffers;
-        match &mut self.action {
+        let Buffers {
+            action,
+            activity,
+            scratch,
+            reach,
+        } = &mut *self.buffers;
+        match action {
             Action::Interrupt(vector) => {
                 if permit.holds(ticket) {
                     port.interrupt(*vector);
@@ -182,7 +192,6 @@ impl Turn {
                 }
             }
             Action::Access {
-                activity,
                 result,
                 read,
                 written,

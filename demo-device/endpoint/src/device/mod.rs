@@ -48,7 +48,11 @@ pub(crate) struct Device {
     /// Where the search for the next turn begins.
     cursor: usize,
     /// Buffers that no thread uses.
-    buffers: Vec<Buffers>,
+    #[expect(
+        clippy::vec_box,
+        reason = "they stay where they are when a turn takes them"
+    )]
+    buffers: Vec<Box<Buffers>>,
     /// Changes whenever the PASIDs in use may have changed.
     pasid_generation: Arc<AtomicU64>,
     /// Withdrawn when what was decided upon must not be sent any more.

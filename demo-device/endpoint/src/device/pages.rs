@@ -130,7 +130,7 @@ impl Device {
     pub(super) fn requested(&mut self, turn: &Turn) {
         let Action::PageRequests {
             first, pages, sent, ..
-        } = &turn.action
+        } = &turn.buffers.action
         else {
             return;
         };

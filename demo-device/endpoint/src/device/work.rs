@@ -14,7 +14,7 @@ use crate::laboratory::{Outcome, Request};
 use crate::mutant::Mutant;
 use crate::operation::Demand;
 use crate::pri::{Group, Owner};
-use crate::reach::{Reach, Run};
+use crate::reach::Run;
 use crate::turn::{Action, Buffers, Turn};
 use pcie_ats::{
     AlignedRange, MemoryAddressType, MemoryRequest, PageRequest, Pasid, TranslationError,
@@ -35,12 +35,13 @@ impl Device {
         loop {
             let member = self.ready.without(&self.busy).next(self.cursor)?;
             self.cursor = member + 1;
-            let mut buffers = self.buffers.pop().unwrap_or_else(Buffers::new);
-            if let Some(action) = self.next_action(member, &mut buffers.reach, true) {
+            let fresh = || Box::new(Buffers::new());
+            let mut buffers = self.buffers.pop().unwrap_or_else(fresh);
+            if self.next_action(member, &mut buffers, true) {
                 self.busy.insert(member);
                 let generation = self.generation(member);
                 let ticket = self.permit.ticket();
-                return Some(Turn::new(member, generation, action, ticket, buffers));
+                return Some(Turn::new(member, generation, ticket, buffers));
             }
             self.buffers.push(buffers);
             self.ready.remove(member);
@@ -51,7 +52,7 @@ impl Device {
     /// waited for it.
     pub fn end_action(&mut self, turn: &mut Turn) -> u32 {
         let current = turn.generation == self.generation(turn.index);
-        match &turn.action {
+        match &turn.buffers.action {
             Action::Laboratory { outcome, .. } => {
                 if let (true, Some(lab)) = (current, &mut self.laboratory) {
                     lab.finish(outcome);
@@ -84,8 +85,7 @@ impl Device {
         let member = turn.index;
         if turn.has_actions() && (turn.has_budget() || self.concludes(member)) {
             let begins = turn.has_budget();
-            if let Some(action) = self.next_action(member, &mut turn.buffers.reach, begins) {
-                turn.action = action;
+            if self.next_action(member, &mut turn.buffers, begins) {
                 turn.generation = self.generation(member);
                 turn.ticket = self.permit.ticket();
                 return true;
@@ -125,11 +125,11 @@ impl Device {
         }
     }
 
-    /// What a context is to do next, if there is something that it can do. It begins with a new
-    /// descriptor only if it may.
-    fn next_action(&mut self, member: usize, reach: &mut Reach, begins: bool) -> Option<Action> {
+    /// Puts into the buffers what a context is to do next, and returns whether there is something
+    /// that it can do. It begins with a new descriptor only if it may.
+    fn next_action(&mut self, member: usize, buffers: &mut Buffers, begins: bool) -> bool {
         if member == self.laboratory_index() {
-            return self.next_of_laboratory();
+            return buffers.take(self.next_of_laboratory());
         }
         // Ends, because each round brings a descriptor nearer to its end, those that were read are
         // few, and reading more is an action.
@@ -137,31 +137,32 @@ impl Device {
             let lost = self.breaks(Mutant::Rule72);
             let sends = self.space.may_send(self.mutant);
             if !self.space.awake(self.mutant) {
-                return None;
+                return false;
             }
             let context = &mut self.contexts[member];
             if context.state == State::Stopping && context.marker {
-                return self.stop_marker(member);
+                return buffers.take(self.stop_marker(member));
             }
             if std::mem::take(&mut context.interrupt) {
                 let lost = lost && context.read(registers::HEAD) % 2 == 0;
                 match context.vector() {
                     Some(vector) if vector < self.config.vectors() && sends && !lost => {
                         self.count(member, index::INTERRUPTS, 1);
-                        return Some(Action::Interrupt(vector));
+                        buffers.action = Action::Interrupt(vector);
+                        return true;
                     }
                     _ => continue,
                 }
             }
             if context.state != State::Enabled {
-                return None;
+                return false;
             }
             match context.stall {
                 Stall::None => {}
-                Stall::Waits { .. } => return None,
+                Stall::Waits { .. } => return false,
                 Stall::Wants { .. } => {
                     match self.request_pages(member) {
-                        Ok(action) => return action,
+                        Ok(action) => return buffers.take(action),
                         Err(()) => continue,
                     };
                 }
@@ -185,7 +186,7 @@ impl Device {
                     if begins && context.begin() {
                         continue;
                     }
-                    return None;
+                    return false;
                 }
                 activity => activity.demand(),
             };
@@ -193,13 +194,14 @@ impl Device {
                 Demand::Done(result) => self.done(member, result),
                 Demand::Failed(failure) => self.fail(member, &failure),
                 Demand::Access(first, second) => {
-                    if let Ok(action) = self.resolve(member, first, second, reach) {
-                        return Some(action);
+                    if self.resolve(member, first, second, buffers).is_ok() {
+                        return true;
                     }
                 }
                 Demand::Translate(piece, execute) => {
                     if let Ok(action) = self.ask(member, piece, execute) {
-                        return Some(action);
+                        buffers.action = action;
+                        return true;
                     }
                 }
                 Demand::Forget(first, last) => self.forget(member, first, last),
@@ -281,10 +283,10 @@ impl Device {
         member: usize,
         first: Piece,
         second: Option<Piece>,
-        reach: &mut Reach,
-    ) -> Result<Action, ()> {
+        buffers: &mut Buffers,
+    ) -> Result<(), ()> {
         let context = &self.contexts[member];
-        let (Some(pasid), activity) = (context.space(), context.activity) else {
+        let Some(pasid) = context.space() else {
             return Err(());
         };
         let mutant = self.mutant;
@@ -326,7 +328,12 @@ impl Device {
         let mut pins = [None; 2];
         // What comes next must be there of each piece before more of any is looked at: in a small
         // cache it would drive out the other's.
-        for ((piece, pin), run) in pieces.iter().flatten().zip(&mut pins).zip(&mut reach.runs) {
+        for ((piece, pin), run) in pieces
+            .iter()
+            .flatten()
+            .zip(&mut pins)
+            .zip(&mut buffers.reach.runs)
+        {
             if !owned(piece.focus()) {
                 self.fail(member, &Failure::at(Error::BadAddress, piece));
                 return Err(());
@@ -334,15 +341,21 @@ impl Device {
             let Some((span, hit)) = find(piece) else {
                 self.contexts[member].misses += 1;
                 self.count(member, index::ATC_MISSES, 1);
-                return self.request(member, pasid, *piece, false, Some(time));
+                buffers.action = self.request(member, pasid, *piece, false, Some(time))?;
+                return Ok(());
             };
             run.begin(span);
             *pin = Some(Pin::new(&hit));
         }
-        reach.pieces = 1 + usize::from(second.is_some());
-        let mut hits = reach.pieces as u32;
+        buffers.reach.pieces = 1 + usize::from(second.is_some());
+        let mut hits = buffers.reach.pieces as u32;
         let mut most = MAX_CHUNK as u64;
-        for ((piece, pin), run) in pieces.iter().flatten().zip(&mut pins).zip(&mut reach.runs) {
+        for ((piece, pin), run) in pieces
+            .iter()
+            .flatten()
+            .zip(&mut pins)
+            .zip(&mut buffers.reach.runs)
+        {
             most = most.min(plausible_length(piece, piece.length));
             if let (true, Some(pin)) = (run.len() < most, pin) {
                 hits += self.extend(space, &untranslated, piece, most, run, pin);
@@ -354,12 +367,13 @@ impl Device {
         let hits = hits.saturating_sub(self.contexts[member].misses);
         self.count(member, index::ATC_HITS, u64::from(hits));
         self.flights.access(member, pasid, pins);
-        Ok(Action::Access {
-            activity,
+        buffers.activity = self.contexts[member].activity;
+        buffers.action = Action::Access {
             result: Ok(()),
             read: 0,
             written: 0,
-        })
+        };
+        Ok(())
     }
 
     /// Goes on with the first `most` bytes of a piece, as far as translations are at hand, and
@@ -465,7 +479,7 @@ impl Device {
             stu,
             answer,
             ..
-        } = &turn.action
+        } = &turn.buffers.action
         else {
             return;
         };
@@ -535,7 +549,7 @@ impl Device {
             stu,
             time,
             answer,
-        } = &turn.action
+        } = &turn.buffers.action
         else {
             return;
         };
@@ -612,9 +626,11 @@ impl Device {
 
     /// An access was performed.
     fn accessed(&mut self, turn: &Turn) {
-        let Action::Access {
-            activity, result, ..
-        } = &turn.action
+        let Buffers {
+            action: Action::Access { result, .. },
+            activity,
+            ..
+        } = &*turn.buffers
         else {
             return;
         };

@@ -10,7 +10,7 @@ use crate::spec::SourceId;
 use crate::spec::fault::{AddressType, AtsOutcome, RequestKind};
 use crate::spec::interrupt::in_range;
 use crate::walk::{LeafTable, Mapping, Walker, Want};
-use pcie_ats::{AlignedRange, PAGE_SHIFT, Translation, TranslationError, TranslationRequest};
+use pcie_ats::{AlignedRange, Translation, TranslationError, TranslationRequest};
 
 /// A translation without permission: R = W = U = S = 0.
 const fn nothing(address: u64, privileged: bool) -> Translation {
@@ -63,13 +63,6 @@ impl Asked {
 struct Near {
     asked: Asked,
     leaves: LeafTable,
-    region: u64,
-}
-
-impl Near {
-    fn covers(&self, address: u64) -> bool {
-        region(address) == self.region
-    }
 }
 
 /// The number of the 2 MiB that a table of leaves maps.
@@ -95,28 +88,24 @@ impl Unit {
         let wanted = usize::from(request.pages).clamp(1, translations.len().max(1));
         let mut address = request.address & !0xfff;
         let (mut done, mut size) = (0, None);
-        let mut near = None;
+        let mut near: Option<Near> = None;
+        let mut looked_near = None;
         for place in translations.iter_mut().take(wanted) {
-            let next = near.as_ref().filter(|near: &&Near| near.covers(address));
-            let one = match next.and_then(|near| self.translate_near(memory, near, address)) {
+            if wanted > 1 && looked_near != Some(region(address)) {
+                looked_near = Some(region(address));
+                near = self.near(memory, requester, request, address);
+            }
+            let easy = near
+                .as_ref()
+                .and_then(|near| self.translate_near(memory, near, address));
+            let one = match easy {
                 Some(one) => one,
                 None => {
-                    let one = match self.translate_one(
-                        memory,
-                        requester,
-                        request,
-                        address,
-                        done == 0,
-                        fx,
-                    ) {
+                    match self.translate_one(memory, requester, request, address, done == 0, fx) {
                         Ok(one) => one,
                         Err(error) if done == 0 => return Err(error),
                         Err(_) => break,
-                    };
-                    if one.range.shift() == PAGE_SHIFT && wanted - done > 1 {
-                        near = self.near(memory, requester, request, address);
                     }
-                    one
                 }
             };
             let shift = one.range.shift();
@@ -225,8 +214,8 @@ impl Unit {
         })
     }
 
-    /// What makes the translation of the pages near an address easy, which was translated a moment
-    /// ago and is a page of 4 KiB.
+    /// What makes the translation of the pages near an address easy: the table that maps them, if
+    /// they are pages of 4 KiB of a first stage, and were used before.
     fn near(
         &mut self,
         memory: &impl Memory,
@@ -235,7 +224,9 @@ impl Unit {
         address: u64,
     ) -> Option<Near> {
         request.pasid?;
+        self.check_mode(request.pasid).ok()?;
         let context = self.context(memory, requester).ok()?;
+        self.check_device_tlb(&context.0).ok()?;
         let asked = self.asked(memory, requester, &context, request).ok()?;
         let Stages::First(stage) = &asked.found.regime.stages else {
             return None;
@@ -245,12 +236,7 @@ impl Unit {
             caps: &self.caps,
         };
         let leaves = walker.leaf_table(stage, address, &asked.want)?;
-        let region = region(address);
-        Some(Near {
-            asked,
-            leaves,
-            region,
-        })
+        Some(Near { asked, leaves })
     }
 
     /// Translates an address by the table of leaves of its neighbours. None if that does not tell.

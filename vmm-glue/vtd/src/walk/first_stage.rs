@@ -86,9 +86,12 @@ pub(crate) struct LeafTable {
 }
 
 impl<M: Memory> Walker<'_, M> {
-    /// The table whose entry maps an address, which was translated a moment ago: all entries on
-    /// the way bear their flags. None if it is not so any more. Nothing is nested here.
+    /// The table whose entry maps an address, if all entries on the way bear their flags: it was
+    /// used before. None also for whatever else a walk has to deal with. Nothing is nested here.
     pub fn leaf_table(&self, stage: &FirstStage, address: u64, want: &Want) -> Option<LeafTable> {
+        if !canonical(address, 12 + 9 * stage.levels as u32) {
+            return None;
+        }
         let (haw, fs1gp) = (self.caps.host_address_width(), self.caps.cap().fs1gp());
         let (mut table, mut rights) = (stage.table, Rights::ALL);
         for level in (2..=stage.levels).rev() {

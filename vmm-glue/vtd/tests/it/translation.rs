@@ -206,6 +206,13 @@ fn the_pages_of_one_request_are_answered_like_those_of_many() {
             b
         };
         let (mut one, mut many) = (world(), world());
+        // Bits that no table looks at are looked at.
+        let beyond = ats(Some(5), 1 << 48 | FIRST, 8, no_write);
+        let single = TranslationRequest { pages: 1, ..beyond };
+        let first = |found: Vec<Translation>| found[0];
+        let found = one.translations(&beyond).map(first);
+        assert_eq!(found, many.translations(&single).map(first));
+        assert!(found.is_ok_and(|found| !found.read), "{found:?}");
         let mut page = 0;
         while page < PAGES {
             let count = 1 + draw(8) as u16;
