@@ -157,6 +157,55 @@ fn accessed_and_dirty_flags_are_set_where_the_device_was() {
 }
 
 #[test]
+fn a_batch_is_read_and_performed_in_pages_that_are_not_there_yet() {
+    for engines in [0, 2] {
+        let app = App::quick();
+        let _engines = Engines::start(app.machine(), engines);
+        let (array, records) = (0x50_0000, 0x60_0000);
+        let data = app.process().map_absent(0x10_0000, 0x4_0000);
+        app.process().map_absent(array, 0x4000);
+        app.process().map_absent(records, 0x2000);
+        let entries: Vec<_> = (0..64)
+            .flat_map(|n| {
+                let page = data + n * 0x1000;
+                [fill(page, 0x800, n), copy(page, page + 0x800, 0x800)]
+            })
+            .collect();
+        for (n, entry) in (0u64..).zip(&entries) {
+            let entry = Descriptor {
+                completion: records + 32 * n,
+                ..*entry
+            };
+            app.process().write(array + 64 * n, &entry.to_bytes());
+        }
+        let done = app.perform(Descriptor {
+            operation: Operation::Batch as u8,
+            flags: flags::BLOCK_ON_FAULT,
+            source: array,
+            length: entries.len() as u64,
+            ..Descriptor::default()
+        });
+        assert_eq!((done.error, done.result), (0, 128), "{done:?}");
+        for n in 0..64 {
+            let page = app.process().read(data + n * 0x1000, 0x1000);
+            let expected: Vec<u8> = n.to_le_bytes().repeat(0x200);
+            assert_eq!(page, expected, "page {n}");
+        }
+        // Where the array ends in nothing, what came before is done.
+        let done = app.perform(Descriptor {
+            operation: Operation::Batch as u8,
+            flags: flags::BLOCK_ON_FAULT,
+            source: array + 0x3f80,
+            length: 4,
+            ..Descriptor::default()
+        });
+        assert_eq!(done.error, Error::PageFault as u8);
+        assert_eq!((done.fault_address, done.bytes_done), (array + 0x4000, 2));
+        assert_eq!(app.os().faults(0), []);
+    }
+}
+
+#[test]
 fn interrupts_are_remapped_and_delivered() {
     let app = App::quick();
     let ticket = app.submit(Descriptor {
