@@ -240,13 +240,151 @@ fn pages_in_a_row_use_most_of_the_cache() {
 }
 
 /// What the model knows of one translation.
-type Known = (u32, Cached);
+type Known = (Space, Cached);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Op {
-    Insert(u32, u64, u8, bool),
-    Lookup(u32, u64, bool),
-    Invalidate(Option<u32>, u64, u8),
+    /// Keeps a translation of an address, with a log2 of its size, permissions to read and write,
+    /// and whether it is for untranslated requests only.
+    Insert(Space, u64, u8, [bool; 3]),
+    Lookup(Space, u64, Access),
+    Invalidate(Scope, u64, u8),
+    /// What a process asks for: from the first to the last address.
+    Forget(u32, u64, u64),
+    Clear,
+}
+
+/// A cache that does something wrong, to see that the comparison notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    /// Rule 37.
+    OnlyTheSameSize,
+    /// Rule 36.
+    EveryPasid,
+    /// Rule 20: what is for one mode is found in the other.
+    EveryMode,
+    /// Rule 18.
+    AnyPermission,
+    /// Rule 47.
+    Nothing,
+}
+
+/// The cache, and a list of what it was told and did not drop.
+struct Pair {
+    atc: Atc,
+    model: Vec<Known>,
+    fault: Fault,
+    /// Translations that were kept: each has memory of its own.
+    kept: u64,
+}
+
+/// Whether a scope is for a space.
+fn covers(scope: Scope, space: Space) -> bool {
+    match scope {
+        Scope::Every => true,
+        Scope::One(pasid) => [false, true]
+            .map(|mode| Space::new(pasid, mode))
+            .contains(&space),
+    }
+}
+
+/// Whether a translation permits an access.
+fn permits(cached: &Cached, access: Access) -> bool {
+    (cached.read || !access.reads()) && (cached.write || !access.writes())
+}
+
+impl Pair {
+    fn new(entries_log2: u32, ways_log2: u32, fault: Fault) -> Self {
+        Pair {
+            atc: Atc::new(1 << entries_log2, 1 << ways_log2.min(entries_log2)),
+            model: Vec::new(),
+            fault,
+            kept: 0,
+        }
+    }
+
+    /// Does the same with both, and compares.
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Insert(space, address, shift, [read, write, untranslated_only]) => {
+                self.kept += 1;
+                let new = Cached {
+                    range: range(address, shift),
+                    output: self.kept << 36,
+                    read,
+                    write: write || self.fault == Fault::AnyPermission,
+                    untranslated_only,
+                };
+                let evicted = self.atc.insert(space, &new);
+                self.model
+                    .retain(|(s, old)| (*s, old.range) != (space, new.range));
+                if let Some(gone) = evicted {
+                    let before = self.model.len();
+                    self.model.retain(|(s, old)| (*s, old.range) != gone);
+                    assert_eq!(self.model.len(), before - 1);
+                }
+                self.model.push((space, Cached { write, ..new }));
+            }
+            Op::Lookup(space, address, access) => {
+                let told = match self.fault {
+                    Fault::EveryMode => Space::new(pasid(1), true),
+                    _ => space,
+                };
+                let fits = |(s, c): &&Known| {
+                    *s == space && c.range.contains(address) && permits(c, access)
+                };
+                match self.atc.lookup(told, address, access) {
+                    Some(hit) => {
+                        let known = self.model.iter().filter(fits).any(|(_, c)| {
+                            (hit.first, hit.last) == (c.range.base(), c.range.last())
+                                && hit.output == c.output + (address - c.range.base())
+                                && hit.untranslated_only == c.untranslated_only
+                        });
+                        assert!(known, "unknown {hit:x?}");
+                    }
+                    None => assert_eq!(self.model.iter().find(fits), None),
+                }
+            }
+            Op::Invalidate(scope, address, shift) => {
+                let r = range(address, shift);
+                let gone = self.drop_from_model(|s, c| covers(scope, s) && c.overlaps(r));
+                let count = match (self.fault, scope) {
+                    (Fault::EveryPasid, _) => self.atc.invalidate(Scope::Every, r),
+                    (Fault::OnlyTheSameSize, Scope::One(pasid)) => {
+                        self.atc.forget_exactly(Space::new(pasid, false), r)
+                    }
+                    (Fault::Nothing, _) => gone,
+                    _ => self.atc.invalidate(scope, r),
+                };
+                assert_eq!(count, gone);
+            }
+            Op::Forget(number, first, last) => {
+                let scope = Scope::One(pasid(number));
+                let from = first & !0xfff;
+                let meets = |r: AlignedRange| r.base() <= last && from <= r.last();
+                let gone = self.drop_from_model(|s, c| covers(scope, s) && meets(c));
+                assert_eq!(self.atc.forget_between(pasid(number), first, last), gone);
+            }
+            Op::Clear => {
+                let gone = self.drop_from_model(|_, _| true);
+                assert_eq!(self.atc.clear(), gone);
+            }
+        }
+        assert_eq!(self.atc.len() as usize, self.model.len());
+    }
+
+    /// Drops what a condition holds for, and returns how much that was.
+    fn drop_from_model(&mut self, condition: impl Fn(Space, AlignedRange) -> bool) -> u32 {
+        let before = self.model.len();
+        self.model.retain(|(s, c)| !condition(*s, c.range));
+        (before - self.model.len()) as u32
+    }
+}
+
+fn any_space() -> impl Strategy<Value = Space> {
+    (proptest::option::weighted(0.9, 1u32..4), any::<bool>())
+        .prop_map(|(p, mode)| Space::new(p.and_then(pasid), mode))
 }
 
 fn address() -> impl Strategy<Value = u64> {
@@ -257,79 +395,21 @@ fn address() -> impl Strategy<Value = u64> {
 fn op() -> impl Strategy<Value = Op> {
     let shift = prop_oneof![Just(12u8), Just(13), Just(16), Just(21), Just(30)];
     let any_shift = prop_oneof![shift.clone(), 12u8..=64];
+    let access = prop_oneof![
+        Just(Access::Read),
+        Just(Access::Write),
+        Just(Access::ReadWrite)
+    ];
+    let scope = proptest::option::weighted(0.8, proptest::option::weighted(0.9, 1u32..4))
+        .prop_map(|s| s.map_or(Scope::Every, |p| Scope::One(p.and_then(pasid))));
     prop_oneof![
-        3 => (1u32..4, address(), shift, any::<bool>()).prop_map(|(p, a, s, w)| Op::Insert(p, a, s, w)),
-        4 => (1u32..4, address(), any::<bool>()).prop_map(|(p, a, w)| Op::Lookup(p, a, w)),
-        2 => (proptest::option::weighted(0.8, 1u32..4), address(), any_shift)
-            .prop_map(|(p, a, s)| Op::Invalidate(p, a, s)),
+        30 => (any_space(), address(), shift, any::<[bool; 3]>())
+            .prop_map(|(p, a, s, bits)| Op::Insert(p, a, s, bits)),
+        40 => (any_space(), address(), access).prop_map(|(p, a, x)| Op::Lookup(p, a, x)),
+        20 => (scope, address(), any_shift).prop_map(|(p, a, s)| Op::Invalidate(p, a, s)),
+        4 => (1u32..4, address(), 0u64..1 << 24).prop_map(|(p, a, n)| Op::Forget(p, a, a + n)),
+        1 => Just(Op::Clear),
     ]
-}
-
-/// The cache, and a list of what it was told and did not drop.
-struct Pair {
-    atc: Atc,
-    model: Vec<Known>,
-}
-
-impl Pair {
-    fn new(entries_log2: u32, ways_log2: u32) -> Self {
-        Pair {
-            atc: Atc::new(1 << entries_log2, 1 << ways_log2.min(entries_log2)),
-            model: Vec::new(),
-        }
-    }
-
-    /// Does the same with both, and compares.
-    fn apply(&mut self, op: Op) {
-        match op {
-            Op::Insert(p, address, shift, write) => {
-                // The frame is a function of what is mapped, distinct by size.
-                let new = cached(
-                    address,
-                    shift,
-                    range(address, shift).base() ^ 1 << 50,
-                    write,
-                );
-                let evicted = self.atc.insert(space(p), &new);
-                self.model
-                    .retain(|(q, old)| (*q, old.range) != (p, new.range));
-                if let Some((s, r)) = evicted {
-                    let before = self.model.len();
-                    self.model
-                        .retain(|(q, old)| (space(*q), old.range) != (s, r));
-                    assert_eq!(self.model.len(), before - 1);
-                }
-                self.model.push((p, new));
-            }
-            Op::Lookup(p, address, write) => {
-                let access = if write { Access::Write } else { Access::Read };
-                let fits =
-                    |(q, c): &&Known| *q == p && c.range.contains(address) && (!write || c.write);
-                match self.atc.lookup(space(p), address, access) {
-                    Some(hit) => {
-                        let known = self.model.iter().filter(fits).any(|(_, c)| {
-                            (hit.first, hit.last) == (c.range.base(), c.range.last())
-                                && hit.output == c.output + (address - c.range.base())
-                        });
-                        assert!(known, "unknown {hit:x?}");
-                    }
-                    None => assert_eq!(self.model.iter().find(fits), None),
-                }
-            }
-            Op::Invalidate(p, address, shift) => {
-                let r = range(address, shift);
-                let scope = p.map_or(Scope::Every, |p| Scope::One(pasid(p)));
-                let before = self.model.len();
-                self.model
-                    .retain(|(q, c)| !(p.is_none_or(|p| p == *q) && c.range.overlaps(r)));
-                assert_eq!(
-                    self.atc.invalidate(scope, r) as usize,
-                    before - self.model.len()
-                );
-            }
-        }
-        assert_eq!(self.atc.len() as usize, self.model.len());
-    }
 }
 
 proptest! {
@@ -340,34 +420,73 @@ proptest! {
         ways_log2 in 0u32..=4,
         ops in prop::collection::vec(op(), 1..300),
     ) {
-        let mut pair = Pair::new(entries_log2, ways_log2);
+        let mut pair = Pair::new(entries_log2, ways_log2, Fault::None);
         for op in ops {
             pair.apply(op);
         }
     }
 }
 
-#[test]
-fn the_cache_agrees_with_the_list_for_a_million_operations() {
-    let mut state = 0x2545_f491_4f6c_dd1du64;
+/// Caches from the smallest to one that hardly ever evicts, as log2 of entries and ways.
+const GEOMETRIES: [(u32, u32); 4] = [(2, 1), (5, 2), (6, 4), (8, 2)];
+
+/// Compares operations at random, the same in every run.
+fn compare_with_the_list(operations: u64, (entries, ways): (u32, u32), fault: Fault) {
+    let mut state = 0x2545_f491_4f6c_dd1du64 ^ u64::from(entries) << 32;
     let mut next = |below: u64| {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         (state >> 20) % below
     };
-    let mut pair = Pair::new(5, 2);
-    for _ in 0..1_000_000 {
+    let mut pair = Pair::new(entries, ways, fault);
+    for _ in 0..operations {
         let address = next(4) << 30 | next(4) << 21 | next(8) << 12;
-        let space = 1 + next(3) as u32;
+        let number = match next(10) {
+            0 => None,
+            n => pasid(1 + n as u32 % 3),
+        };
+        let space = Space::new(number, next(4) == 0);
         let shift = [12, 13, 16, 21, 30][next(5) as usize];
-        pair.apply(match next(9) {
-            0..3 => Op::Insert(space, address, shift, next(2) == 0),
-            3..7 => Op::Lookup(space, address | next(4096), next(2) == 0),
-            7 => Op::Invalidate(Some(space), address, 12 + next(53) as u8),
+        let access = [Access::Read, Access::Write, Access::ReadWrite][next(3) as usize];
+        pair.apply(match next(180) {
+            0..60 => {
+                let bits = [next(8) != 0, next(2) == 0, next(8) == 0];
+                Op::Insert(space, address, shift, bits)
+            }
+            60..140 => Op::Lookup(space, address | next(4096), access),
+            140..155 => Op::Invalidate(Scope::One(number), address, 12 + next(53) as u8),
+            155..170 => Op::Invalidate(Scope::One(number), address, shift),
             // Rarer, or there would be nothing left.
-            _ if next(20) == 0 => Op::Invalidate(None, address, 12 + next(53) as u8),
-            _ => Op::Invalidate(Some(space), address, shift),
+            170 => Op::Invalidate(Scope::Every, address, 12 + next(53) as u8),
+            171..175 => Op::Invalidate(Scope::Every, address, 12),
+            175..179 => {
+                let last = address + (next(1 << 24) >> next(12));
+                Op::Forget(1 + next(3) as u32, address | next(4096), last | 0xfff)
+            }
+            _ if next(20) == 0 => Op::Clear,
+            _ => Op::Lookup(space, !address, access),
         });
+    }
+}
+
+#[test]
+fn the_cache_agrees_with_the_list_for_a_million_operations() {
+    for geometry in GEOMETRIES {
+        compare_with_the_list(250_000, geometry, Fault::None);
+    }
+}
+
+#[test]
+fn the_list_notices_a_cache_that_does_something_wrong() {
+    for fault in [
+        Fault::OnlyTheSameSize,
+        Fault::EveryPasid,
+        Fault::EveryMode,
+        Fault::AnyPermission,
+        Fault::Nothing,
+    ] {
+        let wrong = || compare_with_the_list(10_000, GEOMETRIES[1], fault);
+        assert!(std::panic::catch_unwind(wrong).is_err(), "{fault:?}");
     }
 }
