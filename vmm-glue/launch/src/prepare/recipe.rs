@@ -72,7 +72,7 @@ pub const TOOLCHAIN_PACKAGES: &[&str] = &[
 ];
 
 /// Modules of the distribution's kernel that guests load, each with all that it depends on.
-pub const MODULES: &[&str] = &["zram"];
+pub const MODULES: &[&str] = &["zram", "vfio-pci", "vfio_iommu_type1"];
 
 /// Revision of the way that components are made; to be raised where the way changes without any
 /// other constant or script here.

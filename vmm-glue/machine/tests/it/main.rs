@@ -6,6 +6,7 @@
 )]
 
 mod address_spaces;
+mod domains;
 mod end_to_end;
 mod invalidation;
 mod msix;
