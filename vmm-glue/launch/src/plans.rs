@@ -168,6 +168,13 @@ fn commands() -> Vec<Step> {
             "measurements, and a plot of them",
             "svmctl bench --quick --quiet --plot /tmp/bench.svg && grep '</svg>' /tmp/bench.svg",
         ),
+        Step::shell(
+            "the kernel's events are followed while the device works",
+            "svmctl trace --duration 2s --json >/tmp/events & \
+             while kill -0 $! 2>/dev/null; do svmctl crc32c /bin/busybox; done; wait $! && \
+             grep -m 1 qi_submit /tmp/events",
+        )
+        .expecting_output("dmar0"),
         Step::new(
             "a program in C has the device sum a list",
             &["svm-sum", "/dev/svm0"],
