@@ -5,7 +5,10 @@
 //! A bonded device reaches the memory of the process through the same page tables as the CPU, by
 //! the virtual addresses of the process, in transactions that bear the PASID of the bond.
 //!
-//! This module knows nothing of the driver that it is part of.
+//! This module knows nothing of the driver that it is part of. It is meant to become the module
+//! `iommu::sva` of the kernel crate, beside `iommu::pgtable`. There, [`Bond::new`] can call
+//! `dev.as_raw()`, which is private to the crate, in the place of a cast; and from Linux 7.3 on,
+//! [`Bond::into_devres`] can give a `DevresLt`, which knows the lifetime that is erased here.
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
