@@ -136,6 +136,7 @@ fn test(scale: &str, given: &Given) -> Vec<Step> {
     ];
     steps.extend(groups);
     steps.extend(commands());
+    steps.extend(watching(given));
     steps.extend([
         Step::shell(
             "an open file keeps the driver",
@@ -147,6 +148,7 @@ fn test(scale: &str, given: &Given) -> Vec<Step> {
             "the driver unloads and /dev/svm0 disappears",
             "rmmod svm_demo && ! test -e /dev/svm0",
         ),
+        limit(given),
         Step::shell("the driver loads again", &load),
         demo("the demonstration after loading again"),
         vfio(given),
@@ -190,6 +192,53 @@ fn commands() -> Vec<Step> {
             "svmctl copy /bin/busybox /tmp/copy && cmp /bin/busybox /tmp/copy",
         ),
     ]
+}
+
+/// What people see of the driver, and the machine's sleep, where the kernel has them.
+fn watching(given: &Given) -> Vec<Step> {
+    let contexts = "/sys/kernel/debug/svm0/contexts";
+    let mut steps = vec![Step::shell(
+        "an open file tells of itself in fdinfo",
+        "exec 3<>/dev/svm0 && cat /proc/self/fdinfo/3 && \
+         grep -q '^svm-pasid:.[1-9]' /proc/self/fdinfo/3 && \
+         grep -q '^svm-state:.disabled' /proc/self/fdinfo/3",
+    )];
+    if given.has("CONFIG_DEBUG_FS") {
+        let line = format!("exec 3<>/dev/svm0 && cat {contexts} && grep -q ' open ' {contexts}");
+        steps.push(Step::shell("debugfs knows who has a context", &line));
+    }
+    if given.has("CONFIG_EVENT_TRACING") {
+        let line = "cd /sys/kernel/tracing && echo 1 >events/svm_demo/enable && \
+                    svmctl demo heap && echo 0 >events/svm_demo/enable && \
+                    for event in open start interrupt close; do \
+                    grep -q svm_$event: trace || { echo no svm_$event; exit 1; }; done";
+        steps.push(Step::shell("tracepoints tell of a context's life", line));
+    }
+    if given.has("CONFIG_PM_DEBUG") && given.has("CONFIG_SUSPEND") {
+        // The kernel's own test of a suspend to idle: all but the sleep itself.
+        let line = "exec 3<>/dev/svm0; echo 0 >/sys/module/suspend/parameters/pm_test_delay; \
+                    echo devices >/sys/power/pm_test && echo freeze >/sys/power/state && \
+                    echo none >/sys/power/pm_test && \
+                    grep '^svm-state:.disabled' /proc/self/fdinfo/3 && svmctl demo heap";
+        steps.push(Step::shell("the device works after a sleep", line));
+    }
+    steps
+}
+
+/// The module's parameter that limits users.
+fn limit(given: &Given) -> Step {
+    let line = format!(
+        "echo somebody::1000:1000::/:/bin/sh >>/etc/passwd; \
+         insmod /svm/modules/{DRIVER}.ko {} contexts_per_user=2 && chmod 666 /dev/svm0 || exit 2; \
+         exec 3<>/dev/svm0 4<>/dev/svm0 5<>/dev/svm0 || exit 3; \
+         su somebody -c 'exec 6<>/dev/svm0 7<>/dev/svm0 || exit 4; exec 8<>/dev/svm0'; status=$?; \
+         exec 3>&- 4>&- 5>&-; rmmod {DRIVER} && exit $status",
+        given.driver_options.join(" ")
+    );
+    // Root has more than that, and somebody else's third is refused.
+    Step::shell("a user has no more contexts than the parameter says", &line)
+        .expecting_exit(1)
+        .expecting_output("Disk quota exceeded")
 }
 
 /// The device driven from user space, and by its driver again afterwards.
@@ -301,8 +350,8 @@ mod tests {
             .steps
             .iter()
             .filter(|step| step.argv.join(" ").contains("lab=1"));
-        // The driver loads, and loads again.
-        assert_eq!(loads.count(), 2);
+        // The driver loads, loads with a limit, and loads again.
+        assert_eq!(loads.count(), 3);
     }
 
     #[test]
