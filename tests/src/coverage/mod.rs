@@ -25,6 +25,7 @@ const FILES: &[&str] = &[
     "atc/mod.rs",
     "flight.rs",
     "ats.rs",
+    "device/translations.rs",
     "device/work.rs",
     "pri.rs",
     "device/pages.rs",

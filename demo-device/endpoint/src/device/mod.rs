@@ -2,7 +2,9 @@
 //! The device's state, all of which is behind one lock, and what comes down to it: accesses of its
 //! registers, invalidations, resets. It calls nobody.
 
+mod experiments;
 mod pages;
+mod translations;
 mod work;
 
 use crate::atc::{Atc, Scope, Space};
