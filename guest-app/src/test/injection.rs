@@ -469,3 +469,55 @@ fn work(bench: &Bench) -> anyhow::Result<(u32, u32)> {
     }
     Ok((good, bad))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A call that has three places where it can fail, the second of them without an error.
+    fn collect(allowed: &[Errno], error: Errno) -> anyhow::Result<Outcomes> {
+        Outcomes::collect("a call", allowed, |place| {
+            let result = match place {
+                1 | 3 => Err(error),
+                _ => Ok(()),
+            };
+            Ok((result, place <= 3))
+        })
+    }
+
+    #[test]
+    fn each_place_is_tried_until_the_call_has_no_more() {
+        let outcomes = collect(OUT_OF_MEMORY, Errno::ENOMEM).unwrap();
+        assert_eq!(outcomes.to_string(), "3 failures: 2 ENOMEM, 1 survived");
+    }
+
+    #[test]
+    fn an_error_that_is_no_answer_to_the_failure_is_told_with_its_place() {
+        let error = collect(OUT_OF_MEMORY, Errno::EIO).unwrap_err().to_string();
+        assert!(
+            error.contains("EIO") && error.contains("place 1 injected"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_error_without_a_failure_is_none_of_the_allowed() {
+        let attempt = |_| Ok((Err(Errno::ENOMEM), false));
+        let error = Outcomes::collect("a call", OUT_OF_MEMORY, attempt).unwrap_err();
+        assert!(error.to_string().contains("not reached"), "{error}");
+    }
+
+    #[test]
+    fn a_call_that_no_failure_harms_was_not_tested() {
+        let attempt = |place| Ok((Ok(()), place < 3));
+        let error = Outcomes::collect("a call", OUT_OF_MEMORY, attempt).unwrap_err();
+        assert!(error.to_string().contains("never did"), "{error}");
+    }
+
+    #[test]
+    fn a_call_without_an_end_is_given_up() {
+        let attempt = |_| Ok((Err(Errno::ENOMEM), true));
+        let error = Outcomes::collect("a call", OUT_OF_MEMORY, attempt).unwrap_err();
+        assert!(error.to_string().contains("come to its end"), "{error}");
+    }
+}

@@ -25,6 +25,9 @@ const KEY_DIGITS: usize = 12;
 /// What the cache holds: names of entries, or their beginnings before a hyphen.
 const OWN: &[&str] = &["root", "kernel", "toolchain", "debug-kernel", "apt", "logs"];
 
+/// End of the name of a component that is being made.
+const PARTIAL: &str = ".partial";
+
 /// The directory of prepared parts.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -115,21 +118,40 @@ impl Cache {
         self.root.join("locks/in-use")
     }
 
-    /// Removes all that is in it, once nobody uses it. The locks stay: others may wait for them.
-    pub fn remove(&self, task: &Task) -> Result<()> {
-        let _alone = Lock::exclusive(&self.in_use_lock(), task)?;
+    /// Removes what interrupted runs left of components, whatever they were made from. The caller
+    /// holds the lock of all who make components.
+    pub fn remove_partial(&self) -> Result<()> {
+        for (name, path) in self.own_entries()? {
+            if name.ends_with(PARTIAL) {
+                remove_tree(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Names and paths of the entries that this program makes. A directory that was not filled by
+    /// it may be given by mistake.
+    fn own_entries(&self) -> Result<Vec<(String, PathBuf)>> {
         let context = || format!("cannot read {}", self.root.display());
+        let mut entries = Vec::new();
         for entry in fs::read_dir(&self.root).with_context(context)? {
             let entry = entry.with_context(context)?;
-            // A directory that was not filled by this program may be given by mistake.
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
+            let name = entry.file_name().to_string_lossy().into_owned();
             if OWN
                 .iter()
                 .any(|own| name == *own || name.starts_with(&format!("{own}-")))
             {
-                remove_tree(&entry.path())?;
+                entries.push((name, entry.path()));
             }
+        }
+        Ok(entries)
+    }
+
+    /// Removes all that is in it, once nobody uses it. The locks stay: others may wait for them.
+    pub fn remove(&self, task: &Task) -> Result<()> {
+        let _alone = Lock::exclusive(&self.in_use_lock(), task)?;
+        for (_, path) in self.own_entries()? {
+            remove_tree(&path)?;
         }
         Ok(())
     }
@@ -196,7 +218,7 @@ impl Component {
         // Its name is fixed, so that what an interrupted run left is found and removed.
         let partial = self
             .directory
-            .with_file_name(format!("{}.partial", self.name()));
+            .with_file_name(format!("{}{PARTIAL}", self.name()));
         remove_tree(&partial)?;
         fs::create_dir_all(&partial)
             .with_context(|| format!("cannot create {}", partial.display()))?;
@@ -346,6 +368,18 @@ mod tests {
         task.done();
         assert!(!directory.path().join("root-0123").exists());
         assert!(directory.path().join("mine").exists());
+    }
+
+    #[test]
+    fn what_interrupted_runs_left_is_removed_and_nothing_else() {
+        let (directory, cache) = cache();
+        for name in ["root-01", "root-02.partial", "mine.partial"] {
+            fs::create_dir(directory.path().join(name)).unwrap();
+        }
+        cache.remove_partial().unwrap();
+        let left = |name: &str| directory.path().join(name).exists();
+        assert!(left("root-01") && left("mine.partial"));
+        assert!(!left("root-02.partial"));
     }
 
     #[test]

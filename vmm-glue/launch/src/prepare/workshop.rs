@@ -185,6 +185,7 @@ impl Workshop<'_> {
         if !manner.fresh && components.examine(manner.depth).is_ok() {
             return Ok(());
         }
+        self.cache.remove_partial()?;
         host::space(self.cache.root(), components.space(manner))?;
         let apt = Apt::open(self.cache, self.mirror, self.progress)?;
         thread::scope(|scope| {
