@@ -6,6 +6,7 @@
 
 pub mod agreement;
 pub mod coverage;
+pub mod devices;
 pub mod failures;
 pub mod fuzz;
 pub mod guest;

@@ -8,7 +8,7 @@ use clap::Parser;
 use svm_tests::host;
 use svm_tests::launcher::Launcher;
 use svm_tests::tally::Tally;
-use svm_tests::{failures, fuzz, guest};
+use svm_tests::{devices, failures, fuzz, guest};
 
 /// Runs the tests of svm-demo.
 #[derive(Parser)]
@@ -19,6 +19,12 @@ struct Options {
     /// Only the tests that start a guest.
     #[arg(long)]
     guest: bool,
+    /// Only the machines with other devices, and with several.
+    #[arg(long, conflicts_with_all = ["host", "guest"])]
+    devices: bool,
+    /// Only the runs that go wrong.
+    #[arg(long, conflicts_with_all = ["host", "guest", "devices"])]
+    failures: bool,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -26,12 +32,18 @@ fn main() -> anyhow::Result<ExitCode> {
     let launcher = Launcher::build()?;
     launcher.prepare()?;
     let mut total = Tally::default();
-    if !options.guest {
+    let some = options.devices || options.failures;
+    if !options.guest && !some {
         total += host::run(&launcher)?;
         total += fuzz::run()?;
     }
-    if !options.host {
+    if !options.host && !some {
         total += guest::run(&launcher)?;
+    }
+    if options.devices || !options.host && !some {
+        total += devices::run(&launcher)?;
+    }
+    if options.failures || !options.host && !some {
         total += failures::run(&launcher)?;
     }
     println!("{total}");

@@ -179,6 +179,11 @@ pub struct MachineOptions {
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     pub append: Vec<String>,
 
+    /// Boot the kernel's packed image, as most machines do: slower without KVM, but only its
+    /// unpacking code can switch on 5-level paging
+    #[arg(long)]
+    pub packed_kernel: bool,
+
     /// Let the kernel print all its messages while it boots (slower)
     #[arg(long)]
     pub boot_log: bool,

@@ -68,6 +68,8 @@ pub fn pack(prepared: &Prepared, plan: &Plan, to: &Path) -> Result<()> {
     for (name, file) in &prepared.modules {
         archive.program(&format!("svm/modules/{name}.ko"), file)?;
     }
+    let order = prepared.modules.iter().map(|(name, _)| format!("{name}\n"));
+    archive.text("svm/modules/order", &order.collect::<String>())?;
     archive.program(&format!("svm/modules/{}", driver::FILE), &prepared.driver)?;
     let (configuration, release) = &prepared.configuration;
     archive.file(&format!("boot/config-{release}"), configuration, 0o644)?;

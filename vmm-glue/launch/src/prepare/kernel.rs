@@ -38,11 +38,12 @@ pub struct Image {
 /// The component; it is made with the toolchain of the root.
 pub fn component(cache: &Cache, root: &Component) -> Component {
     let recipe = format!(
-        "kernel {} {} in {} modules {:?}\n{SCRIPT}",
+        "kernel {} {} in {} modules {:?} {:?}\n{SCRIPT}",
         recipe::REVISION,
         recipe::KERNEL_SERIES,
         root.name(),
         recipe::MODULES,
+        recipe::DEVICE_MODULES,
     );
     cache.component("kernel", recipe)
 }
@@ -69,6 +70,14 @@ pub fn modules(component: &Component) -> Result<Vec<(String, PathBuf)>> {
         .lines()
         .map(|name| (name.to_owned(), component.path(&module(name))))
         .collect())
+}
+
+/// The names of the modules that every guest loads, of those that it has. Those that drive other
+/// devices come behind them.
+pub fn loaded(modules: &[(String, PathBuf)]) -> impl Iterator<Item = &str> {
+    let is_last = |(name, _): &(String, PathBuf)| recipe::MODULES.last() == Some(&name.as_str());
+    let number = modules.iter().position(is_last).map_or(0, |last| last + 1);
+    modules[..number].iter().map(|(name, _)| name.as_str())
 }
 
 /// Fetches the packages; this takes only the network and can be done while the root is made.
@@ -108,6 +117,7 @@ pub fn make(
     let _ = fs::remove_file(log);
     let mut program = vec!["/bin/sh", "/mnt/kernel.sh", &kernel.release];
     program.extend(recipe::MODULES);
+    program.extend(recipe::DEVICE_MODULES);
     sandbox::enter(root, directory, None, &program).run_logged(log, task)?;
     for waste in [PACKAGES, "build", "usr/lib"] {
         let waste = directory.join(waste);
@@ -131,4 +141,22 @@ pub fn make(
             ("version", kernel.version.clone()),
         ],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drivers_of_other_devices_are_not_loaded() {
+        let modules = |names: &[&str]| -> Vec<_> {
+            let module = |name: &&str| (name.to_string(), PathBuf::new());
+            names.iter().map(module).collect()
+        };
+        let all = modules(&["lz4hc_compress", "zram", "virtio_blk", "nvme-core", "nvme"]);
+        let names: Vec<_> = loaded(&all).collect();
+        assert_eq!(names, ["lz4hc_compress", "zram"]);
+        assert_eq!(loaded(&modules(&["zram"])).count(), 1);
+        assert_eq!(loaded(&[]).count(), 0);
+    }
 }

@@ -78,7 +78,7 @@ pub fn command(
         .args(firmware(&prepared.qemu))
         .args(machine(options))
         .arg("-kernel")
-        .arg(image(&prepared.kernel, options.accel))
+        .arg(image(&prepared.kernel, options))
         .args(["-initrd".into(), files.initramfs.clone().into_os_string()])
         .args(["-append", &kernel_arguments(options, console)])
         .args(serial(files, console))
@@ -122,9 +122,9 @@ fn firmware(qemu: &Qemu) -> &'static [&'static str] {
 
 /// Translated code is slow at unpacking a kernel; a processor is not, and starts the image as
 /// most machines do.
-fn image(kernel: &Image, accel: Accel) -> &Path {
-    match (accel, &kernel.unpacked) {
-        (Accel::Tcg, Some(unpacked)) => unpacked,
+fn image<'a>(kernel: &'a Image, options: &MachineOptions) -> &'a Path {
+    match (options.accel, &kernel.unpacked) {
+        (Accel::Tcg, Some(unpacked)) if !options.packed_kernel => unpacked,
         _ => &kernel.packed,
     }
 }

@@ -24,7 +24,7 @@ use crate::checkout::Checkout;
 use crate::cli::{Accel, MachineOptions, Place, QemuOptions, RunOptions, ShellOptions};
 use crate::external::tail;
 use crate::plans::{self, Given};
-use crate::prepare::{self, Prepared, Qemu, host, initramfs};
+use crate::prepare::{self, Prepared, Qemu, host, initramfs, kernel};
 use crate::progress::{Progress, Task};
 
 use console::{Kind, Watcher};
@@ -148,6 +148,10 @@ impl Run<'_> {
         let task = self.progress.quick_task("booting the guest");
         let start = Instant::now();
         let mut child = start_qemu(prepared, self.options, &files)?;
+        if output_was_shown {
+            self.progress
+                .line(&format!("QEMU is process {}", child.id()));
+        }
         let mut view = View {
             renderer: self.renderer,
             progress: self.progress,
@@ -249,7 +253,8 @@ impl View<'_> {
                 task.done();
             }
             let seconds = self.start.elapsed().as_secs_f64();
-            self.results.boot_seconds = Some(seconds);
+            // The first one's, if the guest boots again.
+            self.results.boot_seconds.get_or_insert(seconds);
             self.progress.line(&format!(
                 "guest is up after {seconds:.1} s: Linux {}, {} processors, {} MiB",
                 ready.kernel,
@@ -283,10 +288,8 @@ fn prepare_for(place: &Place, options: &MachineOptions, progress: &Progress) -> 
 
 fn given(prepared: &Prepared, options: &MachineOptions) -> Given {
     Given {
-        modules: prepared
-            .modules
-            .iter()
-            .map(|(name, _)| name.clone())
+        modules: kernel::loaded(&prepared.modules)
+            .map(str::to_owned)
             .collect(),
         driver_options: options.driver_option.clone(),
         kernel_options: prepared.kernel_options.clone(),

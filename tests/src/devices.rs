@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Machines of other shapes than that of the guest's test plan.
+//!
+//! Behind `svm-vtd`, Linux drives a network adapter, a virtio disk and an NVMe disk, each through
+//! the unit and with real data, in each mode of the unit that changes the way, and after booting
+//! again. A file of the host comes in over the network and goes out to both disks, where the host
+//! finds it; and the kernel has nothing to say. The first of these machines is made with QEMU's
+//! unit too, and the times that the kernels took to boot are printed. They are no test.
+//!
+//! And two of the project's own devices serve more than 255 processes in one guest.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use crate::launcher::Launcher;
+use crate::tally::Tally;
+
+/// Size of a disk.
+const DISK: u64 = 16 << 20;
+/// Size of the file.
+const DATA: usize = 2 << 20;
+
+/// How a machine differs from the others.
+#[derive(Clone, Copy)]
+struct Machine {
+    /// What is shown of it.
+    title: &'static str,
+    /// Name of the run.
+    name: &'static str,
+    iommu: &'static str,
+    /// Properties of the IOMMU.
+    options: &'static [&'static str],
+    /// The processor.
+    cpu: &'static str,
+    /// Whether the kernel's packed image is booted, which can switch on 5-level paging.
+    packed: bool,
+    /// What the guest must find, in a shell.
+    finds: &'static str,
+    /// Whether it can do a part of the demonstration.
+    shares: bool,
+    /// How often it boots.
+    boots: usize,
+}
+
+const SCALABLE: Machine = Machine {
+    title: "scalable mode, booted three times",
+    name: "devices-scalable",
+    iommu: "svm-vtd",
+    options: &[],
+    cpu: "max,la57=off",
+    packed: false,
+    finds: "true",
+    shares: true,
+    boots: 3,
+};
+
+/// The kernel says so when it uses interrupt remapping.
+const REMAPPED: &str = "dmesg | grep -q 'DMAR-IR: Enabled IRQ remapping'";
+
+/// The machines with this project's unit.
+const MACHINES: &[Machine] = &[
+    SCALABLE,
+    Machine {
+        title: "scalable mode, 5-level processors, interrupt remapping",
+        name: "devices-la57",
+        options: &["intremap=on"],
+        cpu: "max",
+        packed: true,
+        finds: "grep -qw la57 /proc/cpuinfo && dmesg | grep -q 'DMAR-IR: Enabled IRQ remapping'",
+        boots: 1,
+        ..SCALABLE
+    },
+    Machine {
+        title: "legacy mode, interrupt remapping",
+        name: "devices-legacy",
+        options: &["scalable-mode=off", "intremap=on"],
+        finds: REMAPPED,
+        shares: false,
+        boots: 1,
+        ..SCALABLE
+    },
+];
+
+/// The machine that the first one's boot is compared with.
+const REFERENCE: Machine = Machine {
+    title: "the same machine with QEMU's unit",
+    name: "devices-intel-iommu",
+    iommu: "intel-iommu",
+    ..SCALABLE
+};
+
+/// Runs the machines.
+pub fn run(launcher: &Launcher) -> anyhow::Result<Tally> {
+    println!("# machines with other devices");
+    let mut total = Tally::default();
+    let mut boots = Vec::new();
+    for machine in MACHINES.iter().chain([&REFERENCE]) {
+        let verdict = machine.run(launcher);
+        let what = format!("a network adapter and two disks, {}", machine.title);
+        total += told(&what, &verdict);
+        boots.push(verdict.ok());
+    }
+    if let [Some(own), .., Some(reference)] = boots.as_slice() {
+        let (own, reference) = (fastest(own), fastest(reference));
+        println!(
+            "# boot of the kernel, fastest of {}: svm-vtd {own:.2} s, intel-iommu {reference:.2} s, \
+             ratio {:.3}",
+            SCALABLE.boots,
+            own / reference
+        );
+    }
+    let verdict = many_processes(launcher);
+    total += told("two devices, and more than 255 processes", &verdict);
+    Ok(total)
+}
+
+/// Prints how a test ended, and counts it.
+fn told<T>(what: &str, verdict: &anyhow::Result<T>) -> Tally {
+    match verdict {
+        Ok(_) => println!("ok - {what}"),
+        Err(error) => println!("not ok - {what}: {error:#}"),
+    }
+    Tally::one(verdict.is_ok())
+}
+
+/// The smallest of some numbers.
+fn fastest(numbers: &[f64]) -> f64 {
+    numbers.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
+/// The files that a machine works on.
+struct Files {
+    directory: PathBuf,
+    contents: Vec<u8>,
+}
+
+impl Files {
+    /// Empty disks, and a file of random contents to be fetched.
+    fn create(directory: PathBuf) -> anyhow::Result<Files> {
+        fs::create_dir_all(directory.join("served"))?;
+        let mut contents = vec![0; DATA];
+        File::open("/dev/urandom")?.read_exact(&mut contents)?;
+        fs::write(directory.join("served/file"), &contents)?;
+        for disk in ["virtio.raw", "nvme.raw"] {
+            File::create(directory.join(disk))?.set_len(DISK)?;
+        }
+        Ok(Files {
+            directory,
+            contents,
+        })
+    }
+
+    /// A path as QEMU's options have it: commas are doubled.
+    fn path(&self, name: &str) -> anyhow::Result<String> {
+        let path = self.directory.join(name);
+        let text = path.to_str().context("the checkout's path is not UTF-8")?;
+        Ok(text.replace(',', ",,"))
+    }
+
+    /// Arguments of QEMU for the devices.
+    fn devices(&self) -> anyhow::Result<Vec<String>> {
+        let drive = |name: &str, id: &str| -> anyhow::Result<String> {
+            let path = self.path(name)?;
+            Ok(format!("file={path},format=raw,if=none,id={id}"))
+        };
+        let arguments = [
+            ("-drive", drive("virtio.raw", "disk0")?),
+            (
+                "-device",
+                "virtio-blk-pci,drive=disk0,iommu_platform=on,disable-legacy=on".to_owned(),
+            ),
+            ("-drive", drive("nvme.raw", "disk1")?),
+            ("-device", "nvme,drive=disk1,serial=1".to_owned()),
+            (
+                "-netdev",
+                format!("user,id=net0,restrict=on,tftp={}", self.path("served")?),
+            ),
+            ("-device", "e1000e,netdev=net0".to_owned()),
+        ];
+        let pair = |(option, value): (&str, String)| [option.to_owned(), value];
+        Ok(arguments.into_iter().flat_map(pair).collect())
+    }
+
+    /// Whether both disks begin with the file.
+    fn compare(&self) -> anyhow::Result<()> {
+        for disk in ["virtio.raw", "nvme.raw"] {
+            let mut found = vec![0; DATA];
+            File::open(self.directory.join(disk))?.read_exact(&mut found)?;
+            let differs = found.iter().zip(&self.contents).position(|(a, b)| a != b);
+            if let Some(at) = differs {
+                anyhow::bail!("{disk} differs from the file from byte {at:#x} on");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Machine {
+    /// Runs it; returns how long each boot of the kernel took, in seconds.
+    fn run(&self, launcher: &Launcher) -> anyhow::Result<Vec<f64>> {
+        let directory = launcher.run_dir(self.name);
+        let files = Files::create(directory.clone())?;
+        let script = self.script();
+        let mut arguments = vec![
+            "run",
+            "--name",
+            self.name,
+            "--iommu",
+            self.iommu,
+            "--exec",
+            &script,
+            // The check needs an interrupt within a time that translated code may not keep.
+            "--append",
+            "no_timer_check",
+        ];
+        if self.packed {
+            arguments.push("--packed-kernel");
+        }
+        for option in self.options {
+            arguments.extend(["--iommu-option", option]);
+        }
+        arguments.extend(["--", "-cpu", self.cpu, "-action", "reboot=reset"]);
+        let devices = files.devices()?;
+        arguments.extend(devices.iter().map(String::as_str));
+        succeed(launcher, &arguments)?;
+        files.compare()?;
+        let boots = boots(&directory)?;
+        ensure!(
+            boots.len() == self.boots,
+            "the guest booted {} times, {} were expected",
+            boots.len(),
+            self.boots
+        );
+        Ok(boots)
+    }
+
+    /// What the guest does each time that it boots.
+    fn script(&self) -> String {
+        let share = if self.shares {
+            "svmctl demo heap 'page never touched' 'mapped file' >/tmp/demo 2>&1 || \
+             { cat /tmp/demo; fail 'the device failed'; }"
+        } else {
+            ":"
+        };
+        let (finds, boots) = (self.finds, self.boots);
+        format!(
+            r#"
+fail() {{ echo "$1"; exit 1; }}
+cd /svm/modules
+for module in $(cat order); do
+    [ -e /sys/module/$(echo $module | tr - _) ] || insmod $module.ko || fail "no $module"
+done
+for turn in $(seq 200); do
+    [ -b /dev/vda ] && [ -b /dev/nvme0n1 ] && [ -e /sys/class/net/eth0 ] && break
+    usleep 50000
+done
+for device in block/vda/device/.. block/nvme0n1/device/device net/eth0/device; do
+    case $(cat /sys/class/$device/iommu_group/type) in
+    DMA*) ;;
+    *) fail "$device is not translated" ;;
+    esac
+done
+{finds} || fail 'the mode is another one'
+ip link set eth0 up && ip addr add 10.0.2.15/24 dev eth0
+tftp -g -b 1428 -r file -l /tmp/file 10.0.2.2 || fail 'the file does not come'
+for disk in /dev/vda /dev/nvme0n1; do
+    dd if=/tmp/file of=$disk bs=64k conv=fsync 2>/dev/null || fail "$disk cannot be written"
+    echo 3 >/proc/sys/vm/drop_caches
+    dd if=$disk bs=64k count={blocks} 2>/dev/null | cmp - /tmp/file || fail "$disk reads wrong"
+done
+{share}
+# In legacy mode the driver says that its device has no PASIDs.
+dmesg -r | grep -v svm_demo |
+    grep -E '^<[0-4]>.*(DMAR|iommu|nvme|virtio|e1000e|eth0|WARNING|BUG|Call Trace)' && \
+    fail 'the kernel has complained'
+boot=$(dd if=/dev/nvme0n1 bs=512 skip=20000 count=1 2>/dev/null | tr -d '\0')
+boot=$((boot + 1))
+printf $boot | dd of=/dev/nvme0n1 bs=512 seek=20000 conv=fsync 2>/dev/null
+[ $boot -ge {boots} ] || {{ reboot -f; sleep 1000; }}
+"#,
+            blocks = DATA >> 16,
+        )
+    }
+}
+
+/// Runs `svm-vm`, which must succeed; its output is shown if it does not.
+fn succeed(launcher: &Launcher, arguments: &[&str]) -> anyhow::Result<()> {
+    let output = launcher.captured(arguments)?;
+    ensure!(
+        output.status.success(),
+        "svm-vm failed:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+/// How long the kernel took from its start to the first process, for each time that it did.
+fn boots(directory: &Path) -> anyhow::Result<Vec<f64>> {
+    let text = fs::read_to_string(directory.join("events.jsonl"))?;
+    let mut boots = Vec::new();
+    for line in text.lines() {
+        let event: Value = serde_json::from_str(line)?;
+        if event["event"] == "ready" {
+            let micros = event["uptime_micros"].as_f64();
+            boots.push(micros.context("the guest does not say when it was ready")? / 1e6);
+        }
+    }
+    Ok(boots)
+}
+
+/// 300 processes hold contexts, and with them PASIDs, of two devices; the next ones, with PASIDs
+/// that do not fit into 8 bits, use both devices.
+fn many_processes(launcher: &Launcher) -> anyhow::Result<()> {
+    let script = r#"
+fail() { echo "$1"; exit 1; }
+[ -c /dev/svm1 ] || fail 'there is one device'
+for process in $(seq 300); do
+    sh -c "exec 3<>/dev/svm$((process % 2)) && echo >&4 && exec sleep 1000" &
+done 4>/tmp/opened
+for turn in $(seq 600); do
+    [ $(wc -l </tmp/opened) = 300 ] && break
+    usleep 50000
+done
+[ $(wc -l </tmp/opened) = 300 ] || fail "$(wc -l </tmp/opened) of 300 processes have a context"
+for device in /dev/svm0 /dev/svm1; do
+    svmctl --device $device info >/tmp/info || fail "no information"
+    pasid=$(sed -n 's/.*PASID of this process *//p' /tmp/info)
+    [ "$pasid" -gt 255 ] || fail "the PASID is $pasid: $(cat /tmp/info)"
+    svmctl --device $device demo >/tmp/demo 2>&1 || { cat /tmp/demo; fail "$device failed"; }
+done
+"#;
+    let arguments = [
+        "run",
+        "--name",
+        "many-processes",
+        "--device-option",
+        "contexts=256",
+        "--exec",
+        script,
+        "--",
+        "-device",
+        "svm-demo,contexts=256",
+    ];
+    succeed(launcher, &arguments)
+}
