@@ -36,14 +36,20 @@ fn app() -> App {
     App::start_with(&Driver::probe(&os, 0), os.process(), 0, 9)
 }
 
+/// Steps until there is nothing to do, where the operating system has nothing to do either.
+fn step_until_idle(app: &App) {
+    let idle = app.machine().run_until_idle(usize::MAX);
+    assert!(idle.is_ok(), "{idle:?}");
+}
+
 /// Has descriptors performed, and returns how long the device took from the doorbell on.
-fn perform(app: &App, descriptors: &[Descriptor]) -> Duration {
+fn perform(app: &App, descriptors: &[Descriptor], finish: impl Fn(&App)) -> Duration {
     let mut took = Duration::ZERO;
     for part in descriptors.chunks(512) {
         let tickets = app.stage(part);
         took += time(|| {
             app.ring();
-            app.os().settle();
+            finish(app);
         });
         for ticket in tickets {
             let done = app.completion(ticket);
@@ -115,7 +121,7 @@ fn scattered_copies(effort: Effort, report: &mut Report, length: u64, in_cache: 
                     .next()
                     .map(|offset| copy(SOURCE + offset, DESTINATION + offset, length))
                     .collect();
-                perform(&app, &descriptors)
+                perform(&app, &descriptors, step_until_idle)
             },
             &mut || {
                 time(|| {
@@ -216,7 +222,7 @@ fn copies_of(
                     .next()
                     .map(|offset| copy(SOURCE + offset, DESTINATION + offset, length))
                     .collect();
-                perform(&app, &descriptors)
+                perform(&app, &descriptors, step_until_idle)
             },
             &mut || {
                 time(|| {
@@ -256,7 +262,7 @@ fn page_requests(effort: Effort, report: &mut Report) {
             }
             let invalidated = app.process().invalidate(base + page * FRAME, FRAME);
             assert_eq!(invalidated, Ok(()));
-            took += perform(&app, &[touch(page)]);
+            took += perform(&app, &[touch(page)], |app| app.os().settle());
         }
         took
     };
