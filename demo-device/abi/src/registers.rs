@@ -156,6 +156,53 @@ block! {
     MUTANT = 0x38, ReadWrite;
 }
 
+/// Bits of the laboratory's `ATTRIBUTES`.
+pub mod attributes {
+    /// Mask of the PASID.
+    pub const PASID: u64 = 0xf_ffff;
+    /// The request has the PASID.
+    pub const PASID_PRESENT: u64 = 1 << 31;
+    /// Privileged Mode Requested.
+    pub const PRIVILEGED: u64 = 1 << 32;
+    /// Execute Requested.
+    pub const EXECUTE: u64 = 1 << 33;
+    /// No Write.
+    pub const NO_WRITE: u64 = 1 << 34;
+    /// The page will be read.
+    pub const READ: u64 = 1 << 35;
+    /// The page will be written.
+    pub const WRITE: u64 = 1 << 36;
+    /// Last Request In Group.
+    pub const LAST: u64 = 1 << 37;
+    /// Lowest bit of the group index.
+    pub const GROUP_SHIFT: u32 = 48;
+    /// Mask of the group index.
+    pub const GROUP: u64 = 0x1ff << GROUP_SHIFT;
+    /// Every bit that has a meaning.
+    pub const ALL: u64 =
+        PASID | PASID_PRESENT | PRIVILEGED | EXECUTE | NO_WRITE | READ | WRITE | LAST | GROUP;
+}
+
+/// Values of the laboratory's `COMMAND`.
+pub mod command {
+    /// A translation request.
+    pub const TRANSLATE: u64 = 1;
+    /// A page request.
+    pub const PAGE_REQUEST: u64 = 2;
+    /// An untranslated read of 8 bytes.
+    pub const UNTRANSLATED_READ: u64 = 3;
+    /// An untranslated write of 8 bytes.
+    pub const UNTRANSLATED_WRITE: u64 = 4;
+    /// A translated read of 8 bytes.
+    pub const TRANSLATED_READ: u64 = 5;
+    /// A translated write of 8 bytes.
+    pub const TRANSLATED_WRITE: u64 = 6;
+    /// An untranslated zero-length read.
+    pub const UNTRANSLATED_PROBE: u64 = 7;
+    /// A translated zero-length read.
+    pub const TRANSLATED_PROBE: u64 = 8;
+}
+
 /// Offset of a register block of context `n` in the register BAR.
 pub const fn context_block(n: u16) -> u64 {
     CONTEXTS + n as u64 * CONTEXT_STRIDE

@@ -8,35 +8,7 @@ use pcie_ats::{
     TranslationError, TranslationRequest,
 };
 use svm_abi::completion::Error;
-use svm_abi::registers::laboratory as registers;
-
-/// Bits of ATTRIBUTES.
-mod attributes {
-    pub const PASID: u64 = 0xf_ffff;
-    pub const PASID_PRESENT: u64 = 1 << 31;
-    pub const PRIVILEGED: u64 = 1 << 32;
-    pub const EXECUTE: u64 = 1 << 33;
-    pub const NO_WRITE: u64 = 1 << 34;
-    pub const READ: u64 = 1 << 35;
-    pub const WRITE: u64 = 1 << 36;
-    pub const LAST: u64 = 1 << 37;
-    pub const GROUP_SHIFT: u32 = 48;
-    pub const GROUP: u64 = 0x1ff << GROUP_SHIFT;
-    pub const ALL: u64 =
-        PASID | PASID_PRESENT | PRIVILEGED | EXECUTE | NO_WRITE | READ | WRITE | LAST | GROUP;
-}
-
-/// Commands.
-mod command {
-    pub const TRANSLATE: u64 = 1;
-    pub const PAGE_REQUEST: u64 = 2;
-    pub const UNTRANSLATED_READ: u64 = 3;
-    pub const UNTRANSLATED_WRITE: u64 = 4;
-    pub const TRANSLATED_READ: u64 = 5;
-    pub const TRANSLATED_WRITE: u64 = 6;
-    pub const UNTRANSLATED_PROBE: u64 = 7;
-    pub const TRANSLATED_PROBE: u64 = 8;
-}
+use svm_abi::registers::{attributes, command, laboratory as registers};
 
 /// Values of STATE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -200,7 +172,7 @@ impl Laboratory {
     }
 
     /// The request of a command.
-    fn request(&self, command: u64) -> Option<Request> {
+    fn request(&self, code: u64) -> Option<Request> {
         let has = |bit: u64| self.attributes & bit != 0;
         let pasid = if has(attributes::PASID_PRESENT) {
             Some(Pasid::new((self.attributes & attributes::PASID) as u32).ok()?)
@@ -215,7 +187,7 @@ impl Laboratory {
         };
         let untranslated = memory(MemoryAddressType::Untranslated);
         let translated = memory(MemoryAddressType::Translated);
-        Some(match command {
+        Some(match code {
             command::TRANSLATE => Request::Translate(TranslationRequest {
                 address: self.address,
                 pages: 1,

@@ -6,11 +6,10 @@ use crate::testing::{Service, World};
 use crate::{Config, config_space};
 use pcie_ats::{Function, ResponseCode};
 use svm_abi::completion::Error;
+use svm_abi::registers::attributes::{self, LAST, READ};
 use svm_abi::registers::{LABORATORY, capabilities, device, laboratory};
 
-const PASID_1: u64 = 1 | 1 << 31;
-const READ: u64 = 1 << 35;
-const LAST: u64 = 1 << 37;
+const PASID_1: u64 = 1 | attributes::PASID_PRESENT;
 
 fn world() -> World {
     World::running_with(Config {

@@ -8,7 +8,8 @@ use crate::{Config, config_space};
 use pcie_ats::{AlignedRange, Function, MemoryAddressType, ResponseCode};
 use svm_abi::descriptor::{operand, translation};
 use svm_abi::registers::{
-    LABORATORY, context, control, device, function, halt, laboratory, pasid, status as states,
+    LABORATORY, attributes, context, control, device, function, halt, laboratory, pasid,
+    status as states,
 };
 
 const PASID_CONTROL: u16 = config_space::PASID + 4;
@@ -235,8 +236,8 @@ fn rule_07_the_laboratory_asks_only_for_what_is_enabled() {
     let world = world();
     world.map(1, HERE, true);
     let e = &world.endpoint;
-    let (execute, privileged) = (1u64 << 33, 1u64 << 32);
-    let (read, last) = (1u64 << 35, 1u64 << 37);
+    let (execute, privileged) = (attributes::EXECUTE, attributes::PRIVILEGED);
+    let (read, last) = (attributes::READ, attributes::LAST);
     let run = |command: u64, attributes: u64| {
         e.bar_write(0, LABORATORY + laboratory::STATE, 0, 8);
         e.bar_write(0, LABORATORY + laboratory::ADDRESS, HERE, 8);
@@ -245,7 +246,7 @@ fn rule_07_the_laboratory_asks_only_for_what_is_enabled() {
         world.run();
         e.bar_read(0, LABORATORY + laboratory::STATE, 8)
     };
-    let of_process = 1 | 1 << 31;
+    let of_process = 1 | attributes::PASID_PRESENT;
     let refused = 3 | (Error::NotPresent as u64) << 8;
     for bits in [execute, privileged, execute | privileged] {
         assert_eq!(run(1, of_process | bits), 2);

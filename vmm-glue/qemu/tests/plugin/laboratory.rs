@@ -2,29 +2,18 @@
 //! Raw requests of the laboratory, one kind each: what QEMU makes of them.
 
 use svm_abi::completion::Error;
+use svm_abi::registers::attributes::{
+    EXECUTE, GROUP_SHIFT, LAST, NO_WRITE, PASID_PRESENT, PRIVILEGED, READ, WRITE,
+};
+use svm_abi::registers::command::{
+    PAGE_REQUEST, TRANSLATE, TRANSLATED_READ, TRANSLATED_WRITE, UNTRANSLATED_READ,
+};
 use svm_abi::registers::{LABORATORY, laboratory as register};
 
 use crate::machine::{DEVICE, Machine};
 
 pub const PASID: u32 = 0x42;
 pub const ADDRESS: u64 = 0x7f12_3456_7000;
-
-/// Bits of ATTRIBUTES.
-const PASID_PRESENT: u64 = 1 << 31;
-const PRIVILEGED: u64 = 1 << 32;
-const EXECUTE: u64 = 1 << 33;
-const NO_WRITE: u64 = 1 << 34;
-const READ: u64 = 1 << 35;
-const WRITE: u64 = 1 << 36;
-const LAST: u64 = 1 << 37;
-const GROUP: u32 = 48;
-
-/// Commands.
-const TRANSLATE: u64 = 1;
-const PAGE_REQUEST: u64 = 2;
-const UNTRANSLATED_READ: u64 = 3;
-const TRANSLATED_READ: u64 = 5;
-const TRANSLATED_WRITE: u64 = 6;
 
 /// States.
 const BUSY: u64 = 1;
@@ -229,7 +218,7 @@ fn a_page_request_waits_for_the_response_to_its_group() {
         return;
     };
     let group = 0x1a5;
-    let attributes = pasid(PASID) | READ | WRITE | LAST | group << GROUP;
+    let attributes = pasid(PASID) | READ | WRITE | LAST | group << GROUP_SHIFT;
     laboratory.begin(PAGE_REQUEST, ADDRESS, attributes);
     let request = laboratory.machine.wait_page_request();
     assert_eq!((request.pasid, request.address), (PASID, ADDRESS));
