@@ -273,12 +273,8 @@ impl Screen {
         }
         let (height, width) = self.term.size();
         let rows = usize::from(height).saturating_sub(3);
-        let mut text = String::new();
-        for line in table(&self.processes, now, rows).lines() {
-            let line: String = line.chars().take(width.into()).collect();
-            text += &line;
-            text.push('\n');
-        }
+        let mut text = table(&self.processes, now, rows, width.into());
+        text.push('\n');
         // Writing to a String cannot fail.
         let _ = write!(text, "{:.0} s", now.as_secs_f64());
         self.clear()?;
@@ -325,7 +321,10 @@ fn summarise(
     }
     let mut out = io::stdout();
     let rows = processes.iter().map(Vec::len).sum::<usize>() + 2;
-    writeln!(out, "{}\n", table(processes, time, rows))?;
+    let width = Term::stdout()
+        .size_checked()
+        .map_or(usize::MAX, |(_, width)| width.into());
+    writeln!(out, "{}\n", table(processes, time, rows, width))?;
     let names = total.by_name();
     let counts: Vec<_> = names
         .iter()

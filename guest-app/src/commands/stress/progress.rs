@@ -92,55 +92,68 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-/// A row for each context, grouped by process, and one for all; no more than `rows` of them.
-pub fn table(processes: &[Vec<Progress>], time: Duration, rows: usize) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header([
-        "process",
-        "context",
-        "operations",
-        "/s",
-        "MiB moved",
-        "MiB compared",
-        "translations",
-        "page requests",
-        "invalidations",
-        "disturbances",
-    ]);
-    let mut add = |process: &str, context: &str, progress: &Progress| {
+/// Columns, the most important first: on a narrow terminal the last ones are left out.
+const COLUMNS: [&str; 10] = [
+    "process",
+    "context",
+    "operations",
+    "/s",
+    "page requests",
+    "invalidations",
+    "MiB moved",
+    "MiB compared",
+    "translations",
+    "disturbances",
+];
+
+/// A row for each context, grouped by process, and one for all; no more than `rows` of them, and
+/// no wider than `width`.
+pub fn table(processes: &[Vec<Progress>], time: Duration, rows: usize, width: usize) -> String {
+    let row = |process: &str, context: &str, progress: &Progress| {
+        let numbers = [
+            progress.total(),
+            rate(progress.total(), time),
+            progress.page_requests,
+            progress.invalidations,
+            progress.moved >> 20,
+            progress.compared >> 20,
+            progress.translations,
+            progress.disturbances,
+        ];
         let mut row = vec![process.to_owned(), context.to_owned()];
-        row.extend(
-            [
-                progress.total(),
-                rate(progress.total(), time),
-                progress.moved >> 20,
-                progress.compared >> 20,
-                progress.translations,
-                progress.page_requests,
-                progress.invalidations,
-                progress.disturbances,
-            ]
-            .map(grouped),
-        );
-        table.add_row(row);
+        row.extend(numbers.map(grouped));
+        row
     };
     let sum = |all: &[Progress]| all.iter().fold(Progress::default(), |sum, p| sum.plus(p));
     let contexts: usize = processes.iter().map(Vec::len).sum();
+    let mut all_rows = Vec::new();
     for (p, all) in processes.iter().enumerate() {
         if contexts < rows {
             for (c, progress) in all.iter().enumerate() {
-                add(&p.to_string(), &c.to_string(), progress);
+                all_rows.push(row(&p.to_string(), &c.to_string(), progress));
             }
         } else if processes.len() < rows {
-            add(&p.to_string(), "all", &sum(all));
+            all_rows.push(row(&p.to_string(), "all", &sum(all)));
         }
     }
     let all: Vec<_> = processes.iter().map(|all| sum(all)).collect();
-    add("all", "", &sum(&all));
-    for column in table.column_iter_mut() {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
+    all_rows.push(row("all", "", &sum(&all)));
+    let draw = |columns: usize| {
+        let mut table = Table::new();
+        table
+            .load_preset(presets::NOTHING)
+            .set_header(&COLUMNS[..columns]);
+        for row in &all_rows {
+            table.add_row(&row[..columns]);
+        }
+        for column in table.column_iter_mut() {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        table.to_string()
+    };
+    let fits = |text: &String| text.lines().all(|line| line.chars().count() <= width);
+    let narrower = (3..=COLUMNS.len()).rev().map(draw);
+    narrower.into_iter().find(fits).unwrap_or_else(|| draw(3))
 }
 
 #[cfg(test)]
@@ -160,11 +173,25 @@ mod tests {
     fn a_table_has_as_many_rows_as_there_is_room_for() {
         let processes = vec![vec![progress(1), progress(2)], vec![progress(3000)]];
         let rows = |room| {
-            let text = table(&processes, Duration::from_secs(2), room).to_string();
+            let text = table(&processes, Duration::from_secs(2), room, 200);
             assert!(text.lines().last().unwrap().contains("3,003"), "{text}");
             text.lines().count() - 1
         };
         assert_eq!((rows(10), rows(3), rows(2)), (4, 3, 1));
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_fewer_columns() {
+        let processes = vec![vec![progress(1)]];
+        let table = |width| table(&processes, Duration::from_secs(1), 9, width);
+        assert!(table(200).contains("disturbances"));
+        let narrow = table(80);
+        assert!(
+            narrow.lines().all(|line| line.chars().count() <= 80),
+            "{narrow}"
+        );
+        assert!(narrow.contains("invalidations") && !narrow.contains("disturbances"));
+        assert!(table(1).contains("operations"));
     }
 
     #[test]
