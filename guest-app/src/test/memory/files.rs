@@ -16,7 +16,7 @@ use svmctl::abi::completion;
 use svmctl::abi::counters::index;
 use svmctl::region::PAGE;
 
-use super::{checksum, expect_checksum, fill, round_trip};
+use super::{beside, checksum, expect_checksum, fill, round_trip};
 use crate::harness::bench::{Bench, expect_bytes, expect_fault, pattern};
 use crate::harness::{Case, Verdict, passed, remark};
 use crate::system::child::Child;
@@ -130,18 +130,15 @@ fn truncated_at_work(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let contents = pattern(PAGES * PAGE, 64);
     let file = file(MFdFlags::empty(), &contents)?;
     let memory = Mapping::file(&file, contents.len(), BOTH, MapFlags::MAP_SHARED)?;
-    let rounds = bench.rounds(40);
+    let least = bench.rounds(60);
     let (mut done, mut failed) = (0, 0);
     let half = (PAGES / 2 * PAGE) as u64;
-    std::thread::scope(|scope| -> anyhow::Result<()> {
-        let cutter = scope.spawn(|| -> std::io::Result<()> {
-            for _ in 0..rounds {
-                file.set_len(half)?;
-                file.set_len(contents.len() as u64)?;
-            }
-            Ok(())
-        });
-        while !cutter.is_finished() {
+    let cut = || {
+        file.set_len(half)?;
+        Ok(file.set_len(contents.len() as u64)?)
+    };
+    let times = beside(cut, |_| {
+        while done + failed < least {
             match fill(bench, &memory, 0..contents.len(), 1) {
                 Ok(_) => done += 1,
                 Err(svmctl::Error::Failed(failure)) => {
@@ -151,12 +148,13 @@ fn truncated_at_work(bench: &mut Bench) -> anyhow::Result<Verdict> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let cut = cutter.join().map_err(|_| anyhow::anyhow!("panic"))?;
-        cut.context("truncating")
+        Ok(())
     })?;
     // It is whole now.
     round_trip(bench, "whole again", &memory)?;
-    remark(format!("{done} times filled, {failed} times not"))
+    remark(format!(
+        "{times} times cut, {done} times filled, {failed} times not"
+    ))
 }
 
 /// Checks that what failed did so because of a page behind `address`.

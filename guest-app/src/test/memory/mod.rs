@@ -11,7 +11,7 @@ mod protection;
 mod userfault;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::{Context, anyhow, ensure};
 use svmctl::abi::completion::Completion;
@@ -90,41 +90,56 @@ fn copy(bench: &mut Bench, from: &impl Memory, to: &impl Memory) -> Result<(), E
     unsafe { bench.queue().execute(&words) }.map(drop)
 }
 
-/// Lets the device write and check `memory` over and over while `disturb` does something to it, in
-/// another thread, until `disturb` ends. Returns how often the device did.
+/// Lets the device write and check `memory`, at least `least` times, while `disturb` does something
+/// to it over and over in another thread, at least `disturbed` times. Returns how often each did.
 fn under_load(
     bench: &mut Bench,
     memory: &(impl Memory + Sync),
-    disturb: impl FnOnce() -> anyhow::Result<()> + Send,
-) -> anyhow::Result<u64> {
+    (least, disturbed): (u64, u64),
+    disturb: impl FnMut() -> anyhow::Result<()> + Send,
+) -> anyhow::Result<(u64, u64)> {
     let source = Region::new(memory.len())?;
-    let ended = AtomicBool::new(false);
     let mut rounds = 0;
-    std::thread::scope(|scope| {
-        let other = scope.spawn(|| {
-            let result = disturb();
-            ended.store(true, Ordering::Relaxed);
-            result
-        });
-        let work = (|| -> anyhow::Result<()> {
-            loop {
-                let last = ended.load(Ordering::Relaxed);
-                let contents = pattern(memory.len(), rounds);
-                source.write(0, &contents);
-                copy(bench, &source, memory)?;
-                expect_bytes("the memory", &memory.read(0..memory.len()), &contents)?;
-                expect_checksum(bench, "the memory", memory, 0, &contents)?;
-                rounds += 1;
-                if last {
-                    return Ok(());
-                }
-            }
-        })();
-        let disturbed = other
-            .join()
-            .map_err(|_| anyhow!("the thread that disturbs panicked"))?;
-        work.with_context(|| format!("round {rounds}"))?;
-        disturbed
+    let times = beside(disturb, |times| {
+        while rounds < least || times() < disturbed {
+            let contents = pattern(memory.len(), rounds);
+            source.write(0, &contents);
+            copy(bench, &source, memory).with_context(|| format!("round {rounds}"))?;
+            let what = "the memory";
+            expect_bytes(what, &memory.read(0..memory.len()), &contents)?;
+            expect_checksum(bench, what, memory, 0, &contents)?;
+            rounds += 1;
+        }
+        Ok(())
     })?;
-    Ok(rounds)
+    Ok((rounds, times))
+}
+
+/// Does `work` while another thread does `other` over and over, until `work` has ended. `work` can
+/// ask how often that was. Returns how often it was in the end.
+fn beside(
+    mut other: impl FnMut() -> anyhow::Result<()> + Send,
+    work: impl FnOnce(&dyn Fn() -> u64) -> anyhow::Result<()>,
+) -> anyhow::Result<u64> {
+    let (ended, times) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                if let Err(error) = other() {
+                    // Whoever waits for more of it must not wait for ever.
+                    times.store(u64::MAX, Ordering::Relaxed);
+                    return Err(error);
+                }
+                times.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        let worked = work(&|| times.load(Ordering::Relaxed));
+        ended.store(true, Ordering::Relaxed);
+        let disturbed = thread
+            .join()
+            .map_err(|_| anyhow!("the other thread panicked"))?;
+        worked.and(disturbed)
+    })?;
+    Ok(times.load(Ordering::Relaxed))
 }

@@ -8,7 +8,7 @@ use svmctl::abi::completion::Error;
 use svmctl::abi::counters::index;
 use svmctl::region::PAGE;
 
-use super::{checksum, expect_checksum, fill, round_trip};
+use super::{beside, checksum, expect_checksum, fill, round_trip};
 use crate::harness::bench::{Bench, expect_bytes, expect_fault, pattern};
 use crate::harness::{Case, Verdict, passed, remark, skipped};
 use crate::system::mapping::{BOTH, Mapping, Memory};
@@ -55,17 +55,14 @@ fn protect(bench: &mut Bench) -> anyhow::Result<Verdict> {
 fn protect_at_work(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let memory = memory()?;
     memory.write(0, &vec![1; memory.len()]);
-    let rounds = bench.rounds(100);
+    let least = bench.rounds(60);
     let (mut done, mut failed) = (0u32, 0u32);
-    std::thread::scope(|scope| -> anyhow::Result<()> {
-        let changer = scope.spawn(|| -> std::io::Result<()> {
-            for _ in 0..rounds {
-                memory.protect(0..memory.len(), ProtFlags::PROT_READ)?;
-                memory.protect(0..memory.len(), BOTH)?;
-            }
-            Ok(())
-        });
-        while !changer.is_finished() {
+    let change = || {
+        memory.protect(0..memory.len(), ProtFlags::PROT_READ)?;
+        Ok(memory.protect(0..memory.len(), BOTH)?)
+    };
+    let times = beside(change, |_| {
+        while done + failed < least {
             match fill(bench, &memory, 0..memory.len(), done.into()) {
                 Ok(_) => done += 1,
                 Err(svmctl::Error::Failed(failure))
@@ -76,11 +73,12 @@ fn protect_at_work(bench: &mut Bench) -> anyhow::Result<Verdict> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let changed = changer.join().map_err(|_| anyhow::anyhow!("panic"))?;
-        changed.context("mprotect")
+        Ok(())
     })?;
     round_trip(bench, "afterwards", &memory)?;
-    remark(format!("{done} times filled, {failed} times not"))
+    remark(format!(
+        "{times} times changed, {done} times filled, {failed} times not"
+    ))
 }
 
 /// What becomes of the contents.
