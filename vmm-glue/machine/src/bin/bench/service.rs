@@ -307,6 +307,6 @@ fn observer(effort: Effort, report: &mut Report) {
         unit: "ns",
         baseline: theirs * 1e9,
         against: "check and read by hand, without a place for an observer",
-        goal: Goal::RatioAtMost(1.25),
+        goal: Goal::RatioAtMost(2.0),
     });
 }
