@@ -159,6 +159,7 @@ impl Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Numbers;
 
     fn group(pages: u32) -> Group {
         Group {
@@ -216,13 +217,8 @@ mod tests {
 
     #[test]
     fn rule_49_56_58_groups_agree_with_a_list_for_a_million_operations() {
-        let mut state = 0x9e37_79b9_7f4a_7c15u64;
-        let mut next = |below: u64| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 20) % below
-        };
+        let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+        let mut next = |below| numbers.below(below);
         let mut groups = Groups::new();
         let mut model: Vec<Waiting> = Vec::new();
         let mut now = 0;

@@ -30,6 +30,19 @@ pub struct Mapping {
     pub supervisor: bool,
 }
 
+/// Numbers that are the same in every run (xorshift).
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    /// A number below a bound.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % bound
+    }
+}
+
 /// What happens to a page request group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {

@@ -2,6 +2,7 @@
 //! The cache alone, and against a list of what it was told.
 
 use super::*;
+use crate::testing::Numbers;
 use proptest::prelude::*;
 
 fn pasid(n: u32) -> Option<Pasid> {
@@ -432,13 +433,8 @@ const GEOMETRIES: [(u32, u32); 4] = [(2, 1), (5, 2), (6, 4), (8, 2)];
 
 /// Compares operations at random, the same in every run.
 fn compare_with_the_list(operations: u64, (entries, ways): (u32, u32), fault: Fault) {
-    let mut state = 0x2545_f491_4f6c_dd1du64 ^ u64::from(entries) << 32;
-    let mut next = |below: u64| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 20) % below
-    };
+    let mut numbers = Numbers(0x2545_f491_4f6c_dd1d ^ u64::from(entries) << 32);
+    let mut next = |below| numbers.below(below);
     let mut pair = Pair::new(entries, ways, fault);
     for _ in 0..operations {
         let address = next(4) << 30 | next(4) << 21 | next(8) << 12;

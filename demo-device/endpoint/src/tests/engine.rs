@@ -3,7 +3,7 @@
 //! the status register says, and what becomes of each descriptor. A million operations at random.
 
 use super::*;
-use crate::testing::{MUTANT, Service, World, pid};
+use crate::testing::{MUTANT, Numbers, Service, World, pid};
 use crate::{Config, Mutant, Step, config_space};
 use pcie_ats::{AlignedRange, Function, PageRequest, PrgResponse, Prgi, ResponseCode};
 use std::panic::catch_unwind;
@@ -21,18 +21,6 @@ const PAGES: u64 = 8;
 const READ_ONLY: u64 = PAGES - 2;
 const MISSING: u64 = PAGES - 1;
 const PAGE: u64 = 0x1000;
-
-/// Numbers that are the same in every run (xorshift).
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 16) % bound
-    }
-}
 
 /// A group as upstream has seen it.
 #[derive(Clone, Debug)]

@@ -4,7 +4,7 @@
 
 use super::*;
 use crate::Config;
-use crate::testing::World;
+use crate::testing::{Numbers, World};
 use pcie_ats::AlignedRange;
 
 /// Pages of the process.
@@ -14,13 +14,8 @@ const ROUNDS: u64 = 3000;
 
 #[test]
 pub(super) fn rule_48_what_moves_under_the_work_agrees_with_a_shadow() {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut next = |below: u64| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 20) % below
-    };
+    let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+    let mut next = |below| numbers.below(below);
     let world = World::running_with(Config {
         atc_entries: 64,
         ..Config::default()
