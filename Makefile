@@ -39,7 +39,8 @@ test:
 
 test-debug:
 	@$(BUILD_SVM_VM)
-	@$(SVM_VM) run --kernel debug --plan test --name test-debug --iommu $(IOMMU) --memory 2G
+	@$(SVM_VM) run --kernel debug --plan test --name test-debug --iommu $(IOMMU) --memory 2G \
+		--scale 0.1
 
 lint:
 	$(CARGO) fmt --all --check
