@@ -75,8 +75,12 @@ pub fn modules(component: &Component) -> Result<Vec<(String, PathBuf)>> {
 /// The names of the modules that every guest loads, of those that it has. Those that drive other
 /// devices come behind them.
 pub fn loaded(modules: &[(String, PathBuf)]) -> impl Iterator<Item = &str> {
-    let is_last = |(name, _): &(String, PathBuf)| recipe::MODULES.last() == Some(&name.as_str());
-    let number = modules.iter().position(is_last).map_or(0, |last| last + 1);
+    // In the order of loading, one may stand before others for which it is needed as well.
+    let is_loaded = |(name, _): &(String, PathBuf)| recipe::MODULES.contains(&name.as_str());
+    let number = modules
+        .iter()
+        .rposition(is_loaded)
+        .map_or(0, |last| last + 1);
     modules[..number].iter().map(|(name, _)| name.as_str())
 }
 
@@ -153,9 +157,17 @@ mod tests {
             let module = |name: &&str| (name.to_string(), PathBuf::new());
             names.iter().map(module).collect()
         };
-        let all = modules(&["lz4hc_compress", "zram", "virtio_blk", "nvme-core", "nvme"]);
+        let ours = [
+            "zram",
+            "vfio",
+            "vfio_iommu_type1",
+            "vfio-pci-core",
+            "vfio-pci",
+        ];
+        let all = [&ours[..], &["virtio_blk", "nvme-core", "nvme"]].concat();
+        let all = modules(&all);
         let names: Vec<_> = loaded(&all).collect();
-        assert_eq!(names, ["lz4hc_compress", "zram"]);
+        assert_eq!(names, ours);
         assert_eq!(loaded(&modules(&["zram"])).count(), 1);
         assert_eq!(loaded(&[]).count(), 0);
     }
