@@ -29,8 +29,9 @@ const KINDS: &[&str] = &[
 
 /// What a PRG response is known by in both accounts: PASID, PRGI, response code.
 type ResponseKey = (u64, u64, u8);
-/// What an invalidation is known by in both accounts: PASID, first address, log2 of the size.
-type InvalidationKey = (u64, u64, u64);
+/// What an invalidation is known by in both accounts: PASID, if it has one, first address, log2 of
+/// the size.
+type InvalidationKey = (Option<u64>, u64, u64);
 
 /// Compares the two files; the summary says how much there was to compare.
 pub fn of_files(trace: &Path, log: &Path) -> anyhow::Result<String> {
@@ -63,7 +64,7 @@ pub fn compare(trace: &Trace, log: &str) -> anyhow::Result<String> {
                 pasid, base, shift, ..
             })) => {
                 *logged_invalidations
-                    .entry((pasid.into(), base, shift.into()))
+                    .entry((pasid.map(u64::from), base, shift.into()))
                     .or_default() += 1;
             }
             None => {}
@@ -89,7 +90,7 @@ pub fn compare(trace: &Trace, log: &str) -> anyhow::Result<String> {
     let mut traced_invalidations: BTreeMap<InvalidationKey, u64> = BTreeMap::new();
     for e in trace.named("invalidation") {
         let key = (
-            e.number("pasid")?,
+            e.number_if_any("pasid")?,
             e.address("address")?,
             e.number("size_log2")?,
         );

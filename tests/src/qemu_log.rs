@@ -15,13 +15,14 @@ pub struct Response {
     pub code: u8,
 }
 
-/// A PASID-based device-TLB invalidation descriptor (VT-d 6.5.2.6, type 8).
+/// A device-TLB invalidation descriptor (VT-d 6.5.2.5, type 3), or a PASID-based one (6.5.2.6,
+/// type 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Invalidation {
     /// Requester id of the device.
     pub rid: u16,
-    /// PASID whose translations go.
-    pub pasid: u32,
+    /// PASID whose translations go; none if those of requests without PASID do.
+    pub pasid: Option<u32>,
     /// First address of the range.
     pub base: u64,
     /// Log2 of the size of the range.
@@ -35,7 +36,7 @@ pub struct Invalidation {
 pub enum Descriptor {
     /// A page group response.
     Response(Response),
-    /// A PASID-based device-TLB invalidation.
+    /// A device-TLB invalidation.
     Invalidation(Invalidation),
 }
 
@@ -56,23 +57,33 @@ pub fn parse_line(line: &str) -> Option<Descriptor> {
             code: (low >> 12) as u8 & 0xf,
         })),
         8 if kind.contains("device-piotlb") => {
-            let (base, shift) = range(high);
+            let (base, shift) = range(high, high >> 11 & 1 != 0);
             Some(Descriptor::Invalidation(Invalidation {
                 rid,
-                pasid,
+                pasid: Some(pasid),
                 base,
                 shift,
                 global: high & 1 != 0,
+            }))
+        }
+        3 if kind == "device" => {
+            let (base, shift) = range(high, high & 1 != 0);
+            Some(Descriptor::Invalidation(Invalidation {
+                rid: (low >> 32) as u16,
+                pasid: None,
+                base,
+                shift,
+                global: false,
             }))
         }
         _ => None,
     }
 }
 
-/// The range that an address with the S bit (bit 11) names, read naively, bit by bit.
-fn range(word: u64) -> (u64, u8) {
+/// The range that an address and its S bit name, read naively, bit by bit.
+fn range(word: u64, s: bool) -> (u64, u8) {
     let mut shift = 12;
-    if word >> 11 & 1 != 0 {
+    if s {
         while shift < 64 && word >> shift & 1 != 0 {
             shift += 1;
         }
@@ -107,7 +118,7 @@ mod tests {
         let line = "12@1.5:vtd_inv_desc invalidate desc type device-piotlb high 0x7f00000ff800 low 0x500080008";
         let expected = Invalidation {
             rid: 8,
-            pasid: 5,
+            pasid: Some(5),
             base: 0x7f00_0000_0000,
             shift: 21,
             global: false,
@@ -122,6 +133,19 @@ mod tests {
             panic!("not read")
         };
         assert_eq!((i.base, i.shift), (0, 64));
+    }
+
+    #[test]
+    fn an_invalidation_without_pasid_is_read() {
+        let line = "vtd_inv_desc invalidate desc type device high 0x7f2be01ff001 low 0x800000003";
+        let expected = Invalidation {
+            rid: 8,
+            pasid: None,
+            base: 0x7f2b_e000_0000,
+            shift: 22,
+            global: false,
+        };
+        assert_eq!(parse_line(line), Some(Descriptor::Invalidation(expected)));
     }
 
     #[test]

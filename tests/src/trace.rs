@@ -56,6 +56,14 @@ impl Event {
             .with_context(|| format!("`{key}` of {} is {value}, not a number", self.name))
     }
 
+    /// A detail that is a number, or null where there is none.
+    pub fn number_if_any(&self, key: &str) -> anyhow::Result<Option<u64>> {
+        match self.detail(key)? {
+            Value::Null => Ok(None),
+            _ => self.number(key).map(Some),
+        }
+    }
+
     /// A detail that is an address: a string, in hexadecimal.
     pub fn address(&self, key: &str) -> anyhow::Result<u64> {
         let value = self.detail(key)?;
