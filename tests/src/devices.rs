@@ -206,16 +206,7 @@ impl Machine {
         let files = Files::create(directory.clone())?;
         let script = self.script();
         let mut arguments = vec![
-            "run",
-            "--name",
-            self.name,
-            "--iommu",
-            self.iommu,
-            "--exec",
-            &script,
-            // The check needs an interrupt within a time that translated code may not keep.
-            "--append",
-            "no_timer_check",
+            "run", "--name", self.name, "--iommu", self.iommu, "--exec", &script,
         ];
         if self.packed {
             arguments.push("--packed-kernel");
