@@ -245,8 +245,9 @@ fn limit(given: &Given) -> Step {
 fn vfio(given: &Given) -> Step {
     let name = "a program drives the device through VFIO, and the driver has it again";
     let modules = given.vfio();
-    if modules.is_empty() {
-        let event = r#"{"event":"test","name":"VFIO","status":"skipped","message":"this kernel has no module vfio-pci"}"#;
+    let built_in = given.has("CONFIG_VFIO_PCI") && given.has("CONFIG_VFIO_IOMMU_TYPE1");
+    if modules.is_empty() && !built_in {
+        let event = r#"{"event":"test","name":"VFIO","status":"skipped","message":"this kernel has no vfio-pci"}"#;
         return Step::shell(name, &format!("echo '{event}' >>\"$SVM_RESULTS\""));
     }
     let mut line = String::new();
@@ -255,6 +256,9 @@ fn vfio(given: &Given) -> Step {
             "insmod /svm/modules/{}.ko {} && ",
             module.name, module.parameters
         );
+    }
+    if built_in {
+        line += "echo 1 >/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts && ";
     }
     line += "svmctl vfio --bind && svmctl info";
     Step::shell(name, &line)
@@ -368,6 +372,12 @@ mod tests {
         let mut given = given();
         assert_eq!(vfio(&given).argv.len(), 3);
         assert!(vfio(&given).argv[2].contains("skipped"));
+        let mut built_in = Given::default();
+        for option in ["CONFIG_VFIO_PCI", "CONFIG_VFIO_IOMMU_TYPE1"] {
+            let options = &mut built_in.kernel_options;
+            options.insert(option.to_owned(), "y".to_owned());
+        }
+        assert!(vfio(&built_in).argv[2].contains("svmctl vfio --bind"));
         given.modules.extend(["vfio".into(), VFIO_IOMMU.into()]);
         let loaded = |plan: Plan| plan.modules.iter().any(|m| m.name == "vfio");
         assert!(!loaded(plan(PlanName::Demo, "1", &given)));
