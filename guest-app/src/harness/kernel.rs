@@ -44,11 +44,15 @@ const AFTER_DEATH: &[&str] = &[
     "dmar_fault: ",
 ];
 
-/// First and last line of what the kernel says when it kills for want of memory. Between them are
-/// a stack trace and tables.
-const OOM: (&str, &str) = (OOM_KILLER, "Killed process");
 /// What a case provokes that has a process killed for want of memory.
 pub const OOM_KILLER: &str = "invoked oom-killer";
+/// What a case provokes that has the handler of page requests meet a page that only a program can
+/// provide, on a kernel that checks its memory management (`CONFIG_DEBUG_VM`).
+pub const NO_RETRY: &str = "FAULT_FLAG_ALLOW_RETRY missing";
+
+/// First and last line of what the kernel says at length, with stack traces and tables between
+/// them.
+const LONG: &[(&str, &str)] = &[(OOM_KILLER, "Killed process"), (NO_RETRY, "</TASK>")];
 
 /// The kernel's log, from the moment of opening on.
 #[derive(Debug)]
@@ -75,17 +79,21 @@ impl Messages {
     pub fn unexpected(&mut self, provoked: &[&str]) -> Vec<String> {
         let mut lines = Vec::new();
         let mut record = [0; 8192];
-        let mut out_of_memory = false;
+        let mut until = None;
         loop {
             match self.log.read(&mut record) {
                 Ok(0) => return lines,
                 Ok(length) => {
                     let text = String::from_utf8_lossy(&record[..length]);
-                    out_of_memory |= provoked.contains(&OOM.0) && text.contains(OOM.0);
-                    if !out_of_memory {
-                        lines.extend(fault(&text, provoked));
+                    until = until.or_else(|| {
+                        let mut long = LONG.iter();
+                        long.find(|(first, _)| provoked.contains(first) && text.contains(first))
+                    });
+                    match until {
+                        Some((_, last)) if text.contains(last) => until = None,
+                        Some(_) => {}
+                        None => lines.extend(fault(&text, provoked)),
                     }
-                    out_of_memory &= !text.contains(OOM.1);
                 }
                 // Overwritten before it was read: more was said than anybody should say.
                 Err(error) if error.raw_os_error() == Some(Errno::EPIPE as i32) => {

@@ -10,6 +10,7 @@ use svmctl::region::PAGE;
 
 use super::{checksum, expect_checksum, fill};
 use crate::harness::bench::{Bench, expect_bytes, expect_fault, pattern};
+use crate::harness::kernel::NO_RETRY;
 use crate::harness::{Case, Verdict, remark, skipped};
 use crate::system::mapping::{BOTH, Mapping, Memory};
 use crate::system::userfault::Userfault;
@@ -17,7 +18,7 @@ use crate::system::userfault::Userfault;
 /// See the module.
 pub const CASES: &[Case] = &[Case::new("pages provided by userfaultfd", provided)
     // Where the kernel is built to check its memory management it says so when it gives up.
-    .provoking(&["FAULT_FLAG_ALLOW_RETRY missing"])];
+    .provoking(&[NO_RETRY])];
 
 const PAGES: usize = 16;
 
