@@ -5,7 +5,7 @@
 //! the unit and with real data, in each mode of the unit that changes the way, and after booting
 //! again. A file of the host comes in over the network and goes out to both disks, where the host
 //! finds it; and the kernel has nothing to say. The first of these machines is made with QEMU's
-//! unit too, and the times that the kernels took to boot are printed. They are no test.
+//! unit too. How long the kernel takes to boot with either unit is printed. It is no test.
 //!
 //! And two of the project's own devices serve more than 255 processes in one guest.
 
@@ -85,33 +85,34 @@ const MACHINES: &[Machine] = &[
     },
 ];
 
-/// The machine that the first one's boot is compared with.
+/// The first machine with QEMU's unit.
 const REFERENCE: Machine = Machine {
     title: "the same machine with QEMU's unit",
     name: "devices-intel-iommu",
     iommu: "intel-iommu",
+    boots: 1,
     ..SCALABLE
 };
+
+/// How often the boots with either unit are timed.
+const TIMED: usize = 3;
 
 /// Runs the machines.
 pub fn run(launcher: &Launcher) -> anyhow::Result<Tally> {
     println!("# machines with other devices");
     let mut total = Tally::default();
-    let mut boots = Vec::new();
     for machine in MACHINES.iter().chain([&REFERENCE]) {
         let verdict = machine.run(launcher);
         let what = format!("a network adapter and two disks, {}", machine.title);
         total += told(&what, &verdict);
-        boots.push(verdict.ok());
     }
-    if let [Some(own), .., Some(reference)] = boots.as_slice() {
-        let (own, reference) = (fastest(own), fastest(reference));
-        println!(
-            "# boot of the kernel, fastest of {}: svm-vtd {own:.2} s, intel-iommu {reference:.2} s, \
-             ratio {:.3}",
-            SCALABLE.boots,
+    match boot_times(launcher) {
+        Ok([reference, own]) => println!(
+            "# boot of the kernel, in turns, fastest of {TIMED}: svm-vtd {own:.2} s, \
+             intel-iommu {reference:.2} s, ratio {:.3}",
             own / reference
-        );
+        ),
+        Err(error) => total += told("boot with either unit", &Err::<(), _>(error)),
     }
     let verdict = many_processes(launcher);
     total += told("two devices, and more than 255 processes", &verdict);
@@ -125,6 +126,25 @@ fn told<T>(what: &str, verdict: &anyhow::Result<T>) -> Tally {
         Err(error) => println!("not ok - {what}: {error:#}"),
     }
     Tally::one(verdict.is_ok())
+}
+
+/// How long the kernel takes to boot with QEMU's unit and with `svm-vtd`, in seconds: in turns,
+/// since what disturbs the host for a while must not count for one of them only.
+fn boot_times(launcher: &Launcher) -> anyhow::Result<[f64; 2]> {
+    let mut fastest_of = [f64::INFINITY; 2];
+    for _ in 0..TIMED {
+        for (iommu, best) in ["intel-iommu", "svm-vtd"].iter().zip(&mut fastest_of) {
+            let name = format!("boot-{iommu}");
+            succeed(
+                launcher,
+                &["run", "--name", &name, "--iommu", iommu, "--exec", "true"],
+            )?;
+            let boots = boots(&launcher.run_dir(&name))?;
+            ensure!(!boots.is_empty(), "the guest does not say that it is ready");
+            *best = best.min(fastest(&boots));
+        }
+    }
+    Ok(fastest_of)
 }
 
 /// The smallest of some numbers.
@@ -200,8 +220,8 @@ impl Files {
 }
 
 impl Machine {
-    /// Runs it; returns how long each boot of the kernel took, in seconds.
-    fn run(&self, launcher: &Launcher) -> anyhow::Result<Vec<f64>> {
+    /// Runs it.
+    fn run(&self, launcher: &Launcher) -> anyhow::Result<()> {
         let directory = launcher.run_dir(self.name);
         let files = Files::create(directory.clone())?;
         let script = self.script();
@@ -226,7 +246,7 @@ impl Machine {
             boots.len(),
             self.boots
         );
-        Ok(boots)
+        Ok(())
     }
 
     /// What the guest does each time that it boots.
