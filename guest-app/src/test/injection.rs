@@ -17,9 +17,10 @@ use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
-use svmctl::abi::ioctl::{DOORBELL_SIZE, Queue};
+use svmctl::abi::ioctl::{DOORBELL_SIZE, Eventfd, Moderation, Queue};
 use svmctl::region::{PAGE, Region};
 
 use super::leaks::Before;
@@ -277,6 +278,12 @@ fn calls(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let file = RawFile::open(bench.device())?;
     let memory = Region::new(PAGE)?;
     let queue = ring(&memory);
+    let eventfd = EventFd::from_flags(EfdFlags::EFD_NONBLOCK)?;
+    let [attach, detach] = [eventfd.as_fd().as_raw_fd(), -1].map(|fd| Eventfd { fd, flags: 0 });
+    let gathered = Moderation {
+        count: 8,
+        microseconds: 100,
+    };
     let mut remarks = vec![
         each(&trigger, "INFO", || file.info(), |_| Ok(()))?,
         each(
@@ -284,6 +291,18 @@ fn calls(bench: &mut Bench) -> anyhow::Result<Verdict> {
             "QUEUE_SETUP",
             || file.queue_setup(&queue),
             |()| file.queue_stop(),
+        )?,
+        each(
+            &trigger,
+            "EVENTFD",
+            || file.eventfd(&attach),
+            |()| file.eventfd(&detach),
+        )?,
+        each(
+            &trigger,
+            "MODERATION",
+            || file.moderation(&gathered),
+            |()| file.moderation(&Moderation::default()),
         )?,
         each(
             &trigger,

@@ -93,6 +93,28 @@ impl RawFile {
         unsafe { self.ioctl(QUEUE_STOP, 0) }
     }
 
+    /// Attaches an eventfd.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn eventfd(&self, eventfd: &ioctl::Eventfd) -> Result<(), Errno> {
+        let address = (&raw const *eventfd).expose_provenance() as u64;
+        // SAFETY: at the address is an `Eventfd`, which the driver reads.
+        unsafe { self.ioctl(EVENTFD, address) }
+    }
+
+    /// Sets how interrupts are gathered.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn moderation(&self, moderation: &ioctl::Moderation) -> Result<(), Errno> {
+        let address = (&raw const *moderation).expose_provenance() as u64;
+        // SAFETY: at the address is a `Moderation`, which the driver reads.
+        unsafe { self.ioctl(MODERATION, address) }
+    }
+
     /// Maps the file and unmaps it again at once.
     ///
     /// # Errors
@@ -175,6 +197,13 @@ pub const INFO: libc::c_ulong =
 /// As above.
 pub const QUEUE_SETUP: libc::c_ulong =
     nix::request_code_write!(ioctl::TYPE, ioctl::QUEUE_SETUP, size_of::<ioctl::Queue>());
+const EVENTFD: libc::c_ulong =
+    nix::request_code_write!(ioctl::TYPE, ioctl::EVENTFD, size_of::<ioctl::Eventfd>());
+const MODERATION: libc::c_ulong = nix::request_code_write!(
+    ioctl::TYPE,
+    ioctl::MODERATION,
+    size_of::<ioctl::Moderation>()
+);
 /// As above.
 pub const QUEUE_STOP: libc::c_ulong = nix::request_code_none!(ioctl::TYPE, ioctl::QUEUE_STOP);
 
@@ -271,6 +300,24 @@ impl RawQueue {
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.file.queue_stop()?;
         Ok(self.set_up()?)
+    }
+
+    /// Has an eventfd signalled at the context's interrupts, or none.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn set_eventfd(&self, eventfd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        self.file.set_eventfd(eventfd)
+    }
+
+    /// Says how many completions make an interrupt.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn set_moderation(&self, moderation: &ioctl::Moderation) -> io::Result<()> {
+        self.file.set_moderation(moderation)
     }
 
     /// Address of the completion record of place `n`.

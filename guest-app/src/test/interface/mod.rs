@@ -4,8 +4,14 @@
 mod calls;
 mod descriptors;
 mod doorbell;
+mod interrupts;
 
 use crate::harness::Case;
 
 /// See the module.
-pub const CASES: &[&[Case]] = &[calls::CASES, descriptors::CASES, doorbell::CASES];
+pub const CASES: &[&[Case]] = &[
+    calls::CASES,
+    descriptors::CASES,
+    doorbell::CASES,
+    interrupts::CASES,
+];
