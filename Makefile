@@ -40,7 +40,7 @@ test:
 test-debug:
 	@$(BUILD_SVM_VM)
 	@$(SVM_VM) run --kernel debug --plan test --name test-debug --iommu $(IOMMU) --memory 2G \
-		--scale 0.1
+		--scale 0.1 --append log_buf_len=16M
 
 lint:
 	$(CARGO) fmt --all --check

@@ -61,11 +61,15 @@ pub const CASES: &[Case] = &[
 
 /// A page fault that fails is tried again, and told.
 const PROVOKED: &[&str] = &["VM_FAULT_OOM leaked out"];
-/// What the driver core tells of a driver that fails to take a function.
+/// What is told of a driver that fails to take a function, by itself and by those that it asks.
 const DRIVER_PROVOKED: &[&str] = &[
     "VM_FAULT_OOM leaked out",
     "probe with driver svm_demo failed",
+    "no MSI-X vector can be had",
+    "can't reserve [mem",
     "kobject_add_internal failed",
+    "Failed to add kobject for irq",
+    "kmemleak: Cannot allocate",
 ];
 
 /// Why a case cannot run.
@@ -471,7 +475,7 @@ fn work(bench: &Bench) -> anyhow::Result<(u32, u32)> {
         let copied = bench.open_queue(16).and_then(|mut queue| {
             let copy = svmctl::Descriptor::copy(to.at(0), from.at(0), PAGE as u64);
             // SAFETY: both are regions, which are accessed atomically and outlive the call.
-            unsafe { queue.execute_all(&[copy]) }
+            unsafe { queue.execute(&copy) }
         });
         // This may be what fails.
         while fail_by_chance(false).is_err() {}
