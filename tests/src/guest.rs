@@ -34,17 +34,21 @@ const GUESTS: &[Guest] = &[
 /// Seconds after which a guest hangs, however busy the host is.
 const TIMEOUT: &str = "1800";
 
-/// Two nodes of memory, so that pages can move between them. Both processors are of the first.
+/// Two nodes of memory, so that pages can move between them. Both processors are of the first. Each
+/// has room for a page of 1 GiB, aligned, beside what the kernel takes for itself as it boots.
 const NODES: &[&str] = &[
     "-object",
-    "memory-backend-ram,id=node0,size=512M",
+    "memory-backend-ram,id=node0,size=2G",
     "-object",
-    "memory-backend-ram,id=node1,size=512M",
+    "memory-backend-ram,id=node1,size=2G",
     "-numa",
     "node,nodeid=0,cpus=0-1,memdev=node0",
     "-numa",
     "node,nodeid=1,memdev=node1",
 ];
+
+/// A page of 1 GiB is set aside while there is one in a piece.
+const HUGE_PAGE: &str = "hugepagesz=1G hugepages=1";
 
 /// Runs the guest's test plan once on each IOMMU, and looks at what the runs left.
 pub fn run(launcher: &Launcher) -> anyhow::Result<Tally> {
@@ -65,7 +69,8 @@ fn plan(launcher: &Launcher, guest: &Guest) -> anyhow::Result<Tally> {
     let compared = guest.iommu == "intel-iommu";
     let mut arguments = vec!["run", "--plan", "test", "--timeout", TIMEOUT];
     arguments.extend(["--name", guest.name, "--iommu", guest.iommu]);
-    arguments.extend(["--scale", guest.scale, "--memory", "1G", "--cpus", "2"]);
+    arguments.extend(["--scale", guest.scale, "--memory", "4G", "--cpus", "2"]);
+    arguments.extend(["--append", HUGE_PAGE]);
     arguments.extend(compared.then_some("--trace"));
     arguments.push("--");
     arguments.extend(NODES);
