@@ -25,7 +25,7 @@ use svmctl::region::{PAGE, Region};
 
 use super::leaks::Before;
 use super::raw::RawFile;
-use crate::harness::bench::{Bench, pattern};
+use crate::harness::bench::{Bench, expect_bytes, pattern};
 use crate::harness::{Case, Verdict, remark, skipped};
 use crate::system::child::{Child, Line};
 use crate::system::injection::{Injection, Trigger, fail_by_chance};
@@ -481,10 +481,7 @@ fn work(bench: &Bench) -> anyhow::Result<(u32, u32)> {
         while fail_by_chance(false).is_err() {}
         match copied {
             Ok(_) => {
-                ensure!(
-                    to.read(0..PAGE) == contents,
-                    "a copy that succeeded is not like its source"
-                );
+                expect_bytes("a copy that succeeded", &to.read(0..PAGE), &contents)?;
                 good += 1;
             }
             Err(_) => bad += 1,
