@@ -116,13 +116,7 @@ fn scattered_copies(effort: Effort, report: &mut Report, length: u64, in_cache: 
         effort,
         (count * length) as usize,
         [
-            &mut || {
-                let descriptors: Vec<Descriptor> = offsets
-                    .next()
-                    .map(|offset| copy(SOURCE + offset, DESTINATION + offset, length))
-                    .collect();
-                perform(&app, &descriptors, step_until_idle)
-            },
+            &mut || perform(&app, &offsets.copies(), step_until_idle),
             &mut || {
                 time(|| {
                     for offset in offsets.next() {
@@ -187,6 +181,13 @@ impl Offsets {
         self.place.set((first + self.count * distance) % BUFFER);
         (0..self.count).map(move |n| (first + n * distance) % BUFFER)
     }
+
+    /// The device's copies at the next offsets.
+    fn copies(&self) -> Vec<Descriptor> {
+        self.next()
+            .map(|offset| copy(SOURCE + offset, DESTINATION + offset, self.length))
+            .collect()
+    }
 }
 
 fn copies_of(
@@ -217,13 +218,7 @@ fn copies_of(
         effort,
         (count * length) as usize,
         [
-            &mut || {
-                let descriptors: Vec<Descriptor> = offsets
-                    .next()
-                    .map(|offset| copy(SOURCE + offset, DESTINATION + offset, length))
-                    .collect();
-                perform(&app, &descriptors, step_until_idle)
-            },
+            &mut || perform(&app, &offsets.copies(), step_until_idle),
             &mut || {
                 time(|| {
                     for offset in offsets.next() {
