@@ -102,4 +102,4 @@ pub use config::{Capabilities, Config, ConfigError};
 pub use effect::{Effect, Effects, Invalidated};
 pub use in_flight::Ticket;
 pub use request::{Access, Blocked, Request, Translated};
-pub use unit::{Counters, Remapped, Unit};
+pub use unit::{Counters, MappedPage, Reach, Remapped, TooManyEntries, Unit};

@@ -132,6 +132,7 @@ table! {
         pci_setup_iommu: unsafe extern "C" fn(*mut BusState, *const PCIIOMMUOps, *mut c_void);
         pci_requester_id: unsafe extern "C" fn(*mut PCIDevice) -> u16;
         pci_bus_num: unsafe extern "C" fn(*mut BusState) -> c_int;
+        pci_find_bus_nr: unsafe extern "C" fn(*mut BusState, c_int) -> *mut BusState;
         pci_find_device: unsafe extern "C" fn(*mut BusState, c_int, u8) -> *mut PCIDevice;
         x86_iommu_iec_notify_all: unsafe extern "C" fn(*mut Object, bool, u32, u32);
         // Memory

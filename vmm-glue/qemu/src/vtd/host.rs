@@ -13,9 +13,10 @@ use pcie_ats::{InvalidateCompletion, InvalidateRequest, PageRequest, PrgResponse
 use vtd::recording::{RecordedUnit, Sink};
 use vtd::spec::SourceId;
 use vtd::spec::descriptor::IotlbScope;
-use vtd::{Capabilities, Effect, Effects, Invalidated};
+use vtd::{Capabilities, Effect, Effects, Invalidated, Reach, TooManyEntries};
 
 use super::clients::Clients;
+use super::copies::Span;
 use super::guest_memory::GuestMemory;
 use super::interrupts;
 use super::main_loop;
@@ -120,6 +121,26 @@ impl Host {
         } else {
             second
         }
+    }
+
+    /// The abilities that matter to those who watch address spaces: Caching Mode, Snoop Control
+    /// and Device-TLBs.
+    pub fn abilities(&self) -> (bool, bool, bool) {
+        let unit = self.lock();
+        let capabilities = unit.capabilities();
+        let ecap = capabilities.ecap();
+        (capabilities.cap().cm(), ecap.sc(), ecap.dt())
+    }
+
+    /// What a function reaches, for those who keep a copy of it.
+    pub fn reach(&self, requester: SourceId, span: Span) -> Result<Reach, TooManyEntries> {
+        let unit = self.lock();
+        unit.reach(&GuestMemory, requester, span.first, span.last)
+    }
+
+    /// The bus from which all functions are reached.
+    pub fn root(&self) -> Bus {
+        self.root
     }
 
     /// Chooses which completions of invalidations are lost.
@@ -239,9 +260,13 @@ impl Host {
                     _ => pcie_ats::AlignedRange::ALL,
                 };
                 self.spaces.unmap(bql, NOTIFIER_UNMAP, None, range);
+                self.spaces.refresh(bql, Span::of(range));
             }
-            // An invalidation of translations follows (sections 6.5.3.2 and 6.5.3.3).
-            Effect::Invalidated(Invalidated::Context(_) | Invalidated::Pasid(_)) => {}
+            // For those who only drop what they have, an invalidation of translations follows
+            // (sections 6.5.3.2 and 6.5.3.3).
+            Effect::Invalidated(Invalidated::Context(_) | Invalidated::Pasid(_)) => {
+                self.spaces.review(bql);
+            }
         }
     }
 

@@ -7,6 +7,7 @@
 //! not used any more.
 
 mod clients;
+mod copies;
 mod guest_memory;
 mod host;
 mod interrupts;
@@ -17,6 +18,7 @@ mod record;
 mod settings;
 mod spaces;
 mod translation;
+mod watchers;
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int, c_void};

@@ -13,13 +13,12 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pcie_ats::AlignedRange;
 use vtd::spec::SourceId;
 
-use super::clients::invalidated;
 use super::host::Host;
 use super::interrupts;
 use super::translation;
+use super::watchers::Watched;
 use crate::abi::iommu::*;
 use crate::abi::layout::*;
 use crate::abi::qemu;
@@ -72,6 +71,16 @@ impl Bus {
             )
         };
         !device.is_null()
+    }
+
+    /// Whether another bus is still there, below this one or this one itself: one that was
+    /// unplugged must not be asked for its number.
+    pub fn reaches(self, _bql: &Bql, other: Bus) -> bool {
+        // SAFETY: this bus exists, and the BQL keeps what is below it; the other is only compared.
+        let is = |number| unsafe {
+            (qemu().pci_find_bus_nr)(self.0.as_ptr(), number) == other.0.as_ptr()
+        };
+        (0..=0xff).any(is)
     }
 }
 
@@ -131,11 +140,13 @@ pub struct FunctionSpace {
     pub function: Function,
     /// Who translates it.
     pub host: &'static Host,
+    /// Who keeps a copy of it.
+    pub watched: Watched,
 }
 
 /// One that is never freed, and whose rooms QEMU uses by its own rules.
 #[derive(Clone, Copy)]
-struct Kept(NonNull<FunctionSpace>);
+pub(super) struct Kept(NonNull<FunctionSpace>);
 
 // SAFETY: what is read of it besides the rooms is constant.
 unsafe impl Send for Kept {}
@@ -147,7 +158,7 @@ impl Kept {
         unsafe { self.0.as_ptr().cast::<u8>().add(offset).cast() }
     }
 
-    fn iommu(self) -> *mut MemoryRegion {
+    pub(super) fn iommu(self) -> *mut MemoryRegion {
         self.field(std::mem::offset_of!(FunctionSpace, iommu))
     }
 
@@ -167,12 +178,30 @@ impl Kept {
         self.field(std::mem::offset_of!(FunctionSpace, space))
     }
 
+    /// What is no room of QEMU's.
+    pub(super) fn get(self) -> &'static FunctionSpace {
+        // SAFETY: it is never freed, and the rooms are never read through the reference.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// The one whose first field is this region.
+    ///
+    /// # Safety
+    ///
+    /// The region is one made by [`Spaces::get`].
+    pub(super) unsafe fn of_region(region: NonNull<c_void>) -> Kept {
+        Kept(region.cast())
+    }
+
     /// Shows what the unit translates, or system memory.
-    fn translate(self, _bql: &Bql, on: bool) {
-        // SAFETY: both regions are initialized, and regions change under the BQL.
+    pub(super) fn translate(self, _bql: &Bql, on: bool) {
+        // SAFETY: both regions are initialized, and regions change under the BQL, both in one
+        // transaction.
         unsafe {
+            (qemu().memory_region_transaction_begin)();
             (qemu().memory_region_set_enabled)(self.system(), !on);
             (qemu().memory_region_set_enabled)(self.iommu(), on);
+            (qemu().memory_region_transaction_commit)();
         }
     }
 
@@ -238,6 +267,7 @@ impl Spaces {
             space: Room::zeroed(),
             function,
             host,
+            watched: Watched::default(),
         }))));
         kept.initialize(bql, host.is_translating());
         self.lock().push((function, kept));
@@ -249,77 +279,22 @@ impl Spaces {
         let all = self.all();
         // SAFETY: the BQL is held, and the transaction is ended below.
         unsafe { (qemu().memory_region_transaction_begin)() };
-        for kept in all {
+        for kept in &all {
+            kept.get().watched.show(false);
             kept.translate(bql, on);
         }
         // SAFETY: begun above.
         unsafe { (qemu().memory_region_transaction_commit)() };
+        self.review(bql);
     }
 
-    /// Tells those who watch a region, as vhost does, that translations are not valid any more.
-    /// `kind` is the flag of the notifiers that want to know; of a device-TLB invalidation the
-    /// function is given.
-    pub fn unmap(&self, bql: &Bql, kind: u32, requester: Option<u16>, range: AlignedRange) {
-        let watched: Vec<_> = self
-            .lock()
-            .iter()
-            .filter(|(_, kept)| kept.first_notifier(bql).is_some())
-            .copied()
-            .collect();
-        for (function, kept) in watched {
-            // Only of a function that is there can the bus be asked.
-            if requester.is_none_or(|requester| requester == function.requester()) {
-                kept.unmap(bql, kind, range);
-            }
-        }
-    }
-
-    fn all(&self) -> Vec<Kept> {
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Kept> {
         self.lock().iter().map(|(_, kept)| *kept).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Function, Kept)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Kept {
-    /// The first of those who watch the region.
-    fn first_notifier(self, _bql: &Bql) -> Option<NonNull<IOMMUNotifier>> {
-        // SAFETY: the field lies in the initialized region, and changes under the BQL only.
-        unsafe {
-            let head = self
-                .iommu()
-                .cast::<u8>()
-                .add(iommu_memory_region::NOTIFIERS);
-            NonNull::new(head.cast::<*mut IOMMUNotifier>().read())
-        }
-    }
-
-    /// Tells them of a range.
-    fn unmap(self, bql: &Bql, kind: u32, range: AlignedRange) {
-        let mut next = self.first_notifier(bql);
-        while let Some(notifier) = next {
-            // SAFETY: the list changes under the BQL only, and what is in it exists. A notifier
-            // may remove itself, so the next is read before it is called.
-            unsafe {
-                let found = notifier.as_ref();
-                next = NonNull::new(found.node[0].cast());
-                let first = range.base().max(found.start);
-                let last = range.last().min(found.end);
-                if found.flags & kind == 0 || first > last {
-                    continue;
-                }
-                let mut entry = IOMMUTLBEntry {
-                    iova: first,
-                    addr_mask: last - first,
-                    ..invalidated(range, NO_PASID)
-                };
-                if let Some(notify) = found.notify {
-                    notify(notifier.as_ptr(), &mut entry);
-                }
-            }
-        }
     }
 }
 

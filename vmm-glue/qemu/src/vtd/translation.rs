@@ -10,10 +10,11 @@ use std::ptr::NonNull;
 use vtd::{Access, Request};
 
 use super::guest_memory::GuestMemory;
-use super::spaces::{self, FunctionSpace};
+use super::spaces::{self, FunctionSpace, Kept};
 use crate::abi::functions;
 use crate::abi::iommu::*;
 use crate::abi::layout::*;
+use crate::bql::Bql;
 use crate::memory::Space;
 use crate::message::ErrorSlot;
 use crate::qom::Class;
@@ -152,25 +153,36 @@ fn blocked(address: u64) -> IOMMUTLBEntry {
 
 /// `notify_flag_changed`: whether a region can be watched in this way.
 unsafe extern "C" fn notify_flag_changed(
-    _region: *mut c_void,
+    region: *mut c_void,
     _old: c_int,
     new: c_int,
     error: ErrorOut,
 ) -> c_int {
-    if new as u32 & NOTIFIER_MAP == 0 {
-        return 0;
+    let Some(region) = NonNull::new(region) else {
+        return -nix::libc::EINVAL;
+    };
+    // SAFETY: a region of this class is the first field of a `FunctionSpace`; QEMU's place for an
+    // error.
+    let (kept, slot) = unsafe { (Kept::of_region(region), ErrorSlot::new(error)) };
+    match kept.watch(new as u32) {
+        Ok(()) => 0,
+        Err(reason) => {
+            slot.set(reason);
+            -nix::libc::ENOTSUP
+        }
     }
-    // SAFETY: QEMU's place for an error.
-    let slot = unsafe { ErrorSlot::new(error) };
-    slot.set(
-        "svm-vtd does not report new mappings, so it cannot be above a device that keeps a copy \
-         of them (such as vfio-pci): use intel-iommu with caching-mode=on for that",
-    );
-    -nix::libc::EINVAL
 }
 
-/// `replay`: only those who are told of new mappings would need it.
-unsafe extern "C" fn replay(_region: *mut c_void, _notifier: *mut IOMMUNotifier) {}
+/// `replay`: one who begins to keep a copy is told of all mappings.
+unsafe extern "C" fn replay(region: *mut c_void, notifier: *mut IOMMUNotifier) {
+    let (Some(region), Some(notifier)) = (NonNull::new(region), NonNull::new(notifier)) else {
+        return;
+    };
+    // SAFETY: as for `notify_flag_changed`; QEMU replays with the BQL held, for a notifier that
+    // is in the region's list.
+    let (kept, bql) = unsafe { (Kept::of_region(region), Bql::held()) };
+    kept.replay(&bql, notifier);
+}
 
 /// `attrs_to_index`.
 unsafe extern "C" fn attrs_to_index(_region: *mut c_void, attributes: MemTxAttrs) -> c_int {

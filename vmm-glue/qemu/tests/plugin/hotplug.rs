@@ -41,12 +41,9 @@ fn plug(machine: &mut Machine) -> Context {
     Context::start(machine, bars, 1, PASID)
 }
 
-/// Takes the device out, as an operating system does when it is asked to.
-fn unplug(machine: &mut Machine) {
-    machine
-        .qemu
-        .qmp("device_del", json!({ "id": "plugged" }))
-        .unwrap();
+/// Takes a device out, as an operating system does when it is asked to.
+pub fn unplug(machine: &mut Machine, id: &str) {
+    machine.qemu.qmp("device_del", json!({ "id": id })).unwrap();
     let mut ejected = false;
     for bus in 0..8 {
         machine.qemu.outl(SELECT, bus);
@@ -58,7 +55,7 @@ fn unplug(machine: &mut Machine) {
     }
     assert!(ejected, "nobody asks for an ejection");
     let event = machine.qemu.wait_event("DEVICE_DELETED");
-    assert_eq!(event["data"]["device"], "plugged");
+    assert_eq!(event["data"]["device"], id);
 }
 
 /// Copies from a mapped page to another.
@@ -80,7 +77,7 @@ fn a_device_comes_works_goes_and_comes_again() {
     for _ in 0..3 {
         let mut context = plug(&mut machine);
         works(&mut machine, &mut context);
-        unplug(&mut machine);
+        unplug(&mut machine, "plugged");
         assert_eq!(machine.config_read(PLUGGED, 0), u32::MAX);
     }
     machine.qemu.quit();
@@ -93,7 +90,7 @@ fn a_device_may_go_while_it_waits_for_a_page() {
     context.submit(&mut machine, copy(SOURCE, DESTINATION, 3));
     let request = machine.wait_page_request();
     assert_eq!(request.sid, PLUGGED.sid());
-    unplug(&mut machine);
+    unplug(&mut machine, "plugged");
     // Nobody is there to hear it.
     machine.respond(&request, 0);
     if is_svm_vtd() {
@@ -117,7 +114,7 @@ fn a_device_may_go_while_it_works() {
     for _ in 0..32 {
         context.submit(&mut machine, copy(SOURCE, DESTINATION, 0x1000));
     }
-    unplug(&mut machine);
+    unplug(&mut machine, "plugged");
     let mut context = plug(&mut machine);
     works(&mut machine, &mut context);
     machine.qemu.quit();
@@ -147,7 +144,7 @@ fn a_device_may_go_while_an_automatic_response_is_on_its_way() {
     machine.fill_page_queue(true);
     context.submit(&mut machine, copy(SOURCE, DESTINATION, 3));
     while !machine.page_queue_overflowed() {}
-    unplug(&mut machine);
+    unplug(&mut machine, "plugged");
     machine.fill_page_queue(false);
     let mut context = plug(&mut machine);
     works(&mut machine, &mut context);

@@ -11,6 +11,7 @@
 // A failure anywhere in the bench is a failure of the test.
 #![allow(clippy::unwrap_used)]
 
+mod assigned;
 mod client;
 mod configuration;
 mod context;
@@ -20,6 +21,7 @@ mod invalidation;
 mod laboratory;
 mod loading;
 mod machine;
+mod outside;
 mod paging;
 mod reset;
 mod several;

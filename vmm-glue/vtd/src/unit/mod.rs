@@ -10,6 +10,7 @@ mod ats;
 mod interrupt_remapping;
 mod page_request;
 mod queue;
+mod reach;
 mod translation;
 
 use crate::cache::{ContextCache, Iotlb, SpaceCache};
@@ -29,6 +30,7 @@ pub use interrupt_remapping::Remapped;
 use page_request::Groups;
 use pcie_ats::AlignedRange;
 use queue::Queue;
+pub use reach::{MappedPage, Reach, TooManyEntries};
 
 /// Counters of what the unit did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

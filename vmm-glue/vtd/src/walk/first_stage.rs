@@ -16,9 +16,9 @@ const fn canonical(address: u64, bits: u32) -> bool {
 }
 
 /// Where an entry of the first stage lies.
-struct Place {
+pub(super) struct Place {
     /// Host address.
-    address: u64,
+    pub(super) address: u64,
     /// Its flags may be set.
     writable: bool,
 }
@@ -221,7 +221,7 @@ impl<M: Memory> Walker<'_, M> {
     }
 
     /// Where a first-stage entry lies: at its address, or where the second stage puts it.
-    fn place(
+    pub(super) fn place(
         &self,
         second: Option<&SecondStage>,
         address: u64,

@@ -8,6 +8,7 @@
 
 mod first_stage;
 mod flags;
+mod leaves;
 mod second_stage;
 
 use crate::config::Capabilities;
@@ -18,6 +19,7 @@ use crate::spec::fault::FaultReason as R;
 use crate::spec::interrupt::{RANGE_BASE, RANGE_LAST, in_range};
 pub(crate) use first_stage::LeafTable;
 use flags::Updates;
+pub(crate) use leaves::Span;
 
 /// Whether a request needs write permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@ mod gaps;
 mod interrupts;
 mod page_requests;
 mod queue;
+mod reach;
 mod reference;
 mod software;
 mod storm;

@@ -14,7 +14,7 @@ use vtd::spec::SourceId;
 use vtd::spec::fault::FaultRecord;
 use vtd::spec::pasid::Pgtt;
 use vtd::spec::register::{global, offset};
-use vtd::{Access, Blocked, Capabilities, Config, Effects, Request, Unit};
+use vtd::{Access, Blocked, Capabilities, Config, Effects, Reach, Request, Unit};
 
 /// Random numbers from a seed that proptest chooses (xorshift64*).
 struct Dice(u64);
@@ -492,6 +492,63 @@ impl World {
         Ok(())
     }
 
+    /// Compares what a function reaches with what the reference says of a translation request.
+    /// Returns whether a page was found.
+    fn check_reach(&mut self, sid: u16, address: u64) -> Result<bool, TestCaseError> {
+        let ask = Ask {
+            sid,
+            pasid: None,
+            address: address & !0xfff,
+            kind: Kind::Ats(false),
+            execute: false,
+            privileged: false,
+        };
+        let expected = read(&self.ram, &self.facts, &ask);
+        // Where a Device-TLB is not allowed, or not there, the reference says no more than that.
+        let refused = matches!(
+            expected,
+            Err(Fault {
+                code: 0x0d | 0x44,
+                ..
+            })
+        );
+        if refused || self.facts.ecap >> 2 & 1 == 0 || address >> 20 == 0xfee {
+            return Ok(false);
+        }
+        self.ram.mark();
+        let reach = self
+            .unit
+            .reach(&self.ram, SourceId(sid), ask.address, ask.address | 0xfff);
+        let changed = self.ram.changes();
+        match (reach, &expected) {
+            (Ok(Reach::Everything), Ok(g)) => prop_assert_eq!(g.address, ask.address),
+            (Ok(Reach::Everything), Err(_)) => prop_assert!(address >> HAW != 0),
+            (Ok(Reach::Pages(pages)), Ok(g)) if g.read || g.write => {
+                let found: Vec<_> = pages
+                    .iter()
+                    .map(|p| {
+                        let output = p.output + (ask.address - p.input.base());
+                        (u32::from(p.input.shift()), output, p.read, p.write)
+                    })
+                    .collect();
+                prop_assert_eq!(found, [(g.shift, g.address, g.read, g.write)], "{:x?}", ask);
+                prop_assert_eq!(changed, g.flags.clone(), "memory after {:x?}", ask);
+                return Ok(true);
+            }
+            (Ok(Reach::Pages(pages)), _) => {
+                prop_assert_eq!(pages, [], "{:x?}: {:x?}", ask, expected);
+                // A page that can only be executed is found, and is not for such requests.
+                let flags = expected
+                    .clone()
+                    .map_or_else(|_| Default::default(), |g| g.flags);
+                prop_assert_eq!(changed, flags, "memory after {:x?}: {:x?}", ask, expected);
+            }
+            (Err(error), _) => return Err(TestCaseError::fail(error.to_string())),
+        }
+        prop_assert_eq!(self.recorded(), []);
+        Ok(false)
+    }
+
     fn check_ats(
         &mut self,
         ask: &Ask,
@@ -568,6 +625,17 @@ proptest! {
         }
     }
 
+    /// What a function reaches is what its translation requests would find.
+    #[test]
+    fn a_function_reaches_what_the_reference_says(seed in 1u64..) {
+        let mut d = Dice(seed);
+        let mut world = World::new(&mut d);
+        for _ in 0..24 {
+            world.restart();
+            world.check_reach(SIDS[0], address(&mut d))?;
+        }
+    }
+
     /// Requests one after the other: what is cached makes no difference as long as nothing
     /// changes but the flags that the unit sets itself.
     #[test]
@@ -582,6 +650,22 @@ proptest! {
             world.check(&one)?;
         }
     }
+}
+
+/// The random tables lead to pages that are reached without PASID.
+#[test]
+fn random_tables_have_pages_that_are_reached() {
+    let mut found = 0;
+    for seed in 1..500u64 {
+        let mut d = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut world = World::new(&mut d);
+        for _ in 0..24 {
+            world.restart();
+            let page = world.check_reach(SIDS[0], address(&mut d));
+            found += u32::from(page.expect("what the reference says"));
+        }
+    }
+    assert!(found > 200, "{found}");
 }
 
 /// The random tables lead to all there is: a generator that always fails early tests nothing.

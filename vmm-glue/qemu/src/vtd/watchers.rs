@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Those who watch the address space of a function, because they reach its memory by themselves:
+//!
+//! * some keep translations that they have asked for, as vhost does, and have to hear which are
+//!   not valid any more;
+//! * others keep a copy of all mappings, as VFIO and vfio-user do for devices outside of QEMU, and
+//!   have to hear of new ones too. This needs Caching Mode: without it, software does not say that
+//!   it has mapped something.
+//!
+//! Who keeps a copy cannot keep one of a function that is passed through: it is shown system memory
+//! itself, as while translation is off.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pcie_ats::AlignedRange;
+use vtd::{MappedPage, Reach};
+
+use super::clients::invalidated;
+use super::copies::{Changes, Copies, Span};
+use super::main_loop;
+use super::spaces::{Function, Kept, Spaces};
+use crate::abi::iommu::{NOTIFIER_MAP, NOTIFIER_UNMAP, iommu_memory_region};
+use crate::abi::layout::*;
+use crate::bql::Bql;
+use crate::message;
+
+/// What is known of those who watch an address space.
+#[derive(Debug, Default)]
+pub struct Watched {
+    /// Somebody keeps a copy.
+    copied: AtomicBool,
+    /// What they were told.
+    copies: Mutex<Copies>,
+    /// The function is passed through, and shown system memory itself.
+    shown: AtomicBool,
+}
+
+impl Watched {
+    /// The function is shown system memory itself, or not.
+    pub fn show(&self, system: bool) {
+        self.shown.store(system, Ordering::Relaxed);
+    }
+
+    fn is_shown(&self) -> bool {
+        self.shown.load(Ordering::Relaxed)
+    }
+
+    fn is_copied(&self) -> bool {
+        self.copied.load(Ordering::Relaxed)
+    }
+
+    fn copies(&self) -> MutexGuard<'_, Copies> {
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Spaces {
+    /// Tells those who keep translations that these are not valid any more. `kind` is the flag of
+    /// the notifiers that want to know; of a device-TLB invalidation the function is given.
+    pub fn unmap(&self, bql: &Bql, kind: u32, requester: Option<u16>, range: AlignedRange) {
+        for kept in self.all() {
+            // Only of a function that is there can the bus be asked.
+            let concerned = kept.first_notifier(bql).is_some()
+                && requester.is_none_or(|r| r == kept.get().function.requester());
+            if concerned {
+                kept.unmap(bql, kind, range);
+            }
+        }
+    }
+
+    /// Some mappings have changed, in whatever address space.
+    pub fn refresh(&self, bql: &Bql, span: Span) {
+        for kept in self.all() {
+            if kept.get().watched.is_copied() {
+                kept.refresh(bql, span);
+            }
+        }
+    }
+
+    /// How functions are translated has changed.
+    pub fn review(&self, bql: &Bql) {
+        for kept in self.all() {
+            let watched = &kept.get().watched;
+            if watched.is_copied() || watched.is_shown() {
+                kept.refresh(bql, Span::ALL);
+            }
+        }
+    }
+}
+
+impl Kept {
+    /// Somebody begins to watch the region, or ends. `flags` are those of all who do.
+    pub fn watch(self, flags: u32) -> Result<(), &'static str> {
+        let space = self.get();
+        let (caching_mode, snoop_control, device_tlbs) = space.host.abilities();
+        let copied = flags & NOTIFIER_MAP != 0;
+        if copied && !caching_mode {
+            return Err(
+                "svm-vtd: a device outside of QEMU has to hear of new mappings, which the guest \
+                 announces in caching mode only: add caching-mode=on",
+            );
+        }
+        if copied && snoop_control {
+            return Err(
+                "svm-vtd: whether accesses of a device outside of QEMU snoop caches is not the \
+                 guest's to control: add snoop-control=off",
+            );
+        }
+        if flags & NOTIFIER_DEVIOTLB_UNMAP != 0 && !device_tlbs {
+            return Err(
+                "svm-vtd: a device that caches translations has to hear of their invalidation, \
+                 which the guest announces with device-TLBs only: add device-iotlb=on",
+            );
+        }
+        space.watched.copied.store(copied, Ordering::Relaxed);
+        if !copied {
+            space.watched.copies().clear();
+        }
+        Ok(())
+    }
+
+    /// Tells one who begins to keep a copy of all mappings; the others have heard of them.
+    pub fn replay(self, bql: &Bql, notifier: NonNull<IOMMUNotifier>) {
+        let space = self.get();
+        if !space.watched.is_copied() {
+            return;
+        }
+        match self.changes(Span::ALL) {
+            Some(changes) => {
+                for other in self.notifiers(bql).filter(|n| *n != notifier) {
+                    tell_all(bql, other, &changes);
+                }
+            }
+            None => {
+                // It is to be shown system memory, but not while regions are being changed.
+                let host = space.host;
+                main_loop::soon(move |bql| host.spaces.review(bql));
+            }
+        }
+        let all = Changes {
+            unmapped: Vec::new(),
+            mapped: space.watched.copies().pages().copied().collect(),
+        };
+        tell_all(bql, notifier, &all);
+    }
+
+    /// Brings the copies up to date.
+    fn refresh(self, bql: &Bql, span: Span) {
+        let space = self.get();
+        let there = match space.function {
+            Function::Pci { bus, .. } => space.host.root().reaches(bql, bus),
+            Function::IoApic => false,
+        };
+        if !there {
+            return;
+        }
+        match self.changes(span) {
+            None if !space.watched.is_shown() => {
+                space.watched.show(true);
+                self.translate(bql, false);
+            }
+            None => {}
+            Some(_) if space.watched.is_shown() => {
+                // Who keeps a copy begins anew.
+                space.watched.show(false);
+                self.translate(bql, true);
+            }
+            Some(changes) => {
+                for notifier in self.notifiers(bql) {
+                    tell_all(bql, notifier, &changes);
+                }
+            }
+        }
+    }
+
+    /// What has changed in a span since the copies were made, which are taken to be told of it.
+    /// None if the function is passed through.
+    fn changes(self, mut span: Span) -> Option<Changes> {
+        let space = self.get();
+        let requester = space.function.source_id();
+        loop {
+            let pages = match space.host.reach(requester, span) {
+                Ok(Reach::Everything) => return None,
+                Ok(Reach::Pages(pages)) => pages,
+                Err(error) => {
+                    message::error(&format!("svm-vtd: {error}: it reaches nothing there"));
+                    Vec::new()
+                }
+            };
+            let mut copies = space.watched.copies();
+            let together = copies.together(span, &pages);
+            if together == span {
+                return Some(if space.watched.is_copied() {
+                    copies.replace(span, pages)
+                } else {
+                    Changes::default()
+                });
+            }
+            span = together;
+        }
+    }
+
+    /// The first of those who watch the region.
+    fn first_notifier(self, _bql: &Bql) -> Option<NonNull<IOMMUNotifier>> {
+        // SAFETY: the field lies in the initialized region, and changes under the BQL only.
+        unsafe {
+            let head = self
+                .iommu()
+                .cast::<u8>()
+                .add(iommu_memory_region::NOTIFIERS);
+            NonNull::new(head.cast::<*mut IOMMUNotifier>().read())
+        }
+    }
+
+    /// All of them. A notifier that is told something may remove itself: the next is known before.
+    fn notifiers(self, bql: &Bql) -> impl Iterator<Item = NonNull<IOMMUNotifier>> {
+        std::iter::successors(self.first_notifier(bql), |notifier| {
+            // SAFETY: the list changes under the BQL only, and what is in it exists. This is
+            // called before the notifier itself is handed out.
+            NonNull::new(unsafe { notifier.as_ref().node[0] }.cast())
+        })
+    }
+
+    /// Tells those who keep translations of a range.
+    fn unmap(self, bql: &Bql, kind: u32, range: AlignedRange) {
+        for notifier in self.notifiers(bql) {
+            // SAFETY: what is in the list exists.
+            let found = unsafe { notifier.as_ref() };
+            let first = range.base().max(found.start);
+            let last = range.last().min(found.end);
+            // Who keeps a copy hears of the pages that are gone.
+            let copies = found.flags & NOTIFIER_MAP != 0;
+            if found.flags & kind == 0 || copies || first > last {
+                continue;
+            }
+            let entry = IOMMUTLBEntry {
+                iova: first,
+                addr_mask: last - first,
+                ..invalidated(range, NO_PASID)
+            };
+            tell(bql, notifier, entry);
+        }
+    }
+}
+
+/// Tells one who keeps a copy what has changed in what it watches.
+fn tell_all(bql: &Bql, notifier: NonNull<IOMMUNotifier>, changes: &Changes) {
+    // SAFETY: the notifier is in a list, and so exists.
+    let (flags, window) = unsafe {
+        let notifier = notifier.as_ref();
+        let (first, last) = (notifier.start, notifier.end);
+        (notifier.flags, Span { first, last })
+    };
+    if flags & NOTIFIER_MAP == 0 {
+        return;
+    }
+    if flags & NOTIFIER_UNMAP != 0 {
+        for page in &changes.unmapped {
+            for piece in window.pieces(page.input) {
+                tell(bql, notifier, invalidated(piece, NO_PASID));
+            }
+        }
+    }
+    for page in &changes.mapped {
+        for piece in window.pieces(page.input) {
+            tell(bql, notifier, mapped(page, piece));
+        }
+    }
+}
+
+/// The entry that tells of a new mapping, or of a piece of it.
+fn mapped(page: &MappedPage, piece: AlignedRange) -> IOMMUTLBEntry {
+    let allowed = |is: bool, bit| if is { bit } else { 0 };
+    IOMMUTLBEntry {
+        translated_addr: page.output + (piece.base() - page.input.base()),
+        perm: allowed(page.read, perm::READ) | allowed(page.write, perm::WRITE),
+        ..invalidated(piece, NO_PASID)
+    }
+}
+
+/// Tells one of an entry.
+fn tell(_bql: &Bql, notifier: NonNull<IOMMUNotifier>, mut entry: IOMMUTLBEntry) {
+    // SAFETY: the notifier is in a list, and so exists; QEMU's rule that the BQL is held is kept.
+    unsafe {
+        if let Some(notify) = notifier.as_ref().notify {
+            notify(notifier.as_ptr(), &mut entry);
+        }
+    }
+}

@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Devices outside of QEMU, for which it copies the guest's mappings: what the guest maps, they
+//! reach; what it unmaps, they reach no more when the invalidation is complete. In legacy mode
+//! QEMU's own unit is the reference: both do the same.
+
+use serde_json::{Value, json};
+
+use crate::client::{Installation, Qemu};
+use crate::hotplug::unplug;
+use crate::machine::{Address, Machine};
+use crate::outside::Outside;
+
+const DEVICE: Address = Address { bus: 0, slot: 5 };
+const PORT: Address = Address { bus: 0, slot: 3 };
+/// Registers of the VT-d unit (11.4).
+const VTD: u64 = 0xfed9_0000;
+const GCMD: u64 = VTD + 0x18;
+const RTADDR: u64 = VTD + 0x20;
+const IQT: u64 = VTD + 0x88;
+const IQA: u64 = VTD + 0x90;
+
+/// Commands of GCMD.
+const TE: u32 = 1 << 31;
+const SRTP: u32 = 1 << 30;
+const QIE: u32 = 1 << 26;
+
+/// The domain of the device.
+const DOMAIN: u64 = 5;
+/// R and W of second-stage entries.
+const R: u64 = 1;
+const W: u64 = 2;
+/// PS.
+const LARGE: u64 = 1 << 7;
+
+/// An address of the device at which the machine has no memory.
+const IOVA: u64 = 0x40_0000_0000;
+
+/// A machine whose memory can be shared, with a device outside.
+fn machine(installation: &Installation, iommu: &str) -> (Machine, Outside) {
+    let outside = Outside::new();
+    let device = outside.device(DEVICE.slot);
+    let machine = Machine::from(Qemu::start(
+        installation,
+        &[
+            "-object",
+            "memory-backend-memfd,id=ram,size=512M,share=on",
+            "-M",
+            "memory-backend=ram",
+            "-device",
+            iommu,
+            "-device",
+            "pcie-root-port,id=rp0,addr=3.0,chassis=1",
+            "-device",
+            &device,
+        ],
+    ));
+    (machine, outside)
+}
+
+/// The tables and the queue of legacy mode.
+struct Legacy {
+    machine: Machine,
+    outside: Outside,
+    context: u64,
+    second_stage: u64,
+    wait: u64,
+    queue: u64,
+    tail: u64,
+}
+
+impl Legacy {
+    /// Translation is off. Tables map nothing.
+    fn new(installation: &Installation, iommu: &str) -> Legacy {
+        let (mut machine, outside) = machine(installation, iommu);
+        let (root, context) = (machine.page(), machine.page());
+        let (second_stage, wait, queue) = (machine.page(), machine.page(), machine.page());
+        machine.qemu.writeq(root, context | 1);
+        let mut legacy = Legacy {
+            machine,
+            outside,
+            context: context + 16 * DEVICE.sid(),
+            second_stage,
+            wait,
+            queue,
+            tail: 0,
+        };
+        legacy.translated();
+        let qemu = &mut legacy.machine.qemu;
+        qemu.writeq(RTADDR, root);
+        qemu.writel(GCMD, SRTP);
+        qemu.writeq(IQA, queue);
+        qemu.writel(GCMD, QIE);
+        legacy
+    }
+
+    /// The device is translated by the tables.
+    fn translated(&mut self) {
+        let (context, table) = (self.context, self.second_stage);
+        // 48 bits.
+        self.machine.qemu.writeq(context + 8, 2 | DOMAIN << 8);
+        self.machine.qemu.writeq(context, table | 1);
+    }
+
+    /// The device is passed through.
+    fn passed_through(&mut self) {
+        let context = self.context;
+        self.machine.qemu.writeq(context, 1 | 2 << 2);
+    }
+
+    /// Switches translation on or off.
+    fn switch(&mut self, on: bool) {
+        let te = if on { TE } else { 0 };
+        self.machine.qemu.writel(GCMD, QIE | te);
+    }
+
+    /// Writes the entry of an address, of 4 KiB at level 1 and 2 MiB at level 2.
+    fn map(&mut self, level: u64, address: u64, entry: u64) {
+        let mut table = self.second_stage;
+        let index = |level: u64| 8 * (address >> (3 + 9 * level + 0) & 511);
+        for above in (level + 1..=4).rev() {
+            let at = table + index(above);
+            table = self.machine.qemu.readq(at) & !0xfff;
+            if table == 0 {
+                table = self.machine.page();
+                self.machine.qemu.writeq(at, table | R | W);
+            }
+        }
+        self.machine.qemu.writeq(table + index(level), entry);
+    }
+
+    /// Submits a descriptor, and waits until the unit says that it is done.
+    fn submit(&mut self, low: u64, high: u64) {
+        let wait = self.wait;
+        self.machine.qemu.writel(wait, 0);
+        for words in [[low, high], [0x5 | 1 << 5 | 0x600d << 32, wait]] {
+            let at = self.queue + 16 * self.tail;
+            self.machine.qemu.writeq(at, words[0]);
+            self.machine.qemu.writeq(at + 8, words[1]);
+            self.tail = (self.tail + 1) % 256;
+        }
+        let tail = self.tail << 4;
+        let qemu = &mut self.machine.qemu;
+        qemu.writeq(IQT, tail);
+        qemu.until("the invalidation queue", |qemu| qemu.readl(wait) == 0x600d);
+    }
+
+    /// Invalidates 2^`order` pages of the domain.
+    fn invalidate_pages(&mut self, address: u64, order: u64) {
+        self.submit(0x2 | 3 << 4 | DOMAIN << 16, address | order);
+    }
+
+    /// Invalidates all of the domain.
+    fn invalidate_domain(&mut self) {
+        self.submit(0x2 | 2 << 4 | DOMAIN << 16, 0);
+    }
+
+    /// Invalidates the context entry of the device, and then its translations.
+    fn invalidate_context(&mut self) {
+        self.submit(0x1 | 3 << 4 | DOMAIN << 16 | DEVICE.sid() << 32, 0);
+        self.invalidate_domain();
+    }
+
+    /// The device writes to an address of its own, and that arrives in a frame. The other way
+    /// round too.
+    fn reaches(&mut self, address: u64, frame: u64) {
+        self.machine.qemu.write(frame, b"from the machine");
+        let read = self.outside.read(address, 16);
+        assert_eq!(
+            read.as_deref(),
+            Some(&b"from the machine"[..]),
+            "{address:#x}"
+        );
+        assert!(
+            self.outside.write(address, b"from the device!"),
+            "{address:#x}"
+        );
+        assert_eq!(self.machine.qemu.read(frame, 16), b"from the device!");
+    }
+
+    /// The device does not reach an address.
+    fn is_cut_off(&self, address: u64) {
+        assert_eq!(self.outside.read(address, 16), None, "{address:#x}");
+        assert!(!self.outside.write(address, b"by no means"), "{address:#x}");
+    }
+}
+
+/// The unit, and the reference, with what devices outside need.
+const UNITS: [&str; 2] = [
+    "svm-vtd,caching-mode=on,snoop-control=off",
+    "intel-iommu,caching-mode=on,snoop-control=off",
+];
+
+/// Runs a test with each unit.
+fn with_each(test: impl Fn(Legacy)) {
+    let Some(installation) = Installation::find() else {
+        return;
+    };
+    for unit in UNITS {
+        test(Legacy::new(&installation, unit));
+    }
+}
+
+#[test]
+fn what_is_mapped_is_reached_and_what_is_unmapped_is_not() {
+    with_each(|mut l| {
+        let frame = l.machine.page();
+        l.reaches(frame, frame);
+        l.switch(true);
+        // Translation cuts it off from what it does not map.
+        l.is_cut_off(frame);
+        l.is_cut_off(IOVA);
+        l.map(1, IOVA, frame | R | W);
+        l.is_cut_off(IOVA);
+        l.invalidate_pages(IOVA, 0);
+        l.reaches(IOVA, frame);
+        l.is_cut_off(IOVA + 0x1000);
+        // Another frame, without unmapping the first.
+        let other = l.machine.page();
+        l.map(1, IOVA, other | R | W);
+        l.invalidate_pages(IOVA, 0);
+        l.reaches(IOVA, other);
+        l.map(1, IOVA, other | R);
+        l.invalidate_pages(IOVA, 0);
+        assert!(l.outside.read(IOVA, 16).is_some());
+        assert!(!l.outside.write(IOVA, b"not permitted"));
+        l.map(1, IOVA, 0);
+        l.invalidate_pages(IOVA, 0);
+        l.is_cut_off(IOVA);
+        l.machine.qemu.quit();
+    });
+}
+
+#[test]
+fn several_pages_at_once_and_large_ones() {
+    with_each(|mut l| {
+        l.switch(true);
+        let frames = l.machine.pages(4);
+        for n in 0..4 {
+            l.map(1, IOVA + n * 0x1000, frames + (3 - n) * 0x1000 | R | W);
+        }
+        l.invalidate_pages(IOVA, 2);
+        for n in 0..4 {
+            l.reaches(IOVA + n * 0x1000, frames + (3 - n) * 0x1000);
+        }
+        let (large, memory) = (IOVA + 0x20_0000, 0x1800_0000);
+        l.map(2, large, memory | R | W | LARGE);
+        l.invalidate_domain();
+        l.reaches(large + 0x1f_f000, memory + 0x1f_f000);
+        // What has not changed is still there, and only what is invalidated goes.
+        l.reaches(IOVA, frames + 0x3000);
+        for n in 0..4 {
+            l.map(1, IOVA + n * 0x1000, 0);
+        }
+        l.invalidate_pages(IOVA + 0x2000, 1);
+        l.is_cut_off(IOVA + 0x2000);
+        l.is_cut_off(IOVA + 0x3000);
+        l.invalidate_domain();
+        l.is_cut_off(IOVA);
+        l.reaches(large, memory);
+        // All of it goes when one page of it is invalidated.
+        l.map(2, large, 0);
+        l.invalidate_pages(large, 9);
+        l.is_cut_off(large);
+        l.is_cut_off(large + 0x1f_f000);
+        l.machine.qemu.quit();
+    });
+}
+
+#[test]
+fn mappings_that_are_there_before_translation_are_replayed() {
+    with_each(|mut l| {
+        let (frame, other) = (l.machine.page(), l.machine.page());
+        l.map(1, IOVA, frame | R | W);
+        l.map(1, 0x1000, other | R | W);
+        l.switch(true);
+        l.reaches(IOVA, frame);
+        l.reaches(0x1000, other);
+        l.is_cut_off(frame);
+        l.switch(false);
+        l.is_cut_off(IOVA);
+        l.reaches(frame, frame);
+        l.switch(true);
+        l.reaches(IOVA, frame);
+        l.machine.qemu.qmp("system_reset", json!({})).unwrap();
+        l.machine.qemu.wait_event("RESET");
+        // Memory as it is, at its own addresses.
+        l.is_cut_off(IOVA);
+        l.reaches(frame, frame);
+        l.machine.qemu.quit();
+    });
+}
+
+#[test]
+fn a_new_context_entry_changes_everything() {
+    with_each(|mut l| {
+        let frame = l.machine.page();
+        l.map(1, IOVA, frame | R | W);
+        l.switch(true);
+        l.reaches(IOVA, frame);
+        // Passed through: system memory itself, as often as it is asked for.
+        for _ in 0..2 {
+            l.passed_through();
+            l.invalidate_context();
+            l.is_cut_off(IOVA);
+            l.reaches(frame, frame);
+            l.translated();
+            l.invalidate_context();
+            l.reaches(IOVA, frame);
+            l.is_cut_off(frame);
+        }
+        let empty = l.machine.page();
+        l.second_stage = empty;
+        l.translated();
+        l.invalidate_context();
+        l.is_cut_off(IOVA);
+        l.machine.qemu.quit();
+    });
+}
+
+#[test]
+fn the_first_stage_of_scalable_mode_is_copied_too() {
+    let Some(installation) = Installation::find() else {
+        return;
+    };
+    let (mut machine, outside) = machine(&installation, UNITS[0]);
+    machine.enable_vtd(&[DEVICE]);
+    let frame = machine.page();
+    // Requests without PASID have PASID 0 (RID_PASID).
+    machine.map(0, IOVA, frame, true);
+    machine.invalidate_iotlb(0, IOVA);
+    assert!(outside.write(IOVA, b"by the first stage"));
+    assert_eq!(machine.qemu.read(frame, 18), b"by the first stage");
+    machine.retire_pasid(DEVICE, 0);
+    assert_eq!(outside.read(IOVA, 16), None);
+    machine.qemu.quit();
+}
+
+#[test]
+fn a_device_that_is_plugged_in_hears_of_what_there_is() {
+    let Some(installation) = Installation::find() else {
+        return;
+    };
+    for (unit, pass) in [(0, false), (0, true), (1, false), (1, true)] {
+        let mut l = Legacy::new(&installation, UNITS[unit]);
+        l.machine.open_root_port(PORT);
+        // The tables of the port's bus: those of the first one.
+        let (root, context) = (l.machine.qemu.readq(RTADDR), l.machine.page());
+        let (table, frame) = (l.second_stage, l.machine.page());
+        let qemu = &mut l.machine.qemu;
+        qemu.writeq(root + 16, context | 1);
+        qemu.writeq(context + 8, 2 | DOMAIN << 8);
+        qemu.writeq(context, if pass { 1 | 2 << 2 } else { table | 1 });
+        l.map(1, IOVA, frame | R | W);
+        l.switch(true);
+        for _ in 0..2 {
+            let late = Outside::new();
+            let mut device: Value = serde_json::from_str(&late.device(0)).unwrap();
+            device["id"] = json!("late");
+            device["bus"] = json!("rp0");
+            l.machine.qemu.qmp("device_add", device).unwrap();
+            let (reached, not) = if pass { (frame, IOVA) } else { (IOVA, frame) };
+            // The main loop may have the last word.
+            l.machine
+                .qemu
+                .until("its memory", |_| late.write(reached, b"plugged in"));
+            assert_eq!(l.machine.qemu.read(frame, 10), b"plugged in");
+            assert_eq!(late.read(not, 10), None);
+            unplug(&mut l.machine, "late");
+            // Nobody is left who would have to hear of it.
+            l.invalidate_context();
+        }
+        l.machine.qemu.quit();
+    }
+}
+
+#[test]
+fn nothing_is_told_twice() {
+    let Some(installation) = Installation::find() else {
+        return;
+    };
+    let mut l = Legacy::new(&installation, UNITS[0]);
+    l.switch(true);
+    let frame = l.machine.page();
+    l.map(1, IOVA, frame | R | W);
+    l.invalidate_pages(IOVA, 0);
+    let before = l.outside.counts();
+    for _ in 0..3 {
+        l.invalidate_pages(IOVA, 0);
+        l.invalidate_domain();
+        l.invalidate_context();
+    }
+    assert_eq!(l.outside.counts(), before);
+    l.map(1, IOVA, 0);
+    l.invalidate_domain();
+    assert_eq!(l.outside.counts(), (before.0, before.1 + 1));
+    l.machine.qemu.quit();
+}
+
+#[test]
+fn without_what_it_needs_a_device_outside_is_refused() {
+    let Some(installation) = Installation::find() else {
+        return;
+    };
+    for (properties, advice) in [
+        ("snoop-control=off", "add caching-mode=on"),
+        ("caching-mode=on", "add snoop-control=off"),
+    ] {
+        let port = "pcie-root-port,id=rp0,addr=3.0,chassis=1";
+        let unit = format!("svm-vtd,{properties}");
+        let arguments = ["-device", &unit, "-device", port];
+        let mut machine = Machine::from(Qemu::start(&installation, &arguments));
+        machine.open_root_port(PORT);
+        machine.enable_vtd(&[Address { bus: 1, slot: 0 }]);
+        let outside = Outside::new();
+        let mut device: Value = serde_json::from_str(&outside.device(0)).unwrap();
+        device["bus"] = json!("rp0");
+        let reason = machine.qemu.qmp("device_add", device).unwrap_err();
+        assert!(reason.contains(advice), "{properties}: {reason}");
+        machine.qemu.quit();
+    }
+}

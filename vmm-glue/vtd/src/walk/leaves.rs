@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! All pages that tables map in a range of input addresses, for hosts that keep a copy of them.
+//!
+//! Here tables are only searched for entries that might map something. What such an entry maps,
+//! and for whom, a walk says, as for any request: there is no second reading of the rules.
+
+use super::flags::Updates;
+use super::{Mapping, Walker, Want};
+use crate::context::{Regime, SecondStage, Stages};
+use crate::memory::Memory;
+use crate::spec::paging::{FirstStageEntry, SecondStageEntry, entry_address, level_shift};
+use pcie_ats::AlignedRange;
+
+/// The tables say more than a host wants to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TooMany;
+
+/// Addresses from the first to the last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    pub first: u64,
+    pub last: u64,
+}
+
+impl Span {
+    const fn of(range: AlignedRange) -> Self {
+        Span {
+            first: range.base(),
+            last: range.last(),
+        }
+    }
+
+    const fn overlaps(self, range: AlignedRange) -> bool {
+        range.base() <= self.last && range.last() >= self.first
+    }
+}
+
+/// The tables of a stage.
+struct Tables<'a> {
+    root: u64,
+    levels: u8,
+    /// First stage: addresses are canonical.
+    first: bool,
+    /// The stage that the tables' own addresses go through.
+    second: Option<&'a SecondStage>,
+}
+
+/// An entry that may map a page.
+struct Leaf {
+    /// Its input addresses.
+    input: AlignedRange,
+    /// Its output, in as far as the entry says.
+    output: u64,
+}
+
+impl Tables<'_> {
+    /// The input addresses of an entry of `level`; `offset` is the number that the indexes form.
+    fn input(&self, offset: u64, level: u8) -> AlignedRange {
+        let unused = 64 - level_shift(self.levels) as u32 - 9;
+        let address = if self.first {
+            ((offset << unused) as i64 >> unused) as u64
+        } else {
+            offset
+        };
+        AlignedRange::containing(address, level_shift(level)).unwrap_or(AlignedRange::page(address))
+    }
+}
+
+impl<M: Memory> Walker<'_, M> {
+    /// Calls `visit` for each page of a range that requests of this privilege may reach. Its flags
+    /// are set as by a translation request, for nobody sees the accesses any more: A, and D where
+    /// writes are permitted. `most` bounds how many entries of tables are read.
+    pub fn pages(
+        &self,
+        regime: &Regime,
+        privileged: bool,
+        span: Span,
+        mut most: usize,
+        mut visit: impl FnMut(AlignedRange, Mapping),
+    ) -> Result<(), TooMany> {
+        let want = Want::translation(false, privileged);
+        let mut page = |input: AlignedRange| {
+            let found = self.translate(regime, input.base(), &want);
+            if let Some(mapping) = found.ok().filter(|m| m.read || m.write) {
+                visit(input, mapping);
+            }
+        };
+        let of_second = |second: &SecondStage| Tables {
+            root: second.table,
+            levels: second.levels,
+            first: false,
+            second: None,
+        };
+        let tables = match &regime.stages {
+            Stages::PassThrough => return Ok(()),
+            Stages::Second(second) => of_second(second),
+            Stages::First(first) | Stages::Nested(first, _) => Tables {
+                root: first.table,
+                levels: first.levels,
+                first: true,
+                second: match &regime.stages {
+                    Stages::Nested(_, second) => Some(second),
+                    _ => None,
+                },
+            },
+        };
+        let leaves = self.leaves(&tables, span, &mut most)?;
+        let Some(second) = tables.second else {
+            leaves.iter().for_each(|leaf| page(leaf.input));
+            return Ok(());
+        };
+        for leaf in leaves {
+            let shift = leaf.input.shift();
+            let Ok(middle) = AlignedRange::containing(leaf.output, shift) else {
+                continue;
+            };
+            for below in self.leaves(&of_second(second), Span::of(middle), &mut most)? {
+                let offset = below.input.base().max(middle.base()) - middle.base();
+                let shift = shift.min(below.input.shift());
+                if let Ok(input) = AlignedRange::containing(leaf.input.base() + offset, shift) {
+                    // What of it lies in the span: a leaf may be larger.
+                    if span.overlaps(input) {
+                        page(input);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The entries of a stage that may map pages of a range.
+    fn leaves(
+        &self,
+        tables: &Tables<'_>,
+        span: Span,
+        most: &mut usize,
+    ) -> Result<Vec<Leaf>, TooMany> {
+        let mut leaves = Vec::new();
+        self.descend(
+            tables,
+            (tables.root, tables.levels),
+            0,
+            span,
+            most,
+            &mut leaves,
+        )?;
+        Ok(leaves)
+    }
+
+    fn descend(
+        &self,
+        tables: &Tables<'_>,
+        (table, level): (u64, u8),
+        offset: u64,
+        span: Span,
+        most: &mut usize,
+        leaves: &mut Vec<Leaf>,
+    ) -> Result<(), TooMany> {
+        for index in 0..512 {
+            let offset = offset | index << level_shift(level);
+            let input = tables.input(offset, level);
+            if !span.overlaps(input) {
+                continue;
+            }
+            *most = most.checked_sub(1).ok_or(TooMany)?;
+            let Some(value) = self.peek(tables, entry_address(table, offset, level)) else {
+                continue;
+            };
+            let (maps, leaf, next) = if tables.first {
+                let entry = FirstStageEntry(value);
+                (entry.p(), entry.is_leaf(level), entry.addr())
+            } else {
+                let entry = SecondStageEntry(value);
+                let grants = entry.r() || entry.w() || entry.x();
+                (grants, entry.is_leaf(level), entry.addr())
+            };
+            if !maps {
+                continue;
+            }
+            if leaf {
+                leaves.push(Leaf {
+                    input,
+                    output: next,
+                });
+            } else {
+                self.descend(tables, (next, level - 1), offset, span, most, leaves)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads an entry without any effect. None if it cannot be read.
+    fn peek(&self, tables: &Tables<'_>, address: u64) -> Option<u64> {
+        let place = self.place(tables.second, address, false, &mut Updates::default());
+        self.memory.read_u64(place.ok()?.address).ok()
+    }
+}
