@@ -116,7 +116,7 @@ impl Legacy {
     /// Writes the entry of an address, of 4 KiB at level 1 and 2 MiB at level 2.
     fn map(&mut self, level: u64, address: u64, entry: u64) {
         let mut table = self.second_stage;
-        let index = |level: u64| 8 * (address >> (3 + 9 * level + 0) & 511);
+        let index = |level: u64| 8 * (address >> (3 + 9 * level) & 511);
         for above in (level + 1..=4).rev() {
             let at = table + index(above);
             table = self.machine.qemu.readq(at) & !0xfff;
@@ -236,7 +236,7 @@ fn several_pages_at_once_and_large_ones() {
         l.switch(true);
         let frames = l.machine.pages(4);
         for n in 0..4 {
-            l.map(1, IOVA + n * 0x1000, frames + (3 - n) * 0x1000 | R | W);
+            l.map(1, IOVA + n * 0x1000, (frames + (3 - n) * 0x1000) | R | W);
         }
         l.invalidate_pages(IOVA, 2);
         for n in 0..4 {
