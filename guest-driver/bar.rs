@@ -75,7 +75,7 @@ const SIZE: usize = registers::REGISTERS_SIZE as usize;
 /// The register BAR of one device.
 pub(crate) struct Registers {
     bar: DevresBar<SIZE>,
-    /// The context that was waited for last has not stopped in time.
+    /// A context was waited for in vain, and the device was not forgiven since.
     overdue: Atomic<bool>,
 }
 
@@ -223,6 +223,11 @@ impl Registers {
         self.read()
     }
 
+    /// Gives the device the full time to stop again, since no context of it is overdue any more.
+    pub(crate) fn forgive(&self) {
+        self.overdue.store(false, Relaxed);
+    }
+
     /// Counter `index` of the device as a whole.
     pub(crate) fn counter(&self, index: usize) -> Result<u64> {
         self.read_at(place::<DEVICE_COUNTER>(index)?)
@@ -362,7 +367,9 @@ impl ContextRegisters<'_> {
             timeout,
         );
 
-        overdue.store(result == Err(ETIMEDOUT), Relaxed);
+        if result == Err(ETIMEDOUT) {
+            overdue.store(true, Relaxed);
+        }
         result.map(drop)
     }
 

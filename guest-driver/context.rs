@@ -97,8 +97,8 @@ struct Progress {
     owner: Option<Owner>,
     /// The context was started, and nobody has asked it to stop.
     started: bool,
-    /// The machine is about to sleep: the context must not be started.
-    suspended: bool,
+    /// Why it must not be started now, if it must not.
+    paused: Paused,
     /// What it was started with last, since the file was opened.
     ring: u64,
     ring_log2: u8,
@@ -110,13 +110,38 @@ struct Progress {
     told: bool,
 }
 
+/// Why contexts must not be started for a while.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// The machine is about to sleep.
+    Sleep,
+    /// The function is being reset: its registers need not answer.
+    Reset,
+}
+
+/// The [`Pause`]s that have begun and not ended.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Paused {
+    sleep: bool,
+    reset: bool,
+}
+
+impl Paused {
+    fn set(&mut self, why: Pause, paused: bool) {
+        match why {
+            Pause::Sleep => self.sleep = paused,
+            Pause::Reset => self.reset = paused,
+        }
+    }
+}
+
 impl Progress {
     /// That of a context that `owner` has just opened.
-    fn new(owner: Option<Owner>, suspended: bool) -> Self {
+    fn new(owner: Option<Owner>, paused: Paused) -> Self {
         Self {
             owner,
             started: false,
-            suspended,
+            paused,
             ring: 0,
             ring_log2: 0,
             moderation: Zeroable::zeroed(),
@@ -181,7 +206,7 @@ impl Context {
             faults,
             state <- new_mutex!(State::Free, "svm_demo::Context::state"),
             progress <- new_mutex!(
-                Progress::new(None, false),
+                Progress::new(None, Paused::default()),
                 "svm_demo::Context::progress"
             ),
             doorbell <- new_mutex!(false, "svm_demo::Context::doorbell"),
@@ -210,16 +235,22 @@ impl Context {
     }
 
     /// Takes the context for the file of `tenant` if it is free. Takes `tenant` then, and only
-    /// then.
+    /// then. If the function is being reset, waits until it was.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the device is gone.
-    pub(crate) fn try_open(
-        &self,
-        registers: &Registers,
-        tenant: &mut Option<Tenant>,
-    ) -> Result<bool> {
+    /// `ENODEV` if the device is gone, `ERESTARTSYS` if a signal came while it waited.
+    pub(crate) fn open(&self, registers: &Registers, tenant: &mut Option<Tenant>) -> Result<bool> {
+        loop {
+            match self.try_open(registers, tenant) {
+                Err(EAGAIN) => drop(self.wait_for_reset()?),
+                result => return result,
+            }
+        }
+    }
+
+    /// As [`Self::open`]; `EAGAIN` if the function is being reset.
+    fn try_open(&self, registers: &Registers, tenant: &mut Option<Tenant>) -> Result<bool> {
         // Whoever holds the lock has the context, or is about to give it back.
         let Some(mut state) = self.state.try_lock() else {
             return Ok(false);
@@ -227,6 +258,9 @@ impl Context {
         let (State::Free | State::Draining(_)) = *state else {
             return Ok(false);
         };
+        if self.progress.lock().paused.reset {
+            return Err(EAGAIN);
+        }
         let context = self.registers(registers);
 
         // Not only one that drains: the driver may have found the context at work. Does not wait,
@@ -245,7 +279,7 @@ impl Context {
         // If the context was draining, this ends the old bond.
         *state = State::Open(tenant);
         let mut progress = self.progress.lock();
-        *progress = Progress::new(Some(owner), progress.suspended);
+        *progress = Progress::new(Some(owner), progress.paused);
         drop(progress);
         *self.doorbell.lock() = true;
 
@@ -253,7 +287,8 @@ impl Context {
         Ok(true)
     }
 
-    /// Starts the context on a ring. If the machine is about to sleep, waits until it has woken up.
+    /// Starts the context on a ring. If the machine is about to sleep, waits until it has woken up;
+    /// if the function is being reset, until it was.
     ///
     /// # Errors
     ///
@@ -288,7 +323,7 @@ impl Context {
         let context = self.registers(registers);
         let mut progress = self.progress.lock();
 
-        if progress.suspended {
+        if progress.paused != Paused::default() {
             return Ok(false);
         }
         if !context.status()?.is(Phase::Disabled) {
@@ -320,7 +355,13 @@ impl Context {
     /// `ENODEV` if the device is gone, `ETIMEDOUT` if the context is not disabled yet,
     /// `ERESTARTSYS` if a signal came before it was.
     pub(crate) fn stop(&self, registers: &Registers) -> Result {
-        let result = self.try_stop(registers);
+        let result = loop {
+            match self.try_stop(registers) {
+                // The device is there, but does not answer for a while.
+                Err(ENODEV) if self.wait_for_reset()? => {}
+                result => break result,
+            }
+        };
 
         self.tracer.stop(trace::result(&result));
         result
@@ -433,20 +474,24 @@ impl Context {
         }
     }
 
-    /// Frees the context if it drains and has stopped. Does not wait.
-    pub(crate) fn reap(&self, registers: &Registers) {
+    /// Frees the context if it drains and has stopped. Does not wait. Gives whether it may drain
+    /// still.
+    pub(crate) fn reap(&self, registers: &Registers) -> bool {
         // Whoever holds the lock is about to do something with the context.
         let Some(mut state) = self.state.try_lock() else {
-            return;
+            return true;
         };
         let State::Draining(_) = *state else {
-            return;
+            return false;
         };
 
         match self.registers(registers).status() {
-            Ok(status) if !status.is(Phase::Disabled) => {}
+            Ok(status) if !status.is(Phase::Disabled) => true,
             // No device, no transactions.
-            Ok(_) | Err(_) => *state = State::Free,
+            Ok(_) | Err(_) => {
+                *state = State::Free;
+                false
+            }
         }
     }
 
@@ -458,24 +503,45 @@ impl Context {
         let _ = self.registers(registers).begin_stop();
     }
 
-    /// Asks the context to stop, because the machine is about to sleep, and lets nobody start it.
-    /// Does not wait: [`Self::wait_disabled`] does.
-    pub(crate) fn suspend(&self, registers: &Registers) {
-        self.progress.lock().suspended = true;
+    /// Asks the context to stop, and lets nobody start it. Does not wait: [`Self::wait_disabled`]
+    /// does.
+    pub(crate) fn pause(&self, registers: &Registers, why: Pause) {
+        self.progress.lock().paused.set(why, true);
+        // Waits for who has seen that it was not paused, and goes on.
         self.begin_stop(registers);
     }
 
     /// Lets the context be started again. Whoever had started it before learns that it has halted.
-    pub(crate) fn resume(&self) {
-        self.progress.lock().suspended = false;
+    pub(crate) fn end_pause(&self, why: Pause) {
+        self.progress.lock().paused.set(why, false);
         self.signals.tell();
     }
 
+    /// If the function is being reset, waits until it was, and gives `true`.
+    ///
+    /// # Errors
+    ///
+    /// `ERESTARTSYS` if a signal came while it waited.
+    pub(crate) fn wait_for_reset(&self) -> Result<bool> {
+        let mut waited = false;
+
+        loop {
+            // Before the look, so that nothing happens unseen between look and sleep.
+            let events = self.signals.events();
+
+            if !self.progress.lock().paused.reset {
+                return Ok(waited);
+            }
+            waited = true;
+            self.signals.wait(events)?;
+        }
+    }
+
     /// Waits until the context is disabled. `false` if it is not in time.
-    pub(crate) fn wait_disabled(&self, registers: &Registers) -> bool {
+    pub(crate) fn wait_disabled(&self, registers: &Registers, patience: Patience) -> bool {
         match self
             .registers(registers)
-            .wait_disabled(Patience::Full, || Ok(false))
+            .wait_disabled(patience, || Ok(false))
         {
             // No device, no transactions.
             Ok(()) | Err(ENODEV) => true,
@@ -519,7 +585,7 @@ impl Context {
         let state = self.state.lock();
 
         match *state {
-            State::Draining(_) => self.wait_disabled(registers),
+            State::Draining(_) => self.wait_disabled(registers, Patience::Full),
             State::Free | State::Open(_) | State::Gone => true,
         }
     }
@@ -558,6 +624,10 @@ impl Context {
 
         let context = self.registers(registers);
         let mut progress = self.progress.lock();
+        // What is to be said is said after the reset.
+        if progress.paused.reset {
+            return Pending::Interrupts(0);
+        }
         let (Ok(sent), Ok(status)) = (context.interrupts(), context.status()) else {
             return Pending::Gone;
         };

@@ -26,6 +26,7 @@ use kernel::{
 use crate::{
     bar::{
         Capabilities,
+        Patience,
         Registers, //
     },
     compat::{
@@ -34,6 +35,7 @@ use crate::{
     },
     context::{
         Context,
+        Pause,
         Tenant, //
     },
     doorbell,
@@ -170,10 +172,27 @@ impl Device {
         // SAFETY: By the requirement of this function; the result is not used after the call.
         let device = unsafe { device.as_bound() };
 
-        let bond = Bond::new(device, mm).map_err(|error| self.refused(error))?;
+        let mut again = true;
+        let bond = loop {
+            match Bond::new(device, mm) {
+                // The kernel bonds nothing with a function that is being reset, or that was until a
+                // moment ago.
+                Err(EBUSY) if self.wait_for_reset()? || core::mem::take(&mut again) => {}
+                result => break result.map_err(|error| self.refused(error))?,
+            }
+        };
         let pasid = bond.pasid();
 
         Ok((bond.into_devres()?, pasid))
+    }
+
+    /// If the function is being reset, waits until it was, and gives `true`.
+    fn wait_for_reset(&self) -> Result<bool> {
+        // There is at least one context, and what holds for it holds for all.
+        self.contexts
+            .iter()
+            .next()
+            .map_or(Ok(false), |context| context.wait_for_reset())
     }
 
     /// Counts a context for the user of the current task.
@@ -196,7 +215,7 @@ impl Device {
         self.reap();
 
         for context in self.contexts.iter() {
-            if context.try_open(&self.registers, &mut tenant)? {
+            if context.open(&self.registers, &mut tenant)? {
                 return Ok(context.clone());
             }
         }
@@ -213,29 +232,42 @@ impl Device {
 
     /// Ends the bonds of contexts that had not stopped in time when they were closed, and have since.
     fn reap(&self) {
+        let mut draining = false;
+
         for context in self.contexts.iter() {
-            context.reap(&self.registers);
+            draining |= context.reap(&self.registers);
+        }
+        if !draining {
+            self.registers.forgive();
         }
     }
 
-    /// Stops all contexts, because the machine is about to sleep: then no page request is without
-    /// its response while nobody is awake to give it.
-    pub(crate) fn suspend(&self) {
+    /// Stops all contexts, and lets nobody start one: because the machine is about to sleep, so that
+    /// no page request is without its response while nobody is awake to give it; or because the
+    /// function is about to be reset, so that it sends nothing any more.
+    pub(crate) fn pause(&self, why: Pause) {
         for context in self.contexts.iter() {
-            context.suspend(&self.registers);
+            context.pause(&self.registers, why);
         }
+        let patience = match why {
+            Pause::Sleep => Patience::Full,
+            // Which stops them in any case.
+            Pause::Reset => Patience::Short,
+        };
         // They stop at the same time: when one has not in time, the others have had that time, too.
-        // The log then says so, and the PCI core will turn bus mastering off.
+        // The log then says so. Before a sleep the PCI core will turn bus mastering off.
         self.contexts
             .iter()
-            .all(|context| context.wait_disabled(&self.registers));
+            .all(|context| context.wait_disabled(&self.registers, patience));
     }
 
     /// Lets contexts be started again.
-    pub(crate) fn resume(&self) {
+    pub(crate) fn end_pause(&self, why: Pause) {
         for context in self.contexts.iter() {
-            context.resume();
+            context.end_pause(why);
         }
+        // A reset stops what does not stop otherwise.
+        self.reap();
     }
 
     /// Takes all contexts away from their users. Nobody opens new ones any more, and the driver is

@@ -11,8 +11,8 @@
 //! From here downwards, each module knows only those below it: [`chardev`], [`file`], [`fdinfo`] and
 //! [`debugfs`], what programs and people see; [`device`], one function; [`context`], the life of a
 //! context; [`signals`], what it tells those who wait; [`irq`], [`doorbell`], [`bar`] and [`regs`],
-//! the parts of the function; [`faults`], [`quota`] and [`trace`], what is counted and told; [`eventfd`], [`pm`], [`sva`] and [`wait`], which could be any
-//! driver's; [`abi`], the interface of the device.
+//! the parts of the function; [`faults`], [`quota`] and [`trace`], what is counted and told; [`eventfd`], [`pm`],
+//! [`reset`], [`sva`] and [`wait`], which could be any driver's; [`abi`], the interface of the device.
 
 use core::ptr;
 use kernel::{
@@ -54,6 +54,7 @@ mod irq;
 mod pm;
 mod quota;
 mod regs;
+mod reset;
 mod signals;
 mod sva;
 mod trace;
@@ -64,6 +65,7 @@ use chardev::{
     CharDevice,
     Number, //
 };
+use context::Pause;
 use device::Device;
 
 /// The pointer that C functions want, of a device in any context.
@@ -75,6 +77,7 @@ fn raw<Ctx: DeviceContext>(pdev: &pci::Device<Ctx>) -> *mut bindings::pci_dev {
 /// The driver's data of one function.
 #[pin_data]
 struct SvmDemo {
+    device: Arc<Device>,
     /// Until the function is unbound.
     #[pin]
     faces: Mutex<Option<Faces>>,
@@ -90,11 +93,11 @@ struct Faces {
 
 impl pm::Sleeper for Arc<Device> {
     fn suspend(&self) {
-        Device::suspend(self);
+        self.pause(Pause::Sleep);
     }
 
     fn resume(&self) {
-        Device::resume(self);
+        self.end_pause(Pause::Sleep);
     }
 }
 
@@ -166,6 +169,7 @@ impl pci::Driver for SvmDemo {
             }
 
             Ok(try_pin_init!(Self {
+                device,
                 faces <- new_mutex!(Some(faces)),
             }))
         })
@@ -180,7 +184,18 @@ impl pci::Driver for SvmDemo {
     }
 }
 
-kernel::module_pci_driver! {
+impl reset::Handler for SvmDemo {
+    fn prepare(this: Pin<&Self::Data<'_>>) {
+        this.device.pause(Pause::Reset);
+    }
+
+    fn done(this: Pin<&Self::Data<'_>>) {
+        this.device.end_pause(Pause::Reset);
+    }
+}
+
+// What `module_pci_driver!` does, with another adapter.
+kernel::module_driver!(<T>, reset::Adapter<T>, {
     type: SvmDemo,
     name: "svm_demo",
     authors: ["The svm-demo authors"],
@@ -192,4 +207,4 @@ kernel::module_pci_driver! {
             description: "Contexts of a device that one user may have open (0: all), unless with CAP_SYS_RESOURCE",
         },
     },
-}
+});

@@ -71,6 +71,8 @@ fn plan(launcher: &Launcher, guest: &Guest) -> anyhow::Result<Tally> {
     arguments.extend(["--name", guest.name, "--iommu", guest.iommu]);
     arguments.extend(["--scale", guest.scale, "--memory", "4G", "--cpus", "2"]);
     arguments.extend(["--append", HUGE_PAGE]);
+    // So that a test can have the device break a rule.
+    arguments.extend(["--device-option", "lab=on"]);
     arguments.extend(compared.then_some("--trace"));
     arguments.push("--");
     arguments.extend(NODES);

@@ -169,4 +169,6 @@ mutants! {
     Rule72 = 72;
     /// Page requests ask for privileged mode.
     Rule73 = 73;
+    /// STOP is ignored.
+    Rule74 = 74;
 }

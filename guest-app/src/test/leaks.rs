@@ -75,7 +75,11 @@ pub fn all_free(bench: &Bench) -> anyhow::Result<()> {
 }
 
 /// The PASID that a new process gets.
-fn fresh_pasid(bench: &Bench) -> anyhow::Result<u32> {
+///
+/// # Errors
+///
+/// It cannot open the device.
+pub fn fresh_pasid(bench: &Bench) -> anyhow::Result<u32> {
     let mut child = Child::fork(|line: &mut Line| {
         let file = CharDevice::open(bench.device())?;
         line.tell(&file.info()?.pasid)

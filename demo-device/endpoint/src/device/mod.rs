@@ -234,7 +234,7 @@ impl Device {
 
     /// STOP of a context.
     fn stop(&mut self, n: usize) {
-        if self.contexts[n].state != State::Disabled {
+        if self.contexts[n].state != State::Disabled && !self.breaks(Mutant::Rule74) {
             let stopping = self.contexts[n].state == State::Stopping;
             let marker = stopping && self.contexts[n].marker;
             self.contexts[n].void();

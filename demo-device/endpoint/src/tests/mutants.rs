@@ -75,6 +75,7 @@ fn test(mutant: Mutant) -> fn() {
         Mutant::Rule71 => moments::rule_71_in_d3_the_registers_are_silent_and_what_halted_is_told_in_d0,
         Mutant::Rule72 => states::rule_72_interrupts_are_sent_as_asked,
         Mutant::Rule73 => rules::rule_73_nothing_is_asked_for_in_privileged_mode,
+        Mutant::Rule74 => states::rule_74_a_context_that_is_told_to_stop_stops,
     }
 }
 

@@ -175,6 +175,17 @@ pub(super) fn rule_72_interrupts_are_sent_as_asked() {
 }
 
 #[test]
+pub(super) fn rule_74_a_context_that_is_told_to_stop_stops() {
+    let world = World::running();
+    world.submit(nop());
+    world.set(0, context::CONTROL, control::STOP);
+    assert_eq!(state(&world, 0), (status::DISABLED, halt::NONE));
+    let seen = world.inner.lock().unwrap().writes.len();
+    world.run();
+    assert_eq!(world.inner.lock().unwrap().writes.len(), seen);
+}
+
+#[test]
 pub(super) fn rule_68_to_70_work_halts_when_the_function_loses_what_it_needs() {
     let off = [(4, 0, 4), (config_space::ATS + 4, 0, 0xffff_0000)];
     for (offset, value, mask) in off {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The driver and the function that go while programs are at work: unbound, unloaded, reset,
-//! pulled out, silent, asleep. Programs get an error and the machine goes on; when driver and
+//! The driver and the function that go while programs are at work: unbound, unloaded, pulled out,
+//! silent, asleep. Programs get an error and the machine goes on; when driver and
 //! function are back, all works as before.
 
 use std::fs;
@@ -24,7 +24,6 @@ use crate::test::raw::{RawFile, RawQueue, expect_errno};
 
 /// See the module.
 pub const CASES: &[Case] = &[
-    Case::new("reset by sysfs at work", reset),
     Case::new("unbound and bound again at work", unbind),
     Case::new("pulled out and put in again at work", remove),
     Case::new("a function that answers nothing any more", silent),
@@ -113,7 +112,7 @@ fn expect_gone(queue: &RawQueue, memory: &Region) -> anyhow::Result<()> {
 }
 
 /// The device works again.
-fn works(bench: &mut Bench) -> anyhow::Result<()> {
+pub(super) fn works(bench: &mut Bench) -> anyhow::Result<()> {
     bench.renew()?;
     let memory = Region::new(4 * PAGE)?;
     bench.fill(&memory, 0..memory.len(), u64::MAX)?;
@@ -217,45 +216,6 @@ fn silent(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let before = before.context("there was no round")?;
     let left = before.check(bench, u64::from(rounds) * WORKERS as u64)?;
     remark(format!("{rounds} times; {left}"))
-}
-
-fn reset(bench: &mut Bench) -> anyhow::Result<Verdict> {
-    let function = Function::of(bench.device())?;
-    let rounds = bench.rounds(10);
-    let memory = Region::new(PAGE << LOG2)?;
-    let mut queue = RawQueue::start(bench.device(), LOG2)?;
-    for round in 0..rounds {
-        memory.advise(Advice::DontNeed)?;
-        // SAFETY: the memory is a region, and outlives the context's work.
-        unsafe { queue.fill_pages(&memory, 1) };
-        function.reset()?;
-        let state = queue.state().0;
-        ensure!(
-            state == status::DISABLED,
-            "round {round}: state {state} after the reset"
-        );
-        let mut events = queue.poll()?;
-        while !events.contains(PollFlags::POLLERR) {
-            queue.read()?;
-            events = queue.poll()?;
-        }
-        queue.restart()?;
-        // The memory is the process's alone, and the context works.
-        let zeros = vec![0; memory.len()];
-        memory.write(0, &zeros);
-        let read = memory.read(0..memory.len());
-        expect_bytes("the memory", &read, &zeros)?;
-        // SAFETY: as above.
-        unsafe { queue.fill_pages(&memory, u64::MAX) };
-        queue.wait_records(1 << LOG2)?;
-        let read = memory.read(0..memory.len());
-        expect_bytes("the memory", &read, &vec![0xff; memory.len()])?;
-        queue.restart()?;
-    }
-    drop(queue);
-    bench.restart()?;
-    works(bench)?;
-    remark(format!("{rounds} resets"))
 }
 
 /// The driver's module, which is unloaded; `Err` says why it cannot be loaded again.

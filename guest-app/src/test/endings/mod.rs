@@ -6,6 +6,7 @@ mod device;
 mod kills;
 mod processes;
 mod programs;
+mod resets;
 mod stopped;
 mod unmapped;
 
@@ -19,6 +20,7 @@ pub const CASES: &[&[Case]] = &[
     programs::CASES,
     stopped::CASES,
     unmapped::CASES,
+    resets::CASES,
     device::CASES,
     kills::CASES,
 ];

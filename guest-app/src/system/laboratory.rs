@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The laboratory of a device that was made with one: it can be told to break a rule.
+
+use std::fs::{self, File, OpenOptions};
+
+use anyhow::{Context, ensure};
+use memmap2::{MmapOptions, MmapRaw};
+use svmctl::abi::registers::{LABORATORY, REGISTERS_SIZE, capabilities, device, laboratory};
+
+use super::sysfs::Function;
+
+/// The registers of a function that no driver has.
+#[derive(Debug)]
+pub struct Laboratory<'a> {
+    function: &'a Function,
+    registers: MmapRaw,
+}
+
+impl<'a> Laboratory<'a> {
+    /// Reaches the laboratory of a function that no driver has; `None` if it has none.
+    ///
+    /// # Errors
+    ///
+    /// Those of sysfs; the function has a driver.
+    pub fn of(function: &'a Function) -> anyhow::Result<Option<Laboratory<'a>>> {
+        ensure!(
+            !function.file("driver").exists(),
+            "a driver has the function, whose registers are not to be touched then"
+        );
+        fs::write(function.file("enable"), "1").context("the function cannot be enabled")?;
+        let path = function.file("resource0");
+        let open =
+            || -> std::io::Result<File> { OpenOptions::new().read(true).write(true).open(&path) };
+        let file = open().with_context(|| path.display().to_string())?;
+        let registers = MmapOptions::new()
+            .len(REGISTERS_SIZE as usize)
+            .map_raw(&file)
+            .with_context(|| format!("{} cannot be mapped", path.display()))?;
+        let laboratory = Laboratory {
+            function,
+            registers,
+        };
+        let present = laboratory.read(device::CAPABILITIES) & capabilities::LABORATORY != 0;
+        Ok(present.then_some(laboratory))
+    }
+
+    /// Has the device break the rule of a number from now on, or none if it is 0.
+    ///
+    /// # Errors
+    ///
+    /// The device has no such mutant.
+    pub fn set_mutant(&self, rule: u64) -> anyhow::Result<()> {
+        let offset = LABORATORY + laboratory::MUTANT;
+        let register = self.register(offset);
+        // SAFETY: as in `read`; that the device does wrong is what the caller wants, and it has no
+        // context at work that could do it to this process.
+        unsafe { register.write_volatile(rule) };
+        let mutant = self.read(offset);
+        ensure!(
+            mutant == rule,
+            "the device has no mutant of rule {rule}: the register has {mutant}"
+        );
+        Ok(())
+    }
+
+    fn read(&self, offset: u64) -> u64 {
+        // SAFETY: the register is within the mapped registers, and aligned. The access is volatile,
+        // since it is to a device.
+        unsafe { self.register(offset).read_volatile() }
+    }
+
+    fn register(&self, offset: u64) -> *mut u64 {
+        assert!(offset % 8 == 0 && offset < REGISTERS_SIZE);
+        self.registers
+            .as_mut_ptr()
+            .wrapping_add(offset as usize)
+            .cast()
+    }
+}
+
+impl Drop for Laboratory<'_> {
+    fn drop(&mut self) {
+        // Undoes what `of` did: the driver enables the function for itself.
+        let _ = fs::write(self.function.file("enable"), "0");
+    }
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Notices of a PCI driver before one of its functions is reset, and after it was.
+//!
+//! The PCI core gives them to who has `struct pci_error_handlers`, which `kernel::pci` does not know
+//! yet. [`Adapter`] takes the place of `kernel::pci::Adapter`: it adds them and leaves all else to it.
+//!
+//! This module knows nothing of the driver that it is part of.
+//!
+//! C header: [`include/linux/pci.h`](srctree/include/linux/pci.h)
+
+use kernel::{
+    bindings,
+    device::CoreInternal,
+    driver::{
+        DriverLayout,
+        RegistrationOps, //
+    },
+    pci,
+    prelude::*,
+    types::Opaque, //
+};
+
+/// A driver that wants to know of resets: by sysfs, by another driver, of the function alone or of
+/// its whole bus.
+///
+/// Both are called with the lock of the device held, so that it is bound to the driver, and
+/// [`pci::Driver::probe`] and [`pci::Driver::unbind`] do not run meanwhile. Both may sleep.
+pub(crate) trait Handler: pci::Driver {
+    /// The function is about to be reset: it must send nothing any more. Until [`Self::done`], its
+    /// registers may not answer, and lose what they have.
+    fn prepare(this: Pin<&Self::Data<'_>>);
+
+    /// The function was reset, or could not be. Its configuration space is what it was before.
+    fn done(this: Pin<&Self::Data<'_>>);
+}
+
+/// An adapter for the registration of PCI drivers that want to know of resets.
+pub(crate) struct Adapter<T: Handler>(T);
+
+// SAFETY: All that is promised is what `pci::Adapter` promises.
+unsafe impl<T: Handler> DriverLayout for Adapter<T> {
+    type DriverType = <pci::Adapter<T> as DriverLayout>::DriverType;
+    type DriverData<'bound> = <pci::Adapter<T> as DriverLayout>::DriverData<'bound>;
+    const DEVICE_DRIVER_OFFSET: usize = <pci::Adapter<T> as DriverLayout>::DEVICE_DRIVER_OFFSET;
+}
+
+// SAFETY: `register()` and `unregister()` are those of `pci::Adapter`.
+unsafe impl<T: Handler> RegistrationOps for Adapter<T> {
+    unsafe fn register(
+        driver: &Opaque<Self::DriverType>,
+        name: &'static CStr,
+        module: &'static ThisModule,
+    ) -> Result {
+        // SAFETY: The driver is being initialized, and nobody else knows of it yet.
+        unsafe { (*driver.get()).err_handler = Self::HANDLERS };
+
+        // SAFETY: By the requirements of this function, which are the same.
+        unsafe { pci::Adapter::<T>::register(driver, name, module) }
+    }
+
+    unsafe fn unregister(driver: &Opaque<Self::DriverType>) {
+        // SAFETY: By the requirements of this function, which are the same.
+        unsafe { pci::Adapter::<T>::unregister(driver) }
+    }
+}
+
+impl<T: Handler> Adapter<T> {
+    const HANDLERS: &'static bindings::pci_error_handlers = &bindings::pci_error_handlers {
+        reset_prepare: Some(Self::prepare),
+        reset_done: Some(Self::done),
+        ..pin_init::zeroed()
+    };
+
+    /// # Safety
+    ///
+    /// Only as the `reset_prepare` of a driver that this adapter has registered.
+    unsafe extern "C" fn prepare(pdev: *mut bindings::pci_dev) {
+        // SAFETY: By the requirement of this function. The reference ends with the call.
+        T::prepare(unsafe { Self::data(&pdev) });
+    }
+
+    /// # Safety
+    ///
+    /// Only as the `reset_done` of a driver that this adapter has registered.
+    unsafe extern "C" fn done(pdev: *mut bindings::pci_dev) {
+        // SAFETY: By the requirement of this function. The reference ends with the call.
+        T::done(unsafe { Self::data(&pdev) });
+    }
+
+    /// The driver's data of a function.
+    ///
+    /// # Safety
+    ///
+    /// `pdev` is the argument of a reset callback, which does not return during `'a`.
+    unsafe fn data<'a>(pdev: &'a *mut bindings::pci_dev) -> Pin<&'a T::Data<'a>> {
+        // SAFETY: The PCI core gives a valid device, which stays so during the call.
+        let pdev = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
+
+        // SAFETY: The PCI core holds the lock of the device and has found it bound to this driver,
+        // so `probe()` has succeeded and its data are there. They are of the type that
+        // `pci::Adapter`, which has stored them, takes from `T`.
+        unsafe { pdev.as_ref().drvdata_borrow::<T::Data<'a>>() }
+    }
+}
