@@ -4,7 +4,7 @@
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, ensure};
-use svm_tests::house_rules::check_licence;
+use svm_tests::house_rules::{check_licence, check_sections};
 
 fn main() -> anyhow::Result<ExitCode> {
     let list = Command::new("git")
@@ -26,8 +26,13 @@ fn main() -> anyhow::Result<ExitCode> {
             eprintln!("{sentence}");
             wrong += 1;
         }
+        let unnamed = check_sections(path, &content);
+        for sentence in &unnamed {
+            eprintln!("{sentence}");
+        }
+        wrong += unnamed.len();
     }
-    println!("house-rules: {wrong} files break a rule");
+    println!("house-rules: {wrong} places break a rule");
     Ok(if wrong == 0 {
         ExitCode::SUCCESS
     } else {

@@ -7,7 +7,8 @@ use crate::spec::descriptor::{ContextScope, IotlbScope, PasidScope};
 use crate::spec::interrupt::Message;
 use pcie_ats::{InvalidateRequest, PrgResponse};
 
-/// Something that the host is to do.
+/// Something that the host is to do: messages to functions and processors (sections 4.3, 5.1 and
+/// 7.6.1), and notices of what has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Send an interrupt of the unit itself; it is not subject to remapping (section 5.1).
@@ -27,29 +28,29 @@ pub enum Effect {
         /// The response.
         response: PrgResponse,
     },
-    /// The invalidation queue can advance: call [`crate::Unit::process_queue`], now or later.
+    /// The invalidation queue (section 6.5.2) can advance: call [`crate::Unit::process_queue`], now or later.
     QueueReady,
-    /// DMA remapping was switched on or off (TES).
+    /// DMA remapping was switched on or off (TES, section 11.4.4.2).
     TranslationEnabled(bool),
-    /// Interrupt remapping was switched on or off (IRES).
+    /// Interrupt remapping was switched on or off (IRES, section 11.4.4.2).
     InterruptRemappingEnabled(bool),
     /// Cached translations or interrupts became invalid: for hosts that keep copies of them, for
     /// instance in an IOMMU below or in interrupt routes.
     Invalidated(Invalidated),
 }
 
-/// Which cached state became invalid.
+/// Which cached state became invalid (section 6.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalidated {
-    /// Context entries.
+    /// Context entries (section 6.5.2.1).
     Context(ContextScope),
-    /// PASID table entries.
+    /// PASID table entries (section 6.5.2.2).
     Pasid(PasidScope),
-    /// Translations.
+    /// Translations (sections 6.5.2.3 and 6.5.2.4).
     Iotlb(IotlbScope),
     /// Interrupt remapping table entries: the first and log2 of how many; none for all.
     Interrupts(Option<(u16, u8)>),
 }
 
-/// A list of effects, in order.
+/// A list of effects, in order. Not of the specification.
 pub type Effects = Vec<Effect>;

@@ -4,7 +4,8 @@
 //! The unit may be called with a lock of the host held, so an implementation must not wait for
 //! anything, and must not call back. Accesses to anything but memory are to fail.
 
-/// A guest physical address that is not memory.
+/// A guest physical address that is not memory. What becomes of the request then, the conditions
+/// of section 7.1 say: an access to an entry "results in error".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no memory at {address:#x}")]
 pub struct MemoryError {
@@ -12,7 +13,8 @@ pub struct MemoryError {
     pub address: u64,
 }
 
-/// Guest physical memory.
+/// Guest physical memory, where the structures of chapter 9 and the queues of sections 6.5.2 and
+/// 7.4.1 lie.
 pub trait Memory {
     /// Reads memory. A read of 8 or 16 aligned bytes is atomic (chapter 9 of the specification:
     /// entries of up to 128 bits are fetched atomically).

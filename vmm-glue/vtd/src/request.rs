@@ -5,7 +5,7 @@ use crate::spec::SourceId;
 use crate::spec::fault::{FaultReason, RequestKind};
 use pcie_ats::{AlignedRange, Pasid};
 
-/// What a memory request does.
+/// What a memory request does (sections 3.1 and 3.14).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// Reads.
@@ -19,12 +19,12 @@ pub enum Access {
 }
 
 impl Access {
-    /// Whether it changes memory.
+    /// Whether it changes memory, and so needs write permission (sections 3.6 and 3.7).
     pub const fn writes(self) -> bool {
         matches!(self, Access::Write | Access::Atomic)
     }
 
-    /// T1 and T2 of a fault record.
+    /// T1 and T2 of a fault record (section 11.4.7.6).
     pub const fn kind(self) -> RequestKind {
         match self {
             Access::Read | Access::ZeroLengthRead => RequestKind::Read,
@@ -34,7 +34,8 @@ impl Access {
     }
 }
 
-/// A memory request with an untranslated address (AT = 00b).
+/// A memory request with an untranslated address (AT = 00b), without PASID or with one (section
+/// 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// The function that sent it.
@@ -51,7 +52,7 @@ pub struct Request {
     pub privileged: bool,
 }
 
-/// Where an untranslated request goes.
+/// Where an untranslated request goes (sections 3.6 to 3.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translated {
     /// Host physical address of the first byte.
@@ -66,7 +67,7 @@ pub struct Translated {
     pub snoop: bool,
 }
 
-/// A request that was blocked.
+/// A request that was blocked (section 7.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Blocked {
     /// A remapping fault, which was recorded unless software suppresses it.

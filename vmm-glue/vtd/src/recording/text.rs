@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The words of a recording. Nothing here knows where they go.
+//! The words of a recording. Nothing here knows where they go, and they are not of the
+//! specification.
 
 use crate::effect::{Effect, Invalidated};
 use crate::request::{Access, Blocked, Translated};

@@ -23,12 +23,12 @@ pub mod root;
 pub struct SourceId(pub u16);
 
 impl SourceId {
-    /// Bus number.
+    /// Bus number: the index of the root table (section 3.4.1).
     pub const fn bus(self) -> u8 {
         (self.0 >> 8) as u8
     }
 
-    /// Device and function number.
+    /// Device and function number: the index of the context table (section 3.4.1).
     pub const fn devfn(self) -> u8 {
         self.0 as u8
     }

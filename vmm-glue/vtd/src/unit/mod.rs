@@ -32,7 +32,8 @@ use pcie_ats::AlignedRange;
 use queue::Queue;
 pub use reach::{MappedPage, Reach, TooManyEntries};
 
-/// Counters of what the unit did.
+/// Counters of what the unit did. Not of the specification, which has its performance monitoring
+/// for that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Requests that were translated from the IOTLB.
@@ -54,7 +55,7 @@ pub struct Counters {
     pub lost_status_writes: u64,
 }
 
-/// A remapping unit.
+/// A remapping unit: the hardware of chapters 3 to 7, as software sees it by chapter 11.
 #[derive(Debug)]
 pub struct Unit {
     caps: Capabilities,
@@ -78,7 +79,7 @@ pub struct Unit {
 }
 
 impl Unit {
-    /// A unit after a reset.
+    /// A unit after a reset: registers have the defaults of section 11.4.
     pub fn new(caps: Capabilities) -> Self {
         let sizes = caps.config().caches;
         let timeout = caps.config().device_tlbs.map(|d| d.timeout);
@@ -100,17 +101,17 @@ impl Unit {
         }
     }
 
-    /// What the unit is able to do.
+    /// What the unit is able to do (sections 11.4.2 and 11.4.3).
     pub const fn capabilities(&self) -> &Capabilities {
         &self.caps
     }
 
-    /// What the unit did since it was made.
+    /// What the unit did since it was made. Not of the specification.
     pub const fn counters(&self) -> &Counters {
         &self.counters
     }
 
-    /// Resets the unit. Requests that are in flight stay so: their tickets remain good.
+    /// Resets the unit: registers get the defaults of section 11.4, caches are empty. Requests that are in flight stay so: their tickets remain good.
     pub fn reset(&mut self, fx: &mut Effects) {
         let was = [global::TE, global::IRE].map(|f| self.registers.status(f));
         let (counters, in_flight) = (self.counters, std::mem::take(&mut self.in_flight));
@@ -149,17 +150,17 @@ impl Unit {
         }
     }
 
-    /// Whether DMA remapping is on (TES).
+    /// Whether DMA remapping is on (TES, section 11.4.4.2).
     pub const fn translation_enabled(&self) -> bool {
         self.registers.status(global::TE)
     }
 
-    /// Whether interrupt remapping is on (IRES).
+    /// Whether interrupt remapping is on (IRES, section 11.4.4.2).
     pub const fn interrupt_remapping_enabled(&self) -> bool {
         self.registers.status(global::IRE)
     }
 
-    /// The translation table mode in effect, latched by SRTP.
+    /// The translation table mode in effect (TTM, section 11.4.5), latched by SRTP.
     pub const fn translation_table_mode(&self) -> TranslationTableMode {
         TranslationTableMode::of(self.rtaddr)
     }
@@ -333,7 +334,7 @@ impl Unit {
         }
     }
 
-    /// Records a fault that was found elsewhere: by the hardware below, for a function that is
+    /// Records a fault that was found elsewhere (section 7.2.1): by the hardware below, for a function that is
     /// passed through and translates with this unit's tables.
     pub fn report_fault(&mut self, record: &FaultRecord, fx: &mut Effects) {
         self.registers.record_fault(record, fx);
@@ -347,7 +348,7 @@ impl Unit {
         self.in_flight.begin()
     }
 
-    /// An access has ended.
+    /// An access has ended: what waited for it to drain may complete (section 6.5.4).
     pub fn end_access(&mut self, memory: &impl Memory, ticket: Ticket, fx: &mut Effects) {
         self.in_flight.end(ticket);
         if let Some((granularity, generation)) = self.draining {

@@ -16,8 +16,8 @@ use pcie_ats::AlignedRange;
 /// 3.4 to 3.9).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
-    /// All of memory, each address at itself: remapping is off (section 3.1), or the function is
-    /// passed through (section 3.9).
+    /// All of memory, each address at itself: remapping is off (TES, section 11.4.4.2), or the
+    /// function is passed through (section 3.9).
     Everything,
     /// These pages, in the order of the tables. None if requests of the function are blocked.
     Pages(Vec<MappedPage>),
