@@ -189,6 +189,20 @@ pub struct Qemu {
 impl Qemu {
     /// Starts a machine without processors that run.
     pub fn start(installation: &Installation, arguments: &[&str]) -> Qemu {
+        Qemu::start_with(installation, &accelerator(), arguments)
+    }
+
+    /// Starts a machine whose processors run, and which needs firmware therefore.
+    pub fn start_running(
+        installation: &Installation,
+        accelerator: &str,
+        arguments: &[&str],
+    ) -> Qemu {
+        let accelerator = ["-accel".to_owned(), accelerator.to_owned()];
+        Qemu::start_with(installation, &accelerator, arguments)
+    }
+
+    fn start_with(installation: &Installation, accelerator: &[String], arguments: &[&str]) -> Qemu {
         let directory = tempfile::tempdir().unwrap();
         let listen = |name: &str| {
             let path = directory.path().join(name);
@@ -202,7 +216,7 @@ impl Qemu {
         let mut child = installation
             .command()
             .args(["-M", "q35", "-m", "512", "-nodefaults", "-display", "none"])
-            .args(accelerator())
+            .args(accelerator)
             .args(["-qtest-log", "none"])
             .args(["-qtest", &qtest_path, "-qmp", &qmp_path])
             .args(arguments)

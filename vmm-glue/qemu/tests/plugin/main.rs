@@ -23,10 +23,10 @@ mod loading;
 mod machine;
 mod outside;
 mod paging;
+mod processor;
 mod reset;
 mod several;
 mod snapshots;
-
 mod stale;
 mod svm_vtd;
 mod time;

@@ -344,7 +344,7 @@ fn a_thread_processes_the_queue_if_there_is_to_be_one() {
 }
 
 /// An interrupt remapping table of 256 entries with its first entry for this requester.
-fn remap_interrupts(machine: &mut Machine, requester: u64) {
+pub fn remap_interrupts(machine: &mut Machine, requester: u64) {
     let table = machine.page();
     // Present, vector 0x41, destination 0; the requester is verified in full.
     machine.qemu.writeq(table, 1 | 0x41 << 16);
@@ -357,7 +357,7 @@ fn remap_interrupts(machine: &mut Machine, requester: u64) {
 }
 
 /// Has the device send an interrupt with this interrupt index, in remappable format.
-fn interrupt(machine: &mut Machine, context: &mut Context, index: u64) {
+pub fn interrupt(machine: &mut Machine, context: &mut Context, index: u64) {
     let msix = machine.capability(DEVICE, 0x11);
     machine.config_write16(DEVICE, msix + 2, 1 << 15);
     let entry = context.bars.msix + 16 * 5;
@@ -373,12 +373,26 @@ fn interrupt(machine: &mut Machine, context: &mut Context, index: u64) {
         flags: flags::INTERRUPT,
         ..Default::default()
     };
-    assert_eq!(context.run(machine, nop).status, status::SUCCESS);
     let counters = registers::CONTEXT_COUNTERS + 8 * svm_abi::counters::index::INTERRUPTS as u64;
     let at = context.bars.registers + registers::context_block(context.number) + counters;
+    let before = machine.qemu.readq(at);
+    assert_eq!(context.run(machine, nop).status, status::SUCCESS);
     machine
         .qemu
-        .until("the interrupt", |qemu| qemu.readq(at) > 0);
+        .until("the interrupt", |qemu| qemu.readq(at) > before);
+}
+
+/// Takes the first entry of the interrupt remapping table away.
+pub fn forbid_interrupts(machine: &mut Machine) {
+    let table = machine.qemu.readq(IRTA) & !0xfff;
+    machine.qemu.writeq(table, 0);
+    let wait = machine.page();
+    // Interrupt entry cache, global.
+    push(machine, 0x4, 0);
+    push_wait(machine, wait, 1);
+    machine
+        .qemu
+        .until("the invalidation", |qemu| qemu.readl(wait) == 1);
 }
 
 /// The first fault record: reason and requester, if there is one.
