@@ -4,13 +4,14 @@
 //! Behind `svm-vtd`, Linux drives a network adapter, a virtio disk and an NVMe disk, each through
 //! the unit and with real data, in each mode of the unit that changes the way, and after booting
 //! again. A file of the host comes in over the network and goes out to both disks, where the host
-//! finds it; and the kernel has nothing to say. The first of these machines is made with QEMU's
+//! finds it; and the kernel has nothing to say. The unit records what it does: for each device it
+//! has translated reads and writes, and remapped interrupts where that is on. The first of these machines is made with QEMU's
 //! unit too. How long the kernel takes to boot with either unit is printed. It is no test.
 //!
 //! And two of the project's own devices serve more than 255 processes in one guest.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -18,6 +19,13 @@ use serde_json::Value;
 
 use crate::launcher::Launcher;
 use crate::tally::Tally;
+
+/// The devices, by the addresses that they are given.
+const DEVICES: [(&str, &str); 3] = [
+    ("the virtio disk", "00:10.0"),
+    ("the NVMe disk", "00:11.0"),
+    ("the network adapter", "00:12.0"),
+];
 
 /// Size of a disk.
 const DISK: u64 = 16 << 20;
@@ -34,6 +42,8 @@ struct Machine {
     iommu: &'static str,
     /// Properties of the IOMMU.
     options: &'static [&'static str],
+    /// Whether interrupts are remapped.
+    remaps: bool,
     /// The processor.
     cpu: &'static str,
     /// Whether the kernel's packed image is booted, which can switch on 5-level paging.
@@ -51,6 +61,7 @@ const SCALABLE: Machine = Machine {
     name: "devices-scalable",
     iommu: "svm-vtd",
     options: &[],
+    remaps: false,
     cpu: "max,la57=off",
     packed: false,
     finds: "true",
@@ -58,19 +69,18 @@ const SCALABLE: Machine = Machine {
     boots: 3,
 };
 
-/// The kernel says so when it uses interrupt remapping.
-const REMAPPED: &str = "dmesg | grep -q 'DMAR-IR: Enabled IRQ remapping'";
-
 /// The machines with this project's unit.
 const MACHINES: &[Machine] = &[
     SCALABLE,
     Machine {
-        title: "scalable mode, 5-level processors, interrupt remapping",
+        title: "scalable mode, 5-level processors, interrupt remapping with x2APIC",
         name: "devices-la57",
-        options: &["intremap=on"],
+        options: &["intremap=on", "eim=on"],
+        remaps: true,
         cpu: "max",
         packed: true,
-        finds: "grep -qw la57 /proc/cpuinfo && dmesg | grep -q 'DMAR-IR: Enabled IRQ remapping'",
+        finds: "grep -qw la57 /proc/cpuinfo && \
+                dmesg | grep -q 'DMAR-IR: Enabled IRQ remapping in x2apic mode'",
         boots: 1,
         ..SCALABLE
     },
@@ -78,7 +88,8 @@ const MACHINES: &[Machine] = &[
         title: "legacy mode, interrupt remapping",
         name: "devices-legacy",
         options: &["scalable-mode=off", "intremap=on"],
-        finds: REMAPPED,
+        remaps: true,
+        finds: "dmesg | grep -q 'DMAR-IR: Enabled IRQ remapping in xapic mode'",
         shares: false,
         boots: 1,
         ..SCALABLE
@@ -191,15 +202,16 @@ impl Files {
             ("-drive", drive("virtio.raw", "disk0")?),
             (
                 "-device",
-                "virtio-blk-pci,drive=disk0,iommu_platform=on,disable-legacy=on".to_owned(),
+                "virtio-blk-pci,drive=disk0,addr=10.0,iommu_platform=on,disable-legacy=on"
+                    .to_owned(),
             ),
             ("-drive", drive("nvme.raw", "disk1")?),
-            ("-device", "nvme,drive=disk1,serial=1".to_owned()),
+            ("-device", "nvme,drive=disk1,addr=11.0,serial=1".to_owned()),
             (
                 "-netdev",
                 format!("user,id=net0,restrict=on,tftp={}", self.path("served")?),
             ),
-            ("-device", "e1000e,netdev=net0".to_owned()),
+            ("-device", "e1000e,netdev=net0,addr=12.0".to_owned()),
         ];
         let pair = |(option, value): (&str, String)| [option.to_owned(), value];
         Ok(arguments.into_iter().flat_map(pair).collect())
@@ -234,6 +246,11 @@ impl Machine {
         for option in self.options {
             arguments.extend(["--iommu-option", option]);
         }
+        let records = self.iommu == "svm-vtd";
+        let record = format!("record={}", files.path("recording")?);
+        if records {
+            arguments.extend(["--iommu-option", &record]);
+        }
         arguments.extend(["--", "-cpu", self.cpu, "-action", "reboot=reset"]);
         let devices = files.devices()?;
         arguments.extend(devices.iter().map(String::as_str));
@@ -246,6 +263,13 @@ impl Machine {
             boots.len(),
             self.boots
         );
+        if records {
+            let file = File::open(directory.join("recording"))?;
+            let recording = BufReader::new(file)
+                .lines()
+                .collect::<Result<Vec<_>, _>>()?;
+            went_through(&recording, self.remaps)?;
+        }
         Ok(())
     }
 
@@ -296,6 +320,44 @@ printf $boot | dd of=/dev/nvme0n1 bs=512 seek=20000 conv=fsync 2>/dev/null
             blocks = DATA >> 16,
         )
     }
+}
+
+/// Sees in a recording of the unit (its format is that of `vtd::recording`) that the requests of
+/// each device went through it.
+fn went_through(recording: &[String], remaps: bool) -> anyhow::Result<()> {
+    for (device, requester) in DEVICES {
+        // Translated to another address, that of a page of memory.
+        let translated = |access: &str| {
+            let begin = format!("translate {requester} - ");
+            recording.iter().any(|line| {
+                let words = line.strip_prefix(&begin).map(|rest| rest.split(' '));
+                let words: Vec<&str> = words.into_iter().flatten().collect();
+                matches!(words[..], [from, how, _, "=", to, "in", ..] if how == access && from != to)
+            })
+        };
+        for access in ["read", "write"] {
+            ensure!(
+                translated(access),
+                "the unit has not translated a {access} of {device}"
+            );
+        }
+        let delivered = recording.iter().any(|line| {
+            line.starts_with(&format!("interrupt {requester} ")) && line.contains(" = deliver ")
+        });
+        ensure!(
+            delivered || !remaps,
+            "the unit has not remapped an interrupt of {device}"
+        );
+        let blocked = recording.iter().find(|line| {
+            let of = |call: &str| line.starts_with(&format!("{call} {requester} "));
+            (of("translate") || of("interrupt")) && line.contains(" = fault")
+        });
+        ensure!(
+            blocked.is_none(),
+            "a request of {device} was blocked: {blocked:?}"
+        );
+    }
+    Ok(())
 }
 
 /// Runs `svm-vm`, which must succeed; its output is shown if it does not.
@@ -358,4 +420,45 @@ done
         "svm-demo,contexts=256",
     ];
     succeed(launcher, &arguments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A recording in which all goes through the unit.
+    fn all() -> Vec<String> {
+        let of = |(_, requester): &(&str, &str)| {
+            [
+                format!("translate {requester} - 0xfffff000 read - = 0x5000 in 0xfffff000/12 rw"),
+                format!("translate {requester} - 0xffffe000 write - = 0x6000 in 0xffffe000/12 rw"),
+                format!("interrupt {requester} 0xfee00010 0x0 = deliver 0xfee00000 0x41"),
+            ]
+        };
+        DEVICES.iter().flat_map(of).collect()
+    }
+
+    #[test]
+    fn each_device_must_have_gone_through_the_unit() {
+        assert!(went_through(&all(), true).is_ok());
+        for missing in 0..9 {
+            let mut recording = all();
+            let line = recording.remove(missing);
+            let lacks = went_through(&recording, true).is_err();
+            assert!(lacks, "without {line}");
+            let interrupt = line.starts_with("interrupt");
+            assert_eq!(went_through(&recording, false).is_ok(), interrupt, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_stays_as_it_is_was_not_translated() {
+        let mut recording = all();
+        recording[0] = recording[0].replace("= 0x5000 in", "= 0xfffff000 in");
+        assert!(went_through(&recording, true).is_err());
+        recording[0] =
+            recording[0].replace("= 0xfffff000 in 0xfffff000/12 rw", "= fault 0x5 LSS.1");
+        recording.extend(all());
+        assert!(went_through(&recording, true).is_err());
+    }
 }
