@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The driver and the function that go while programs are at work: unbound, unloaded, pulled out,
-//! silent, asleep. Programs get an error and the machine goes on; when driver and
+//! silent. Programs get an error and the machine goes on; when driver and
 //! function are back, all works as before.
-
-use std::fs;
 
 use anyhow::{Context, bail, ensure};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
-use svmctl::abi::registers::status;
 use svmctl::region::{Advice, PAGE, Region};
 use svmctl::{Descriptor, Error};
 
@@ -32,7 +29,6 @@ pub const CASES: &[Case] = &[
         unload_refused,
     ),
     Case::new("the driver is loaded again 100 times", reload),
-    Case::new("asleep and awake again at work", suspend),
 ];
 
 /// Log2 of the ring, and of the pages that are filled.
@@ -272,54 +268,4 @@ fn reload(bench: &mut Bench) -> anyhow::Result<Verdict> {
     }
     let left = before.check(bench, rounds.into())?;
     remark(format!("{rounds} times; {left}"))
-}
-
-/// What says how far the kernel goes on its way to sleep before it turns round. A virtual machine
-/// may have nothing that would wake it: QEMU's clock does so from S3 only.
-const DEPTH: &str = "/sys/power/pm_test";
-/// Seconds that it stays there.
-const STAY: &str = "/sys/module/suspend/parameters/pm_test_delay";
-
-fn suspend(bench: &mut Bench) -> anyhow::Result<Verdict> {
-    let states = fs::read_to_string("/sys/power/state").unwrap_or_default();
-    if !states.split_whitespace().any(|state| state == "freeze") {
-        return skipped("the kernel cannot suspend to idle (/sys/power/state)");
-    }
-    // All devices are put to sleep, with interrupts off: only the processors are not.
-    if let Err(error) = fs::write(DEPTH, "platform") {
-        return skipped(format!("nothing would wake the machine: {DEPTH}: {error}"));
-    }
-    // Where it cannot be set it is 5.
-    let _ = fs::write(STAY, "1");
-    let memory = Region::new(PAGE << LOG2)?;
-    let mut queue = RawQueue::start(bench.device(), LOG2)?;
-    // SAFETY: the memory is a region, and outlives the queue.
-    unsafe { queue.fill_pages(&memory, 1) };
-    let slept = fs::write("/sys/power/state", "freeze");
-    fs::write(DEPTH, "none").context(DEPTH)?;
-    if let Err(error) = slept {
-        drop(queue);
-        bench.restart()?;
-        return skipped(format!("the machine refuses to sleep: {error}"));
-    }
-    // The function may have lost its state, and must say so then.
-    let ended = queue.wait_records(1 << LOG2);
-    let state = queue.state().0;
-    ensure!(
-        ended.is_ok() || state != status::ENABLED,
-        "after sleep the context is enabled and does not work: {ended:?}"
-    );
-    queue.restart()?;
-    memory.write(0, &vec![0; memory.len()]);
-    // SAFETY: as above.
-    unsafe { queue.fill_pages(&memory, u64::MAX) };
-    queue.wait_records(1 << LOG2)?;
-    let read = memory.read(0..memory.len());
-    expect_bytes("the memory", &read, &vec![0xff; memory.len()])?;
-    drop(queue);
-    works(bench)?;
-    remark(match ended {
-        Ok(_) => "the context worked on",
-        Err(_) => "the context was stopped, and said so",
-    })
 }

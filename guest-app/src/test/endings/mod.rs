@@ -7,6 +7,7 @@ mod kills;
 mod processes;
 mod programs;
 mod resets;
+mod sleep;
 mod stopped;
 mod unmapped;
 
@@ -21,6 +22,7 @@ pub const CASES: &[&[Case]] = &[
     stopped::CASES,
     unmapped::CASES,
     resets::CASES,
+    sleep::CASES,
     device::CASES,
     kills::CASES,
 ];
