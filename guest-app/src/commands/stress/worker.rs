@@ -4,6 +4,7 @@
 //!
 //! The same numbers give the same load: what is done depends on nothing but the generator.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
@@ -11,7 +12,7 @@ use svmctl::abi::completion::{self, Completion};
 use svmctl::abi::counters::index;
 use svmctl::abi::descriptor::{Operation, gather, translation};
 use svmctl::region::{Advice, PAGE, Region};
-use svmctl::{Batch, Descriptor, Failure, GatherEntry, Queue};
+use svmctl::{Batch, Descriptor, Failure, GatherEntry, Queue, Ticket};
 
 use super::mix::{Kind, Mix};
 use super::progress::Progress;
@@ -31,6 +32,10 @@ const NODES: usize = 32;
 const NODE: usize = 16;
 /// Most bytes of an operation, but for one in sixteen.
 const USUAL: usize = 32 << 10;
+/// How often the processor adds to a number that the device adds to, between two looks at a record,
+/// and how often it looks.
+const ADDITIONS: u64 = 16;
+const CONTENTION: u32 = 128;
 /// Where nothing is ever mapped: below the least address of `mmap`.
 const NOWHERE: usize = 0x1000;
 
@@ -69,6 +74,15 @@ struct Place {
     length: usize,
 }
 
+/// A number that the device and the processor add to at the same time.
+struct Tally {
+    region: Region,
+    /// What it has to be when nothing is under way.
+    expected: u64,
+    /// A descriptor of the round adds to it.
+    contended: bool,
+}
+
 /// A worker.
 pub struct Worker {
     queue: Queue,
@@ -84,6 +98,7 @@ pub struct Worker {
     batches: Vec<Batch>,
     /// What the descriptors of the round write to.
     written: Vec<Place>,
+    tally: Tally,
     round: u64,
     /// What was done so far.
     pub progress: Progress,
@@ -132,6 +147,11 @@ impl Worker {
             scratch_used: 0,
             batches,
             written: Vec::new(),
+            tally: Tally {
+                region: Region::new(PAGE)?,
+                expected: 0,
+                contended: false,
+            },
             round: 0,
             progress: Progress::default(),
         })
@@ -152,6 +172,7 @@ impl Worker {
         }
         self.scratch_used = 0;
         self.written.clear();
+        self.tally.contended = false;
         let before = self.queue.counters()?;
         let count = 1 + self.random.index(self.depth);
         let mut tasks = Vec::with_capacity(count);
@@ -171,7 +192,10 @@ impl Worker {
         }
         let deadline = Instant::now() + PATIENCE;
         for (task, ticket) in tasks.iter().zip(&tickets) {
-            let record = self.queue.wait_until(ticket, Some(deadline))?;
+            let record = match self.contend(ticket)? {
+                Some(record) => Some(record),
+                None => self.queue.wait_until(ticket, Some(deadline))?,
+            };
             let record = record.with_context(|| {
                 format!("{} has not completed in {PATIENCE:?}", task.kind.key())
             })?;
@@ -179,6 +203,7 @@ impl Worker {
                 .with_context(|| task.kind.key().to_owned())?;
         }
         self.compare(number_is_due(self.round))?;
+        self.tally.compare()?;
         let change = self.queue.counters()?.since(&before);
         self.progress.rounds += 1;
         for task in &tasks {
@@ -276,6 +301,15 @@ impl Worker {
                 let sum = crc32c::crc32c_append(seed, self.shadow(from));
                 let crc = Descriptor::crc32c(self.at(from), from.length as u64, seed);
                 (crc, result(sum.into()))
+            }
+            Operation::FetchAdd if self.random.once_in(2) => {
+                let addend = self.random.next();
+                self.tally.contended = true;
+                self.tally.expected = self.tally.expected.wrapping_add(addend);
+                (
+                    Descriptor::fetch_add(self.tally.region.at(0).cast(), addend),
+                    done,
+                )
             }
             Operation::FetchAdd => {
                 let (place, before) = self.number();
@@ -376,8 +410,8 @@ impl Worker {
             let value = self.random.next();
             sum = sum.wrapping_add(value);
             let words = &self.scratch.words()[(base + node * NODE) / 8..];
-            words[0].store(next, std::sync::atomic::Ordering::Relaxed);
-            words[1].store(value, std::sync::atomic::Ordering::Relaxed);
+            words[0].store(next, Ordering::Relaxed);
+            words[1].store(value, Ordering::Relaxed);
         }
         let head = self.scratch.at(base + order[0] * NODE);
         let chase = Descriptor::chase(head, 0, 8, count as u64);
@@ -490,6 +524,21 @@ impl Worker {
         Ok(self.progress)
     }
 
+    /// If a descriptor of the round adds to the tally, adds to it, too, until this one has completed,
+    /// or for long enough; gives its record then.
+    fn contend(&mut self, ticket: &Ticket) -> anyhow::Result<Option<Completion>> {
+        if !self.tally.contended {
+            return Ok(None);
+        }
+        for _ in 0..CONTENTION {
+            self.tally.add(ADDITIONS);
+            if let Some(record) = self.queue.try_wait(ticket)? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
     /// Changes the memory while nothing is under way.
     fn disturb(&mut self) -> anyhow::Result<()> {
         let n = self.random.index(AREAS);
@@ -564,6 +613,28 @@ fn judge(expected: &Expected, record: &Completion) -> anyhow::Result<()> {
     }
 }
 
+impl Tally {
+    /// Adds to the number, so many times.
+    fn add(&mut self, times: u64) {
+        for _ in 0..times {
+            self.region.words()[0].fetch_add(1, Ordering::Relaxed);
+        }
+        self.expected = self.expected.wrapping_add(times);
+    }
+
+    /// Looks whether each addition has come into it.
+    fn compare(&self) -> anyhow::Result<()> {
+        let found = self.region.words()[0].load(Ordering::Relaxed);
+        ensure!(
+            found == self.expected,
+            "device and processor have added to a number at the same time: it is {found:#x}, and \
+             {:#x} was expected",
+            self.expected
+        );
+        Ok(())
+    }
+}
+
 impl Area {
     fn new(length: usize) -> anyhow::Result<Area> {
         Ok(Area {
@@ -578,9 +649,7 @@ impl Area {
         let memory = &self.region.words()[words.clone()];
         let shadow = self.shadow[words.start * 8..words.end * 8].chunks_exact(8);
         for (n, (word, expected)) in memory.iter().zip(shadow).enumerate() {
-            let found = word
-                .load(std::sync::atomic::Ordering::Relaxed)
-                .to_le_bytes();
+            let found = word.load(Ordering::Relaxed).to_le_bytes();
             if found != expected {
                 let at = (words.start + n) * 8;
                 bail!(
@@ -600,14 +669,18 @@ mod tests {
     use svmctl::model::{Model, Mutant};
 
     fn worker(mutant: Option<Mutant>, seed: u64) -> Worker {
+        worker_with(Mix::default(), 256 << 10, mutant, seed)
+    }
+
+    fn worker_with(mix: Mix, memory: usize, mutant: Option<Mutant>, seed: u64) -> Worker {
         let model = Model::with_mutant(mutant).unwrap();
         let queue = Context::with_file(Box::new(model))
             .unwrap()
             .start(16)
             .unwrap();
         let load = Load {
-            mix: Mix::default(),
-            memory: 256 << 10,
+            mix,
+            memory,
             depth: 8,
             pressure: true,
         };
@@ -643,6 +716,23 @@ mod tests {
             let error = (0..300).find_map(|_| worker.round().err());
             assert!(error.is_some(), "{mutant:?} was not noticed");
         }
+    }
+
+    #[test]
+    fn additions_that_are_not_atomic_are_noticed() {
+        let mix: Mix = "fetch_add".parse().unwrap();
+        let mut worker = worker_with(mix, 256 << 10, Some(Mutant::TornFetchAdd), 7);
+        let error = (0..10_000).find_map(|_| worker.round().err());
+        let error = format!("{:#}", error.expect("it was not noticed"));
+        assert!(error.contains("at the same time"), "{error}");
+    }
+
+    #[test]
+    fn copies_that_run_over_themselves_are_noticed() {
+        // The model does these byte by byte.
+        let mix: Mix = "copy,fill".parse().unwrap();
+        let mut worker = worker_with(mix, 16 << 10, Some(Mutant::CopiesForwards), 7);
+        assert!((0..100).any(|_| worker.round().is_err()));
     }
 
     #[test]
