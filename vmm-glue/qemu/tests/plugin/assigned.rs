@@ -7,31 +7,12 @@ use serde_json::{Value, json};
 
 use crate::client::{Installation, Qemu};
 use crate::hotplug::unplug;
+use crate::legacy::{DOMAIN, LARGE, Legacy, R, RTADDR, W};
 use crate::machine::{Address, Machine};
 use crate::outside::Outside;
 
 const DEVICE: Address = Address { bus: 0, slot: 5 };
 const PORT: Address = Address { bus: 0, slot: 3 };
-/// Registers of the VT-d unit (11.4).
-const VTD: u64 = 0xfed9_0000;
-const GCMD: u64 = VTD + 0x18;
-const RTADDR: u64 = VTD + 0x20;
-const IQT: u64 = VTD + 0x88;
-const IQA: u64 = VTD + 0x90;
-
-/// Commands of GCMD.
-const TE: u32 = 1 << 31;
-const SRTP: u32 = 1 << 30;
-const QIE: u32 = 1 << 26;
-
-/// The domain of the device.
-const DOMAIN: u64 = 5;
-/// R and W of second-stage entries.
-const R: u64 = 1;
-const W: u64 = 2;
-/// PS.
-const LARGE: u64 = 1 << 7;
-
 /// An address of the device at which the machine has no memory.
 const IOVA: u64 = 0x40_0000_0000;
 
@@ -57,121 +38,25 @@ fn machine(installation: &Installation, iommu: &str) -> (Machine, Outside) {
     (machine, outside)
 }
 
-/// The tables and the queue of legacy mode.
-struct Legacy {
-    machine: Machine,
-    outside: Outside,
-    context: u64,
-    second_stage: u64,
-    wait: u64,
-    queue: u64,
-    tail: u64,
+/// The same with tables of legacy mode, which map nothing.
+fn translated(installation: &Installation, iommu: &str) -> Legacy<Outside> {
+    let (machine, outside) = machine(installation, iommu);
+    Legacy::new(machine, DEVICE, outside)
 }
 
-impl Legacy {
-    /// Translation is off. Tables map nothing.
-    fn new(installation: &Installation, iommu: &str) -> Legacy {
-        let (mut machine, outside) = machine(installation, iommu);
-        let (root, context) = (machine.page(), machine.page());
-        let (second_stage, wait, queue) = (machine.page(), machine.page(), machine.page());
-        machine.qemu.writeq(root, context | 1);
-        let mut legacy = Legacy {
-            machine,
-            outside,
-            context: context + 16 * DEVICE.sid(),
-            second_stage,
-            wait,
-            queue,
-            tail: 0,
-        };
-        legacy.translated();
-        let qemu = &mut legacy.machine.qemu;
-        qemu.writeq(RTADDR, root);
-        qemu.writel(GCMD, SRTP);
-        qemu.writeq(IQA, queue);
-        qemu.writel(GCMD, QIE);
-        legacy
-    }
-
-    /// The device is translated by the tables.
-    fn translated(&mut self) {
-        let (context, table) = (self.context, self.second_stage);
-        // 48 bits.
-        self.machine.qemu.writeq(context + 8, 2 | DOMAIN << 8);
-        self.machine.qemu.writeq(context, table | 1);
-    }
-
-    /// The device is passed through.
-    fn passed_through(&mut self) {
-        let context = self.context;
-        self.machine.qemu.writeq(context, 1 | 2 << 2);
-    }
-
-    /// Switches translation on or off.
-    fn switch(&mut self, on: bool) {
-        let te = if on { TE } else { 0 };
-        self.machine.qemu.writel(GCMD, QIE | te);
-    }
-
-    /// Writes the entry of an address, of 4 KiB at level 1 and 2 MiB at level 2.
-    fn map(&mut self, level: u64, address: u64, entry: u64) {
-        let mut table = self.second_stage;
-        let index = |level: u64| 8 * (address >> (3 + 9 * level) & 511);
-        for above in (level + 1..=4).rev() {
-            let at = table + index(above);
-            table = self.machine.qemu.readq(at) & !0xfff;
-            if table == 0 {
-                table = self.machine.page();
-                self.machine.qemu.writeq(at, table | R | W);
-            }
-        }
-        self.machine.qemu.writeq(table + index(level), entry);
-    }
-
-    /// Submits a descriptor, and waits until the unit says that it is done.
-    fn submit(&mut self, low: u64, high: u64) {
-        let wait = self.wait;
-        self.machine.qemu.writel(wait, 0);
-        for words in [[low, high], [0x5 | 1 << 5 | 0x600d << 32, wait]] {
-            let at = self.queue + 16 * self.tail;
-            self.machine.qemu.writeq(at, words[0]);
-            self.machine.qemu.writeq(at + 8, words[1]);
-            self.tail = (self.tail + 1) % 256;
-        }
-        let tail = self.tail << 4;
-        let qemu = &mut self.machine.qemu;
-        qemu.writeq(IQT, tail);
-        qemu.until("the invalidation queue", |qemu| qemu.readl(wait) == 0x600d);
-    }
-
-    /// Invalidates 2^`order` pages of the domain.
-    fn invalidate_pages(&mut self, address: u64, order: u64) {
-        self.submit(0x2 | 3 << 4 | DOMAIN << 16, address | order);
-    }
-
-    /// Invalidates all of the domain.
-    fn invalidate_domain(&mut self) {
-        self.submit(0x2 | 2 << 4 | DOMAIN << 16, 0);
-    }
-
-    /// Invalidates the context entry of the device, and then its translations.
-    fn invalidate_context(&mut self) {
-        self.submit(0x1 | 3 << 4 | DOMAIN << 16 | DEVICE.sid() << 32, 0);
-        self.invalidate_domain();
-    }
-
+impl Legacy<Outside> {
     /// The device writes to an address of its own, and that arrives in a frame. The other way
     /// round too.
     fn reaches(&mut self, address: u64, frame: u64) {
         self.machine.qemu.write(frame, b"from the machine");
-        let read = self.outside.read(address, 16);
+        let read = self.device.read(address, 16);
         assert_eq!(
             read.as_deref(),
             Some(&b"from the machine"[..]),
             "{address:#x}"
         );
         assert!(
-            self.outside.write(address, b"from the device!"),
+            self.device.write(address, b"from the device!"),
             "{address:#x}"
         );
         assert_eq!(self.machine.qemu.read(frame, 16), b"from the device!");
@@ -179,8 +64,8 @@ impl Legacy {
 
     /// The device does not reach an address.
     fn is_cut_off(&self, address: u64) {
-        assert_eq!(self.outside.read(address, 16), None, "{address:#x}");
-        assert!(!self.outside.write(address, b"by no means"), "{address:#x}");
+        assert_eq!(self.device.read(address, 16), None, "{address:#x}");
+        assert!(!self.device.write(address, b"by no means"), "{address:#x}");
     }
 }
 
@@ -191,12 +76,12 @@ const UNITS: [&str; 2] = [
 ];
 
 /// Runs a test with each unit.
-fn with_each(test: impl Fn(Legacy)) {
+fn with_each(test: impl Fn(Legacy<Outside>)) {
     let Some(installation) = Installation::find() else {
         return;
     };
     for unit in UNITS {
-        test(Legacy::new(&installation, unit));
+        test(translated(&installation, unit));
     }
 }
 
@@ -221,8 +106,8 @@ fn what_is_mapped_is_reached_and_what_is_unmapped_is_not() {
         l.reaches(IOVA, other);
         l.map(1, IOVA, other | R);
         l.invalidate_pages(IOVA, 0);
-        assert!(l.outside.read(IOVA, 16).is_some());
-        assert!(!l.outside.write(IOVA, b"not permitted"));
+        assert!(l.device.read(IOVA, 16).is_some());
+        assert!(!l.device.write(IOVA, b"not permitted"));
         l.map(1, IOVA, 0);
         l.invalidate_pages(IOVA, 0);
         l.is_cut_off(IOVA);
@@ -341,7 +226,7 @@ fn a_device_that_is_plugged_in_hears_of_what_there_is() {
         return;
     };
     for (unit, pass) in [(0, false), (0, true), (1, false), (1, true)] {
-        let mut l = Legacy::new(&installation, UNITS[unit]);
+        let mut l = translated(&installation, UNITS[unit]);
         l.machine.open_root_port(PORT);
         // The tables of the port's bus: those of the first one.
         let (root, context) = (l.machine.qemu.readq(RTADDR), l.machine.page());
@@ -378,21 +263,21 @@ fn nothing_is_told_twice() {
     let Some(installation) = Installation::find() else {
         return;
     };
-    let mut l = Legacy::new(&installation, UNITS[0]);
+    let mut l = translated(&installation, UNITS[0]);
     l.switch(true);
     let frame = l.machine.page();
     l.map(1, IOVA, frame | R | W);
     l.invalidate_pages(IOVA, 0);
-    let before = l.outside.counts();
+    let before = l.device.counts();
     for _ in 0..3 {
         l.invalidate_pages(IOVA, 0);
         l.invalidate_domain();
         l.invalidate_context();
     }
-    assert_eq!(l.outside.counts(), before);
+    assert_eq!(l.device.counts(), before);
     l.map(1, IOVA, 0);
     l.invalidate_domain();
-    assert_eq!(l.outside.counts(), (before.0, before.1 + 1));
+    assert_eq!(l.device.counts(), (before.0, before.1 + 1));
     l.machine.qemu.quit();
 }
 

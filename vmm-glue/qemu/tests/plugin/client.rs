@@ -277,6 +277,11 @@ impl Qemu {
         self.read_number("readq", address)
     }
 
+    /// Writes a byte.
+    pub fn writeb(&mut self, address: u64, value: u8) {
+        self.qtest(&format!("writeb {address:#x} {value:#x}"));
+    }
+
     /// Writes 2 bytes.
     pub fn writew(&mut self, address: u64, value: u16) {
         self.qtest(&format!("writew {address:#x} {value:#x}"));
