@@ -473,7 +473,7 @@ fn work(bench: &Bench) -> anyhow::Result<(u32, u32)> {
         to.write(0, &[0; PAGE]);
         fail_by_chance(true)?;
         let copied = bench.open_queue(16).and_then(|mut queue| {
-            let copy = svmctl::Descriptor::copy(to.at(0), from.at(0), PAGE as u64);
+            let copy = svmctl::Descriptor::copy(from.at(0), to.at(0), PAGE as u64);
             // SAFETY: both are regions, which are accessed atomically and outlive the call.
             unsafe { queue.execute(&copy) }
         });
