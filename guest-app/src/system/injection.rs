@@ -4,10 +4,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use nix::errno::Errno;
 
 /// Where the kernel is told what may fail.
@@ -33,6 +34,9 @@ const SOME: &[(&str, &str)] = &[
     ("fail_page_alloc/interval", "1"),
     ("fail_page_alloc/times", "-1"),
 ];
+
+/// What the kernel refuses.
+const KINDS: &[&str] = &["failslab", "fail_page_alloc", "fail_usercopy"];
 
 /// The settings by which failures can be asked for. They are as before when it is dropped.
 #[derive(Debug)]
@@ -74,6 +78,40 @@ impl Injection {
         Ok(())
     }
 
+    /// Lets only such calls fail that `module` makes, at whatever depth, and of these none that the
+    /// kernel's function `except` makes. `false` if the kernel does not look at who calls
+    /// (`CONFIG_FAULT_INJECTION_STACKTRACE_FILTER`).
+    ///
+    /// # Errors
+    ///
+    /// The module is not loaded, the kernel has no such function, or it refuses a setting.
+    pub fn only_within(&mut self, module: &str, except: &str) -> anyhow::Result<bool> {
+        if !Path::new(DEBUGFS).join("failslab/require-start").exists() {
+            return Ok(false);
+        }
+        let modules = fs::read_to_string("/proc/modules").context("/proc/modules")?;
+        let within = module_range(&modules, module)
+            .with_context(|| format!("no module {module} in /proc/modules"))?;
+        let symbols = fs::read_to_string("/proc/kallsyms").context("/proc/kallsyms")?;
+        let without = function_range(&symbols, except)
+            .with_context(|| format!("no function {except} in /proc/kallsyms"))?;
+        ensure!(
+            within.start > 0 && without.start > 0,
+            "the kernel hides its addresses; root sees them with kernel.kptr_restrict=0"
+        );
+        for kind in KINDS {
+            for (end, value) in [
+                ("require-start", within.start),
+                ("require-end", within.end),
+                ("reject-start", without.start),
+                ("reject-end", without.end),
+            ] {
+                self.set(&format!("{kind}/{end}"), &format!("{value:#x}"))?;
+            }
+        }
+        Ok(true)
+    }
+
     fn set(&mut self, name: &str, value: &str) -> anyhow::Result<()> {
         let path = Path::new(DEBUGFS).join(name);
         let context = || format!("cannot set {}", path.display());
@@ -91,6 +129,38 @@ impl Drop for Injection {
             let _ = fs::write(path, value);
         }
     }
+}
+
+/// Where a module lies, by the text of `/proc/modules`: name, size, uses, users, state, address. Its
+/// code is what begins there.
+fn module_range(modules: &str, name: &str) -> Option<Range<u64>> {
+    let mut lines = modules.lines().map(str::split_whitespace);
+    let mut words = lines.find_map(|mut words| (words.next()? == name).then_some(words))?;
+    let size: u64 = words.next()?.parse().ok()?;
+    let start = number(words.nth(3)?)?;
+    Some(start..start.checked_add(size)?)
+}
+
+/// Where a function of the kernel itself lies, by the text of `/proc/kallsyms`: address, type, name.
+/// It ends where the next one begins.
+fn function_range(symbols: &str, name: &str) -> Option<Range<u64>> {
+    // What is a module's has its name as a fourth word.
+    let parsed = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        match words[..] {
+            [address, "t" | "T", symbol] => Some((number(address)?, symbol == name)),
+            _ => None,
+        }
+    };
+    let functions: Vec<_> = symbols.lines().filter_map(parsed).collect();
+    let &(start, _) = functions.iter().find(|(_, wanted)| *wanted)?;
+    let addresses = functions.iter().map(|(address, _)| *address);
+    let end = addresses.filter(|address| *address > start).min();
+    Some(start..end.unwrap_or(start))
+}
+
+fn number(hexadecimal: &str) -> Option<u64> {
+    u64::from_str_radix(hexadecimal.trim_start_matches("0x"), 16).ok()
 }
 
 /// Lets allocations of this task fail by chance from now on, or no longer.
@@ -147,5 +217,32 @@ impl Trigger {
             self.nth.write_all_at(b"0", 0)?;
         }
         Ok((result, injected))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_module_lies_where_the_kernel_says() {
+        let modules = "zram 4096 1 - Live 0xffffffffc0100000\n\
+                       svm_demo 8192 0 - Live 0xffffffffc0000000 (O)\n";
+        let range = module_range(modules, "svm_demo");
+        assert_eq!(range, Some(0xffff_ffff_c000_0000..0xffff_ffff_c000_2000));
+        assert_eq!(module_range(modules, "svm"), None);
+    }
+
+    #[test]
+    fn a_function_ends_where_the_next_begins() {
+        let symbols = "0000000000000000 A fixed\n\
+                       ffffffff81000300 T later\n\
+                       ffffffff81000100 T wanted\n\
+                       ffffffff81000200 d data\n\
+                       ffffffff81000240 t next\n\
+                       ffffffffc0000100 t wanted_too\t[module]\n";
+        let range = function_range(symbols, "wanted");
+        assert_eq!(range, Some(0xffff_ffff_8100_0100..0xffff_ffff_8100_0240));
+        assert_eq!(function_range(symbols, "wanted_too"), None);
     }
 }
