@@ -17,8 +17,7 @@ const SUBJECTS: &[&str] = &["svm_demo", "DMAR", "iommu", "BUG", "Call Trace"];
 
 /// What is said of no fault. The driver tells of each function that it finds, and the PCI core of
 /// what a driver does and of functions that come and go; a timer that QEMU runs late, as it does on
-/// a busy host, is no matter of this program. A kernel that delays the release of objects on purpose
-/// (`CONFIG_DEBUG_KOBJECT_RELEASE`) tells of each.
+/// a busy host, is no matter of this program.
 const HARMLESS: &[&str] = &[
     ": interface ",
     "enabling device",
@@ -33,7 +32,6 @@ const HARMLESS: &[&str] = &[
     "tsc",
     "sched_clock",
     "perf: interrupt took too long",
-    "kobject_release, parent",
 ];
 
 /// What the IOMMU driver says when a process dies while the device works for it: the accesses that
