@@ -148,7 +148,8 @@ unsafe extern "C" fn class_init(class: *mut ObjectClass, _data: *const c_void) {
         let mut class = Class::new(class);
         class.write(
             pci_device_class::DESC,
-            c"Intel VT-d remapping unit with nesting, page requests and asynchronous invalidation"
+            c"Intel VT-d remapping unit with nesting, page requests and asynchronous invalidation; \
+              scalable-mode, fsts, svm, device-iotlb, snoop-control and 20 pasid-bits are its default"
                 .as_ptr(),
         );
         class.write(pci_device_class::VMSD, &raw const UNMIGRATABLE.0);

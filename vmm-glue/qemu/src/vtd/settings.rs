@@ -134,6 +134,8 @@ pub struct Inherited {
     aw_bits: u64,
     intremap: bool,
     eim: bool,
+    version: u64,
+    stale_tm: bool,
 }
 
 /// Sets what the device has if it is not told otherwise: all that it is able to do.
@@ -200,6 +202,8 @@ impl Inherited {
             aw_bits: number(c"aw-bits")?,
             intremap: choice(c"intremap")?,
             eim: choice(c"eim")?,
+            version: number(c"version")?,
+            stale_tm: switch(c"stale-tm")?,
         })
     }
 }
@@ -210,6 +214,23 @@ impl Settings {
         if !inherited.dma_translation {
             return Err("svm-vtd always translates: leave out dma-translation=off".to_owned());
         }
+        if inherited.stale_tm {
+            return Err(
+                "svm-vtd takes no second-stage entries with the TM bit: leave out stale-tm=on"
+                    .to_owned(),
+            );
+        }
+        let version = match u8::try_from(inherited.version) {
+            // None is chosen.
+            Ok(0) => Config::default().version,
+            Ok(register) => (register >> 4, register & 0xf),
+            Err(_) => {
+                return Err(format!(
+                    "version is VER_REG, at most 0xff, not {:#x}",
+                    inherited.version
+                ));
+            }
+        };
         let second_stage_width = match inherited.aw_bits {
             39 => AddressWidth::Bits39,
             48 => AddressWidth::Bits48,
@@ -217,6 +238,7 @@ impl Settings {
         };
         let scalable = inherited.scalable_mode.then(|| self.scalable(inherited));
         Ok(Config {
+            version,
             second_stage_width,
             caching_mode: inherited.caching_mode,
             snoop_control: inherited.snoop_control,
@@ -295,6 +317,8 @@ mod tests {
         aw_bits: 48,
         intremap: true,
         eim: true,
+        version: 0,
+        stale_tm: false,
     };
 
     fn capabilities(settings: &Settings, inherited: &Inherited) -> Capabilities {
@@ -343,6 +367,8 @@ mod tests {
         assert_eq!(inherited(|i| i.aw_bits = 39).second_stage(2), None);
         assert!(!inherited(|i| i.intremap = false).ecap().ir());
         assert!(!inherited(|i| i.eim = false).ecap().eim());
+        assert_eq!(inherited(|_| {}).version(), 0x40);
+        assert_eq!(inherited(|i| i.version = 0x31).version(), 0x31);
     }
 
     #[test]
@@ -366,6 +392,23 @@ mod tests {
             ..ALL
         };
         assert!(reason(settings(), wide).contains("pasid-bits"));
+        let stale = Inherited {
+            stale_tm: true,
+            ..ALL
+        };
+        assert!(reason(settings(), stale).contains("stale-tm"));
+        let unknown = Inherited {
+            version: 0x100,
+            ..ALL
+        };
+        assert!(reason(settings(), unknown).contains("not 0x100"));
+        let newer = Inherited {
+            version: 0x80,
+            ..ALL
+        };
+        let config = settings().config(&newer).unwrap();
+        let refused = Capabilities::new(config).unwrap_err().to_string();
+        assert!(refused.contains("major version"), "{refused}");
         let narrow = Inherited { aw_bits: 40, ..ALL };
         assert!(reason(settings(), narrow).contains("not 40"));
     }

@@ -150,6 +150,42 @@ fn the_unit_reports_what_its_properties_leave_it() {
 }
 
 #[test]
+fn the_version_can_be_chosen() {
+    for (properties, version) in [("", 0x40), (",version=49", 0x31)] {
+        let Some(mut machine) = with(properties) else {
+            return;
+        };
+        assert_eq!(machine.qemu.readl(VTD), version, "{properties}");
+        machine.qemu.quit();
+    }
+}
+
+#[test]
+fn one_unit_that_stays_and_does_not_move() {
+    let Some(installation) = Installation::find() else {
+        return;
+    };
+    for other in ["svm-vtd", "intel-iommu"] {
+        let arguments = ["-M", "q35", "-display", "none", "-device", "svm-vtd"];
+        let said = installation.says(&[&arguments[..], &["-device", other]].concat());
+        assert!(said.contains("multiple vIOMMUs"), "{other}: {said}");
+    }
+    let mut qemu = Qemu::start(&installation, &["-device", "svm-vtd,id=unit"]);
+    let mut refused = |command: &str, arguments| qemu.qmp(command, arguments).unwrap_err();
+    let removed = refused("device_del", json!({ "id": "unit" }));
+    assert!(
+        removed.contains("does not support hotplugging"),
+        "{removed}"
+    );
+    let moved = refused("migrate", json!({ "uri": "exec:cat >/dev/null" }));
+    assert!(moved.contains("non-migratable device 'svm-vtd'"), "{moved}");
+    let late = json!({ "path": "unit", "property": "nest", "value": false });
+    let changed = refused("qom-set", late);
+    assert!(changed.contains("cannot be changed"), "{changed}");
+    qemu.quit();
+}
+
+#[test]
 fn legacy_mode_alone_has_nothing_of_scalable_mode() {
     let Some(mut machine) = with(",scalable-mode=off,intremap=on,caching-mode=on") else {
         return;
@@ -191,6 +227,9 @@ fn contradictions_are_refused_with_a_reason() {
             "must be 0 to 1000000, not 2000000",
         ),
         ("aw-bits=40", "aw-bits"),
+        ("stale-tm=on", "leave out stale-tm=on"),
+        ("version=128", "give a value from 1 to 7"),
+        ("version=256", "at most 0xff, not 0x100"),
     ] {
         let device = format!("svm-vtd,{properties}");
         let said = installation.says(&["-M", "q35", "-display", "none", "-device", &device]);
