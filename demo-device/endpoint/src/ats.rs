@@ -5,7 +5,7 @@
 use crate::access::{Piece, plausible_length};
 use crate::atc::Cached;
 use crate::dma::MAX_TRANSLATIONS;
-use pcie_ats::{AlignedRange, PAGE_SHIFT, PAGE_SIZE, Pasid, Translation, TranslationRequest};
+use pcie_ats::{AlignedRange, PAGE_SHIFT, Pasid, Translation, TranslationRequest};
 
 /// The request for what a piece needs next, and as much after that as one completion can hold, in
 /// smallest translation units of 4 KiB << `stu` (rules 3, 4 and 14).
@@ -72,23 +72,23 @@ pub(crate) fn completion<'a>(
     })
 }
 
-/// The one translation that says the same as all of a completion's, if there is one: as many pages
-/// of 4 KiB as a completion can hold, one behind the other in memory as well, all with the same
-/// permissions, and beginning where a page of their size together can begin.
-pub(crate) fn joined(answers: &[Option<Cached>; MAX_TRANSLATIONS]) -> Option<Cached> {
-    const SHIFT: u8 = PAGE_SHIFT + MAX_TRANSLATIONS.trailing_zeros() as u8;
-    let first = (*answers)[0]?;
-    let range = AlignedRange::containing(first.range.base(), SHIFT).ok()?;
-    let output = AlignedRange::containing(first.output, SHIFT).ok()?;
+/// The one translation that says the same as several, if there is one: they are a power of two of
+/// pages of 2^`shift` bytes, one behind the other in memory as well, all with the same permissions,
+/// and begin where a page of their size together can begin.
+pub(crate) fn joined(answers: &[Option<Cached>], shift: u8) -> Option<Cached> {
+    let together = shift + answers.len().trailing_zeros() as u8;
+    let first = (*answers.first()?)?;
+    let range = AlignedRange::containing(first.range.base(), together).ok()?;
+    let output = AlignedRange::containing(first.output, together).ok()?;
     let begins = range.base() == first.range.base() && output.base() == first.output;
     let mut offset = 0;
     let follows = |answer: &Option<Cached>| {
         let expected = Cached {
-            range: AlignedRange::page(range.base() + offset),
+            range: AlignedRange::containing(range.base() + offset, shift).unwrap_or(range),
             output: first.output + offset,
             ..first
         };
-        offset += PAGE_SIZE;
+        offset += 1 << shift;
         *answer == Some(expected)
     };
     (begins && answers.iter().all(follows)).then_some(Cached { range, ..first })
@@ -207,11 +207,11 @@ mod tests {
             range: whole,
             ..page(0)
         };
-        assert_eq!(joined(&all), Some(expected));
+        assert_eq!(joined(&all, PAGE_SHIFT), Some(expected));
         for n in 0..MAX_TRANSLATIONS {
             let mut other = all;
             other[n] = None;
-            assert_eq!(joined(&other), None, "{n} is missing");
+            assert_eq!(joined(&other, PAGE_SHIFT), None, "{n} is missing");
             let changes: [fn(&mut Cached); 5] = [
                 |c| c.output += 0x10_0000,
                 |c| c.read = false,
@@ -222,7 +222,7 @@ mod tests {
             for (number, change) in changes.into_iter().enumerate() {
                 other = all;
                 other[n].as_mut().map(change);
-                assert_eq!(joined(&other), None, "change {number} of {n}");
+                assert_eq!(joined(&other, PAGE_SHIFT), None, "change {number} of {n}");
             }
         }
         let shifted = |by: u64| {
@@ -233,15 +233,15 @@ mod tests {
                 })
             })
         };
-        assert_eq!(joined(&shifted(0x1000)), None);
-        assert!(joined(&shifted(0x1_0000)).is_some());
+        assert_eq!(joined(&shifted(0x1000), PAGE_SHIFT), None);
+        assert!(joined(&shifted(0x1_0000), PAGE_SHIFT).is_some());
         let elsewhere = all.map(|c| {
             c.map(|c| Cached {
                 range: AlignedRange::page(c.range.base() + 0x1000),
                 ..c
             })
         });
-        assert_eq!(joined(&elsewhere), None);
+        assert_eq!(joined(&elsewhere, PAGE_SHIFT), None);
     }
 
     #[test]

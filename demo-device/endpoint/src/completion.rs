@@ -48,13 +48,17 @@ impl Record {
         }
     }
 
+    /// The memory of a record at an address.
+    pub const fn piece(address: u64) -> Piece {
+        Piece::forward(address, SIZE as u64, Access::Write)
+    }
+
     /// What is needed next.
     pub fn demand(&self) -> Demand {
         if self.written {
             return Demand::Done(0);
         }
-        let piece = Piece::forward(self.address, SIZE as u64, Access::Write);
-        Demand::Access(piece, None)
+        Demand::Access(Record::piece(self.address), None)
     }
 
     /// Writes the record: the status last, in one access with what stands beside it.
@@ -64,11 +68,7 @@ impl Record {
         spans: &[Span],
     ) -> Result<(), Failure> {
         let [span] = spans else { return Ok(()) };
-        dma.write(
-            &span.part(BYTES_DONE, SIZE - BYTES_DONE),
-            &self.bytes[BYTES_DONE..],
-        )?;
-        dma.write(&span.head(BYTES_DONE), &self.bytes)?;
+        dma.publish(span, &self.bytes, BYTES_DONE)?;
         self.written = true;
         Ok(())
     }

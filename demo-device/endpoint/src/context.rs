@@ -8,6 +8,7 @@ use crate::counters::{Counters, index};
 use crate::dma::{Dma, Scratch, Span};
 use crate::moderation::Moderation;
 use crate::operation::{Batch, Demand, Operation};
+use crate::permit::Life;
 use crate::ring::{Fetch, MAX_FETCH};
 use pcie_ats::{Pasid, PasidWidth, Prgi, RootPort};
 use svm_abi::completion::{Completion, Error, SIZE as RECORD_SIZE};
@@ -49,6 +50,14 @@ impl Activity {
             Activity::Fetch(fetch) => fetch.demand(),
             Activity::Operate(operation) => operation.demand(),
             Activity::Complete(record) => record.demand(),
+        }
+    }
+
+    /// What the completion record says was done.
+    pub fn bytes_done(&self) -> u64 {
+        match self {
+            Activity::Operate(operation) => operation.bytes_done(),
+            _ => 0,
         }
     }
 
@@ -107,8 +116,8 @@ pub(crate) struct Context {
     pub state: State,
     /// What it counted since it was started.
     pub counters: Counters,
-    /// Changes whenever work in progress becomes void.
-    pub generation: u64,
+    /// Ends whenever work in progress becomes void.
+    pub life: Life,
     /// Descriptors that were read and not begun, in reverse order.
     fetched: Vec<Descriptor>,
     /// The batch in progress. The descriptors are then its entries.
@@ -142,7 +151,7 @@ pub(crate) struct Context {
 
 impl Context {
     /// A context after a reset.
-    pub fn new() -> Self {
+    pub fn new(life: Life) -> Self {
         Context {
             pasid: 0,
             ring: 0,
@@ -154,7 +163,7 @@ impl Context {
             lost: 0,
             state: State::Disabled,
             counters: Counters::default(),
-            generation: 0,
+            life,
             fetched: Vec::new(),
             batch: None,
             entries: Vec::new(),
@@ -174,11 +183,11 @@ impl Context {
 
     /// Makes everything as new, except that work that is on its way stays recognisable as old.
     pub fn reset(&mut self) {
+        self.life.end();
         *self = Context {
-            generation: self.generation + 1,
             fetched: std::mem::take(&mut self.fetched),
             entries: std::mem::take(&mut self.entries),
-            ..Context::new()
+            ..Context::new(self.life.clone())
         };
         self.fetched.clear();
         self.entries.clear();
@@ -313,7 +322,7 @@ impl Context {
 
     /// Makes the work in progress void.
     pub fn void(&mut self) {
-        self.generation += 1;
+        self.life.end();
         self.activity = Activity::Idle;
         self.fetched.clear();
         self.batch = None;
@@ -389,6 +398,32 @@ impl Context {
         }
     }
 
+    /// Of the descriptors that were read and not begun, the one that comes after `skip` others;
+    /// none if it is not simply to be performed.
+    pub fn following(&self, skip: usize) -> Option<&Descriptor> {
+        let waiting = match self.batch {
+            Some(_) => &self.entries,
+            None => &self.fetched,
+        };
+        let at = waiting.len().checked_sub(skip + 1)?;
+        let descriptor = &waiting[at];
+        if self.batch.is_some_and(|batch| !batch.admits(descriptor)) {
+            return None;
+        }
+        Some(descriptor)
+    }
+
+    /// Takes up the descriptor that [`Context::following`] gave for 0.
+    pub fn take_up(&mut self) {
+        let waiting = match self.batch {
+            Some(_) => &mut self.entries,
+            None => &mut self.fetched,
+        };
+        if let Some(descriptor) = waiting.pop() {
+            self.descriptor = descriptor;
+        }
+    }
+
     /// Begins with what is next in a batch, or ends it.
     fn begin_entry(&mut self, batch: &Batch) {
         match (self.entries.pop(), batch.rest()) {
@@ -448,17 +483,28 @@ impl Context {
 
     /// Whether the record of the descriptor can be written at all.
     pub fn record(&self) -> RecordPlace {
-        match self.descriptor.completion {
-            0 => RecordPlace::None,
-            address if address % RECORD_SIZE as u64 != 0 => RecordPlace::Bad,
-            _ => RecordPlace::Good,
-        }
+        RecordPlace::of(self.descriptor.completion)
+    }
+
+    /// What follows the descriptor in hand, if it succeeds.
+    pub fn tail(&self) -> Tail {
+        Tail::of(&self.descriptor)
     }
 
     /// The record of the descriptor cannot be written.
     pub fn lose(&mut self, why: Error) {
         self.lost = lost::encode(why as u8, self.head);
         self.counters.add(index::LOST_COMPLETIONS, 1);
+    }
+
+    /// Whether the descriptor in hand has failed.
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// The descriptor in hand has succeeded.
+    pub fn succeed(&mut self) {
+        self.failed = false;
     }
 
     /// The descriptor has been completed, with or without a record. Returns whether it failed.
@@ -491,6 +537,25 @@ impl Context {
     }
 }
 
+/// What follows the operation of a descriptor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tail {
+    /// Address of the record; 0 for none.
+    pub completion: u64,
+    /// An interrupt.
+    pub interrupt: bool,
+}
+
+impl Tail {
+    /// Of a descriptor.
+    pub fn of(descriptor: &Descriptor) -> Self {
+        Tail {
+            completion: descriptor.completion,
+            interrupt: descriptor.flags & flags::INTERRUPT != 0,
+        }
+    }
+}
+
 /// Where a descriptor wants its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordPlace {
@@ -502,12 +567,29 @@ pub(crate) enum RecordPlace {
     Good,
 }
 
+impl RecordPlace {
+    /// What an address of a record, or 0, means.
+    pub fn of(completion: u64) -> Self {
+        match completion {
+            0 => RecordPlace::None,
+            address if address % RECORD_SIZE as u64 != 0 => RecordPlace::Bad,
+            _ => RecordPlace::Good,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::permit::Permit;
+    use crate::sync::Arc;
+
+    fn context() -> Context {
+        Context::new(Life::new(Arc::new(Permit::new(1)), 0))
+    }
 
     fn ready() -> Context {
-        let mut c = Context::new();
+        let mut c = context();
         c.write(context::PASID, pasid::VALID | 5);
         c.write(context::RING, 0x1000);
         c.write(context::RING_LOG2, 4);

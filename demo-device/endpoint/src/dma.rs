@@ -31,6 +31,7 @@ pub(crate) struct Span {
 impl Span {
     /// The bytes of a piece from its focus on that an entry of the cache covers, at most `limit`.
     /// `untranslated` says how what is to be reached untranslated is reached.
+    #[inline]
     pub fn new(piece: &Piece, hit: &Hit, untranslated: &MemoryRequest, limit: u64) -> Self {
         let focus = piece.focus();
         let covered = if piece.backward {
@@ -52,6 +53,7 @@ impl Span {
     }
 
     /// Bytes from an address on, for which an entry of the cache was found.
+    #[inline]
     pub fn at(address: u64, hit: &Hit, untranslated: &MemoryRequest, length: usize) -> Self {
         let request = if hit.untranslated_only {
             MemoryRequest {
@@ -193,6 +195,23 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
             .map_err(|_| refused(span, Access::Write))?;
         self.written += span.length as u64;
         Ok(())
+    }
+
+    /// Writes as many bytes of `data` as the span has, so that the first `head` are visible last.
+    pub fn publish(&mut self, span: &Span, data: &[u8], head: usize) -> Result<(), Failure> {
+        self.check(span, Access::Write)?;
+        match self.port.publish(&span.request, &data[..span.length], head) {
+            Some(Ok(())) => {
+                self.written += span.length as u64;
+                Ok(())
+            }
+            Some(Err(_)) => Err(refused(span, Access::Write)),
+            // Rule 68: each is a request of its own, and asks again whether it may be sent.
+            None => {
+                self.write(&span.part(head, span.length - head), &data[head..])?;
+                self.write(&span.head(head), data)
+            }
+        }
     }
 
     /// Copies between spans of the same length, which may overlap, by way of `buffer` if there is

@@ -38,7 +38,7 @@ impl Endpoint {
     pub fn new(config: Config) -> Result<Endpoint, ConfigError> {
         config.check()?;
         let pasid_generation = Arc::new(AtomicU64::new(0));
-        let permit = Arc::new(Permit::default());
+        let permit = Arc::new(Permit::new(config.contexts.into()));
         let device = Device::new(&config, pasid_generation.clone(), permit.clone());
         Ok(Endpoint {
             config,
@@ -59,7 +59,7 @@ impl Endpoint {
     }
 
     /// Gives one context its turn: a bounded number of look-ups and requests and at most 256 KiB of
-    /// data, usually all of a small descriptor. Never waits. Several threads may call it at once;
+    /// data, usually all of several small descriptors. Never waits. Several threads may call it at once;
     /// they work for different contexts.
     pub fn step<P: RootPort + ?Sized>(&self, port: &P) -> Step {
         let Some(mut turn) = self.device.lock().begin_turn() else {

@@ -43,10 +43,9 @@ impl Pin {
 #[derive(Clone, Copy, Debug)]
 enum Flight {
     None,
-    /// Memory requests with these translations.
+    /// Memory requests with the member's pins.
     Access {
         pasid: Option<Pasid>,
-        pins: [Option<Pin>; 2],
     },
     /// A translation request, and the least range that holds all that was invalidated since.
     Request {
@@ -66,6 +65,8 @@ struct Pending {
 #[derive(Debug)]
 pub(crate) struct Flights {
     flights: Vec<Flight>,
+    /// The translations that each member's memory requests use.
+    pins: Vec<Vec<Pin>>,
     /// Those that are not [`Flight::None`].
     aloft: Set,
     pending: Vec<Pending>,
@@ -76,14 +77,17 @@ impl Flights {
     pub fn new(members: usize) -> Self {
         Flights {
             flights: vec![Flight::None; members],
+            pins: vec![Vec::new(); members],
             aloft: Set::default(),
             pending: Vec::new(),
         }
     }
 
-    /// An access begins.
-    pub fn access(&mut self, member: usize, pasid: Option<Pasid>, pins: [Option<Pin>; 2]) {
-        self.flights[member] = Flight::Access { pasid, pins };
+    /// Accesses begin that use these translations.
+    pub fn access(&mut self, member: usize, pasid: Option<Pasid>, pins: &[Pin]) {
+        self.flights[member] = Flight::Access { pasid };
+        self.pins[member].clear();
+        self.pins[member].extend_from_slice(pins);
         self.aloft.insert(member);
     }
 
@@ -128,9 +132,9 @@ impl Flights {
         let mut flights = Set::default();
         for member in self.aloft.iter() {
             match &mut self.flights[member] {
-                Flight::Access { pasid, pins }
+                Flight::Access { pasid }
                     if covers(scope, *pasid)
-                        && pins.iter().flatten().any(|pin| pin.overlaps(range)) =>
+                        && self.pins[member].iter().any(|pin| pin.overlaps(range)) =>
                 {
                     flights.insert(member);
                 }
@@ -187,14 +191,10 @@ mod tests {
     fn rule_38_an_invalidation_waits_for_the_accesses_that_pin_its_range() {
         let mut flights = Flights::new(4);
         let range = AlignedRange::page(0x1000);
-        flights.access(0, pasid(1), [Some(pin(0, 0x1f_ffff)), None]);
-        flights.access(
-            1,
-            pasid(1),
-            [Some(pin(0x8000, 0x8fff)), Some(pin(0x1000, 0x1fff))],
-        );
-        flights.access(2, pasid(1), [Some(pin(0x2000, 0x2fff)), None]);
-        flights.access(3, pasid(2), [Some(pin(0x1000, 0x1fff)), None]);
+        flights.access(0, pasid(1), &[pin(0, 0x1f_ffff)]);
+        flights.access(1, pasid(1), &[pin(0x8000, 0x8fff), pin(0x1000, 0x1fff)]);
+        flights.access(2, pasid(1), &[pin(0x2000, 0x2fff)]);
+        flights.access(3, pasid(2), &[pin(0x1000, 0x1fff)]);
         let scope = Scope::One(pasid(1));
         assert_eq!(
             flights.invalidate(scope, range, itag(5)),
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(flights.land(2), 0);
         assert_eq!(flights.land(1), 0);
         // A new access of a new translation does not prolong it.
-        flights.access(1, pasid(1), [Some(pin(0x1000, 0x1fff)), None]);
+        flights.access(1, pasid(1), &[pin(0x1000, 0x1fff)]);
         assert_eq!(flights.land(3), 0);
         assert_eq!(flights.land(0), 1 << 5);
         assert_eq!(flights.land(1), 0);
@@ -212,7 +212,7 @@ mod tests {
     #[test]
     fn rule_40_invalidations_that_end_together_are_completed_together() {
         let mut flights = Flights::new(1);
-        flights.access(0, pasid(1), [Some(pin(0, 0xfff)), None]);
+        flights.access(0, pasid(1), &[pin(0, 0xfff)]);
         for tag in [0, 31] {
             let pending = flights.invalidate(Scope::Every, AlignedRange::ALL, itag(tag));
             assert_eq!(pending, Invalidation::Pending);

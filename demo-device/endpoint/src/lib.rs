@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod ahead;
 mod atc;
 mod ats;
 mod completion;
@@ -20,6 +21,7 @@ mod device;
 mod dma;
 mod endpoint;
 mod flight;
+mod job;
 mod laboratory;
 mod moderation;
 mod mutant;

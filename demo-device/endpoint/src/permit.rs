@@ -1,15 +1,42 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whether what was decided under the device's lock may still be sent. An action can consist of
 //! several requests, and the state of the function can change between two of them, also from
-//! inside the first: each request therefore asks again here, without the lock.
+//! inside the first: each request therefore asks again here, without the lock. And it can consist
+//! of several jobs of a context, which asks here whether the next one may begin.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{Arc, AtomicU64, Ordering};
 
 /// What has been withdrawn so far. Each number changes when requests of its kind must cease.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Permit {
     requests: AtomicU64,
     pages: AtomicU64,
+    /// For each context, how often its work in progress became void.
+    lives: Box<[AtomicU64]>,
+}
+
+/// The life of a context: it ends whenever the work in progress becomes void, and a new one begins.
+#[derive(Clone, Debug)]
+pub(crate) struct Life {
+    permit: Arc<Permit>,
+    context: usize,
+}
+
+impl Life {
+    /// That of a context.
+    pub fn new(permit: Arc<Permit>, context: usize) -> Self {
+        Life { permit, context }
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.permit.lives[self.context].load(Ordering::Relaxed)
+    }
+
+    /// Ends it.
+    pub fn end(&self) {
+        self.permit.lives[self.context].fetch_add(1, Ordering::Release);
+    }
 }
 
 /// A permission as it was when an action was decided upon.
@@ -20,6 +47,21 @@ pub(crate) struct Ticket {
 }
 
 impl Permit {
+    /// Nothing is withdrawn. There are so many contexts.
+    pub fn new(contexts: usize) -> Self {
+        Permit {
+            requests: AtomicU64::new(0),
+            pages: AtomicU64::new(0),
+            lives: (0..contexts).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    /// Whether a context still lives the life of a number.
+    pub fn lives(&self, context: usize, number: u64) -> bool {
+        let life = self.lives.get(context);
+        life.is_some_and(|life| life.load(Ordering::Acquire) == number)
+    }
+
     /// The permission of now.
     pub fn ticket(&self) -> Ticket {
         Ticket {

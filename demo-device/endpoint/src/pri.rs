@@ -11,7 +11,7 @@ pub(crate) enum Owner {
     Context {
         /// Its number.
         index: usize,
-        /// Its [`crate::context::Context::generation`] at the time.
+        /// Its [`crate::permit::Life::number`] at the time.
         generation: u64,
     },
     /// The laboratory.

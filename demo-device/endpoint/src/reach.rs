@@ -107,6 +107,19 @@ impl Reach {
         }
     }
 
+    /// Whether it is all that is demanded.
+    pub fn covers(&self, demand: &Demand) -> bool {
+        let [one, other] = &self.runs;
+        match demand {
+            Demand::Done(_) => true,
+            Demand::Access(first, None) => one.length == first.length,
+            Demand::Access(first, Some(second)) => {
+                one.length == first.length && other.length == second.length
+            }
+            _ => false,
+        }
+    }
+
     /// Lets an activity work on all of it, as far as the activity itself wants to.
     pub fn perform<P: RootPort + ?Sized>(
         &self,
@@ -114,6 +127,9 @@ impl Reach {
         dma: &mut Dma<'_, P>,
         scratch: &mut Scratch,
     ) -> Result<(), Failure> {
+        if self.pieces == 0 {
+            return Ok(());
+        }
         let [first, second] = &self.runs;
         let (mut one, mut other) = (Cursor::new(first), Cursor::new(second));
         if self.pieces == 1 {

@@ -2,18 +2,18 @@
 //! A context's turn: what one thread does for it outside the lock, action by action. The device
 //! decides on the actions; here they are carried out.
 
-use crate::access::{Failure, Piece};
-use crate::context::Activity;
+use crate::access::Piece;
+use crate::ahead::Ahead;
 use crate::dma::{Dma, MAX_CHUNK, Scratch};
+use crate::job::Jobs;
 use crate::laboratory::{Outcome, Request};
 use crate::permit::{Permit, Ticket};
-use crate::reach::Reach;
 use pcie_ats::{PAGE_SIZE, PageRequest, RootPort, TranslationError, TranslationRequest};
 
 /// The most bytes that a turn moves before others have theirs.
-const BUDGET: u64 = MAX_CHUNK as u64;
+pub(crate) const BUDGET: u64 = MAX_CHUNK as u64;
 /// How many bytes could be moved instead of an access, however small it is.
-const ACCESS: u64 = 8 << 10;
+pub(crate) const ACCESS: u64 = 8 << 10;
 /// The most actions of a turn.
 const MAX_ACTIONS: u32 = 32;
 
@@ -49,10 +49,8 @@ pub(crate) enum Action {
     },
     /// A stop marker.
     StopMarker(PageRequest),
-    /// Accesses to memory of the activity in the buffers, to what these say that it may reach.
+    /// The jobs in the buffers.
     Access {
-        /// What came of it, afterwards.
-        result: Result<(), Failure>,
         /// Bytes read, afterwards.
         read: u64,
         /// Bytes written, afterwards.
@@ -73,12 +71,12 @@ pub(crate) enum Action {
 pub(crate) struct Buffers {
     /// What is to be done now.
     pub action: Action,
-    /// The activity that accesses memory, if that is to be done. It goes on.
-    pub activity: Activity,
+    /// What is to be done in memory, if that is to be done.
+    pub jobs: Jobs,
+    /// What else is to be asked for behind a translation request for the cache.
+    pub ahead: Ahead,
     /// Data.
     pub scratch: Scratch,
-    /// What the access in hand may reach.
-    pub reach: Reach,
 }
 
 impl Buffers {
@@ -86,9 +84,9 @@ impl Buffers {
     pub fn new() -> Self {
         Buffers {
             action: Action::Interrupt(0),
-            activity: Activity::Idle,
+            jobs: Jobs::new(),
+            ahead: Ahead::new(),
             scratch: Scratch::new(),
-            reach: Reach::new(),
         }
     }
 
@@ -132,9 +130,9 @@ impl Turn {
         }
     }
 
-    /// Whether the turn may go on with more data.
-    pub fn has_budget(&self) -> bool {
-        self.budget > 0
+    /// Bytes that the turn may still move.
+    pub fn budget(&self) -> u64 {
+        self.budget
     }
 
     /// Whether the turn may go on at all.
@@ -148,9 +146,9 @@ impl Turn {
         let ticket = self.ticket;
         let Buffers {
             action,
-            activity,
+            jobs,
+            ahead,
             scratch,
-            reach,
         } = &mut *self.buffers;
         match action {
             Action::Interrupt(vector) => {
@@ -159,7 +157,10 @@ impl Turn {
                 }
             }
             Action::Translate {
-                request, answer, ..
+                request,
+                time,
+                answer,
+                ..
             } => {
                 if !permit.holds(ticket) {
                     *answer = Err(TranslationError::CompleterAbort);
@@ -169,6 +170,9 @@ impl Turn {
                 let translations = &mut scratch.translations[..count];
                 // A port that counts more than it was given room for is taken by what it filled.
                 *answer = port.translate(request, translations).map(|n| n.min(count));
+                if let (Some(_), Ok(count)) = (time, answer) {
+                    ahead.send(port, permit, ticket, request, &translations[..*count]);
+                }
             }
             Action::PageRequests {
                 first,
@@ -191,17 +195,15 @@ impl Turn {
                     port.page_request(marker);
                 }
             }
-            Action::Access {
-                result,
-                read,
-                written,
-            } => {
+            Action::Access { read, written } => {
                 let mut dma = Dma::new(port, permit, ticket);
-                *result = reach.perform(activity, &mut dma, scratch);
+                let (context, life) = (self.index, self.generation);
+                let lives = || permit.lives(context, life);
+                let begun = jobs.perform(&mut dma, scratch, lives);
                 (*read, *written) = (dma.read, dma.written);
                 self.budget = self
                     .budget
-                    .saturating_sub(ACCESS + dma.read.max(dma.written));
+                    .saturating_sub(begun * ACCESS + dma.read.max(dma.written));
             }
             Action::Laboratory { request, outcome } => {
                 if permit.holds(ticket) {

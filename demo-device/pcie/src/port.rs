@@ -50,6 +50,21 @@ pub trait RootPort {
         Err(CopyError::Apart)
     }
 
+    /// Writes memory so that its first `head` bytes are visible last: whoever sees one of them sees
+    /// all of the others. None if nothing was written, because that cannot be done at one moment
+    /// here.
+    ///
+    /// Like [`RootPort::copy`] it stands for two requests, the rest and then the head, and is there
+    /// for those above who can do with less than it takes to send two.
+    fn publish(
+        &self,
+        _request: &MemoryRequest,
+        _data: &[u8],
+        _head: usize,
+    ) -> Option<Result<(), MemoryError>> {
+        None
+    }
+
     /// Adds to the 8-byte number at an address aligned to 8 bytes, in one atomic access, and
     /// returns what it was before (AtomicOp FetchAdd, PCIe 6.15).
     fn fetch_add(&self, request: &MemoryRequest, addend: u64) -> Result<u64, MemoryError>;

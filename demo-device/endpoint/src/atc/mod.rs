@@ -26,8 +26,9 @@ const SIZES: usize = 53;
 const LANES: usize = 4;
 /// The lowest bit of each lane of a word of fingerprints.
 const EACH_LANE: u64 = 0x0001_0001_0001_0001;
-/// The most sizes for which a look-up has code of its own: those of the pages of a processor.
-const FEW: usize = 3;
+/// The most sizes for which a look-up has code of its own: those of the pages of a processor, and
+/// those of neighbours that are one entry.
+const FEW: usize = 4;
 /// The highest bit of each lane, which no fingerprint has.
 const FOUND: u64 = EACH_LANE << 15;
 /// An odd number without a pattern: the golden ratio, of Fibonacci hashing.
@@ -305,8 +306,9 @@ impl Atc {
     /// passed over, because another may have it: the process may have gained it since.
     #[inline(always)]
     pub fn lookup(&mut self, space: Space, address: u64, access: Access) -> Option<Hit> {
-        let [one, two, three] = self.few;
+        let [one, two, three, four] = self.few;
         let index = match self.few_sizes {
+            4 => self.probe(space, address, [one, two, three, four]),
             3 => self.probe(space, address, [one, two, three]),
             2 => self.probe(space, address, [one, two]),
             1 => self.probe(space, address, [one]),
@@ -331,7 +333,9 @@ impl Atc {
         };
         let salt = Self::salt(space);
         let (mut lanes, mut first) = (0, 0);
-        for mask in masks {
+        // The smallest size comes last, and so counts: where a larger one begins, so does often a
+        // smaller, which is found for both.
+        for mask in masks.into_iter().rev() {
             let Place { set, print } = Self::place(salt, address & mask);
             let set = set & set_mask;
             let found = matching(prints[set], print);
@@ -349,7 +353,7 @@ impl Atc {
     fn probe_all(&self, space: Space, address: u64) -> usize {
         let salt = Self::salt(space);
         let mut index = usize::MAX;
-        for mask in &self.masks {
+        for mask in self.masks.iter().rev() {
             let Place { set, print } = Self::place(salt, address & mask);
             let first = (set & self.set_mask) * self.words;
             for word in first..first + self.words {

@@ -2,8 +2,10 @@
 //! The device's state, all of which is behind one lock, and what comes down to it: accesses of its
 //! registers, invalidations, resets. It calls nobody.
 
+mod ahead;
 mod experiments;
 mod pages;
+mod plan;
 mod translations;
 mod work;
 
@@ -16,7 +18,7 @@ use crate::flight::Flights;
 use crate::laboratory::Laboratory;
 use crate::mutant::Mutant;
 use crate::operation::OPERATIONS;
-use crate::permit::Permit;
+use crate::permit::{Life, Permit};
 use crate::pri::{Groups, Owner};
 use crate::registers::{Part, Register};
 use crate::set::Set;
@@ -70,7 +72,9 @@ impl Device {
         Device {
             config: *config,
             space: ConfigSpace::new(config),
-            contexts: (0..contexts).map(|_| Context::new()).collect(),
+            contexts: (0..contexts)
+                .map(|n| Context::new(Life::new(permit.clone(), n)))
+                .collect(),
             laboratory: config.laboratory.then(Laboratory::new),
             atc: Atc::new(config.atc_entries, config.atc_ways),
             groups: Groups::new(),

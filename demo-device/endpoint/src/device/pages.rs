@@ -77,7 +77,7 @@ impl Device {
         let group = Group {
             owner: Owner::Context {
                 index: member,
-                generation: context.generation,
+                generation: context.life.number(),
             },
             pasid: Some(pasid),
             pages,
@@ -260,7 +260,7 @@ impl Device {
             Owner::Context { index, generation } => {
                 let groups = &mut self.contexts[index].groups;
                 *groups = groups.saturating_sub(1);
-                if self.contexts[index].generation == generation {
+                if self.contexts[index].life.number() == generation {
                     self.count(index, index::PRG_RESPONSES, 1);
                     self.answered(index, response.prgi, code);
                 } else {

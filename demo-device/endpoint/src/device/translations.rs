@@ -1,154 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From what an activity wants to reach to translations of it: look-ups, translation requests and
-//! what becomes of their answers (PCIe 10.2).
+//! Translation requests, and what becomes of their answers (PCIe 10.2).
 
 use super::Device;
-use crate::access::{Access, Failure, Piece, canonical, plausible, plausible_length};
+use crate::access::{Failure, Piece, plausible};
+use crate::ahead::MAX_AHEAD;
 use crate::atc::{Cached, Space};
 use crate::ats;
 use crate::context::Activity;
 use crate::counters::index;
-use crate::dma::{MAX_CHUNK, MAX_TRANSLATIONS, Span};
-use crate::flight::Pin;
+use crate::dma::MAX_TRANSLATIONS;
 use crate::mutant::Mutant;
-use crate::reach::Run;
-use crate::turn::{Action, Buffers, Turn};
-use pcie_ats::{AlignedRange, MemoryRequest, Pasid, TranslationError, TranslationRequest};
+use crate::turn::{Action, Turn};
+use pcie_ats::{AlignedRange, PAGE_SHIFT, Pasid, TranslationError, TranslationRequest};
 use svm_abi::completion::Error;
 use svm_abi::descriptor::translation;
 
+/// How many completions that each are one translation are one translation again, if they can be.
+const JOINED: usize = 4;
+
 impl Device {
-    /// Finds the translations of an access, or asks for the one that is missing. An error says
-    /// that the activity has ended.
-    pub(super) fn resolve(
-        &mut self,
-        member: usize,
-        first: Piece,
-        second: Option<Piece>,
-        buffers: &mut Buffers,
-    ) -> Result<(), ()> {
-        let context = &self.contexts[member];
-        let Some(pasid) = context.space() else {
-            return Err(());
-        };
-        let mutant = self.mutant;
-        let privileged = context.privileged();
-        let space = self.space_of(pasid, privileged);
-        let untranslated = MemoryRequest {
-            privileged,
-            ..MemoryRequest::untranslated(0, pasid)
-        };
-        let time = self.atc.tick();
-        let mut find = |piece: &Piece| {
-            let access = match mutant {
-                Some(Mutant::Rule35) if piece.access == Access::ReadWrite => Access::Read,
-                _ => piece.access,
-            };
-            let found = self.atc.lookup(space, piece.focus(), access)?;
-            let mut hit = found;
-            match mutant {
-                Some(Mutant::Rule11) => hit.untranslated_only = true,
-                Some(Mutant::Rule22) => hit.untranslated_only = false,
-                Some(Mutant::Rule29) => hit.last = u64::MAX,
-                Some(Mutant::Rule34) => hit.output &= !7,
-                _ => {}
-            }
-            let limit = plausible_length(piece, piece.length);
-            let mut span = Span::new(piece, &hit, &untranslated, limit);
-            if let (Some(Mutant::Rule30), Some(pasid)) = (mutant, pasid) {
-                span = span.with_pasid(pasid);
-            }
-            Some((span, found))
-        };
-        let bits = self.config.address_bits;
-        let owned = |address: u64| match mutant {
-            Some(Mutant::Rule31) => canonical(address, bits),
-            Some(Mutant::Rule62) => true,
-            _ => plausible(address, bits),
-        };
-        let pieces = [Some(first), second];
-        let mut pins = [None; 2];
-        // What comes next must be there of each piece before more of any is looked at: in a small
-        // cache it would drive out the other's.
-        for ((piece, pin), run) in pieces
-            .iter()
-            .flatten()
-            .zip(&mut pins)
-            .zip(&mut buffers.reach.runs)
-        {
-            if !owned(piece.focus()) {
-                self.fail(member, &Failure::at(Error::BadAddress, piece));
-                return Err(());
-            }
-            let Some((span, hit)) = find(piece) else {
-                self.contexts[member].misses += 1;
-                self.count(member, index::ATC_MISSES, 1);
-                buffers.action = self.request(member, pasid, *piece, false, Some(time))?;
-                return Ok(());
-            };
-            run.begin(span);
-            *pin = Some(Pin::new(&hit));
-        }
-        buffers.reach.pieces = 1 + usize::from(second.is_some());
-        let mut hits = buffers.reach.pieces as u32;
-        let mut most = MAX_CHUNK as u64;
-        for ((piece, pin), run) in pieces
-            .iter()
-            .flatten()
-            .zip(&mut pins)
-            .zip(&mut buffers.reach.runs)
-        {
-            most = most.min(plausible_length(piece, piece.length));
-            if let (true, Some(pin)) = (run.len() < most, pin) {
-                hits += self.extend(space, &untranslated, piece, most, run, pin);
-            }
-            // The second piece is of use as far as the first one goes.
-            most = most.min(run.len());
-        }
-        // A look-up that is repeated after its translation request is not a hit.
-        let hits = hits.saturating_sub(self.contexts[member].misses);
-        self.count(member, index::ATC_HITS, u64::from(hits));
-        self.flights.access(member, pasid, pins);
-        buffers.activity = self.contexts[member].activity;
-        buffers.action = Action::Access {
-            result: Ok(()),
-            read: 0,
-            written: 0,
-        };
-        Ok(())
-    }
-
-    /// Goes on with the first `most` bytes of a piece, as far as translations are at hand, and
-    /// returns how many there were.
-    pub(super) fn extend(
-        &mut self,
-        space: Space,
-        untranslated: &MemoryRequest,
-        piece: &Piece,
-        most: u64,
-        run: &mut Run,
-        pin: &mut Pin,
-    ) -> u32 {
-        let (mut address, end) = (piece.address + run.len(), piece.address + most);
-        let owned = plausible(end - 1, self.config.address_bits);
-        // A device that breaks a rule breaks it with every translation: it takes one at a time.
-        if piece.backward || !owned || self.mutant.is_some() {
-            return 0;
-        }
-        let mut hits = 0;
-        while address < end {
-            let Some(hit) = self.atc.lookup(space, address, piece.access) else {
-                break;
-            };
-            let length = (hit.last - address).saturating_add(1).min(end - address);
-            run.extend(&hit, untranslated, address, length as usize);
-            pin.extend(&hit);
-            address += length;
-            hits += 1;
-        }
-        hits
-    }
-
     /// The address space of a PASID or of none in the cache, as a mode sees it (rule 20).
     pub(super) fn space_of(&self, pasid: Option<Pasid>, privileged: bool) -> Space {
         match self.breaks(Mutant::Rule21) {
@@ -323,7 +193,25 @@ impl Device {
         let Some(wanted) = answers[0] else {
             return self.fail(member, &Failure::at(Error::CompleterAbort, piece));
         };
-        self.keep(member, request, time, &answers);
+        let (pasid, first) = (request.pasid, answers);
+        let mut wide = [None; 1 + MAX_AHEAD];
+        let mut completions = 0;
+        self.keep(member, pasid, [u64::MAX, time], &answers, &mut wide[0]);
+        for (request, translations) in turn.buffers.ahead.completions() {
+            self.count(member, index::TRANSLATION_REQUESTS, 1);
+            let mut answers = [None; MAX_TRANSLATIONS];
+            for (place, answer) in
+                answers
+                    .iter_mut()
+                    .zip(ats::completion(request, translations, *stu))
+            {
+                *place = Some(answer);
+            }
+            completions += 1;
+            self.keep(member, pasid, [time; 2], &answers, &mut wide[completions]);
+        }
+        self.keep_wide(member, pasid, time, &mut wide[..=completions], wanted.range);
+        let answers = first;
         if ats::permits(&wanted, piece) || self.overtaken(member, wanted.range) {
             // Either it is in the cache now, or it is asked for again (rule 39).
             return;
@@ -332,32 +220,70 @@ impl Device {
         self.page_lacks(member, piece, lacking);
     }
 
-    /// Puts the translations of a completion into the cache. Those beyond the one that is wanted
-    /// must not drive out what the access in hand has looked up already: in a small cache it would
-    /// never have all it needs.
-    pub(super) fn keep(
+    /// Puts the translations of a completion into the cache, or hands out the one that says the
+    /// same as all. A translation does not drive out what was used at a certain time or later: of
+    /// these `times`, the first is for the first one. Those beyond the one that is wanted must not
+    /// drive out what the access in hand has looked up already: in a small cache it would never
+    /// have all it needs.
+    fn keep(
         &mut self,
         member: usize,
-        request: &TranslationRequest,
-        time: u64,
+        pasid: Option<Pasid>,
+        times: [u64; 2],
         answers: &[Option<Cached>; MAX_TRANSLATIONS],
+        wide: &mut Option<Cached>,
     ) {
-        let privileged = self.contexts[member].privileged();
-        let space = self.space_of(request.pasid, privileged);
-        let joined = ats::joined(answers).filter(|all| !self.overtaken(member, all.range));
-        let mut answers = answers.as_slice();
-        if joined.is_some() {
-            answers = std::slice::from_ref(&joined);
+        *wide = ats::joined(answers, PAGE_SHIFT).filter(|all| !self.overtaken(member, all.range));
+        if wide.is_some() {
+            return;
         }
-        let mut limit = u64::MAX;
+        let [mut limit, later] = times;
         for answer in answers.iter().flatten() {
-            // Rule 17: what permits nothing is not kept. Rule 39: nor is what was overtaken.
-            let useful = answer.read || answer.write;
-            if useful && !self.overtaken(member, answer.range) {
-                let evicted = self.atc.insert_over(space, answer, limit).is_some();
-                self.count(member, index::ATC_EVICTIONS, u64::from(evicted));
+            self.keep_one(member, pasid, limit, answer);
+            limit = later;
+        }
+    }
+
+    /// Puts what is left of the completions of a round into the cache: of each the one translation
+    /// that says the same as all, or of several one again. What is `wanted` may drive out any.
+    fn keep_wide(
+        &mut self,
+        member: usize,
+        pasid: Option<Pasid>,
+        time: u64,
+        wide: &mut [Option<Cached>],
+        wanted: AlignedRange,
+    ) {
+        const SHIFT: u8 = PAGE_SHIFT + MAX_TRANSLATIONS.trailing_zeros() as u8;
+        // Neighbours of two ends that took turns stand together then.
+        wide.sort_unstable_by_key(|answer| answer.map(|answer| answer.range.base()));
+        let mut wide = &*wide;
+        while let [next, rest @ ..] = wide {
+            let several = wide.get(..JOINED).and_then(|some| ats::joined(some, SHIFT));
+            let all = several.filter(|all| !self.overtaken(member, all.range));
+            wide = match all {
+                Some(_) => &wide[JOINED..],
+                None => rest,
+            };
+            if let Some(answer) = all.or(*next) {
+                let limit = match answer.range.contains(wanted.base()) {
+                    true => u64::MAX,
+                    false => time,
+                };
+                self.keep_one(member, pasid, limit, &answer);
             }
-            limit = time;
+        }
+    }
+
+    /// Puts a translation into the cache, unless it would drive out what was used at a certain time
+    /// or later.
+    fn keep_one(&mut self, member: usize, pasid: Option<Pasid>, time: u64, answer: &Cached) {
+        let space = self.space_of(pasid, self.contexts[member].privileged());
+        // Rule 17: what permits nothing is not kept. Rule 39: nor is what was overtaken.
+        let useful = answer.read || answer.write;
+        if useful && !self.overtaken(member, answer.range) {
+            let evicted = self.atc.insert_over(space, answer, time).is_some();
+            self.count(member, index::ATC_EVICTIONS, u64::from(evicted));
         }
     }
 

@@ -6,9 +6,10 @@ use crate::access::Failure;
 use crate::completion;
 use crate::context::{Activity, RecordPlace, Stall, State};
 use crate::counters::index;
+use crate::job::Progress;
 use crate::mutant::Mutant;
 use crate::operation::Demand;
-use crate::turn::{Action, Buffers, Turn};
+use crate::turn::{Action, BUDGET, Buffers, Turn};
 use svm_abi::completion::Error;
 use svm_abi::registers::{context as registers, halt};
 
@@ -25,7 +26,7 @@ impl Device {
             self.cursor = member + 1;
             let fresh = || Box::new(Buffers::new());
             let mut buffers = self.buffers.pop().unwrap_or_else(fresh);
-            if self.next_action(member, &mut buffers, true) {
+            if self.next_action(member, &mut buffers, BUDGET) {
                 self.busy.insert(member);
                 let generation = self.generation(member);
                 let ticket = self.permit.ticket();
@@ -71,14 +72,14 @@ impl Device {
     /// Chooses the next action of a turn. Returns false if the turn may have none.
     pub fn next_in_turn(&mut self, turn: &mut Turn) -> bool {
         let member = turn.index;
-        if turn.has_actions() && (turn.has_budget() || self.concludes(member)) {
-            let begins = turn.has_budget();
-            if self.next_action(member, &mut turn.buffers, begins) {
+        let budget = turn.budget();
+        if turn.has_actions() && (budget > 0 || self.concludes(member)) {
+            if self.next_action(member, &mut turn.buffers, budget) {
                 turn.generation = self.generation(member);
                 turn.ticket = self.permit.ticket();
                 return true;
             }
-            if begins {
+            if budget > 0 {
                 self.ready.remove(member);
             }
         }
@@ -96,7 +97,7 @@ impl Device {
 
     fn generation(&self, member: usize) -> u64 {
         match self.contexts.get(member) {
-            Some(context) => context.generation,
+            Some(context) => context.life.number(),
             None => self.laboratory.as_ref().map_or(0, |lab| lab.generation),
         }
     }
@@ -114,8 +115,8 @@ impl Device {
     }
 
     /// Puts into the buffers what a context is to do next, and returns whether there is something
-    /// that it can do. It begins with a new descriptor only if it may.
-    fn next_action(&mut self, member: usize, buffers: &mut Buffers, begins: bool) -> bool {
+    /// that it can do. It begins with new descriptors only within a budget of bytes.
+    fn next_action(&mut self, member: usize, buffers: &mut Buffers, budget: u64) -> bool {
         if member == self.laboratory_index() {
             return buffers.take(self.next_of_laboratory());
         }
@@ -171,7 +172,7 @@ impl Device {
             }
             let demand = match &context.activity {
                 Activity::Idle => {
-                    if begins && context.begin() {
+                    if budget > 0 && context.begin() {
                         continue;
                     }
                     return false;
@@ -182,7 +183,7 @@ impl Device {
                 Demand::Done(result) => self.done(member, result),
                 Demand::Failed(failure) => self.fail(member, &failure),
                 Demand::Access(first, second) => {
-                    if self.resolve(member, first, second, buffers).is_ok() {
+                    if self.resolve(member, first, second, buffers, budget).is_ok() {
                         return true;
                     }
                 }
@@ -197,26 +198,40 @@ impl Device {
         }
     }
 
-    /// An access was performed.
+    /// Jobs were performed.
     fn accessed(&mut self, turn: &Turn) {
-        let Buffers {
-            action: Action::Access { result, .. },
-            activity,
-            ..
-        } = &*turn.buffers
-        else {
-            return;
-        };
-        let context = &mut self.contexts[turn.index];
-        context.activity = *activity;
-        context.progress();
-        match result {
-            Ok(()) => {
-                if let Activity::Fetch(fetch) = activity {
+        let member = turn.index;
+        for (n, job) in turn.buffers.jobs.list().iter().enumerate() {
+            let context = &mut self.contexts[member];
+            if matches!(job.progress, Progress::Waiting) {
+                break;
+            }
+            if n > 0 {
+                context.take_up();
+            }
+            context.progress();
+            if let Progress::Complete(Ok(())) = job.progress {
+                context.succeed();
+                self.retire(member);
+                continue;
+            }
+            context.activity = job.activity;
+            match (job.progress, &job.activity) {
+                (Progress::Waiting, _) => {}
+                (Progress::Accessed(Err(failure)), _) => self.fail(member, &failure),
+                (Progress::Accessed(Ok(())), Activity::Fetch(fetch)) => {
                     context.fetched(fetch, &turn.buffers.scratch);
                 }
+                (Progress::Accessed(Ok(())), Activity::Complete(_)) => self.retire(member),
+                (Progress::Accessed(Ok(())), _) => {}
+                (Progress::Complete(written), _) => {
+                    context.succeed();
+                    if let Err(failure) = written {
+                        self.lose(member, failure.error);
+                    }
+                    self.retire(member);
+                }
             }
-            Err(failure) => self.fail(turn.index, failure),
         }
     }
 

@@ -82,6 +82,10 @@ impl Machine for Chase {
         Ok(())
     }
 
+    fn ends(&self) -> bool {
+        false
+    }
+
     fn bytes_done(&self) -> u64 {
         self.visited
     }

@@ -101,6 +101,10 @@ impl Machine for Gather {
         Ok(())
     }
 
+    fn ends(&self) -> bool {
+        false
+    }
+
     fn bytes_done(&self) -> u64 {
         self.done
     }

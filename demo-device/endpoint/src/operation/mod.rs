@@ -67,6 +67,11 @@ pub(crate) trait Machine: Sized {
     /// Takes the answer to a demand that is not of memory.
     fn answer(&mut self, _answer: u64) {}
 
+    /// Whether it will have ended when it has worked on all that it demands now.
+    fn ends(&self) -> bool {
+        true
+    }
+
     /// What the completion record says was done.
     fn bytes_done(&self) -> u64 {
         0
@@ -118,6 +123,13 @@ macro_rules! machines {
             pub fn answer(&mut self, answer: u64) {
                 match self {
                     $(Operation::$name(machine) => machine.answer(answer),)+
+                }
+            }
+
+            /// See [`Machine::ends`].
+            pub fn ends(&self) -> bool {
+                match self {
+                    $(Operation::$name(machine) => machine.ends(),)+
                 }
             }
 

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which translations a context will need next, beyond the one that is missing now.
+
+use super::Device;
+use super::plan::View;
+use crate::access::{Piece, plausible};
+use crate::ahead::{Ahead, MAX_AHEAD};
+use crate::ats;
+use crate::dma::{MAX_CHUNK, MAX_TRANSLATIONS};
+use crate::operation::{Demand, Operation};
+use crate::turn::ACCESS;
+use pcie_ats::{PAGE_SHIFT, TranslationRequest};
+
+/// The part of the cache that may be asked for ahead.
+const SHARE: u32 = 4;
+
+impl Device {
+    /// Lists the requests that may follow one that is `wanted` for the first of these pieces, of
+    /// which one is the activity's other one; then come those of the descriptors behind it, as far
+    /// as a budget of bytes goes.
+    pub(super) fn look_ahead(
+        &mut self,
+        member: usize,
+        view: &View,
+        wanted: &TranslationRequest,
+        pieces: [Option<Piece>; 2],
+        ahead: &mut Ahead,
+        budget: u64,
+    ) {
+        ahead.clear();
+        let share = self.config.atc_entries / SHARE / MAX_TRANSLATIONS as u32;
+        let most = MAX_AHEAD.min(share as usize);
+        // A device that breaks a rule breaks it with every request: it sends one at a time.
+        if self.mutant.is_some() || most == 0 {
+            return;
+        }
+        let stu = PAGE_SHIFT + self.space.ats.stu;
+        let behind = wanted.address.checked_add(u64::from(wanted.pages) << stu);
+        let [first, second] = pieces;
+        if let (Some(piece), Some(behind)) = (first, behind) {
+            self.ask_ahead(view, &piece, behind, most, ahead);
+        }
+        if let Some(piece) = second {
+            self.ask_ahead(view, &piece, piece.address, most, ahead);
+        }
+        let longest = pieces.iter().flatten().map(|piece| piece.length).max();
+        let mut budget = budget.saturating_sub(ACCESS + longest.unwrap_or(0));
+        let mut skip = 0;
+        while budget > 0 && ahead.len() < most {
+            let descriptor = self.contexts[member].following(skip);
+            let Some(Ok(operation)) = descriptor.map(Operation::start) else {
+                return;
+            };
+            if let Demand::Access(first, second) = operation.demand() {
+                for piece in [Some(first), second].iter().flatten() {
+                    self.ask_ahead(view, piece, piece.address, most, ahead);
+                }
+                budget = budget.saturating_sub(ACCESS + first.length);
+            } else {
+                budget = budget.saturating_sub(ACCESS);
+            }
+            skip += 1;
+        }
+    }
+
+    /// Lists requests for what the cache does not have of a piece from an address on, as far as an
+    /// action can reach.
+    fn ask_ahead(&mut self, view: &View, piece: &Piece, from: u64, most: usize, ahead: &mut Ahead) {
+        let last = piece.address + (piece.length.min(MAX_CHUNK as u64) - 1);
+        let (bits, stu) = (self.config.address_bits, self.space.ats.stu);
+        let mut address = from;
+        while !piece.backward && address <= last && ahead.len() < most && plausible(address, bits) {
+            if let Some(hit) = self.atc.lookup(view.space, address, piece.access) {
+                match hit.last.checked_add(1) {
+                    Some(next) => address = next,
+                    None => return,
+                }
+                continue;
+            }
+            let rest = Piece::forward(address, last - address + 1, piece.access);
+            let request = ats::request(&rest, view.pasid, view.untranslated.privileged, stu);
+            ahead.push(request);
+            let length = u64::from(request.pages) << (PAGE_SHIFT + stu);
+            match request.address.checked_add(length) {
+                Some(next) => address = next,
+                None => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the device does at once instead of step by step: descriptors behind each other in one
+//! action, and translation requests for what will be needed next.
+
+use super::*;
+use crate::testing::World;
+use crate::{Config, Step};
+use pcie_ats::{AlignedRange, Invalidation};
+use std::sync::{Arc, Mutex};
+use svm_abi::counters::index;
+use svm_abi::registers::{context, control};
+
+const PAGE: u64 = 0x1000;
+
+/// A running world with pages at [`HERE`] and [`THERE`], whose ring and records the cache has.
+fn world(pages: u64) -> World {
+    let world = World::running();
+    for page in 0..pages {
+        world.map(1, HERE + page * PAGE, true);
+        world.map(1, THERE + page * PAGE, true);
+    }
+    success(world.perform(nop()));
+    world
+}
+
+/// Rings once for all of them, and returns where their records will be.
+fn submit(world: &World, descriptors: &[Descriptor]) -> Vec<u64> {
+    let tail = world.get(0, context::TAIL);
+    let stopped = world.get(0, context::STATUS);
+    // Submitted one by one before the device takes a step, they are one piece of work to it.
+    let records = descriptors.iter().map(|d| world.submit(*d)).collect();
+    assert_eq!(world.get(0, context::STATUS), stopped);
+    assert_eq!(world.get(0, context::TAIL), tail + descriptors.len() as u64);
+    records
+}
+
+/// Where an address of the process lies in memory.
+fn place(world: &World, address: u64) -> u64 {
+    world.mapping(1, address).unwrap().output + address % PAGE
+}
+
+/// The addresses of the translation requests since the last call.
+fn requests(world: &World) -> Vec<u64> {
+    let requests = std::mem::take(&mut world.inner.lock().unwrap().translations);
+    requests.iter().map(|request| request.address).collect()
+}
+
+#[test]
+fn data_and_record_of_each_descriptor_come_before_those_of_the_next() {
+    let world = world(1);
+    success(world.perform(copy(HERE, THERE, 8)));
+    world.inner.lock().unwrap().writes.clear();
+    let all: Vec<_> = (0..4).map(|n| fill(THERE + 8 * n, 8)).collect();
+    let records = submit(&world, &all);
+    assert_eq!(world.endpoint.step(&world), Step::Worked);
+    let data = place(&world, THERE);
+    let expected = records.iter().enumerate().flat_map(|(n, record)| {
+        let record = place(&world, *record);
+        [(data + 8 * n as u64, 8), (record + 8, 24), (record, 8)]
+    });
+    let expected: Vec<_> = expected.collect();
+    assert_eq!(world.inner.lock().unwrap().writes, expected);
+    for record in records {
+        success(world.record(1, record));
+    }
+}
+
+#[test]
+fn a_descriptor_without_memory_touches_none_behind_one_with() {
+    let world = world(1);
+    world.poke(1, HERE, &[7; 8]);
+    success(world.perform(copy(HERE, THERE, 8)));
+    let copies = [copy(HERE, THERE, 8); 6];
+    submit(&world, &copies);
+    world.run();
+    let none = [copy(HERE, THERE + 8, 0), fill(THERE + 16, 0), nop()];
+    let all = none.map(|none| [copy(HERE, THERE, 8), none]).concat();
+    world.inner.lock().unwrap().writes.clear();
+    let records = submit(&world, &all);
+    world.run();
+    for record in records {
+        success(world.record(1, record));
+    }
+    let writes = world.inner.lock().unwrap().writes.clone();
+    let data = place(&world, THERE);
+    let written = writes.iter().filter(|(to, _)| *to / PAGE == data / PAGE);
+    assert!(written.eq([(data, 8); 3].iter()));
+}
+
+#[test]
+fn behind_a_failure_the_next_descriptor_begins_after_its_record() {
+    let world = world(1);
+    success(world.perform(copy(HERE, THERE, 8)));
+    let refused = place(&world, HERE);
+    world.inner.lock().unwrap().refuse_memory = Some(refused);
+    world.inner.lock().unwrap().writes.clear();
+    let all = [fill(THERE, 8), crc(HERE, 8), fill(THERE + 8, 8)];
+    let records = submit(&world, &all);
+    world.run();
+    success(world.record(1, records[0]));
+    assert_eq!(
+        failure(world.record(1, records[1])),
+        (Error::MemoryAccess, HERE, 0)
+    );
+    success(world.record(1, records[2]));
+    let places: Vec<_> = records.iter().map(|r| place(&world, *r)).collect();
+    let writes = world.inner.lock().unwrap().writes.clone();
+    let at = |place| writes.iter().position(|(to, _)| *to == place).unwrap();
+    assert!(at(places[0]) < at(places[1]) && at(places[1]) < at(places[2]));
+    // Two for each record, and the data of two.
+    assert_eq!(writes.len(), 3 * 2 + 2);
+}
+
+#[test]
+fn a_stop_in_the_middle_ends_what_is_behind_it() {
+    let world = world(1);
+    success(world.perform(copy(HERE, THERE, 8)));
+    let all: Vec<_> = (0..4).map(|n| fill(THERE + 8 * n, 8)).collect();
+    world.poke(1, THERE, &[0; 32]);
+    let records = submit(&world, &all);
+    // In the middle of the first one's data.
+    *world.on_write.lock().unwrap() = Some(Box::new(|world: &World| {
+        world.set(0, context::CONTROL, control::STOP);
+    }));
+    world.run();
+    assert_eq!(world.peek(1, THERE, 8), [0x5a; 8]);
+    assert_eq!(world.peek(1, THERE + 8, 24), [0; 24]);
+    for record in records {
+        assert_eq!(world.record(1, record).status, status::PENDING);
+    }
+}
+
+#[test]
+fn an_interrupt_is_sent_before_the_next_descriptor_begins() {
+    let world = world(1);
+    world.set(0, context::VECTOR, 1 << 31);
+    success(world.perform(copy(HERE, THERE, 8)));
+    world.poke(1, THERE, &[0; 16]);
+    let loud = Descriptor {
+        flags: flags::INTERRUPT,
+        ..fill(THERE, 8)
+    };
+    submit(&world, &[loud, fill(THERE + 8, 8)]);
+    let seen = Arc::new(Mutex::new(None));
+    let note = Arc::clone(&seen);
+    let second = place(&world, THERE + 8);
+    // The first write is that of the first descriptor; each has another looked at.
+    fn look(world: &World, second: u64, note: Arc<Mutex<Option<usize>>>) {
+        let again = Arc::clone(&note);
+        *world.on_write.lock().unwrap() = Some(Box::new(move |world: &World| {
+            look(world, second, Arc::clone(&again));
+        }));
+        let inner = world.inner.lock().unwrap();
+        if inner.writes.iter().all(|(to, _)| *to != second) {
+            *note.lock().unwrap() = Some(inner.interrupts.len());
+        }
+    }
+    look(&world, second, note);
+    world.inner.lock().unwrap().writes.clear();
+    world.run();
+    // At the last write before that of the second descriptor's data was there, the interrupt was.
+    assert_eq!(*seen.lock().unwrap(), Some(1));
+}
+
+#[test]
+fn every_job_of_an_action_is_waited_for() {
+    let world = world(4);
+    success(world.perform(copy(HERE, THERE, 4 * PAGE)));
+    let all: Vec<_> = (0..4).map(|n| fill(THERE + n * PAGE, 8)).collect();
+    submit(&world, &all);
+    let answers = Arc::new(Mutex::new(Vec::new()));
+    let note = Arc::clone(&answers);
+    *world.on_write.lock().unwrap() = Some(Box::new(move |world: &World| {
+        for (tag, page) in [THERE, THERE + 3 * PAGE, HERE].into_iter().enumerate() {
+            let range = AlignedRange::page(page);
+            let answer = world.invalidate_tagged(1, range, tag as u8);
+            note.lock().unwrap().push(answer);
+        }
+    }));
+    world.run();
+    let pending = Invalidation::Pending;
+    assert_eq!(
+        *answers.lock().unwrap(),
+        [pending, pending, Invalidation::Completed]
+    );
+    let completions = &world.inner.lock().unwrap().completions;
+    let tags = completions.iter().fold(0, |all, c| all | c.itag_vector);
+    assert_eq!(tags, 0b11);
+}
+
+#[test]
+fn what_a_turn_will_reach_is_asked_for_in_one_round() {
+    let world = world(64);
+    requests(&world);
+    submit(&world, &[copy(HERE, THERE, 64 * PAGE)]);
+    assert_eq!(world.endpoint.step(&world), Step::Worked);
+    let ends = [HERE, THERE].map(|base| (0..4).map(move |n| base + n * 16 * PAGE));
+    assert_eq!(
+        requests(&world),
+        ends.into_iter().flatten().collect::<Vec<_>>()
+    );
+    assert_eq!(world.counter(0, index::TRANSLATION_REQUESTS), 8 + 2);
+    world.run();
+    assert_eq!(requests(&world), []);
+}
+
+#[test]
+fn the_descriptors_behind_are_thought_of() {
+    let world = world(3);
+    requests(&world);
+    let all: Vec<_> = (0..3)
+        .map(|n| copy(HERE + n * PAGE, THERE + n * PAGE, 8))
+        .collect();
+    let records = submit(&world, &all);
+    world.run();
+    let first = [HERE, THERE];
+    let behind = (1..3).flat_map(|n| [HERE + n * PAGE, THERE + n * PAGE]);
+    let expected: Vec<_> = first.into_iter().chain(behind).collect();
+    assert_eq!(requests(&world), expected);
+    for record in records {
+        success(world.record(1, record));
+    }
+}
+
+#[test]
+fn nothing_is_asked_for_ahead_behind_a_page_that_lacks_something() {
+    let world = world(64);
+    world.unmap(1, HERE + 20 * PAGE);
+    requests(&world);
+    let record = world.perform(copy(HERE, THERE, 64 * PAGE));
+    assert_eq!(
+        failure(record),
+        (Error::PageFault, HERE + 20 * PAGE, 0),
+        "{record:?}"
+    );
+    let asked = requests(&world);
+    // That of the second 16 pages is the last one ahead, and nobody's page was requested for it.
+    assert_eq!(asked[..3], [HERE, HERE + 16 * PAGE, THERE]);
+    assert!(asked.iter().all(|a| *a < HERE + 21 * PAGE || *a >= THERE));
+    let pages = &world.inner.lock().unwrap().page_requests;
+    assert!(pages.iter().all(|page| page.address == HERE + 20 * PAGE));
+}
+
+#[test]
+fn a_page_that_is_larger_than_thought_is_asked_for_once() {
+    let world = World::running();
+    for base in [HERE, THERE] {
+        let range = AlignedRange::containing(base, 21).unwrap();
+        let frames = world.frames(21);
+        world.map_to(1, range, frames, true, true);
+    }
+    success(world.perform(nop()));
+    requests(&world);
+    success(world.perform(copy(HERE, THERE, 64 * PAGE)));
+    assert_eq!(requests(&world), [HERE, THERE]);
+}
+
+/// How many pages the device has asked for when it reads the first byte of many, with a cache of so
+/// many entries.
+fn asked_for_before_the_first_byte(atc_entries: u32) -> u64 {
+    let world = World::running_with(Config {
+        atc_entries,
+        ..Config::default()
+    });
+    for page in 0..64 {
+        world.map(1, HERE + page * PAGE, true);
+    }
+    success(world.perform(nop()));
+    submit(&world, &[crc(HERE, 64 * PAGE)]);
+    requests(&world);
+    // The descriptor is read first.
+    let pages = Arc::new(Mutex::new(0));
+    let note = Arc::clone(&pages);
+    *world.on_read.lock().unwrap() = Some(Box::new(move |world: &World| {
+        let note = Arc::clone(&note);
+        *world.on_read.lock().unwrap() = Some(Box::new(move |world: &World| {
+            let asked = &world.inner.lock().unwrap().translations;
+            *note.lock().unwrap() = asked.iter().map(|r| u64::from(r.pages)).sum();
+        }));
+    }));
+    world.run();
+    *pages.lock().unwrap()
+}
+
+#[test]
+fn a_small_cache_is_not_filled_with_what_has_time() {
+    assert_eq!(asked_for_before_the_first_byte(1024), 64);
+    assert_eq!(asked_for_before_the_first_byte(32), 16);
+}
+
+#[test]
+fn neighbours_of_one_round_are_one_entry() {
+    let world = World::running();
+    let frames = [HERE, THERE].map(|base| {
+        let frames = world.frames(18);
+        for page in 0..64 {
+            let range = AlignedRange::page(base + page * PAGE);
+            world.map_to(1, range, frames + page * PAGE, true, true);
+        }
+        frames
+    });
+    success(world.perform(nop()));
+    let bytes: Vec<u8> = (0..64 * PAGE).map(|n| (n / 251) as u8).collect();
+    world.poke(1, HERE, &bytes);
+    // By four descriptors, whose ends take turns.
+    let quarters: Vec<_> = (0..4)
+        .map(|n| copy(HERE + n * 16 * PAGE, THERE + n * 16 * PAGE, 16 * PAGE))
+        .collect();
+    submit(&world, &quarters);
+    world.run();
+    assert_eq!(world.peek(1, THERE, bytes.len()), bytes);
+    requests(&world);
+    let hits = world.counter(0, index::ATC_HITS);
+    success(world.perform(copy(HERE, THERE, 64 * PAGE)));
+    // Ring, record, and each end once.
+    assert_eq!(world.counter(0, index::ATC_HITS), hits + 4);
+    // The invalidation of a page takes all of the entry.
+    let dropped = || world.counter(0, index::INVALIDATED_ENTRIES);
+    let before = dropped();
+    let page = HERE + 33 * PAGE;
+    let range = AlignedRange::page(page);
+    world.map_to(1, range, world.frame(), true, true);
+    assert_eq!(world.invalidate(1, range), Invalidation::Completed);
+    assert_eq!(dropped(), before + 1);
+    // It is not to be reached any more; its neighbours are, as before.
+    world.retire_frame(frames[0] + 33 * PAGE);
+    success(world.perform(crc(HERE, 64 * PAGE)));
+    assert!(world.inner.lock().unwrap().trespasses.is_empty());
+    let asked: u64 = {
+        let asked = &world.inner.lock().unwrap().translations;
+        asked.iter().map(|r| u64::from(r.pages)).sum()
+    };
+    assert_eq!(asked, 64);
+}
