@@ -22,12 +22,16 @@ use std::time::Duration;
 use svm_abi::ids;
 use svm_endpoint::{Endpoint, Step};
 use vtd::spec::SourceId;
-use vtd::spec::interrupt::Message;
+use vtd::spec::interrupt::{Message, in_range};
 use vtd::{Capabilities, Effect, Effects, Unit};
 
 /// A unit with what belongs to it.
 pub(crate) struct UnitSlot {
     pub unit: Mutex<Unit>,
+    /// [`Unit::changes`], for those who do not want the lock.
+    changes: AtomicU64,
+    /// The first address that no request may go to.
+    end: u64,
     /// The invalidation queue has something to do.
     queue_ready: Flag,
     /// A thread processes the invalidation queue, and carries out what comes of it.
@@ -42,6 +46,8 @@ pub(crate) struct FunctionSlot {
     pub requester: SourceId,
     pub unit: usize,
     pub endpoint: Endpoint,
+    /// The unit's [`Unit::changes`] when it last granted translated requests.
+    granted: AtomicU64,
     /// Its MSI-X.
     pub msix: Mutex<Msix>,
     pub link: Link,
@@ -99,6 +105,8 @@ impl Machine {
             let caps =
                 Capabilities::new(*config).map_err(|source| MachineError::Unit { unit, source })?;
             units.push(UnitSlot {
+                changes: AtomicU64::new(0),
+                end: 1 << caps.host_address_width(),
                 unit: Mutex::new(Unit::new(caps)),
                 queue_ready: Flag::default(),
                 queue_busy: Flag::default(),
@@ -125,6 +133,7 @@ impl Machine {
             functions.push(FunctionSlot {
                 requester,
                 unit: function.unit,
+                granted: AtomicU64::new(u64::MAX),
                 msix: Mutex::new(Msix::new(endpoint.vectors())),
                 endpoint,
                 link: Link::default(),
@@ -281,11 +290,33 @@ impl Machine {
         call: impl FnOnce(&mut Unit, &Ram, &mut Effects) -> T,
     ) -> T {
         let mut fx = Effects::new();
-        let result = call(&mut self.0.units[unit].unit.lock(), &self.0.ram, &mut fx);
+        let slot = &self.0.units[unit];
+        let mut guard = slot.unit.lock();
+        let result = call(&mut guard, &self.0.ram, &mut fx);
+        slot.changes.store(guard.changes(), Ordering::Release);
+        drop(guard);
         if !fx.is_empty() {
             self.carry_out(unit, fx);
         }
         result
+    }
+
+    /// Whether the unit of a function has granted its translated requests, and nothing has changed
+    /// since: then these from `first` to `last` pass as well.
+    pub(crate) fn is_granted(&self, slot: &FunctionSlot, first: u64, last: u64) -> bool {
+        let unit = &self.0.units[slot.unit];
+        slot.granted.load(Ordering::Acquire) == unit.changes.load(Ordering::Acquire)
+            && last < unit.end
+            && !in_range(first)
+            && !in_range(last)
+    }
+
+    /// Asks the unit of a function whether it grants its translated requests, and remembers it. The
+    /// unit is locked.
+    pub(crate) fn grant(&self, slot: &FunctionSlot, unit: &mut Unit) {
+        if unit.grants_translated_requests(&self.0.ram, slot.requester) {
+            slot.granted.store(unit.changes(), Ordering::Release);
+        }
     }
 
     // Time.
@@ -417,7 +448,10 @@ impl Machine {
             while slot.queue_ready.swap(false) {
                 let mut fx = Effects::new();
                 let now = self.now();
-                slot.unit.lock().process_queue(&self.0.ram, now, &mut fx);
+                let mut guard = slot.unit.lock();
+                guard.process_queue(&self.0.ram, now, &mut fx);
+                slot.changes.store(guard.changes(), Ordering::Release);
+                drop(guard);
                 // Comes back here for QueueReady, sets the flag, and finds the queue busy.
                 self.carry_out(unit, fx);
             }

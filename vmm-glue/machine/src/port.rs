@@ -57,13 +57,18 @@ impl<'m> Port<'m> {
         &self.machine.0.ram
     }
 
-    /// Lets the experiment have its say.
+    /// Lets the experiment have its say, if there is one.
+    #[inline]
     fn hook(&self, moment: &Moment) {
         point();
-        let slot = self.slot();
-        if !slot.has_hook.load(Ordering::Acquire) {
-            return;
+        if self.slot().has_hook.load(Ordering::Acquire) {
+            self.call_hook(moment);
         }
+    }
+
+    #[cold]
+    fn call_hook(&self, moment: &Moment) {
+        let slot = self.slot();
         let hook = slot.hook.lock().take();
         if let Some(mut hook) = hook {
             hook(self.machine, moment);
@@ -81,25 +86,35 @@ impl<'m> Port<'m> {
         requests: [(&MemoryRequest, usize, Access); N],
     ) -> Result<(), (usize, MemoryError)> {
         let slot = self.slot();
-        self.machine.with_unit(slot.unit, |unit, ram, fx| {
-            for (n, (request, length, access)) in requests.iter().enumerate() {
-                let first = request.address;
-                let refused = |address| (n, MemoryError::Refused { address });
-                let mut check = |at| {
-                    unit.translated_request(ram, slot.requester, request.pasid, at, *access, fx)
-                        .map_err(|_| refused(at))
-                };
-                check(first)?;
-                let more = length.saturating_sub(1) as u64;
-                let last = first.checked_add(more).ok_or(refused(first))?;
-                // What a unit refuses begins and ends at multiples of this, and is larger than
-                // what a function accesses at once: both ends say all.
-                if first / GRANULE != last / GRANULE {
-                    check(last)?;
+        // What a unit refuses begins and ends at multiples of GRANULE, and is larger than what a
+        // function accesses at once: both ends say all.
+        let last = |request: &MemoryRequest, length: usize| {
+            request.address.checked_add(length.saturating_sub(1) as u64)
+        };
+        let granted = requests.iter().all(|(request, length, _)| {
+            let last = last(request, *length);
+            request.pasid.is_none()
+                && last.is_some_and(|last| self.machine.is_granted(slot, request.address, last))
+        });
+        if !granted {
+            self.machine.with_unit(slot.unit, |unit, ram, fx| {
+                for (n, (request, length, access)) in requests.iter().enumerate() {
+                    let first = request.address;
+                    let refused = |address| (n, MemoryError::Refused { address });
+                    let mut check = |at| {
+                        unit.translated_request(ram, slot.requester, request.pasid, at, *access, fx)
+                            .map_err(|_| refused(at))
+                    };
+                    check(first)?;
+                    let last = last(request, *length).ok_or(refused(first))?;
+                    if first / GRANULE != last / GRANULE {
+                        check(last)?;
+                    }
                 }
-            }
-            Ok(())
-        })?;
+                self.machine.grant(slot, unit);
+                Ok(())
+            })?;
+        }
         for (request, ..) in requests {
             self.hook(&Moment::Access(*request));
         }
@@ -298,6 +313,28 @@ impl RootPort for Port<'_> {
         fence(Ordering::AcqRel);
         from.copy_to_volatile_slice(to);
         Ok(())
+    }
+
+    fn publish(
+        &self,
+        request: &MemoryRequest,
+        data: &[u8],
+        head: usize,
+    ) -> Option<Result<(), MemoryError>> {
+        if request.address_type != MemoryAddressType::Translated {
+            return None;
+        }
+        let write = || {
+            self.check_one(request, data.len(), Access::Write)?;
+            let (first, rest) = data.split_at(head);
+            let address = request.address;
+            // Each write releases what came before it.
+            self.ram()
+                .write(address + head as u64, rest)
+                .and_then(|()| self.ram().write(address, first))
+                .map_err(refused)
+        };
+        Some(write())
     }
 
     fn fetch_add(&self, request: &MemoryRequest, addend: u64) -> Result<u64, MemoryError> {

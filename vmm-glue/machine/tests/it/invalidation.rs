@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vtd::memory::Memory;
+use vtd::spec::register::offset;
 
 const CANARY: u8 = 0xa5;
 
@@ -364,4 +365,30 @@ fn several_threads_of_software_share_a_queue() {
         stop.store(true, Ordering::SeqCst);
         assert!(worker.join().unwrap() > 0);
     });
+}
+
+#[test]
+fn a_context_entry_without_device_tlb_stops_translated_requests_once_it_is_invalidated() {
+    let app = App::quick();
+    let page = app.process().map(0x10_0000, 0x1000);
+    let os = app.os();
+    assert_eq!(app.perform(fill(page, 8, 1)).error, 0);
+    let (machine, ram) = (app.machine(), app.machine().ram());
+    let requester = machine.requester(app.driver().function());
+    let root = machine.unit_read(0, offset::RTADDR, 8) & !0xfff;
+    let place = (ram.load(root).unwrap() & !0xfff) + u64::from(requester.devfn()) * 32;
+    let good = ram.load(place).unwrap();
+    // Without DTE. The cached entry is good until it is invalidated.
+    ram.store(place, good & !(1 << 2)).unwrap();
+    assert_eq!(app.perform(fill(page, 8, 2)).error, 0);
+    assert!(os.faults(0).is_empty());
+    os.invalidate(0, &[CONTEXT_GLOBAL]).unwrap();
+    let ticket = app.submit(fill(page, 8, 3));
+    os.settle();
+    // Neither the descriptor nor a record goes through.
+    assert_eq!(app.completion(ticket), None);
+    assert_eq!(app.process().load(page), 2);
+    let faults = os.faults(0);
+    assert!(!faults.is_empty());
+    assert!(faults.iter().all(|fault| fault.sid == requester));
 }

@@ -461,6 +461,11 @@ impl Registers {
         self.pqt = pqt;
     }
 
+    /// Whether any memory is protected (section 11.4.8).
+    pub const fn protects(&self) -> bool {
+        self.protected.enable
+    }
+
     /// Whether an access to a range of host addresses meets protected memory (section 11.4.8).
     pub const fn is_protected(&self, first: u64, last: u64) -> bool {
         let p = &self.protected;

@@ -76,6 +76,8 @@ pub struct Unit {
     draining: Option<(u8, u64)>,
     groups: Groups,
     counters: Counters,
+    /// See [`Unit::changes`].
+    changes: u64,
 }
 
 impl Unit {
@@ -97,6 +99,7 @@ impl Unit {
             draining: None,
             groups: Groups::default(),
             counters: Counters::default(),
+            changes: 0,
             caps,
         }
     }
@@ -111,12 +114,21 @@ impl Unit {
         &self.counters
     }
 
-    /// Resets the unit: registers get the defaults of section 11.4, caches are empty. Requests that are in flight stay so: their tickets remain good.
+    /// A number that grows whenever a grant may have become void, before anything that says so is
+    /// visible: see [`Unit::grants_translated_requests`]. Not of the specification.
+    pub const fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Resets the unit: registers get the defaults of section 11.4, caches are empty. Requests that
+    /// are in flight stay so: their tickets remain good.
     pub fn reset(&mut self, fx: &mut Effects) {
         let was = [global::TE, global::IRE].map(|f| self.registers.status(f));
         let (counters, in_flight) = (self.counters, std::mem::take(&mut self.in_flight));
+        let changes = self.changes + 1;
         *self = Unit::new(self.caps);
         self.counters = counters;
+        self.changes = changes;
         self.in_flight = in_flight;
         if was[0] {
             fx.push(Effect::TranslationEnabled(false));
@@ -141,6 +153,7 @@ impl Unit {
 
     /// Writes 4 or 8 bytes of the register file (section 11.2).
     pub fn write(&mut self, offset: u16, value: u64, size: u8, fx: &mut Effects) {
+        self.changes += 1;
         match self.registers.write(offset, value, size, fx) {
             Some(Command::Global(value)) => self.global_command(value, fx),
             Some(Command::InvalidateContext) => self.context_command(fx),
@@ -296,6 +309,7 @@ impl Unit {
 
     fn invalidate_contexts(&mut self, scope: ContextScope, fx: &mut Effects) {
         self.contexts.invalidate(scope);
+        self.changes += 1;
         fx.push(Effect::Invalidated(Invalidated::Context(scope)));
     }
 

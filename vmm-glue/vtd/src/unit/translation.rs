@@ -307,6 +307,23 @@ impl Unit {
         Ok(())
     }
 
+    /// Whether every translated request without PASID of a requester passes, wherever it goes
+    /// within the host address width and outside of the interrupt address range (section 4.2.5).
+    ///
+    /// That stays so until [`Unit::changes`] grows: the context entry that says so is cached, and a
+    /// cached entry may be used until it is invalidated (section 6.2.2). A host can therefore keep
+    /// the answer, and need not ask again for each request. If it is no, each has to be judged by
+    /// [`Unit::translated_request`], which says why.
+    pub fn grants_translated_requests(
+        &mut self,
+        memory: &impl Memory,
+        requester: SourceId,
+    ) -> bool {
+        self.translation_enabled()
+            && !self.registers.protects()
+            && self.check_translated(memory, requester, 0).is_ok()
+    }
+
     fn check_translated(
         &mut self,
         memory: &impl Memory,

@@ -446,6 +446,42 @@ fn translated_requests_are_checked() {
 }
 
 #[test]
+fn a_grant_of_translated_requests_ends_with_what_it_rests_on() {
+    let mut b = Bench::scalable(|c| c.protected_memory = true);
+    let granted = |b: &mut Bench| b.unit.grants_translated_requests(&b.ram, SID);
+    assert!(!granted(&mut b), "no context entry");
+    b.context(SID);
+    assert!(granted(&mut b));
+    assert!(b.fx.is_empty(), "a question is no fault");
+
+    // The entry is cached: its change counts from the invalidation on, which the number tells.
+    let at = b.context_at(SID);
+    let (good, changes) = (b.ram.get(at), b.unit.changes());
+    b.ram.set(at, good & !0x14);
+    assert!(granted(&mut b));
+    assert_eq!(b.unit.changes(), changes);
+    assert!(b.submit_and_wait(&[CONTEXT_GLOBAL]));
+    assert!(b.unit.changes() > changes);
+    assert!(!granted(&mut b));
+
+    b.ram.set(at, good);
+    assert!(b.submit_and_wait(&[CONTEXT_GLOBAL]));
+    assert!(granted(&mut b));
+    let changes = b.unit.changes();
+    b.write32(offset::PMEN, 1 << 31);
+    assert!(b.unit.changes() > changes && !granted(&mut b));
+    b.write32(offset::PMEN, 0);
+    assert!(granted(&mut b));
+    let changes = b.unit.changes();
+    b.uncommand(global::TE);
+    assert!(b.unit.changes() > changes && !granted(&mut b));
+    let changes = b.unit.changes();
+    b.unit.reset(&mut b.fx);
+    assert!(b.unit.changes() > changes && !granted(&mut b));
+    assert_eq!(b.codes(), []);
+}
+
+#[test]
 fn translated_requests_of_legacy_mode_need_the_translation_type() {
     for (tt, code) in [(0, 0xd), (1, 0), (2, 0xd)] {
         let mut b = Bench::legacy(|_| {});
