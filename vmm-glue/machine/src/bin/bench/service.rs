@@ -189,13 +189,19 @@ fn cancellation(effort: Effort, report: &mut Report) {
 /// Descriptors that do nothing but end with an interrupt.
 fn interrupts(effort: Effort, report: &mut Report) {
     const COUNT: usize = 4096;
-    let names = ["descriptors", "interrupts", "interrupts_moderated_by_64"];
+    let names = [
+        "descriptors",
+        "descriptors_copying_64_bytes",
+        "interrupts",
+        "interrupts_moderated_by_64",
+    ];
     if !report.wants_any(&names) {
         return;
     }
     let os = boot();
     let app = app(&os, 0, BUFFER);
     let quiet = vec![nop(); 512];
+    let small = vec![copy(SOURCE, DESTINATION, 64); 512];
     let loud = vec![
         Descriptor {
             flags: nop().flags | flags::INTERRUPT,
@@ -220,11 +226,12 @@ fn interrupts(effort: Effort, report: &mut Report) {
         os.machine().interrupts().take();
         (took, sent)
     };
-    let [plain, each, few] = best(
+    let [plain, copies, each, few] = best(
         effort,
         COUNT,
         [
             &mut || perform(&quiet, 0).0,
+            &mut || perform(&small, 0).0,
             &mut || {
                 let (took, sent) = perform(&loud, 0);
                 assert_eq!(sent, COUNT as u64, "one for each");
@@ -252,8 +259,9 @@ fn interrupts(effort: Effort, report: &mut Report) {
         plain,
         "itself: each does nothing but write its record",
     );
-    add(names[1], each, "the same descriptors without interrupt");
-    add(names[2], few, "the same descriptors without interrupt");
+    add(names[1], copies, "descriptors that copy nothing");
+    add(names[2], each, "the same descriptors without interrupt");
+    add(names[3], few, "the same descriptors without interrupt");
 }
 
 /// A read through the port while no observer is there, against the same check and the same read
