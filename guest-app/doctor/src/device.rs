@@ -420,6 +420,7 @@ fn unit_in_the_way(unit: Option<&Iommu>, facts: &Facts) -> Option<Check> {
     let lacking: Vec<Check> = checks
         .into_iter()
         .chain(command_line.into_iter().flatten())
+        .chain(machine::forbidden(facts))
         .filter(|check| check.verdict != Verdict::Present)
         .collect();
     let name = "an IOMMU fit for it";
@@ -539,6 +540,13 @@ mod tests {
         );
         assert_eq!(report.id.as_deref(), Some("1b36:0010"));
         assert!(report.has_capabilities());
+    }
+
+    #[test]
+    fn what_the_command_line_switches_off_is_missing() {
+        let mut facts = world(accelerator(ENDPOINT), port());
+        facts.command_line += " pci=noats";
+        assert_eq!(report(&facts).sva, Sva::Impossible);
     }
 
     #[test]

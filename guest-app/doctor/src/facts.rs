@@ -15,6 +15,8 @@ use crate::dmar::{Bdf, Dmar};
 pub struct Facts {
     /// The remapping units that Linux drives.
     pub iommus: Vec<Iommu>,
+    /// The processor's maker, as `/proc/cpuinfo` names it: `GenuineIntel`, `AuthenticAMD`.
+    pub vendor: String,
     /// Flags of the processor, as `/proc/cpuinfo` names them.
     pub cpu_flags: BTreeSet<String>,
     /// The kernel's options, where its configuration can be read: `CONFIG_…` and its value.
@@ -23,6 +25,10 @@ pub struct Facts {
     pub command_line: String,
     /// The firmware's table of VT-d units. Reading it takes root.
     pub dmar: Option<Dmar>,
+    /// The firmware has a table of VT-d units (DMAR), whether or not it can be read.
+    pub has_dmar: bool,
+    /// The firmware has a table of AMD-Vi units (IVRS).
+    pub has_ivrs: bool,
     /// Every PCI function, in the order of addresses.
     pub devices: Vec<PciDevice>,
 }
@@ -80,13 +86,17 @@ impl Facts {
     /// Reads the machine whose file system is at `root`.
     pub fn read(root: &Path) -> Self {
         let text = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
-        let table = fs::read(root.join("sys/firmware/acpi/tables/DMAR")).ok();
+        let tables = root.join("sys/firmware/acpi/tables");
+        let table = fs::read(tables.join("DMAR")).ok();
         Self {
             iommus: read_iommus(&root.join("sys/class/iommu")),
+            vendor: cpu_field(&text("proc/cpuinfo"), "vendor_id").to_owned(),
             cpu_flags: parse_cpu_flags(&text("proc/cpuinfo")),
             kernel_options: read_options(root),
             command_line: text("proc/cmdline").trim().to_owned(),
             dmar: table.and_then(|table| Dmar::parse(&table)),
+            has_dmar: tables.join("DMAR").exists(),
+            has_ivrs: tables.join("IVRS").exists(),
             devices: read_devices(&root.join("sys/bus/pci/devices")),
         }
     }
@@ -169,11 +179,16 @@ fn bridges(directory: &Path) -> Vec<String> {
 }
 
 fn parse_cpu_flags(cpuinfo: &str) -> BTreeSet<String> {
-    cpuinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("flags")?.trim_start().strip_prefix(':'))
-        .map(|flags| flags.split_whitespace().map(str::to_owned).collect())
-        .unwrap_or_default()
+    let flags = cpu_field(cpuinfo, "flags");
+    flags.split_whitespace().map(str::to_owned).collect()
+}
+
+/// What `/proc/cpuinfo` says of the first processor under a name; nothing if it does not.
+fn cpu_field<'a>(cpuinfo: &'a str, name: &str) -> &'a str {
+    let mut lines = cpuinfo.lines();
+    lines
+        .find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'))
+        .map_or("", str::trim)
 }
 
 /// The running kernel's options: from itself, or from the file that distributions put beside it.

@@ -85,26 +85,80 @@ const AMD_PPR: u32 = 1;
 /// Judges a machine, without its devices.
 pub fn examine(facts: &Facts) -> Vec<Check> {
     let mut checks = Vec::new();
+    let amd = is_amd(facts);
     if facts.iommus.is_empty() {
-        checks.push(Check::new(
-            "an IOMMU that Linux drives",
-            Verdict::Missing,
-            "none in /sys/class/iommu",
-            "switch VT-d or AMD-Vi on in the firmware and boot with intel_iommu=on,sm_on; in QEMU \
-             add -device intel-iommu",
-        ));
+        checks.push(no_iommu(facts));
     }
-    let has = |wanted: fn(&IommuKind) -> bool| facts.iommus.iter().any(|iommu| wanted(&iommu.kind));
-    if facts.iommus.is_empty() || has(|kind| matches!(kind, IommuKind::Vtd { .. })) {
+    checks.extend(forbidden(facts));
+    let vtd = |iommu: &Iommu| matches!(iommu.kind, IommuKind::Vtd { .. });
+    if facts.iommus.is_empty() && !amd || facts.iommus.iter().any(vtd) {
         checks.extend(command_line(facts));
     }
     for iommu in &facts.iommus {
         checks.extend(examine_iommu(iommu, facts));
     }
-    checks.extend(kernel(
-        facts,
-        has(|kind| matches!(kind, IommuKind::Amd { .. })),
-    ));
+    checks.extend(kernel(facts, amd));
+    checks
+}
+
+/// Whether the machine's IOMMU is AMD's, or would be if Linux drove one. A virtual machine may have
+/// the one on the other's processor.
+fn is_amd(facts: &Facts) -> bool {
+    if !facts.iommus.is_empty() {
+        let amd = |iommu: &Iommu| matches!(iommu.kind, IommuKind::Amd { .. });
+        return facts.iommus.iter().any(amd);
+    }
+    let virtual_machine = facts.cpu_flags.contains("hypervisor");
+    let by_processor = facts.vendor == "AuthenticAMD" && !virtual_machine;
+    facts.has_ivrs || !facts.has_dmar && by_processor
+}
+
+/// Linux drives no IOMMU: does the firmware tell of one?
+fn no_iommu(facts: &Facts) -> Check {
+    let (found, remedy) = match (facts.has_dmar, facts.has_ivrs) {
+        (true, _) => (
+            "none in /sys/class/iommu, though the firmware tells of VT-d (table DMAR)",
+            "boot with intel_iommu=on,sm_on, and see `dmesg | grep DMAR`",
+        ),
+        (_, true) => (
+            "none in /sys/class/iommu, though the firmware tells of AMD-Vi (table IVRS)",
+            "boot with nothing that switches it off, and see `dmesg | grep AMD-Vi`",
+        ),
+        _ => (
+            "none in /sys/class/iommu, and the firmware tells of none (tables DMAR, IVRS)",
+            "switch VT-d or AMD-Vi on in the firmware; in QEMU add -device intel-iommu",
+        ),
+    };
+    Check::new(
+        "an IOMMU that Linux drives",
+        Verdict::Missing,
+        found,
+        remedy,
+    )
+}
+
+/// Options of the kernel's command line, each with a word that switches off what SVA needs.
+const FORBIDDEN: &[(&str, &str, &str)] = &[
+    ("iommu", "off", "the IOMMU"),
+    ("amd_iommu", "off", "AMD-Vi"),
+    ("pci", "noats", "Address Translation Services"),
+];
+
+/// What the command line switches off.
+pub(crate) fn forbidden(facts: &Facts) -> Vec<Check> {
+    let words = || facts.command_line.split_whitespace();
+    let mut checks = Vec::new();
+    for (option, off, what) in FORBIDDEN {
+        let mut given = words().filter_map(|word| word.strip_prefix(option)?.strip_prefix('='));
+        if given.any(|values| values.split(',').any(|value| value == *off)) {
+            checks.push(Check::new(
+                format!("kernel command line: {what} not switched off"),
+                Verdict::Missing,
+                format!("{option}={off}"),
+                &format!("boot without {option}={off}"),
+            ));
+        }
+    }
     checks
 }
 
@@ -344,6 +398,42 @@ mod tests {
         let mut facts = complete();
         facts.iommus.clear();
         assert_eq!(lacking(&facts), ["an IOMMU that Linux drives"]);
+    }
+
+    #[test]
+    fn the_firmware_says_whether_there_could_be_an_iommu() {
+        let found = |facts: &Facts| examine(facts)[0].found.clone();
+        let mut facts = complete();
+        facts.iommus.clear();
+        assert!(found(&facts).contains("tells of none"));
+        facts.has_dmar = true;
+        assert!(found(&facts).contains("tells of VT-d"));
+        (facts.has_dmar, facts.has_ivrs) = (false, true);
+        assert!(found(&facts).contains("tells of AMD-Vi"));
+        // What VT-d needs is not asked for then.
+        facts.command_line = String::new();
+        let missing = [
+            "an IOMMU that Linux drives",
+            "kernel option CONFIG_AMD_IOMMU",
+        ];
+        assert_eq!(lacking(&facts), missing);
+        // Without tables the processor tells, unless it is that of a virtual machine.
+        facts.has_ivrs = false;
+        facts.vendor = "AuthenticAMD".into();
+        assert_eq!(lacking(&facts), missing);
+        facts.cpu_flags.insert("hypervisor".into());
+        assert!(lacking(&facts).contains(&"kernel command line: VT-d on".to_owned()));
+    }
+
+    #[test]
+    fn what_the_command_line_switches_off_is_said() {
+        let mut facts = complete();
+        facts.command_line += " iommu=soft,off pci=noats,realloc";
+        let missing = [
+            "kernel command line: the IOMMU not switched off",
+            "kernel command line: Address Translation Services not switched off",
+        ];
+        assert_eq!(lacking(&facts), missing);
     }
 
     #[test]
