@@ -126,7 +126,10 @@ fn advice(cause: &io::Error, path: &Path) -> String {
                 .to_owned()
         }
         Errno::EACCES | Errno::EPERM => {
-            format!("This user may not open {path}: run as root, or change its owner or mode.")
+            format!(
+                "This user may not open {path}: run as root, or join its group (`ls -l {path}`; with \
+                 the driver's udev rule it is `svm`)."
+            )
         }
         Errno::ENOTTY => format!("{path} is not a device of svm_demo, as /dev/svm0 is."),
         Errno::EMFILE | Errno::ENFILE => "Close some of the open files.".to_owned(),
