@@ -29,10 +29,15 @@ const DEATH: Duration = Duration::from_secs(10);
 /// Lines of a step's output that are kept to judge it by.
 const KEPT_LINES: usize = 10_000;
 
+/// What `halt`, `poweroff` and `reboot` say to the first process.
+const REQUESTS: [Signal; 3] = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGTERM];
+
 /// Runs steps. It holds the descriptor by which ends of processes are awaited.
 #[derive(Debug)]
 pub struct Runner {
     ends: SignalFd,
+    /// Somebody has asked for the guest's end.
+    asked: bool,
 }
 
 /// How a step's process ended.
@@ -57,13 +62,15 @@ impl Runner {
     pub fn new() -> Result<Self> {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
-        mask.thread_block().context("cannot block SIGCHLD")?;
+        mask.extend(REQUESTS);
+        mask.thread_block().context("cannot block signals")?;
         let ends = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("signalfd")?;
-        Ok(Self { ends })
+        Ok(Self { ends, asked: false })
     }
 
-    /// Gives a person a shell on the console, until it ends.
+    /// Gives a person a shell on the console, until it ends, or until somebody calls `poweroff` or
+    /// the like.
     pub fn shell(&mut self) -> Result<()> {
         let console = |write| {
             fs::OpenOptions::new()
@@ -82,7 +89,7 @@ impl Runner {
             .spawn()
             .context("cannot start the shell")?;
         let pid = pid_of(&child);
-        while self.reap(pid)?.is_none() {
+        while self.reap(pid)?.is_none() && !self.asked {
             self.await_event(None, None)?;
         }
         Ok(())
@@ -206,12 +213,9 @@ impl Runner {
 
     /// Reaps every process that ended. Returns how `pid` ended, if it did.
     fn reap(&mut self, pid: Pid) -> Result<Option<End>> {
-        while self
-            .ends
-            .read_signal()
-            .context("cannot read the signals")?
-            .is_some()
-        {}
+        while let Some(signal) = self.ends.read_signal().context("cannot read the signals")? {
+            self.asked |= signal.ssi_signo != Signal::SIGCHLD as u32;
+        }
         let mut end = None;
         loop {
             match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {

@@ -111,13 +111,16 @@ pub fn shell(place: &Place, options: &ShellOptions) -> Result<ExitCode> {
     let terminal = Terminal::save();
     let mut command = machine::command(&prepared, options, &files, Console::Terminal).command();
     command.stdin(Stdio::inherit());
+    // What QEMU says of the device would be in the midst of what a person types.
+    command.stderr(qemu_log(&files)?);
     let status = command.status().context("cannot start QEMU by setpriv");
     drop(terminal);
     let status = status?;
     let _ = fs::remove_file(&files.initramfs);
     report_setup_failures(&files)?;
     if !status.success() {
-        bail!("QEMU ended with {status}");
+        let said = fs::read_to_string(&files.qemu).unwrap_or_default();
+        bail!("QEMU ended with {status}:\n{}", said.trim_end());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -338,13 +341,18 @@ fn clear(files: &Files) -> Result<()> {
     Ok(())
 }
 
-fn start_qemu(prepared: &Prepared, options: &MachineOptions, files: &Files) -> Result<Child> {
-    // QEMU may log to the same file: nobody overwrites what the other wrote.
-    let log = File::options()
+/// The file for what QEMU says. QEMU may log to the same file by itself: nobody overwrites what the
+/// other wrote.
+fn qemu_log(files: &Files) -> Result<File> {
+    File::options()
         .create(true)
         .append(true)
         .open(&files.qemu)
-        .with_context(|| format!("cannot create {}", files.qemu.display()))?;
+        .with_context(|| format!("cannot create {}", files.qemu.display()))
+}
+
+fn start_qemu(prepared: &Prepared, options: &MachineOptions, files: &Files) -> Result<Child> {
+    let log = qemu_log(files)?;
     let copy = log.try_clone().context("cannot duplicate a file")?;
     machine::command(prepared, options, files, Console::File)
         .command()
