@@ -94,6 +94,16 @@ const MACHINES: &[Machine] = &[
         boots: 1,
         ..SCALABLE
     },
+    Machine {
+        title: "legacy mode, caching mode",
+        name: "devices-caching",
+        options: &["scalable-mode=off", "caching-mode=on", "snoop-control=off"],
+        // Linux invalidates each page at once then.
+        finds: "dmesg | grep -q 'IOMMU batching disallowed'",
+        shares: false,
+        boots: 1,
+        ..SCALABLE
+    },
 ];
 
 /// The first machine with QEMU's unit.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use vtd::spec::SourceId;
 use vtd::spec::interrupt::Message;
 use vtd::spec::register::{fsts, global, offset};
-use vtd::{Access, Effect, Effects, Request, Ticket};
+use vtd::{Access, Effect, Effects, MappedPage, Reach, Request, Ticket};
 
 /// One thing that happens. Numbers are cut to size where they are used.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,7 @@ pub enum Event {
     Translate(u64, u32, u8),
     Ats(u64, u32, u8),
     Translated(u64),
+    Reach(u64, u16),
     PageRequest(u64, u32, u8),
     Complete(u32, u8),
     Interrupt(u64, u32),
@@ -144,6 +145,19 @@ impl Storm {
                 let sid = Self::requester(address as u32);
                 let _ = unit.translated_request(ram, sid, None, address, Access::Write, fx);
             }
+            Event::Reach(first, pages) => {
+                let last = first.saturating_add(u64::from(pages) << 8);
+                let sid = Self::requester(pages.into());
+                if let Ok(Reach::Pages(pages)) = unit.reach(ram, sid, first, last) {
+                    for page in &pages {
+                        let (base, end) = (page.input.base(), page.input.last());
+                        assert!(base <= last && end >= first && (page.read || page.write));
+                        assert!(page.output >> HAW == 0 && page.output & (end - base) == 0);
+                    }
+                    let overlaps = |p: &MappedPage, q: &MappedPage| p.input.overlaps(q.input);
+                    assert!(pages.windows(2).all(|w| !overlaps(&w[0], &w[1])));
+                }
+            }
             Event::PageRequest(address, pasid, flags) => {
                 let request = PageRequest {
                     address,
@@ -241,7 +255,8 @@ impl Bytes<'_> {
             4 | 5 => Event::Descriptor([self.number(8)?, self.word()?]),
             6 | 7 => Event::Translate(self.word()?, self.number(4)? as u32, self.byte()?),
             8 => Event::Ats(self.word()?, self.number(4)? as u32, self.byte()?),
-            9 => Event::Translated(self.word()?),
+            9 if kind & 16 == 0 => Event::Translated(self.word()?),
+            9 => Event::Reach(self.word()?, self.number(2)? as u16),
             10 => Event::PageRequest(self.word()?, self.number(4)? as u32, self.byte()?),
             11 => Event::Complete(self.number(4)? as u32, self.byte()? % 8 + 1),
             12 => Event::Interrupt(self.number(3)? & 0xf_ffff, self.number(4)? as u32),

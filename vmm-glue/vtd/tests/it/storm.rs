@@ -35,6 +35,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => (word(), any::<u32>(), any::<u8>()).prop_map(|(a, p, f)| Event::Translate(a, p, f)),
         2 => (word(), any::<u32>(), any::<u8>()).prop_map(|(a, p, f)| Event::Ats(a, p, f)),
         1 => word().prop_map(Event::Translated),
+        1 => (word(), any::<u16>()).prop_map(|(a, n)| Event::Reach(a, n)),
         2 => (word(), any::<u32>(), any::<u8>()).prop_map(|(a, p, f)| Event::PageRequest(a, p, f)),
         2 => (any::<u32>(), 1u8..9).prop_map(|(v, c)| Event::Complete(v, c)),
         1 => (0u64..0x10_0000, any::<u32>()).prop_map(|(a, d)| Event::Interrupt(a, d)),
