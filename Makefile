@@ -54,7 +54,7 @@ shell:
 	@$(SVM_VM) shell --iommu $(IOMMU)
 
 bench:
-	@$(CARGO) run --release -p machine --bin bench
+	@$(CARGO) run --profile optimized -p machine --bin bench
 
 fuzz:
 	@$(CARGO) run --release -p machine --bin fuzz -- --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)

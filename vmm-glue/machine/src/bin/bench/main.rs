@@ -36,7 +36,9 @@ struct Arguments {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     if cfg!(debug_assertions) {
-        eprintln!("bench: this is a debug build, whose numbers mean nothing: add --release");
+        eprintln!(
+            "bench: this is a debug build, whose numbers mean nothing: add --profile optimized"
+        );
     }
     let effort = Effort {
         rounds: arguments.rounds,
