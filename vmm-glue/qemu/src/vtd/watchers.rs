@@ -35,6 +35,8 @@ pub struct Watched {
     copies: Mutex<Copies>,
     /// The function is passed through, and shown system memory itself.
     shown: AtomicBool,
+    /// Its tables were too large.
+    complained: AtomicBool,
 }
 
 impl Watched {
@@ -149,8 +151,11 @@ impl Kept {
     /// Brings the copies up to date.
     fn refresh(self, bql: &Bql, span: Span) {
         let space = self.get();
+        // Somebody who watches is there; the bus of others may be gone.
         let there = match space.function {
-            Function::Pci { bus, .. } => space.host.root().reaches(bql, bus),
+            Function::Pci { bus, .. } => {
+                space.watched.is_copied() || space.host.root().reaches(bql, bus)
+            }
             Function::IoApic => false,
         };
         if !there {
@@ -185,7 +190,10 @@ impl Kept {
                 Ok(Reach::Everything) => return None,
                 Ok(Reach::Pages(pages)) => pages,
                 Err(error) => {
-                    message::error(&format!("svm-vtd: {error}: it reaches nothing there"));
+                    // Once: the guest must not fill the log.
+                    if !space.watched.complained.swap(true, Ordering::Relaxed) {
+                        message::error(&format!("svm-vtd: {error}: it reaches nothing there"));
+                    }
                     Vec::new()
                 }
             };
