@@ -38,9 +38,8 @@ test:
 	@$(CARGO) run --quiet -p svm-tests --bin run-tests
 
 test-debug:
-	@$(BUILD_SVM_VM)
-	@$(SVM_VM) run --kernel debug --plan test --name test-debug --iommu $(IOMMU) --memory 2G \
-		--scale 0.1 --append log_buf_len=16M
+	@$(CARGO) build -p svm-vm -p svm-tests
+	@$(CARGO) run --quiet -p svm-tests --bin run-tests -- --debug
 
 lint:
 	$(CARGO) fmt --all --check

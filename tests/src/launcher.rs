@@ -60,10 +60,10 @@ impl Launcher {
         command
     }
 
-    /// Prepares what guests need, with its progress shown.
-    pub fn prepare(&self) -> anyhow::Result<()> {
+    /// Prepares what guests with a kernel need, with its progress shown.
+    pub fn prepare(&self, kernel: &str) -> anyhow::Result<()> {
         let status = self
-            .command(&["prepare"])
+            .command(&["prepare", "--kernel", kernel])
             .status()
             .context("svm-vm did not start")?;
         ensure!(status.success(), "svm-vm prepare failed");

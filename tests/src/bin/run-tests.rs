@@ -25,14 +25,20 @@ struct Options {
     /// Only the runs that go wrong.
     #[arg(long, conflicts_with_all = ["host", "guest", "devices"])]
     failures: bool,
+    /// Only the guest's tests, on the kernel that watches the driver.
+    #[arg(long, conflicts_with_all = ["host", "guest", "devices", "failures"])]
+    debug: bool,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
     let launcher = Launcher::build()?;
-    launcher.prepare()?;
+    launcher.prepare(if options.debug { "debug" } else { "stock" })?;
     let mut total = Tally::default();
-    let some = options.devices || options.failures;
+    if options.debug {
+        total += guest::run_debug(&launcher)?;
+    }
+    let some = options.devices || options.failures || options.debug;
     if !options.guest && !some {
         total += host::run(&launcher)?;
         total += fuzz::run()?;
