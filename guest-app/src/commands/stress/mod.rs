@@ -8,6 +8,7 @@ mod worker;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -133,7 +134,7 @@ fn process_main(
                 scope.spawn(move || {
                     let number = first + n as u64;
                     let random = Random::part(seed, number);
-                    let result = work(device, load, limits, random, slot, failed);
+                    let result = whole(|| work(device, load, limits, random, slot, failed));
                     if result.is_err() {
                         failed.store(true, Ordering::Relaxed);
                     }
@@ -153,12 +154,18 @@ fn process_main(
             }
         }
         handles.into_iter().try_for_each(|handle| {
-            handle
-                .join()
-                .unwrap_or_else(|_| Err(anyhow!("a thread of the load panicked")))
+            // The work's own panic is caught where it happens.
+            let joined = handle.join();
+            joined.unwrap_or_else(|_| Err(anyhow!("a thread of the load panicked")))
         })
     })?;
     line.tell(&Report::Done(read()))
+}
+
+/// What came of `work`, a panic included: whoever waits for a thread's end is told of it all the same.
+fn whole(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(anyhow!("a thread of the load panicked")))
 }
 
 fn lock(slot: &Mutex<Progress>) -> std::sync::MutexGuard<'_, Progress> {
@@ -340,4 +347,16 @@ fn summarise(
     };
     writeln!(out, "stress: {}; seed {seed}: {verdict}", total.line(time))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_load_is_an_error_and_not_silence() {
+        whole(|| Ok(())).unwrap();
+        let error = whole(|| panic!("on purpose")).unwrap_err();
+        assert!(error.to_string().contains("panicked"), "{error}");
+    }
 }
