@@ -6,7 +6,7 @@
 
 use super::flags::Updates;
 use super::{Mapping, Walker, Want};
-use crate::context::{Regime, SecondStage, Stages};
+use crate::context::{FirstStage, Regime, SecondStage, Stages};
 use crate::memory::Memory;
 use crate::spec::paging::{FirstStageEntry, SecondStageEntry, entry_address, level_shift};
 use pcie_ats::AlignedRange;
@@ -53,7 +53,27 @@ struct Leaf {
     output: u64,
 }
 
-impl Tables<'_> {
+impl<'a> Tables<'a> {
+    /// Those of a first stage, which may be nested in a second.
+    const fn of_first(first: &FirstStage, second: Option<&'a SecondStage>) -> Self {
+        Tables {
+            root: first.table,
+            levels: first.levels,
+            first: true,
+            second,
+        }
+    }
+
+    /// Those of a second stage.
+    const fn of_second(second: &SecondStage) -> Self {
+        Tables {
+            root: second.table,
+            levels: second.levels,
+            first: false,
+            second: None,
+        }
+    }
+
     /// The input addresses of an entry of `level`; `offset` is the number that the indexes form.
     fn input(&self, offset: u64, level: u8) -> AlignedRange {
         let unused = 64 - level_shift(self.levels) as u32 - 9;
@@ -85,24 +105,11 @@ impl<M: Memory> Walker<'_, M> {
                 visit(input, mapping);
             }
         };
-        let of_second = |second: &SecondStage| Tables {
-            root: second.table,
-            levels: second.levels,
-            first: false,
-            second: None,
-        };
         let tables = match &regime.stages {
             Stages::PassThrough => return Ok(()),
-            Stages::Second(second) => of_second(second),
-            Stages::First(first) | Stages::Nested(first, _) => Tables {
-                root: first.table,
-                levels: first.levels,
-                first: true,
-                second: match &regime.stages {
-                    Stages::Nested(_, second) => Some(second),
-                    _ => None,
-                },
-            },
+            Stages::First(first) => Tables::of_first(first, None),
+            Stages::Second(second) => Tables::of_second(second),
+            Stages::Nested(first, second) => Tables::of_first(first, Some(second)),
         };
         let leaves = self.leaves(&tables, span, &mut most)?;
         let Some(second) = tables.second else {
@@ -114,7 +121,7 @@ impl<M: Memory> Walker<'_, M> {
             let Ok(middle) = AlignedRange::containing(leaf.output, shift) else {
                 continue;
             };
-            for below in self.leaves(&of_second(second), Span::of(middle), &mut most)? {
+            for below in self.leaves(&Tables::of_second(second), Span::of(middle), &mut most)? {
                 let offset = below.input.base().max(middle.base()) - middle.base();
                 let shift = shift.min(below.input.shift());
                 if let Ok(input) = AlignedRange::containing(leaf.input.base() + offset, shift) {
