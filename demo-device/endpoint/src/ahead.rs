@@ -5,14 +5,17 @@
 
 use crate::dma::MAX_TRANSLATIONS;
 use crate::permit::{Permit, Ticket};
-use pcie_ats::{AlignedRange, RootPort, Translation, TranslationRequest};
+use pcie_ats::{AlignedRange, PAGE_SHIFT, RootPort, Translation, TranslationRequest};
 
 /// The most requests ahead.
 pub(crate) const MAX_AHEAD: usize = 15;
+/// The most requests of a round.
+const MAX_REQUESTS: usize = 1 + MAX_AHEAD;
 
 /// The requests, and the answers to those that were sent.
 #[derive(Debug)]
 pub(crate) struct Ahead {
+    /// The one for what is needed now, which others send, and those behind it.
     requests: Vec<TranslationRequest>,
     /// For each request that was sent, its number and that of its translations.
     sent: Vec<(usize, usize)>,
@@ -25,21 +28,33 @@ impl Ahead {
     pub fn new() -> Self {
         let none = Translation::from_word(0);
         Ahead {
-            requests: Vec::with_capacity(MAX_AHEAD),
+            requests: Vec::with_capacity(MAX_REQUESTS),
             sent: Vec::with_capacity(MAX_AHEAD),
-            translations: vec![none; MAX_AHEAD * MAX_TRANSLATIONS].into_boxed_slice(),
+            translations: vec![none; MAX_REQUESTS * MAX_TRANSLATIONS].into_boxed_slice(),
         }
     }
 
-    /// Begins anew.
-    pub fn clear(&mut self) {
+    /// Begins anew, behind a request.
+    pub fn begin(&mut self, wanted: &TranslationRequest) {
         self.requests.clear();
+        self.requests.push(*wanted);
         self.sent.clear();
     }
 
-    /// Number of requests.
+    /// Number of requests behind the first.
     pub fn len(&self) -> usize {
-        self.requests.len()
+        self.requests.len() - 1
+    }
+
+    /// Where the pages end that a request asks for already, which has the permission to write if
+    /// that is needed; none if it is not asked for at an address.
+    pub fn asked(&self, address: u64, write: bool, stu: u8) -> Option<u64> {
+        self.requests.iter().find_map(|request| {
+            let length = u64::from(request.pages) << (PAGE_SHIFT + stu);
+            let within = address.wrapping_sub(request.address) < length;
+            let enough = !(write && request.no_write);
+            (within && enough).then(|| request.address.checked_add(length))?
+        })
     }
 
     /// Adds a request.
@@ -62,7 +77,7 @@ impl Ahead {
             None => return,
         };
         let places = self.translations.chunks_exact_mut(MAX_TRANSLATIONS);
-        for (n, (request, place)) in self.requests.iter().zip(places).enumerate() {
+        for (n, (request, place)) in self.requests.iter().zip(places).enumerate().skip(1) {
             // A page was larger than the request thought.
             if known.contains(request.address) {
                 continue;

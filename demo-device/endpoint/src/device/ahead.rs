@@ -27,7 +27,7 @@ impl Device {
         ahead: &mut Ahead,
         budget: u64,
     ) {
-        ahead.clear();
+        ahead.begin(wanted);
         let share = self.config.atc_entries / SHARE / MAX_TRANSLATIONS as u32;
         let most = MAX_AHEAD.min(share as usize);
         // A device that breaks a rule breaks it with every request: it sends one at a time.
@@ -75,6 +75,10 @@ impl Device {
                     Some(next) => address = next,
                     None => return,
                 }
+                continue;
+            }
+            if let Some(next) = ahead.asked(address, piece.access.writes(), stu) {
+                address = next;
                 continue;
             }
             let rest = Piece::forward(address, last - address + 1, piece.access);

@@ -2,7 +2,7 @@
 //! Translation requests, and what becomes of their answers (PCIe 10.2).
 
 use super::Device;
-use crate::access::{Failure, Piece, plausible};
+use crate::access::{Access, Failure, Piece, plausible};
 use crate::ahead::MAX_AHEAD;
 use crate::atc::{Cached, Space};
 use crate::ats;
@@ -276,9 +276,19 @@ impl Device {
     }
 
     /// Puts a translation into the cache, unless it would drive out what was used at a certain time
-    /// or later.
+    /// or later. One that is not wanted now does not take the place of one that permits as much: it
+    /// may permit less, because less was asked for.
     fn keep_one(&mut self, member: usize, pasid: Option<Pasid>, time: u64, answer: &Cached) {
         let space = self.space_of(pasid, self.contexts[member].privileged());
+        let access = match (answer.read, answer.write) {
+            (true, true) => Access::ReadWrite,
+            (false, true) => Access::Write,
+            _ => Access::Read,
+        };
+        let first = answer.range.base();
+        if time != u64::MAX && self.atc.lookup(space, first, access).is_some() {
+            return;
+        }
         // Rule 17: what permits nothing is not kept. Rule 39: nor is what was overtaken.
         let useful = answer.read || answer.write;
         if useful && !self.overtaken(member, answer.range) {

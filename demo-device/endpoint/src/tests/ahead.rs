@@ -332,3 +332,27 @@ fn neighbours_of_one_round_are_one_entry() {
     };
     assert_eq!(asked, 64);
 }
+
+#[test]
+fn what_is_read_ahead_does_not_take_the_permission_to_write_away() {
+    let world = world(5);
+    let length = 4 * PAGE;
+    world.unmap(1, HERE);
+    world.map_absent(1, HERE, true);
+    success(world.perform(crc(THERE, length)));
+    requests(&world);
+    // The second reads what the first writes, and a page before it that is not there: it is asked
+    // for each time.
+    let all = [copy(THERE, HERE + PAGE, length), crc(HERE, length)];
+    let records = submit(&world, &all);
+    let mut steps = 0;
+    while world.endpoint.step(&world) == Step::Worked {
+        steps += 1;
+        assert!(steps < 20, "{:x?}", requests(&world));
+    }
+    for record in records {
+        success(world.record(1, record));
+    }
+    // To write, to read ahead, and again when the page is needed and when it is there.
+    assert_eq!(requests(&world), [HERE + PAGE, HERE, HERE, HERE]);
+}
