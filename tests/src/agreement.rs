@@ -35,14 +35,17 @@ type InvalidationKey = (Option<u64>, u64, u64);
 
 /// Compares the two files; the summary says how much there was to compare.
 pub fn of_files(trace: &Path, log: &Path) -> anyhow::Result<String> {
-    let read = |path: &Path| {
-        std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
-    };
-    compare(&Trace::parse(&read(trace)?)?, &read(log)?)
+    let text = std::fs::read_to_string(log)
+        .with_context(|| format!("{} cannot be read", log.display()))?;
+    compare(&Trace::read(trace)?, &text)
 }
 
 /// Compares the two accounts.
 pub fn compare(trace: &Trace, log: &str) -> anyhow::Result<String> {
+    ensure!(
+        trace.named("trace limit").next().is_none(),
+        "the trace has reached the limit of its size and lacks its end: look at what fills it"
+    );
     for kind in KINDS {
         ensure!(
             trace.named(kind).next().is_some(),
@@ -127,6 +130,7 @@ pub fn compare(trace: &Trace, log: &str) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trace::Event;
 
     const LOG: &str = "\
 vtd_inv_desc invalidate desc type device-piotlb high 0x7f0000000000 low 0x100080008
@@ -165,6 +169,18 @@ vtd_inv_desc invalidate desc type page group response high 0x18 low 0x100080019
     fn a_lost_response_is_found() {
         let twice = LOG.to_owned() + LOG;
         assert!(compare(&trace(RESPONSE), &twice).is_err());
+    }
+
+    #[test]
+    fn a_trace_that_ended_too_soon_is_not_compared() {
+        let mut cut = trace("");
+        cut.events.push(Event {
+            name: "trace limit".into(),
+            ph: "i".into(),
+            args: serde_json::Value::Null,
+        });
+        let error = compare(&cut, LOG).unwrap_err().to_string();
+        assert!(error.contains("limit"), "{error}");
     }
 
     #[test]

@@ -1,13 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reading the trace that the device left: Chrome trace JSON, in the form of an array of events.
 
+use std::fmt;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
 use anyhow::Context;
 use serde::Deserialize;
+use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde_json::Value;
 
+/// The events whose details are kept: all of a long trace would be many times its size in memory.
+const DETAILED: &[&str] = &["page request", "PRG response", "invalidation"];
+
 /// A trace, as viewers read it.
-#[derive(Debug, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug)]
 pub struct Trace {
     /// The events, in the order in which they were written.
     pub events: Vec<Event>,
@@ -26,10 +34,46 @@ pub struct Event {
     pub args: Value,
 }
 
+/// Takes events one by one.
+struct Events;
+
+impl<'de> Visitor<'de> for Events {
+    type Value = Trace;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of trace events")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Trace, A::Error> {
+        let mut events = Vec::new();
+        while let Some(mut event) = seq.next_element::<Event>()? {
+            if !DETAILED.contains(&event.name.as_str()) {
+                event.args = Value::Null;
+            }
+            events.push(event);
+        }
+        Ok(Trace { events })
+    }
+}
+
+impl<'de> Deserialize<'de> for Trace {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(Events)
+    }
+}
+
 impl Trace {
     /// Reads a trace from its text.
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         serde_json::from_str(text).context("the trace is not the JSON of a trace viewer")
+    }
+
+    /// Reads a trace from its file.
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let file =
+            File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        serde_json::from_reader(BufReader::new(file))
+            .with_context(|| format!("{} is not the JSON of a trace viewer", path.display()))
     }
 
     /// The events of a name, each once.
