@@ -55,6 +55,9 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
 fn demo(device: &Path, as_json: bool, cases: &Cases) -> anyhow::Result<bool> {
     let suite = &crate::demo::SUITE;
     let chosen = suite.choose(&cases.names)?;
+    if cases.list && as_json {
+        return test::list(&chosen, true).map(|()| true);
+    }
     if cases.list {
         for chosen in chosen {
             writeln!(io::stdout(), "{}", chosen.case.name)?;

@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use serde_json::json;
 use svmctl::Context;
 
 use crate::cli::Tests;
@@ -17,7 +18,7 @@ use crate::test::SUITE;
 pub fn run(device: &Path, as_json: bool, tests: &Tests) -> anyhow::Result<bool> {
     let chosen = SUITE.choose(&tests.names)?;
     if tests.list {
-        return list(&chosen).map(|()| true);
+        return list(&chosen, as_json).map(|()| true);
     }
     let path = device.to_owned();
     let mut bench = Bench::new(device, move || Context::open(&path))?;
@@ -41,10 +42,15 @@ pub fn run(device: &Path, as_json: bool, tests: &Tests) -> anyhow::Result<bool> 
     Ok(tally.failed == 0)
 }
 
-fn list(chosen: &[Chosen]) -> anyhow::Result<()> {
+/// Writes the cases by group, or a JSON object for each.
+pub fn list(chosen: &[Chosen], as_json: bool) -> anyhow::Result<()> {
     let mut out = io::stdout();
     let mut group = "";
     for Chosen { group: of, case } in chosen {
+        if as_json {
+            writeln!(out, "{}", json!({ "group": of.name, "name": case.name }))?;
+            continue;
+        }
         if of.name != group {
             group = of.name;
             writeln!(out, "{group}: {}", of.about)?;
