@@ -21,11 +21,13 @@ use kernel::{
         Core,
         DeviceContext, //
     },
+    devres,
     new_mutex,
     pci,
     prelude::*,
     str::CString,
     sync::{
+        aref::ARef,
         Arc,
         Mutex, //
     }, //
@@ -72,6 +74,28 @@ use device::Device;
 fn raw<Ctx: DeviceContext>(pdev: &pci::Device<Ctx>) -> *mut bindings::pci_dev {
     // `pci::Device` is a transparent wrapper of `struct pci_dev`.
     ptr::from_ref(pdev).cast_mut().cast()
+}
+
+/// A function that decodes accesses to its memory. Dropping the value disables it again.
+///
+/// # Invariants
+///
+/// The function was enabled once for this value.
+struct Enabled(ARef<pci::Device>);
+
+impl Enabled {
+    fn new(pdev: &pci::Device<Core<'_>>) -> Result<Self> {
+        pdev.enable_device_mem()?;
+        // INVARIANT: It was enabled above.
+        Ok(Self(pdev.into()))
+    }
+}
+
+impl Drop for Enabled {
+    fn drop(&mut self) {
+        // SAFETY: The device is valid. By the type invariants, it was enabled, which this undoes.
+        unsafe { bindings::pci_disable_device(raw(&self.0)) };
+    }
 }
 
 /// The driver's data of one function.
@@ -139,7 +163,8 @@ impl pci::Driver for SvmDemo {
         _info: compat::IdInfo<'bound, Self::IdInfo>,
     ) -> impl PinInit<Self, Error> + 'bound {
         pin_init::pin_init_scope(move || {
-            pdev.enable_device_mem()?;
+            // First, so that it goes last, behind registers and interrupts.
+            devres::register(pdev.as_ref(), Enabled::new(pdev)?, GFP_KERNEL)?;
 
             let number = Number::take()?;
             let name = CString::try_from_fmt(fmt!("svm{}", number.get()))?;
