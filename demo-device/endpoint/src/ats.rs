@@ -72,6 +72,19 @@ pub(crate) fn completion<'a>(
     })
 }
 
+/// The same as a list, which ends with none.
+pub(crate) fn answers(
+    request: &TranslationRequest,
+    translations: &[Translation],
+    stu: u8,
+) -> [Option<Cached>; MAX_TRANSLATIONS] {
+    let mut list = [None; MAX_TRANSLATIONS];
+    for (place, answer) in list.iter_mut().zip(completion(request, translations, stu)) {
+        *place = Some(answer);
+    }
+    list
+}
+
 /// The one translation that says the same as several, if there is one: they are a power of two of
 /// pages of 2^`shift` bytes, one behind the other in memory as well, all with the same permissions,
 /// and begin where a page of their size together can begin.

@@ -178,14 +178,8 @@ impl Device {
             no_write: request.no_write && !self.breaks(Mutant::Rule18),
             ..*request
         };
-        let mut answers = [None; MAX_TRANSLATIONS];
         let translations = &turn.buffers.scratch.translations[..count];
-        for (place, answer) in answers
-            .iter_mut()
-            .zip(ats::completion(request, translations, *stu))
-        {
-            *place = Some(answer);
-        }
+        let mut answers = ats::answers(request, translations, *stu);
         if let Some(mutant) = self.mutant {
             spoil(mutant, &mut answers);
         }
@@ -193,25 +187,17 @@ impl Device {
         let Some(wanted) = answers[0] else {
             return self.fail(member, &Failure::at(Error::CompleterAbort, piece));
         };
-        let (pasid, first) = (request.pasid, answers);
+        let pasid = request.pasid;
         let mut wide = [None; 1 + MAX_AHEAD];
         let mut completions = 0;
         self.keep(member, pasid, [u64::MAX, time], &answers, &mut wide[0]);
         for (request, translations) in turn.buffers.ahead.completions() {
             self.count(member, index::TRANSLATION_REQUESTS, 1);
-            let mut answers = [None; MAX_TRANSLATIONS];
-            for (place, answer) in
-                answers
-                    .iter_mut()
-                    .zip(ats::completion(request, translations, *stu))
-            {
-                *place = Some(answer);
-            }
             completions += 1;
+            let answers = ats::answers(request, translations, *stu);
             self.keep(member, pasid, [time; 2], &answers, &mut wide[completions]);
         }
         self.keep_wide(member, pasid, time, &mut wide[..=completions], wanted.range);
-        let answers = first;
         if ats::permits(&wanted, piece) || self.overtaken(member, wanted.range) {
             // Either it is in the cache now, or it is asked for again (rule 39).
             return;
