@@ -55,7 +55,7 @@ const DEBUG_GUESTS: &[Guest] = &[
         iommu: "svm-vtd",
         name: "test-debug-svm-vtd",
         scale: "0.1",
-        laboratory: false,
+        laboratory: true,
     },
 ];
 
