@@ -13,6 +13,8 @@ const SOURCE: u64 = 0x10_0000_0000;
 const DESTINATION: u64 = 0x20_0000_0000;
 /// The bytes that each measurement copies.
 const AT_ONCE: u64 = 16 << 20;
+/// Descriptors that a doorbell rings for.
+const AT_A_TIME: usize = 64;
 /// The size of the buffers, which together are larger than any cache. They have room for an odd
 /// number of measurements: who takes turns comes by all places.
 const BUFFER: u64 = 7 * AT_ONCE;
@@ -51,7 +53,7 @@ fn step_until_idle(app: &App) {
 /// Has descriptors performed, and returns how long the device took from the doorbell on.
 fn perform(app: &App, descriptors: &[Descriptor], finish: impl Fn(&App)) -> Duration {
     let mut took = Duration::ZERO;
-    for part in descriptors.chunks(512) {
+    for part in descriptors.chunks(AT_A_TIME) {
         let tickets = app.stage(part);
         took += time(|| {
             app.ring();
@@ -92,7 +94,7 @@ impl Known {
     /// of the smallest, nothing is left when a page comes again.
     const fn atc_entries(self) -> u32 {
         match self {
-            Known::Translated | Known::InCache => 8192,
+            Known::Translated | Known::InCache => 4096,
             Known::Nothing => 1024,
         }
     }
