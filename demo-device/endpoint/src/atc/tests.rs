@@ -486,3 +486,45 @@ fn the_list_notices_a_cache_that_does_something_wrong() {
         assert!(std::panic::catch_unwind(wrong).is_err(), "{fault:?}");
     }
 }
+
+#[test]
+fn neighbours_that_fill_a_larger_range_become_one_entry() {
+    let space = space(1);
+    let cached = |n: u64, change: u64| Cached {
+        range: AlignedRange::containing(0x40_0000 + (n << 18), 18).unwrap(),
+        output: 0x80_0000 + (n << 18) + change,
+        read: true,
+        write: true,
+        untranslated_only: false,
+    };
+    let joined = |missing: Option<u64>, moved: Option<u64>, narrow: Option<u64>| {
+        let mut atc = Atc::new(64, 4);
+        for n in (0..8).filter(|n| Some(*n) != missing) {
+            let change = if Some(n) == moved { 1 << 18 } else { 0 };
+            let mut one = cached(n, change);
+            one.write = Some(n) != narrow;
+            atc.insert(space, &one);
+        }
+        atc.join(space, 0x4b_0000, 18, 21);
+        let hit = atc.lookup(space, 0x5f_fff8, Access::Read);
+        let size = hit.map(|hit| hit.last - hit.first + 1);
+        // An invalidation of a page takes what there is of it.
+        let dropped = atc.invalidate(
+            Scope::One(Pasid::new(1).ok()),
+            AlignedRange::page(0x5f_f000),
+        );
+        assert_eq!(dropped, u32::from(size.is_some()));
+        assert_eq!(atc.lookup(space, 0x5f_fff8, Access::Read), None);
+        let left = atc.lookup(space, 0x40_0000, Access::Read);
+        (size, hit.map(|hit| hit.output), left.is_some())
+    };
+    let last = Some(0x9f_fff8);
+    assert_eq!(joined(None, None, None), (Some(1 << 21), last, false));
+    for n in 0..7 {
+        let small = (Some(1 << 18), last, n != 0);
+        assert_eq!(joined(Some(n), None, None), small, "{n} is missing");
+        let small = (Some(1 << 18), last, true);
+        assert_eq!(joined(None, Some(n), None), small, "{n} is elsewhere");
+        assert_eq!(joined(None, None, Some(n)), small, "{n} is read-only");
+    }
+}

@@ -15,6 +15,9 @@ use pcie_ats::{AlignedRange, PAGE_SHIFT, Pasid, TranslationError, TranslationReq
 use svm_abi::completion::Error;
 use svm_abi::descriptor::translation;
 
+/// Log2 of the size to which neighbours grow together in the cache: a large page of a processor, of
+/// which there are often some anyway.
+const LARGE: u32 = 21;
 /// How many completions that each are one translation are one translation again, if they can be.
 const JOINED: usize = 4;
 
@@ -257,6 +260,11 @@ impl Device {
                     false => time,
                 };
                 self.keep_one(member, pasid, limit, &answer);
+            }
+            if let Some(all) = all {
+                let space = self.space_of(pasid, self.contexts[member].privileged());
+                let small = all.range.shift().into();
+                self.atc.join(space, all.range.base(), small, LARGE);
             }
         }
     }

@@ -27,14 +27,14 @@ pub fn run(effort: Effort, report: &mut Report) {
 }
 
 /// A process on a machine with room for two large buffers and for many descriptors, whose device
-/// has a cache of so many entries.
-fn app(atc_entries: u32) -> App {
+/// has a cache for their pages, if these follow each other in memory.
+fn app() -> App {
     let mut config = MachineConfig {
         memory: 512 << 20,
         ..MachineConfig::default()
     };
     for function in &mut config.functions {
-        function.endpoint.atc_entries = atc_entries;
+        function.endpoint.atc_entries = 4096;
     }
     let machine = match Machine::new(&config) {
         Ok(machine) => machine,
@@ -90,12 +90,13 @@ impl Known {
         }
     }
 
-    /// How many entries the device's cache has. All pages of both buffers fit into the largest one;
-    /// of the smallest, nothing is left when a page comes again.
-    const fn atc_entries(self) -> u32 {
-        match self {
-            Known::Translated | Known::InCache => 4096,
-            Known::Nothing => 1024,
+    /// Makes it so, before a measurement.
+    fn prepare(self, app: &App) {
+        if self == Known::Nothing {
+            for base in [SOURCE, DESTINATION] {
+                let invalidated = app.process().invalidate(base, BUFFER);
+                assert_eq!(invalidated, Ok(()));
+            }
         }
     }
 
@@ -143,7 +144,7 @@ fn scattered_copies(effort: Effort, report: &mut Report, length: u64, known: Kno
     if !report.wants_any(&[&name, &bound]) {
         return;
     }
-    let app = app(known.atc_entries());
+    let app = app();
     // The order of frames that a system has after a while.
     let mut order: Vec<u64> = (0..BUFFER / FRAME).collect();
     for (at, n) in (1..order.len()).rev().zip(numbers(0xdea1)) {
@@ -168,7 +169,10 @@ fn scattered_copies(effort: Effort, report: &mut Report, length: u64, known: Kno
         effort,
         (count * length) as usize,
         [
-            &mut || perform(&app, &offsets.copies(), step_until_idle),
+            &mut || {
+                known.prepare(&app);
+                perform(&app, &offsets.copies(), step_until_idle)
+            },
             &mut || {
                 time(|| {
                     for offset in offsets.next() {
@@ -250,7 +254,7 @@ fn copies_of(
     length: u64,
     known: Known,
 ) {
-    let app = app(known.atc_entries());
+    let app = app();
     let [from, to] = [SOURCE, DESTINATION].map(|base| {
         // The frames follow each other, so that there is one buffer for memcpy too.
         let memory = app.os().frames().allocate_range(BUFFER_SHIFT);
@@ -270,7 +274,10 @@ fn copies_of(
         effort,
         (count * length) as usize,
         [
-            &mut || perform(&app, &offsets.copies(), step_until_idle),
+            &mut || {
+                known.prepare(&app);
+                perform(&app, &offsets.copies(), step_until_idle)
+            },
             &mut || {
                 time(|| {
                     for offset in offsets.next() {
@@ -296,7 +303,7 @@ fn page_requests(effort: Effort, report: &mut Report) {
     if !report.wants(name) {
         return;
     }
-    let app = app(1024);
+    let app = app();
     let base = app.process().map(SOURCE, COUNT * FRAME);
     let touch = |page| fill(base + page * FRAME, 8, page);
     let run = |absent: bool| -> Duration {
