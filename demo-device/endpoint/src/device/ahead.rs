@@ -15,9 +15,9 @@ use pcie_ats::{PAGE_SHIFT, TranslationRequest};
 const SHARE: u32 = 4;
 
 impl Device {
-    /// Lists the requests that may follow one that is `wanted` for the first of these pieces, of
-    /// which one is the activity's other one; then come those of the descriptors behind it, as far
-    /// as a budget of bytes goes.
+    /// Lists the requests that may follow the one that is `wanted` for the first of these pieces:
+    /// for the rest of that, for the second, which is what else the activity demands and was not
+    /// looked up yet, and for the descriptors behind, as far as a budget of bytes goes.
     pub(super) fn look_ahead(
         &mut self,
         member: usize,
@@ -34,8 +34,8 @@ impl Device {
         if self.mutant.is_some() || most == 0 {
             return;
         }
-        let stu = PAGE_SHIFT + self.space.ats.stu;
-        let behind = wanted.address.checked_add(u64::from(wanted.pages) << stu);
+        let length = u64::from(wanted.pages) << (PAGE_SHIFT + self.space.ats.stu);
+        let behind = wanted.address.checked_add(length);
         let [first, second] = pieces;
         if let (Some(piece), Some(behind)) = (first, behind) {
             self.ask_ahead(view, &piece, behind, most, ahead);
