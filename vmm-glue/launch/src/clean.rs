@@ -1,24 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Removes what runs and preparations left.
+//! Removes what runs and preparations left, and only that.
 
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
+use crate::cache::lock::Lock;
 use crate::cache::{Cache, remove_tree};
 use crate::checkout::Checkout;
 use crate::cli::{CleanOptions, Place};
 use crate::progress::Progress;
+use crate::run;
 
 /// Directories below the checkout's `target/` that this program fills.
-const OWN: &[&str] = &["runs", "guest", "guest-programs", "plugin", "plugin-host"];
+const OWN: &[&str] = &["guest", "guest-programs", "plugin", "plugin-host"];
 
 /// `svm-vm clean`.
 pub fn command(place: &Place, options: &CleanOptions) -> Result<ExitCode> {
     let progress = Progress::new();
-    // Whoever only wants the cache gone needs no checkout.
+    // Removing the cache alone takes no checkout.
     match Checkout::find() {
         Ok(checkout) => {
+            remove_runs(&checkout.runs(), &progress)?;
             for name in OWN {
                 remove_tree(&checkout.path("target").join(name))?;
             }
@@ -29,8 +34,39 @@ pub fn command(place: &Place, options: &CleanOptions) -> Result<ExitCode> {
     if options.all {
         let cache = Cache::open(place.cache.as_deref())?;
         let task = progress.task(format!("removing {}", cache.root().display()));
-        cache.remove(&task)?;
+        let left = cache.remove(&task)?;
         task.done();
+        if !left.is_empty() {
+            progress.line(&format!(
+                "{} keeps what no manifest shows to be svm-vm's: {}",
+                cache.root().display(),
+                left.join(", ")
+            ));
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes the folders of runs: those with a run's lock, which no run holds.
+fn remove_runs(runs: &Path, progress: &Progress) -> Result<()> {
+    let context = || format!("cannot read {}", runs.display());
+    let entries = match fs::read_dir(runs) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(context)?,
+    };
+    for entry in entries {
+        let directory = entry.with_context(context)?.path();
+        let lock = directory.join(run::LOCK);
+        if !lock.is_file() {
+            continue;
+        }
+        match Lock::try_exclusive(&lock)? {
+            Ok(_lock) => remove_tree(&directory)?,
+            Err(holder) => progress.line(&format!(
+                "{} is kept: it is in use by {holder}",
+                directory.display()
+            )),
+        }
+    }
+    Ok(())
 }

@@ -53,7 +53,7 @@ impl Lock {
 
     /// Holds the lock together with others that hold it so.
     pub fn shared(path: &Path) -> Result<Self> {
-        // Who may only read the cache may use it, too.
+        // A user that may only read the cache may use it, too.
         let file = open(path).or_else(|error| File::open(path).map_err(|_| error))?;
         let file = Flock::lock(file, FlockArg::LockShared)
             .map_err(|(_, error)| error)
@@ -65,6 +65,7 @@ impl Lock {
 fn open(path: &Path) -> Result<File> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)
+            .map_err(|error| super::unreachable(directory, error))
             .with_context(|| format!("cannot create {}", directory.display()))?;
     }
     OpenOptions::new()
@@ -73,6 +74,7 @@ fn open(path: &Path) -> Result<File> {
         .read(true)
         .write(true)
         .open(path)
+        .map_err(|error| super::unreachable(path, error))
         .with_context(|| format!("cannot open the lock {}", path.display()))
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a component says of itself, and the examination whether it is still true.
+//! What a component says of itself, and the examination whether it is still true. It also proves
+//! that a directory is one of this program's, from its first moment to its last.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{Made, digest};
+use super::{KEY_DIGITS, Made, PARTIAL, SHARED_DIRECTORY, SHARED_FILE, digest, share, unreachable};
 
 /// Name of the manifest in a component.
 pub const FILE: &str = "manifest.json";
@@ -37,11 +38,60 @@ pub struct Manifest {
     facts: BTreeMap<String, String>,
 }
 
+/// The part of a manifest that says what a directory is for. It is all that there is as long as the
+/// directory is being filled.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Purpose {
+    form: u32,
+    kind: String,
+    recipe: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct KeyFile {
     path: String,
     size: u64,
     sha256: String,
+}
+
+/// Makes a directory that is going to be filled, with a manifest that only proves that it is this
+/// program's.
+pub fn begin(directory: &Path, kind: &str, recipe: &str) -> Result<()> {
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
+    share(directory, SHARED_DIRECTORY);
+    let purpose = Purpose {
+        form: FORM,
+        kind: kind.to_owned(),
+        recipe: recipe.to_owned(),
+    };
+    put(directory, &purpose)
+}
+
+/// Whether the manifest in a directory proves that the directory was made by this program: it says
+/// the same as the directory's name.
+pub fn proves(directory: &Path) -> bool {
+    let name = directory.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_suffix(PARTIAL).unwrap_or(&name);
+    let is_directory = directory
+        .symlink_metadata()
+        .is_ok_and(|metadata| metadata.is_dir());
+    let purpose = fs::read_to_string(directory.join(FILE))
+        .ok()
+        .and_then(|text| serde_json::from_str::<Purpose>(&text).ok());
+    let (Some((kind, key)), Some(purpose), true) = (name.rsplit_once('-'), purpose, is_directory)
+    else {
+        return false;
+    };
+    purpose.kind == kind && key.len() == KEY_DIGITS && purpose.recipe.starts_with(key)
+}
+
+fn put(directory: &Path, manifest: &impl Serialize) -> Result<()> {
+    let path = directory.join(FILE);
+    let text = serde_json::to_string_pretty(manifest).context("cannot write a manifest")?;
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    share(&path, SHARED_FILE);
+    Ok(())
 }
 
 impl Manifest {
@@ -73,9 +123,7 @@ impl Manifest {
             tree,
             facts,
         };
-        let path = directory.join(FILE);
-        let text = serde_json::to_string_pretty(&manifest).context("cannot write a manifest")?;
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        put(directory, &manifest)?;
         Ok(manifest)
     }
 
@@ -86,8 +134,9 @@ impl Manifest {
     /// The first difference.
     pub fn examine(directory: &Path, recipe: &str, depth: Depth) -> Result<Self> {
         let path = directory.join(FILE);
-        let text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = fs::read_to_string(&path)
+            .map_err(|error| unreachable(directory, error))
+            .with_context(|| format!("cannot read {}", path.display()))?;
         let manifest: Self = serde_json::from_str(&text)
             .with_context(|| format!("{} is no manifest", path.display()))?;
         ensure!(

@@ -4,12 +4,17 @@
 //!
 //! A part is a [`Component`]: a directory whose name says by a hash what it was made from. It is
 //! made in a directory of another name, gets a [`manifest`], and only then is renamed into place,
-//! under a [`lock`]: whoever sees it sees all of it. It knows nothing of what components hold.
+//! under a [`lock`]: each process that sees it sees all of it. It knows nothing of what components
+//! hold.
+//!
+//! The directory may hold things of the user's own. What is removed is what a manifest in it proves
+//! to have been made here, and nothing else.
 
 pub mod lock;
 pub mod manifest;
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -22,8 +27,12 @@ use manifest::{Depth, Manifest};
 /// Digits of a hash in names: enough for the few components that ever share a directory.
 const KEY_DIGITS: usize = 12;
 
-/// What the cache holds: names of entries, or their beginnings before a hyphen.
-const OWN: &[&str] = &["root", "kernel", "toolchain", "debug-kernel", "apt", "logs"];
+/// Where the locks lie. They stay when all else is removed.
+const LOCKS: &str = "locks";
+
+/// What all users need to be allowed for the directories that they share, and for the files in them.
+const SHARED_DIRECTORY: u32 = 0o755;
+const SHARED_FILE: u32 = 0o644;
 
 /// End of the name of a component that is being made.
 const PARTIAL: &str = ".partial";
@@ -69,12 +78,18 @@ impl Cache {
                 ),
             },
         };
+        let is_new = !root.exists();
         fs::create_dir_all(&root)
+            .map_err(|error| unreachable(&root, error))
             .with_context(|| format!("cannot create the cache directory {}", root.display()))?;
         // Other programs run in other directories.
         let root = root
             .canonicalize()
+            .map_err(|error| unreachable(&root, error))
             .with_context(|| format!("cannot use the cache directory {}", root.display()))?;
+        if is_new {
+            share(&root, SHARED_DIRECTORY);
+        }
         Ok(Self { root })
     }
 
@@ -84,8 +99,19 @@ impl Cache {
     }
 
     /// The directory of logs of how parts were made.
-    pub fn logs(&self) -> PathBuf {
-        self.root.join("logs")
+    pub fn logs(&self) -> Result<PathBuf> {
+        self.directory("logs")
+    }
+
+    /// A directory for what is kept beside components. It is created, with the manifest that proves
+    /// it to be this program's.
+    pub fn directory(&self, kind: &'static str) -> Result<PathBuf> {
+        let recipe = digest(kind.as_bytes());
+        let directory = self.root.join(format!("{kind}-{}", &recipe[..KEY_DIGITS]));
+        if !manifest::proves(&directory) {
+            manifest::begin(&directory, kind, &recipe)?;
+        }
+        Ok(directory)
     }
 
     /// A path in it.
@@ -98,7 +124,7 @@ impl Cache {
     pub fn component(&self, kind: &'static str, recipe: String) -> Component {
         let key = digest(recipe.as_bytes())[..KEY_DIGITS].to_owned();
         let directory = self.root.join(format!("{kind}-{key}"));
-        let lock = self.root.join("locks").join(format!("{kind}-{key}"));
+        let lock = self.root.join(LOCKS).join(format!("{kind}-{key}"));
         Component {
             kind,
             recipe,
@@ -111,49 +137,55 @@ impl Cache {
 
     /// Marks the cache as in use until the lock is dropped.
     pub fn in_use(&self) -> Result<Lock> {
-        Lock::shared(&self.in_use_lock())
+        let path = self.in_use_lock();
+        let lock = Lock::shared(&path)?;
+        // Others hold it too, also those that may only read.
+        share(&self.path(LOCKS), SHARED_DIRECTORY);
+        share(&path, SHARED_FILE);
+        Ok(lock)
     }
 
     fn in_use_lock(&self) -> PathBuf {
-        self.root.join("locks/in-use")
+        self.path(LOCKS).join("in-use")
     }
 
     /// Removes what interrupted runs left of components, whatever they were made from. The caller
     /// holds the lock of all who make components.
     pub fn remove_partial(&self) -> Result<()> {
-        for (name, path) in self.own_entries()? {
-            if name.ends_with(PARTIAL) {
-                remove_tree(&path)?;
+        for (name, path) in self.entries()? {
+            if name.ends_with(PARTIAL) && manifest::proves(&path) {
+                remove_own(&path)?;
             }
         }
         Ok(())
     }
 
-    /// Names and paths of the entries that this program makes. A directory that was not filled by
-    /// it may be given by mistake.
-    fn own_entries(&self) -> Result<Vec<(String, PathBuf)>> {
+    /// Names and paths of all that is in it, sorted.
+    fn entries(&self) -> Result<Vec<(String, PathBuf)>> {
         let context = || format!("cannot read {}", self.root.display());
         let mut entries = Vec::new();
         for entry in fs::read_dir(&self.root).with_context(context)? {
             let entry = entry.with_context(context)?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if OWN
-                .iter()
-                .any(|own| name == *own || name.starts_with(&format!("{own}-")))
-            {
-                entries.push((name, entry.path()));
-            }
+            entries.push((name, entry.path()));
         }
+        entries.sort();
         Ok(entries)
     }
 
-    /// Removes all that is in it, once nobody uses it. The locks stay: others may wait for them.
-    pub fn remove(&self, task: &Task) -> Result<()> {
+    /// Removes all that this program made in it, once nobody uses it, and returns the names of what
+    /// it leaves. The locks stay: others may wait for them.
+    pub fn remove(&self, task: &Task) -> Result<Vec<String>> {
         let _alone = Lock::exclusive(&self.in_use_lock(), task)?;
-        for (_, path) in self.own_entries()? {
-            remove_tree(&path)?;
+        let mut left = Vec::new();
+        for (name, path) in self.entries()? {
+            if manifest::proves(&path) {
+                remove_own(&path)?;
+            } else if name != LOCKS {
+                left.push(name);
+            }
         }
-        Ok(())
+        Ok(left)
     }
 }
 
@@ -184,7 +216,7 @@ impl Component {
 
     /// Returns the manifest of the component after making it where it is missing or not sound.
     ///
-    /// `make` fills the empty directory that it is given; `fresh` makes it anew in any case. What
+    /// `make` fills the directory that it is given, which is empty but for a manifest; `fresh` makes it anew in any case. What
     /// is replaced must not be in use: this waits for it, so the caller must not hold
     /// [`Cache::in_use`].
     pub fn ensure(
@@ -216,18 +248,15 @@ impl Component {
             _ => {}
         }
         // Its name is fixed, so that what an interrupted run left is found and removed.
-        let partial = self
-            .directory
-            .with_file_name(format!("{}{PARTIAL}", self.name()));
-        remove_tree(&partial)?;
-        fs::create_dir_all(&partial)
-            .with_context(|| format!("cannot create {}", partial.display()))?;
-        let made = make(&partial, &task)?;
+        let partial = partial(&self.directory);
+        remove_own(&partial)?;
         let recipe = digest(self.recipe.as_bytes());
+        manifest::begin(&partial, self.kind, &recipe)?;
+        let made = make(&partial, &task)?;
         let manifest = Manifest::write(&partial, self.kind, &recipe, made)?;
         if self.directory.exists() {
             let _unused = Lock::exclusive(&self.in_use, &task)?;
-            remove_tree(&self.directory)?;
+            remove_own(&self.directory)?;
         }
         fs::rename(&partial, &self.directory)
             .with_context(|| format!("cannot put {} into place", self.name()))?;
@@ -255,6 +284,64 @@ pub fn digest_files(root: &Path, files: &[PathBuf]) -> Result<String> {
 
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Where a component is made that will be in a directory.
+fn partial(directory: &Path) -> PathBuf {
+    let mut name = directory.file_name().unwrap_or_default().to_owned();
+    name.push(PARTIAL);
+    directory.with_file_name(name)
+}
+
+/// Lets everybody use what is prepared, whatever the umask is. Only the owner of a file can: where
+/// it is somebody else's, it stays as it is.
+fn share(path: &Path, mode: u32) {
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(mode));
+}
+
+/// Explains an error at a path: where a directory may not be entered, it is named.
+pub fn unreachable(path: &Path, error: std::io::Error) -> anyhow::Error {
+    if error.kind() != std::io::ErrorKind::PermissionDenied {
+        return error.into();
+    }
+    let closed = path.ancestors().collect::<Vec<_>>().into_iter().rev();
+    let closed = closed
+        .filter(|directory| directory.is_dir())
+        .find(|directory| nix::unistd::access(*directory, nix::unistd::AccessFlags::X_OK).is_err());
+    match closed.and_then(|directory| Some((directory, fs::metadata(directory).ok()?))) {
+        Some((directory, metadata)) => anyhow::anyhow!(
+            "{} belongs to the user {} and has the mode {:04o}, which keeps others out: its owner \
+             can give it to all by `chmod -R a+rX {}`",
+            directory.display(),
+            metadata.uid(),
+            metadata.mode() & 0o7777,
+            directory.display()
+        ),
+        None => error.into(),
+    }
+}
+
+/// Removes a directory of this program's, its manifest last: until then it can be told from a
+/// directory of somebody else's, even after an interruption.
+fn remove_own(directory: &Path) -> Result<()> {
+    let context = || format!("cannot remove {}", directory.display());
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.with_context(context)?,
+    };
+    for entry in entries {
+        let entry = entry.with_context(context)?;
+        if entry.file_name() == manifest::FILE {
+            continue;
+        }
+        let path = entry.path();
+        if entry.file_type().with_context(context)?.is_dir() {
+            remove_tree(&path)?;
+        } else {
+            fs::remove_file(&path).with_context(context)?;
+        }
+    }
+    remove_tree(directory)
 }
 
 /// Removes a directory and what is in it; one that is not there is removed already.
@@ -328,7 +415,7 @@ mod tests {
         assert!(!component.directory().exists());
         component
             .ensure(&progress, Depth::Quick, false, |directory, _| {
-                assert_eq!(fs::read_dir(directory)?.count(), 0);
+                assert!(!directory.join("file").exists());
                 make(directory, "whole")
             })
             .unwrap();
@@ -358,28 +445,67 @@ mod tests {
         assert_eq!(ensure(Depth::Quick, "last"), "last");
     }
 
+    /// Makes a component, and returns its directory.
+    fn made(cache: &Cache, kind: &'static str) -> PathBuf {
+        let component = cache.component(kind, "recipe".into());
+        component
+            .ensure(&Progress::new(), Depth::Quick, false, |d, _| make(d, "x"))
+            .unwrap();
+        component.directory().to_owned()
+    }
+
     #[test]
     fn removing_the_cache_spares_what_it_did_not_make() {
         let (directory, cache) = cache();
-        fs::create_dir(directory.path().join("root-0123")).unwrap();
-        fs::write(directory.path().join("mine"), "x").unwrap();
+        let component = made(&cache, "root");
+        let logs = cache.logs().unwrap();
+        fs::write(logs.join("root.log"), "x").unwrap();
+        let mine = [
+            "apt",
+            "kernel",
+            "logs",
+            "root-0123456789ab",
+            "root-fs",
+            "toolchain-1.partial",
+        ];
+        for name in mine {
+            fs::create_dir(directory.path().join(name)).unwrap();
+            fs::write(directory.path().join(name).join("mine"), "x").unwrap();
+        }
+        // A component's manifest in a directory of another name proves nothing.
+        let manifest = component.join(manifest::FILE);
+        let copy = directory.path().join("kernel").join(manifest::FILE);
+        fs::copy(&manifest, copy).unwrap();
         let task = Progress::new().task("removing");
-        cache.remove(&task).unwrap();
+        let left = cache.remove(&task).unwrap();
         task.done();
-        assert!(!directory.path().join("root-0123").exists());
-        assert!(directory.path().join("mine").exists());
+        assert!(!component.exists() && !logs.exists());
+        for name in mine {
+            let file = directory.path().join(name).join("mine");
+            assert!(file.exists(), "{name} lost its file");
+        }
+        assert_eq!(left, mine);
     }
 
     #[test]
     fn what_interrupted_runs_left_is_removed_and_nothing_else() {
         let (directory, cache) = cache();
-        for name in ["root-01", "root-02.partial", "mine.partial"] {
-            fs::create_dir(directory.path().join(name)).unwrap();
-        }
+        let component = made(&cache, "root");
+        let interrupted = cache.component("root", "another recipe".into());
+        let fail = |directory: &Path, _: &Task| {
+            make(directory, "half")?;
+            bail!("interrupted")
+        };
+        interrupted
+            .ensure(&Progress::new(), Depth::Quick, false, fail)
+            .unwrap_err();
+        let partial = partial(interrupted.directory());
+        assert!(partial.join("file").exists());
+        fs::create_dir(directory.path().join("root-02.partial")).unwrap();
         cache.remove_partial().unwrap();
-        let left = |name: &str| directory.path().join(name).exists();
-        assert!(left("root-01") && left("mine.partial"));
-        assert!(!left("root-02.partial"));
+        assert!(!partial.exists());
+        assert!(component.exists());
+        assert!(directory.path().join("root-02.partial").exists());
     }
 
     #[test]

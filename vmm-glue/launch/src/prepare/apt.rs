@@ -57,9 +57,9 @@ impl Apt {
     /// Sets the directories up and fetches the package lists.
     pub fn open(cache: &Cache, mirror: Option<&str>, progress: &Progress) -> Result<Self> {
         let task = progress.task("reading the package index");
-        let directory = cache.path("apt");
+        let directory = cache.directory("apt")?;
         let apt = Self {
-            log: cache.logs().join("apt.log"),
+            log: cache.logs()?.join("apt.log"),
             directory,
         };
         let mirror = match mirror {

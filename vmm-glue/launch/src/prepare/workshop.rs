@@ -251,7 +251,7 @@ impl Workshop<'_> {
             Purpose::Guests => "root",
             Purpose::Kernels => "toolchain",
         });
-        move |directory, task| root::make(directory, purpose, apt, &log, task)
+        move |directory, task| root::make(directory, purpose, apt, &log?, task)
     }
 
     /// Makes the distribution's kernel: what it needs from the network is fetched before the root
@@ -267,7 +267,7 @@ impl Workshop<'_> {
             let packages = kernel::fetch(apt, directory, task)?;
             task.at("waiting for the root");
             root_is_ready.recv().context("the kernel needs the root")?;
-            kernel::make(directory, &packages, &tree, &log, task)
+            kernel::make(directory, &packages, &tree, &log?, task)
         }
     }
 
@@ -285,12 +285,12 @@ impl Workshop<'_> {
             toolchain_is_ready
                 .recv()
                 .context("the debug kernel needs its toolchain")?;
-            debug::make(directory, &packages, &tree, &log, task)
+            debug::make(directory, &packages, &tree, &log?, task)
         }
     }
 
-    fn log(&self, name: &str) -> std::path::PathBuf {
-        self.cache.logs().join(format!("{name}.log"))
+    fn log(&self, name: &str) -> Result<std::path::PathBuf> {
+        Ok(self.cache.logs()?.join(format!("{name}.log")))
     }
 }
 

@@ -42,6 +42,9 @@ const QEMU_STOPS: &[&str] = &["KVM internal error", "error: kvm run failed"];
 /// Lines of a log that a failure shows.
 const SHOWN_LINES: usize = 20;
 
+/// Name of the file in a run's folder that is locked while the run lasts.
+pub const LOCK: &str = ".lock";
+
 /// Added to a signal's number, it is the exit status of a program that the signal ended.
 const SIGNAL_STATUS: i32 = 128;
 
@@ -311,7 +314,7 @@ fn open_run(checkout: &Checkout, plan: &str, options: &MachineOptions) -> Result
             (None, number) => format!("{plan}-{number}"),
         };
         let directory = runs.join(&name);
-        match Lock::try_exclusive(&directory.join(".lock"))? {
+        match Lock::try_exclusive(&directory.join(LOCK))? {
             Ok(lock) => {
                 let files = Files::new(&directory);
                 clear(&files)?;

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `svm-vm` as it was built, called in a directory that looks like a checkout and has none of its
+//! parts: enough for what is done before anything is prepared.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A directory with a checkout's marks, and a cache beside it.
+pub struct Bench {
+    directory: tempfile::TempDir,
+}
+
+impl Bench {
+    /// Makes both.
+    pub fn new() -> Self {
+        let bench = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
+        for file in [
+            "Cargo.toml",
+            "vmm-glue/launch/Cargo.toml",
+            "vmm-glue/init/Cargo.toml",
+        ] {
+            bench.write(&format!("checkout/{file}"));
+        }
+        fs::create_dir(bench.path("cache")).unwrap();
+        bench
+    }
+
+    /// A path below the directory of both.
+    pub fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
+        self.directory.path().join(relative)
+    }
+
+    /// Writes a file, and the directories that it is in.
+    pub fn write(&self, relative: &str) -> PathBuf {
+        let path = self.path(relative);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, relative).unwrap();
+        path
+    }
+
+    /// A call of `svm-vm` in the checkout.
+    pub fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_svm-vm"));
+        command
+            .args(arguments)
+            .current_dir(self.path("checkout"))
+            .env("SVM_CACHE", self.path("cache"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Calls it to its end.
+    pub fn run(&self, arguments: &[impl AsRef<OsStr>]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+}
+
+/// What a program said on standard error.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
