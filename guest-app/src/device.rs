@@ -4,14 +4,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use svm_abi::{doorbell, ioctl};
+
+use crate::region::{Advice, PAGE, Region};
 
 /// How often the driver is asked to wait for the stop of a context before that is an error.
 const STOP_ATTEMPTS: u32 = 10;
@@ -82,11 +86,47 @@ mod call {
     nix::ioctl_write_ptr!(moderation, TYPE, MODERATION, Moderation);
 }
 
+/// The mapping of a doorbell page, which belongs to the process that made it.
+///
+/// A child of `fork` does not inherit the page, and may have anything else at its address.
+#[derive(Debug)]
+struct DoorbellPage {
+    page: ManuallyDrop<MmapRaw>,
+    /// A word that is 1 in the process that made the mapping, and 0 in its children.
+    mark: Region,
+}
+
+impl DoorbellPage {
+    fn map(file: &File) -> io::Result<Self> {
+        let mark = Region::new(PAGE)?;
+        mark.advise(Advice::WipeOnFork)?;
+        mark.words()[0].store(1, Ordering::Relaxed);
+        let page = MmapOptions::new().len(ioctl::DOORBELL_SIZE).map_raw(file)?;
+        Ok(DoorbellPage {
+            page: ManuallyDrop::new(page),
+            mark,
+        })
+    }
+
+    fn is_ours(&self) -> bool {
+        self.mark.words()[0].load(Ordering::Relaxed) != 0
+    }
+}
+
+impl Drop for DoorbellPage {
+    fn drop(&mut self) {
+        if self.is_ours() {
+            // SAFETY: dropped once, here, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.page) };
+        }
+    }
+}
+
 /// An open `/dev/svmN` with its doorbell page mapped.
 #[derive(Debug)]
 pub struct CharDevice {
-    /// The doorbell page; unmapped before the file is closed.
-    page: MmapRaw,
+    /// Unmapped before the file is closed.
+    doorbell: DoorbellPage,
     file: File,
 }
 
@@ -104,10 +144,8 @@ impl CharDevice {
             .open(path)?;
         // The first ioctl comes before the mapping: a file that is no device says so by ENOTTY.
         info(&file)?;
-        let page = MmapOptions::new()
-            .len(ioctl::DOORBELL_SIZE)
-            .map_raw(&file)?;
-        Ok(CharDevice { page, file })
+        let doorbell = DoorbellPage::map(&file)?;
+        Ok(CharDevice { doorbell, file })
     }
 }
 
@@ -153,7 +191,8 @@ unsafe impl DeviceFile for CharDevice {
         // SAFETY: the offset is within the mapped page and aligned for a `u64`. The access is
         // volatile because the page is the device's registers, not memory.
         unsafe {
-            self.page
+            self.doorbell
+                .page
                 .as_ptr()
                 .add(offset as usize)
                 .cast::<u64>()
@@ -162,7 +201,8 @@ unsafe impl DeviceFile for CharDevice {
     }
 
     unsafe fn write_tail(&self, tail: u64) {
-        let register = self.page.as_mut_ptr().wrapping_add(doorbell::TAIL as usize);
+        let page = self.doorbell.page.as_mut_ptr();
+        let register = page.wrapping_add(doorbell::TAIL as usize);
         // SAFETY: the register is within the mapped page, aligned, and written by one access of
         // 8 bytes, as the device demands; what the write sets off is for the caller to answer.
         unsafe { register.cast::<u64>().write_volatile(tail) }
@@ -186,5 +226,59 @@ unsafe impl DeviceFile for CharDevice {
 
     fn interrupts(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::mman::{MmapAdvise, madvise};
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use nix::unistd::{ForkResult, fork};
+    use std::ptr::NonNull;
+
+    /// As the driver's mapping: a child has a hole in its place.
+    fn page() -> DoorbellPage {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(ioctl::DOORBELL_SIZE as u64).unwrap();
+        let page = DoorbellPage::map(&file).unwrap();
+        let start = NonNull::new(page.page.as_mut_ptr()).unwrap();
+        // SAFETY: the advice changes nothing in this process.
+        unsafe { madvise(start.cast(), PAGE, MmapAdvise::MADV_DONTFORK) }.unwrap();
+        page
+    }
+
+    #[test]
+    fn a_child_that_drops_a_queue_keeps_what_it_has_at_the_address_of_the_doorbell() {
+        let page = page();
+        let address = page.page.as_ptr().addr();
+        // SAFETY: the child allocates nothing and ends by `_exit`.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                let status = match Region::at_address(address, PAGE) {
+                    Ok(own) => {
+                        drop(page);
+                        // With the page gone, this access would be a SIGSEGV.
+                        own.write(8, &[7]);
+                        i32::from(own.read(8..9) != [7])
+                    }
+                    Err(_) => 2,
+                };
+                // SAFETY: ends the process without running what is the parent's.
+                unsafe { nix::libc::_exit(status) }
+            }
+            ForkResult::Parent { child } => {
+                let ended = waitpid(child, None).unwrap();
+                assert_eq!(ended, WaitStatus::Exited(child, 0));
+            }
+        }
+    }
+
+    #[test]
+    fn the_process_that_mapped_the_doorbell_unmaps_it() {
+        let page = page();
+        let address = page.page.as_ptr().addr();
+        drop(page);
+        Region::at_address(address, PAGE).unwrap();
     }
 }
