@@ -10,8 +10,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use svmctl::abi::completion::Error as DeviceError;
-use svmctl::abi::ioctl;
 use svmctl::abi::registers::halt;
+use svmctl::abi::{doorbell, ioctl};
 use svmctl::device::DeviceFile;
 use svmctl::model::{Model, TRANSFER_LOG2};
 use svmctl::region::{PAGE, Region};
@@ -340,6 +340,65 @@ fn a_file_that_is_no_device_is_refused_with_advice() {
     assert!(matches!(error, Error::Open { .. }), "{error:?}");
     let error = Context::open("/dev/svm-of-nobody").unwrap_err().to_string();
     assert!(error.contains("modprobe svm_demo"), "{error}");
+}
+
+/// A model whose HEAD follows the records late: each value is seen at the second look only. A
+/// tail that is more than a ring ahead of what was seen ends the test.
+struct LateHead {
+    model: Model,
+    seen: AtomicU64,
+    entries: u64,
+}
+
+// SAFETY: that of the model, whose HEAD is never ahead of the one that is given.
+unsafe impl DeviceFile for LateHead {
+    fn info(&self) -> io::Result<ioctl::Info> {
+        self.model.info()
+    }
+    unsafe fn queue_setup(&mut self, queue: &ioctl::Queue) -> io::Result<()> {
+        // SAFETY: passed on.
+        unsafe { self.model.queue_setup(queue) }
+    }
+    fn queue_stop(&mut self) -> io::Result<()> {
+        self.model.queue_stop()
+    }
+    fn read_doorbell(&self, offset: u64) -> u64 {
+        let value = self.model.read_doorbell(offset);
+        match offset {
+            doorbell::HEAD => self.seen.swap(value, Ordering::Relaxed),
+            _ => value,
+        }
+    }
+    unsafe fn write_tail(&self, tail: u64) {
+        let seen = self.seen.load(Ordering::Relaxed);
+        assert!(
+            tail - seen <= self.entries,
+            "tail {tail} is more than {} ahead of HEAD {seen}",
+            self.entries
+        );
+        // SAFETY: passed on.
+        unsafe { self.model.write_tail(tail) }
+    }
+    fn interrupts(&self) -> BorrowedFd<'_> {
+        self.model.interrupts()
+    }
+}
+
+#[test]
+fn a_place_in_the_ring_is_used_again_when_head_has_passed_it() {
+    let entries = 4;
+    let file = LateHead {
+        model: Model::new().unwrap(),
+        seen: AtomicU64::new(0),
+        entries: entries.into(),
+    };
+    let mut queue = Context::with_file(Box::new(file))
+        .unwrap()
+        .start(entries)
+        .unwrap();
+    for _ in 0..20 {
+        queue.nop().unwrap();
+    }
 }
 
 /// A model whose doorbell runs more than a ring ahead, once.

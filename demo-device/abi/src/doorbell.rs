@@ -14,7 +14,8 @@ pub const PAGE_SIZE: u64 = 0x1000;
 /// value last accepted.
 pub const TAIL: u64 = 0x00;
 /// Read-only: descriptors consumed since the start. The descriptor of number `n` may be
-/// overwritten once `HEAD > n`.
+/// overwritten once `HEAD > n`, and not before: its completion record may be visible while `HEAD`
+/// is still `n`. The interrupt of descriptor `n` is sent when `HEAD > n`.
 pub const HEAD: u64 = 0x08;
 /// Read-only: as the context's `STATUS` register.
 pub const STATUS: u64 = 0x10;

@@ -79,10 +79,7 @@ impl Worker {
             }
             let words = self.fetch(head);
             head += 1;
-            self.shared
-                .register(doorbell::HEAD)
-                .store(head, Ordering::SeqCst);
-            self.complete(&words);
+            self.complete(&words, head);
         }
     }
 
@@ -98,12 +95,17 @@ impl Worker {
         Descriptor::from_bytes(&bytes)
     }
 
-    fn complete(&mut self, words: &Descriptor) {
+    /// Performs a descriptor of the ring, which makes `head` the number of those consumed.
+    fn complete(&mut self, words: &Descriptor, head: u64) {
         let record = match Operation::from_u8(words.operation) {
             Some(Operation::Batch) if check(Operation::Batch, words).is_ok() => self.batch(words),
             _ => self.record(words),
         };
         self.finish(words, &record);
+        self.shared
+            .register(doorbell::HEAD)
+            .store(head, Ordering::SeqCst);
+        self.announce(words);
     }
 
     /// Performs a batch, with the records of its entries, and says what its own is.
@@ -144,6 +146,7 @@ impl Worker {
                 self.record(&entry)
             };
             self.finish(&entry, &done);
+            self.announce(&entry);
             record.bytes_done += 1;
             if done.status == status::SUCCESS {
                 record.result += 1;
@@ -184,7 +187,7 @@ impl Worker {
         }
     }
 
-    /// Writes the record of a descriptor that has ended, and sends its interrupt.
+    /// Counts a descriptor that has ended, and writes its record.
     fn finish(&mut self, words: &Descriptor, record: &Completion) {
         self.shared.count(index::DESCRIPTORS, 1);
         if record.status == status::FAILURE {
@@ -202,6 +205,10 @@ impl Worker {
                 register.store(u64::from_le_bytes(word), Ordering::Release);
             }
         }
+    }
+
+    /// Sends the interrupt of a descriptor that has ended, if it wants one.
+    fn announce(&mut self, words: &Descriptor) {
         if words.flags & flags::INTERRUPT != 0 {
             self.interrupt();
         }

@@ -76,6 +76,8 @@ pub struct Queue {
     next: u64,
     /// Descriptors that the doorbell has told the device of.
     rung: u64,
+    /// Descriptors that the device has consumed, as it said when it was asked last.
+    head: u64,
     running: bool,
     interrupts: u64,
     time_limit: Option<Duration>,
@@ -115,6 +117,7 @@ impl Queue {
             places: vec![None; entries as usize].into(),
             next: 0,
             rung: 0,
+            head: 0,
             running: false,
             interrupts: 0,
             time_limit: None,
@@ -218,6 +221,7 @@ impl Queue {
         self.places.fill(None);
         self.next = 0;
         self.rung = 0;
+        self.head = 0;
         self.set_up()
     }
 

@@ -5,8 +5,9 @@
 use std::time::Instant;
 
 use svm_abi::completion::Completion;
+use svm_abi::doorbell;
 
-use super::{Pending, Queue, Ticket};
+use super::{Pending, Queue, State, Ticket};
 use crate::batch::Batch;
 use crate::descriptor::Descriptor;
 use crate::error::{Error, Failure};
@@ -17,7 +18,8 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// [`Error::Full`], [`Error::Stopped`], [`Error::Forked`]; nothing is submitted then.
+    /// [`Error::Full`], [`Error::Stopped`], [`Error::Forked`], and those of [`Queue::wait`] if the
+    /// context ends while the place in the ring becomes free; nothing is submitted then.
     ///
     /// # Safety
     ///
@@ -35,15 +37,16 @@ impl Queue {
             return Err(Error::Stopped);
         }
         let number = self.next;
-        let place = &mut self.places[number as usize & (self.ring.capacity() - 1)];
-        if let Some(pending) = place {
+        let place = number as usize & (self.ring.capacity() - 1);
+        if let Some(pending) = self.places[place] {
             return Err(Error::Full {
                 oldest: pending.number,
             });
         }
+        self.await_place(number)?;
         let completion = self.ring.record_address(number);
         self.ring.write(number, &descriptor.words(completion));
-        *place = Some(Pending {
+        self.places[place] = Some(Pending {
             number,
             interrupts: descriptor.interrupts(),
         });
@@ -52,6 +55,27 @@ impl Queue {
             queue: self.id,
             number,
         })
+    }
+
+    /// Waits until the place of descriptor `number` in the ring is free. The record of the
+    /// descriptor that had it was seen, and HEAD follows the record at once.
+    fn await_place(&mut self, number: u64) -> Result<(), Error> {
+        let free = |head: u64| number - head < self.ring.capacity() as u64;
+        if free(self.head) {
+            return Ok(());
+        }
+        loop {
+            // All ones if there is no device any more: no number of descriptors.
+            let head = self.file.read_doorbell(doorbell::HEAD);
+            if head <= number && free(head) {
+                self.head = head;
+                return Ok(());
+            }
+            if self.state()? != State::Enabled {
+                return Err(self.trouble());
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// Tells the device of all descriptors that were pushed, by one write to the doorbell.

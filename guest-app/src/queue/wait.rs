@@ -189,7 +189,7 @@ impl Queue {
     }
 
     /// Why no more records come.
-    fn trouble(&self) -> Error {
+    pub(super) fn trouble(&self) -> Error {
         if let Err(error) = self.file.info() {
             return Error::system("ioctl INFO")(error);
         }
