@@ -74,8 +74,9 @@ pub const TOOLCHAIN_PACKAGES: &[&str] = &[
 /// Modules of the distribution's kernel that guests load, each with all that it depends on.
 pub const MODULES: &[&str] = &["zram", "vfio-pci", "vfio_iommu_type1"];
 
-/// Drivers of other devices, which lie in every guest and are loaded only by who needs them.
-pub const DEVICE_MODULES: &[&str] = &["virtio_blk", "nvme", "e1000e"];
+/// Drivers of other devices, and the module of file systems that programs serve: they lie in every
+/// guest and are loaded only where they are needed.
+pub const DEVICE_MODULES: &[&str] = &["virtio_blk", "nvme", "e1000e", "fuse"];
 
 /// Revision of the way that components are made; to be raised where the way changes without any
 /// other constant or script here.
