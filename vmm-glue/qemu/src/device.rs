@@ -22,6 +22,7 @@ use crate::notifiers::Notifiers;
 use crate::pci::{PM_CONTROL, POWER_STATE, PciDevice};
 use crate::port::Port;
 use crate::refused::Deferred;
+use crate::remedy;
 use crate::timer::{self, Timer};
 use crate::trace::Trace;
 use crate::worker::{Bell, Engine};
@@ -63,8 +64,12 @@ pub struct Device {
     alarm: OnceLock<Timer>,
     /// The machine is stopped: memory is to stay as it is.
     stopped: AtomicBool,
-    /// The vIOMMU is not asked about PASIDs whose entry is not present.
-    pub pasid_check: bool,
+    /// The vIOMMU is not asked about PASIDs whose entry is not present, if it is one that needs
+    /// that.
+    pasid_check: bool,
+    /// Whether it needs that: known when the machine is complete, and asked for the first time when
+    /// the device works.
+    checks_pasids: OnceLock<bool>,
     /// Offset of the PCI Express capability.
     express: OnceLock<u8>,
     /// Offset of the control and status register of power management.
@@ -89,6 +94,7 @@ impl Device {
             alarm: OnceLock::new(),
             stopped: AtomicBool::new(false),
             pasid_check,
+            checks_pasids: OnceLock::new(),
             express: OnceLock::new(),
             power: OnceLock::new(),
         })
@@ -193,6 +199,12 @@ impl Device {
         self.endpoint.reset(kind);
         self.mirror(bql);
         self.bell.ring();
+    }
+
+    /// Whether a PASID's entry is to be looked at before the vIOMMU is asked about it.
+    pub fn checks_pasids(&self, bql: &Bql) -> bool {
+        let needed = || self.pasid_check && remedy::intel_iommu(bql).is_some();
+        *self.checks_pasids.get_or_init(needed)
     }
 
     /// The power state that software has chosen.

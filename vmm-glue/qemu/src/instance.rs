@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
 use std::path::Path;
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, OnceLock, PoisonError};
 
 use svm_abi::{doorbell, ids, registers};
 use svm_endpoint::Endpoint;
@@ -20,13 +20,14 @@ use crate::abi::qemu;
 use crate::bql::{self, Bql};
 use crate::device::{Bar, Device};
 use crate::memory::IoRegion;
-use crate::message::ErrorSlot;
+use crate::message::{self, ErrorSlot};
 use crate::pci::PciDevice;
 use crate::qom::{self, DeviceType, Neighbour};
 use crate::remedy::{self, smpwcs, wide_invalidations};
 use crate::runstate::Watch;
 use crate::settings::{self, Settings};
 use crate::trace::Trace;
+use crate::vtd;
 use crate::worker::{Engine, Worker};
 
 static TYPE: DeviceType = DeviceType {
@@ -50,16 +51,17 @@ static TYPE: DeviceType = DeviceType {
 #[derive(Default)]
 struct Instance {
     settings: Settings,
+    /// QEMU has them as children of the object and as its BARs, also of one whose realization
+    /// fails: they live until the object is freed.
+    regions: Vec<IoRegion>,
     realized: Option<Realized>,
 }
 
-/// What an object has from its realization on. The regions live until the object is freed; the
-/// thread and the watch until it is unrealized.
+/// What an object has from its realization until it is unrealized.
 struct Realized {
     device: Arc<Device>,
     worker: Option<Worker>,
     watch: Option<Watch>,
-    _regions: Vec<IoRegion>,
 }
 
 static INSTANCES: Mutex<BTreeMap<usize, Instance>> = Mutex::new(BTreeMap::new());
@@ -128,11 +130,7 @@ unsafe extern "C" fn realize(object: *mut Object, error: ErrorOut) {
         )
     };
     match make(&bql, pci, slot) {
-        Ok(realized) => {
-            let device = Arc::clone(&realized.device);
-            keep(object, realized);
-            start(&bql, object, device, slot);
-        }
+        Ok(realized) => keep(object, realized),
         Err(Failure::Told) => {}
         Err(Failure::Reason(reason)) => slot.set(&reason),
     }
@@ -158,53 +156,139 @@ impl From<&str> for Failure {
     }
 }
 
-/// Makes the device, without its thread.
+/// A step of a realization that may fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Layout,
+    Trace,
+    Timers,
+    Msix,
+    Express,
+    Power,
+    Thread,
+}
+
+impl Step {
+    /// All of them in their order, by the names that `x-fail-realize` has for them.
+    const ALL: [(&'static str, Step); 7] = [
+        ("layout", Step::Layout),
+        ("trace", Step::Trace),
+        ("timers", Step::Timers),
+        ("msix", Step::Msix),
+        ("express", Step::Express),
+        ("power", Step::Power),
+        ("thread", Step::Thread),
+    ];
+
+    /// The step that a property names, if any.
+    fn named(name: &str) -> Result<Option<Step>, String> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let found = Step::ALL.iter().find(|(known, _)| *known == name);
+        found.map(|(_, step)| Some(*step)).ok_or_else(|| {
+            let names = Step::ALL.map(|(name, _)| name).join(", ");
+            format!("x-fail-realize must be one of {names}, not '{name}'")
+        })
+    }
+}
+
+/// What a realization has added to the function. Dropped, it takes it away again.
+struct Added<'a> {
+    bql: &'a Bql,
+    pci: PciDevice,
+    undo: Vec<fn(PciDevice, &Bql)>,
+}
+
+impl Added<'_> {
+    /// The realization has succeeded.
+    fn keep(mut self) {
+        self.undo.clear();
+    }
+}
+
+impl Drop for Added<'_> {
+    fn drop(&mut self) {
+        for undo in self.undo.drain(..).rev() {
+            undo(self.pci, self.bql);
+        }
+    }
+}
+
+/// Makes the device and starts its thread. What fails leaves nothing but regions, which the object
+/// keeps.
 fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure> {
     let settings = settings(pci.object());
-    if device(pci.object()).is_some() {
+    if was_realized(pci.object()) {
         return Err("the device has been made before: create a new one".into());
     }
+    let failing = Step::named(&settings.fail_realize)?;
+    let reach = |step| match failing {
+        Some(failing) if failing == step => Err(format!(
+            "x-fail-realize={}: the device is not made",
+            settings.fail_realize
+        )),
+        _ => Ok(()),
+    };
     if !pci.is_on_express_bus(bql) {
         return Err("the device needs a bus of PCI Express: use -M q35, or \
                     -device pcie-root-port,id=ID and bus=ID"
             .into());
     }
+    reach(Step::Layout)?;
     if !pci.check_layout(bql, ids::VENDOR_ID, ids::DEVICE_ID) {
         return Err("PCIDevice is not laid out as in QEMU 11.1".into());
     }
-    let iommu = Neighbour::find(bql, c"intel-iommu");
-    let number = |name| iommu.as_ref().and_then(|iommu| iommu.number(bql, name));
-    let mut config = settings.config(number(c"pasid-bits").filter(|bits| *bits != 0))?;
-    if number(c"aw-bits") == Some(48) {
-        // First-stage tables of four levels: what is wider is not worth a request.
-        config.address_bits = 48;
-    }
+    let mut config = settings.config(pasid_bits(bql))?;
+    config.address_bits = address_bits(bql).unwrap_or(config.address_bits);
     let endpoint = Endpoint::new(config).map_err(|error| error.to_string())?;
+    reach(Step::Trace)?;
     let trace = open_trace(bql, pci, &settings)?;
-    let check = settings.pasid_check && remedy::intel_iommu(bql).is_some();
-    let device = Device::new(pci, endpoint, trace, check);
+    let device = Device::new(pci, endpoint, trace, settings.pasid_check);
+    reach(Step::Timers)?;
     if !device.prepare(bql) {
         return Err("QEMUTimer is not laid out as in QEMU 11.1".into());
     }
-    let regions = add_bars(bql, pci, &device);
+    add_bars(bql, pci, &device);
+    let mut added = Added {
+        bql,
+        pci,
+        undo: Vec::new(),
+    };
+    reach(Step::Msix)?;
     if !pci.add_msix(bql, device.endpoint.vectors(), ids::MSIX_BAR, slot) {
         return Err(Failure::Told);
     }
+    added.undo.push(PciDevice::remove_msix);
+    reach(Step::Express)?;
     let Some(express) = pci.add_express(bql) else {
-        pci.remove_msix(bql);
         return Err("QEMU has no room for the PCI Express capability".into());
     };
+    added.undo.push(PciDevice::remove_express);
+    reach(Step::Power)?;
     let Some(power) = pci.add_power_management(bql, slot) else {
-        pci.remove_msix(bql);
-        pci.remove_express(bql);
         return Err(Failure::Told);
     };
     device.add_capabilities(bql, express, power);
+    reach(Step::Thread)?;
+    at_exit();
+    // It waits for the BQL before its first step.
+    let engine: Arc<dyn Engine> = Arc::clone(&device) as Arc<dyn Engine>;
+    let worker = Worker::start(Arc::clone(&device.bell), engine)
+        .map_err(|error| format!("cannot start the device's thread: {error}"))?;
+    added.keep();
     if settings.smpwcs {
         smpwcs::request(bql);
     }
     if settings.wide_invalidations {
         wide_invalidations::request(bql);
+    }
+    if Neighbour::find(bql, c"intel-iommu").is_none() {
+        // It may come later on the command line.
+        static ONCE: OnceLock<()> = OnceLock::new();
+        if ONCE.set(()).is_ok() {
+            remedy::when_complete(bql, compare_widths);
+        }
     }
     let watched = Arc::downgrade(&device);
     let watch = Watch::new(
@@ -217,10 +301,50 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
     );
     Ok(Realized {
         device,
-        worker: None,
+        worker: Some(worker),
         watch: Some(watch),
-        _regions: regions,
     })
+}
+
+/// The width of PASIDs of the vIOMMU, if there is one that limits it.
+fn pasid_bits(bql: &Bql) -> Option<u64> {
+    let iommu = Neighbour::find(bql, c"intel-iommu")?;
+    iommu.number(bql, c"pasid-bits").filter(|bits| *bits != 0)
+}
+
+/// The width of the addresses that the vIOMMU translates for PASIDs: wider ones are not worth a
+/// request. None if there is no vIOMMU, or one that says nothing of it.
+fn address_bits(bql: &Bql) -> Option<u8> {
+    if let Some(unit) = Neighbour::find(bql, vtd::TYPE) {
+        // Its aw-bits are those of the second stage.
+        let five =
+            |unit: Neighbour| Some(unit.switch(bql, c"fs5lp")? && unit.switch(bql, c"fsts")?);
+        return Some(if five(unit)? { 57 } else { 48 });
+    }
+    let iommu = Neighbour::find(bql, c"intel-iommu")?;
+    // First-stage tables of four levels.
+    (iommu.number(bql, c"aw-bits")? == 48).then_some(48)
+}
+
+/// Ends QEMU if a device that was there before the vIOMMU has wider PASIDs: it would have been
+/// refused behind it.
+fn compare_widths(bql: &Bql) {
+    let Some(most) = pasid_bits(bql) else { return };
+    let devices: Vec<Arc<Device>> = table()
+        .values()
+        .filter_map(|instance| Some(Arc::clone(&instance.realized.as_ref()?.device)))
+        .collect();
+    for device in devices {
+        let bits = device.endpoint.config().pasid_width.bits();
+        if u64::from(bits) > most {
+            message::error(&format!(
+                "device {} has PASIDs of {bits} bits, and the vIOMMU behind it pasid-bits={most}: \
+                 put the vIOMMU before it, or give the device pasid-bits={most}",
+                device.pci.name(bql)
+            ));
+            std::process::exit(1);
+        }
+    }
 }
 
 /// Creates the trace file, if one is wanted.
@@ -243,8 +367,15 @@ fn open_trace(bql: &Bql, pci: PciDevice, settings: &Settings) -> Result<Option<T
     }
 }
 
-/// Adds the BARs with registers and doorbells.
-fn add_bars(bql: &Bql, pci: PciDevice, device: &Arc<Device>) -> Vec<IoRegion> {
+/// Whether there was an attempt to realize an object that has left something.
+fn was_realized(object: *mut Object) -> bool {
+    let table = table();
+    let instance = table.get(&object.addr());
+    instance.is_some_and(|i| i.realized.is_some() || !i.regions.is_empty())
+}
+
+/// Adds the BARs with registers and doorbells. The object keeps them.
+fn add_bars(bql: &Bql, pci: PciDevice, device: &Arc<Device>) {
     let pages = u64::from(device.endpoint.config().contexts).next_power_of_two();
     let bars = [
         (
@@ -258,46 +389,26 @@ fn add_bars(bql: &Bql, pci: PciDevice, device: &Arc<Device>) -> Vec<IoRegion> {
             pages * doorbell::PAGE_SIZE,
         ),
     ];
-    let region = |(number, name, size)| {
+    for (number, name, size) in bars {
         let bar = Bar {
             device: Arc::downgrade(device),
             number,
         };
         // SAFETY: the object owns the region as its child, and finalizes it before it calls
-        // `instance_finalize`, which drops it. A failed realization ends there as well.
+        // `instance_finalize`, which drops it. From here on it is in the table, whether the
+        // realization succeeds or not.
         let region = unsafe { IoRegion::new(bql, pci.object(), name, size, Box::new(bar)) };
         pci.add_bar(bql, number, &region);
-        region
-    };
-    bars.map(region).into()
+        if let Some(instance) = table().get_mut(&pci.object().addr()) {
+            instance.regions.push(region);
+        }
+    }
 }
 
 /// Puts a device into the table.
 fn keep(object: *mut Object, realized: Realized) {
     if let Some(instance) = table().get_mut(&object.addr()) {
         instance.realized = Some(realized);
-    }
-}
-
-/// Starts the thread of a device.
-fn start(bql: &Bql, object: *mut Object, device: Arc<Device>, slot: ErrorSlot) {
-    at_exit();
-    let bell = Arc::clone(&device.bell);
-    let engine: Arc<dyn Engine> = Arc::clone(&device) as Arc<dyn Engine>;
-    match Worker::start(bell, engine) {
-        Ok(worker) => {
-            if let Some(realized) = table()
-                .get_mut(&object.addr())
-                .and_then(|i| i.realized.as_mut())
-            {
-                realized.worker = Some(worker);
-            }
-        }
-        Err(error) => {
-            device.pci.remove_msix(bql);
-            device.pci.remove_express(bql);
-            slot.set(&format!("cannot start the device's thread: {error}"));
-        }
     }
 }
 
@@ -326,9 +437,10 @@ fn take_watch(object: *mut Object) -> Option<Watch> {
 /// `PCIDeviceClass.exit`.
 unsafe extern "C" fn exit(object: *mut Object) {
     // SAFETY: QEMU unrealizes devices with the BQL held.
-    let mut bql = unsafe { Bql::held() };
+    let bql = unsafe { Bql::held() };
+    // The function is still on its bus: nobody may come to it between here and the end.
     if let Some(worker) = take_worker(object) {
-        worker.stop(&mut bql);
+        worker.dismiss(&bql);
     }
     drop(take_watch(object));
     if let Some(device) = device(object) {

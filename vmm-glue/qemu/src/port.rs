@@ -93,7 +93,7 @@ impl<'a> Port<'a> {
     /// Whether a request is about a PASID whose entry is not present, where the unit does not see
     /// that itself.
     fn names_absent_pasid(&self, pasid: Option<Pasid>) -> bool {
-        self.device.pasid_check
+        self.device.checks_pasids(self.bql)
             && pasid.is_some_and(|pasid| {
                 let requester = self.device.pci.requester_id(self.bql);
                 !pasid_entries::admits(self.bql, requester, pasid.get())

@@ -51,6 +51,8 @@ pub struct Settings {
     pub trace: String,
     /// Size at which the trace ends, in MiB.
     pub trace_limit: u64,
+    /// The step of the realization that is to fail; empty for none.
+    pub fail_realize: String,
 }
 
 impl Default for Settings {
@@ -72,11 +74,12 @@ impl Default for Settings {
             wide_invalidations: true,
             trace: String::new(),
             trace_limit: 1024,
+            fail_realize: String::new(),
         }
     }
 }
 
-static PROPERTIES: [Property<Settings>; 15] = [
+static PROPERTIES: [Property<Settings>; 16] = [
     Property::number(
         c"contexts",
         (1, MAX_CONTEXTS as u64),
@@ -162,6 +165,12 @@ static PROPERTIES: [Property<Settings>; 15] = [
         (1, MOST_TRACE),
         |s| &mut s.trace_limit,
         c"size in MiB at which the trace ends: 1 to 1048576 (default: 1024)",
+    ),
+    Property::text(
+        c"x-fail-realize",
+        |s| &mut s.fail_realize,
+        c"for tests: the step at which the device cannot be made: layout, trace, timers, msix, \
+          express, power or thread (default: none)",
     ),
 ];
 

@@ -36,6 +36,8 @@ pub trait Engine: Send + Sync + 'static {
 struct Orders {
     work: bool,
     stop: bool,
+    /// What the thread works on is to be freed, for the process goes on.
+    free: bool,
 }
 
 /// How the thread is told that there is work.
@@ -55,9 +57,10 @@ impl Bell {
         }
     }
 
-    /// The thread is to end.
-    fn stop(&self) {
-        self.lock().stop = true;
+    /// The thread is to end, and perhaps to free what it works on.
+    fn stop(&self, free: bool) {
+        let mut orders = self.lock();
+        (orders.stop, orders.free) = (true, free);
         self.changed.notify_one();
     }
 
@@ -90,19 +93,29 @@ impl Worker {
     /// Starts the thread.
     pub fn start(bell: Arc<Bell>, engine: Arc<dyn Engine>) -> io::Result<Worker> {
         let heard = Arc::clone(&bell);
-        let thread = qemu_thread::spawn("svm-demo", move || run(&heard, &*engine))?;
+        let thread = qemu_thread::spawn("svm-demo", move || {
+            run(&heard, &*engine);
+            if heard.lock().free {
+                // It may be the last to have the engine, whose timers end under the BQL.
+                let _bql = Guard::lock();
+                drop(engine);
+            } else {
+                // The process ends, and the BQL may be free no more.
+                std::mem::forget(engine);
+            }
+        })?;
         Ok(Worker { bell, thread })
     }
 
-    /// Ends the thread and waits for its end, letting others, first of all the thread itself,
-    /// have the BQL meanwhile.
-    pub fn stop(self, bql: &mut Bql) {
-        bql.unlocked(|| self.stop_unlocked());
+    /// Lets the thread end by itself. It makes no step any more: each begins with the BQL, and
+    /// with a look at whether it is still wanted. The BQL is not let go of.
+    pub fn dismiss(self, _bql: &Bql) {
+        self.bell.stop(true);
     }
 
-    /// As [`Worker::stop`], without holding the BQL.
+    /// Ends the thread, for the process ends, and waits for its end, without holding the BQL.
     pub fn stop_unlocked(self) {
-        self.bell.stop();
+        self.bell.stop(false);
         // QEMU may end the process from any thread, this one too.
         if self.thread.thread().id() != thread::current().id() {
             // An error would be a panic of the thread, which aborts.
@@ -128,6 +141,8 @@ fn run(bell: &Bell, engine: &dyn Engine) {
                 turn = Instant::now();
             }
         }
-        engine.rest();
+        if !bell.is_stopped() {
+            engine.rest();
+        }
     }
 }

@@ -44,7 +44,7 @@ struct Waiting {
 }
 
 /// Has it done now, or when the machine is complete.
-fn when_complete(_bql: &Bql, apply: fn(&Bql)) {
+pub fn when_complete(_bql: &Bql, apply: fn(&Bql)) {
     let waiting = Box::leak(Box::new(Waiting {
         notifier: Notifier {
             notify: complete,

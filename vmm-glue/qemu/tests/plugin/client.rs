@@ -139,6 +139,13 @@ impl Installation {
         other
     }
 
+    /// The same with a variable of the environment.
+    pub fn with_variable(&self, name: &str, value: &str) -> Installation {
+        let mut other = self.clone();
+        other.variables.push((name.into(), value.into()));
+        other
+    }
+
     /// The same without the library.
     pub fn without_plugin(&self) -> Installation {
         let mut other = self.clone();

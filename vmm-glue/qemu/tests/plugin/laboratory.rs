@@ -33,13 +33,19 @@ impl Laboratory {
 
     /// The laboratory of a device with these properties.
     pub fn with(properties: &str) -> Option<Laboratory> {
-        let mut machine = Machine::with(&format!(",lab=on{properties}"))?;
+        Some(Laboratory::of(Machine::with(&format!(
+            ",lab=on{properties}"
+        ))?))
+    }
+
+    /// The laboratory of the device of a machine.
+    pub fn of(mut machine: Machine) -> Laboratory {
         let bars = machine.enable_bars(DEVICE);
         machine.enable_ats(DEVICE);
         machine.enable_vtd(&[DEVICE]);
         machine.add_pasid(PASID);
         let base = bars.registers + LABORATORY;
-        Some(Laboratory { machine, base })
+        Laboratory { machine, base }
     }
 
     fn read(&mut self, register: u64) -> u64 {

@@ -25,6 +25,7 @@ mod machine;
 mod outside;
 mod paging;
 mod processor;
+mod realize;
 mod reset;
 mod several;
 mod snapshots;

@@ -145,6 +145,18 @@ impl Machine {
         self.add_pasid(pasid);
     }
 
+    /// Gives a PASID first-stage tables of five levels: the ones of four levels that it has are
+    /// reached at each of these addresses, multiples of 2^48.
+    pub fn five_levels(&mut self, pasid: u32, at: &[u64]) {
+        let (root, below) = (self.page(), self.tables().roots[&pasid]);
+        for address in at {
+            self.qemu.writeq(root + 8 * (address >> 48), below | 7);
+        }
+        let entry = self.pasid_entry(pasid);
+        // FSPM.
+        self.qemu.writeq(entry + 16, root | 1 << 2);
+    }
+
     /// Address of the entry that maps a page, with the tables above it made.
     fn entry(&mut self, pasid: u32, address: u64) -> u64 {
         let mut table = self.tables().roots[&pasid];
