@@ -187,6 +187,11 @@ pub struct Config {
     pub interrupt_remapping: Option<InterruptRemapping>,
     /// SMTS.
     pub scalable: Option<Scalable>,
+    /// Whether what software must not do is refused where that can be told. If not, the unit takes
+    /// 128-bit descriptors in scalable and abort-DMA mode too, where section 6.5.2 asks for
+    /// 256-bit ones (IQEI 5): for software that was written to a more lenient model. Nothing
+    /// else changes.
+    pub strict: bool,
     /// Sizes of the caches.
     pub caches: CacheSizes,
 }
@@ -235,6 +240,7 @@ impl Default for Config {
                 supervisor_requests: true,
                 rid_pasid: true,
             }),
+            strict: true,
             caches: CacheSizes::default(),
         }
     }

@@ -3,7 +3,7 @@
 //! which the host carries out in order after it has let go of the unit.
 
 use crate::spec::SourceId;
-use crate::spec::descriptor::{ContextScope, IotlbScope, PasidScope};
+use crate::spec::descriptor::{ContextScope, IotlbScope, PasidScope, QueueError, Wrong};
 use crate::spec::interrupt::Message;
 use pcie_ats::{InvalidateRequest, PrgResponse};
 
@@ -37,6 +37,86 @@ pub enum Effect {
     /// Cached translations or interrupts became invalid: for hosts that keep copies of them, for
     /// instance in an IOMMU below or in interrupt routes.
     Invalidated(Invalidated),
+    /// Something that software or a function asked for was refused: for hosts that log it.
+    /// Blocked requests are not among them: their callers are told.
+    Refused(Refusal),
+}
+
+/// What was refused, and why (sections 6.5.2.11 and 11.2). As text it is one sentence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The invalidation queue stopped at a descriptor, with IQE (section 6.5.2.11).
+    Descriptor {
+        /// IQH_REG: the offset of the descriptor in the queue.
+        head: u64,
+        /// The words of the descriptor; zeros if it was not fetched.
+        words: [u64; 4],
+        /// IQEI.
+        error: QueueError,
+        /// What was wrong.
+        wrong: Wrong,
+    },
+    /// A register-based context-cache invalidation: CCMD_REG as it was written (section 11.4.6.1).
+    ContextCommand(u64),
+    /// A register-based IOTLB invalidation: IOTLB_REG as it was written (section 11.4.6.3).
+    IotlbCommand(u64),
+    /// A function completed an invalidation request that was not pending, which sets ICE
+    /// (section 4.3).
+    Completion {
+        /// The function.
+        requester: SourceId,
+        /// The tags of its message.
+        itag_vector: u32,
+    },
+    /// A register access that is not one of 4 or 8 bytes at an aligned offset (section 11.2).
+    RegisterWrite {
+        /// The offset.
+        offset: u16,
+        /// How many bytes.
+        size: u8,
+    },
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::Descriptor {
+                head,
+                words: [w0, w1, w2, w3],
+                error,
+                wrong,
+            } => write!(
+                f,
+                "the invalidation queue stopped at offset {head:#x}, descriptor \
+                 {w0:#x} {w1:#x} {w2:#x} {w3:#x}: {wrong} (IQEI {}); correct it and clear IQE",
+                *error as u8
+            ),
+            Refusal::ContextCommand(value) => write!(
+                f,
+                "the context-cache invalidation {value:#x} by CCMD_REG was refused (CAIG 0): it \
+                 needs legacy mode, a queue that is off, and a granularity of 1 to 3"
+            ),
+            Refusal::IotlbCommand(value) => write!(
+                f,
+                "the IOTLB invalidation {value:#x} by IOTLB_REG was refused (IAIG 0): it needs \
+                 legacy mode, a queue that is off, a granularity of 1 to 3 and a mask of at most \
+                 MAMV"
+            ),
+            Refusal::Completion {
+                requester,
+                itag_vector,
+            } => write!(
+                f,
+                "function {requester} completed invalidation requests {itag_vector:#x}, of which \
+                 some are not pending (ICE)"
+            ),
+            Refusal::RegisterWrite { offset, size } => write!(
+                f,
+                "a write of {size} bytes at register offset {offset:#x} was ignored: write 4 or 8 \
+                 bytes at an offset that is a multiple of them"
+            ),
+        }
+    }
 }
 
 /// Which cached state became invalid (section 6.5).

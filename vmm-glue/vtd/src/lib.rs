@@ -99,7 +99,7 @@ mod unit;
 mod walk;
 
 pub use config::{Capabilities, Config, ConfigError};
-pub use effect::{Effect, Effects, Invalidated};
+pub use effect::{Effect, Effects, Invalidated, Refusal};
 pub use in_flight::Ticket;
 pub use request::{Access, Blocked, Request, Translated};
 pub use unit::{Counters, MappedPage, Reach, Remapped, TooManyEntries, Unit};

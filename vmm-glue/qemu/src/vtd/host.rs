@@ -267,6 +267,8 @@ impl Host {
             Effect::Invalidated(Invalidated::Context(_) | Invalidated::Pasid(_)) => {
                 self.spaces.review(bql);
             }
+            // The recording says it.
+            Effect::Refused(_) => {}
         }
     }
 

@@ -179,6 +179,7 @@ impl Display for Of<'_, Effect> {
                 write!(f, "interrupt-remapping {}", switch(*on))
             }
             Effect::Invalidated(what) => write!(f, "invalidated {}", Of(what)),
+            Effect::Refused(what) => write!(f, "refused: {what}"),
         }
     }
 }

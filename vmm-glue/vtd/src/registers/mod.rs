@@ -4,7 +4,7 @@
 //! it returns as a [`Command`].
 
 use crate::config::Capabilities;
-use crate::effect::Effects;
+use crate::effect::{Effect, Effects, Refusal};
 use crate::event::Event;
 use crate::fault::{FaultLog, Recorded};
 use crate::spec::SourceId;
@@ -178,7 +178,10 @@ impl Registers {
                 let high = self.write32(offset + 4, (value >> 32) as u32, fx);
                 high.or(low)
             }
-            _ => None,
+            _ => {
+                fx.push(Effect::Refused(Refusal::RegisterWrite { offset, size }));
+                None
+            }
         }
     }
 

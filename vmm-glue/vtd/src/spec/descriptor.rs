@@ -24,6 +24,57 @@ pub enum QueueError {
     TranslationTableMode = 7,
 }
 
+/// What of a descriptor was wrong, for people who look for the reason of a stopped queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// A field has a value that is not valid; its name.
+    Field(&'static str),
+    /// Reserved bits are set.
+    Reserved {
+        /// The word of 64 bits, from 0.
+        word: u8,
+        /// The reserved bits of it that are set.
+        bits: u64,
+    },
+}
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Wrong::Field(name) => f.write_str(name),
+            Wrong::Reserved { word, bits } => write!(f, "reserved bits {bits:#x} of word {word}"),
+        }
+    }
+}
+
+/// Why a descriptor is not executed: what IQEI says of it, and what was wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DescriptorError {
+    /// IQEI.
+    pub error: QueueError,
+    /// What was wrong.
+    pub wrong: Wrong,
+}
+
+/// A field has a value that is not valid.
+const fn invalid(name: &'static str) -> DescriptorError {
+    DescriptorError {
+        error: QueueError::Reserved,
+        wrong: Wrong::Field(name),
+    }
+}
+
+/// Refuses the reserved bits that are set.
+fn no_reserved(words: [u64; 4]) -> Result<(), DescriptorError> {
+    match (0u8..).zip(words).find(|(_, bits)| *bits != 0) {
+        None => Ok(()),
+        Some((word, bits)) => Err(DescriptorError {
+            error: QueueError::Reserved,
+            wrong: Wrong::Reserved { word, bits },
+        }),
+    }
+}
+
 /// Whom a context-cache invalidation concerns (section 6.5.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContextScope {
@@ -146,29 +197,32 @@ pub struct Context {
 impl Descriptor {
     /// The descriptor that the words carry: two of them and two zeros from a queue of 128-bit
     /// descriptors.
-    pub fn parse(w: [u64; 4], context: &Context) -> Result<Self, QueueError> {
+    ///
+    /// An index mask beyond MHMV is not valid: such a descriptor selects more entries than the
+    /// unit said it takes (section 6.5.2.8).
+    pub fn parse(w: [u64; 4], context: &Context) -> Result<Self, DescriptorError> {
+        const UNKNOWN: DescriptorError = DescriptorError {
+            error: QueueError::Type,
+            wrong: Wrong::Field("type"),
+        };
+        const GRANULARITY: DescriptorError = invalid("granularity (G)");
         let Context { cap, ecap, .. } = *context;
         let kind = field(w[0], 11, 9) << 4 | field(w[0], 3, 0);
         if kind >= 6 && !context.scalable_types {
-            return Err(QueueError::Type);
+            return Err(UNKNOWN);
         }
-        let check = |low: u64, high: u64| {
-            if w[0] & low | w[1] & high | w[2] | w[3] == 0 {
-                Ok(())
-            } else {
-                Err(QueueError::Reserved)
-            }
-        };
+        let check = |low: u64, high: u64| no_reserved([w[0] & low, w[1] & high, w[2], w[3]]);
         let granularity = field(w[0], 5, 4);
         // Hardware ignores the bits beyond the width of a domain id.
         let did = DomainId((field(w[0], 31, 16) & mask(cap.domain_id_width() - 1, 0)) as u16);
-        let pasid = Pasid::new(field(w[0], 51, 32) as u32).map_err(|_| QueueError::Reserved);
+        let pasid = Pasid::new(field(w[0], 51, 32) as u32).map_err(|_| invalid("PASID"));
         let pages = |max: u8| {
             let am = field(w[1], 5, 0) as u8;
             if am > max {
-                return Err(QueueError::Reserved);
+                return Err(invalid("address mask (AM)"));
             }
-            AlignedRange::containing(w[1], (12 + am).min(64)).map_err(|_| QueueError::Reserved)
+            AlignedRange::containing(w[1], (12 + am).min(64))
+                .map_err(|_| invalid("address mask (AM)"))
         };
         match kind {
             1 => {
@@ -181,7 +235,7 @@ impl Descriptor {
                         sid: SourceId(field(w[0], 47, 32) as u16),
                         mask: function_mask(field(w[0], 49, 48)),
                     },
-                    _ => return Err(QueueError::Reserved),
+                    _ => return Err(GRANULARITY),
                 }))
             }
             2 => {
@@ -192,7 +246,7 @@ impl Descriptor {
                     1 => IotlbScope::Global,
                     2 => IotlbScope::Domain(did),
                     3 if cap.psi() => IotlbScope::DomainPages(did, pages(cap.mamv())?),
-                    _ => return Err(QueueError::Reserved),
+                    _ => return Err(GRANULARITY),
                 };
                 Ok(Descriptor::Iotlb { scope, drain })
             }
@@ -218,8 +272,10 @@ impl Descriptor {
             4 if ecap.ir() => {
                 check(mask(63, 48) | mask(26, 12) | mask(8, 5), u64::MAX)?;
                 let mask = field(w[0], 31, 27) as u8;
-                let selective = bit(w[0], 4) && mask < 16;
-                Ok(Descriptor::InterruptEntryCache(selective.then(|| {
+                if bit(w[0], 4) && mask > ecap.mhmv() {
+                    return Err(invalid("index mask (IM)"));
+                }
+                Ok(Descriptor::InterruptEntryCache(bit(w[0], 4).then(|| {
                     (field(w[0], 47, 32) as u16 & (!0 << mask), mask)
                 })))
             }
@@ -240,7 +296,7 @@ impl Descriptor {
                 let scope = match granularity {
                     2 => IotlbScope::Pasid(did, pasid?),
                     3 => IotlbScope::PasidPages(did, pasid?, pages(63)?),
-                    _ => return Err(QueueError::Reserved),
+                    _ => return Err(GRANULARITY),
                 };
                 Ok(Descriptor::Iotlb { scope, drain: true })
             }
@@ -250,7 +306,7 @@ impl Descriptor {
                     0 => PasidScope::Domain(did),
                     1 => PasidScope::Pasid(did, pasid?),
                     3 => PasidScope::Global,
-                    _ => return Err(QueueError::Reserved),
+                    _ => return Err(GRANULARITY),
                 }))
             }
             8 if ecap.dt() => {
@@ -272,8 +328,7 @@ impl Descriptor {
             9 if ecap.prs() => {
                 // Bit 66 is ignored, for the sake of older software.
                 check(mask(63, 52) | mask(8, 5), mask(63, 12) | mask(1, 0))?;
-                let prgi =
-                    Prgi::new(field(w[1], 11, 3) as u16).map_err(|_| QueueError::Reserved)?;
+                let prgi = Prgi::new(field(w[1], 11, 3) as u16).map_err(|_| invalid("PRGI"))?;
                 Ok(Descriptor::PageGroupResponse {
                     rid: SourceId(field(w[0], 31, 16) as u16),
                     response: PrgResponse {
@@ -283,7 +338,7 @@ impl Descriptor {
                     },
                 })
             }
-            _ => Err(QueueError::Type),
+            _ => Err(UNKNOWN),
         }
     }
 }
@@ -318,7 +373,7 @@ mod tests {
 
     /// Everything is supported, with DIT only where `dit` says so.
     fn context(dit: bool) -> Context {
-        let ecap = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 29 | 1 << 40 | 1 << 42 | 1 << 43;
+        let ecap = 1 << 1 | 1 << 2 | 1 << 3 | 15 << 20 | 1 << 29 | 1 << 40 | 1 << 42 | 1 << 43;
         Context {
             cap: Capability(6 | 1 << 39 | 18 << 48 | 3 << 54),
             ecap: ExtendedCapability(ecap | (dit as u64) << 41),
@@ -353,7 +408,7 @@ mod tests {
     #[test]
     fn exactly_the_reserved_bits_are_refused() {
         for &([w0, w1], reserved) in VALID {
-            let parse = |w| Descriptor::parse(w, &context(false));
+            let parse = |w| Descriptor::parse(w, &context(false)).map_err(|e| e.error);
             assert!(parse([w0, w1, 0, 0]).is_ok(), "{w0:#x}");
             for n in 0..64 {
                 // Bits of the type and of the granularity make another descriptor.
@@ -363,7 +418,9 @@ mod tests {
                     || w0 & 0xf == 4 && n == 4;
                 if !identity {
                     let refused = parse([w0 | 1 << n, w1, 0, 0]) == Err(QueueError::Reserved);
-                    assert_eq!(refused, bit(reserved[0], n), "{w0:#x} bit {n}");
+                    // The index mask is bounded by MHMV.
+                    let beyond = w0 & 0x1f == 0x14 && n == 31;
+                    assert_eq!(refused, bit(reserved[0], n) || beyond, "{w0:#x} bit {n}");
                 }
                 // The address mask of a page-selective IOTLB invalidation is bounded by MAMV.
                 let beyond = w0 & 0x3f == 0x32 && n == 5;
@@ -384,7 +441,8 @@ mod tests {
     fn reserved_granularities_are_refused() {
         for w0 in [0x01, 0x02, 0x06, 0x16, 0x27] {
             let got = Descriptor::parse([w0, 0, 0, 0], &context(false));
-            assert_eq!(got, Err(QueueError::Reserved), "{w0:#x}");
+            let wrong = got.map_err(|e| e.wrong);
+            assert_eq!(wrong, Err(Wrong::Field("granularity (G)")), "{w0:#x}");
         }
     }
 
@@ -395,16 +453,49 @@ mod tests {
         for kind in 0..128u64 {
             let w0 = kind & 15 | (kind >> 4) << 9 | 0x20;
             // A granularity of 2 is reserved in some types; the type itself is known.
-            let known = |c: &Context| Descriptor::parse([w0, 0, 0, 0], c) != Err(QueueError::Type);
+            let known = |c: &Context| {
+                let got = Descriptor::parse([w0, 0, 0, 0], c);
+                got.map_err(|e| e.error) != Err(QueueError::Type)
+            };
             assert_eq!(known(&context(false)), (1..=9).contains(&kind), "{kind}");
             assert_eq!(known(&legacy), (1..=5).contains(&kind), "{kind}");
         }
         let mut without = context(false);
         without.ecap = ExtendedCapability(1 << 1 | 1 << 43);
         for w0 in [3, 4, 8, 9] {
-            let got = Descriptor::parse([w0, 0, 0, 0], &without);
+            let got = Descriptor::parse([w0, 0, 0, 0], &without).map_err(|e| e.error);
             assert_eq!(got, Err(QueueError::Type), "{w0}");
         }
+    }
+
+    #[test]
+    fn an_index_mask_beyond_mhmv_is_refused() {
+        let im = |im: u64| Descriptor::parse([im << 27 | 1 << 4 | 4, 0, 0, 0], &context(false));
+        for selective in 0..16 {
+            let all_low = Descriptor::InterruptEntryCache(Some((0, selective as u8)));
+            assert_eq!(im(selective), Ok(all_low));
+        }
+        for beyond in 16..32 {
+            let wrong = im(beyond).map_err(|e| (e.error, e.wrong));
+            let expected = (QueueError::Reserved, Wrong::Field("index mask (IM)"));
+            assert_eq!(wrong, Err(expected), "{beyond}");
+            // The mask of a global invalidation means nothing.
+            let global = Descriptor::parse([beyond << 27 | 4, 0, 0, 0], &context(false));
+            assert_eq!(global, Ok(Descriptor::InterruptEntryCache(None)));
+        }
+    }
+
+    #[test]
+    fn what_was_wrong_is_told() {
+        let wrong = |w| Descriptor::parse(w, &context(false)).map_err(|e| e.wrong.to_string());
+        let told = |text: &str| Err(text.to_string());
+        assert_eq!(wrong([0x0f, 0, 0, 0]), told("type"));
+        assert_eq!(
+            wrong([0x115, 0, 0, 0]),
+            told("reserved bits 0x100 of word 0")
+        );
+        assert_eq!(wrong([0x11, 0, 5, 0]), told("reserved bits 0x5 of word 2"));
+        assert_eq!(wrong([0x32, 19, 0, 0]), told("address mask (AM)"));
     }
 
     #[test]

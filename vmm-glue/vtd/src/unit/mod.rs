@@ -16,7 +16,7 @@ mod translation;
 use crate::cache::{ContextCache, Iotlb, SpaceCache};
 use crate::config::Capabilities;
 use crate::device_tlb::DeviceTlb;
-use crate::effect::{Effect, Effects, Invalidated};
+use crate::effect::{Effect, Effects, Invalidated, Refusal};
 use crate::in_flight::{InFlight, Ticket};
 use crate::memory::Memory;
 use crate::registers::{Command, Registers};
@@ -259,10 +259,10 @@ impl Unit {
                 sid: SourceId(field(ccmd, 31, 16) as u16),
                 mask: function_mask(field(ccmd, 33, 32)),
             },
-            _ => return self.registers.complete_context_invalidation(0),
+            _ => return self.refuse_context_command(ccmd, fx),
         };
         if !self.takes_register_invalidation() {
-            return self.registers.complete_context_invalidation(0);
+            return self.refuse_context_command(ccmd, fx);
         }
         self.invalidate_contexts(scope, fx);
         self.registers.complete_context_invalidation(granularity);
@@ -279,10 +279,10 @@ impl Unit {
             (1, _) => IotlbScope::Global,
             (2, _) => IotlbScope::Domain(did),
             (3, Ok(range)) if am <= self.cap().mamv() => IotlbScope::DomainPages(did, range),
-            _ => return self.registers.complete_iotlb_invalidation(0),
+            _ => return self.refuse_iotlb_command(iotlb, fx),
         };
         if !self.takes_register_invalidation() {
-            return self.registers.complete_iotlb_invalidation(0);
+            return self.refuse_iotlb_command(iotlb, fx);
         }
         self.invalidate_iotlb(scope, fx);
         let asked = field(iotlb, 49, 48) != 0;
@@ -294,6 +294,18 @@ impl Unit {
             }
         }
         self.registers.complete_iotlb_invalidation(granularity);
+    }
+
+    /// CAIG = 0 says that nothing was invalidated.
+    fn refuse_context_command(&mut self, ccmd: u64, fx: &mut Effects) {
+        self.registers.complete_context_invalidation(0);
+        fx.push(Effect::Refused(Refusal::ContextCommand(ccmd)));
+    }
+
+    /// IAIG = 0 says that nothing was invalidated.
+    fn refuse_iotlb_command(&mut self, iotlb: u64, fx: &mut Effects) {
+        self.registers.complete_iotlb_invalidation(0);
+        fx.push(Effect::Refused(Refusal::IotlbCommand(iotlb)));
     }
 
     /// The domain that a field names: hardware ignores the bits beyond the width.

@@ -6,10 +6,12 @@
 //! that ahead of it is over. Descriptors behind it go on meanwhile, unless it is a fence.
 
 use super::Unit;
-use crate::effect::{Effect, Effects};
+use crate::effect::{Effect, Effects, Refusal};
 use crate::memory::{Memory, read_words};
 use crate::spec::SourceId;
-use crate::spec::descriptor::{Context, Descriptor, DeviceTlbInvalidation, QueueError, Wait};
+use crate::spec::descriptor::{
+    Context, Descriptor, DescriptorError, DeviceTlbInvalidation, QueueError, Wait, Wrong,
+};
 use crate::spec::register::TranslationTableMode;
 use pcie_ats::{InvalidateCompletion, InvalidateRequest};
 use std::collections::VecDeque;
@@ -36,6 +38,25 @@ pub(super) struct Queue {
 /// The most wait descriptors that are pending: with more, nothing is fetched until one completes.
 const MOST_WAITS: usize = 1024;
 
+/// Why the queue stopped, with the words of the descriptor, if it was fetched.
+struct Stop {
+    error: DescriptorError,
+    words: [u64; 4],
+}
+
+impl Stop {
+    /// Stopped ahead of a descriptor.
+    const fn unfetched(error: QueueError, field: &'static str) -> Self {
+        Stop {
+            error: DescriptorError {
+                error,
+                wrong: Wrong::Field(field),
+            },
+            words: [0; 4],
+        }
+    }
+}
+
 impl Queue {
     /// Whether a fence holds back what follows, or there is no room for another wait.
     fn held(&self) -> bool {
@@ -57,9 +78,21 @@ impl Unit {
             match self.step(memory, now, fx) {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(error) => return self.registers.queue_error(error, fx),
+                Err(stop) => return self.stop(stop, fx),
             }
         }
+    }
+
+    /// The queue stops at the descriptor that its head stands at.
+    fn stop(&mut self, stop: Stop, fx: &mut Effects) {
+        let Stop { error, words } = stop;
+        fx.push(Effect::Refused(Refusal::Descriptor {
+            head: self.registers.iqh(),
+            words,
+            error: error.error,
+            wrong: error.wrong,
+        }));
+        self.registers.queue_error(error.error, fx);
     }
 
     /// Fetches and executes one descriptor. Returns whether it went on.
@@ -68,15 +101,17 @@ impl Unit {
         memory: &impl Memory,
         now: Duration,
         fx: &mut Effects,
-    ) -> Result<bool, QueueError> {
+    ) -> Result<bool, Stop> {
         let (base, size, wide) = self.registers.iqa();
         let (head, tail) = (self.registers.iqh(), self.registers.iqt());
         let scalable_types = self.check_queue_mode(wide)?;
         if wide && tail & 0x10 != 0 {
-            return Err(QueueError::TailAlignment);
+            let field = "tail (IQT), which is not a multiple of 32";
+            return Err(Stop::unfetched(QueueError::TailAlignment, field));
         }
         if tail >= size || head >= size {
-            return Err(QueueError::Tail);
+            let field = "tail (IQT), which is beyond the queue";
+            return Err(Stop::unfetched(QueueError::Tail, field));
         }
         let at = base + head;
         let words = if wide {
@@ -84,8 +119,10 @@ impl Unit {
         } else {
             read_words::<2>(memory, at).map(|w| [w[0], w[1], 0, 0])
         };
+        let field = "address, where the descriptor cannot be read";
+        let words = words.map_err(|_| Stop::unfetched(QueueError::Fetch, field))?;
         let descriptor = Descriptor::parse(
-            words.map_err(|_| QueueError::Fetch)?,
+            words,
             &Context {
                 cap: self.cap(),
                 ecap: self.ecap(),
@@ -93,7 +130,8 @@ impl Unit {
                 scalable_types,
                 always_drain: self.caps.config().version.0 >= 2,
             },
-        )?;
+        )
+        .map_err(|error| Stop { error, words })?;
         if matches!(descriptor, Descriptor::Wait(_)) && !fx.is_empty() {
             fx.push(Effect::QueueReady);
             return Ok(false);
@@ -110,10 +148,11 @@ impl Unit {
 
     /// Checks that the descriptor width goes with the translation table mode. Returns whether the
     /// descriptor types of scalable mode are valid (table 26).
-    fn check_queue_mode(&self, wide: bool) -> Result<bool, QueueError> {
+    fn check_queue_mode(&self, wide: bool) -> Result<bool, Stop> {
         let ecap = self.ecap();
+        let width = |field| Err(Stop::unfetched(QueueError::Width, field));
         if wide && !(ecap.smts() || ecap.adms()) {
-            return Err(QueueError::Width);
+            return width("descriptor width (IQA.DW), which is 256 bits without scalable mode");
         }
         let scalable = match self.translation_table_mode() {
             TranslationTableMode::Legacy => return Ok(false),
@@ -121,11 +160,14 @@ impl Unit {
             TranslationTableMode::AbortDma => ecap.adms(),
             TranslationTableMode::Reserved => false,
         };
-        match (scalable, wide) {
-            (false, _) => Err(QueueError::TranslationTableMode),
-            (true, false) => Err(QueueError::Width),
-            (true, true) => Ok(true),
+        if !scalable {
+            let field = "translation table mode (RTADDR.TTM)";
+            return Err(Stop::unfetched(QueueError::TranslationTableMode, field));
         }
+        if !wide && self.caps.config().strict {
+            return width("descriptor width (IQA.DW), which is 128 bits in scalable mode");
+        }
+        Ok(true)
     }
 
     /// Executes a descriptor. Returns false if it cannot be now.
@@ -200,6 +242,10 @@ impl Unit {
             self.queue_ready(fx);
         }
         if completed.invalid {
+            fx.push(Effect::Refused(Refusal::Completion {
+                requester,
+                itag_vector: completion.itag_vector,
+            }));
             self.registers.completion_error(requester, fx);
         }
     }

@@ -428,10 +428,10 @@ impl Bench {
         self.ram.get(STATUS) == 1
     }
 
-    /// The effects so far, without notices of invalidation.
+    /// The effects so far, without notices of invalidation and of what was refused.
     pub fn effects(&mut self) -> Effects {
         let mut fx = std::mem::take(&mut self.fx);
-        fx.retain(|e| !matches!(e, Effect::Invalidated(_)));
+        fx.retain(|e| !matches!(e, Effect::Invalidated(_) | Effect::Refused(_)));
         fx
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use vtd::config::Stages;
 use vtd::effect::Invalidated;
 use vtd::spec::SourceId;
+use vtd::spec::descriptor::{QueueError, Wrong};
 use vtd::spec::register::{fsts, global, offset};
-use vtd::{Access, Effect, Effects, Ticket};
+use vtd::{Access, Effect, Effects, Refusal, Ticket};
 
 /// A Device-TLB invalidation of everything of a PASID, with a depth.
 fn device_tlb(sid: SourceId, pasid: u32, depth: u64) -> [u64; 2] {
@@ -161,6 +162,109 @@ fn every_queue_error_has_its_info() {
     b.command(global::SRTP);
     b.write(offset::IQT, 32);
     assert_eq!(error(&mut b), 7);
+}
+
+#[test]
+fn a_lenient_unit_takes_128_bit_descriptors_in_scalable_mode() {
+    let run = |strict: bool| {
+        let mut b = Bench::scalable(|c| c.strict = strict);
+        let table = b.page();
+        let entry = b.map_first(table, 0x1000, 0x800_0000, USER);
+        b.pasid(SID, 5, first_stage(table, 1));
+        assert!(b.goes_pasid(5, 0x1000, Access::Read).is_ok());
+        b.ram.set(entry, 0);
+        b.uncommand(global::QIE);
+        b.write(offset::IQA, QUEUE);
+        b.write(offset::IQT, 0);
+        b.command(global::QIE);
+        // Descriptors of scalable mode too, one behind the other every 16 bytes.
+        for (n, words) in [pasid_all(1, 5), wait(STATUS, 9)].iter().enumerate() {
+            b.store(QUEUE + n as u64 * 16, words);
+        }
+        b.write(offset::IQT, 32);
+        b.run();
+        let status = b.read32(offset::FSTS);
+        let gone = b.goes_pasid(5, 0x1000, Access::Read);
+        (status & fsts::IQE != 0, b.iqei(), b.ram.get(STATUS), gone)
+    };
+    assert_eq!(run(true), (true, 5, 0, Ok(0x800_0000)));
+    assert_eq!(run(false), (false, 0, 9, Err(0x71)));
+    // What is wrong in both modes stays so.
+    let mut b = Bench::scalable(|c| c.strict = false);
+    b.write(offset::IQT, 16);
+    b.run();
+    assert_eq!(b.iqei(), 6);
+}
+
+#[test]
+fn nothing_is_refused_silently() {
+    let refused = |b: &mut Bench| -> Vec<Refusal> {
+        let effects = std::mem::take(&mut b.fx);
+        let refused = effects.into_iter().filter_map(|e| match e {
+            Effect::Refused(what) => Some(what),
+            _ => None,
+        });
+        refused.collect()
+    };
+    let mut b = Bench::new();
+    b.submit(&[wait(STATUS, 1), [0x115, 0x1234]]);
+    assert_eq!(
+        refused(&mut b),
+        [Refusal::Descriptor {
+            head: 32,
+            words: [0x115, 0x1234, 0, 0],
+            error: QueueError::Reserved,
+            wrong: Wrong::Reserved {
+                word: 0,
+                bits: 0x100
+            },
+        }]
+    );
+    // A queue that stands is not refused again for a new tail.
+    b.submit(&[wait(STATUS, 2)]);
+    assert_eq!(refused(&mut b), []);
+    let mut b = Bench::new();
+    b.write(offset::IQA, QUEUE);
+    b.write(offset::IQT, 16);
+    b.run();
+    let told = refused(&mut b);
+    assert!(told[0].to_string().contains("IQA.DW"), "{}", told[0]);
+    assert_eq!(told.len(), 1);
+    // Register-based invalidation has to be that of legacy mode, with the queue off.
+    b.write(offset::CCMD, 1 << 63 | 1 << 61);
+    b.write(offset::IOTLB, 1 << 63 | 1 << 60);
+    assert_eq!(
+        refused(&mut b),
+        [
+            Refusal::ContextCommand(1 << 63 | 1 << 61),
+            Refusal::IotlbCommand(1 << 63 | 1 << 60)
+        ]
+    );
+    let late = InvalidateCompletion {
+        itag_vector: 2,
+        completion_count: 1,
+    };
+    b.unit.invalidate_completion(&b.ram, SID, &late, &mut b.fx);
+    let itag_vector = 2;
+    assert_eq!(
+        refused(&mut b),
+        [Refusal::Completion {
+            requester: SID,
+            itag_vector
+        }]
+    );
+    for (offset, size) in [(offset::GCMD, 2), (offset::IQT + 4, 8)] {
+        b.unit.write(offset, 0, size, &mut b.fx);
+        assert_eq!(refused(&mut b), [Refusal::RegisterWrite { offset, size }]);
+    }
+}
+
+#[test]
+fn an_index_mask_beyond_mhmv_stops_the_queue() {
+    let mut b = Bench::new();
+    assert_eq!(b.unit.capabilities().ecap().mhmv(), 15);
+    b.submit(&[[15 << 27 | 1 << 4 | 4, 0], [16 << 27 | 1 << 4 | 4, 0]]);
+    assert_eq!((b.iqei(), b.read(offset::IQH)), (4, 32));
 }
 
 #[test]
