@@ -8,6 +8,7 @@ mod names {
     use kernel::{
         bindings,
         devres::Devres,
+        irq::IrqReturn,
         pci, //
     };
 
@@ -29,6 +30,10 @@ mod names {
     pub(crate) const fn owner() -> *mut bindings::module {
         crate::THIS_MODULE.as_ptr()
     }
+
+    /// What a handler returns for an interrupt that it handled.
+    pub(crate) const IRQ_HANDLED: bindings::irqreturn_t =
+        IrqReturn::Handled as bindings::irqreturn_t;
 
     /// The value of the module's parameter.
     pub(crate) fn contexts_per_user() -> u32 {
@@ -54,6 +59,9 @@ mod names {
     pub(crate) const fn owner() -> *mut bindings::module {
         this_module::<crate::LocalModule>().as_ptr()
     }
+
+    /// What a handler returns for an interrupt that it handled.
+    pub(crate) const IRQ_HANDLED: bindings::irqreturn_t = bindings::irqreturn::IRQ_HANDLED;
 
     /// The value of the module's parameter.
     pub(crate) fn contexts_per_user() -> u32 {

@@ -14,7 +14,6 @@ use kernel::{
     device::Bound,
     devres,
     error::to_result,
-    irq::IrqReturn,
     pci,
     prelude::*,
     sync::{
@@ -29,6 +28,7 @@ use kernel::{
 
 use crate::{
     bar::Registers,
+    compat,
     context::Context,
     faults::Faults, //
 };
@@ -179,7 +179,7 @@ unsafe extern "C" fn handle(_irq: c_int, cookie: *mut c_void) -> bindings::irqre
     handler
         .contexts
         .interrupt(&handler.registers, handler.vector);
-    IrqReturn::Handled as bindings::irqreturn_t
+    compat::IRQ_HANDLED
 }
 
 /// Allocates vectors for `contexts`, up to `available`, and registers their handlers, until `pdev`

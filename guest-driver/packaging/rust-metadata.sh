@@ -6,7 +6,7 @@
 # usage: rust-metadata.sh RELEASE SOURCE [OBJECTS]
 #
 #   RELEASE  release of the kernel, as `uname -r` prints it; its headers are installed
-#   SOURCE   the unpacked source that the kernel was built from (linux-source-7.2 and the like)
+#   SOURCE   the unpacked source that the kernel was built from (linux-source-7.3 and the like)
 #   OBJECTS  directory for what is made on the way [default: a temporary one]
 #
 # It is made from the same source, configuration and compilers as the kernel was, and compared with

@@ -17,20 +17,10 @@ kernel_make() {
         KBUILD_BUILD_USER=svm-demo KBUILD_BUILD_HOST=svm-demo "$@"
 }
 
-step "unpacking the source"
-# Without what only the drivers that stay off are made of, which is most of it.
-mkdir -p "$source" "$objects"
-dpkg-deb --fsys-tarfile /mnt/packages/linux-source-*.deb |
-    tar --extract --to-stdout --wildcards './usr/src/linux-source-*.tar.xz' |
-    xz --decompress --threads=0 --stdout |
-    tar --extract --directory "$source" --strip-components=1 \
-        --exclude='*/Documentation/*.rst' --exclude='*/Documentation/*.yaml' \
-        --exclude='*/arch/*/boot/dts/*' --exclude='*/sound/*.[ch]' \
-        --exclude='*/drivers/gpu/drm/*/*.[ch]' --exclude='*/drivers/net/*/*.[ch]' \
-        --exclude='*/drivers/media/*.[ch]' --exclude='*/drivers/staging/*.[ch]' \
-        --exclude='*/tools/testing/*' --exclude='*/tools/perf/*'
+sh /mnt/source.sh /mnt/packages "$source"
 
 step "configuring"
+mkdir -p "$objects"
 kernel_make rustavailable
 kernel_make KCONFIG_ALLCONFIG=/mnt/debug.config allnoconfig
 # An option whose conditions are not met is dropped without a word.

@@ -21,7 +21,7 @@ step() {
 }
 
 step "unpacking the packages"
-mkdir -p /mnt/build/packages /mnt/modules "$source" "$objects"
+mkdir -p /mnt/build/packages /mnt/modules "$objects"
 for package in headers kbuild; do
     for file in /mnt/packages/linux-$package-*.deb; do
         dpkg-deb --extract "$file" /mnt
@@ -61,18 +61,24 @@ for module in "$@"; do
 done
 rm -rf /mnt/build/packages/usr/lib/modules
 
-step "unpacking the source"
-# Only what the preparation of a build for modules reads: the drivers' code, the other
-# architectures' device trees and the documentation stay out.
-dpkg-deb --fsys-tarfile /mnt/packages/linux-source-*.deb |
-    tar --extract --to-stdout --wildcards './usr/src/linux-source-*.tar.xz' |
-    xz --decompress --threads=0 --stdout |
-    tar --extract --directory "$source" --strip-components=1 \
-        --exclude='*/Documentation/*.rst' --exclude='*/Documentation/*.yaml' \
-        --exclude='*/arch/*/boot/dts/*' \
-        --exclude='*/drivers/*.c' --exclude='*/sound/*.c' --exclude='*/fs/*.c' \
-        --exclude='*/net/*.c' --exclude='*/drivers/gpu/drm/amd/include/*' \
-        --exclude='*/tools/testing/*' --exclude='*/tools/perf/*'
+step "comparing the compilers with the kernel's"
+configured() {
+    sed -n "s/^CONFIG_$1=\"\(.*\)\"\$/\1/p" "$headers/.config"
+}
+compiler=$(configured CC_VERSION_TEXT)
+compiler=${compiler%% *}
+command -v "$compiler" >/dev/null || {
+    echo "the kernel was built with $compiler, which the prepared root does not have" >&2
+    exit 1
+}
+# The metadata is of use to this one version only.
+rustc=$(configured RUSTC_VERSION_TEXT)
+[ "$(rustc --version)" = "$rustc" ] || {
+    echo "the kernel was built with $rustc, and the prepared root has $(rustc --version)" >&2
+    exit 1
+}
+
+sh /mnt/source.sh /mnt/packages "$source"
 
 step "unpacking the kernel's image"
 # Translated code unpacks slowly: a guest without KVM starts two seconds sooner without.
@@ -82,7 +88,7 @@ step "making the Rust metadata"
 cp "$headers/.config" "$objects/.config"
 kernel_make() {
     make -C "$source" O="$objects" ARCH=x86 CROSS_COMPILE=x86_64-linux-gnu- \
-        CC=x86_64-linux-gnu-gcc-14 KERNELRELEASE="$release" "$@"
+        CC="$compiler" KERNELRELEASE="$release" "$@"
 }
 kernel_make rustavailable
 kernel_make -j"$(nproc)" modules_prepare

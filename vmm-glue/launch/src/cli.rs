@@ -8,6 +8,8 @@ use std::str::FromStr;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::prepare::series::Series;
+
 /// Seconds that a guest has unless it is said.
 const SECONDS: u32 = 300;
 
@@ -99,6 +101,11 @@ pub struct Parts {
     /// file of an image [default: stock; with --kdir: its own]
     #[arg(long, value_name = "stock|debug|IMAGE")]
     pub kernel: Option<KernelName>,
+
+    /// Series of the stock or debug kernel, such as 7.2 [default: the newest that the distribution
+    /// has of those that the driver is known to work with]
+    #[arg(long, value_name = "SERIES")]
+    pub kernel_series: Option<Series>,
 
     /// Build directory of a kernel with Rust support, to build the driver for and to boot
     #[arg(long, value_name = "DIR")]
@@ -332,6 +339,12 @@ impl Parts {
             Some(KernelName::Debug) => "debug",
             _ => "stock",
         };
+        if let (Some(series), Some(_)) = (self.kernel_series, &self.kdir) {
+            bail!(
+                "--kernel-series {series} is about prepared kernels, and --kdir names one of your \
+                 own: give one of the two"
+            );
+        }
         Ok(match (&self.kernel, &self.kdir) {
             (None | Some(KernelName::Stock), None) => KernelChoice::Stock,
             (Some(KernelName::Debug), None) => KernelChoice::Debug,
@@ -471,6 +484,16 @@ mod tests {
     fn a_prepared_kernel_and_ones_own_contradict_each_other() {
         let error = kernel(&["--kernel", "debug", "--kdir", "/k"]).unwrap_err();
         assert!(error.to_string().contains("./debug"), "{error}");
+    }
+
+    #[test]
+    fn a_series_is_that_of_a_prepared_kernel() {
+        let error = kernel(&["--kernel-series", "7.2", "--kdir", "/k"]).unwrap_err();
+        assert!(error.to_string().contains("--kdir"), "{error}");
+        let debug = ["--kernel", "debug", "--kernel-series", "7.2"];
+        assert_eq!(kernel(&debug).unwrap(), KernelChoice::Debug);
+        let error = parse(&["run", "--kernel-series", "7.2.12"]).unwrap_err();
+        assert!(error.to_string().contains("such as 7."), "{error}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::cache::manifest::Depth;
 use crate::cache::{Cache, Component};
 use crate::cli::{DoctorOptions, Place};
 use crate::prepare::root::Purpose;
+use crate::prepare::series::{self, Series};
 use crate::prepare::{apt, debug, host, kernel, recipe, root};
 use crate::run;
 
@@ -61,9 +62,14 @@ fn exit(good: bool) -> ExitCode {
 fn examine_host(place: &Place) -> Result<Vec<Check>> {
     let cache = Cache::open(place.cache.as_deref())?;
     let root = root::component(&cache, Purpose::Guests);
-    let kernel = kernel::component(&cache, &root);
+    // Of the series that was chosen, once one was.
+    let chosen = series::component(&cache).examine(Depth::Quick);
+    let series = chosen
+        .and_then(|manifest| series::of(&manifest))
+        .unwrap_or_else(|_| Series::newest_known());
+    let kernel = kernel::component(&cache, &root, series);
     let toolchain = root::component(&cache, Purpose::Kernels);
-    let debug_kernel = debug::component(&cache, &toolchain);
+    let debug_kernel = debug::component(&cache, &toolchain, series);
     let mut checks = vec![required("architecture", host::architecture())];
     let parts = [
         part("prepared root", &root, PREPARE),

@@ -2,11 +2,13 @@
 //! Debian packages by the host's apt, with lists, cache and configuration of its own: the host's
 //! package state is read for the mirror and the proxies and never changed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
+use super::series::{self, Series};
 use super::{host, recipe};
 use crate::cache::Cache;
 use crate::external::External;
@@ -35,6 +37,33 @@ const NETWORK_SETTINGS: &[&str] = &[
     "Acquire::Check-Valid-Until",
 ];
 
+/// Where packages come from.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Name of the directory that apt keeps its lists in.
+    pub directory: &'static str,
+    /// The suites.
+    pub suites: &'static [&'static str],
+    /// Which packages are taken of which suite, as apt's preferences say it.
+    pub pins: fn() -> String,
+}
+
+/// What guests are made of.
+pub const CURRENT: Origin = Origin {
+    directory: "apt",
+    suites: &[recipe::SUITE, recipe::BACKPORTS],
+    pins: preferences,
+};
+
+/// What the names of the packages with a kernel begin with.
+const KERNELS: &str = "linux-binary-";
+
+/// What the names of the packages with a kernel's source begin with.
+const SOURCES: &str = "linux-source-";
+
+/// The package with QEMU.
+pub const QEMU: &str = "qemu-system-x86";
+
 /// apt with directories of its own. One process at a time may have it.
 #[derive(Debug)]
 pub struct Apt {
@@ -45,6 +74,8 @@ pub struct Apt {
 /// A kernel, resolved from the package index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelPackages {
+    /// Name of the package with the source.
+    pub source: String,
     /// Release of the kernel, as `uname -r` prints it.
     pub release: String,
     /// Release without the flavour: the common headers have it in their name.
@@ -55,9 +86,14 @@ pub struct KernelPackages {
 
 impl Apt {
     /// Sets the directories up and fetches the package lists.
-    pub fn open(cache: &Cache, mirror: Option<&str>, progress: &Progress) -> Result<Self> {
+    pub fn open(
+        cache: &Cache,
+        origin: &Origin,
+        mirror: Option<&str>,
+        progress: &Progress,
+    ) -> Result<Self> {
         let task = progress.task("reading the package index");
-        let directory = cache.directory("apt")?;
+        let directory = cache.directory(origin.directory)?;
         let apt = Self {
             log: cache.logs()?.join("apt.log"),
             directory,
@@ -66,16 +102,15 @@ impl Apt {
             Some(mirror) => mirror.to_owned(),
             None => host_mirror()?,
         };
-        apt.configure(&mirror, &host::keyring()?)?;
+        apt.configure(origin, &mirror, &host::keyring()?)?;
         let _ = fs::remove_file(&apt.log);
         apt.call("apt-get", &["update", "--quiet", "--error-on=any"])
             .run_logged(&apt.log, &task)
             .with_context(|| {
                 format!(
                     "cannot fetch the package index from {mirror}; is the network up, and does \
-                     the mirror have {} and {}? Another one can be given by --mirror or SVM_MIRROR",
-                    recipe::SUITE,
-                    recipe::BACKPORTS
+                     the mirror have {}? Another one can be given by --mirror or SVM_MIRROR",
+                    origin.suites.join(" and ")
                 )
             })?;
         task.done();
@@ -97,12 +132,15 @@ impl Apt {
         self.directory.join("network.conf")
     }
 
+    /// The versions of a package, newest first.
+    pub fn versions(&self, package: &str) -> Result<Vec<String>> {
+        let table = self.call("apt-cache", &["madison", package]).output()?;
+        Ok(madison_versions(&table))
+    }
+
     /// Resolves QEMU's version and fails where its series is gone.
     pub fn qemu(&self) -> Result<String> {
-        let table = self
-            .call("apt-cache", &["madison", "qemu-system-x86"])
-            .output()?;
-        choose_version(&madison_versions(&table), recipe::QEMU_SERIES).map_err(|existing| {
+        choose_version(&self.versions(QEMU)?, recipe::QEMU_SERIES).map_err(|existing| {
             anyhow::anyhow!(
                 "QEMU {} is no longer in the package index, which has {existing}; the plug-in knows \
                  the layout of {0} only. Use a mirror that still has it (--mirror), or your own \
@@ -113,35 +151,37 @@ impl Apt {
         })
     }
 
-    /// Resolves the newest kernel of the series.
-    pub fn kernel(&self) -> Result<KernelPackages> {
-        let prefix = format!("linux-binary-{}.", recipe::KERNEL_SERIES);
-        let names = self.call("apt-cache", &["pkgnames", &prefix]).output()?;
-        let Some(common) = newest_kernel(&names, recipe::KERNEL_SERIES) else {
-            let names = self
-                .call("apt-cache", &["pkgnames", "linux-source-"])
-                .output()?;
-            bail!(
-                "Linux {} is no longer in the package index, which has {}; use a mirror that still \
-                 has it (--mirror), or your own kernel (--kdir); a newer series takes a change of \
-                 KERNEL_SERIES in {}",
-                recipe::KERNEL_SERIES,
-                source_series(&names),
-                recipe::FILE
-            );
-        };
+    /// The series of Linux in the package index from which modules in Rust can be built, sorted.
+    pub fn kernel_series(&self) -> Result<Vec<Series>> {
+        Ok(complete_series(
+            &self.names(KERNELS)?,
+            &self.names(SOURCES)?,
+        ))
+    }
+
+    /// Resolves the newest kernel of a series.
+    pub fn kernel(&self, series: Series) -> Result<KernelPackages> {
+        series::choose(&self.kernel_series()?, Some(series))?;
+        let common = newest_kernel(&self.names(KERNELS)?, series)
+            .with_context(|| format!("the package index has no kernel of the series {series}"))?;
         let release = format!("{common}-amd64");
-        let binary = format!("linux-binary-{release}");
-        let table = self.call("apt-cache", &["madison", &binary]).output()?;
-        let version = madison_versions(&table)
+        let binary = format!("{KERNELS}{release}");
+        let version = self
+            .versions(&binary)?
             .into_iter()
             .next()
             .with_context(|| format!("the package index has no version of {binary}"))?;
         Ok(KernelPackages {
+            source: format!("{SOURCES}{series}"),
             release,
             common,
             version,
         })
+    }
+
+    /// The names of packages that begin so.
+    fn names(&self, beginning: &str) -> Result<String> {
+        self.call("apt-cache", &["pkgnames", beginning]).output()
     }
 
     /// Fetches packages into a directory, each `name=version`.
@@ -161,7 +201,7 @@ impl Apt {
             .env("LC_ALL", "C")
     }
 
-    fn configure(&self, mirror: &str, keyring: &Path) -> Result<()> {
+    fn configure(&self, origin: &Origin, mirror: &str, keyring: &Path) -> Result<()> {
         let directory = &self.directory;
         for sub in ["lists/partial", "cache/archives/partial"] {
             let path = directory.join(sub);
@@ -179,8 +219,8 @@ impl Apt {
             "apt.conf",
             &format!("{}{network}", configuration(directory)),
         )?;
-        write("sources.list", &sources(mirror, keyring))?;
-        write("preferences", &preferences())?;
+        write("sources.list", &sources(origin, mirror, keyring))?;
+        write("preferences", &(origin.pins)())?;
         write("status", "")
     }
 }
@@ -252,15 +292,10 @@ Acquire::Languages "none";
     )
 }
 
-fn sources(mirror: &str, keyring: &Path) -> String {
-    [recipe::SUITE, recipe::BACKPORTS]
-        .map(|suite| {
-            format!(
-                "deb [signed-by={}] {mirror} {suite} main\n",
-                keyring.display()
-            )
-        })
-        .concat()
+fn sources(origin: &Origin, mirror: &str, keyring: &Path) -> String {
+    let keyring = keyring.display();
+    let line = |suite| format!("deb [signed-by={keyring}] {mirror} {suite} main\n");
+    origin.suites.iter().map(line).collect()
 }
 
 fn preferences() -> String {
@@ -309,33 +344,39 @@ fn choose_version(versions: &[String], series: &str) -> Result<String, String> {
     })
 }
 
-/// The newest `7.2.12+deb13` among lines `linux-binary-7.2.12+deb13-amd64`; other flavours do not
-/// count.
-fn newest_kernel(names: &str, series: &str) -> Option<String> {
-    let prefix = format!("linux-binary-{series}.");
-    names
-        .lines()
-        .filter_map(|name| {
-            let (patch, flavour) = name.trim().strip_prefix(&prefix)?.split_once('-')?;
-            let number: u32 = patch.split('+').next()?.parse().ok()?;
-            (flavour == "amd64").then(|| (number, format!("{series}.{patch}")))
-        })
-        .max()
-        .map(|(_, common)| common)
+/// The kernels of the plain flavour among names of packages: series, patch number, and the release
+/// without the flavour, as `7.3`, `4` and `7.3.4+deb13` of `linux-binary-7.3.4+deb13-amd64`.
+fn kernels(names: &str) -> impl Iterator<Item = (Series, u32, &str)> {
+    names.lines().filter_map(|name| {
+        let common = name
+            .trim()
+            .strip_prefix(KERNELS)?
+            .strip_suffix("-amd64")
+            .filter(|common| !common.contains('-'))?;
+        let series = Series::of_release(common)?;
+        let rest = common.strip_prefix(&series.to_string())?;
+        let patch = rest.strip_prefix('.').unwrap_or("0");
+        let patch = patch.split(|c: char| !c.is_ascii_digit()).next()?;
+        Some((series, patch.parse().ok()?, common))
+    })
 }
 
-fn source_series(names: &str) -> String {
-    let mut series: Vec<_> = names
+/// The newest kernel of a series.
+fn newest_kernel(names: &str, series: Series) -> Option<String> {
+    kernels(names)
+        .filter(|(of, ..)| *of == series)
+        .max()
+        .map(|(.., common)| common.to_owned())
+}
+
+/// The series that have both a kernel and its source, sorted.
+fn complete_series(kernel_names: &str, source_names: &str) -> Vec<Series> {
+    let sources: BTreeSet<Series> = source_names
         .lines()
-        .filter_map(|name| name.trim().strip_prefix("linux-source-"))
-        .filter(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+        .filter_map(|name| name.trim().strip_prefix(SOURCES)?.parse().ok())
         .collect();
-    series.sort_unstable();
-    if series.is_empty() {
-        "none".to_owned()
-    } else {
-        series.join(", ")
-    }
+    let built: BTreeSet<Series> = kernels(kernel_names).map(|(series, ..)| series).collect();
+    built.intersection(&sources).copied().collect()
 }
 
 #[cfg(test)]
@@ -383,16 +424,24 @@ http://other.example.org/debian/|bookworm|main
     #[test]
     fn the_newest_kernel_is_by_number_and_of_the_plain_flavour() {
         let names = "linux-binary-7.2.9+deb13-amd64\nlinux-binary-7.2.12+deb13-amd64\n\
-                     linux-binary-7.2.13+deb13-cloud-amd64\nlinux-binary-7.20.1+deb13-amd64\n";
-        assert_eq!(newest_kernel(names, "7.2").unwrap(), "7.2.12+deb13");
-        assert_eq!(newest_kernel(names, "7.3"), None);
+                     linux-binary-7.2.13+deb13-cloud-amd64\nlinux-binary-7.20.1+deb13-amd64\n\
+                     linux-binary-unsigned-7.2.14+deb13-amd64\nlinux-binary-7.4-amd64\n";
+        let newest = |series: &str| newest_kernel(names, series.parse().unwrap());
+        assert_eq!(newest("7.2").unwrap(), "7.2.12+deb13");
+        assert_eq!(newest("7.20").unwrap(), "7.20.1+deb13");
+        assert_eq!(newest("7.4").unwrap(), "7.4");
+        assert_eq!(newest("7.3"), None);
     }
 
     #[test]
-    fn the_series_that_exist_are_listed() {
-        let names = "linux-source-7.3\nlinux-source-6.12\nlinux-source-extra\n";
-        assert_eq!(source_series(names), "6.12, 7.3");
-        assert_eq!(source_series(""), "none");
+    fn a_series_exists_where_the_index_has_kernel_and_source() {
+        let kernels = "linux-binary-7.10.1+deb13-amd64\nlinux-binary-7.3.4+deb13-amd64\n\
+                       linux-binary-7.1.13+deb13-amd64\nlinux-binary-7.4.1+deb13-cloud-amd64\n";
+        let sources = "linux-source-7.10\nlinux-source-7.3\nlinux-source-7.4\n\
+                       linux-source-6.12\nlinux-source\nlinux-source-extra\n";
+        let found = complete_series(kernels, sources);
+        assert_eq!(super::super::series::list(&found), "7.3, 7.10");
+        assert_eq!(complete_series("", ""), []);
     }
 
     #[test]

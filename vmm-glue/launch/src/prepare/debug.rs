@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::apt::{Apt, KernelPackages};
-use super::{kernel, recipe, sandbox};
+use super::{kernel, recipe, sandbox, series::Series};
 use crate::cache::{Cache, Component, Made};
 use crate::progress::Task;
 
@@ -18,16 +18,13 @@ const SCRIPT: &str = include_str!("../../scripts/debug-kernel.sh");
 /// The kernel's options.
 const OPTIONS: &str = include_str!("../../scripts/debug.config");
 
-/// Where the source's package lies while the component is made; the script reads it there.
-const PACKAGES: &str = "packages";
-
-/// The component; it is made with the toolchain.
-pub fn component(cache: &Cache, toolchain: &Component) -> Component {
+/// The component with a kernel of a series; it is made with the toolchain.
+pub fn component(cache: &Cache, toolchain: &Component, series: Series) -> Component {
     let recipe = format!(
-        "debug-kernel {} {} with {}\n{SCRIPT}\n{OPTIONS}",
+        "debug-kernel {} {series} with {}\n{SCRIPT}\n{OPTIONS}\n{}",
         recipe::REVISION,
-        recipe::KERNEL_SERIES,
         toolchain.name(),
+        kernel::UNPACK,
     );
     cache.component("debug-kernel", recipe)
 }
@@ -49,11 +46,18 @@ fn headers(release: &str) -> String {
     format!("usr/src/linux-headers-{release}")
 }
 
-/// Fetches the source; this takes only the network and can be done while the toolchain is made.
-pub fn fetch(apt: &Apt, directory: &Path, task: &Task) -> Result<KernelPackages> {
-    let kernel = apt.kernel()?;
-    let package = format!("linux-source-{}={}", recipe::KERNEL_SERIES, kernel.version);
-    apt.download(&[package], &directory.join(PACKAGES), task)?;
+/// Fetches the source, and unpacks it if this host can; this can be done while the toolchain is made.
+pub fn fetch(
+    apt: &Apt,
+    series: Series,
+    directory: &Path,
+    log: &Path,
+    task: &Task,
+) -> Result<KernelPackages> {
+    let kernel = apt.kernel(series)?;
+    let package = format!("{}={}", kernel.source, kernel.version);
+    apt.download(&[package], &directory.join(kernel::PACKAGES), task)?;
+    kernel::unpack_early(directory, log, task)?;
     Ok(kernel)
 }
 
@@ -71,10 +75,9 @@ pub fn make(
     };
     write("debug-kernel.sh", SCRIPT)?;
     write("debug.config", OPTIONS)?;
-    let _ = fs::remove_file(log);
     let program = ["/bin/sh", "/mnt/debug-kernel.sh"];
     sandbox::enter(toolchain, directory, None, &program).run_logged(log, task)?;
-    for waste in [PACKAGES, "build"] {
+    for waste in [kernel::PACKAGES, "build"] {
         let waste = directory.join(waste);
         fs::remove_dir_all(&waste).with_context(|| format!("cannot remove {}", waste.display()))?;
     }

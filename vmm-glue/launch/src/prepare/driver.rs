@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{host, sandbox};
+use super::{host, misfit, sandbox};
 use crate::cache::{Component, digest, digest_files, lock::Lock, remove_tree};
 use crate::checkout::Checkout;
 use crate::external::External;
@@ -20,13 +20,16 @@ const SOURCES: &[&str] = &["guest-driver", "demo-device/abi/src"];
 /// Name of the module's file.
 pub const FILE: &str = "svm_demo.ko";
 
+/// Name of the log of its build, beside it.
+pub const LOG: &str = "build.log";
+
 /// The kernel that the module is built for.
 #[derive(Debug)]
 pub enum Kernel {
     /// One from the cache.
     Prepared {
         /// Name of the directory that the module is built in.
-        place: &'static str,
+        place: String,
         /// The root file system with the toolchain that the kernel was built with.
         root: PathBuf,
         /// The kernel component.
@@ -45,23 +48,23 @@ pub fn build(checkout: &Checkout, kernel: &Kernel, progress: &Progress) -> Resul
     }
     let sources = sources(checkout.root())?;
     let hash = digest_files(checkout.root(), &sources)?;
-    let (place, kernel_key) = match kernel {
+    let (name, kernel_key) = match kernel {
         Kernel::Prepared {
             place, component, ..
-        } => ((*place).to_owned(), component.name()),
+        } => (place.clone(), component.name()),
         // Builds for several kernels do not replace each other.
         Kernel::Own(kdir) => {
             let path = digest(kdir.as_os_str().as_encoded_bytes());
             (format!("driver-{}", &path[..8]), own_key(kdir)?)
         }
     };
-    let place = checkout.guest().join(place);
+    let place = checkout.guest().join(&name);
     let module = place.join(FILE);
     let stamp = place.join("stamp");
     let wanted = format!("{hash} {kernel_key}\n");
 
     let task = progress.quick_task("building the driver");
-    let _lock = Lock::exclusive(&place.with_extension("lock"), &task)?;
+    let _lock = Lock::exclusive(&checkout.guest().join(format!("{name}.lock")), &task)?;
     if module.is_file() && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         task.done();
         return Ok(module);
@@ -69,7 +72,7 @@ pub fn build(checkout: &Checkout, kernel: &Kernel, progress: &Progress) -> Resul
     remove_tree(&place)?;
     let work = place.join("work");
     copy(checkout.root(), &sources, &work)?;
-    let log = place.join("build.log");
+    let log = place.join(LOG);
     compile(kernel, &work)
         .run_logged(&log, &task)
         .with_context(|| match kernel {
@@ -77,8 +80,12 @@ pub fn build(checkout: &Checkout, kernel: &Kernel, progress: &Progress) -> Resul
                 "the driver cannot be built: for the prepared kernel that takes root, or a machine \
                  that gives everybody user namespaces (`svm-vm prepare` as root in this checkout \
                  builds it, too)"
+                    .to_owned()
             }
-            _ => "the driver cannot be built",
+            _ => match misfit::describe(&misfit::find(&read(&log))) {
+                Some(misfits) => format!("the driver does not fit this kernel: {misfits}"),
+                None => "the driver cannot be built".to_owned(),
+            },
         })?;
     let product = work.join("guest-driver").join(FILE);
     ensure!(
@@ -92,6 +99,11 @@ pub fn build(checkout: &Checkout, kernel: &Kernel, progress: &Progress) -> Resul
     fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     task.done();
     Ok(module)
+}
+
+/// A log; nothing of one that cannot be read, which its maker has told already.
+fn read(log: &Path) -> String {
+    fs::read_to_string(log).unwrap_or_default()
 }
 
 fn compile(kernel: &Kernel, work: &Path) -> External {

@@ -118,7 +118,7 @@ pub fn kvm() -> Result<String> {
 }
 
 /// Searches a program in `PATH`, and where a user's `PATH` lacks them.
-fn find_program(name: &str) -> Option<PathBuf> {
+pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])

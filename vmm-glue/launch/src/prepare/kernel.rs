@@ -8,15 +8,19 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::apt::{Apt, KernelPackages};
-use super::{recipe, sandbox};
+use super::{host, misfit, recipe, sandbox, series::Series};
 use crate::cache::{Cache, Component, Made};
+use crate::external::{External, tail};
 use crate::progress::Task;
 
 /// What is done inside the root.
 const SCRIPT: &str = include_str!("../../scripts/kernel.sh");
 
+/// What unpacks the source.
+pub const UNPACK: &str = include_str!("../../scripts/source.sh");
+
 /// Where the packages lie while the component is made; the script reads them there.
-const PACKAGES: &str = "packages";
+pub const PACKAGES: &str = "packages";
 
 /// The names of the modules in the component, each after those that it depends on.
 const ORDER: &str = "modules/order";
@@ -35,17 +39,20 @@ pub struct Image {
     pub unpacked: Option<PathBuf>,
 }
 
-/// The component; it is made with the toolchain of the root.
-pub fn component(cache: &Cache, root: &Component) -> Component {
+/// The component with a kernel of a series; it is made with the toolchain of the root.
+pub fn component(cache: &Cache, root: &Component, series: Series) -> Component {
+    made_of(cache, "kernel", root, &series.to_string())
+}
+
+fn made_of(cache: &Cache, kind: &'static str, root: &Component, what: &str) -> Component {
     let recipe = format!(
-        "kernel {} {} in {} modules {:?} {:?}\n{SCRIPT}",
+        "{kind} {} {what} in {} modules {:?} {:?}\n{SCRIPT}\n{UNPACK}",
         recipe::REVISION,
-        recipe::KERNEL_SERIES,
         root.name(),
         recipe::MODULES,
         recipe::DEVICE_MODULES,
     );
-    cache.component("kernel", recipe)
+    cache.component(kind, recipe)
 }
 
 /// The kernel's image in the component.
@@ -84,16 +91,24 @@ pub fn loaded(modules: &[(String, PathBuf)]) -> impl Iterator<Item = &str> {
     modules[..number].iter().map(|(name, _)| name.as_str())
 }
 
-/// Fetches the packages; this takes only the network and can be done while the root is made.
-pub fn fetch(apt: &Apt, directory: &Path, task: &Task) -> Result<KernelPackages> {
-    let kernel = apt.kernel()?;
+/// Fetches the packages, and unpacks the source if this host can; this can be done while the root is
+/// made.
+pub fn fetch(
+    apt: &Apt,
+    series: Series,
+    directory: &Path,
+    log: &Path,
+    task: &Task,
+) -> Result<KernelPackages> {
+    let kernel = apt.kernel(series)?;
     let KernelPackages {
         release,
         common,
         version,
+        source,
     } = &kernel;
     let names = [
-        format!("linux-source-{}", recipe::KERNEL_SERIES),
+        source.clone(),
         format!("linux-binary-{release}"),
         format!("linux-modules-{release}"),
         format!("linux-headers-{release}"),
@@ -105,7 +120,27 @@ pub fn fetch(apt: &Apt, directory: &Path, task: &Task) -> Result<KernelPackages>
         .map(|name| format!("{name}={version}"))
         .collect();
     apt.download(&packages, &directory.join(PACKAGES), task)?;
+    unpack_early(directory, log, task)?;
     Ok(kernel)
+}
+
+/// Puts the script in place that unpacks the source, and calls it on a host that has xz: otherwise
+/// it is called inside the root.
+pub fn unpack_early(directory: &Path, log: &Path, task: &Task) -> Result<()> {
+    let script = directory.join("source.sh");
+    fs::write(&script, UNPACK).context("cannot write the source's script")?;
+    let _ = fs::remove_file(log);
+    if host::find_program("xz").is_none() {
+        return Ok(());
+    }
+    fs::create_dir_all(directory.join("build")).context("cannot create a directory")?;
+    External::new("sh")
+        .arg(script)
+        .arg(directory.join(PACKAGES))
+        .arg(directory.join("build/source"))
+        .with_tree()
+        .run_logged(log, task)
+        .context("the source of the kernel cannot be unpacked")
 }
 
 /// Makes the component from fetched packages.
@@ -118,11 +153,20 @@ pub fn make(
 ) -> Result<Made> {
     let script = directory.join("kernel.sh");
     fs::write(&script, SCRIPT).context("cannot write the kernel's script")?;
-    let _ = fs::remove_file(log);
     let mut program = vec!["/bin/sh", "/mnt/kernel.sh", &kernel.release];
     program.extend(recipe::MODULES);
     program.extend(recipe::DEVICE_MODULES);
-    sandbox::enter(root, directory, None, &program).run_logged(log, task)?;
+    sandbox::enter(root, directory, None, &program)
+        .run_logged(log, task)
+        .with_context(|| {
+            let log = fs::read_to_string(log).unwrap_or_default();
+            let misfits = misfit::describe(&misfit::find(&log));
+            let why = misfits.unwrap_or_else(|| tail(&log, 1));
+            format!(
+                "the Rust metadata of Linux {} cannot be made: {why}",
+                kernel.release
+            )
+        })?;
     for waste in [PACKAGES, "build", "usr/lib"] {
         let waste = directory.join(waste);
         fs::remove_dir_all(&waste).with_context(|| format!("cannot remove {}", waste.display()))?;

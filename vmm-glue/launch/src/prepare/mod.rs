@@ -13,14 +13,17 @@ mod glibc;
 pub mod host;
 pub mod initramfs;
 pub mod kernel;
+pub mod misfit;
 pub mod recipe;
 pub mod root;
 mod sandbox;
+pub mod series;
 pub mod workshop;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context as _, Result, bail};
@@ -32,10 +35,11 @@ use crate::checkout::Checkout;
 use crate::cli::{KernelChoice, Parts, Place, PrepareOptions};
 use crate::progress::Progress;
 
+use series::Series;
 use workshop::{Components, Kernel, Manner, Workshop, join};
 
 /// All that a guest needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Prepared {
     /// The QEMU to run.
     pub qemu: Qemu,
@@ -62,7 +66,7 @@ pub struct Prepared {
     /// The checkout that it was made for.
     pub checkout: Checkout,
     /// Keeps the cache from being removed.
-    _in_use: Lock,
+    _in_use: Arc<Lock>,
 }
 
 /// The QEMU to run.
@@ -124,15 +128,11 @@ pub fn prepare_qemu(
     let cache = Cache::open(place.cache.as_deref())?;
     let components = Components::qemu(&cache);
     let root = &components.root;
-    let workshop = Workshop {
-        cache: &cache,
-        mirror: place.mirror.as_deref(),
-        progress,
-        manner: Manner {
-            depth: Depth::Quick,
-            fresh: false,
-        },
+    let manner = Manner {
+        depth: Depth::Quick,
+        fresh: false,
     };
+    let workshop = Workshop::new(&cache, place.mirror.as_deref(), progress, manner);
     let _in_use = workshop.make(&components, || {})?;
     let tree = root::tree(root);
     let plugin = cargo::plugin(&checkout, Some(&tree), progress)?;
@@ -162,14 +162,17 @@ fn prepare_in(
         KernelChoice::Stock | KernelChoice::Debug => None,
     };
 
-    let components = Components::of(&cache, &choice);
-    let tree = root::tree(&components.root);
-    let workshop = Workshop {
-        cache: &cache,
-        mirror: place.mirror.as_deref(),
-        progress,
-        manner,
+    let workshop = Workshop::new(&cache, place.mirror.as_deref(), progress, manner);
+    let series = match &choice {
+        KernelChoice::Stock | KernelChoice::Debug => workshop.series(parts.kernel_series)?,
+        KernelChoice::Own { .. } => Series::newest_known(),
     };
+    let caution = series.caution();
+    if let Some(caution) = &caution {
+        progress.line(caution);
+    }
+    let components = Components::of(&cache, &choice, series);
+    let tree = root::tree(&components.root);
     let (in_use, programs, plugin, (parts, driver)) = thread::scope(|scope| {
         let programs = scope.spawn(|| cargo::programs(&checkout, progress));
         let plugin = |sysroot: Option<PathBuf>| {
@@ -180,12 +183,13 @@ fn prepare_in(
         let in_use = workshop.make(&components, || {
             // Linking it needs the root, and nothing else.
             building = Some(plugin(qemu.is_none().then(|| tree.clone())));
-        })?;
+        });
+        let in_use = cautioned(in_use, &caution)?;
         let parts = match own {
             Some(parts) => parts,
             None => prepared_kernel(&components)?,
         };
-        let driver = driver::build(&checkout, &parts.target, progress)?;
+        let driver = cautioned(driver::build(&checkout, &parts.target, progress), &caution)?;
         let plugin = join(building.context("the root was never ready")?)?;
         anyhow::Ok((in_use, join(programs)?, plugin, (parts, driver)))
     })?;
@@ -208,8 +212,16 @@ fn prepare_in(
         sum: programs.sum,
         busybox: tree.join("usr/bin/busybox"),
         checkout,
-        _in_use: in_use,
+        _in_use: Arc::new(in_use),
     })
+}
+
+/// A result whose error begins with what is special about the kernel, where something is.
+fn cautioned<T>(result: Result<T>, caution: &Option<String>) -> Result<T> {
+    match caution {
+        Some(caution) => result.with_context(|| caution.clone()),
+        None => result,
+    }
 }
 
 impl Prepared {
@@ -246,21 +258,25 @@ fn options(configuration: &Path) -> Result<BTreeMap<String, String>> {
 fn prepared_kernel(components: &Components) -> Result<KernelParts> {
     Ok(match &components.kernel {
         Kernel::None => bail!("no kernel was asked for"),
-        Kernel::Stock(component) => {
-            let release = fact(component, "release")?;
+        Kernel::Stock { kernel, series } => {
+            let release = fact(kernel, "release")?;
             KernelParts {
-                image: kernel::image(component),
-                modules: kernel::modules(component)?,
-                configuration: (kernel::configuration(component, &release), release.clone()),
+                image: kernel::image(kernel),
+                modules: kernel::modules(kernel)?,
+                configuration: (kernel::configuration(kernel, &release), release.clone()),
                 target: driver::Kernel::Prepared {
-                    place: "driver",
+                    place: format!("driver-{series}"),
                     root: root::tree(&components.root),
-                    component: component.clone(),
+                    component: kernel.clone(),
                     release,
                 },
             }
         }
-        Kernel::Debug { toolchain, kernel } => {
+        Kernel::Debug {
+            toolchain,
+            kernel,
+            series,
+        } => {
             let release = fact(kernel, "release")?;
             KernelParts {
                 image: debug::image(kernel),
@@ -268,7 +284,7 @@ fn prepared_kernel(components: &Components) -> Result<KernelParts> {
                 modules: Vec::new(),
                 configuration: (debug::configuration(kernel, &release), release.clone()),
                 target: driver::Kernel::Prepared {
-                    place: "driver-debug",
+                    place: format!("driver-debug-{series}"),
                     root: root::tree(toolchain),
                     component: kernel.clone(),
                     release,

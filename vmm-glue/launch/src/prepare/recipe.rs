@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the guest is made of: the one place to change when a series of packages moves on.
+//! What the guest is made of: the one place to change when packages move on; for the kernel's series
+//! it is [`super::series`].
 
 /// The Debian release that the root is made from.
 pub const SUITE: &str = "trixie";
@@ -9,9 +10,6 @@ pub const BACKPORTS: &str = "trixie-backports";
 
 /// Series of QEMU: the plug-in knows its layout.
 pub const QEMU_SERIES: &str = "11.1";
-
-/// Series of Linux: the driver is written for its Rust interfaces.
-pub const KERNEL_SERIES: &str = "7.2";
 
 /// Source packages taken from [`BACKPORTS`]: QEMU's dependencies and the kernel's.
 pub const BACKPORTED: &[&str] = &["seabios", "ipxe", "elfutils", "linux", "edk2"];
@@ -83,10 +81,10 @@ pub const DEVICE_MODULES: &[&str] = &["virtio_blk", "nvme", "e1000e", "fuse"];
 pub const REVISION: u32 = 1;
 
 /// Free space that making root and kernel takes at its peak, in MiB.
-pub const SPACE_MIB: u64 = 4096;
+pub const SPACE_MIB: u64 = 5120;
 
 /// Free space that making toolchain and debug kernel takes at its peak, in MiB.
-pub const DEBUG_SPACE_MIB: u64 = 8192;
+pub const DEBUG_SPACE_MIB: u64 = 9216;
 
 /// The file that holds these constants, for messages.
 pub const FILE: &str = "vmm-glue/launch/src/prepare/recipe.rs";

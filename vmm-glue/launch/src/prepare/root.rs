@@ -28,7 +28,7 @@ pub enum Purpose {
 }
 
 /// Files without which the root is of no use.
-const KEY_FILES: &[&str] = &[
+pub const KEY_FILES: &[&str] = &[
     "fs/usr/bin/qemu-system-x86_64",
     "fs/usr/bin/busybox",
     "fs/usr/bin/rustc",
@@ -117,6 +117,24 @@ pub fn make(
         Purpose::Guests => vec![("qemu", upstream(&apt.qemu()?))],
         Purpose::Kernels => Vec::new(),
     };
+    let packages = purpose.packages().join(",");
+    install(directory, recipe::SUITE, &packages, apt, log, task)?;
+    let key_files = purpose.key_files();
+    Ok(Made {
+        key_files: key_files.iter().map(|&file| file.to_owned()).collect(),
+        facts,
+    })
+}
+
+/// Makes the tree of a suite with packages, which are separated by commas.
+pub fn install(
+    directory: &Path,
+    suite: &str,
+    packages: &str,
+    apt: &Apt,
+    log: &Path,
+    task: &Task,
+) -> Result<()> {
     task.at("fetching mmdebstrap");
     let tools = directory.join("tools");
     apt.download(&["mmdebstrap".into()], &tools, task)?;
@@ -133,17 +151,11 @@ pub fn make(
         .output()?;
 
     let _ = fs::remove_file(log);
-    mmdebstrap(&tools, &directory.join(TREE), purpose, apt).run_logged(log, task)?;
-    fs::remove_dir_all(&tools).context("cannot remove the tools")?;
-
-    let key_files = purpose.key_files();
-    Ok(Made {
-        key_files: key_files.iter().map(|&file| file.to_owned()).collect(),
-        facts,
-    })
+    mmdebstrap(&tools, &directory.join(TREE), suite, packages, apt).run_logged(log, task)?;
+    fs::remove_dir_all(&tools).context("cannot remove the tools")
 }
 
-fn mmdebstrap(tools: &Path, tree: &Path, purpose: Purpose, apt: &Apt) -> External {
+fn mmdebstrap(tools: &Path, tree: &Path, suite: &str, packages: &str, apt: &Apt) -> External {
     let exclusions: Vec<_> = LEFT_OUT
         .iter()
         .map(|place| format!("path-exclude={place}\\n"))
@@ -168,8 +180,8 @@ fn mmdebstrap(tools: &Path, tree: &Path, purpose: Purpose, apt: &Apt) -> Externa
             "--setup-hook=printf '{}' >\"$1/etc/dpkg/dpkg.cfg.d/svm-demo\"",
             exclusions.concat()
         ))
-        .arg(format!("--include={}", purpose.packages().join(",")))
-        .arg(recipe::SUITE)
+        .arg(format!("--include={packages}"))
+        .arg(suite)
         .arg(tree)
         .arg(apt.sources())
         .env("LC_ALL", "C")
@@ -188,7 +200,7 @@ fn joined(option: &str, path: &Path) -> std::ffi::OsString {
 }
 
 /// QEMU's version as QEMU itself prints it.
-fn upstream(version: &str) -> String {
+pub fn upstream(version: &str) -> String {
     let version = version.split_once(':').map_or(version, |(_, rest)| rest);
     version
         .split(['+', '-'])

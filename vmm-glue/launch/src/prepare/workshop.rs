@@ -3,13 +3,14 @@
 //! other at the same time, and keeps them from being removed. It knows nothing of the checkout.
 
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, ScopedJoinHandle};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::apt::Apt;
+use super::apt::{self, Apt};
 use super::root::Purpose;
+use super::series::{self, Series};
 use super::{debug, host, kernel, recipe, root};
 use crate::cache::lock::Lock;
 use crate::cache::manifest::Depth;
@@ -35,13 +36,20 @@ pub enum Kernel {
     /// None.
     None,
     /// The distribution's, made with the root.
-    Stock(Component),
+    Stock {
+        /// The kernel.
+        kernel: Component,
+        /// Its series.
+        series: Series,
+    },
     /// The debug kernel, made with a toolchain of its own.
     Debug {
         /// The toolchain.
         toolchain: Component,
         /// The kernel.
         kernel: Component,
+        /// Its series.
+        series: Series,
     },
 }
 
@@ -65,6 +73,9 @@ pub struct Workshop<'a> {
     pub progress: &'a Progress,
     /// What is made anew.
     pub manner: Manner,
+    /// The package index, where it was read already, and what keeps all others from preparing
+    /// meanwhile.
+    index: Mutex<Option<(Apt, Lock)>>,
 }
 
 impl Components {
@@ -76,16 +87,20 @@ impl Components {
         }
     }
 
-    /// Those of a guest with the kernel of a choice.
-    pub fn of(cache: &Cache, choice: &KernelChoice) -> Self {
+    /// Those of a guest with the kernel of a choice, which is of this series if it is prepared.
+    pub fn of(cache: &Cache, choice: &KernelChoice, series: Series) -> Self {
         let Self { root, kernel } = Self::qemu(cache);
         let kernel = match choice {
-            KernelChoice::Stock => Kernel::Stock(kernel::component(cache, &root)),
+            KernelChoice::Stock => Kernel::Stock {
+                kernel: kernel::component(cache, &root, series),
+                series,
+            },
             KernelChoice::Debug => {
                 let toolchain = root::component(cache, Purpose::Kernels);
                 Kernel::Debug {
-                    kernel: debug::component(cache, &toolchain),
+                    kernel: debug::component(cache, &toolchain, series),
                     toolchain,
+                    series,
                 }
             }
             KernelChoice::Own { .. } => kernel,
@@ -97,8 +112,10 @@ impl Components {
         let mut all = vec![&self.root];
         match &self.kernel {
             Kernel::None => {}
-            Kernel::Stock(kernel) => all.push(kernel),
-            Kernel::Debug { toolchain, kernel } => all.extend([toolchain, kernel]),
+            Kernel::Stock { kernel, .. } => all.push(kernel),
+            Kernel::Debug {
+                toolchain, kernel, ..
+            } => all.extend([toolchain, kernel]),
         }
         all
     }
@@ -118,13 +135,13 @@ impl Components {
         let missing =
             |component: &Component| manner.fresh || component.examine(Depth::Quick).is_err();
         let debug = match &self.kernel {
-            Kernel::Debug { toolchain, kernel } if missing(toolchain) || missing(kernel) => {
-                recipe::DEBUG_SPACE_MIB
-            }
+            Kernel::Debug {
+                toolchain, kernel, ..
+            } if missing(toolchain) || missing(kernel) => recipe::DEBUG_SPACE_MIB,
             _ => 0,
         };
         let stock = match &self.kernel {
-            Kernel::Stock(kernel) => missing(kernel),
+            Kernel::Stock { kernel, .. } => missing(kernel),
             _ => false,
         };
         if stock || missing(&self.root) {
@@ -135,12 +152,29 @@ impl Components {
     }
 }
 
-impl Workshop<'_> {
+impl<'a> Workshop<'a> {
+    /// A workshop.
+    pub fn new(
+        cache: &'a Cache,
+        mirror: Option<&'a str>,
+        progress: &'a Progress,
+        manner: Manner,
+    ) -> Self {
+        Self {
+            cache,
+            mirror,
+            progress,
+            manner,
+            index: Mutex::new(None),
+        }
+    }
+
     /// Makes components where they are missing or not sound, and marks the cache as in use. Calls
     /// `when_root_is_ready` as soon as it is.
     pub fn make(&self, components: &Components, when_root_is_ready: impl FnOnce()) -> Result<Lock> {
         let mut when_root_is_ready = Some(when_root_is_ready);
         let mut manner = self.manner;
+        let mut index = self.index().take();
         // Between making and marking another process may replace them: rarely once, never often.
         for _ in 0..ATTEMPTS {
             let in_use = self.cache.in_use()?;
@@ -150,9 +184,9 @@ impl Workshop<'_> {
                 }
                 return Ok(in_use);
             }
-            // Whoever makes them must be able to replace them; then they are examined again.
+            // The process that makes them must be able to replace them; then they are examined again.
             drop(in_use);
-            self.make_missing(components, manner, &mut when_root_is_ready)?;
+            self.make_missing(components, manner, index.take(), &mut when_root_is_ready)?;
             manner.fresh = false;
         }
         components.examine(manner.depth)?;
@@ -162,32 +196,68 @@ impl Workshop<'_> {
         )
     }
 
+    /// The series of the prepared kernel: the one that was asked for, or what [`series::choose`]
+    /// takes of the package index, which is read once and again only to make things anew.
+    pub fn series(&self, asked: Option<Series>) -> Result<Series> {
+        if let Some(asked) = asked {
+            series::check(asked)?;
+            return Ok(asked);
+        }
+        let component = series::component(self.cache);
+        let Manner { depth, fresh } = self.manner;
+        let manifest = match component.examine(depth) {
+            Ok(manifest) if !fresh => manifest,
+            _ => {
+                let alone = self.alone()?;
+                component.ensure(self.progress, depth, fresh, |_, _| {
+                    let apt = Apt::open(self.cache, &apt::CURRENT, self.mirror, self.progress)?;
+                    let made = series::make(&apt.kernel_series()?);
+                    *self.index() = Some((apt, alone));
+                    made
+                })?
+            }
+        };
+        series::of(&manifest)
+    }
+
+    fn index(&self) -> MutexGuard<'_, Option<(Apt, Lock)>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alone(&self) -> Result<Lock> {
+        alone(self.cache, self.progress)
+    }
+
     fn make_missing(
         &self,
         components: &Components,
         manner: Manner,
+        index: Option<(Apt, Lock)>,
         when_root_is_ready: &mut Option<impl FnOnce()>,
     ) -> Result<()> {
-        if let Err(error) = host::root() {
-            // Whoever is not root may have been meant to use what is there.
-            let why = components.examine(manner.depth).err();
-            return Err(match why {
-                Some(why) if !manner.fresh => error.context(format!("{why:#}")),
-                _ => error,
-            });
-        }
-        host::programs()?;
-        host::keyring()?;
-        let task = self.progress.quick_task("waiting for the cache");
-        let _lock = Lock::exclusive(&self.cache.path("locks/prepare"), &task)?;
-        task.done();
+        let (apt, _alone) = match index {
+            Some((apt, alone)) => (Some(apt), alone),
+            None => {
+                let alone = self.alone().map_err(|error| {
+                    // A user who is not root may have been meant to use what is there.
+                    match components.examine(manner.depth) {
+                        Err(why) if !manner.fresh => error.context(format!("{why:#}")),
+                        _ => error,
+                    }
+                })?;
+                (None, alone)
+            }
+        };
         // Another process may have made them while this one waited.
         if !manner.fresh && components.examine(manner.depth).is_ok() {
             return Ok(());
         }
         self.cache.remove_partial()?;
         host::space(self.cache.root(), components.space(manner))?;
-        let apt = Apt::open(self.cache, self.mirror, self.progress)?;
+        let apt = match apt {
+            Some(apt) => apt,
+            None => Apt::open(self.cache, &apt::CURRENT, self.mirror, self.progress)?,
+        };
         thread::scope(|scope| {
             // What the kernel is made with is ready.
             let (base_is_ready, base) = mpsc::channel();
@@ -195,12 +265,16 @@ impl Workshop<'_> {
             let mut toolchain_thread = None;
             let kernel_thread = match &components.kernel {
                 Kernel::None => None,
-                Kernel::Stock(kernel) => {
+                Kernel::Stock { kernel, series } => {
                     root_is_base = Some(base_is_ready);
-                    let make = self.stock_maker(&apt, &components.root, base);
+                    let make = self.stock_maker(&apt, *series, &components.root, base);
                     Some(scope.spawn(move || self.ensure(kernel, manner, make)))
                 }
-                Kernel::Debug { toolchain, kernel } => {
+                Kernel::Debug {
+                    toolchain,
+                    kernel,
+                    series,
+                } => {
                     let make = self.root_maker(&apt, Purpose::Kernels);
                     toolchain_thread = Some(scope.spawn(move || {
                         self.ensure(toolchain, manner, make)?;
@@ -208,7 +282,7 @@ impl Workshop<'_> {
                         let _ = base_is_ready.send(());
                         Ok(())
                     }));
-                    let make = self.debug_maker(&apt, toolchain, base);
+                    let make = self.debug_maker(&apt, *series, toolchain, base);
                     Some(scope.spawn(move || self.ensure(kernel, manner, make)))
                 }
             };
@@ -259,15 +333,17 @@ impl Workshop<'_> {
     fn stock_maker(
         &self,
         apt: &Apt,
+        series: Series,
         root: &Component,
         root_is_ready: mpsc::Receiver<()>,
     ) -> impl FnOnce(&Path, &Task) -> Result<crate::cache::Made> {
         let (tree, log) = (root::tree(root), self.log("kernel"));
         move |directory, task| {
-            let packages = kernel::fetch(apt, directory, task)?;
+            let log = log?;
+            let packages = kernel::fetch(apt, series, directory, &log, task)?;
             task.at("waiting for the root");
             root_is_ready.recv().context("the kernel needs the root")?;
-            kernel::make(directory, &packages, &tree, &log?, task)
+            kernel::make(directory, &packages, &tree, &log, task)
         }
     }
 
@@ -275,23 +351,36 @@ impl Workshop<'_> {
     fn debug_maker(
         &self,
         apt: &Apt,
+        series: Series,
         toolchain: &Component,
         toolchain_is_ready: mpsc::Receiver<()>,
     ) -> impl FnOnce(&Path, &Task) -> Result<crate::cache::Made> {
         let (tree, log) = (root::tree(toolchain), self.log("debug-kernel"));
         move |directory, task| {
-            let packages = debug::fetch(apt, directory, task)?;
+            let log = log?;
+            let packages = debug::fetch(apt, series, directory, &log, task)?;
             task.at("waiting for the toolchain");
             toolchain_is_ready
                 .recv()
                 .context("the debug kernel needs its toolchain")?;
-            debug::make(directory, &packages, &tree, &log?, task)
+            debug::make(directory, &packages, &tree, &log, task)
         }
     }
 
     fn log(&self, name: &str) -> Result<std::path::PathBuf> {
         Ok(self.cache.logs()?.join(format!("{name}.log")))
     }
+}
+
+/// Keeps all others from preparing. Fails where this host or user cannot.
+pub fn alone(cache: &Cache, progress: &Progress) -> Result<Lock> {
+    host::root()?;
+    host::programs()?;
+    host::keyring()?;
+    let task = progress.quick_task("waiting for the cache");
+    let lock = Lock::exclusive(&cache.path("locks/prepare"), &task)?;
+    task.done();
+    Ok(lock)
 }
 
 /// The result of a thread; its panic goes on here.
@@ -310,7 +399,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::open(Some(directory.path())).unwrap();
         let names = |choice| {
-            let components = Components::of(&cache, &choice);
+            let components = Components::of(&cache, &choice, Series::newest_known());
             let names = components.all().into_iter().map(Component::name);
             names
                 .map(|name| name.rsplit_once('-').unwrap().0.to_owned())
