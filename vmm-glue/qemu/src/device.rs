@@ -167,6 +167,7 @@ impl Device {
         if self.endpoint.config_read(config_space::PRI + 4) & PRI_STOPPED != 0 {
             // Nothing is outstanding any more.
             self.deferred.clear(bql);
+            self.notifiers.page_requests_stopped();
             if let Some(trace) = &self.trace {
                 trace.page_requests_stopped();
             }
@@ -275,6 +276,7 @@ impl Device {
     /// A page request group response arrives.
     pub fn responded(&self, _bql: &Bql, pasid: Option<Pasid>, prgi: Prgi, code: ResponseCode) {
         let response = PrgResponse { prgi, pasid, code };
+        self.notifiers.page_answered(pasid, prgi);
         if let Some(trace) = &self.trace {
             trace.prg_response(&response, false);
         }
@@ -282,8 +284,9 @@ impl Device {
         self.ring_if_needed();
     }
 
-    /// Answers a page request in the root complex's stead.
+    /// Answers a page request on behalf of the root complex.
     pub fn answer(&self, response: &PrgResponse) {
+        self.notifiers.page_answered(response.pasid, response.prgi);
         if let Some(trace) = &self.trace {
             trace.prg_response(response, true);
         }

@@ -4,9 +4,10 @@
 //!
 //! So the device registers for a PASID before it first uses it, and stays registered when no
 //! context uses it any more, because the system invalidates the PASID's translations just then.
-//! Only the last few that are idle are kept, lest the number grow with each process.
+//! To bound the number, only the last few that are idle are kept, and those with page requests that
+//! were not answered: their response, however late, gives back what the requests have taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +54,8 @@ struct Registration {
     has_pri: bool,
     /// When it was last wanted: a count of [`Notifiers::sync`].
     wanted: u64,
+    /// The page request groups that wait for their response.
+    groups: BTreeSet<u16>,
 }
 
 // SAFETY: QEMU touches the notifiers under the BQL only, as this module does; the client is
@@ -75,6 +78,7 @@ impl Registration {
             has_iotlb: false,
             has_pri: false,
             wanted: 0,
+            groups: BTreeSet::new(),
         }
     }
 
@@ -206,6 +210,7 @@ impl Notifiers {
             .lock()
             .iter()
             .filter(|(_, registration)| registration.wanted != now)
+            .filter(|(_, registration)| registration.groups.is_empty())
             .map(|(key, registration)| (registration.wanted, *key))
             .collect();
         if idle.len() <= IDLE {
@@ -245,6 +250,27 @@ impl Notifiers {
                 )
                 .unwrap_or_default()
             }
+        }
+    }
+
+    /// A page request of a group is on its way.
+    pub fn page_requested(&self, key: Key, prgi: Prgi) {
+        if let Some(registration) = self.lock().get_mut(&key) {
+            registration.groups.insert(prgi.get());
+        }
+    }
+
+    /// A group was answered.
+    pub fn page_answered(&self, key: Key, prgi: Prgi) {
+        if let Some(registration) = self.lock().get_mut(&key) {
+            registration.groups.remove(&prgi.get());
+        }
+    }
+
+    /// Nothing of page requests is outstanding any more.
+    pub fn page_requests_stopped(&self) {
+        for registration in self.lock().values_mut() {
+            registration.groups.clear();
         }
     }
 

@@ -48,7 +48,7 @@ impl<'a> Port<'a> {
             return Err(TranslationError::UnsupportedRequest);
         }
         if self.names_absent_pasid(request.pasid) {
-            // Condition SPT.1: success without permissions.
+            // Condition SPT.2 (reason 59h): success without permissions.
             return match translations.first_mut() {
                 Some(first) => {
                     *first = nothing(AlignedRange::page(request.address));
@@ -120,6 +120,14 @@ impl<'a> Port<'a> {
             read: request.read,
             write: request.write,
         };
+        // A stop marker is a request for nothing, and has no response. The unit may answer from
+        // within the call.
+        let is_stop_marker = !request.read && !request.write;
+        if !is_stop_marker {
+            self.device
+                .notifiers
+                .page_requested(request.pasid, request.prgi);
+        }
         self.device.pci.request_page(self.bql, &query)
     }
 

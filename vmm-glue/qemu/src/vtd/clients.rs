@@ -72,29 +72,41 @@ impl Clients {
             .retain(|client| !(client.is(function, pasid) && client.notifier == notifier));
     }
 
-    /// Page responses for an address space of a function go to this notifier, and no other.
+    /// Page responses for an address space of a function go to this notifier too.
     ///
     /// # Safety
     ///
-    /// The notifier exists until it is removed or replaced.
-    pub unsafe fn set_responses(
+    /// The notifier exists until it is removed.
+    pub unsafe fn add_responses(
         &self,
         function: Function,
         pasid: Option<Pasid>,
         notifier: NonNull<IOMMUPRINotifier>,
     ) {
         let mut list = lock(&self.responses);
-        list.retain(|client| !client.is(function, pasid));
-        list.push(Client {
-            function,
-            pasid,
-            notifier,
-        });
+        if !list
+            .iter()
+            .any(|c| c.is(function, pasid) && c.notifier == notifier)
+        {
+            list.push(Client {
+                function,
+                pasid,
+                notifier,
+            });
+        }
     }
 
-    /// They go nowhere.
-    pub fn remove_responses(&self, function: Function, pasid: Option<Pasid>) {
-        lock(&self.responses).retain(|client| !client.is(function, pasid));
+    /// They do not any more. QEMU's operation names no notifier: without one none is left, for
+    /// any of them may be gone.
+    pub fn remove_responses(
+        &self,
+        function: Function,
+        pasid: Option<Pasid>,
+        notifier: Option<NonNull<IOMMUPRINotifier>>,
+    ) {
+        lock(&self.responses).retain(|client| {
+            !(client.is(function, pasid) && notifier.is_none_or(|n| n == client.notifier))
+        });
     }
 
     /// Sends an invalidation request. When this returns, all who hear of it have acted on it.
@@ -128,23 +140,34 @@ impl Clients {
         }
     }
 
-    /// Sends a page request group response.
+    /// Sends a page request group response. All who ask for page responses of the address space
+    /// hear it: each knows its own groups.
     pub fn respond(&self, _bql: &Bql, requester: u16, response: &PrgResponse) {
-        let notifier = lock(&self.responses)
-            .iter()
-            .find(|c| c.pasid == response.pasid && c.function.requester() == requester)
-            .map(|client| client.notifier);
-        let Some(notifier) = notifier else { return };
-        let mut message = IOMMUPRIResponse {
-            response_code: match response.code {
-                ResponseCode::Success => pri_response::SUCCESS,
-                ResponseCode::InvalidRequest => pri_response::INVALID_REQUEST,
-                ResponseCode::ResponseFailure => PRI_RESPONSE_FAILURE,
-            },
-            prgi: response.prgi.get(),
+        let concerned = |client: &Client<_>| {
+            client.pasid == response.pasid && client.function.requester() == requester
         };
-        // SAFETY: as for `invalidate`.
-        unsafe { (notifier.as_ref().notify)(notifier.as_ptr(), &mut message) }
+        let list: Vec<_> = lock(&self.responses)
+            .iter()
+            .filter(|client| concerned(client))
+            .map(|client| client.notifier)
+            .collect();
+        for notifier in list {
+            // One that ran before may have removed it.
+            let still = |client: &Client<_>| concerned(client) && client.notifier == notifier;
+            if !lock(&self.responses).iter().any(still) {
+                continue;
+            }
+            let mut message = IOMMUPRIResponse {
+                response_code: match response.code {
+                    ResponseCode::Success => pri_response::SUCCESS,
+                    ResponseCode::InvalidRequest => pri_response::INVALID_REQUEST,
+                    ResponseCode::ResponseFailure => PRI_RESPONSE_FAILURE,
+                },
+                prgi: response.prgi.get(),
+            };
+            // SAFETY: as for `invalidate`.
+            unsafe { (notifier.as_ref().notify)(notifier.as_ptr(), &mut message) }
+        }
     }
 }
 
@@ -157,5 +180,72 @@ pub fn invalidated(range: AlignedRange, pasid: u32) -> IOMMUTLBEntry {
         addr_mask: range.last() - range.base(),
         perm: 0,
         pasid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pcie_ats::Prgi;
+
+    use super::*;
+
+    /// A notifier that notes the groups that were answered.
+    #[repr(C)]
+    struct Noting {
+        base: IOMMUPRINotifier,
+        groups: Vec<u16>,
+    }
+
+    unsafe extern "C" fn note(notifier: *mut IOMMUPRINotifier, response: *mut IOMMUPRIResponse) {
+        // SAFETY: the notifier is the first field of a `Noting`.
+        unsafe { (*notifier.cast::<Noting>()).groups.push((*response).prgi) }
+    }
+
+    fn noting() -> NonNull<Noting> {
+        let noting = Noting {
+            base: IOMMUPRINotifier { notify: note },
+            groups: Vec::new(),
+        };
+        NonNull::from(Box::leak(Box::new(noting)))
+    }
+
+    #[test]
+    fn a_second_notifier_of_an_address_space_does_not_take_the_responses_of_the_first() {
+        // SAFETY: nothing of QEMU's is touched.
+        let bql = unsafe { Bql::held() };
+        let (clients, function) = (Clients::default(), Function::IoApic);
+        let pasid = Some(Pasid::new(5).unwrap());
+        let of = [noting(), noting(), noting()];
+        // SAFETY: they are never freed, and nobody notes anything meanwhile.
+        let heard = || of.map(|n| unsafe { n.as_ref() }.groups.clone());
+        let mut prgi = 0..;
+        let mut respond = || {
+            clients.respond(
+                &bql,
+                function.requester(),
+                &PrgResponse {
+                    prgi: Prgi::new(prgi.next().unwrap()).unwrap(),
+                    pasid,
+                    code: ResponseCode::Success,
+                },
+            );
+        };
+        // SAFETY: they are never freed.
+        unsafe {
+            clients.add_responses(function, pasid, of[0].cast());
+            respond();
+            clients.add_responses(function, pasid, of[1].cast());
+            clients.add_responses(function, pasid, of[1].cast());
+            clients.add_responses(function, None, of[2].cast());
+        }
+        respond();
+        assert_eq!(heard(), [vec![0, 1], vec![1], vec![]]);
+        // One goes, and the other stays.
+        clients.remove_responses(function, pasid, Some(of[0].cast()));
+        respond();
+        assert_eq!(heard(), [vec![0, 1], vec![1, 2], vec![]]);
+        clients.remove_responses(function, pasid, None);
+        respond();
+        assert_eq!(heard(), [vec![0, 1], vec![1, 2], vec![]]);
     }
 }

@@ -215,9 +215,9 @@ unsafe extern "C" fn realize(object: *mut Object, error: ErrorOut) {
 
 /// Makes the unit. The error is empty if QEMU has told its reason itself.
 fn make(bql: &Bql, device: Neighbour, error: ErrorOut) -> Result<(), Option<String>> {
-    settings::normalize(bql, device)?;
-    realize_parent(device, error)?;
     let settings = settings(device.as_ptr());
+    settings::normalize(bql, device, &settings)?;
+    realize_parent(device, error)?;
     let inherited = Inherited::read(bql, device)?;
     let config = settings.config(&inherited)?;
     let capabilities = Capabilities::new(config).map_err(|error| error.to_string())?;

@@ -281,7 +281,7 @@ unsafe extern "C" fn pri_register_notifier(
     if let (Some(place), Some(notifier)) = (place, NonNull::new(notifier)) {
         let clients = &place.host.clients;
         // SAFETY: the rule of above.
-        unsafe { clients.set_responses(place.function, place.pasid, notifier) };
+        unsafe { clients.add_responses(place.function, place.pasid, notifier) };
     }
 }
 
@@ -295,7 +295,7 @@ unsafe extern "C" fn pri_unregister_notifier(
     // SAFETY: these are the arguments of an operation.
     if let Some(place) = unsafe { Place::new(bus, opaque, devfn, number) } {
         let clients = &place.host.clients;
-        clients.remove_responses(place.function, place.pasid);
+        clients.remove_responses(place.function, place.pasid, None);
     }
 }
 

@@ -6,13 +6,14 @@ use std::ffi::CStr;
 use std::time::Duration;
 
 use pcie_ats::PasidWidth;
-use vtd::Config;
 use vtd::config::{
     AddressWidth, DeviceTlbs, FirstStage, InterruptRemapping, Pasids, Scalable, Stages,
 };
+use vtd::{Capabilities, Config};
 
 use crate::abi::layout::Object;
 use crate::bql::Bql;
+use crate::message;
 use crate::property::{self, Property};
 use crate::qom::{Class, Neighbour};
 
@@ -153,21 +154,25 @@ pub fn set_defaults(bql: &Bql, device: Neighbour) -> bool {
         && device.set_number(bql, c"pasid-bits", PasidWidth::MAX.bits().into())
 }
 
-/// Takes away what cannot be without something that was switched off: it was not asked for.
-pub fn normalize(bql: &Bql, device: Neighbour) -> Result<(), String> {
-    let of = Inherited::read(bql, device)?;
-    let off = |name| {
-        let done = device.set_switch(bql, name, false);
-        done.then_some(()).ok_or_else(|| missing(name))
-    };
-    if !of.scalable_mode {
-        off(c"fsts")?;
-        if !device.set_number(bql, c"pasid-bits", 0) {
-            return Err(missing(c"pasid-bits"));
-        }
+/// Takes away what cannot be without something that was switched off, and says so: it is on unless
+/// it is told otherwise, and who has switched it on expects it.
+pub fn normalize(bql: &Bql, device: Neighbour, settings: &Settings) -> Result<(), String> {
+    let mut of = Inherited::read(bql, device)?;
+    let dropped = of.drop_dependent(settings);
+    let done = device.set_switch(bql, c"fsts", of.fsts)
+        && device.set_switch(bql, c"svm", of.svm)
+        && device.set_number(bql, c"pasid-bits", of.pasid_bits);
+    if !done {
+        return Err(missing(c"fsts, svm or pasid-bits"));
     }
-    if !(of.scalable_mode && of.fsts && of.device_iotlb && of.pasid_bits != 0) {
-        off(c"svm")?;
+    // Before the parent speaks of what nobody has asked for.
+    let config = settings.config(&of)?;
+    Capabilities::new(config).map_err(|error| error.to_string())?;
+    for (names, cause) in dropped {
+        message::warning(&format!(
+            "svm-vtd: without effect because of {cause}: {}",
+            names.join(", ")
+        ));
     }
     Ok(())
 }
@@ -181,6 +186,54 @@ fn missing(name: &CStr) -> String {
 }
 
 impl Inherited {
+    /// Takes away what cannot be without something that is off. Returns what was taken away, by
+    /// its properties, and why.
+    fn drop_dependent(&mut self, settings: &Settings) -> Vec<(Vec<&'static str>, &'static str)> {
+        let mut dropped = Vec::new();
+        let mut nest = settings.nest;
+        let mut because = |cause: &'static str, parts: &mut [(&'static str, &mut bool)]| {
+            let mut names = Vec::new();
+            for (name, part) in parts {
+                if std::mem::take(*part) {
+                    names.push(*name);
+                }
+            }
+            if !names.is_empty() {
+                dropped.push((names, cause));
+            }
+        };
+        let Inherited { fsts, svm, .. } = self;
+        let mut pasids = self.pasid_bits != 0;
+        if !self.scalable_mode {
+            because(
+                "scalable-mode=off",
+                &mut [("fsts", fsts), ("svm", svm), ("pasid-bits", &mut pasids)],
+            );
+            self.pasid_bits = 0;
+            nest = false;
+        }
+        if self.aw_bits == 39 {
+            // First-stage tables have 48 bits or more.
+            because(
+                "aw-bits=39",
+                &mut [("fsts", fsts), ("svm", svm), ("nest", &mut nest)],
+            );
+        }
+        if !*fsts {
+            because("fsts=off", &mut [("svm", svm), ("nest", &mut nest)]);
+        }
+        if !settings.ssts {
+            because("ssts=off", &mut [("nest", &mut nest)]);
+        }
+        if !self.device_iotlb {
+            because("device-iotlb=off", &mut [("svm", svm)]);
+        }
+        if self.pasid_bits == 0 {
+            because("pasid-bits=0", &mut [("svm", svm)]);
+        }
+        dropped
+    }
+
     /// Reads them. `intremap` and `eim` are decided when the device has been realized.
     pub fn read(bql: &Bql, device: Neighbour) -> Result<Inherited, String> {
         let switch = |name| device.switch(bql, name).ok_or_else(|| missing(name));
@@ -220,6 +273,12 @@ impl Settings {
                     .to_owned(),
             );
         }
+        if self.delay != 0 && !self.thread {
+            return Err(format!(
+                "invalidation-delay={} is the delay of a thread: add invalidation-thread=on",
+                self.delay
+            ));
+        }
         let version = match u8::try_from(inherited.version) {
             // None is chosen.
             Ok(0) => Config::default().version,
@@ -239,6 +298,8 @@ impl Settings {
         let scalable = inherited.scalable_mode.then(|| self.scalable(inherited));
         Ok(Config {
             version,
+            // As the DMAR table of QEMU's machines has it.
+            host_address_width: second_stage_width.bits(),
             second_stage_width,
             caching_mode: inherited.caching_mode,
             snoop_control: inherited.snoop_control,
@@ -302,7 +363,6 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vtd::Capabilities;
 
     const ALL: Inherited = Inherited {
         scalable_mode: true,
@@ -364,11 +424,71 @@ mod tests {
         assert!(!inherited(|i| i.fs1gp = false).cap().fs1gp());
         assert!(!inherited(|i| i.pasid_bits = 0).ecap().pasid());
         assert_eq!(inherited(|i| i.pasid_bits = 8).ecap().pasid_width(), 8);
-        assert_eq!(inherited(|i| i.aw_bits = 39).second_stage(2), None);
+        for (bits, second) in [(39, None), (48, Some((4, 48)))] {
+            let mut other = ALL;
+            other.aw_bits = bits;
+            let c = capabilities(&Settings::default(), &other);
+            assert_eq!(u64::from(c.cap().mgaw()), bits);
+            assert_eq!(u64::from(c.host_address_width()), bits);
+            assert_eq!(c.second_stage(2), second);
+        }
         assert!(!inherited(|i| i.intremap = false).ecap().ir());
         assert!(!inherited(|i| i.eim = false).ecap().eim());
         assert_eq!(inherited(|_| {}).version(), 0x40);
         assert_eq!(inherited(|i| i.version = 0x31).version(), 0x31);
+    }
+
+    #[test]
+    fn what_is_dropped_is_named_with_what_it_needs() {
+        let dropped = |own: fn(&mut Settings), change: fn(&mut Inherited)| {
+            let (mut settings, mut inherited) = (Settings::default(), ALL);
+            own(&mut settings);
+            change(&mut inherited);
+            let dropped = inherited.drop_dependent(&settings);
+            let left = (inherited.fsts, inherited.svm, inherited.pasid_bits);
+            (dropped, left)
+        };
+        let nothing = |_: &mut Settings| {};
+        assert_eq!(dropped(nothing, |_| {}), (vec![], (true, true, 20)));
+        for (change, names, cause, left) in [
+            (
+                (|i| i.scalable_mode = false) as fn(&mut Inherited),
+                vec!["fsts", "svm", "pasid-bits"],
+                "scalable-mode=off",
+                (false, false, 0),
+            ),
+            (
+                |i| i.fsts = false,
+                vec!["svm", "nest"],
+                "fsts=off",
+                (false, false, 20),
+            ),
+            (
+                |i| i.device_iotlb = false,
+                vec!["svm"],
+                "device-iotlb=off",
+                (true, false, 20),
+            ),
+            (
+                |i| i.pasid_bits = 0,
+                vec!["svm"],
+                "pasid-bits=0",
+                (true, false, 0),
+            ),
+            (
+                |i| i.aw_bits = 39,
+                vec!["fsts", "svm", "nest"],
+                "aw-bits=39",
+                (false, false, 20),
+            ),
+        ] {
+            assert_eq!(dropped(nothing, change), (vec![(names, cause)], left));
+        }
+        let second = dropped(|s| s.ssts = false, |_| {});
+        assert_eq!(second.0, [(vec!["nest"], "ssts=off")]);
+        // What was off before is not missed.
+        let all_off = dropped(|s| s.nest = false, |i| (i.fsts, i.svm) = (false, false));
+        assert_eq!(all_off.0, []);
     }
 
     #[test]

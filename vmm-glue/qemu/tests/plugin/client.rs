@@ -274,6 +274,16 @@ impl Qemu {
         u64::from_str_radix(answer.trim_start_matches("0x"), 16).unwrap()
     }
 
+    /// Reads a byte.
+    pub fn readb(&mut self, address: u64) -> u8 {
+        self.read_number("readb", address) as u8
+    }
+
+    /// Reads 2 bytes.
+    pub fn readw(&mut self, address: u64) -> u16 {
+        self.read_number("readw", address) as u16
+    }
+
     /// Reads 4 bytes.
     pub fn readl(&mut self, address: u64) -> u32 {
         self.read_number("readl", address) as u32

@@ -26,6 +26,7 @@ mod outside;
 mod paging;
 mod processor;
 mod realize;
+mod registers;
 mod reset;
 mod several;
 mod snapshots;

@@ -5,8 +5,8 @@ use svm_abi::completion::{Error, access, status};
 use svm_abi::{counters, registers};
 use svm_endpoint::config_space::PRI;
 
-use crate::context::{DESTINATION, PASID, SOURCE, copy, fill, map_new, ready};
-use crate::machine::DEVICE;
+use crate::context::{Context, DESTINATION, PASID, SOURCE, copy, fill, map_new, ready};
+use crate::machine::{DEVICE, Machine};
 
 #[test]
 fn a_missing_page_is_requested_and_used_when_it_is_there() {
@@ -156,5 +156,55 @@ fn a_page_that_is_read_only_is_requested_for_writing() {
         "{record:?}"
     );
     assert_eq!(machine.qemu.readq(frame), 0);
+    machine.qemu.quit();
+}
+
+#[test]
+fn a_late_response_gives_credits_back_however_many_processes_came_since() {
+    let Some(mut machine) = Machine::with(",stop-markers=on") else {
+        return;
+    };
+    use registers::{context as register, control, pasid as field};
+    let bars = machine.enable_bars(DEVICE);
+    machine.enable_ats(DEVICE);
+    // One page request at a time.
+    machine.config_write16(DEVICE, PRI + 4, 0);
+    machine.config_write(DEVICE, PRI + 12, 1);
+    machine.config_write16(DEVICE, PRI + 4, 1);
+    machine.enable_vtd(&[DEVICE]);
+    machine.add_pasid(PASID);
+    let mut context = Context::start(&mut machine, bars, 1, PASID);
+    context.submit(&mut machine, fill(DESTINATION, 8, 1));
+    let late = machine.wait_page_request();
+    let stop = |machine: &mut Machine, context: &Context| {
+        context.write(machine, register::CONTROL, control::STOP);
+        let at = bars.registers + registers::context_block(context.number) + register::STATUS;
+        machine.qemu.until("the context to stop", |qemu| {
+            registers::status::state(qemu.readq(at)) == registers::status::DISABLED
+        });
+    };
+    stop(&mut machine, &context);
+    // More than are kept while nobody uses them.
+    for pasid in 1..=70 {
+        context.write(&mut machine, register::PASID, field::VALID | pasid);
+        context.write(&mut machine, register::CONTROL, control::START);
+        let status = registers::status::state(context.status(&mut machine));
+        assert_eq!(status, registers::status::ENABLED);
+        stop(&mut machine, &context);
+    }
+    while let Some(marker) = machine.page_request() {
+        assert!(!marker.read && !marker.write, "{marker:?}");
+    }
+    machine.respond(&late, 0);
+    let other = PASID + 1;
+    machine.add_pasid(other);
+    let mut context = Context::start(&mut machine, bars, 2, other);
+    let number = context.submit(&mut machine, fill(DESTINATION, 8, 2));
+    let request = machine.wait_page_request();
+    assert_eq!((request.pasid, request.write), (other, true));
+    let frame = machine.page();
+    machine.map(other, DESTINATION, frame, true);
+    machine.respond(&request, 0);
+    assert_eq!(context.wait(&mut machine, number).status, status::SUCCESS);
     machine.qemu.quit();
 }

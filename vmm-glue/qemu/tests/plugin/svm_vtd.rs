@@ -226,7 +226,9 @@ fn contradictions_are_refused_with_a_reason() {
             "invalidation-delay=2000000",
             "must be 0 to 1000000, not 2000000",
         ),
-        ("aw-bits=40", "aw-bits"),
+        ("aw-bits=40", "aw-bits must be 39 or 48, not 40"),
+        ("dma-translation=off", "leave out dma-translation=off"),
+        ("invalidation-delay=5", "add invalidation-thread=on"),
         ("stale-tm=on", "leave out stale-tm=on"),
         ("version=128", "give a value from 1 to 7"),
         ("version=256", "at most 0xff, not 0x100"),
@@ -234,6 +236,34 @@ fn contradictions_are_refused_with_a_reason() {
         let device = format!("svm-vtd,{properties}");
         let said = installation.says(&["-M", "q35", "-display", "none", "-device", &device]);
         assert!(said.contains(reason), "{properties}: {said}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_named_with_the_reason() {
+    let Some(installation) = Installation::find() else {
+        return;
+    };
+    for (properties, expected) in [
+        ("", None),
+        ("version=0", None),
+        ("fsts=off,svm=off,nest=off", None),
+        (
+            "scalable-mode=off,svm=on",
+            Some("scalable-mode=off: fsts, svm, pasid-bits"),
+        ),
+        ("svm=on,fsts=off", Some("fsts=off: svm, nest")),
+        ("nest=on,ssts=off", Some("ssts=off: nest")),
+        ("device-iotlb=off,svm=on", Some("device-iotlb=off: svm")),
+        ("pasid-bits=0", Some("pasid-bits=0: svm")),
+        ("aw-bits=39", Some("aw-bits=39: fsts, svm, nest")),
+    ] {
+        let device = format!("svm-vtd,{properties}");
+        let said = Qemu::start(&installation, &["-device", &device]).quit();
+        let found = said
+            .lines()
+            .find_map(|line| line.split("without effect because of ").nth(1));
+        assert_eq!(found, expected, "{properties}: {said}");
     }
 }
 
