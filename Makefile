@@ -12,11 +12,14 @@ IOMMU ?= intel-iommu
 # How long the fuzzer runs, and from which seed.
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 1
+# What the names of the tests of make check have to contain.
+ONLY ?=
 
-.PHONY: help demo test test-debug lint shell bench fuzz coverage prepare doctor manual clean
+.PHONY: help demo check test test-debug lint shell bench fuzz coverage prepare doctor manual clean
 
 help:
 	@echo "make demo       run the demonstration in a guest (IOMMU=svm-vtd: on this project's VT-d)"
+	@echo "make check      run what takes a minute (ONLY=text: tests with that in their name)"
 	@echo "make test       run all tests, on the host and in the guest"
 	@echo "make test-debug run the guest's tests on a kernel that watches the driver"
 	@echo "make lint       check formatting, lints, licences and documentation"
@@ -32,6 +35,10 @@ help:
 demo:
 	@$(BUILD_SVM_VM)
 	@$(SVM_VM) run --plan demo --iommu $(IOMMU) --trace
+
+check:
+	@$(CARGO) build -p svm-vm -p svm-tests
+	@$(CARGO) run --quiet -p svm-tests --bin run-tests -- --check --only '$(ONLY)'
 
 test:
 	@$(CARGO) build -p svm-vm -p svm-tests

@@ -13,12 +13,13 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use crate::launcher::Launcher;
-use crate::tally::Tally;
+use crate::parts::Part;
 
 /// The devices, by the addresses that they are given.
 const DEVICES: [(&str, &str); 3] = [
@@ -119,34 +120,29 @@ const REFERENCE: Machine = Machine {
 const TIMED: usize = 3;
 
 /// Runs the machines.
-pub fn run(launcher: &Launcher) -> anyhow::Result<Tally> {
-    println!("# machines with other devices");
-    let mut total = Tally::default();
+///
+/// # Errors
+///
+/// None: what goes wrong is a test that failed.
+pub fn run(launcher: &Launcher, part: &mut Part) -> anyhow::Result<()> {
     for machine in MACHINES.iter().chain([&REFERENCE]) {
-        let verdict = machine.run(launcher);
         let what = format!("a network adapter and two disks, {}", machine.title);
-        total += told(&what, &verdict);
+        part.test(&what, |_| machine.run(launcher).map(|()| ""));
     }
+    let begin = Instant::now();
     match boot_times(launcher) {
-        Ok([reference, own]) => println!(
+        Ok([reference, own]) => part.line(format_args!(
             "# boot of the kernel, in turns, fastest of {TIMED}: svm-vtd {own:.2} s, \
              intel-iommu {reference:.2} s, ratio {:.3}",
             own / reference
-        ),
-        Err(error) => total += told("boot with either unit", &Err::<(), _>(error)),
+        )),
+        Err(error) => part.fail(format_args!("boot with either unit: {error:#}")),
     }
-    let verdict = many_processes(launcher);
-    total += told("two devices, and more than 255 processes", &verdict);
-    Ok(total)
-}
-
-/// Prints how a test ended, and counts it.
-fn told<T>(what: &str, verdict: &anyhow::Result<T>) -> Tally {
-    match verdict {
-        Ok(_) => println!("ok - {what}"),
-        Err(error) => println!("not ok - {what}: {error:#}"),
-    }
-    Tally::one(verdict.is_ok())
+    part.took("boots with either unit, timed", begin.elapsed());
+    part.test("two devices, and more than 255 processes", |_| {
+        many_processes(launcher).map(|()| "")
+    });
+    Ok(())
 }
 
 /// How long the kernel takes to boot with QEMU's unit and with `svm-vtd`, in seconds: in turns,

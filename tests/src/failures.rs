@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::launcher::Launcher;
-use crate::tally::Tally;
+use crate::parts::Part;
 
 type Test = fn(&Launcher) -> anyhow::Result<()>;
 
@@ -47,17 +47,15 @@ const TESTS: &[(&str, Test)] = &[
 ];
 
 /// Runs every test of this module.
-pub fn run(launcher: &Launcher) -> anyhow::Result<Tally> {
-    let mut total = Tally::default();
+///
+/// # Errors
+///
+/// None: what goes wrong is a test that failed.
+pub fn run(launcher: &Launcher, part: &mut Part) -> anyhow::Result<()> {
     for (name, test) in TESTS {
-        let verdict = test(launcher);
-        match &verdict {
-            Ok(()) => println!("ok - {name}"),
-            Err(error) => println!("not ok - {name}: {error:#}"),
-        }
-        total += Tally::one(verdict.is_ok());
+        part.test(name, |_| test(launcher).map(|()| ""));
     }
-    Ok(total)
+    Ok(())
 }
 
 /// Runs `svm-vm`, which must fail, and whose output must contain all of `needles`.

@@ -2,14 +2,20 @@
 //! The tests in the guest, on each IOMMU, and what their runs left behind: the trace of the device
 //! must agree with QEMU's own log of the same run.
 
-use anyhow::Context;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
 
 use crate::agreement;
 use crate::launcher::Launcher;
+use crate::parts::{Job, Part};
 use crate::tally::Tally;
 
 /// A guest that runs the test plan.
 struct Guest {
+    /// Name of the part of the tests.
+    part: &'static str,
     /// The kernel, as `svm-vm` calls it.
     kernel: &'static str,
     iommu: &'static str,
@@ -25,18 +31,20 @@ struct Guest {
 /// The guests. All is tried in full on one IOMMU, and each test a little on the other.
 const GUESTS: &[Guest] = &[
     Guest {
-        kernel: "stock",
-        iommu: "intel-iommu",
-        name: "test",
-        scale: "0.1",
-        laboratory: false,
-    },
-    Guest {
+        part: "svm-vtd",
         kernel: "stock",
         iommu: "svm-vtd",
         name: "test-svm-vtd",
         scale: "1",
         laboratory: true,
+    },
+    Guest {
+        part: "intel-iommu",
+        kernel: "stock",
+        iommu: "intel-iommu",
+        name: "test",
+        scale: "0.1",
+        laboratory: false,
     },
 ];
 
@@ -44,6 +52,7 @@ const GUESTS: &[Guest] = &[
 /// so each test tries a little.
 const DEBUG_GUESTS: &[Guest] = &[
     Guest {
+        part: "intel-iommu",
         kernel: "debug",
         iommu: "intel-iommu",
         name: "test-debug",
@@ -51,6 +60,7 @@ const DEBUG_GUESTS: &[Guest] = &[
         laboratory: false,
     },
     Guest {
+        part: "svm-vtd",
         kernel: "debug",
         iommu: "svm-vtd",
         name: "test-debug-svm-vtd",
@@ -91,36 +101,120 @@ const BIND: &str = "leaks=/sys/kernel/debug/kmemleak; \
     echo scan >$leaks && echo scan >$leaks && cat $leaks >/tmp/leaks && cat /tmp/leaks && \
     ! test -s /tmp/leaks";
 
-/// Runs the guest's test plan once on each IOMMU, and looks at what the runs left.
-pub fn run(launcher: &Launcher) -> anyhow::Result<Tally> {
-    all(launcher, GUESTS)
+/// How many of the host's processors a guest with two of its own keeps busy.
+const LOAD: usize = 1;
+
+/// The guest's test plan, once on each IOMMU. The one that takes longest comes first.
+pub fn jobs(launcher: &Launcher) -> Vec<Job<'_>> {
+    let job =
+        |guest: &'static Guest| Job::new(guest.part, LOAD, move |part| plan(launcher, part, guest));
+    GUESTS.iter().map(job).collect()
 }
 
 /// The same on the debug kernel. Then one guest that only has the driver bound with a failure at
 /// each place, not at some: a function of two vectors has few enough.
-pub fn run_debug(launcher: &Launcher) -> anyhow::Result<Tally> {
-    let mut total = all(launcher, DEBUG_GUESTS)?;
-    println!("# the driver's binding, at each place where it can fail");
-    let name = "test-debug-bind";
-    let mut arguments = vec!["run", "--exec", BIND, "--kernel", "debug", "--name", name];
-    arguments.extend(["--device-option", "contexts=2"]);
-    arguments.extend(["--timeout", TIMEOUT_DEBUG, "--append", LOG]);
-    let succeeded = launcher.shown(&arguments)?;
-    total += totals(launcher, name, succeeded)?;
-    Ok(total)
+pub fn debug_jobs(launcher: &Launcher) -> Vec<Job<'_>> {
+    let job =
+        |guest: &'static Guest| Job::new(guest.part, LOAD, move |part| plan(launcher, part, guest));
+    let mut jobs: Vec<Job> = DEBUG_GUESTS.iter().map(job).collect();
+    jobs.push(Job::new("binding", LOAD, |part| {
+        part.line("# the driver's binding, at each place where it can fail");
+        let name = "test-debug-bind";
+        let mut arguments = vec!["run", "--exec", BIND, "--kernel", "debug", "--name", name];
+        arguments.extend(["--device-option", "contexts=2"]);
+        arguments.extend(["--timeout", TIMEOUT_DEBUG, "--append", LOG]);
+        let succeeded = launcher.shown(part, &arguments)?;
+        totals(
+            launcher,
+            part,
+            name,
+            &["guest", "debug", "intel-iommu"],
+            succeeded,
+        )
+    }));
+    jobs
 }
 
-fn all(launcher: &Launcher, guests: &[Guest]) -> anyhow::Result<Tally> {
-    let mut total = Tally::default();
-    for guest in guests {
-        println!("# the guest's tests on {}", guest.iommu);
-        total += plan(launcher, guest)?;
+/// One boot, and in it the demonstration's cases, and with `only` those and the tests whose name
+/// contains it. Without any no guest is started.
+///
+/// # Errors
+///
+/// `svm-vm` or `svmctl` do not start, or the run leaves no results.
+pub fn check(launcher: &Launcher, part: &mut Part, only: Option<&str>) -> anyhow::Result<()> {
+    let name = "check";
+    let mut arguments = vec!["run", "--name", name, "--iommu", "intel-iommu"];
+    let line = match only {
+        None => None,
+        Some(text) => {
+            let line = filtered(launcher, text)?;
+            if line.is_empty() {
+                part.line(format_args!(
+                    "# no test of the guest has {text:?} in its name"
+                ));
+                return Ok(());
+            }
+            Some(line)
+        }
+    };
+    match &line {
+        None => arguments.extend(["--plan", "demo"]),
+        Some(line) => arguments.extend(["--exec", line]),
     }
-    Ok(total)
+    let succeeded = launcher.shown(part, &arguments)?;
+    totals(
+        launcher,
+        part,
+        name,
+        &["guest", "stock", "intel-iommu"],
+        succeeded,
+    )
+}
+
+/// The line of shell that runs the guest's cases whose name contains `text`; empty if there are
+/// none. The guest's `svmctl` runs here as well, and tells.
+fn filtered(launcher: &Launcher, text: &str) -> anyhow::Result<String> {
+    let mut commands = Vec::new();
+    for suite in ["demo", "test"] {
+        let output = Command::new(launcher.svmctl())
+            .args([suite, "--list", "--json"])
+            .stderr(Stdio::inherit())
+            .output()
+            .context("svmctl did not start")?;
+        ensure!(output.status.success(), "svmctl {suite} --list failed");
+        let list = String::from_utf8_lossy(&output.stdout);
+        if !matching(&list, text)?.is_empty() {
+            commands.push(format!("svmctl {suite} {}", quoted(text)));
+        }
+    }
+    // Both run, whether or not the first fails.
+    Ok(match &commands[..] {
+        [demo, test] => format!("{demo}; first=$?; {test} && exit $first"),
+        rest => rest.concat(),
+    })
+}
+
+/// The cases of a list, a JSON object a line, whose name contains `text`.
+fn matching(list: &str, text: &str) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for line in list.lines() {
+        let case: serde_json::Value = serde_json::from_str(line)
+            .with_context(|| format!("svmctl lists a case that is none: {line}"))?;
+        let name = case["name"].as_str().context("a case without a name")?;
+        if name.contains(text) {
+            found.push(name.to_owned());
+        }
+    }
+    Ok(found)
+}
+
+/// A word of the shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// Runs the test plan on one IOMMU.
-fn plan(launcher: &Launcher, guest: &Guest) -> anyhow::Result<Tally> {
+fn plan(launcher: &Launcher, part: &mut Part, guest: &Guest) -> anyhow::Result<()> {
     let dir = launcher.run_dir(guest.name);
     let log = dir.join("qemu.log");
     let log_argument = log.to_str().context("the checkout's path is not UTF-8")?;
@@ -145,43 +239,126 @@ fn plan(launcher: &Launcher, guest: &Guest) -> anyhow::Result<Tally> {
     if compared {
         arguments.extend(["-trace", "vtd_inv_desc", "-D", log_argument]);
     }
-    let succeeded = launcher.shown(&arguments)?;
-    let mut total = totals(launcher, guest.name, succeeded)?;
+    let succeeded = launcher.shown(part, &arguments)?;
+    let on = ["guest", guest.kernel, guest.iommu];
+    totals(launcher, part, guest.name, &on, succeeded)?;
     if compared {
-        let verdict = agreement::of_files(&dir.join("trace.json"), &log);
-        match &verdict {
-            Ok(summary) => println!("ok - the trace agrees with QEMU's log: {summary}"),
-            Err(error) => println!("not ok - the trace agrees with QEMU's log: {error:#}"),
-        }
-        total += Tally::one(verdict.is_ok());
+        part.test("the trace agrees with QEMU's log", |_| {
+            agreement::of_files(&dir.join("trace.json"), &log)
+        });
     }
-    Ok(total)
+    Ok(())
 }
 
-/// What a run that has ended left.
-fn totals(launcher: &Launcher, name: &str, succeeded: bool) -> anyhow::Result<Tally> {
-    let results = std::fs::read_to_string(launcher.run_dir(name).join("results.json"))
+/// Takes in what a run that has ended left. `on` says in words what it ran on.
+fn totals(
+    launcher: &Launcher,
+    part: &mut Part,
+    name: &str,
+    on: &[&str],
+    succeeded: bool,
+) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(launcher.run_dir(name).join("results.json"))
         .context("the guest's run left no results.json")?;
-    let mut total = results_tally(&results)?;
-    if !succeeded && total.failed == 0 {
-        println!("not ok - svm-vm run failed although no test did");
-        total.failed += 1;
+    let results = Results::parse(&text)?;
+    part.count(Tally {
+        skipped: 0,
+        ..results.tally
+    });
+    ensure!(
+        results.skipped.len() as u64 == results.tally.skipped,
+        "{} tests were skipped, and {} are named in results.json",
+        results.tally.skipped,
+        results.skipped.len()
+    );
+    for (test, reason) in &results.skipped {
+        part.skipped(on, test, reason);
     }
-    Ok(total)
+    for (test, time) in results.times {
+        part.took(test, time);
+    }
+    if !succeeded && results.tally.failed == 0 {
+        part.fail("svm-vm run failed although no test did");
+    }
+    Ok(())
 }
 
-/// The totals that a run's `results.json` states.
-fn results_tally(text: &str) -> anyhow::Result<Tally> {
-    let results: serde_json::Value = serde_json::from_str(text)?;
-    let field = |name: &str| {
-        results
-            .get(name)
-            .and_then(serde_json::Value::as_u64)
-            .with_context(|| format!("results.json has no number `{name}`"))
-    };
-    Ok(Tally {
-        passed: field("passed")?,
-        failed: field("failed")?,
-        skipped: field("skipped")?,
-    })
+/// What a run's `results.json` states.
+#[derive(Debug, PartialEq)]
+struct Results {
+    tally: Tally,
+    /// Tests that were skipped, and why.
+    skipped: Vec<(String, String)>,
+    /// How long each test took; a step without tests is one.
+    times: Vec<(String, Duration)>,
+}
+
+impl Results {
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let results: serde_json::Value = serde_json::from_str(text)?;
+        let field = |name: &str| {
+            results[name]
+                .as_u64()
+                .with_context(|| format!("results.json has no number `{name}`"))
+        };
+        let tally = Tally {
+            passed: field("passed")?,
+            failed: field("failed")?,
+            skipped: field("skipped")?,
+        };
+        let (mut skipped, mut times) = (Vec::new(), Vec::new());
+        let steps = results["steps"].as_array();
+        for step in steps.context("results.json has no list `steps`")? {
+            let tests = step["tests"].as_array().map_or(&[][..], Vec::as_slice);
+            let several = if tests.is_empty() {
+                std::slice::from_ref(step)
+            } else {
+                tests
+            };
+            for test in several {
+                let text = |name: &str| test[name].as_str().unwrap_or_default().to_owned();
+                let micros = test["micros"].as_u64().unwrap_or_default();
+                times.push((text("name"), Duration::from_micros(micros)));
+                if test["status"] == "skipped" {
+                    skipped.push((text("name"), text("message")));
+                }
+            }
+        }
+        Ok(Results {
+            tally,
+            skipped,
+            times,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_tell_what_was_skipped_and_how_long_all_took() {
+        let text = r#"{"passed":2,"failed":0,"skipped":1,"steps":[
+            {"name":"a step","status":"ok","micros":5,"tests":[
+                {"name":"one","status":"ok","micros":2000000},
+                {"name":"two","status":"skipped","message":"no swap"}]},
+            {"name":"another","status":"ok","micros":7,"tests":[]}]}"#;
+        let results = Results::parse(text).unwrap();
+        assert_eq!(results.tally.tests(), 3);
+        assert_eq!(results.skipped, [("two".to_owned(), "no swap".to_owned())]);
+        let times: Vec<_> = results.times.iter().map(|(name, _)| &name[..]).collect();
+        assert_eq!(times, ["one", "two", "another"]);
+        assert_eq!(results.times[0].1, Duration::from_secs(2));
+        assert!(Results::parse(r#"{"passed":2,"failed":0}"#).is_err());
+    }
+
+    #[test]
+    fn cases_are_found_by_a_part_of_their_name() {
+        let list = r#"{"group":"demo","name":"heap buffer read"}
+{"group":"demo","name":"stack variable"}"#;
+        assert_eq!(matching(list, "heap").unwrap(), ["heap buffer read"]);
+        assert!(matching(list, "nothing").unwrap().is_empty());
+        assert!(matching("demo:\n", "heap").is_err());
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
 }

@@ -9,6 +9,8 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, ensure};
 
+use crate::parts::Part;
+
 /// The `svm-vm` of this checkout.
 pub struct Launcher {
     program: PathBuf,
@@ -70,13 +72,12 @@ impl Launcher {
         Ok(())
     }
 
-    /// Runs `svm-vm` to its end with its output shown; whether it succeeded.
-    pub fn shown(&self, arguments: &[&str]) -> anyhow::Result<bool> {
-        Ok(self
-            .command(arguments)
-            .status()
-            .context("svm-vm did not start")?
-            .success())
+    /// Runs `svm-vm` to its end with its output shown as that of a part of the tests; whether it
+    /// succeeded.
+    pub fn shown(&self, part: &mut Part, arguments: &[&str]) -> anyhow::Result<bool> {
+        let mut command = self.command(arguments);
+        let status = part.follow(&mut command, |part, line| part.line(line))?;
+        Ok(status.success())
     }
 
     /// Runs `svm-vm` to its end and keeps its output.
@@ -89,6 +90,12 @@ impl Launcher {
     /// The folder that a run of this name leaves its files in.
     pub fn run_dir(&self, name: &str) -> PathBuf {
         self.checkout.join("target/runs").join(name)
+    }
+
+    /// The `svmctl` of the guest, once the guest is prepared.
+    pub fn svmctl(&self) -> PathBuf {
+        let built = "target/guest-programs/x86_64-unknown-linux-gnu/release/svmctl";
+        self.checkout.join(built)
     }
 
     /// Writes a program that is the prepared QEMU with the plug-in in it, and returns its path.

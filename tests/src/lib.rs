@@ -15,6 +15,8 @@ pub mod house_rules;
 pub mod launcher;
 pub mod manual;
 pub mod packaging;
+pub mod parts;
 pub mod qemu_log;
+pub mod skips;
 pub mod tally;
 pub mod trace;

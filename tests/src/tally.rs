@@ -25,6 +25,11 @@ impl Tally {
         }
     }
 
+    /// How many tests there were.
+    pub fn tests(&self) -> u64 {
+        self.passed + self.failed + self.skipped
+    }
+
     /// The totals of one `test result:` line of cargo's test runner; none if it is another line.
     pub fn from_cargo(line: &str) -> Option<Self> {
         let rest = line.trim().strip_prefix("test result: ")?;

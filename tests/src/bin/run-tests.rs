@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Everything that continuous integration runs: the tests of all crates on the host, the tests in
-//! the guest, and what can only be seen from outside of both. Ends with `N passed, N failed`.
+//! the guest, and what can only be seen from outside of both. Says how long each part took, lists
+//! the slowest tests, and ends with `N passed, N failed`.
 
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 
 use clap::Parser;
-use svm_tests::host;
 use svm_tests::launcher::Launcher;
-use svm_tests::tally::Tally;
-use svm_tests::{devices, failures, fuzz, guest};
+use svm_tests::parts::{self, Job};
+use svm_tests::{devices, failures, fuzz, guest, host};
 
 /// Runs the tests of svm-demo.
 #[derive(Parser)]
 struct Options {
-    /// Only the tests that start no guest: those of the crates, and a minute of the fuzzer.
+    /// Only the tests that start no guest: those of the crates, and the fuzzer.
     #[arg(long, conflicts_with = "guest")]
     host: bool,
     /// Only the tests that start a guest.
@@ -28,34 +29,71 @@ struct Options {
     /// Only the guest's tests, on the kernel that watches the driver.
     #[arg(long, conflicts_with_all = ["host", "guest", "devices", "failures"])]
     debug: bool,
+    /// What takes a minute: the crates' tests once, and the demonstration in one guest.
+    #[arg(long, conflicts_with_all = ["host", "guest", "devices", "failures", "debug"])]
+    check: bool,
+    /// With --check: only tests whose name contains this; those of the guest's test plan, too.
+    #[arg(long, value_name = "TEXT", requires = "check")]
+    only: Option<String>,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
     let launcher = Launcher::build()?;
     launcher.prepare(if options.debug { "debug" } else { "stock" })?;
-    let mut total = Tally::default();
-    if options.debug {
-        total += guest::run_debug(&launcher)?;
+    let processors = available_parallelism().map_or(1, usize::from);
+    let report = parts::run(jobs(&launcher, &options), processors);
+    for line in report.lines() {
+        println!("{line}");
     }
-    let some = options.devices || options.failures || options.debug;
-    if !options.guest && !some {
-        total += host::run(&launcher)?;
-        total += fuzz::run()?;
-    }
-    if !options.host && !some {
-        total += guest::run(&launcher)?;
-    }
-    if options.devices || !options.host && !some {
-        total += devices::run(&launcher)?;
-    }
-    if options.failures || !options.host && !some {
-        total += failures::run(&launcher)?;
+    let total = report.total();
+    if total.tests() == 0 {
+        println!("not ok - no test ran");
     }
     println!("{total}");
-    Ok(if total.failed == 0 {
+    Ok(if total.failed == 0 && total.tests() > 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The parts that were asked for. Those of the crates fill all processors, so they come alone.
+fn jobs<'a>(launcher: &'a Launcher, options: &'a Options) -> Vec<Job<'a>> {
+    let crates = Job::new("crates", usize::MAX, |part| host::run(launcher, part));
+    let fuzzer = Job::new("fuzzer", 1, fuzz::run);
+    let devices = Job::new("devices", 1, |part| devices::run(launcher, part));
+    let failures = Job::new("failures", 1, |part| failures::run(launcher, part));
+    if options.check {
+        // An empty text is none.
+        let only = options.only.as_deref().filter(|text| !text.is_empty());
+        return vec![
+            Job::new("guest", 1, move |part| guest::check(launcher, part, only)),
+            Job::new("crates", 1, move |part| host::check(launcher, part, only)),
+        ];
+    }
+    if options.debug {
+        return guest::debug_jobs(launcher);
+    }
+    if options.devices {
+        return vec![devices];
+    }
+    if options.failures {
+        return vec![failures];
+    }
+    let mut jobs = Vec::new();
+    if !options.guest {
+        jobs.push(crates);
+    }
+    if !options.host {
+        jobs.extend(guest::jobs(launcher));
+        jobs.push(devices);
+    }
+    if !options.guest {
+        jobs.push(fuzzer);
+    }
+    if !options.host {
+        jobs.push(failures);
+    }
+    jobs
 }

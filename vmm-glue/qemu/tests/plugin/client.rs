@@ -440,17 +440,51 @@ impl Drop for Qemu {
     }
 }
 
+/// Names a file that the runner of the tests reads: a line for each test that was skipped, and for
+/// each setting that a test has asked for.
+const NOTES: &str = "SVM_TEST_NOTES";
+
 /// Says that the running test is skipped, and why.
 pub fn skip(reason: &str) {
-    let thread = std::thread::current();
-    let notice = format!("{}: SKIPPED: {reason}\n", thread.name().unwrap_or("test"));
     // Not by a macro, whose output the test harness would keep to itself.
+    let notice = format!("{}: SKIPPED: {reason}\n", test_name());
     let _ = std::io::stderr().write_all(notice.as_bytes());
+    note("skipped", reason);
+}
+
+/// The value of a variable that changes what the tests are run on. The runner repeats those tests
+/// with another value that have asked for it, and no others.
+pub fn setting(variable: &str) -> Option<String> {
+    note("asked", variable);
+    let value = std::env::var(variable).ok();
+    value.filter(|value| !value.is_empty())
+}
+
+/// Tells the runner something of the running test, if there is one that listens.
+fn note(kind: &str, text: &str) {
+    let Some(path) = std::env::var_os(NOTES).filter(|value| !value.is_empty()) else {
+        return;
+    };
+    let line = format!("{kind}\t{}\t{text}\n", test_name());
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .expect("SVM_TEST_NOTES cannot be opened");
+    // In one piece, since tests run at the same time.
+    file.write_all(line.as_bytes())
+        .expect("SVM_TEST_NOTES cannot be written");
+}
+
+/// The test harness gives a test's thread its name.
+fn test_name() -> String {
+    let thread = std::thread::current();
+    thread.name().unwrap_or("test").to_owned()
 }
 
 /// Whether the test can let time pass for the machine; a notice if it cannot.
 pub fn has_clock() -> bool {
-    let other = std::env::var_os("SVM_QTEST_ACCEL").is_some_and(|value| !value.is_empty());
+    let other = setting("SVM_QTEST_ACCEL").is_some();
     if other {
         skip("only the accelerator qtest has a clock to set");
     }
@@ -460,11 +494,9 @@ pub fn has_clock() -> bool {
 /// The accelerator: qtest, which has processors that do nothing, or that of `SVM_QTEST_ACCEL`,
 /// with processors that never start.
 fn accelerator() -> Vec<String> {
-    match std::env::var("SVM_QTEST_ACCEL") {
-        Ok(accelerator) if !accelerator.is_empty() => {
-            vec!["-accel".to_owned(), accelerator, "-S".to_owned()]
-        }
-        _ => vec!["-accel".to_owned(), "qtest".to_owned()],
+    match setting("SVM_QTEST_ACCEL") {
+        Some(accelerator) => vec!["-accel".to_owned(), accelerator, "-S".to_owned()],
+        None => vec!["-accel".to_owned(), "qtest".to_owned()],
     }
 }
 

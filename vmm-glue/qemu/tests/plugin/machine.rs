@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use svm_abi::ids;
 
-use crate::client::{Installation, Qemu};
+use crate::client::{Installation, Qemu, setting};
 use crate::vtd::Vtd;
 
 /// The vIOMMU that the device needs.
@@ -14,10 +14,7 @@ pub const IOMMU: &str =
 
 /// The vIOMMU of most tests: that one, or that of `SVM_QTEST_IOMMU`.
 fn iommu() -> String {
-    match std::env::var("SVM_QTEST_IOMMU") {
-        Ok(iommu) if !iommu.is_empty() => iommu,
-        _ => IOMMU.to_owned(),
-    }
+    setting("SVM_QTEST_IOMMU").unwrap_or_else(|| IOMMU.to_owned())
 }
 
 /// Whether the vIOMMU of most tests is this project's unit. It waits for functions to complete

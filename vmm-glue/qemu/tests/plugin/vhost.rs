@@ -3,7 +3,7 @@
 //! guest invalidates them, be it in the IOTLB or, if they have a device-TLB to the guest, in that.
 //! QEMU's own unit is the reference.
 
-use crate::client::{Installation, Qemu, skip};
+use crate::client::{Installation, Qemu, setting, skip};
 use crate::legacy::{Legacy, R, W};
 use crate::machine::{Address, Machine};
 use crate::vhost_backend::Backend;
@@ -34,7 +34,7 @@ mod common {
 /// A machine with the device at work, translated by tables of legacy mode. None if machines do not
 /// run.
 fn at_work(installation: &Installation, iommu: &str, ats: bool) -> Option<Legacy<Backend>> {
-    if std::env::var_os("SVM_QTEST_ACCEL").is_some_and(|value| !value.is_empty()) {
+    if setting("SVM_QTEST_ACCEL").is_some() {
         skip("a virtio device is at work in machines that run only");
         return None;
     }

@@ -8,7 +8,7 @@ use svm_abi::completion::status;
 use svm_abi::descriptor::{Descriptor, Operation, flags};
 use svm_abi::{counters, registers};
 
-use crate::client::{Installation, Qemu, has_clock, skip};
+use crate::client::{Installation, Qemu, has_clock, setting, skip};
 use crate::context::{Context, DESTINATION, PASID, SOURCE, copy, fill, map_new, ready};
 use crate::machine::{DEVICE, Machine};
 
@@ -140,7 +140,7 @@ fn the_device_may_ring_its_own_doorbell() {
 
 #[test]
 fn a_stopped_machine_keeps_its_memory() {
-    if std::env::var_os("SVM_QTEST_ACCEL").is_some() {
+    if setting("SVM_QTEST_ACCEL").is_some() {
         return skip("with SVM_QTEST_ACCEL no machine ever runs");
     }
     let Some((mut machine, mut context)) = ready("") else {
