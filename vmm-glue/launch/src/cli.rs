@@ -219,6 +219,10 @@ pub struct RunOptions {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub timeout: Option<u32>,
 
+    /// Write the results for continuous integration as well, in JUnit's XML
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+
     /// Show what the steps print, too
     #[arg(long, short)]
     pub verbose: bool,

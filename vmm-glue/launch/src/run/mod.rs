@@ -4,6 +4,7 @@
 
 mod console;
 mod follow;
+mod junit;
 mod machine;
 mod render;
 mod results;
@@ -81,6 +82,10 @@ pub fn command(place: &Place, options: &RunOptions) -> Result<ExitCode> {
         progress: &progress,
     };
     let (results, code) = run.perform(&prepared)?;
+    if let Some(path) = &options.junit {
+        fs::write(path, junit::report(&results)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
     say(&results.summary());
     Ok(code)
 }
