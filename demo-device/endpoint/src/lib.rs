@@ -51,3 +51,8 @@ pub use config::{
 pub use config_space::Power;
 pub use endpoint::{Endpoint, Step};
 pub use mutant::Mutant;
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

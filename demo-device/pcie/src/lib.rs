@@ -48,3 +48,8 @@ pub struct OutOfRange {
     /// The largest value that fits.
     pub max: u64,
 }
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

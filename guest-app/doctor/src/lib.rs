@@ -22,3 +22,8 @@ pub use device::{DeviceReport, Sva, examine_device};
 pub use facts::{Facts, Iommu, IommuKind, PciDevice, parse_options};
 pub use machine::examine;
 pub use report::{NoSuchDevice, Report};
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

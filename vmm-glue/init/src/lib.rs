@@ -8,3 +8,8 @@
 pub mod events;
 pub mod paths;
 pub mod plan;
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

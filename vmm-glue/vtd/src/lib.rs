@@ -103,3 +103,8 @@ pub use effect::{Effect, Effects, Invalidated, Refusal};
 pub use in_flight::Ticket;
 pub use request::{Access, Blocked, Request, Translated};
 pub use unit::{Counters, MappedPage, Reach, Remapped, TooManyEntries, Unit};
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
