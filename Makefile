@@ -15,7 +15,7 @@ FUZZ_SEED ?= 1
 # What the names of the tests of make check have to contain.
 ONLY ?=
 
-.PHONY: help demo check test test-debug lint shell bench fuzz coverage prepare doctor manual clean
+.PHONY: help demo check test test-debug lint dist shell bench fuzz coverage prepare doctor manual clean
 
 help:
 	@echo "make demo       run the demonstration in a guest (IOMMU=svm-vtd: on this project's VT-d)"
@@ -28,6 +28,7 @@ help:
 	@echo "make fuzz       fuzz unit and device for a minute (FUZZ_SECONDS, FUZZ_SEED)"
 	@echo "make coverage   line coverage of the device's ATC, ATS and PRI code, by file"
 	@echo "make prepare    only prepare what the guest needs"
+	@echo "make dist       make the release's archive in target/dist"
 	@echo "make doctor     say what this machine lacks"
 	@echo "make manual     write docs/device-reference.md anew from svm-abi"
 	@echo "make clean      remove target/ and what the last runs left"
@@ -67,6 +68,9 @@ fuzz:
 
 coverage:
 	@$(CARGO) run --quiet -p svm-tests --bin coverage
+
+dist:
+	@$(CARGO) run --quiet -p svm-tests --bin dist
 
 prepare:
 	@$(BUILD_SVM_VM)

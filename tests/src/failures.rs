@@ -91,11 +91,12 @@ fn a_hang_fails_the_run(launcher: &Launcher) -> anyhow::Result<()> {
         "--name",
         "hang",
         "--timeout",
-        "15",
+        "25",
         "--exec",
         "while :; do read line; done < /dev/zero",
     ];
-    must_fail_with(launcher, &arguments, &["15 s"])
+    // Not as it boots, which fails the run as well.
+    must_fail_with(launcher, &arguments, &["hung in the step \"exec\"", "25 s"])
 }
 
 fn a_failing_step_fails_the_run(launcher: &Launcher) -> anyhow::Result<()> {

@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod agreement;
+pub mod ci;
 pub mod coverage;
+pub mod crates;
 pub mod devices;
 pub mod failures;
 pub mod fuzz;

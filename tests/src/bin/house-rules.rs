@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks the rules of [`svm_tests::house_rules`] over all files that git tracks or would add.
+//! Checks the rules of [`svm_tests::house_rules`] over all files that git tracks or would add, the
+//! recipes for continuous integration, and what crates.io would show of the crates.
 
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, ensure};
 use svm_tests::house_rules::{check_licence, check_sections};
+use svm_tests::launcher::cargo;
+use svm_tests::{ci, crates};
 
 fn main() -> anyhow::Result<ExitCode> {
     let list = Command::new("git")
@@ -31,6 +34,26 @@ fn main() -> anyhow::Result<ExitCode> {
             eprintln!("{sentence}");
         }
         wrong += unnamed.len();
+    }
+    let page = std::fs::read_to_string(ci::PAGE).context("docs/ci.md cannot be read")?;
+    for (path, check) in ci::RECIPES {
+        let recipe =
+            std::fs::read_to_string(path).with_context(|| format!("{path} cannot be read"))?;
+        for outcome in [check(&recipe), ci::shown(&page, path, &recipe)] {
+            if let Err(error) = outcome {
+                eprintln!("{path}: {error:#}");
+                wrong += 1;
+            }
+        }
+    }
+    let metadata = Command::new(cargo())
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .output()
+        .context("cargo did not start")?;
+    let metadata = serde_json::from_slice(&metadata.stdout).context("cargo metadata failed")?;
+    for sentence in crates::check(&metadata) {
+        eprintln!("{sentence}");
+        wrong += 1;
     }
     println!("house-rules: {wrong} places break a rule");
     Ok(if wrong == 0 {

@@ -9,23 +9,23 @@ use anyhow::{Context as _, Result};
 
 use crate::cache::lock::Lock;
 use crate::cache::{Cache, remove_tree};
-use crate::checkout::Checkout;
 use crate::cli::{CleanOptions, Place};
+use crate::installation::Installation;
 use crate::progress::Progress;
 use crate::run;
 
-/// Directories below the checkout's `target/` that this program fills.
+/// Directories below that in which the installation builds.
 const OWN: &[&str] = &["guest", "guest-programs", "plugin", "plugin-host"];
 
 /// `svm-vm clean`.
 pub fn command(place: &Place, options: &CleanOptions) -> Result<ExitCode> {
     let progress = Progress::new();
     // Removing the cache alone takes no checkout.
-    match Checkout::find() {
-        Ok(checkout) => {
-            remove_runs(&checkout.runs(), &progress)?;
+    match Installation::find() {
+        Ok(installation) => {
+            remove_runs(&installation.runs(), &progress)?;
             for name in OWN {
-                remove_tree(&checkout.path("target").join(name))?;
+                remove_tree(&installation.work(name))?;
             }
         }
         Err(error) if !options.all => return Err(error),

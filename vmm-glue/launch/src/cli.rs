@@ -69,8 +69,17 @@ pub enum Command {
     Qemu(QemuOptions),
     /// Say what this host, a guest or a real machine has and lacks
     Doctor(DoctorOptions),
-    /// Remove what runs of this checkout left
+    /// Remove what runs of this checkout or installation left
     Clean(CleanOptions),
+    /// Print a word that changes when what is prepared would be another: a key for the caches of
+    /// continuous integration
+    CacheKey(CacheKeyOptions),
+    /// Print completions for a shell
+    #[command(after_help = "Example: svm-vm completions bash >/etc/bash_completion.d/svm-vm")]
+    Completions(CompletionsOptions),
+    /// Print the manual page of this program, or write those of all its commands
+    #[command(after_help = "Example: svm-vm manual --to /usr/local/share/man/man1")]
+    Manual(ManualOptions),
 }
 
 /// Options of `prepare`.
@@ -166,7 +175,8 @@ pub struct MachineOptions {
     #[arg(long, value_name = "SIZE", default_value = "1G")]
     pub memory: String,
 
-    /// Name of the run, and of its directory below target/runs [default: that of the plan]
+    /// Name of the run, and of its directory below target/runs, or svm-demo-runs outside of a
+    /// checkout [default: that of the plan]
     #[arg(long, value_name = "NAME", value_parser = run_name)]
     pub name: Option<String>,
 
@@ -282,6 +292,29 @@ pub struct CleanOptions {
     /// Remove the prepared parts as well, which all checkouts share
     #[arg(long)]
     pub all: bool,
+}
+
+/// Options of `cache-key`.
+#[derive(Args, Debug)]
+pub struct CacheKeyOptions {
+    /// What the guest is made of.
+    #[command(flatten)]
+    pub parts: Parts,
+}
+
+/// Options of `completions`.
+#[derive(Args, Debug)]
+pub struct CompletionsOptions {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Options of `manual`.
+#[derive(Args, Debug)]
+pub struct ManualOptions {
+    /// Write svm-vm.1 and a page for each command to this directory
+    #[arg(long, value_name = "DIR")]
+    pub to: Option<PathBuf>,
 }
 
 /// The IOMMUs that a guest can have.

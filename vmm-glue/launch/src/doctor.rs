@@ -2,6 +2,7 @@
 //! Says item by item what this host has and lacks to prepare and run guests; and, asked for a
 //! guest or for this machine itself, what that lacks for shared virtual addressing.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -11,6 +12,7 @@ use svm_doctor::{Check, Facts, Report, Verdict};
 use crate::cache::manifest::Depth;
 use crate::cache::{Cache, Component};
 use crate::cli::{DoctorOptions, Place};
+use crate::installation::Installation;
 use crate::prepare::root::Purpose;
 use crate::prepare::series::{self, Series};
 use crate::prepare::{apt, debug, host, kernel, recipe, root};
@@ -94,12 +96,14 @@ fn examine_host(place: &Place) -> Result<Vec<Check>> {
             host::keyring().map(|path| path.display().to_string()),
         ),
         needed("disk space", host::space(cache.root(), recipe::SPACE_MIB)),
-        required(
-            "cargo",
-            host::cargo().map(|path| path.display().to_string()),
-        ),
         optional("KVM", host::kvm()),
     ]);
+    // A release has built what these build.
+    if Installation::find()?.built().is_none() {
+        let shown = |path: Result<PathBuf>| path.map(|path| path.display().to_string());
+        checks.push(required("cargo", shown(host::cargo())));
+        checks.push(required("C compiler", shown(host::compiler())));
+    }
     checks.extend(parts);
     checks.extend([
         part("toolchain of the debug kernel", &toolchain, PREPARE_DEBUG),

@@ -2,18 +2,19 @@
 //! `svm-vm`: prepares a Linux guest with the svm-demo device, runs it and collects its results.
 //!
 //! - [`cli`] says what can be asked;
-//! - [`prepare`] makes what a guest needs, shared parts in the [`cache`], the checkout's own parts
-//!   below its `target/`;
+//! - [`prepare`] makes what a guest needs, shared parts in the [`cache`], the parts of
+//!   this project as its [`installation`] has them;
 //! - [`run`] starts QEMU, follows the guest and judges it by its [`plans`];
 //! - [`doctor`] says what this machine lacks.
 #![forbid(unsafe_code)]
 
 mod cache;
-mod checkout;
 mod clean;
 mod cli;
 mod doctor;
 mod external;
+mod installation;
+mod manual;
 mod plans;
 mod prepare;
 mod progress;
@@ -37,6 +38,9 @@ fn main() -> ExitCode {
         cli::Command::Qemu(options) => run::qemu(&place, &options),
         cli::Command::Doctor(options) => doctor::command(&place, &options),
         cli::Command::Clean(options) => clean::command(&place, &options),
+        cli::Command::CacheKey(options) => prepare::cache_key(&place, &options),
+        cli::Command::Completions(options) => manual::completions(&options),
+        cli::Command::Manual(options) => manual::manual(&options),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("svm-vm: {error:#}");

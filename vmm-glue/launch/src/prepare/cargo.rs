@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 
 use super::{glibc, host};
-use crate::checkout::Checkout;
 use crate::external::External;
+use crate::installation::Installation;
 use crate::progress::Progress;
 
 /// The target of all: named expressly, so that the flags are not those of build scripts.
@@ -32,32 +32,39 @@ pub struct Programs {
 }
 
 /// Builds the guest's programs, linked statically: the guest has no C library.
-pub fn programs(checkout: &Checkout, progress: &Progress) -> Result<Programs> {
-    let directory = checkout.path("target/guest-programs");
+pub fn programs(installation: &Installation, progress: &Progress) -> Result<Programs> {
+    if let Some(built) = installation.built() {
+        return Ok(Programs {
+            init: product(built, "svm-init")?,
+            svmctl: product(built, "svmctl")?,
+            sum: product(built, "svm-sum")?,
+        });
+    }
+    let directory = installation.work("guest-programs");
     let flags = ["-C", "target-feature=+crt-static", "-C", "strip=debuginfo"];
     let arguments = ["--release", "-p", "svm-init", "-p", "svmctl"];
     let name = "building the guest's programs";
-    build(checkout, progress, name, &directory, &arguments, &flags)?;
+    build(installation, progress, name, &directory, &arguments, &flags)?;
     let products = directory.join(TARGET).join("release");
     Ok(Programs {
         init: product(&products, "svm-init")?,
         svmctl: product(&products, "svmctl")?,
-        sum: c_example(checkout, &directory)?,
+        sum: c_example(installation, &directory)?,
     })
 }
 
 /// Compiles the example in C, linked statically as well.
-fn c_example(checkout: &Checkout, directory: &Path) -> Result<PathBuf> {
+fn c_example(installation: &Installation, directory: &Path) -> Result<PathBuf> {
     let program = directory.join("sum");
-    // Runs of one checkout may be at it at the same time.
+    // Runs of one installation may be at it at the same time.
     let fresh = directory.join(format!("sum.{}", std::process::id()));
-    External::new("cc")
+    External::new(host::compiler()?)
         .args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"])
         .arg("-I")
-        .arg(checkout.path("guest-app/include"))
+        .arg(installation.path("guest-app/include"))
         .arg("-o")
         .arg(&fresh)
-        .arg(checkout.path("guest-app/examples/sum.c"))
+        .arg(installation.path("guest-app/examples/sum.c"))
         .output()
         .context("the example in C does not compile")?;
     std::fs::rename(&fresh, &program)
@@ -67,36 +74,48 @@ fn c_example(checkout: &Checkout, directory: &Path) -> Result<PathBuf> {
 
 /// Builds the plug-in: against the C library of `root` if it is to run there, else against the
 /// host's.
-pub fn plugin(checkout: &Checkout, root: Option<&Path>, progress: &Progress) -> Result<PathBuf> {
-    let (directory, flags) = match root {
-        Some(root) => {
-            let sysroot = format!("link-arg=--sysroot={}", root.display());
-            (
-                checkout.path("target/plugin"),
-                vec!["-C".to_owned(), sysroot],
-            )
-        }
-        None => (checkout.path("target/plugin-host"), Vec::new()),
+pub fn plugin(
+    installation: &Installation,
+    root: Option<&Path>,
+    progress: &Progress,
+) -> Result<PathBuf> {
+    let library = match installation.built() {
+        Some(built) => product(built, "libsvm_qemu.so")?,
+        None => build_plugin(installation, root, progress)?,
     };
-    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-    let arguments = ["--profile", "plugin", "-p", "svm-qemu"];
-    build(
-        checkout,
-        progress,
-        "building the plug-in",
-        &directory,
-        &arguments,
-        &flags,
-    )?;
-    let library = product(&directory.join(TARGET).join("plugin"), "libsvm_qemu.so")?;
     if let Some(root) = root {
         glibc::check(&library, &root.join("usr/lib/x86_64-linux-gnu/libc.so.6"))?;
     }
     Ok(library)
 }
 
+fn build_plugin(
+    installation: &Installation,
+    root: Option<&Path>,
+    progress: &Progress,
+) -> Result<PathBuf> {
+    let (directory, flags) = match root {
+        Some(root) => {
+            let sysroot = format!("link-arg=--sysroot={}", root.display());
+            (installation.work("plugin"), vec!["-C".to_owned(), sysroot])
+        }
+        None => (installation.work("plugin-host"), Vec::new()),
+    };
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let arguments = ["--profile", "plugin", "-p", "svm-qemu"];
+    build(
+        installation,
+        progress,
+        "building the plug-in",
+        &directory,
+        &arguments,
+        &flags,
+    )?;
+    product(&directory.join(TARGET).join("plugin"), "libsvm_qemu.so")
+}
+
 fn build(
-    checkout: &Checkout,
+    installation: &Installation,
     progress: &Progress,
     name: &str,
     directory: &Path,
@@ -116,7 +135,7 @@ fn build(
         .without_env("RUSTFLAGS")
         .without_env("MAKEFLAGS")
         .without_env("MFLAGS")
-        .directory(checkout.root())
+        .directory(installation.sources())
         .with_tree()
         .run_logged(&log, &task)
         .with_context(|| format!("{name} failed"))?;
@@ -128,7 +147,7 @@ fn product(directory: &Path, name: &str) -> Result<PathBuf> {
     let path = directory.join(name);
     ensure!(
         path.is_file(),
-        "cargo succeeded without making {}",
+        "{} is missing, although its build succeeded or its release was unpacked",
         path.display()
     );
     Ok(path)

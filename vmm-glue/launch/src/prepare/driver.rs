@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kernel module `svm_demo`: built from a copy of the checkout's sources, inside the root for
+//! The kernel module `svm_demo`: built from a copy of the sources, inside the root for
 //! the prepared kernel, or on the host for a kernel of the user's own. It is built again only when
 //! the sources or the kernel changed.
 
@@ -10,11 +10,11 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{host, misfit, sandbox};
 use crate::cache::{Component, digest, digest_files, lock::Lock, remove_tree};
-use crate::checkout::Checkout;
 use crate::external::External;
+use crate::installation::Installation;
 use crate::progress::Progress;
 
-/// Directories of the checkout that the module is built from.
+/// Directories of the sources that the module is built from.
 const SOURCES: &[&str] = &["guest-driver", "demo-device/abi/src"];
 
 /// Name of the module's file.
@@ -42,12 +42,12 @@ pub enum Kernel {
 }
 
 /// Builds the module where needed. Returns its file.
-pub fn build(checkout: &Checkout, kernel: &Kernel, progress: &Progress) -> Result<PathBuf> {
+pub fn build(installation: &Installation, kernel: &Kernel, progress: &Progress) -> Result<PathBuf> {
     for directory in SOURCES {
-        checkout.require(directory)?;
+        installation.require(directory)?;
     }
-    let sources = sources(checkout.root())?;
-    let hash = digest_files(checkout.root(), &sources)?;
+    let sources = sources(installation.sources())?;
+    let hash = digest_files(installation.sources(), &sources)?;
     let (name, kernel_key) = match kernel {
         Kernel::Prepared {
             place, component, ..
@@ -58,28 +58,28 @@ pub fn build(checkout: &Checkout, kernel: &Kernel, progress: &Progress) -> Resul
             (format!("driver-{}", &path[..8]), own_key(kdir)?)
         }
     };
-    let place = checkout.guest().join(&name);
+    let place = installation.guest().join(&name);
     let module = place.join(FILE);
     let stamp = place.join("stamp");
     let wanted = format!("{hash} {kernel_key}\n");
 
     let task = progress.quick_task("building the driver");
-    let _lock = Lock::exclusive(&checkout.guest().join(format!("{name}.lock")), &task)?;
+    let _lock = Lock::exclusive(&installation.guest().join(format!("{name}.lock")), &task)?;
     if module.is_file() && fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         task.done();
         return Ok(module);
     }
     remove_tree(&place)?;
     let work = place.join("work");
-    copy(checkout.root(), &sources, &work)?;
+    copy(installation.sources(), &sources, &work)?;
     let log = place.join(LOG);
     compile(kernel, &work)
         .run_logged(&log, &task)
         .with_context(|| match kernel {
             Kernel::Prepared { .. } if host::root().is_err() => {
                 "the driver cannot be built: for the prepared kernel that takes root, or a machine \
-                 that gives everybody user namespaces (`svm-vm prepare` as root in this checkout \
-                 builds it, too)"
+                 that gives everybody user namespaces (`svm-vm prepare` as root builds \
+                 it, too)"
                     .to_owned()
             }
             _ => match misfit::describe(&misfit::find(&read(&log))) {

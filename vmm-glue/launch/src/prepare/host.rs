@@ -19,7 +19,6 @@ pub const PROGRAMS: &[(&str, &str)] = &[
     ("mount", "mount"),
     ("chroot", "coreutils"),
     ("tar", "tar"),
-    ("cc", "gcc"),
 ];
 
 /// Where Debian's keys lie, by the package that has them.
@@ -84,6 +83,11 @@ pub fn cargo() -> Result<PathBuf> {
         "cargo is missing: install a Rust toolchain (rustup, or Debian's packages) and have it in \
          PATH",
     )
+}
+
+/// The C compiler, by which cargo links, too.
+pub fn compiler() -> Result<PathBuf> {
+    find_program("cc").context("the C compiler cc is missing; on Debian: apt-get install gcc")
 }
 
 /// Room on the disk for `needed` MiB.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Makes what a guest needs: the shared [`root`] and [`kernel`] in the cache (or, where it is asked
-//! for, the [`debug`] kernel), by the [`workshop`]; and the checkout's own [`driver`], plug-in and
-//! programs ([`cargo`]) below its `target/`.
+//! for, the [`debug`] kernel), by the [`workshop`]; and this project's [`driver`], plug-in and
+//! programs ([`cargo`]), unless the installation has them.
 //!
 //! What does not depend on each other is made at the same time.
 
@@ -30,9 +30,9 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::cache::lock::Lock;
 use crate::cache::manifest::Depth;
-use crate::cache::{Cache, Component};
-use crate::checkout::Checkout;
-use crate::cli::{KernelChoice, Parts, Place, PrepareOptions};
+use crate::cache::{Cache, Component, digest};
+use crate::cli::{CacheKeyOptions, KernelChoice, Parts, Place, PrepareOptions};
+use crate::installation::Installation;
 use crate::progress::Progress;
 
 use series::Series;
@@ -63,8 +63,8 @@ pub struct Prepared {
     pub sum: PathBuf,
     /// The guest's shell and tools.
     pub busybox: PathBuf,
-    /// The checkout that it was made for.
-    pub checkout: Checkout,
+    /// The installation that it was made for.
+    pub installation: Installation,
     /// Keeps the cache from being removed.
     _in_use: Arc<Lock>,
 }
@@ -100,6 +100,29 @@ pub fn command(place: &Place, options: &PrepareOptions) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// `svm-vm cache-key`: what the recipes of the parts in the cache follow from, in a word.
+pub fn cache_key(place: &Place, options: &CacheKeyOptions) -> Result<ExitCode> {
+    let choice = options.parts.kernel_choice()?;
+    let cache = Cache::open(place.cache.as_deref())?;
+    // What the suite has today is not asked: the key follows from the recipes alone.
+    let series = options
+        .parts
+        .kernel_series
+        .unwrap_or(Series::newest_known());
+    let components = Components::of(&cache, &choice, series);
+    let mut names = vec![components.root.name()];
+    match &components.kernel {
+        Kernel::None => {}
+        Kernel::Stock { kernel, .. } => names.push(kernel.name()),
+        Kernel::Debug {
+            toolchain, kernel, ..
+        } => names.extend([toolchain.name(), kernel.name()]),
+    }
+    let key = &digest(names.join(" ").as_bytes())[..12];
+    println!("svm-demo-{key}");
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Makes what is missing.
 pub fn prepare(place: &Place, parts: &Parts, progress: &Progress) -> Result<Prepared> {
     prepare_in(
@@ -120,9 +143,9 @@ pub fn prepare_qemu(
     progress: &Progress,
 ) -> Result<(Qemu, PathBuf)> {
     host::architecture()?;
-    let checkout = Checkout::find()?;
+    let installation = Installation::find()?;
     if let Some(path) = qemu {
-        let plugin = cargo::plugin(&checkout, None, progress)?;
+        let plugin = cargo::plugin(&installation, None, progress)?;
         return Ok((Qemu::Own(absolute(path)?), plugin));
     }
     let cache = Cache::open(place.cache.as_deref())?;
@@ -135,7 +158,7 @@ pub fn prepare_qemu(
     let workshop = Workshop::new(&cache, place.mirror.as_deref(), progress, manner);
     let _in_use = workshop.make(&components, || {})?;
     let tree = root::tree(root);
-    let plugin = cargo::plugin(&checkout, Some(&tree), progress)?;
+    let plugin = cargo::plugin(&installation, Some(&tree), progress)?;
     Ok((
         Qemu::Prepared {
             version: fact(root, "qemu")?,
@@ -153,7 +176,7 @@ fn prepare_in(
 ) -> Result<Prepared> {
     host::architecture()?;
     let choice = parts.kernel_choice()?;
-    let checkout = Checkout::find()?;
+    let installation = Installation::find()?;
     let cache = Cache::open(place.cache.as_deref())?;
     let qemu = parts.qemu.as_deref().map(absolute).transpose()?;
     // Before anything is built: it may be a wrong path.
@@ -174,10 +197,10 @@ fn prepare_in(
     let components = Components::of(&cache, &choice, series);
     let tree = root::tree(&components.root);
     let (in_use, programs, plugin, (parts, driver)) = thread::scope(|scope| {
-        let programs = scope.spawn(|| cargo::programs(&checkout, progress));
+        let programs = scope.spawn(|| cargo::programs(&installation, progress));
         let plugin = |sysroot: Option<PathBuf>| {
-            let checkout = &checkout;
-            scope.spawn(move || cargo::plugin(checkout, sysroot.as_deref(), progress))
+            let installation = &installation;
+            scope.spawn(move || cargo::plugin(installation, sysroot.as_deref(), progress))
         };
         let mut building = None;
         let in_use = workshop.make(&components, || {
@@ -189,7 +212,10 @@ fn prepare_in(
             Some(parts) => parts,
             None => prepared_kernel(&components)?,
         };
-        let driver = cautioned(driver::build(&checkout, &parts.target, progress), &caution)?;
+        let driver = cautioned(
+            driver::build(&installation, &parts.target, progress),
+            &caution,
+        )?;
         let plugin = join(building.context("the root was never ready")?)?;
         anyhow::Ok((in_use, join(programs)?, plugin, (parts, driver)))
     })?;
@@ -211,7 +237,7 @@ fn prepare_in(
         svmctl: programs.svmctl,
         sum: programs.sum,
         busybox: tree.join("usr/bin/busybox"),
-        checkout,
+        installation,
         _in_use: Arc::new(in_use),
     })
 }

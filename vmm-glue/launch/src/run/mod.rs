@@ -21,9 +21,9 @@ use svm_init::events::{Event, Status};
 use svm_init::plan::Plan;
 
 use crate::cache::lock::Lock;
-use crate::checkout::Checkout;
 use crate::cli::{Accel, MachineOptions, Place, QemuOptions, RunOptions, ShellOptions};
 use crate::external::tail;
+use crate::installation::Installation;
 use crate::plans::{self, Given};
 use crate::prepare::{self, Prepared, Qemu, host, initramfs, kernel};
 use crate::progress::{Progress, Task};
@@ -111,7 +111,7 @@ pub fn shell(place: &Place, options: &ShellOptions) -> Result<ExitCode> {
     let options = &options.machine;
     let progress = Progress::new();
     let prepared = prepare_for(place, options, &progress)?;
-    let (files, _lock) = open_run(&prepared.checkout, "shell", options)?;
+    let (files, _lock) = open_run(&prepared.installation, "shell", options)?;
     let plan = plans::shell(&given(&prepared, options));
     initramfs::pack(&prepared, &plan, &files.initramfs)?;
     progress.line("starting the guest; `exit` or Ctrl-A X ends it");
@@ -146,7 +146,7 @@ pub fn qemu(place: &Place, options: &QemuOptions) -> Result<ExitCode> {
 impl Run<'_> {
     /// Runs the guest, shows what happens, and leaves the results.
     fn perform(self, prepared: &Prepared) -> Result<(Results, ExitCode)> {
-        let (files, _lock) = open_run(&prepared.checkout, self.plan_name, self.options)?;
+        let (files, _lock) = open_run(&prepared.installation, self.plan_name, self.options)?;
         initramfs::pack(prepared, &self.plan, &files.initramfs)?;
         let mut results = self.new_results(prepared, &files);
         let output_was_shown = self.renderer.shows_output();
@@ -309,8 +309,12 @@ fn given(prepared: &Prepared, options: &MachineOptions) -> Given {
 
 /// Opens the directory of a run and takes it for oneself. A name that was asked for and is in use
 /// is an error; otherwise the next free one is taken.
-fn open_run(checkout: &Checkout, plan: &str, options: &MachineOptions) -> Result<(Files, Lock)> {
-    let runs = checkout.runs();
+fn open_run(
+    installation: &Installation,
+    plan: &str,
+    options: &MachineOptions,
+) -> Result<(Files, Lock)> {
+    let runs = installation.runs();
     let mut attempt = 1;
     loop {
         let name = match (&options.name, attempt) {
