@@ -6,7 +6,8 @@
 //! uses vector n modulo their number, and its waiters also look when another's interrupt comes.
 //!
 //! `kernel::pci` of Linux 7.2 gives a driver the first and the last of the vectors that it has
-//! allocated, but not those between; hence the own allocation and registration here.
+//! allocated, but not those between, as that of 7.3 does; hence the own allocation and registration
+//! here.
 
 use core::ptr;
 use kernel::{

@@ -36,8 +36,8 @@ const HARMLESS: &[&str] = &[
 
 /// What the IOMMU driver says when a process dies while the device works for it: the accesses that
 /// the device makes until its context halts find no entry of the PASID any more. The driver means
-/// to suppress these messages, by the entry's bit FPD, but Linux 7.2 clears the bit "present" before
-/// `intel_pasid_clear_entry()` looks at it, and so leaves FPD out.
+/// to suppress these messages, by the entry's bit FPD, but Linux 7.2 and 7.3 clear the bit "present"
+/// before `intel_pasid_clear_entry()` looks at it, and so leave FPD out.
 const AFTER_DEATH: &[&str] = &[
     "SM: Present bit in PASID Table Entry is clear",
     "handling fault status reg",

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use vtd::spec::register::{global, offset};
 
 /// What Linux did with QEMU's unit.
-const INTEL_IOMMU: &str = include_str!("../data/linux-7.2.intel-iommu");
+const INTEL_IOMMU: &str = include_str!("../data/linux-7.3.intel-iommu");
 
 /// Bits 63:12: the address of a table or queue.
 const ADDRESS: u64 = !0xfff;

@@ -15,6 +15,6 @@ mod linux;
 mod player;
 mod recording;
 
-/// A boot of Linux 7.2, two programs that share their address space with a device, faults, and
+/// A boot of Linux 7.3, two programs that share their address space with a device, faults, and
 /// the end of all of it.
-pub const BOOT: &str = include_str!("../data/linux-7.2.recording");
+pub const BOOT: &str = include_str!("../data/linux-7.3.recording");
