@@ -9,10 +9,10 @@ use svmctl::Context;
 
 use crate::cli::Tests;
 use crate::harness::bench::{Bench, Options};
-use crate::harness::kernel::Messages;
 use crate::harness::report::{Format, Reporter};
 use crate::harness::{Chosen, run_suite};
 use crate::test::SUITE;
+use svm_init::kernel::Messages;
 
 /// Runs the tests; `false` if one failed.
 pub fn run(device: &Path, as_json: bool, tests: &Tests) -> anyhow::Result<bool> {

@@ -2,7 +2,6 @@
 //! Running cases one after the other, and counting how they ended. It knows no case.
 
 pub mod bench;
-pub mod kernel;
 pub mod random;
 pub mod report;
 
@@ -13,8 +12,8 @@ use anyhow::{anyhow, ensure};
 use svm_init::events::{Status, TestEvent};
 
 use bench::Bench;
-use kernel::Messages;
 use report::Reporter;
+use svm_init::kernel::Messages;
 
 /// How a case ended that did not fail.
 #[derive(Debug)]

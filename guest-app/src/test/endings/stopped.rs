@@ -15,11 +15,11 @@ use svmctl::Descriptor;
 use svmctl::region::{PAGE, Region};
 
 use crate::harness::bench::{Bench, expect_bytes};
-use crate::harness::kernel::OOM_KILLER;
 use crate::harness::{Case, Verdict, passed, skipped};
 use crate::system::child::{Child, Line};
 use crate::test::leaks::{all_free, becomes};
 use crate::test::raw::RawQueue;
+use svm_init::kernel::OOM_KILLER;
 
 /// See the module.
 pub const CASES: &[Case] = &[

@@ -10,10 +10,10 @@ use svmctl::region::PAGE;
 
 use super::{checksum, expect_checksum, fill};
 use crate::harness::bench::{Bench, expect_bytes, expect_fault, pattern};
-use crate::harness::kernel::NO_RETRY;
 use crate::harness::{Case, Verdict, remark, skipped};
 use crate::system::mapping::{BOTH, Mapping, Memory};
 use crate::system::userfault::Userfault;
+use svm_init::kernel::NO_RETRY;
 
 /// See the module.
 pub const CASES: &[Case] = &[Case::new("pages provided by userfaultfd", provided)
