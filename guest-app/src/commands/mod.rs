@@ -19,6 +19,7 @@ use std::time::Instant;
 use anyhow::Context as _;
 use serde::Serialize;
 use serde_json::json;
+use svm_init::kernel::Messages;
 use svmctl::{Context, Counters, Queue};
 
 use crate::cli::{Arguments, Cases, Command};
@@ -69,7 +70,15 @@ fn demo(device: &Path, as_json: bool, cases: &Cases) -> anyhow::Result<bool> {
     let format = if as_json { Format::Json } else { Format::Table };
     let mut reporter = Reporter::new(suite.name, &chosen, format)?;
     reporter.title(device, bench.info())?;
-    let tally = run_suite(&chosen, &mut bench, None, &mut reporter)?;
+    // Anybody who may open the device may see the demonstration, and root alone hears the kernel.
+    let mut messages = match Messages::open() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            reporter.comment(&format!("{error}"))?;
+            None
+        }
+        opened => Some(opened?),
+    };
+    let tally = run_suite(&chosen, &mut bench, messages.as_mut(), &mut reporter)?;
     reporter.summary(&tally)?;
     Ok(tally.failed == 0)
 }

@@ -20,6 +20,7 @@ pub fn run(device: &Path, as_json: bool, tests: &Tests) -> anyhow::Result<bool> 
     if tests.list {
         return list(&chosen, as_json).map(|()| true);
     }
+    let mut messages = Messages::open()?;
     let path = device.to_owned();
     let mut bench = Bench::new(device, move || Context::open(&path))?;
     bench.set_options(Options {
@@ -30,14 +31,7 @@ pub fn run(device: &Path, as_json: bool, tests: &Tests) -> anyhow::Result<bool> 
     let mut reporter = Reporter::new(SUITE.name, &chosen, format)?;
     reporter.title(device, bench.info())?;
     reporter.comment(&format!("seed {}, scale {}", tests.seed, tests.scale))?;
-    let mut messages = match Messages::open() {
-        Ok(messages) => Some(messages),
-        Err(error) => {
-            reporter.comment(&format!("the kernel is not heard: /dev/kmsg: {error}"))?;
-            None
-        }
-    };
-    let tally = run_suite(&chosen, &mut bench, messages.as_mut(), &mut reporter)?;
+    let tally = run_suite(&chosen, &mut bench, Some(&mut messages), &mut reporter)?;
     reporter.summary(&tally)?;
     Ok(tally.failed == 0)
 }

@@ -13,7 +13,7 @@ use svm_init::events::{Status, TestEvent};
 
 use bench::Bench;
 use report::Reporter;
-use svm_init::kernel::Messages;
+use svm_init::kernel::{self, Messages};
 
 /// How a case ended that did not fail.
 #[derive(Debug)]
@@ -46,8 +46,10 @@ pub struct Case {
     pub name: &'static str,
     /// What it does.
     pub run: fn(&mut Bench) -> anyhow::Result<Verdict>,
-    /// Texts in messages of the kernel that it provokes, and that are no fault.
+    /// How messages of the kernel begin that it provokes, and that are no fault.
     pub provokes: &'static [&'static str],
+    /// Whether processes die in it while the device works for them.
+    pub kills: bool,
 }
 
 impl Case {
@@ -57,6 +59,7 @@ impl Case {
             name,
             run,
             provokes: &[],
+            kills: false,
         }
     }
 
@@ -65,6 +68,24 @@ impl Case {
     pub const fn provoking(mut self, messages: &'static [&'static str]) -> Case {
         self.provokes = messages;
         self
+    }
+
+    /// Processes die in it while the device works for them, of which the IOMMU driver may say what
+    /// [`kernel::after_death`] has.
+    #[must_use]
+    pub const fn killing(mut self) -> Case {
+        self.kills = true;
+        self
+    }
+
+    /// All that the kernel may say because of it.
+    fn provoked(&self) -> Vec<&'static str> {
+        let deaths = if self.kills {
+            kernel::after_death()
+        } else {
+            &[]
+        };
+        [self.provokes, deaths].concat()
     }
 }
 
@@ -170,7 +191,7 @@ pub fn run_suite(
     for chosen in cases {
         let mut event = run_case(chosen.case, bench);
         if let Some(messages) = &mut messages {
-            judge(&mut event, &messages.unexpected(chosen.case.provokes));
+            judge(&mut event, &messages.unexpected(&chosen.case.provoked()));
         }
         match event.status {
             Status::Ok => tally.passed += 1,

@@ -20,6 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
+use svm_init::kernel::BOUND;
 use svmctl::abi::ioctl::{DOORBELL_SIZE, Eventfd, Moderation, Queue};
 use svmctl::region::{PAGE, Region};
 
@@ -32,47 +33,35 @@ use crate::system::injection::{Injection, Trigger, fail_by_chance};
 
 /// See the module.
 pub const CASES: &[Case] = &[
-    Case {
-        name: "open fails at each place in turn",
-        run: opens,
-        provokes: PROVOKED,
-    },
-    Case {
-        name: "close succeeds whatever fails in it",
-        run: closes,
-        provokes: PROVOKED,
-    },
-    Case {
-        name: "ioctls, mmap and poll fail at each place in turn",
-        run: calls,
-        provokes: PROVOKED,
-    },
-    Case {
-        name: "the driver takes the function, or fails to, at each place in turn",
-        run: driver_binds,
-        provokes: DRIVER_PROVOKED,
-    },
-    Case {
-        name: "processes whose memory fails by chance",
-        run: by_chance,
-        provokes: PROVOKED,
-    },
+    Case::new("open fails at each place in turn", opens).provoking(PROVOKED),
+    Case::new("close succeeds whatever fails in it", closes).provoking(PROVOKED),
+    Case::new("ioctls, mmap and poll fail at each place in turn", calls).provoking(PROVOKED),
+    Case::new(
+        "the driver takes the function, or fails to, at each place in turn",
+        driver_binds,
+    )
+    .provoking(DRIVER_PROVOKED),
+    Case::new("processes whose memory fails by chance", by_chance)
+        .provoking(PROVOKED)
+        .killing(),
 ];
 
 /// A page fault that fails is tried again, and told.
-const PROVOKED: &[&str] = &["VM_FAULT_OOM leaked out"];
+const PROVOKED: &[&str] = &["*VM_FAULT_OOM leaked out"];
 /// What is told of a driver that fails to take a function, by itself and by those that it asks.
 const DRIVER_PROVOKED: &[&str] = &[
-    "VM_FAULT_OOM leaked out",
-    "probe with driver svm_demo failed",
-    "no MSI-X vector can be had",
-    "vectors instead of",
-    "can't reserve [mem",
-    "kobject_add_internal failed",
-    "kobject: can not set name properly!",
-    "debugfs: out of free dentries",
-    "Failed to add kobject for irq",
-    "kmemleak: Cannot allocate",
+    "*VM_FAULT_OOM leaked out",
+    "*probe with driver svm_demo failed",
+    "*no MSI-X vector can be had",
+    "*vectors instead of",
+    "*can't reserve [mem",
+    "*kobject_add_internal failed",
+    "*kobject: can not set name properly!",
+    "*debugfs: out of free dentries",
+    "*Failed to add kobject for irq",
+    "*kmemleak: Cannot allocate",
+    BOUND[0],
+    BOUND[1],
 ];
 
 /// Why a case cannot run.

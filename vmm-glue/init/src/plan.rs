@@ -49,6 +49,11 @@ pub struct Step {
     /// Text that one of its lines of output must contain.
     #[serde(default)]
     pub expect_output: Option<String>,
+    /// What the kernel may say meanwhile of the device and the IOMMU, or as a warning, as
+    /// [`kernel`](crate::kernel) has it; it fails if the kernel says anything else. None: the
+    /// kernel is not heard, or the program hears it itself.
+    #[serde(default)]
+    pub kernel_says: Option<Vec<String>>,
 }
 
 /// Seconds that a step has where its plan does not say.
@@ -77,6 +82,7 @@ impl Step {
             timeout_s: DEFAULT_TIMEOUT_S,
             expect_exit: 0,
             expect_output: None,
+            kernel_says: None,
         }
     }
 
@@ -103,6 +109,14 @@ impl Step {
     #[must_use]
     pub fn within(mut self, seconds: u32) -> Self {
         self.timeout_s = seconds;
+        self
+    }
+
+    /// It fails if the kernel says what it should not, and what begins with one of `texts` is no
+    /// such thing.
+    #[must_use]
+    pub fn hearing(mut self, texts: &[&str]) -> Self {
+        self.kernel_says = Some(texts.iter().map(|&text| text.to_owned()).collect());
         self
     }
 
@@ -157,6 +171,7 @@ mod tests {
             steps: vec![
                 Step::new("demo", &["svmctl", "demo"])
                     .expecting_exit(1)
+                    .hearing(&["svm_demo *: interface "])
                     .within(5),
             ],
         };

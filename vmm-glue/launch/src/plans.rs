@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use svm_init::kernel::LOADED;
 use svm_init::plan::{Module, Plan, Step};
 
 use crate::cli::PlanName;
@@ -120,7 +121,8 @@ const GROUPS: &[(&str, &str, u32)] = &[
     ("injection", "a kernel that runs out of memory", 120),
 ];
 
-/// The tests of driver and device in a guest.
+/// The tests of driver and device in a guest. The demonstration and the tests hear themselves what
+/// the kernel says, case by case; `svm-init` does where other programs and lines of shell run.
 fn test(scale: &str, given: &Given) -> Vec<Step> {
     let load = format!(
         "insmod /svm/modules/{DRIVER}.ko {}",
@@ -131,27 +133,29 @@ fn test(scale: &str, given: &Given) -> Vec<Step> {
         Step::new(name, &["svmctl", "test", group, "--scale", scale]).within(*seconds)
     });
     let mut steps = vec![
-        Step::shell("the driver loads and /dev/svm0 appears", &load),
+        Step::shell("the driver loads and /dev/svm0 appears", &load).hearing(LOADED),
         demo("the demonstration"),
     ];
     steps.extend(groups);
-    steps.extend(commands());
-    steps.extend(watching(given));
+    let silent = commands().into_iter().chain(watching(given));
+    steps.extend(silent.map(|step| step.hearing(&[])));
     steps.extend([
         Step::shell(
             "an open file keeps the driver",
             "exec 3<>/dev/svm0 && rmmod svm_demo",
         )
         .expecting_exit(1)
-        .expecting_output("Resource temporarily unavailable"),
+        .expecting_output("Resource temporarily unavailable")
+        .hearing(&[]),
         Step::shell(
             "the driver unloads and /dev/svm0 disappears",
             "rmmod svm_demo && ! test -e /dev/svm0",
-        ),
-        limit(given),
-        Step::shell("the driver loads again", &load),
+        )
+        .hearing(&[]),
+        limit(given).hearing(LOADED),
+        Step::shell("the driver loads again", &load).hearing(LOADED),
         demo("the demonstration after loading again"),
-        vfio(given),
+        vfio(given).hearing(LOADED),
     ]);
     steps
 }
@@ -376,6 +380,18 @@ mod tests {
             .iter()
             .filter(|step| step.argv.ends_with(&["0.1".to_owned()]));
         assert_eq!(scaled.count(), GROUPS.len());
+    }
+
+    #[test]
+    fn somebody_hears_the_kernel_in_each_step() {
+        let steps = plan(PlanName::Test, "1", &given()).steps;
+        for step in steps {
+            let hears = matches!(
+                step.argv[..2].join(" ").as_str(),
+                "svmctl demo" | "svmctl test"
+            );
+            assert_ne!(hears, step.kernel_says.is_some(), "{}", step.name);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
+use svm_init::kernel::{BOUND, HOTPLUGGED, LOADED};
 use svmctl::region::{Advice, PAGE, Region};
 use svmctl::{Descriptor, Error};
 
@@ -21,14 +22,16 @@ use crate::test::raw::{RawFile, RawQueue, expect_errno};
 
 /// See the module.
 pub const CASES: &[Case] = &[
-    Case::new("unbound and bound again at work", unbind),
-    Case::new("pulled out and put in again at work", remove),
-    Case::new("a function that answers nothing any more", silent),
+    Case::new("unbound and bound again at work", unbind).provoking(BOUND),
+    Case::new("pulled out and put in again at work", remove).provoking(HOTPLUGGED),
+    Case::new("a function that answers nothing any more", silent)
+        .provoking(BOUND)
+        .killing(),
     Case::new(
         "the driver is not unloaded under an open file",
         unload_refused,
     ),
-    Case::new("the driver is loaded again 100 times", reload),
+    Case::new("the driver is loaded again 100 times", reload).provoking(LOADED),
 ];
 
 /// Log2 of the ring, and of the pages that are filled.

@@ -18,7 +18,8 @@ use crate::test::leaks::Before;
 pub const CASES: &[Case] = &[Case::new(
     "1,000 kills at random moments leave nothing behind",
     thousand_kills,
-)];
+)
+.killing()];
 
 /// Processes that are killed.
 const KILLS: u32 = 1000;

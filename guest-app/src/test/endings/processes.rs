@@ -23,9 +23,9 @@ pub const CASES: &[Case] = &[
     Case::new("a child has no right to the file", foreign_process),
     Case::new("a child has no doorbell", no_doorbell),
     Case::new("close with work outstanding", close_working),
-    Case::new("a process ends with work outstanding", exit_working),
-    Case::new("SIGKILL in the middle of a copy", kill_copying),
-    Case::new("SIGKILL in the middle of page requests", kill_faulting),
+    Case::new("a process ends with work outstanding", exit_working).killing(),
+    Case::new("SIGKILL in the middle of a copy", kill_copying).killing(),
+    Case::new("SIGKILL in the middle of page requests", kill_faulting).killing(),
     Case::new("PASIDs are used again", pasids),
 ];
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
+use svm_init::kernel::BOUND;
 use svmctl::abi::descriptor::{Descriptor, flags};
 use svmctl::abi::ioctl;
 use svmctl::abi::registers::status;
@@ -201,9 +202,11 @@ fn restart_until(device: &Path, over: &AtomicBool, starts: &AtomicU32) -> anyhow
 
 /// What the driver says of it.
 const STUBBORN: &[&str] = &[
-    "has not stopped",
-    "does not stop",
-    "the function is cut off from the bus",
+    "svm_demo *has not stopped",
+    "svm_demo *does not stop",
+    "svm_demo *the function is cut off from the bus",
+    BOUND[0],
+    BOUND[1],
 ];
 
 /// Number of the mutant that ignores STOP.

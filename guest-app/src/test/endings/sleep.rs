@@ -24,7 +24,7 @@ pub const CASES: &[Case] = &[
 ];
 
 /// What the kernel says of the event that wakes it.
-const WOKEN: &[&str] = &["No installed handler for fixed event"];
+const WOKEN: &[&str] = &["ACPI *No installed handler for fixed event"];
 
 /// Log2 of the ring, and of the pages that are filled.
 const LOG2: u32 = 8;

@@ -23,8 +23,10 @@ use svm_init::kernel::OOM_KILLER;
 
 /// See the module.
 pub const CASES: &[Case] = &[
-    Case::new("a process that a debugger has stopped", debugged),
-    Case::new("killed by the kernel, out of memory", out_of_memory).provoking(&[OOM_KILLER]),
+    Case::new("a process that a debugger has stopped", debugged).killing(),
+    Case::new("killed by the kernel, out of memory", out_of_memory)
+        .provoking(&[OOM_KILLER])
+        .killing(),
 ];
 
 /// Log2 of the ring, and of the pages that are filled.

@@ -18,6 +18,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 use svm_init::events::{Event, OutputEvent, RESULTS_VARIABLE, Status, StepBeginEvent, StepEvent};
+use svm_init::kernel::Messages;
 use svm_init::paths;
 use svm_init::plan::Step;
 
@@ -117,7 +118,11 @@ impl Runner {
             pending: Vec::new(),
             lines: Vec::new(),
         };
-        let (exit, outcome, usable) = match self.run_program(step, &mut output, channel) {
+        let mut hearing = match &step.kernel_says {
+            None => None,
+            Some(texts) => Some((Messages::open()?, texts)),
+        };
+        let (exit, mut outcome, usable) = match self.run_program(step, &mut output, channel) {
             Ok(End::Exit(exit)) => (Some(exit), step.judge(exit, &output.lines), true),
             Ok(End::Signal(signal)) => (None, Err(format!("killed by {signal}")), true),
             Ok(End::TimedOut { died }) => {
@@ -134,6 +139,9 @@ impl Runner {
             }
             Err(error) => (None, Err(format!("{error:#}")), true),
         };
+        if let Some((messages, texts)) = &mut hearing {
+            outcome = and_kernel(outcome, &messages.unexpected(texts));
+        }
         channel.send(&Event::Step(StepEvent {
             name: step.name.clone(),
             status: if outcome.is_ok() {
@@ -284,6 +292,19 @@ impl Output<'_> {
     }
 }
 
+/// The outcome of a step that fails for what the kernel has said meanwhile, too.
+fn and_kernel(outcome: Result<(), String>, unexpected: &[String]) -> Result<(), String> {
+    let said: Vec<String> = unexpected
+        .iter()
+        .map(|line| format!("the kernel said: {line}"))
+        .collect();
+    match (outcome, said.is_empty()) {
+        (outcome, true) => outcome,
+        (Ok(()), false) => Err(said.join("\n")),
+        (Err(why), false) => Err(format!("{why}\n{}", said.join("\n"))),
+    }
+}
+
 /// A duration as events carry it.
 pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
@@ -318,4 +339,23 @@ fn kill_group(group: Pid) -> Result<()> {
 fn list_tasks() {
     let _ = fs::write("/dev/kmsg", format!("{}\n", paths::TASKS_FOLLOW));
     let _ = fs::write("/proc/sysrq-trigger", "t");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_fails_for_what_the_kernel_says() {
+        assert_eq!(and_kernel(Ok(()), &[]), Ok(()));
+        assert_eq!(and_kernel(Err("exit".into()), &[]), Err("exit".into()));
+        let said = ["DMAR: one".to_owned(), "DMAR: two".to_owned()];
+        let outcome = and_kernel(Ok(()), &said).unwrap_err();
+        assert_eq!(
+            outcome,
+            "the kernel said: DMAR: one\nthe kernel said: DMAR: two"
+        );
+        let outcome = and_kernel(Err("exit status 1".into()), &said[..1]).unwrap_err();
+        assert_eq!(outcome, "exit status 1\nthe kernel said: DMAR: one");
+    }
 }

@@ -24,6 +24,8 @@ pub enum Kind {
     Trace,
     /// A memory error that a sanitizer found, or a leak.
     Memory,
+    /// A process killed for want of memory that no test had killed.
+    OutOfMemory,
 }
 
 /// Trouble, and the line that told.
@@ -69,17 +71,27 @@ const SIGNS: &[(&str, Kind)] = &[
     ("Call Trace:", Kind::Trace),
 ];
 
-/// Text in a line that a stack trace follows, though the kernel is not in trouble: a test may want
-/// it. What should not have been killed for want of memory tells of itself; and the handler of page
+/// A line that a stack trace follows: memory is short. [`KILLED`] says then whose it was.
+const SHORT: &str = "invoked oom-killer";
+/// How the line begins that says whose memory was short and what is killed.
+const KILLED: &str = "oom-kill:constraint=";
+/// What it has where a test wants it: the limit is that of the test's own control group.
+const WANTED: &[&str] = &["constraint=CONSTRAINT_MEMCG,", "oom_memcg=/svmctl-test,"];
+
+/// A line that a stack trace follows, though the kernel is not in trouble: the handler of page
 /// requests says that it cannot wait for a program (`userfaultfd`, where the kernel checks its
 /// memory management).
-const TRACED: &[&str] = &["invoked oom-killer", "FAULT_FLAG_ALLOW_RETRY missing"];
+const NO_RETRY: &str = "FAULT_FLAG_ALLOW_RETRY missing";
+/// A line of that trace: it is the handler of page requests.
+const HANDLER: &str = "Workqueue: iopf_queue/";
 
 /// Follows a console line by line.
 #[derive(Debug, Default)]
 pub struct Watcher {
     /// Trouble was told by an earlier line, whose stack trace is no further trouble.
     trace_is_explained: bool,
+    /// What the handler of page requests says has begun.
+    handler_speaks: bool,
     /// The kernel lists its tasks because it was asked to.
     tasks_are_listed: bool,
 }
@@ -90,11 +102,20 @@ impl Watcher {
         if line.contains(TASKS_FOLLOW) {
             self.tasks_are_listed = true;
         }
-        if TRACED.iter().any(|sign| line.contains(sign)) {
+        if line.contains(SHORT) {
             self.trace_is_explained = true;
             return None;
         }
+        if line.contains(KILLED) && !WANTED.iter().all(|sign| line.contains(sign)) {
+            return Some(Trouble {
+                kind: Kind::OutOfMemory,
+                line: line.trim().to_owned(),
+            });
+        }
+        self.handler_speaks |= line.contains(NO_RETRY);
+        self.trace_is_explained |= self.handler_speaks && line.contains(HANDLER);
         let &(_, kind) = SIGNS.iter().find(|(sign, _)| line.contains(sign))?;
+        self.handler_speaks = false;
         if kind == Kind::Trace && (self.trace_is_explained || self.tasks_are_listed) {
             self.trace_is_explained = false;
             return None;
@@ -119,6 +140,7 @@ impl Kind {
             Self::Warning => "the kernel warned",
             Self::Trace => "the kernel printed a stack trace",
             Self::Memory => "the kernel reported a memory error",
+            Self::OutOfMemory => "the kernel killed a process for want of memory",
         }
     }
 }
@@ -211,15 +233,48 @@ mod tests {
         );
     }
 
+    const SHORT_OF_MEMORY: &str = "[    9.1] svmctl invoked oom-killer: gfp_mask=0xcc0, order=0";
+
     #[test]
     fn a_trace_without_trouble_is_none() {
-        for sign in [
-            "[    9.1] svmctl invoked oom-killer: gfp_mask=0xcc0, order=0",
+        let handler = [
             "[    9.1] FAULT_FLAG_ALLOW_RETRY missing 8c0",
+            "[    9.1] CPU: 1 UID: 0 PID: 99 Comm: kworker/u9:2",
+            "[    9.1] Workqueue: iopf_queue/dmar0-iopfq iommu_sva_handle_iopf",
+        ];
+        for trace in [&[SHORT_OF_MEMORY][..], &handler] {
+            let once = [trace, &["Call Trace:"]].concat();
+            assert!(kinds(&once).is_empty(), "{trace:?}");
+            let twice = [&once[..], &["Call Trace:"]].concat();
+            assert_eq!(kinds(&twice), [Kind::Trace], "{trace:?}");
+        }
+        // Not what anybody else says.
+        assert_eq!(
+            kinds(&[handler[0], handler[1], "Call Trace:"]),
+            [Kind::Trace]
+        );
+        assert_eq!(kinds(&[handler[2], "Call Trace:"]), [Kind::Trace]);
+    }
+
+    #[test]
+    fn a_process_that_no_test_has_killed_for_memory_is_trouble() {
+        let killed = |constraint: &str, group: &str| {
+            format!(
+                "[    9.2] oom-kill:constraint={constraint},nodemask=(null),cpuset=/,\
+                 mems_allowed=0,oom_memcg={group},task_memcg={group},task=svmctl,pid=99,uid=0"
+            )
+        };
+        let of_the_test = killed("CONSTRAINT_MEMCG", "/svmctl-test");
+        let lines = [SHORT_OF_MEMORY, "Call Trace:", &of_the_test];
+        assert!(kinds(&lines).is_empty());
+        let whole_machine = "[    9.2] oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),\
+                             cpuset=/,mems_allowed=0,global_oom,task_memcg=/,task=svmctl,pid=99";
+        for other in [
+            killed("CONSTRAINT_MEMCG", "/other"),
+            whole_machine.to_owned(),
         ] {
-            assert!(kinds(&[sign, "CPU: 1 PID: 99", "Call Trace:"]).is_empty());
-            let after = kinds(&[sign, "Call Trace:", "Call Trace:"]);
-            assert_eq!(after, [Kind::Trace]);
+            let lines = [SHORT_OF_MEMORY, "Call Trace:", &other];
+            assert_eq!(kinds(&lines), [Kind::OutOfMemory], "{other}");
         }
     }
 
