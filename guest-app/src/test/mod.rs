@@ -37,7 +37,7 @@ pub const SUITE: Suite = Suite {
         },
         Group {
             name: "scale",
-            about: "a process for each context, and a thousand processes",
+            about: "a process for each context, and many one after the other",
             cases: &[scale::CASES],
         },
         Group {

@@ -31,7 +31,7 @@ pub const CASES: &[Case] = &[
         "the driver is not unloaded under an open file",
         unload_refused,
     ),
-    Case::new("the driver is loaded again 100 times", reload).provoking(LOADED),
+    Case::new("the driver is loaded again and again", reload).provoking(LOADED),
 ];
 
 /// Log2 of the ring, and of the pages that are filled.
