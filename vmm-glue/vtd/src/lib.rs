@@ -91,6 +91,10 @@ pub mod event;
 pub mod fault;
 mod in_flight;
 pub mod memory;
+#[cfg(feature = "mutants")]
+pub mod mutant;
+#[cfg(not(feature = "mutants"))]
+mod mutant;
 pub mod recording;
 pub mod registers;
 pub mod request;
