@@ -308,6 +308,9 @@ pub struct VMStateDescription {
 assert_layout!(VMStateDescription: 112, unmigratable = 8, version_id = 12,
     minimum_version_id = 16, priority = 20, fields = 96, subsections = 104);
 
+/// `LOG_GUEST_ERROR`, a bit of `qemu_loglevel`.
+pub const LOG_GUEST_ERROR: c_int = 1 << 11;
+
 /// `VersionTriple` of the QAPI.
 #[repr(C)]
 pub struct VersionTriple {

@@ -31,7 +31,7 @@ pub use interrupt_remapping::Remapped;
 use page_request::Groups;
 use pcie_ats::AlignedRange;
 use queue::Queue;
-pub use reach::{MappedPage, Reach, TooManyEntries};
+pub use reach::{MappedPage, Reach, ReachPart, TooManyEntries};
 
 /// Counters of what the unit did. Not of the specification, which has its performance monitoring
 /// for that.

@@ -20,7 +20,7 @@ use crate::spec::fault::FaultReason as R;
 use crate::spec::interrupt::{RANGE_BASE, RANGE_LAST, in_range};
 pub(crate) use first_stage::LeafTable;
 use flags::Updates;
-pub(crate) use leaves::Span;
+pub(crate) use leaves::{Budget, Span};
 
 /// Whether a request needs write permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
