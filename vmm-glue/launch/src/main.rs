@@ -15,6 +15,7 @@ mod doctor;
 mod external;
 mod installation;
 mod manual;
+mod next;
 mod plans;
 mod prepare;
 mod progress;
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         cli::Command::Shell(options) => run::shell(&place, &options),
         cli::Command::Qemu(options) => run::qemu(&place, &options),
         cli::Command::Doctor(options) => doctor::command(&place, &options),
+        cli::Command::Next => next::command(&place),
         cli::Command::Clean(options) => clean::command(&place, &options),
         cli::Command::CacheKey(options) => prepare::cache_key(&place, &options),
         cli::Command::Completions(options) => manual::completions(&options),
