@@ -237,7 +237,7 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
     }
     reach(Step::Layout)?;
     if !pci.check_layout(bql, ids::VENDOR_ID, ids::DEVICE_ID) {
-        return Err("PCIDevice is not laid out as in QEMU 11.1".into());
+        return Err("PCIDevice is not laid out as expected".into());
     }
     let mut config = settings.config(pasid_bits(bql))?;
     config.address_bits = address_bits(bql).unwrap_or(config.address_bits);
@@ -247,7 +247,7 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
     let device = Device::new(pci, endpoint, trace, settings.pasid_check);
     reach(Step::Timers)?;
     if !device.prepare(bql) {
-        return Err("QEMUTimer is not laid out as in QEMU 11.1".into());
+        return Err("QEMUTimer is not laid out as expected".into());
     }
     add_bars(bql, pci, &device);
     let mut added = Added {

@@ -58,8 +58,10 @@ static LOADED: extern "C" fn() = loaded;
 /// Asks QEMU to call [`register_types`] with the others that register types.
 extern "C" fn loaded() {
     match verify::exports() {
-        Ok(table) => {
-            functions::set(table);
+        Ok(known) => {
+            functions::set(known.functions);
+            abi::layout::set(known.layout);
+            FROM_FILE.store(known.from_file, Ordering::Relaxed);
             // SAFETY: QEMU's list of such functions may be added to at any time before it is
             // run, and this is before `main`. Loaded by `-plugin` it has been run, and the
             // entry waits for a run that never comes.
@@ -80,14 +82,18 @@ unsafe extern "C" fn register_types_last() {
     unsafe { (functions::qemu().register_module_init)(register_types, MODULE_INIT_QOM) }
 }
 
+/// Whether a layout file describes this program.
+static FROM_FILE: AtomicBool = AtomicBool::new(false);
+
 /// Registers the device, if this is a QEMU that it knows.
 unsafe extern "C" fn register_types() {
     static DONE: AtomicBool = AtomicBool::new(false);
     if DONE.swap(true, Ordering::SeqCst) {
         return;
     }
+    let from_file = FROM_FILE.load(Ordering::Relaxed);
     // SAFETY: QEMU's types are registered, and it has one thread yet.
-    match unsafe { verify::version_and_layout(functions::qemu()) } {
+    match unsafe { verify::version_and_layout(functions::qemu(), from_file) } {
         Ok(()) => {
             instance::register();
             // SAFETY: as above.
@@ -114,14 +120,14 @@ pub unsafe extern "C" fn qemu_plugin_install(
     _argc: c_int,
     _argv: *const *const c_char,
 ) -> c_int {
-    match verify::exports() {
-        Ok(_) => {
+    match functions::is_known() {
+        true => {
             // SAFETY: QEMU has registered its types before it loads plug-ins.
             unsafe { register_types() };
             0
         }
         // `loaded` has said why.
-        Err(_) => -1,
+        false => -1,
     }
 }
 
@@ -130,6 +136,7 @@ fn refuse(refusal: &Refusal) {
     let (major, minor) = verify::SERIES;
     eprintln!(
         "svm-demo: this QEMU cannot have the device svm-demo: {refusal}. \
-         Supported is QEMU {major}.{minor} for x86_64."
+         Supported is QEMU {major}.{minor} for x86_64, and others with a layout file, which \
+         `svm-vm qemu-layout` makes from debug information."
     );
 }

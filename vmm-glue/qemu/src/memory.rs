@@ -2,12 +2,11 @@
 //! Memory regions that functions of this library answer, and accesses to address spaces.
 
 use std::ffi::{CStr, c_void};
-use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use crate::abi::layout::*;
-use crate::abi::qemu;
+use crate::abi::{qemu, room};
 use crate::bql::Bql;
 
 /// What answers a region. A write may come from inside an access to memory of the same device.
@@ -39,17 +38,13 @@ static OPS: Constant<MemoryRegionOps> = Constant(MemoryRegionOps {
     },
 });
 
-/// Room for a `MemoryRegion`.
-#[repr(C, align(16))]
-struct Storage(MaybeUninit<[u8; MEMORY_REGION_SIZE]>);
-
 /// A region that a [`Mmio`] answers. It must live as long as its owner.
 pub struct IoRegion {
-    storage: NonNull<Storage>,
+    region: NonNull<MemoryRegion>,
     handler: NonNull<Box<dyn Mmio>>,
 }
 
-// SAFETY: the storage is touched by QEMU only, under its own rules; the handler is Send and Sync.
+// SAFETY: the region is touched by QEMU only, under its own rules; the handler is Send and Sync.
 unsafe impl Send for IoRegion {}
 
 impl IoRegion {
@@ -67,12 +62,11 @@ impl IoRegion {
         handler: Box<dyn Mmio>,
     ) -> IoRegion {
         // QEMU's own regions lie in zeroed objects.
-        let storage = Box::new(Storage(MaybeUninit::zeroed()));
         let region = IoRegion {
-            storage: NonNull::from(Box::leak(storage)),
+            region: room::allocate(layout().memory_region.size),
             handler: NonNull::from(Box::leak(Box::new(handler))),
         };
-        // SAFETY: the storage has the size and alignment of a memory region and stays where it
+        // SAFETY: the region has the size and alignment of a memory region and stays where it
         // is; the handler lives as long; QEMU copies the name.
         unsafe {
             (qemu().memory_region_init_io)(
@@ -89,16 +83,16 @@ impl IoRegion {
 
     /// As QEMU takes it.
     pub fn as_ptr(&self) -> *mut MemoryRegion {
-        self.storage.as_ptr().cast()
+        self.region.as_ptr()
     }
 }
 
 impl Drop for IoRegion {
     fn drop(&mut self) {
-        // SAFETY: both came out of boxes in `new`, and QEMU has finalized the region with its
+        // SAFETY: both were made by `new`, and QEMU has finalized the region with its
         // owner.
         unsafe {
-            drop(Box::from_raw(self.storage.as_ptr()));
+            room::free(self.region, layout().memory_region.size);
             drop(Box::from_raw(self.handler.as_ptr()));
         }
     }

@@ -8,7 +8,6 @@
 //! were not answered: their response, however late, gives back what the requests have taken.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -65,14 +64,12 @@ unsafe impl Send for Registration {}
 impl Registration {
     fn new(device: Weak<Device>, pasid: Key) -> Registration {
         let client = NonNull::from(Box::leak(Box::new(Client { device, pasid })));
-        // SAFETY: all of it may be zero.
-        let iotlb: IOMMUNotifier = unsafe { MaybeUninit::zeroed().assume_init() };
         let pri = PriNotifier {
             base: IOMMUPRINotifier { notify: responded },
             client: client.as_ptr(),
         };
         Registration {
-            iotlb: NonNull::from(Box::leak(Box::new(iotlb))),
+            iotlb: IOMMUNotifier::allocate(),
             pri: NonNull::from(Box::leak(Box::new(pri))),
             client,
             has_iotlb: false,
@@ -113,14 +110,16 @@ impl Registration {
     /// Whether QEMU has filled in the notifier where the layout says.
     fn is_laid_out(&self) -> bool {
         // SAFETY: the notifier is ours, and not registered.
-        let notifier = unsafe { self.iotlb.as_ref() };
-        let good = notifier
-            .notify
-            .is_some_and(|n| n as usize == invalidated as *const () as usize)
-            && notifier.flags == NOTIFIER_DEVIOTLB_UNMAP
-            && notifier.opaque == self.client.as_ptr().cast();
+        let good = unsafe {
+            IOMMUNotifier::notify(self.iotlb)
+                .is_some_and(|n| n as usize == invalidated as *const () as usize)
+                && IOMMUNotifier::flags(self.iotlb) == NOTIFIER_DEVIOTLB_UNMAP
+                && IOMMUNotifier::window(self.iotlb) == (0, u64::MAX)
+                && IOMMUNotifier::opaque(self.iotlb) == self.client.as_ptr().cast()
+                && IOMMUNotifier::is_intact(self.iotlb)
+        };
         if !good {
-            message::error("IOMMUNotifier is not laid out as in QEMU 11.1: ATS stays without use");
+            message::error("IOMMUNotifier is not laid out as expected: ATS stays without use");
         }
         good
     }
@@ -149,9 +148,9 @@ impl Drop for Registration {
         if self.has_iotlb || self.has_pri {
             return; // QEMU still knows them: rather lose the memory.
         }
-        // SAFETY: the three came out of boxes in `new`, and QEMU knows them no more.
+        // SAFETY: the three were made by `new`, and QEMU knows them no more.
         unsafe {
-            drop(Box::from_raw(self.iotlb.as_ptr()));
+            IOMMUNotifier::free(self.iotlb);
             drop(Box::from_raw(self.pri.as_ptr()));
             drop(Box::from_raw(self.client.as_ptr()));
         }
@@ -353,10 +352,15 @@ fn range(address: u64, mask: u64) -> AlignedRange {
 
 /// `IOMMUNotify`: an invalidation request.
 unsafe extern "C" fn invalidated(notifier: *mut IOMMUNotifier, entry: *mut IOMMUTLBEntry) {
+    let Some(notifier) = NonNull::new(notifier) else {
+        return;
+    };
     // SAFETY: the notifier is registered, so its client lives; the entry is QEMU's, for the time
     // of the call. QEMU handles invalidations with the BQL held.
-    let (client, entry, bql) =
-        unsafe { (&*(*notifier).opaque.cast::<Client>(), &*entry, Bql::held()) };
+    let (client, entry, bql) = unsafe {
+        let client = IOMMUNotifier::opaque(notifier).cast::<Client>();
+        (&*client, &*entry, Bql::held())
+    };
     if let Some(device) = client.device.upgrade() {
         device.invalidated(&bql, client.pasid, range(entry.iova, entry.addr_mask));
     }

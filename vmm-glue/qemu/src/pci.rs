@@ -145,7 +145,7 @@ impl PciDevice {
 
     /// The 4096 bytes of configuration space.
     fn config(self, bql: &Bql) -> *mut u8 {
-        self.bytes(bql, layout::pci_device::CONFIG)
+        self.bytes(bql, layout::layout().pci_device.config)
     }
 
     /// What a field points to, which is as large as configuration space.
@@ -161,8 +161,8 @@ impl PciDevice {
     /// Whether configuration space is where the layout says: it begins with these ids, which
     /// cannot be written, and the command register, which can, follows.
     pub fn check_layout(self, bql: &Bql, vendor: u16, device: u16) -> bool {
-        use layout::pci_device::{CONFIG, WMASK};
-        if [CONFIG, WMASK].iter().any(|field| {
+        let at = &layout::layout().pci_device;
+        if [at.config, at.wmask].iter().any(|field| {
             let bytes = self.bytes(bql, *field);
             bytes.is_null() || bytes.addr() % 8 != 0
         }) {
@@ -170,7 +170,7 @@ impl PciDevice {
         }
         // SAFETY: both have been found to be aligned pointers, at offsets of this layout.
         let writable = unsafe {
-            let wmask = self.bytes(bql, WMASK).cast::<u32>();
+            let wmask = self.bytes(bql, at.wmask).cast::<u32>();
             [wmask.read(), wmask.add(1).read() & 7]
         };
         self.read_config_raw(bql, 0) == u32::from(vendor) | u32::from(device) << 16
@@ -227,7 +227,7 @@ impl PciDevice {
         self.write_config_raw(bql, at + PM_CONTROL, NO_SOFT_RESET);
         // SAFETY: the capability lies in configuration space; QEMU has aligned it to 4 bytes.
         unsafe {
-            let wmask = self.bytes(bql, layout::pci_device::WMASK);
+            let wmask = self.bytes(bql, layout::layout().pci_device.wmask);
             let control = wmask.add(usize::from(at + PM_CONTROL));
             control.write(control.read() | POWER_STATE as u8);
         }

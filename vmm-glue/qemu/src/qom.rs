@@ -53,19 +53,6 @@ static INTERFACES: [Constant<InterfaceInfo>; 2] = [
     }),
 ];
 
-/// Devices with state that only this process has: migration and snapshots are refused, naming
-/// the device.
-static UNMIGRATABLE: Constant<VMStateDescription> = Constant(VMStateDescription {
-    name: c"svm-demo".as_ptr(),
-    unmigratable: true,
-    version_id: 0,
-    minimum_version_id: 0,
-    priority: 0,
-    functions: [std::ptr::null(); 9],
-    fields: std::ptr::null(),
-    subsections: std::ptr::null(),
-});
-
 /// Registers a type.
 pub fn register(device: &'static DeviceType) {
     let info = TypeInfo {
@@ -90,7 +77,7 @@ pub fn register(device: &'static DeviceType) {
 
 /// `TypeInfo.class_init`.
 unsafe extern "C" fn class_init(class: *mut ObjectClass, data: *const c_void) {
-    use pci_device_class as at;
+    let at = &layout().pci_device_class;
     // SAFETY: the data is what `register` has given.
     let device = unsafe { &*data.cast::<DeviceType>() };
     let Some(class) = NonNull::new(class) else {
@@ -101,17 +88,17 @@ unsafe extern "C" fn class_init(class: *mut ObjectClass, data: *const c_void) {
     // field has the type that is written. `realize` and its like take a `PCIDevice`, which
     // begins with its `Object`.
     unsafe {
-        class.write(at::REALIZE, device.realize);
-        class.write(at::EXIT, device.exit);
-        class.write(at::CONFIG_READ, device.config_read);
-        class.write(at::CONFIG_WRITE, device.config_write);
-        class.write(at::VENDOR_ID, device.vendor_id);
-        class.write(at::DEVICE_ID, device.device_id);
-        class.write(at::REVISION, device.revision);
-        class.write(at::CLASS_ID, device.class);
-        class.write(at::DESC, device.description.as_ptr());
-        class.write(at::VMSD, &raw const UNMIGRATABLE.0);
-        class.write(at::CATEGORIES, 1u64 << DEVICE_CATEGORY_MISC);
+        class.write(at.realize, device.realize);
+        class.write(at.exit, device.exit);
+        class.write(at.config_read, device.config_read);
+        class.write(at.config_write, device.config_write);
+        class.write(at.vendor_id, device.vendor_id);
+        class.write(at.device_id, device.device_id);
+        class.write(at.revision, device.revision);
+        class.write(at.class_id, device.class);
+        class.write(at.desc, device.description.as_ptr());
+        class.write(at.vmsd, unmigratable(device.name));
+        class.write(at.categories, 1u64 << DEVICE_CATEGORY_MISC);
         (qemu().device_class_set_legacy_reset)(class.0.as_ptr(), device.reset);
     }
     (device.properties)(&mut class);
@@ -191,16 +178,6 @@ impl Neighbour {
             )
         };
         NonNull::new(object).map(Neighbour)
-    }
-
-    /// Whether there is an object of a type, or several.
-    pub fn any(_bql: &Bql, type_name: &CStr) -> bool {
-        let mut several = false;
-        // SAFETY: both are C strings, and QEMU writes to the place that it is given.
-        let object = unsafe {
-            (qemu().object_resolve_path_type)(c"".as_ptr(), type_name.as_ptr(), &mut several)
-        };
-        several || !object.is_null()
     }
 
     /// The object behind a pointer.

@@ -2,13 +2,11 @@
 //! A timer of QEMU's main loop, in real time or in that of the machine.
 
 use std::ffi::{c_int, c_void};
-use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use crate::abi::iommu::CLOCK_VIRTUAL;
 use crate::abi::layout::*;
-use crate::abi::qemu;
+use crate::abi::{qemu, room};
 use crate::bql::Bql;
 
 /// What a timer does when it expires.
@@ -40,10 +38,8 @@ impl Timer {
 
     /// Makes a timer on one of QEMU's clocks.
     fn on(_bql: &Bql, clock: c_int, action: Action) -> Option<Timer> {
-        // SAFETY: a QEMUTimer of zeroes is what QEMU's own are before they are initialized.
-        let zeroed: QEMUTimer = unsafe { MaybeUninit::zeroed().assume_init() };
         let timer = Timer {
-            timer: NonNull::from(Box::leak(Box::new(zeroed))),
+            timer: room::allocate(layout().qemu_timer.size),
             action: NonNull::from(Box::leak(Box::new(action))),
             clock,
         };
@@ -60,8 +56,11 @@ impl Timer {
                 expired,
                 opaque,
             );
-            let found = timer.timer.as_ref();
-            found.opaque == opaque && found.callback.is_some() && found.scale == SCALE_US
+            let at = &layout().qemu_timer;
+            room::read::<_, *mut c_void>(timer.timer, at.opaque) == opaque
+                && room::read::<_, usize>(timer.timer, at.callback) == expired as *const () as usize
+                && room::read::<_, c_int>(timer.timer, at.scale) == SCALE_US
+                && room::is_intact(timer.timer, at.size)
         };
         found.then_some(timer)
     }
@@ -98,11 +97,11 @@ fn read(clock: c_int) -> Duration {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        // SAFETY: both came out of boxes in `new`; the timer is initialized, and off after the
+        // SAFETY: both came from `on`; the timer is initialized, and off after the
         // first call. The main loop calls it with the BQL, which whoever drops the timer holds.
         unsafe {
             (qemu().timer_del)(self.timer.as_ptr());
-            drop(Box::from_raw(self.timer.as_ptr()));
+            room::free(self.timer, layout().qemu_timer.size);
             drop(Box::from_raw(self.action.as_ptr()));
         }
     }

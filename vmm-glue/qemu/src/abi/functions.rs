@@ -8,8 +8,10 @@ use std::sync::OnceLock;
 
 use nix::libc;
 
-use super::iommu::{PCIIOMMUOps, ResettableExit, ResettablePhases};
+use qemu_layout::{Kind, Table};
+
 use super::layout::*;
+use super::program::Program;
 
 /// The address of an exported symbol of this process.
 pub fn symbol(name: &CStr) -> Option<*mut c_void> {
@@ -31,11 +33,16 @@ macro_rules! table {
         }
 
         impl Qemu {
-            /// Finds all of them; the error is the names of those that are missing.
-            pub fn resolve() -> Result<Qemu, Vec<&'static str>> {
+            /// Finds all of them: exported by the process, or where the layout file of the program
+            /// says; the error is the names of those that are missing.
+            pub fn resolve(
+                program: &Program,
+                file: Option<&Table>,
+            ) -> Result<Qemu, Vec<&'static str>> {
                 let mut missing = Vec::new();
-                $(let $function = find(concat!(stringify!($function), "\0"), &mut missing);)+
-                $(let $variable = find(concat!(stringify!($variable), "\0"), &mut missing);)+
+                let mut find = |name| find(name, program, file, &mut missing);
+                $(let $function = find(concat!(stringify!($function), "\0"));)+
+                $(let $variable = find(concat!(stringify!($variable), "\0"));)+
                 if !missing.is_empty() {
                     return Err(missing);
                 }
@@ -50,17 +57,37 @@ macro_rules! table {
                     $($variable: $variable.cast(),)+
                 })
             }
+
+            /// The names of all, and the types of the functions as a layout file has them.
+            #[cfg(test)]
+            fn signatures() -> Vec<(&'static str, Option<String>)> {
+                use super::signature::Signature;
+                vec![
+                    $((stringify!($function), Some(<$type as Signature>::signature())),)+
+                    $((stringify!($variable), None),)+
+                ]
+            }
         }
     };
 }
 
 /// Looks up one name, with its ending null, and notes it where it is missing.
-fn find(name: &'static str, missing: &mut Vec<&'static str>) -> *mut c_void {
-    let found = CStr::from_bytes_with_nul(name.as_bytes())
+fn find(
+    name: &'static str,
+    program: &Program,
+    file: Option<&Table>,
+    missing: &mut Vec<&'static str>,
+) -> *mut c_void {
+    let exported = CStr::from_bytes_with_nul(name.as_bytes())
         .ok()
         .and_then(symbol);
-    found.unwrap_or_else(|| {
-        missing.push(name.trim_end_matches('\0'));
+    let name = name.trim_end_matches('\0');
+    let by_file = || {
+        let (address, _) = file?.get(Kind::Address, name)?;
+        Some(program.bias.wrapping_add(address as usize) as *mut c_void)
+    };
+    exported.or_else(by_file).unwrap_or_else(|| {
+        missing.push(name);
         std::ptr::null_mut()
     })
 }
@@ -129,6 +156,7 @@ table! {
         pci_iommu_init_iotlb_notifier: unsafe extern "C" fn(*mut PCIDevice, *mut IOMMUNotifier, IommuNotify, *mut c_void) -> c_int;
         pci_iommu_register_iotlb_notifier: unsafe extern "C" fn(*mut PCIDevice, u32, *mut IOMMUNotifier) -> c_int;
         pci_iommu_unregister_iotlb_notifier: unsafe extern "C" fn(*mut PCIDevice, u32, *mut IOMMUNotifier) -> c_int;
+        pci_iommu_get_iotlb_info: unsafe extern "C" fn(*mut PCIDevice, *mut u8, *mut u32) -> c_int;
         pci_setup_iommu: unsafe extern "C" fn(*mut BusState, *const PCIIOMMUOps, *mut c_void);
         pci_requester_id: unsafe extern "C" fn(*mut PCIDevice) -> u16;
         pci_bus_num: unsafe extern "C" fn(*mut BusState) -> c_int;
@@ -172,11 +200,9 @@ table! {
         qemu_del_vm_change_state_handler: unsafe extern "C" fn(*mut VMChangeStateEntry);
         qemu_add_machine_init_done_notifier: unsafe extern "C" fn(*mut Notifier);
         qemu_add_exit_notifier: unsafe extern "C" fn(*mut Notifier);
-        qemu_log: unsafe extern "C" fn(*const c_char, ...);
     }
     variables {
         address_space_memory: AddressSpace;
-        qemu_loglevel: c_int;
         unassigned_mem_ops: MemoryRegionOps;
         vmstate_pci_device: VMStateDescription;
     }
@@ -213,5 +239,26 @@ pub fn qemu() -> &'static Qemu {
     match QEMU.get() {
         Some(table) => table,
         None => std::process::abort(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qemu_layout::interface::{FUNCTIONS, VARIABLES};
+
+    use super::*;
+
+    #[test]
+    fn functions_have_the_signatures_of_the_table() {
+        let table = Table::builtin();
+        for (name, signature) in Qemu::signatures() {
+            // Of GLib's function the debug information of QEMU says nothing.
+            if let Some(signature) = signature.filter(|_| name != "g_free") {
+                assert_eq!(table.signature(name), Some(signature.as_str()), "{name}");
+                assert!(FUNCTIONS.contains(&name), "{name}");
+            }
+        }
+        let known = Qemu::signatures().len();
+        assert_eq!(known, FUNCTIONS.len() + VARIABLES.len() + 1);
     }
 }

@@ -1,8 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Structures, offsets and constants of QEMU 11.1 on x86-64. Fields that nobody here uses are
-//! there only where they keep others in their places.
+//! Structures and constants of QEMU on x86-64.
+//!
+//! What differs between series or builds is in the table of [`layout`]: sizes and offsets of the
+//! structures whose fields are reached by [`super::room`]. The structures that are declared here
+//! are passed to QEMU as they are; [`fixed`] compares them with the table. Fields that nobody here
+//! uses are there only where they keep others in their places.
 
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr::NonNull;
+use std::sync::OnceLock;
+
+use qemu_layout::{Kind, Layout, Table};
+
+use super::room;
+use super::verify::{Refusal, equal};
+
+static LAYOUT: OnceLock<Layout> = OnceLock::new();
+
+/// Sizes and offsets in the running process.
+pub fn layout() -> &'static Layout {
+    LAYOUT.get_or_init(|| match Layout::new(&Table::builtin()) {
+        Ok(layout) => layout,
+        // A test of its crate reads it.
+        Err(_) => std::process::abort(),
+    })
+}
+
+/// Makes them known to the whole library, which uses none before.
+pub fn set(layout: Layout) {
+    // A second one is that of the same process.
+    let _ = LAYOUT.set(layout);
+}
 
 /// Declares types of which only the address is known.
 macro_rules! opaque {
@@ -38,28 +66,24 @@ opaque! {
     BusState;
     /// `VMChangeStateEntry`.
     VMChangeStateEntry;
+    /// `IOMMUNotifier`.
+    IOMMUNotifier;
+    /// `QEMUTimer`.
+    QEMUTimer;
+    /// `VMStateDescription`.
+    VMStateDescription;
+    /// `PCIIOMMUOps`.
+    PCIIOMMUOps;
 }
 
 /// Where a function stores its `Error`.
 pub type ErrorOut = *mut *mut Error;
-
-/// Checks the size of a structure and the offsets of its fields at compile time.
-macro_rules! assert_layout {
-    ($type:ty: $size:literal $(, $field:ident = $offset:literal)*) => {
-        const _: () = {
-            assert!(size_of::<$type>() == $size);
-            $(assert!(std::mem::offset_of!($type, $field) == $offset);)*
-        };
-    };
-}
-pub(super) use assert_layout;
 
 /// `InterfaceInfo`.
 #[repr(C)]
 pub struct InterfaceInfo {
     pub type_name: *const c_char,
 }
-assert_layout!(InterfaceInfo: 8, type_name = 0);
 
 /// `TypeInfo`.
 #[repr(C)]
@@ -78,58 +102,6 @@ pub struct TypeInfo {
     pub class_data: *const c_void,
     pub interfaces: *const InterfaceInfo,
 }
-assert_layout!(TypeInfo: 104, parent = 8, instance_size = 16, instance_init = 32,
-    instance_finalize = 48, is_abstract = 56, class_size = 64, class_init = 72, interfaces = 96);
-
-/// The beginning of `TypeImpl`, which the first word of an `ObjectClass` points to.
-#[repr(C)]
-pub struct TypeImpl {
-    pub name: *const c_char,
-    pub class_size: usize,
-    pub instance_size: usize,
-}
-assert_layout!(TypeImpl: 24, name = 0, class_size = 8, instance_size = 16);
-
-/// Offsets in `PCIDeviceClass`, which begins with `DeviceClass`.
-pub mod pci_device_class {
-    /// Size of the class.
-    pub const SIZE: usize = 248;
-    /// `DeviceClass.categories`, a bitmap of 64 bits.
-    pub const CATEGORIES: usize = 96;
-    /// `DeviceClass.desc`, a C string.
-    pub const DESC: usize = 112;
-    /// `DeviceClass.vmsd`, a `VMStateDescription`.
-    pub const VMSD: usize = 168;
-    /// `PCIDeviceClass.realize`.
-    pub const REALIZE: usize = 184;
-    /// `PCIDeviceClass.exit`.
-    pub const EXIT: usize = 192;
-    /// `PCIDeviceClass.config_read`.
-    pub const CONFIG_READ: usize = 200;
-    /// `PCIDeviceClass.config_write`.
-    pub const CONFIG_WRITE: usize = 208;
-    /// `PCIDeviceClass.vendor_id`, 16 bits.
-    pub const VENDOR_ID: usize = 216;
-    /// `PCIDeviceClass.device_id`, 16 bits.
-    pub const DEVICE_ID: usize = 218;
-    /// `PCIDeviceClass.revision`, 8 bits.
-    pub const REVISION: usize = 220;
-    /// `PCIDeviceClass.class_id`, 16 bits.
-    pub const CLASS_ID: usize = 222;
-}
-
-/// Offsets in `PCIDevice`.
-pub mod pci_device {
-    /// Size of the instance.
-    pub const SIZE: usize = 2768;
-    /// `PCIDevice.config`, the pointer to 4096 bytes of configuration space.
-    pub const CONFIG: usize = 168;
-    /// `PCIDevice.wmask`, the pointer to as many bytes that say which bits software may write.
-    pub const WMASK: usize = 184;
-}
-
-/// Size of `MemoryRegion`; it is aligned to 16 bytes.
-pub const MEMORY_REGION_SIZE: usize = 272;
 
 /// `DEVICE_CATEGORY_MISC`, a bit number of `DeviceClass.categories`.
 pub const DEVICE_CATEGORY_MISC: u32 = 7;
@@ -146,33 +118,41 @@ pub const SCALE_US: c_int = 1_000;
 /// `MEMTX_OK`.
 pub const MEMTX_OK: u32 = 0;
 
-/// `MemTxAttrs`, whose first word is a bit field.
-#[repr(C)]
+/// `MemTxAttrs`: eight bytes, with bit fields.
+#[repr(transparent)]
 #[derive(Clone, Copy)]
-pub struct MemTxAttrs {
-    pub bits: u32,
-    pub unspecified: bool,
-    pub reserved1: u8,
-    pub reserved2: u16,
-}
-assert_layout!(MemTxAttrs: 8, bits = 0, unspecified = 4);
+pub struct MemTxAttrs(u64);
 
 impl MemTxAttrs {
-    /// Where `requester_id`, of 16 bits, begins.
-    pub const REQUESTER_ID: u32 = 6;
     /// `memory`: only random access memory may answer.
-    pub const MEMORY: u32 = 1 << 4;
+    pub const MEMORY: u32 = 1;
     /// `address_type`: the address is translated.
-    pub const TRANSLATED: u32 = 1 << 30;
+    pub const TRANSLATED: u32 = 2;
 
-    /// Attributes with these bits.
-    pub const fn new(bits: u32) -> Self {
-        MemTxAttrs {
-            bits,
-            unspecified: bits == 0,
-            reserved1: 0,
-            reserved2: 0,
-        }
+    /// Attributes with some of the two above.
+    pub fn new(flags: u32) -> Self {
+        let at = &layout().mem_tx_attrs;
+        let bit = |is: bool, bit: u32| u64::from(is) << bit;
+        MemTxAttrs(
+            bit(flags & Self::MEMORY != 0, at.memory.bit)
+                | bit(flags & Self::TRANSLATED != 0, at.address_type.bit)
+                | bit(flags == 0, at.unspecified as u32 * 8),
+        )
+    }
+
+    /// Whether they say that the address is translated.
+    pub fn is_translated(self) -> bool {
+        self.0 >> layout().mem_tx_attrs.address_type.bit & 1 != 0 && !self.is_unspecified()
+    }
+
+    /// Whether whoever made the request gave none.
+    pub fn is_unspecified(self) -> bool {
+        (self.0 >> (layout().mem_tx_attrs.unspecified * 8)) as u8 != 0
+    }
+
+    /// `requester_id`.
+    pub fn requester_id(self) -> u16 {
+        (self.0 >> layout().mem_tx_attrs.requester_id.bit) as u16
     }
 }
 
@@ -184,7 +164,6 @@ pub struct MemoryRegionValid {
     pub unaligned: bool,
     pub accepts: *const c_void,
 }
-assert_layout!(MemoryRegionValid: 24, unaligned = 8, accepts = 16);
 
 /// `MemoryRegionOps.impl`.
 #[repr(C)]
@@ -193,7 +172,6 @@ pub struct MemoryRegionImpl {
     pub max_access_size: u32,
     pub unaligned: bool,
 }
-assert_layout!(MemoryRegionImpl: 12, unaligned = 8);
 
 /// `MemoryRegionOps`.
 #[repr(C)]
@@ -206,7 +184,6 @@ pub struct MemoryRegionOps {
     pub valid: MemoryRegionValid,
     pub implemented: MemoryRegionImpl,
 }
-assert_layout!(MemoryRegionOps: 80, write = 8, endianness = 32, valid = 40, implemented = 64);
 /// `DEVICE_LITTLE_ENDIAN`.
 pub const DEVICE_LITTLE_ENDIAN: c_int = 2;
 
@@ -221,8 +198,6 @@ pub struct IOMMUTLBEntry {
     pub perm: u32,
     pub pasid: u32,
 }
-assert_layout!(IOMMUTLBEntry: 40, iova = 8, translated_addr = 16, addr_mask = 24, perm = 32,
-    pasid = 36);
 
 /// Bits of `IOMMUTLBEntry.perm` (`IOMMUAccessFlags`).
 pub mod perm {
@@ -234,19 +209,106 @@ pub mod perm {
     pub const UNTRANSLATED_ONLY: u32 = 32;
 }
 
-/// `IOMMUNotifier`.
-#[repr(C)]
-pub struct IOMMUNotifier {
-    pub notify: Option<IommuNotify>,
-    pub flags: u32,
-    pub start: u64,
-    pub end: u64,
-    pub iommu_idx: c_int,
-    pub opaque: *mut c_void,
-    pub node: [*mut c_void; 2],
+impl IOMMUNotifier {
+    /// One of zeroes.
+    pub fn allocate() -> NonNull<IOMMUNotifier> {
+        room::allocate(layout().iommu_notifier.size)
+    }
+
+    /// Frees one of [`IOMMUNotifier::allocate`].
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses it any more.
+    pub unsafe fn free(notifier: NonNull<IOMMUNotifier>) {
+        // SAFETY: the caller's promise.
+        unsafe { room::free(notifier, layout().iommu_notifier.size) }
+    }
+
+    /// Whether QEMU has written nothing behind one of [`IOMMUNotifier::allocate`].
+    ///
+    /// # Safety
+    ///
+    /// It came from there.
+    pub unsafe fn is_intact(notifier: NonNull<IOMMUNotifier>) -> bool {
+        // SAFETY: the caller's promise.
+        unsafe { room::is_intact(notifier, layout().iommu_notifier.size) }
+    }
+
+    /// Fills in one that is not registered: it hears of device-TLB invalidations of all addresses.
+    ///
+    /// # Safety
+    ///
+    /// It is writable.
+    pub unsafe fn fill(
+        notifier: NonNull<IOMMUNotifier>,
+        notify: Option<IommuNotify>,
+        opaque: *mut c_void,
+    ) {
+        let at = &layout().iommu_notifier;
+        // SAFETY: the caller's promise; the offsets are those of its fields.
+        unsafe {
+            room::write(notifier, at.notify, notify);
+            room::write(notifier, at.flags, NOTIFIER_DEVIOTLB_UNMAP);
+            room::write(notifier, at.start, 0u64);
+            room::write(notifier, at.end, u64::MAX);
+            room::write::<_, c_int>(notifier, at.iommu_idx, 0);
+            room::write(notifier, at.opaque, opaque);
+        }
+    }
+
+    /// The function to call.
+    ///
+    /// # Safety
+    ///
+    /// It exists; so for all that follow.
+    pub unsafe fn notify(notifier: NonNull<IOMMUNotifier>) -> Option<IommuNotify> {
+        // SAFETY: the caller's promise.
+        unsafe { room::read(notifier, layout().iommu_notifier.notify) }
+    }
+
+    /// What it hears of.
+    ///
+    /// # Safety
+    ///
+    /// It exists.
+    pub unsafe fn flags(notifier: NonNull<IOMMUNotifier>) -> u32 {
+        // SAFETY: the caller's promise.
+        unsafe { room::read(notifier, layout().iommu_notifier.flags) }
+    }
+
+    /// The first and last address that it hears of.
+    ///
+    /// # Safety
+    ///
+    /// It exists.
+    pub unsafe fn window(notifier: NonNull<IOMMUNotifier>) -> (u64, u64) {
+        let at = &layout().iommu_notifier;
+        // SAFETY: the caller's promise.
+        unsafe { (room::read(notifier, at.start), room::read(notifier, at.end)) }
+    }
+
+    /// What its owner gave it.
+    ///
+    /// # Safety
+    ///
+    /// It exists.
+    pub unsafe fn opaque(notifier: NonNull<IOMMUNotifier>) -> *mut c_void {
+        // SAFETY: the caller's promise.
+        unsafe { room::read(notifier, layout().iommu_notifier.opaque) }
+    }
+
+    /// The next of its list.
+    ///
+    /// # Safety
+    ///
+    /// It exists, and the list does not change meanwhile.
+    pub unsafe fn next(notifier: NonNull<IOMMUNotifier>) -> Option<NonNull<IOMMUNotifier>> {
+        // SAFETY: the caller's promise.
+        NonNull::new(unsafe { room::read(notifier, layout().iommu_notifier.next) })
+    }
 }
-assert_layout!(IOMMUNotifier: 64, flags = 8, start = 16, end = 24, iommu_idx = 32, opaque = 40,
-    node = 48);
+
 /// `IOMMUNotify`.
 pub type IommuNotify = unsafe extern "C" fn(*mut IOMMUNotifier, *mut IOMMUTLBEntry);
 /// `IOMMU_NOTIFIER_DEVIOTLB_UNMAP`.
@@ -258,7 +320,6 @@ pub struct IOMMUPRIResponse {
     pub response_code: u32,
     pub prgi: u16,
 }
-assert_layout!(IOMMUPRIResponse: 8, prgi = 4);
 /// Values of `IOMMUPRIResponse.response_code`.
 pub mod pri_response {
     pub const SUCCESS: u32 = 0;
@@ -270,7 +331,6 @@ pub mod pri_response {
 pub struct IOMMUPRINotifier {
     pub notify: unsafe extern "C" fn(*mut IOMMUPRINotifier, *mut IOMMUPRIResponse),
 }
-assert_layout!(IOMMUPRINotifier: 8);
 
 /// `Notifier`.
 #[repr(C)]
@@ -278,38 +338,19 @@ pub struct Notifier {
     pub notify: unsafe extern "C" fn(*mut Notifier, *mut c_void),
     pub node: [*mut c_void; 2],
 }
-assert_layout!(Notifier: 24, node = 8);
 
-/// `QEMUTimer`.
-#[repr(C)]
-pub struct QEMUTimer {
-    pub expire_time: i64,
-    pub timer_list: *mut c_void,
-    pub callback: Option<unsafe extern "C" fn(*mut c_void)>,
-    pub opaque: *mut c_void,
-    pub next: *mut c_void,
-    pub attributes: c_int,
-    pub scale: c_int,
+/// A `VMStateDescription` of a device with state that only this process has: migration and snapshots
+/// are refused, naming the device. It lives for ever.
+pub fn unmigratable(name: &'static CStr) -> *const VMStateDescription {
+    let at = &layout().vmstate_description;
+    let description: NonNull<VMStateDescription> = room::allocate(at.size);
+    // SAFETY: the room is as large as the structure, and nobody else has it yet.
+    unsafe {
+        room::write(description, at.name, name.as_ptr());
+        room::write(description, at.unmigratable, true);
+    }
+    description.as_ptr()
 }
-assert_layout!(QEMUTimer: 48, callback = 16, opaque = 24, scale = 44);
-
-/// `VMStateDescription`, of which a device that cannot be migrated needs only its first fields.
-#[repr(C)]
-pub struct VMStateDescription {
-    pub name: *const c_char,
-    pub unmigratable: bool,
-    pub version_id: c_int,
-    pub minimum_version_id: c_int,
-    pub priority: c_int,
-    pub functions: [*const c_void; 9],
-    pub fields: *const c_void,
-    pub subsections: *const c_void,
-}
-assert_layout!(VMStateDescription: 112, unmigratable = 8, version_id = 12,
-    minimum_version_id = 16, priority = 20, fields = 96, subsections = 104);
-
-/// `LOG_GUEST_ERROR`, a bit of `qemu_loglevel`.
-pub const LOG_GUEST_ERROR: c_int = 1 << 11;
 
 /// `VersionTriple` of the QAPI.
 #[repr(C)]
@@ -325,7 +366,77 @@ pub struct VersionInfo {
     pub qemu: *const VersionTriple,
     pub package: *const c_char,
 }
-assert_layout!(VersionInfo: 16, package = 8);
+
+/// `IOMMU_NOTIFIER_UNMAP`.
+pub const NOTIFIER_UNMAP: u32 = 1;
+/// `IOMMU_NOTIFIER_MAP`.
+pub const NOTIFIER_MAP: u32 = 2;
+
+/// `MSIMessage`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct MSIMessage {
+    pub address: u64,
+    pub data: u32,
+}
+
+/// `X86_IOMMU_SID_INVALID`: a message whose requester is not known.
+pub const SID_INVALID: u16 = 0xffff;
+/// `QEMU_CLOCK_VIRTUAL`: stands still while the machine does.
+pub const CLOCK_VIRTUAL: c_int = 1;
+/// `MEMTX_ERROR`.
+pub const MEMTX_ERROR: u32 = 1;
+/// Response Failure, in `IOMMUPRIResponse.response_code`.
+pub const PRI_RESPONSE_FAILURE: u32 = 2;
+
+/// `ResettableExitPhase`.
+pub type ResettableExit = unsafe extern "C" fn(*mut Object, c_int);
+
+/// `ResettablePhases`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ResettablePhases {
+    pub enter: Option<unsafe extern "C" fn(*mut Object, c_int)>,
+    pub hold: Option<unsafe extern "C" fn(*mut Object, c_int)>,
+    pub exit: Option<ResettableExit>,
+}
+
+/// `PCIIOMMUOps.get_address_space`: bus, opaque, devfn.
+pub type GetAddressSpace =
+    unsafe extern "C" fn(*mut BusState, *mut c_void, c_int) -> *mut AddressSpace;
+
+/// `PCIIOMMUOps.ats_request_translation`: bus, opaque, devfn, PASID, privileged, execute, address,
+/// length, no write, results, their number, and how many of them lack a permission.
+pub type AtsRequestTranslation = unsafe extern "C" fn(
+    *mut BusState,
+    *mut c_void,
+    c_int,
+    u32,
+    bool,
+    bool,
+    u64,
+    usize,
+    bool,
+    *mut IOMMUTLBEntry,
+    usize,
+    *mut u32,
+) -> isize;
+
+/// `PCIIOMMUOps.pri_request_page`: bus, opaque, devfn, PASID, privileged, execute, address, last in
+/// group, group, read, write.
+pub type PriRequestPage = unsafe extern "C" fn(
+    *mut BusState,
+    *mut c_void,
+    c_int,
+    u32,
+    bool,
+    bool,
+    u64,
+    bool,
+    u16,
+    bool,
+    bool,
+) -> c_int;
 
 /// A structure that QEMU reads and that nobody writes after its making.
 #[repr(transparent)]
@@ -333,3 +444,129 @@ pub struct Constant<T>(pub T);
 // SAFETY: the value is never written, and all that it points to is constant as well: it is only
 // made from literals in this crate.
 unsafe impl<T> Sync for Constant<T> {}
+
+/// Compares structures that are passed as they are with the table: size, and each field by its name.
+macro_rules! fixed {
+    ($($type:ty = $structure:ident { $($member:ident = $($field:ident).+;)* })+) => {
+        /// Compares the structures that this file declares with those of the process.
+        ///
+        /// # Errors
+        ///
+        /// The first that differs.
+        pub fn fixed(layout: &Layout) -> Result<(), Refusal> {
+            $(
+                let name = stringify!($type);
+                let found = layout.$structure.size;
+                equal(format!("the size of {name}"), size_of::<$type>(), found)?;
+                $(
+                    let what = format!("the offset of {} in {name}", stringify!($($field).+));
+                    let expected = std::mem::offset_of!($type, $($field).+);
+                    equal(what, expected, layout.$structure.$member)?;
+                )*
+            )+
+            Ok(())
+        }
+    };
+}
+
+fixed! {
+    TypeInfo = type_info {
+        name = name; parent = parent; instance_size = instance_size;
+        instance_align = instance_align; instance_init = instance_init;
+        instance_post_init = instance_post_init; instance_finalize = instance_finalize;
+        is_abstract = is_abstract; class_size = class_size; class_init = class_init;
+        class_base_init = class_base_init; class_data = class_data; interfaces = interfaces;
+    }
+    InterfaceInfo = interface_info { type_name = type_name; }
+    ResettablePhases = resettable_phases { enter = enter; hold = hold; exit = exit; }
+    VersionInfo = version_info { qemu = qemu; package = package; }
+    VersionTriple = version_triple { major = major; minor = minor; micro = micro; }
+    Notifier = notifier { notify = notify; node = node; }
+    MSIMessage = msi_message { address = address; data = data; }
+    MemoryRegionOps = memory_region_ops {
+        read = read; write = write; read_with_attrs = read_with_attrs;
+        write_with_attrs = write_with_attrs; endianness = endianness;
+        valid_min_access_size = valid.min_access_size;
+        valid_max_access_size = valid.max_access_size; valid_unaligned = valid.unaligned;
+        valid_accepts = valid.accepts; impl_min_access_size = implemented.min_access_size;
+        impl_max_access_size = implemented.max_access_size;
+        impl_unaligned = implemented.unaligned;
+    }
+    MemTxAttrs = mem_tx_attrs {}
+    IOMMUTLBEntry = iommu_tlb_entry {
+        target_as = target_as; iova = iova; translated_addr = translated_addr;
+        addr_mask = addr_mask; perm = perm; pasid = pasid;
+    }
+    IOMMUPRINotifier = iommu_pri_notifier { notify = notify; }
+    IOMMUPRIResponse = iommu_pri_response { response_code = response_code; prgi = prgi; }
+}
+
+/// Constants of this library that are enumerators of QEMU's.
+const VALUES: [(&str, u64); 17] = [
+    ("DEVICE_CATEGORY_MISC", DEVICE_CATEGORY_MISC as u64),
+    ("DEVICE_LITTLE_ENDIAN", DEVICE_LITTLE_ENDIAN as u64),
+    ("IOMMU_EXEC", perm::EXECUTE as u64),
+    ("IOMMU_GLOBAL", perm::GLOBAL as u64),
+    (
+        "IOMMU_NOTIFIER_DEVIOTLB_UNMAP",
+        NOTIFIER_DEVIOTLB_UNMAP as u64,
+    ),
+    ("IOMMU_NOTIFIER_MAP", NOTIFIER_MAP as u64),
+    ("IOMMU_NOTIFIER_UNMAP", NOTIFIER_UNMAP as u64),
+    ("IOMMU_PRI_RESP_FAILURE", PRI_RESPONSE_FAILURE as u64),
+    (
+        "IOMMU_PRI_RESP_INVALID_REQUEST",
+        pri_response::INVALID_REQUEST as u64,
+    ),
+    ("IOMMU_PRI_RESP_SUCCESS", pri_response::SUCCESS as u64),
+    ("IOMMU_PRIV", perm::PRIVILEGED as u64),
+    ("IOMMU_RO", perm::READ as u64),
+    ("IOMMU_UNTRANSLATED_ONLY", perm::UNTRANSLATED_ONLY as u64),
+    ("IOMMU_WO", perm::WRITE as u64),
+    ("MODULE_INIT_QOM", MODULE_INIT_QOM as u64),
+    ("QEMU_CLOCK_REALTIME", CLOCK_REALTIME as u64),
+    ("QEMU_CLOCK_VIRTUAL", CLOCK_VIRTUAL as u64),
+];
+
+/// Compares the enumerators.
+///
+/// # Errors
+///
+/// The first that differs.
+pub fn values(table: &Table) -> Result<(), Refusal> {
+    for (name, expected) in VALUES {
+        let found = table.get(Kind::Value, name).map(|(value, _)| value);
+        equal(name.to_owned(), Some(expected), found)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_enumerators_are_compared() {
+        let names: Vec<_> = VALUES.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, qemu_layout::interface::VALUES);
+    }
+
+    #[test]
+    fn the_builtin_table_is_that_of_the_structures_here() {
+        let table = Table::builtin();
+        fixed(layout()).unwrap();
+        values(&table).unwrap();
+    }
+
+    #[test]
+    fn attributes_are_where_the_table_says() {
+        let at = layout().mem_tx_attrs;
+        assert!(MemTxAttrs::new(0).is_unspecified());
+        let both = MemTxAttrs::new(MemTxAttrs::MEMORY | MemTxAttrs::TRANSLATED);
+        assert!(both.is_translated() && !both.is_unspecified());
+        assert_eq!(both.0, 1 << at.memory.bit | 1 << at.address_type.bit);
+        let requester = MemTxAttrs(0x1234 << at.requester_id.bit);
+        assert_eq!(requester.requester_id(), 0x1234);
+        assert!(!requester.is_translated());
+    }
+}

@@ -6,14 +6,20 @@
 //! [`crate::pci::PciDevice::check_layout`], notifiers by [`crate::notifiers`], timers by
 //! [`crate::timer`].
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::fmt::Debug;
+use std::path::PathBuf;
+use std::ptr::NonNull;
+
+use qemu_layout::{Kind, Layout, Table};
 
 use super::functions::{self, Qemu};
-use super::layout::*;
+use super::layout::{self, *};
+use super::program::Program;
+use super::room;
 
-/// The series of QEMU whose interface this is: major and minor version.
-pub const SERIES: (i64, i64) = (11, 1);
+/// The series of QEMU whose layout this library knows without a file: major and minor version.
+pub const SERIES: (i64, i64) = qemu_layout::BUILTIN_SERIES;
 
 /// Why the device is not offered in this process.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +27,20 @@ pub enum Refusal {
     /// It is not a QEMU that emulates machines with PCI.
     #[error("this process is not a QEMU system emulator")]
     NotQemu,
+    /// No function is exported.
+    #[error(
+        "it exports none of its functions, as QEMU does that is configured without \
+         --enable-modules; its debug information tells where they are (svm-vm qemu-layout)"
+    )]
+    NoExports,
+    /// A layout file cannot be used.
+    #[error("its layout file {} cannot be used: {reason}", path.display())]
+    LayoutFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A function is not there.
     #[error("it does not export {}", .0.join(", "))]
     MissingExports(Vec<&'static str>),
@@ -42,29 +62,88 @@ pub enum Refusal {
     },
 }
 
-/// Whether this process looks like a QEMU system emulator with PCI at all, of whatever version.
-pub fn is_qemu() -> bool {
-    functions::symbol(c"type_register_static").is_some()
-        && functions::symbol(c"pci_register_bar").is_some()
+/// An export that any QEMU with plug-ins has.
+const PLUGIN_INTERFACE: &CStr = c"qemu_plugin_register_vcpu_init_cb";
+
+/// What the process is known to be before any of its functions is called.
+pub struct Known {
+    /// Its functions.
+    pub functions: Qemu,
+    /// Sizes and offsets.
+    pub layout: Layout,
+    /// Whether these are of a layout file, and not of the series of this library.
+    pub from_file: bool,
 }
 
-/// Finds the exports.
-pub fn exports() -> Result<Qemu, Refusal> {
-    if !is_qemu() {
+/// Finds the functions, and the layout file if there is one.
+pub fn exports() -> Result<Known, Refusal> {
+    let program = Program::of_this_process();
+    let exporting = functions::symbol(c"type_register_static").is_some()
+        && functions::symbol(c"pci_register_bar").is_some();
+    let plugins = functions::symbol(PLUGIN_INTERFACE).is_some();
+    if !exporting && !plugins && !program.has_name_of_qemu() {
         return Err(Refusal::NotQemu);
     }
-    Qemu::resolve().map_err(Refusal::MissingExports)
+    let file = program.layout_file()?;
+    if file.is_none() && !exporting {
+        return Err(Refusal::NoExports);
+    }
+    let functions = Qemu::resolve(&program, file.as_ref()).map_err(Refusal::MissingExports)?;
+    let from_file = file.is_some();
+    let table = file.unwrap_or_else(Table::builtin);
+    let layout = interface(&table)?;
+    Ok(Known {
+        functions,
+        layout,
+        from_file,
+    })
 }
 
-/// Checks the version and, with classes of QEMU's own, the layout.
+/// Compares a table with what this library takes for granted: signatures, the sizes of members,
+/// enumerators, and the structures that are passed as they are.
+fn interface(table: &Table) -> Result<Layout, Refusal> {
+    let builtin = Table::builtin();
+    for (kind, name, expected) in builtin.lines() {
+        match kind {
+            Kind::Signature => {
+                let found = table.signature(name).unwrap_or("none").to_owned();
+                equal(format!("the signature of {name}"), expected, found)?;
+            }
+            Kind::Offset | Kind::Bits => {
+                let size = |table: &Table| table.get(kind, name).map(|(_, size)| size);
+                let what = format!("the size of {name}");
+                equal(what, size(&builtin), size(table))?;
+            }
+            Kind::Size | Kind::Value | Kind::Address => {}
+        }
+    }
+    layout::values(table)?;
+    equal(
+        "what collides".to_owned(),
+        None,
+        qemu_layout::interface::collision(table),
+    )?;
+    let layout = Layout::new(table).map_err(|error| Refusal::Layout {
+        what: "the layout file".to_owned(),
+        expected: "complete".to_owned(),
+        found: error.to_string(),
+    })?;
+    layout::fixed(&layout)?;
+    Ok(layout)
+}
+
+/// Checks the version, unless a layout file describes just this program, and, with classes of QEMU's
+/// own, the layout.
 ///
 /// # Safety
 ///
 /// QEMU's types are registered, and the thread holds the BQL or is the only one.
-pub unsafe fn version_and_layout(qemu: &Qemu) -> Result<(), Refusal> {
+pub unsafe fn version_and_layout(qemu: &Qemu, from_file: bool) -> Result<(), Refusal> {
     // SAFETY: the caller's promise.
     unsafe {
-        version(qemu)?;
+        if !from_file {
+            version(qemu)?;
+        }
         instances(qemu)?;
         classes(qemu)?;
         tables(qemu)
@@ -106,10 +185,12 @@ unsafe fn instances(qemu: &Qemu) -> Result<(), Refusal> {
     let sizes = [
         (
             c"pci-device",
-            Some(pci_device_class::SIZE),
-            pci_device::SIZE,
+            Some(layout().pci_device_class.size),
+            layout().pci_device.size,
         ),
-        (c"memory-region", None, MEMORY_REGION_SIZE),
+        (c"memory-region", None, layout().memory_region.size),
+        (c"PCI", None, layout().pci_bus.size),
+        (c"x86-machine", None, layout().x86_machine.size),
     ];
     for (name, class_size, instance_size) in sizes {
         // SAFETY: types are registered; a class begins with the pointer to its type, and the
@@ -120,12 +201,8 @@ unsafe fn instances(qemu: &Qemu) -> Result<(), Refusal> {
             if class.is_null() {
                 return Err(mismatch(&what, "a type", "missing"));
             }
-            let found: &TypeImpl = &**class.cast::<*const TypeImpl>();
-            equal(
-                format!("the name of type {what}"),
-                &*what,
-                &*text(found.name),
-            )?;
+            let found = type_of(class);
+            equal(format!("the name of type {what}"), &*what, &*found.name)?;
             if let Some(size) = class_size {
                 equal(format!("the class size of {what}"), size, found.class_size)?;
             }
@@ -145,7 +222,7 @@ unsafe fn instances(qemu: &Qemu) -> Result<(), Refusal> {
 ///
 /// As for [`version_and_layout`], after [`instances`] has succeeded.
 unsafe fn classes(qemu: &Qemu) -> Result<(), Refusal> {
-    use pci_device_class as class;
+    let class = &layout().pci_device_class;
     // Name, vendor, device, revision and class code.
     let known: [(&CStr, u16, u16, u8, u16); 2] = [
         (c"edu", 0x1234, 0x11e8, 0x10, 0x00ff),
@@ -163,13 +240,13 @@ unsafe fn classes(qemu: &Qemu) -> Result<(), Refusal> {
             seen = true;
             let what = format!("the identification in class {}", name.to_string_lossy());
             let found = (
-                field::<u16>(address, class::VENDOR_ID),
-                field::<u16>(address, class::DEVICE_ID),
-                field::<u8>(address, class::REVISION),
-                field::<u16>(address, class::CLASS_ID),
+                field::<u16>(address, class.vendor_id),
+                field::<u16>(address, class.device_id),
+                field::<u8>(address, class.revision),
+                field::<u16>(address, class.class_id),
             );
             equal(what, (vendor, device, revision, code), found)?;
-            let functions = [class::REALIZE, class::EXIT]
+            let functions = [class.realize, class.exit]
                 .map(|offset| !field::<*const c_void>(address, offset).is_null());
             equal(
                 format!("realize and exit in class {}", name.to_string_lossy()),
@@ -190,7 +267,7 @@ unsafe fn classes(qemu: &Qemu) -> Result<(), Refusal> {
     unsafe {
         let address = (qemu.object_class_by_name)(c"pci-testdev".as_ptr());
         if !address.is_null() {
-            let desc = field::<*const c_char>(address, class::DESC);
+            let desc = field::<*const c_char>(address, class.desc);
             equal(
                 "desc in class pci-testdev".to_owned(),
                 "PCI Test Device",
@@ -215,17 +292,19 @@ unsafe fn tables(qemu: &Qemu) -> Result<(), Refusal> {
             true,
             !accepts.is_null(),
         )?;
-        let vmstate = &*qemu.vmstate_pci_device;
+        let at = &layout().vmstate_description;
+        let vmstate = NonNull::new(qemu.vmstate_pci_device);
+        let vmstate = vmstate.ok_or(Refusal::MissingExports(vec!["vmstate_pci_device"]))?;
         let found = (
-            vmstate.unmigratable,
-            vmstate.version_id,
-            vmstate.minimum_version_id,
+            room::read::<_, u8>(vmstate, at.unmigratable) != 0,
+            room::read::<_, c_int>(vmstate, at.version_id),
+            room::read::<_, c_int>(vmstate, at.minimum_version_id),
         );
         equal("vmstate_pci_device".to_owned(), (false, 2, 1), found)?;
         equal(
             "fields of vmstate_pci_device".to_owned(),
             true,
-            !vmstate.fields.is_null(),
+            !room::read::<_, *const c_void>(vmstate, at.fields).is_null(),
         )
     }
 }
@@ -264,6 +343,35 @@ fn mismatch(what: &str, expected: &str, found: &str) -> Refusal {
 pub(super) unsafe fn field<T: Copy>(class: *const ObjectClass, offset: usize) -> T {
     // SAFETY: the caller's promise; the read asks for no alignment.
     unsafe { class.cast::<u8>().add(offset).cast::<T>().read_unaligned() }
+}
+
+/// What QEMU knows of a type.
+pub(super) struct TypeFacts {
+    /// Its name.
+    pub name: String,
+    /// Size of its class.
+    pub class_size: usize,
+    /// Size of its instances.
+    pub instance_size: usize,
+}
+
+/// The type that a class is of.
+///
+/// # Safety
+///
+/// The class exists, and the table of the layout is right about `ObjectClass` and `TypeImpl`, or at
+/// least names places that can be read.
+pub(super) unsafe fn type_of(class: *const ObjectClass) -> TypeFacts {
+    let at = &layout().type_impl;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let found = field::<*const ObjectClass>(class, layout().object_class.type_impl);
+        TypeFacts {
+            name: text(field(found, at.name)),
+            class_size: field(found, at.class_size),
+            instance_size: field(found, at.instance_size),
+        }
+    }
 }
 
 /// A C string of QEMU's, or nothing where there is none.

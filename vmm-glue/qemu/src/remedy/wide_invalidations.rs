@@ -13,8 +13,6 @@
 //! lets the unit have the write.
 
 use std::ffi::CStr;
-use std::mem::MaybeUninit;
-use std::ptr::NonNull;
 use std::sync::OnceLock;
 
 use vtd::memory::{Memory, MemoryError};
@@ -22,8 +20,8 @@ use vtd::spec::capability::Capability;
 use vtd::spec::register::{global, offset};
 
 use super::{PRIORITY, REGISTERS};
-use crate::abi::iommu::ADDRESS_SPACE_SIZE;
-use crate::abi::qemu;
+use crate::abi::layout::layout;
+use crate::abi::{qemu, room};
 use crate::bql::Bql;
 use crate::memory::{IoRegion, Mmio, Space};
 use crate::message;
@@ -167,21 +165,16 @@ fn apply(bql: &Bql) {
     match tail {
         Some(tail) => lay(bql, tail),
         None => message::warning(
-            "the intel-iommu has its registers elsewhere than in QEMU 11.1: invalidations of \
+            "the intel-iommu has its registers elsewhere than expected: invalidations of \
              more than 1 GiB stop its queue",
         ),
     }
 }
 
-/// Room for an address space.
-#[repr(C, align(16))]
-struct Room(MaybeUninit<[u8; ADDRESS_SPACE_SIZE]>);
-
 impl Tail {
     /// The tail register of a unit whose registers are this memory region. None if they are not.
     fn new(bql: &Bql, registers: Neighbour) -> Option<Tail> {
-        let room: *mut Room = Box::leak(Box::new(Room(MaybeUninit::zeroed())));
-        let space = NonNull::new(room)?.cast();
+        let space = room::allocate(layout().address_space.size);
         // SAFETY: the room has the size and the alignment of an address space, and is never
         // freed; the child is a memory region, as its name says, and lives as long as the machine.
         let unit = unsafe {

@@ -9,7 +9,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pcie_ats::{AlignedRange, InvalidateRequest, Pasid, PrgResponse, ResponseCode};
 
 use super::spaces::Function;
-use crate::abi::iommu::PRI_RESPONSE_FAILURE;
 use crate::abi::layout::*;
 use crate::bql::Bql;
 use crate::memory::Space;
@@ -133,7 +132,7 @@ impl Clients {
             // SAFETY: the notifier is registered, hence exists, and QEMU's rule that the BQL is
             // held is kept.
             unsafe {
-                if let Some(notify) = notifier.as_ref().notify {
+                if let Some(notify) = IOMMUNotifier::notify(notifier) {
                     notify(notifier.as_ptr(), &mut entry);
                 }
             }

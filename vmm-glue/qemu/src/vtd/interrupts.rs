@@ -9,12 +9,10 @@ use vtd::spec::interrupt::{Message, RANGE_BASE, RANGE_LAST};
 use vtd::{Access, Remapped, Request};
 
 use super::guest_memory::GuestMemory;
-use super::spaces::{Function, FunctionSpace, of_opaque};
-use crate::abi::iommu::*;
+use super::spaces::{FunctionSpace, of_opaque};
 use crate::abi::layout::*;
 use crate::bql::Bql;
 use crate::memory::Space;
-use crate::message;
 
 /// The interrupt address range: its base and size.
 pub const RANGE: (u64, u64) = (RANGE_BASE, RANGE_LAST - RANGE_BASE + 1);
@@ -80,7 +78,7 @@ unsafe extern "C" fn write(
     // SAFETY: as for `read`; QEMU takes the BQL for the region.
     let (space, bql) = unsafe { (of_opaque(opaque), Bql::held()) };
     let address = RANGE_BASE + offset;
-    if attributes.bits & MemTxAttrs::TRANSLATED != 0 && !attributes.unspecified {
+    if attributes.is_translated() {
         return translated(space, address);
     }
     let request = Message {
@@ -88,22 +86,16 @@ unsafe extern "C" fn write(
         data: value as u32,
     };
     let requester = requester(space, attributes);
-    let result = space
-        .host
-        .with(|unit, effects| unit.remap_interrupt(&GuestMemory, requester, request, effects));
+    let result = space.host.with(|unit, effects| {
+        unit.remap_interrupt(&GuestMemory, Some(requester), request, effects)
+    });
     match result {
         Ok(Remapped::Deliver(message) | Remapped::Posted(Some(message))) => {
             deliver(&bql, message);
             MEMTX_OK
         }
         Ok(Remapped::Posted(None)) => MEMTX_OK,
-        Err(reason) => {
-            let of = space.function.source_id();
-            message::guest_error(&format!(
-                "svm-vtd: interrupt request {address:#x} {value:#x} of {of}: {reason}"
-            ));
-            MEMTX_ERROR
-        }
+        Err(_) => MEMTX_ERROR,
     }
 }
 
@@ -126,23 +118,15 @@ fn translated(space: &FunctionSpace, address: u64) -> u32 {
     }
 }
 
-/// The requester of messages whose attributes name none: the host bridge, which sends nothing.
-const HOST_BRIDGE: u16 = 0;
-
-/// Who has sent a message: several functions may share an address space, below a bridge. None if
-/// its source is not to be validated.
-fn requester(space: &FunctionSpace, attributes: MemTxAttrs) -> Option<SourceId> {
-    let of_message = (attributes.bits >> MemTxAttrs::REQUESTER_ID) as u16;
-    if space.function == Function::IoApic && !space.host.validates_ioapic {
-        // As QEMU's own unit does.
-        return None;
-    }
-    // Attributes may be there for another reason.
-    Some(if attributes.unspecified || of_message == HOST_BRIDGE {
+/// Who has sent a message: several functions may share an address space, below a bridge.
+fn requester(space: &FunctionSpace, attributes: MemTxAttrs) -> SourceId {
+    let of_message = attributes.requester_id();
+    // Attributes may be there for another reason. 0 is the host bridge, which sends nothing.
+    if attributes.is_unspecified() || of_message == 0 {
         space.function.source_id()
     } else {
         SourceId(of_message)
-    })
+    }
 }
 
 /// Sends an interrupt to the processors.

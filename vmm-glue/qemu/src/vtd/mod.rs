@@ -13,6 +13,7 @@ mod host;
 mod interrupts;
 mod main_loop;
 mod ops;
+mod order;
 mod queue;
 mod record;
 mod settings;
@@ -29,16 +30,12 @@ use std::time::Duration;
 use ::vtd::Capabilities;
 
 use crate::abi::functions::Realize;
-use crate::abi::iommu::{
-    MACHINE_IOAPIC_AS, PCIIOMMUOps, ResettablePhases, pci_bus, x86_iommu_class,
-};
 use crate::abi::layout::*;
-use crate::abi::qemu;
+use crate::abi::{qemu, room};
 use crate::bql::Bql;
 use crate::memory::IoRegion;
-use crate::message::{self, ErrorSlot};
+use crate::message::ErrorSlot;
 use crate::qom::{Class, Neighbour};
-use crate::remedy;
 pub use guest_memory::GuestMemory;
 use host::{Host, RegisterFile};
 use settings::{Inherited, Settings};
@@ -59,18 +56,6 @@ const ROOT_BUS: &CStr = c"/machine/q35/pcie.0";
 static PARENT_REALIZE: OnceLock<Realize> = OnceLock::new();
 /// `ResettableClass.phases` of the parent.
 static PARENT_PHASES: OnceLock<Constant<ResettablePhases>> = OnceLock::new();
-
-/// The state is that of this process: migration and snapshots are refused.
-static UNMIGRATABLE: Constant<VMStateDescription> = Constant(VMStateDescription {
-    name: TYPE.as_ptr(),
-    unmigratable: true,
-    version_id: 0,
-    minimum_version_id: 0,
-    priority: 0,
-    functions: [std::ptr::null(); 9],
-    fields: std::ptr::null(),
-    subsections: std::ptr::null(),
-});
 
 /// The state of an object.
 #[derive(Default)]
@@ -148,14 +133,14 @@ unsafe extern "C" fn class_init(class: *mut ObjectClass, _data: *const c_void) {
     unsafe {
         let mut class = Class::new(class);
         class.write(
-            pci_device_class::DESC,
+            layout().pci_device_class.desc,
             c"Intel VT-d remapping unit with nesting, page requests and asynchronous invalidation; \
               scalable-mode, fsts, svm, device-iotlb, snoop-control and 20 pasid-bits are its default"
                 .as_ptr(),
         );
-        class.write(pci_device_class::VMSD, &raw const UNMIGRATABLE.0);
+        class.write(layout().pci_device_class.vmsd, unmigratable(TYPE));
         class.write(
-            x86_iommu_class::INT_REMAP,
+            layout().x86_iommu_class.int_remap,
             interrupts::int_remap as *const c_void,
         );
         let mut parent: Option<Realize> = None;
@@ -191,7 +176,7 @@ unsafe extern "C" fn instance_init(object: *mut Object) {
     // SAFETY: QEMU makes objects with the BQL held, and this one exists.
     let (bql, device) = unsafe { (Bql::held(), Neighbour::new(pointer)) };
     if !settings::set_defaults(&bql, device) {
-        message::error("intel-iommu has not the properties of QEMU 11.1");
+        crate::message::error("intel-iommu has not the properties that svm-vtd sets");
     }
 }
 
@@ -225,44 +210,18 @@ fn make(bql: &Bql, device: Neighbour, error: ErrorOut) -> Result<(), Option<Stri
     let place = Place::find(bql, device)?;
     let sink = record::sink(&settings.record)?;
     let host = Host::new(bql, capabilities, sink, &settings, device, place.root)
-        .ok_or_else(|| "QEMUTimer is not laid out as in QEMU 11.1".to_owned())?;
+        .ok_or_else(|| "QEMUTimer is not laid out as expected".to_owned())?;
     if let Some(bell) = host.bell() {
         let delay = Duration::from_micros(settings.delay);
         queue::start(bell.clone(), delay, |bql| host.process_queue(bql))
             .map_err(|error| format!("cannot start the thread of the queue: {error}"))?;
         at_exit();
     }
-    place.take(bql, host);
-    remedy::when_complete(bql, refuse_outside);
+    place.take(bql, host)?;
     if let Some(instance) = table().get_mut(&device.as_ptr().addr()) {
         instance.host = Some(host);
     }
     Ok(())
-}
-
-/// Ends QEMU if a device outside of it was given that the unit cannot serve: QEMU itself would end,
-/// with less to say, when the guest switches translation on.
-fn refuse_outside(bql: &Bql) {
-    const OUTSIDE: [&CStr; 3] = [c"vfio-pci", c"vfio-pci-nohotplug", c"vfio-user-pci"];
-    let Some(name) = OUTSIDE.iter().find(|name| Neighbour::any(bql, name)) else {
-        return;
-    };
-    let hosts: Vec<&Host> = table().values().filter_map(|i| i.host).collect();
-    for host in hosts {
-        let (caching_mode, snoop_control, _) = host.abilities();
-        let missing = match (caching_mode, snoop_control) {
-            (true, false) => continue,
-            (false, true) => "caching-mode=on,snoop-control=off",
-            (false, false) => "caching-mode=on",
-            (true, true) => "snoop-control=off",
-        };
-        message::error(&format!(
-            "svm-vtd: {} reaches memory by a copy of the guest's mappings, which the unit has to \
-             announce: add {missing} to svm-vtd",
-            name.to_string_lossy()
-        ));
-        std::process::exit(1);
-    }
 }
 
 /// Realizes the parent.
@@ -303,17 +262,16 @@ impl Place {
         // `X86MachineState`, for QEMU lets only those have the parent. What is read is compared
         // before it is used.
         unsafe {
-            let field = |offset: usize| bus.as_ptr().cast::<u8>().add(offset);
-            let ops = field(pci_bus::IOMMU_OPS)
-                .cast::<*const PCIIOMMUOps>()
-                .read();
-            let opaque = field(pci_bus::IOMMU_OPAQUE).cast::<*mut Object>().read();
-            if opaque != device.as_ptr() || ops.is_null() {
-                return Err("PCIBus is not laid out as in QEMU 11.1".to_owned());
-            }
-            let parent = ((*ops).get_address_space)(bus.as_ptr().cast(), opaque.cast(), 0);
+            let at = layout();
+            let opaque: *mut Object = room::read(bus, at.pci_bus.iommu_opaque);
+            let ops: *mut PCIIOMMUOps = room::read(bus, at.pci_bus.iommu_ops);
+            let ops = NonNull::new(ops).filter(|_| opaque == device.as_ptr());
+            let ops = ops.ok_or("PCIBus is not laid out as expected")?;
+            order::check(bql, bus.cast(), ops, opaque.cast())?;
+            let parent: GetAddressSpace = room::read(ops, at.pci_iommu_ops.get_address_space);
+            let parent = parent(bus.as_ptr().cast(), opaque.cast(), 0);
             let machine = (qemu().qdev_get_machine)();
-            let ioapic = machine.cast::<u8>().add(MACHINE_IOAPIC_AS);
+            let ioapic = machine.cast::<u8>().add(at.x86_machine.ioapic_as);
             let ioapic = NonNull::new(ioapic.cast::<*mut AddressSpace>());
             match ioapic {
                 Some(ioapic) if ioapic.read() == parent => Ok(Place {
@@ -321,13 +279,17 @@ impl Place {
                     root: Bus::new(bus.cast()),
                     ioapic,
                 }),
-                _ => Err("X86MachineState is not laid out as in QEMU 11.1".to_owned()),
+                _ => Err("X86MachineState is not laid out as expected".to_owned()),
             }
         }
     }
 
     /// Puts the unit there.
-    fn take(&self, bql: &Bql, host: &'static Host) {
+    fn take(&self, bql: &Bql, host: &'static Host) -> Result<(), String> {
+        let ioapic = host.spaces.get(bql, host, Function::IoApic);
+        if !host.spaces.are_intact() {
+            return Err("AddressSpace or MemoryRegion is larger than expected".to_owned());
+        }
         // SAFETY: the region belongs to no object and is never dropped, as all that is handed
         // over: QEMU has it as long as the machine. The fields were compared by `find`.
         unsafe {
@@ -346,10 +308,10 @@ impl Place {
             );
             std::mem::forget(region);
             let opaque = std::ptr::from_ref(host).cast_mut().cast();
-            (qemu().pci_setup_iommu)(self.root_bus.as_ptr().cast(), &ops::OPS.0, opaque);
-            self.ioapic
-                .write(host.spaces.get(bql, host, Function::IoApic));
+            (qemu().pci_setup_iommu)(self.root_bus.as_ptr().cast(), ops::table(), opaque);
+            self.ioapic.write(ioapic);
         }
+        Ok(())
     }
 }
 

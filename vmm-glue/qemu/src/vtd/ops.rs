@@ -13,38 +13,63 @@ use pcie_ats::{
 use super::guest_memory::GuestMemory;
 use super::host::Host;
 use super::spaces::Function;
-use crate::abi::iommu::PCIIOMMUOps;
 use crate::abi::layout::*;
+use crate::abi::room;
 use crate::bql::Bql;
 use crate::memory::Space;
 
 /// The most translations of one completion.
 const MOST_TRANSLATIONS: usize = 16;
 
-/// The table. What has no entry concerns devices that are assigned from the host.
-pub static OPS: Constant<PCIIOMMUOps> = Constant(PCIIOMMUOps {
-    supports_address_space: std::ptr::null(),
-    get_address_space,
-    set_iommu_device: std::ptr::null(),
-    unset_iommu_device: std::ptr::null(),
-    get_viommu_flags: std::ptr::null(),
-    get_host_iommu_quirks: std::ptr::null(),
-    get_iotlb_info,
-    init_iotlb_notifier,
-    register_iotlb_notifier,
-    unregister_iotlb_notifier,
-    ats_request_translation,
-    pri_register_notifier,
-    pri_unregister_notifier,
-    pri_request_page,
-    get_msi_direct_gpa: std::ptr::null(),
-});
+/// The table, which lives for ever. What has no entry concerns devices that are assigned from the
+/// host.
+pub fn table() -> *const PCIIOMMUOps {
+    let at = &layout().pci_iommu_ops;
+    let table: NonNull<PCIIOMMUOps> = room::allocate(at.size);
+    // SAFETY: the room is as large as the structure, whose other fields may be null, and nobody
+    // else has it yet. The functions have the signatures that `verify` has compared.
+    unsafe {
+        room::write(
+            table,
+            at.get_address_space,
+            get_address_space as *const c_void,
+        );
+        room::write(table, at.get_iotlb_info, get_iotlb_info as *const c_void);
+        room::write(
+            table,
+            at.init_iotlb_notifier,
+            init_iotlb_notifier as *const c_void,
+        );
+        let (register, unregister) = (register_iotlb_notifier, unregister_iotlb_notifier);
+        room::write(table, at.register_iotlb_notifier, register as *const c_void);
+        room::write(
+            table,
+            at.unregister_iotlb_notifier,
+            unregister as *const c_void,
+        );
+        let translate: AtsRequestTranslation = ats_request_translation;
+        room::write(table, at.ats_request_translation, translate);
+        room::write(
+            table,
+            at.pri_register_notifier,
+            pri_register_notifier as *const c_void,
+        );
+        room::write(
+            table,
+            at.pri_unregister_notifier,
+            pri_unregister_notifier as *const c_void,
+        );
+        let request: PriRequestPage = pri_request_page;
+        room::write(table, at.pri_request_page, request);
+    }
+    table.as_ptr()
+}
 
 /// The host behind the opaque pointer of the operations.
 ///
 /// # Safety
 ///
-/// The pointer was given to `pci_setup_iommu` with [`OPS`].
+/// The pointer was given to `pci_setup_iommu` with [`table`].
 unsafe fn host(opaque: *mut c_void) -> &'static Host {
     // SAFETY: the caller's promise; a host is never freed.
     unsafe { &*opaque.cast::<Host>() }
@@ -120,13 +145,10 @@ unsafe extern "C" fn init_iotlb_notifier(
     notify: Option<IommuNotify>,
     user: *mut c_void,
 ) {
-    // SAFETY: the notifier is the caller's, and is not registered yet.
-    let notifier = unsafe { &mut *notifier };
-    notifier.notify = notify;
-    notifier.flags = NOTIFIER_DEVIOTLB_UNMAP;
-    (notifier.start, notifier.end) = (0, u64::MAX);
-    notifier.iommu_idx = 0;
-    notifier.opaque = user;
+    if let Some(notifier) = NonNull::new(notifier) {
+        // SAFETY: the notifier is the caller's, and is not registered yet.
+        unsafe { IOMMUNotifier::fill(notifier, notify, user) };
+    }
 }
 
 /// `register_iotlb_notifier`.
@@ -333,4 +355,40 @@ unsafe extern "C" fn pri_request_page(
         },
     );
     0
+}
+
+#[cfg(test)]
+mod tests {
+    use qemu_layout::Table;
+
+    use super::*;
+    use crate::abi::signature::of;
+
+    #[test]
+    fn operations_have_the_signatures_of_the_table() {
+        let get_info = get_iotlb_info as unsafe extern "C" fn(_, _, _);
+        let init = init_iotlb_notifier as unsafe extern "C" fn(_, _, _, _, _, _);
+        let register = register_iotlb_notifier as unsafe extern "C" fn(_, _, _, _, _);
+        let unregister = unregister_iotlb_notifier as unsafe extern "C" fn(_, _, _, _, _);
+        let pri_register = pri_register_notifier as unsafe extern "C" fn(_, _, _, _, _);
+        let pri_unregister = pri_unregister_notifier as unsafe extern "C" fn(_, _, _, _);
+        let translate: AtsRequestTranslation = ats_request_translation;
+        let request: PriRequestPage = pri_request_page;
+        let get_space: GetAddressSpace = get_address_space;
+        let table = Table::builtin();
+        for (member, signature) in [
+            ("get_address_space", of(get_space)),
+            ("get_iotlb_info", of(get_info)),
+            ("init_iotlb_notifier", of(init)),
+            ("register_iotlb_notifier", of(register)),
+            ("unregister_iotlb_notifier", of(unregister)),
+            ("ats_request_translation", of(translate)),
+            ("pri_register_notifier", of(pri_register)),
+            ("pri_unregister_notifier", of(pri_unregister)),
+            ("pri_request_page", of(request)),
+        ] {
+            let name = format!("PCIIOMMUOps.{member}");
+            assert_eq!(table.signature(&name), Some(signature.as_str()), "{name}");
+        }
+    }
 }

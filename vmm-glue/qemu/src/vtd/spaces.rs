@@ -9,7 +9,6 @@
 //! of a function may well come while a register of the unit is written.
 
 use std::ffi::{c_int, c_void};
-use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -19,9 +18,8 @@ use super::host::Host;
 use super::interrupts;
 use super::translation;
 use super::watchers::Watched;
-use crate::abi::iommu::*;
 use crate::abi::layout::*;
-use crate::abi::qemu;
+use crate::abi::{qemu, room};
 use crate::bql::Bql;
 
 /// The requester id of the I/O APIC, as the DMAR table of QEMU's machines has it.
@@ -116,26 +114,13 @@ impl Function {
     }
 }
 
-/// Room for one of QEMU's objects.
-#[repr(C, align(16))]
-struct Room<const SIZE: usize>(MaybeUninit<[u8; SIZE]>);
-
-impl<const SIZE: usize> Room<SIZE> {
-    /// QEMU's own objects begin as zeroes.
-    const fn zeroed() -> Self {
-        Room(MaybeUninit::zeroed())
-    }
-}
-
-/// An address space with its regions. QEMU gives back the address of `iommu`, which is the first
-/// field.
-#[repr(C)]
+/// What belongs to the address space of a function. In memory it stands behind the region that the
+/// unit translates, because QEMU gives back the address of that.
 pub struct FunctionSpace {
-    iommu: Room<{ iommu_memory_region::SIZE }>,
-    system: Room<MEMORY_REGION_SIZE>,
-    interrupts: Room<MEMORY_REGION_SIZE>,
-    root: Room<MEMORY_REGION_SIZE>,
-    space: Room<ADDRESS_SPACE_SIZE>,
+    system: NonNull<MemoryRegion>,
+    interrupts: NonNull<MemoryRegion>,
+    root: NonNull<MemoryRegion>,
+    space: NonNull<AddressSpace>,
     /// Whose it is.
     pub function: Function,
     /// Who translates it.
@@ -144,47 +129,73 @@ pub struct FunctionSpace {
     pub watched: Watched,
 }
 
-/// One that is never freed, and whose rooms QEMU uses by its own rules.
+/// Where it begins, behind the beginning of the region.
+fn behind_region() -> usize {
+    const { assert!(align_of::<FunctionSpace>() <= 16) };
+    room::rounded(layout().iommu_memory_region.size)
+}
+
+/// One that is never freed, by the region that the unit translates. QEMU uses the rooms by its own
+/// rules.
 #[derive(Clone, Copy)]
-pub(super) struct Kept(NonNull<FunctionSpace>);
+pub(super) struct Kept(NonNull<MemoryRegion>);
 
 // SAFETY: what is read of it besides the rooms is constant.
 unsafe impl Send for Kept {}
 
 impl Kept {
-    /// A field's address.
-    fn field<T>(self, offset: usize) -> *mut T {
-        // SAFETY: the callers give offsets of fields of this type.
-        unsafe { self.0.as_ptr().cast::<u8>().add(offset).cast() }
+    /// Makes one, with rooms of zeroes.
+    fn new(function: Function, host: &'static Host) -> Kept {
+        let size = behind_region() + size_of::<FunctionSpace>();
+        let kept = Kept(room::allocate(size));
+        let region_size = layout().memory_region.size;
+        let space = FunctionSpace {
+            system: room::allocate(region_size),
+            interrupts: room::allocate(region_size),
+            root: room::allocate(region_size),
+            space: room::allocate(layout().address_space.size),
+            function,
+            host,
+            watched: Watched::default(),
+        };
+        // SAFETY: there is room for it behind the region, aligned to 16 bytes.
+        unsafe { kept.place().write(space) };
+        kept
+    }
+
+    /// Where the structure is.
+    fn place(self) -> NonNull<FunctionSpace> {
+        // SAFETY: it lies in what `new` has allocated.
+        unsafe { self.0.cast::<u8>().add(behind_region()).cast() }
     }
 
     pub(super) fn iommu(self) -> *mut MemoryRegion {
-        self.field(std::mem::offset_of!(FunctionSpace, iommu))
+        self.0.as_ptr()
     }
 
     fn system(self) -> *mut MemoryRegion {
-        self.field(std::mem::offset_of!(FunctionSpace, system))
+        self.get().system.as_ptr()
     }
 
     fn interrupts(self) -> *mut MemoryRegion {
-        self.field(std::mem::offset_of!(FunctionSpace, interrupts))
+        self.get().interrupts.as_ptr()
     }
 
     fn root(self) -> *mut MemoryRegion {
-        self.field(std::mem::offset_of!(FunctionSpace, root))
+        self.get().root.as_ptr()
     }
 
     fn space(self) -> *mut AddressSpace {
-        self.field(std::mem::offset_of!(FunctionSpace, space))
+        self.get().space.as_ptr()
     }
 
     /// What is no room of QEMU's.
     pub(super) fn get(self) -> &'static FunctionSpace {
-        // SAFETY: it is never freed, and the rooms are never read through the reference.
-        unsafe { self.0.as_ref() }
+        // SAFETY: it is never freed, and `new` has filled it in.
+        unsafe { self.place().as_ref() }
     }
 
-    /// The one whose first field is this region.
+    /// The one of this region.
     ///
     /// # Safety
     ///
@@ -216,7 +227,7 @@ impl Kept {
             (qemu().memory_region_init)(self.root(), owner, c"svm-vtd-root".as_ptr(), u64::MAX);
             (qemu().memory_region_init_iommu)(
                 self.iommu().cast(),
-                iommu_memory_region::SIZE,
+                layout().iommu_memory_region.size,
                 translation::REGION_TYPE.as_ptr(),
                 owner,
                 c"svm-vtd-dma".as_ptr(),
@@ -234,7 +245,7 @@ impl Kept {
                 self.interrupts(),
                 owner,
                 &interrupts::OPS.0,
-                self.0.as_ptr().cast(),
+                self.place().as_ptr().cast(),
                 c"svm-vtd-interrupts".as_ptr(),
                 size,
             );
@@ -259,19 +270,27 @@ impl Spaces {
         if let Some((_, kept)) = known {
             return kept.space();
         }
-        let kept = Kept(NonNull::from(Box::leak(Box::new(FunctionSpace {
-            iommu: Room::zeroed(),
-            system: Room::zeroed(),
-            interrupts: Room::zeroed(),
-            root: Room::zeroed(),
-            space: Room::zeroed(),
-            function,
-            host,
-            watched: Watched::default(),
-        }))));
+        let kept = Kept::new(function, host);
         kept.initialize(bql, host.is_translating());
         self.lock().push((function, kept));
         kept.space()
+    }
+
+    /// Whether QEMU's structures have the sizes that they were given.
+    pub fn are_intact(&self) -> bool {
+        let intact = |kept: &Kept| {
+            let space = kept.get();
+            let region = |region| {
+                // SAFETY: `Kept::new` has allocated it with this size.
+                unsafe { room::is_intact(region, layout().memory_region.size) }
+            };
+            // SAFETY: as above.
+            region(space.system)
+                && region(space.interrupts)
+                && region(space.root)
+                && unsafe { room::is_intact(space.space, layout().address_space.size) }
+        };
+        self.all().iter().all(intact)
     }
 
     /// Translation was switched on or off.

@@ -7,16 +7,15 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::NonNull;
 
-use vtd::{Access, Blocked, Request};
+use vtd::{Access, Request};
 
 use super::guest_memory::GuestMemory;
-use super::spaces::{self, FunctionSpace, Kept};
+use super::spaces::{FunctionSpace, Kept};
 use crate::abi::functions;
-use crate::abi::iommu::*;
 use crate::abi::layout::*;
 use crate::bql::Bql;
 use crate::memory::Space;
-use crate::message::{self, ErrorSlot};
+use crate::message::ErrorSlot;
 use crate::qom::Class;
 
 /// Name of the class.
@@ -53,7 +52,7 @@ pub fn register() {
 
 /// `TypeInfo.class_init`.
 unsafe extern "C" fn class_init(class: *mut ObjectClass, _data: *const c_void) {
-    use iommu_memory_region_class as at;
+    let at = &layout().iommu_memory_region_class;
     let Some(class) = NonNull::new(class) else {
         return;
     };
@@ -61,14 +60,11 @@ unsafe extern "C" fn class_init(class: *mut ObjectClass, _data: *const c_void) {
     // functions have the types that it declares.
     unsafe {
         let mut class = Class::new(class);
-        class.write(at::TRANSLATE, translate as *const c_void);
-        class.write(
-            at::NOTIFY_FLAG_CHANGED,
-            notify_flag_changed as *const c_void,
-        );
-        class.write(at::REPLAY, replay as *const c_void);
-        class.write(at::ATTRS_TO_INDEX, attrs_to_index as *const c_void);
-        class.write(at::NUM_INDEXES, num_indexes as *const c_void);
+        class.write(at.translate, translate as *const c_void);
+        class.write(at.notify_flag_changed, notify_flag_changed as *const c_void);
+        class.write(at.replay, replay as *const c_void);
+        class.write(at.attrs_to_index, attrs_to_index as *const c_void);
+        class.write(at.num_indexes, num_indexes as *const c_void);
     }
 }
 
@@ -79,8 +75,11 @@ unsafe extern "C" fn translate(
     flags: c_int,
     index: c_int,
 ) -> IOMMUTLBEntry {
-    // SAFETY: a region of this class is the first field of a `FunctionSpace`.
-    let space = unsafe { spaces::of_opaque(region) };
+    let Some(region) = NonNull::new(region) else {
+        return blocked(address);
+    };
+    // SAFETY: all regions of this class are made by `Spaces::get`.
+    let space = unsafe { Kept::of_region(region) }.get();
     let access = match flags as u32 & (perm::READ | perm::WRITE) {
         both if both == perm::READ | perm::WRITE => Access::Atomic,
         perm::WRITE => Access::Write,
@@ -106,12 +105,8 @@ fn untranslated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLB
     let result = space
         .host
         .with(|unit, effects| unit.translate(&GuestMemory, &request, effects));
-    let found = match result {
-        Ok(found) => found,
-        Err(reason) => {
-            refused(space, access, address, &reason);
-            return blocked(address);
-        }
+    let Ok(found) = result else {
+        return blocked(address);
     };
     let mask = found.page.last() - found.page.base();
     let allowed = |is: bool, bit| if is { bit } else { 0 };
@@ -130,8 +125,7 @@ fn translated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLBEn
     let result = space.host.with(|unit, effects| {
         unit.translated_request(&GuestMemory, requester, None, address, access, effects)
     });
-    if let Err(reason) = result {
-        refused(space, access, address, &reason);
+    if result.is_err() {
         return blocked(address);
     }
     IOMMUTLBEntry {
@@ -141,14 +135,6 @@ fn translated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLBEn
         perm: perm::READ | perm::WRITE,
         ..blocked(address)
     }
-}
-
-/// Says that a request was refused, to who asks QEMU for the errors of guests.
-fn refused(space: &FunctionSpace, access: Access, address: u64, reason: &Blocked) {
-    let of = space.function.source_id();
-    message::guest_error(&format!(
-        "svm-vtd: {access:?} of {of} at {address:#x}: {reason}"
-    ));
 }
 
 /// A page without permission.
@@ -174,7 +160,7 @@ unsafe extern "C" fn notify_flag_changed(
     let Some(region) = NonNull::new(region) else {
         return -nix::libc::EINVAL;
     };
-    // SAFETY: a region of this class is the first field of a `FunctionSpace`; QEMU's place for an
+    // SAFETY: all regions of this class are made by `Spaces::get`; QEMU's place for an
     // error.
     let (kept, slot) = unsafe { (Kept::of_region(region), ErrorSlot::new(error)) };
     match kept.watch(new as u32) {
@@ -199,7 +185,7 @@ unsafe extern "C" fn replay(region: *mut c_void, notifier: *mut IOMMUNotifier) {
 
 /// `attrs_to_index`.
 unsafe extern "C" fn attrs_to_index(_region: *mut c_void, attributes: MemTxAttrs) -> c_int {
-    if attributes.bits & MemTxAttrs::TRANSLATED != 0 && !attributes.unspecified {
+    if attributes.is_translated() {
         TRANSLATED
     } else {
         UNTRANSLATED

@@ -15,21 +15,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pcie_ats::AlignedRange;
-use vtd::spec::DomainId;
 use vtd::{MappedPage, Reach};
 
 use super::clients::invalidated;
-use super::copies::{self, Changes, Copies, Dirty, Part, Span, Updated};
+use super::copies::{Changes, Copies, Span};
 use super::main_loop;
 use super::spaces::{Function, Kept, Spaces};
-use crate::abi::iommu::{NOTIFIER_MAP, NOTIFIER_UNMAP, iommu_memory_region};
 use crate::abi::layout::*;
+use crate::abi::room;
 use crate::bql::Bql;
 use crate::message;
-
-/// The most present entries of tables that are copied at once: 64 GiB in pages of 4 KiB. Tables may
-/// contain themselves, and then they never end.
-const MOST_ENTRIES: usize = 1 << 24;
 
 /// What is known of those who watch an address space.
 #[derive(Debug, Default)]
@@ -42,8 +37,6 @@ pub struct Watched {
     shown: AtomicBool,
     /// Its tables were too large.
     complained: AtomicBool,
-    /// The domain by which its translations are invalidated.
-    domain: Mutex<Option<DomainId>>,
 }
 
 impl Watched {
@@ -58,14 +51,6 @@ impl Watched {
 
     fn is_copied(&self) -> bool {
         self.copied.load(Ordering::Relaxed)
-    }
-
-    fn domain(&self) -> Option<DomainId> {
-        *self.domain.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_domain(&self, domain: Option<DomainId>) {
-        *self.domain.lock().unwrap_or_else(PoisonError::into_inner) = domain;
     }
 
     fn copies(&self) -> MutexGuard<'_, Copies> {
@@ -87,18 +72,11 @@ impl Spaces {
         }
     }
 
-    /// Brings copies up to date with what was invalidated: those of functions of the domains that
-    /// were.
-    pub fn refresh(&self, bql: &Bql, dirty: &Dirty) {
-        if dirty.is_all() {
-            return self.review(bql);
-        }
+    /// Some mappings have changed, in whatever address space.
+    pub fn refresh(&self, bql: &Bql, span: Span) {
         for kept in self.all() {
-            let watched = &kept.get().watched;
-            if watched.is_copied() {
-                for span in dirty.of(watched.domain()) {
-                    kept.refresh(bql, span);
-                }
+            if kept.get().watched.is_copied() {
+                kept.refresh(bql, span);
             }
         }
     }
@@ -151,15 +129,17 @@ impl Kept {
         if !space.watched.is_copied() {
             return;
         }
-        let others = |changes: &Changes| {
-            for other in self.notifiers(bql).filter(|n| *n != notifier) {
-                tell_all(bql, other, changes);
+        match self.changes(Span::ALL) {
+            Some(changes) => {
+                for other in self.notifiers(bql).filter(|n| *n != notifier) {
+                    tell_all(bql, other, &changes);
+                }
             }
-        };
-        if self.update(Span::ALL, others) == Updated::Everything {
-            // It is to be shown system memory, but not while regions are being changed.
-            let host = space.host;
-            main_loop::soon(move |bql| host.spaces.review(bql));
+            None => {
+                // It is to be shown system memory, but not while regions are being changed.
+                let host = space.host;
+                main_loop::soon(move |bql| host.spaces.review(bql));
+            }
         }
         let all = Changes {
             unmapped: Vec::new(),
@@ -181,69 +161,61 @@ impl Kept {
         if !there {
             return;
         }
-        if space.watched.is_shown() {
-            // Who keeps a copy begins anew if there are pages now.
-            if !space.host.reaches_everything(space.function.source_id()) {
+        match self.changes(span) {
+            None if !space.watched.is_shown() => {
+                space.watched.show(true);
+                self.translate(bql, false);
+            }
+            None => {}
+            Some(_) if space.watched.is_shown() => {
+                // Who keeps a copy begins anew.
                 space.watched.show(false);
                 self.translate(bql, true);
             }
-            return;
-        }
-        let all = |changes: &Changes| {
-            for notifier in self.notifiers(bql) {
-                tell_all(bql, notifier, changes);
+            Some(changes) => {
+                for notifier in self.notifiers(bql) {
+                    tell_all(bql, notifier, &changes);
+                }
             }
-        };
-        if self.update(span, all) == Updated::Everything {
-            space.watched.show(true);
-            self.translate(bql, false);
         }
     }
 
-    /// Brings the copies of a span up to date, if there are any, and tells of each change.
-    fn update(self, span: Span, tell: impl FnMut(&Changes)) -> Updated {
+    /// What has changed in a span since the copies were made, which are taken to be told of it.
+    /// None if the function is passed through.
+    fn changes(self, mut span: Span) -> Option<Changes> {
         let space = self.get();
-        let (watched, requester) = (&space.watched, space.function.source_id());
-        if !watched.is_copied() {
-            let everything = space.host.reaches_everything(requester);
-            return if everything {
-                Updated::Everything
-            } else {
-                Updated::All
+        let requester = space.function.source_id();
+        loop {
+            let pages = match space.host.reach(requester, span) {
+                Ok(Reach::Everything) => return None,
+                Ok(Reach::Pages(pages)) => pages,
+                Err(error) => {
+                    // Once: the guest must not fill the log.
+                    if !space.watched.complained.swap(true, Ordering::Relaxed) {
+                        message::error(&format!("svm-vtd: {error}: it reaches nothing there"));
+                    }
+                    Vec::new()
+                }
             };
-        }
-        let reach = |span| {
-            let part = space.host.reach(requester, span);
-            watched.set_domain(part.domain);
-            match part.reach {
-                Reach::Everything => None,
-                Reach::Pages(pages) => Some(Part {
-                    pages,
-                    next: part.next,
-                    entries: part.entries,
-                }),
+            let mut copies = space.watched.copies();
+            let together = copies.together(span, &pages);
+            if together == span {
+                return Some(if space.watched.is_copied() {
+                    copies.replace(span, pages)
+                } else {
+                    Changes::default()
+                });
             }
-        };
-        let updated = copies::update(&watched.copies, span, MOST_ENTRIES, reach, tell);
-        if updated == Updated::Some && !watched.complained.swap(true, Ordering::Relaxed) {
-            // Once: the guest must not fill the log.
-            message::error(&format!(
-                "svm-vtd: the tables of function {requester} have more than {MOST_ENTRIES} entries: \
-                 a device outside of QEMU reaches only a part of what they map"
-            ));
+            span = together;
         }
-        updated
     }
 
     /// The first of those who watch the region.
     fn first_notifier(self, _bql: &Bql) -> Option<NonNull<IOMMUNotifier>> {
         // SAFETY: the field lies in the initialized region, and changes under the BQL only.
         unsafe {
-            let head = self
-                .iommu()
-                .cast::<u8>()
-                .add(iommu_memory_region::NOTIFIERS);
-            NonNull::new(head.cast::<*mut IOMMUNotifier>().read())
+            let region = NonNull::new(self.iommu())?;
+            NonNull::new(room::read(region, layout().iommu_memory_region.notifiers))
         }
     }
 
@@ -252,7 +224,7 @@ impl Kept {
         std::iter::successors(self.first_notifier(bql), |notifier| {
             // SAFETY: the list changes under the BQL only, and what is in it exists. This is
             // called before the notifier itself is handed out.
-            NonNull::new(unsafe { notifier.as_ref().node[0] }.cast())
+            unsafe { IOMMUNotifier::next(*notifier) }
         })
     }
 
@@ -260,12 +232,17 @@ impl Kept {
     fn unmap(self, bql: &Bql, kind: u32, range: AlignedRange) {
         for notifier in self.notifiers(bql) {
             // SAFETY: what is in the list exists.
-            let found = unsafe { notifier.as_ref() };
-            let first = range.base().max(found.start);
-            let last = range.last().min(found.end);
+            let (flags, window) = unsafe {
+                (
+                    IOMMUNotifier::flags(notifier),
+                    IOMMUNotifier::window(notifier),
+                )
+            };
+            let first = range.base().max(window.0);
+            let last = range.last().min(window.1);
             // Who keeps a copy hears of the pages that are gone.
-            let copies = found.flags & NOTIFIER_MAP != 0;
-            if found.flags & kind == 0 || copies || first > last {
+            let copies = flags & NOTIFIER_MAP != 0;
+            if flags & kind == 0 || copies || first > last {
                 continue;
             }
             let entry = IOMMUTLBEntry {
@@ -282,9 +259,8 @@ impl Kept {
 fn tell_all(bql: &Bql, notifier: NonNull<IOMMUNotifier>, changes: &Changes) {
     // SAFETY: the notifier is in a list, and so exists.
     let (flags, window) = unsafe {
-        let notifier = notifier.as_ref();
-        let (first, last) = (notifier.start, notifier.end);
-        (notifier.flags, Span { first, last })
+        let (first, last) = IOMMUNotifier::window(notifier);
+        (IOMMUNotifier::flags(notifier), Span { first, last })
     };
     if flags & NOTIFIER_MAP == 0 {
         return;
@@ -317,7 +293,7 @@ fn mapped(page: &MappedPage, piece: AlignedRange) -> IOMMUTLBEntry {
 fn tell(_bql: &Bql, notifier: NonNull<IOMMUNotifier>, mut entry: IOMMUTLBEntry) {
     // SAFETY: the notifier is in a list, and so exists; QEMU's rule that the BQL is held is kept.
     unsafe {
-        if let Some(notify) = notifier.as_ref().notify {
+        if let Some(notify) = IOMMUNotifier::notify(notifier) {
             notify(notifier.as_ptr(), &mut entry);
         }
     }

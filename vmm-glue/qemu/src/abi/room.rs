@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Memory for structures of QEMU's whose size is known at run time only, and access to their
+//! fields by offset.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+
+/// Alignment of all of QEMU's structures that lie in such memory: what its `Int128` needs.
+const ALIGNMENT: usize = 16;
+
+/// Bytes behind each structure, and their value: QEMU writes there if its structure is larger.
+const GUARD: usize = 64;
+const GUARD_BYTE: u8 = 0xa5;
+
+/// Memory of zeroes, as QEMU's own objects begin, with the guard behind it.
+pub fn allocate<T>(size: usize) -> NonNull<T> {
+    let layout = of(size);
+    // SAFETY: the size is not 0.
+    let memory = unsafe { alloc_zeroed(layout) };
+    let Some(memory) = NonNull::new(memory) else {
+        handle_alloc_error(layout)
+    };
+    // SAFETY: there is room for the guard behind the structure.
+    unsafe { memory.add(size).write_bytes(GUARD_BYTE, GUARD) };
+    memory.cast()
+}
+
+/// Whether nothing was written behind a structure.
+///
+/// # Safety
+///
+/// It came from [`allocate`] with this size.
+pub unsafe fn is_intact<T>(memory: NonNull<T>, size: usize) -> bool {
+    // SAFETY: the caller's promise; the guard lies behind the structure.
+    let guard =
+        unsafe { std::slice::from_raw_parts(memory.as_ptr().cast::<u8>().add(size), GUARD) };
+    guard.iter().all(|byte| *byte == GUARD_BYTE)
+}
+
+/// Frees memory of [`allocate`].
+///
+/// # Safety
+///
+/// It came from there with this size, and nobody uses it any more.
+pub unsafe fn free<T>(memory: NonNull<T>, size: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { dealloc(memory.as_ptr().cast(), of(size)) }
+}
+
+/// A size, rounded up to the alignment.
+pub fn rounded(size: usize) -> usize {
+    size.next_multiple_of(ALIGNMENT)
+}
+
+fn of(size: usize) -> Layout {
+    match Layout::from_size_align(rounded(size + GUARD), ALIGNMENT) {
+        Ok(layout) => layout,
+        Err(_) => std::process::abort(), // Half of the address space.
+    }
+}
+
+/// Reads a field.
+///
+/// # Safety
+///
+/// The structure exists and has a field of this type at the offset.
+pub unsafe fn read<S, T: Copy>(structure: NonNull<S>, offset: usize) -> T {
+    // SAFETY: the caller's promise; the read asks for no alignment.
+    unsafe {
+        structure
+            .as_ptr()
+            .cast::<u8>()
+            .add(offset)
+            .cast::<T>()
+            .read_unaligned()
+    }
+}
+
+/// Writes a field.
+///
+/// # Safety
+///
+/// As for [`read`], and nobody else accesses the field.
+pub unsafe fn write<S, T>(structure: NonNull<S>, offset: usize, value: T) {
+    // SAFETY: the caller's promise; the write asks for no alignment.
+    unsafe {
+        let field = structure.as_ptr().cast::<u8>().add(offset);
+        field.cast::<T>().write_unaligned(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_behind_a_structure_is_noticed() {
+        const SIZE: usize = 24;
+        let room: NonNull<u8> = allocate(SIZE);
+        // SAFETY: the room has the size, and a guard behind it.
+        unsafe {
+            write(room, SIZE - 8, u64::MAX);
+            assert_eq!(read::<_, u64>(room, 0), 0);
+            assert!(is_intact(room, SIZE));
+            write(room, SIZE, 0u8);
+            assert!(!is_intact(room, SIZE));
+            free(room, SIZE);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Whether the operations of a PCI bus stand in the order that this library takes for granted.
+//!
+//! A table in another order cannot be seen, but it shows when it is used: each of QEMU's functions
+//! that calls an operation is called once with a table whose entries say which one they are.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::abi::layout::*;
+use crate::abi::qemu;
+use crate::bql::Bql;
+
+/// The most entries that such a table can have here.
+const ENTRIES: usize = 64;
+
+/// No entry was called.
+const NONE: usize = usize::MAX;
+
+/// The entry that was called last.
+static CALLED: AtomicUsize = AtomicUsize::new(NONE);
+
+/// An entry: says which it is, whatever its parameters are, and returns 0.
+unsafe extern "C" fn entry<const INDEX: usize>() -> usize {
+    CALLED.store(INDEX, Ordering::Relaxed);
+    0
+}
+
+macro_rules! entries {
+    ($($row:literal)+) => {
+        [$(
+            entry::<{ $row * 8 }>, entry::<{ $row * 8 + 1 }>, entry::<{ $row * 8 + 2 }>,
+            entry::<{ $row * 8 + 3 }>, entry::<{ $row * 8 + 4 }>, entry::<{ $row * 8 + 5 }>,
+            entry::<{ $row * 8 + 6 }>, entry::<{ $row * 8 + 7 }>,
+        )+]
+    };
+}
+
+/// All entries.
+static TABLE: [unsafe extern "C" fn() -> usize; ENTRIES] = entries!(0 1 2 3 4 5 6 7);
+
+/// Bus Master Enable in the command register, and its offset.
+const COMMAND: u16 = 4;
+const BUS_MASTER: u32 = 4;
+
+/// Compares the order on a bus that has the operations and the opaque pointer of its IOMMU, which it
+/// has again afterwards.
+///
+/// # Errors
+///
+/// The first operation that is elsewhere.
+pub fn check(
+    _bql: &Bql,
+    bus: NonNull<BusState>,
+    ops: NonNull<PCIIOMMUOps>,
+    opaque: *mut c_void,
+) -> Result<(), String> {
+    // SAFETY: the bus exists; a device on it stays while the BQL is held. The tables live for ever,
+    // and what their entries are called for needs no answer but 0.
+    unsafe {
+        let device = (qemu().pci_find_device)(bus.as_ptr(), 0, 0);
+        if device.is_null() {
+            return Err("the machine has no device 00.0 to try PCIIOMMUOps with".to_owned());
+        }
+        let command = (qemu().pci_default_read_config)(device, COMMAND.into(), 2);
+        // Some are only called for a device that may send requests.
+        let allowed = command | BUS_MASTER;
+        (qemu().pci_default_write_config)(device, COMMAND.into(), allowed, 2);
+        (qemu().pci_setup_iommu)(
+            bus.as_ptr(),
+            (&raw const TABLE).cast(),
+            std::ptr::null_mut(),
+        );
+        let result = compare(device);
+        (qemu().pci_setup_iommu)(bus.as_ptr(), ops.as_ptr(), opaque);
+        (qemu().pci_default_write_config)(device, COMMAND.into(), command, 2);
+        result
+    }
+}
+
+/// Calls what calls an operation, and compares which it was.
+///
+/// # Safety
+///
+/// The device exists, and the bus has [`TABLE`].
+unsafe fn compare(device: *mut PCIDevice) -> Result<(), String> {
+    let at = &layout().pci_iommu_ops;
+    let notifier = IOMMUNotifier::allocate();
+    let mut responses = IOMMUPRINotifier { notify: ignored };
+    let (mut width, mut page) = (0, 0);
+    let raw = notifier.as_ptr();
+    // SAFETY: the device exists; the operations that are called touch none of what is given.
+    let calls: [(&str, usize, &mut dyn FnMut()); 7] = unsafe {
+        [
+            ("get_address_space", at.get_address_space, &mut || {
+                (qemu().pci_device_iommu_address_space)(device);
+            }),
+            ("get_iotlb_info", at.get_iotlb_info, &mut || {
+                (qemu().pci_iommu_get_iotlb_info)(device, &mut width, &mut page);
+            }),
+            ("init_iotlb_notifier", at.init_iotlb_notifier, &mut || {
+                let (notify, user) = (unheard, std::ptr::null_mut());
+                (qemu().pci_iommu_init_iotlb_notifier)(device, raw, notify, user);
+            }),
+            (
+                "register_iotlb_notifier",
+                at.register_iotlb_notifier,
+                &mut || {
+                    (qemu().pci_iommu_register_iotlb_notifier)(device, NO_PASID, raw);
+                },
+            ),
+            (
+                "unregister_iotlb_notifier",
+                at.unregister_iotlb_notifier,
+                &mut || {
+                    (qemu().pci_iommu_unregister_iotlb_notifier)(device, NO_PASID, raw);
+                },
+            ),
+            (
+                "pri_register_notifier",
+                at.pri_register_notifier,
+                &mut || {
+                    (qemu().pci_pri_register_notifier)(device, NO_PASID, &mut responses);
+                },
+            ),
+            (
+                "pri_unregister_notifier",
+                at.pri_unregister_notifier,
+                &mut || {
+                    (qemu().pci_pri_unregister_notifier)(device, NO_PASID);
+                },
+            ),
+        ]
+    };
+    let mut result = Ok(());
+    for (name, offset, call) in calls {
+        CALLED.store(NONE, Ordering::Relaxed);
+        call();
+        let called = CALLED.load(Ordering::Relaxed);
+        if called.wrapping_mul(size_of::<usize>()) != offset {
+            result = Err(format!(
+                "PCIIOMMUOps is not laid out as expected: {name} is not at {offset}"
+            ));
+            break;
+        }
+    }
+    // SAFETY: no operation has kept it.
+    unsafe { IOMMUNotifier::free(notifier) };
+    result
+}
+
+/// A notifier that hears nothing.
+unsafe extern "C" fn unheard(_notifier: *mut IOMMUNotifier, _entry: *mut IOMMUTLBEntry) {}
+
+/// As [`unheard`], of page responses.
+unsafe extern "C" fn ignored(_notifier: *mut IOMMUPRINotifier, _response: *mut IOMMUPRIResponse) {}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Layout files: which one belongs to a QEMU, and that each value that is wrong is noticed before it
+//! does harm.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use qemu_layout::{Kind, Table};
+
+use crate::client::Installation;
+
+/// Variable that names a layout file.
+const VARIABLE: &str = "SVM_QEMU_LAYOUT";
+
+/// Values of the table that nothing notices when they are wrong: what only the debug information
+/// tells. `docs/architecture.md` lists them too.
+const NOT_VERIFIED: &[&str] = &[
+    "size AddressSpace",
+    "size IOMMUNotifier",
+    "size ObjectClass",
+    "size PCIIOMMUOps",
+    "size QEMUTimer",
+    "size TypeImpl",
+    "size VMStateDescription",
+    "offset IOMMUMemoryRegion.iommu_notify",
+    "offset IOMMUNotifier.node.le_next",
+    "offset PCIDeviceClass.parent_class.categories",
+    "offset PCIDeviceClass.parent_class.vmsd",
+    "offset PCIIOMMUOps.pri_request_page",
+    "bits MemTxAttrs.address_type",
+    "bits MemTxAttrs.memory",
+    "bits MemTxAttrs.requester_id",
+];
+
+/// The prepared QEMU with a layout file, in a directory that goes with the value.
+struct WithFile {
+    installation: Installation,
+    path: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl WithFile {
+    fn new(text: &str) -> Option<WithFile> {
+        let installation = Installation::find()?;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.layout");
+        std::fs::write(&path, text).unwrap();
+        Some(WithFile {
+            installation: installation.with_variable(VARIABLE, &path.display().to_string()),
+            path,
+            _directory: directory,
+        })
+    }
+
+    fn says(&self, arguments: &[&str]) -> String {
+        self.installation.says(arguments)
+    }
+}
+
+/// The table of this library with the build id of the prepared QEMU, which the library tells when
+/// it refuses a file of another program.
+fn table() -> Option<Table> {
+    let mut table = Table::builtin();
+    table.build_id = Some("00".to_owned());
+    let said = WithFile::new(&table.to_string())?.says(&["-device", "svm-demo,help"]);
+    let (_, id) = said
+        .split_once("it is of the build id 00, and this program has ")
+        .unwrap_or_else(|| panic!("{said}"));
+    let (id, _) = id.split_once(';').unwrap();
+    table.build_id = Some(id.to_owned());
+    Some(table)
+}
+
+#[test]
+fn a_file_of_another_program_is_refused() {
+    let mut table = Table::builtin();
+    table.build_id = Some("0123456789abcdef".to_owned());
+    let Some(with) = WithFile::new(&table.to_string()) else {
+        return;
+    };
+    let said = with.says(&["-device", "svm-demo,help"]);
+    let path = with.path.display();
+    assert!(
+        said.contains(&format!(
+            "its layout file {path} cannot be used: it is of the build id 0123"
+        )),
+        "{said}"
+    );
+    assert!(
+        said.contains("make one for it by `svm-vm qemu-layout`"),
+        "{said}"
+    );
+    assert!(said.contains("Device 'svm-demo' not found"), "{said}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_refused_with_its_reason() {
+    for (text, reason) in [
+        (
+            "nonsense",
+            "it does not begin with the line 'qemu-layout 1'",
+        ),
+        (
+            "qemu-layout 1\nsize x",
+            "line 2 is not understood: 'size x'",
+        ),
+    ] {
+        let Some(with) = WithFile::new(text) else {
+            return;
+        };
+        let said = with.says(&["-device", "svm-demo,help"]);
+        assert!(said.contains(reason), "{said}");
+    }
+    let Some(installation) = Installation::find() else {
+        return;
+    };
+    let nowhere = installation.with_variable(VARIABLE, "/nowhere/x.layout");
+    let said = nowhere.says(&["-device", "svm-demo,help"]);
+    assert!(
+        said.contains("layout file /nowhere/x.layout cannot be used: No such file"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_file_beside_the_program_is_used() {
+    let (Some(table), Some(installation)) = (table(), Installation::find()) else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let copy = directory.path().join("qemu-system-beside");
+    std::fs::copy(installation.binary(), &copy).unwrap();
+    let other = installation.with_binary(copy);
+    let file = directory.path().join("qemu-system-beside.layout");
+    let wrong = table.to_string().replace(
+        "signature msix_notify (ptr, 32)",
+        "signature msix_notify (ptr, 16)",
+    );
+    for (text, expected) in [
+        (table.to_string(), "svm-demo options"),
+        (
+            wrong,
+            "the signature of msix_notify is \"(ptr, 16)\", expected \"(ptr, 32)\"",
+        ),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let said = other.says(&["-device", "svm-demo,help"]);
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+/// A line of the table that is another one: kind, name, and the table with it.
+fn wrong_tables(table: &Table) -> Vec<(Kind, String, Table)> {
+    let names: Vec<_> = table
+        .lines()
+        .map(|(kind, name, _)| (kind, name.to_owned()))
+        .collect();
+    names
+        .into_iter()
+        .map(|(kind, name)| {
+            let mut wrong = table.clone();
+            match kind {
+                Kind::Signature => {
+                    let text = table.signature(&name).unwrap();
+                    wrong.set_signature(&name, &format!("{text}, ptr"));
+                }
+                _ => {
+                    let (first, second) = table.get(kind, &name).unwrap();
+                    // A member of eight bytes more in front of it, or of one bit.
+                    let more = match kind {
+                        Kind::Size => 16,
+                        Kind::Offset => 8,
+                        _ => 1,
+                    };
+                    wrong.set(kind, &name, first + more, second);
+                }
+            }
+            (kind, name, wrong)
+        })
+        .collect()
+}
+
+/// The sentence with which the library refuses the QEMU, or a device in its machine. None if there
+/// is none: the machine is made, until a device that does not exist ends QEMU.
+fn refusal(with: &WithFile) -> Option<String> {
+    const END: &str = "'no-such-device' is not a valid device model name";
+    let first = "intel-iommu,scalable-mode=on,fsts=on,svm=on,device-iotlb=on,pasid-bits=20";
+    for iommu in [first, "svm-vtd"] {
+        let said = with.says(&[
+            "-M",
+            "q35",
+            "-m",
+            "64",
+            "-display",
+            "none",
+            "-nodefaults",
+            "-S",
+            "-device",
+            iommu,
+            "-device",
+            "svm-demo",
+            "-device",
+            "no-such-device",
+        ]);
+        let is_ours = |line: &&str| {
+            line.contains("this QEMU cannot have the device") || line.contains("laid out")
+        };
+        if let Some(line) = said.lines().find(is_ours) {
+            return Some(line.to_owned());
+        }
+        // One that only shows by other means is not noticed; nothing may crash.
+        assert!(said.contains(END) || said.contains("No '"), "{said}");
+    }
+    None
+}
+
+#[test]
+fn each_value_that_is_wrong_is_noticed() {
+    let Some(table) = table() else { return };
+    assert_eq!(refusal(&WithFile::new(&table.to_string()).unwrap()), None);
+    let mut kinds: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    let mut unnoticed = Vec::new();
+    for (kind, name, wrong) in wrong_tables(&table) {
+        let count = kinds.entry(kind.word()).or_default();
+        count.0 += 1;
+        match refusal(&WithFile::new(&wrong.to_string()).unwrap()) {
+            Some(_) => count.1 += 1,
+            None => unnoticed.push(format!("{} {name}", kind.word())),
+        }
+    }
+    println!("values and how many of them are noticed: {kinds:?}");
+    assert_eq!(unnoticed, NOT_VERIFIED);
+}
+
+#[test]
+fn the_documentation_names_what_is_not_verified() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/architecture.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    for value in NOT_VERIFIED {
+        let (_, name) = value.split_once(' ').unwrap();
+        assert!(text.contains(&format!("`{name}`")), "{name}");
+    }
+}
