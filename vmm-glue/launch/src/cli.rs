@@ -67,11 +67,10 @@ pub enum Command {
     Shell(ShellOptions),
     /// Run the prepared QEMU with the device loaded into it, with arguments of one's own
     Qemu(QemuOptions),
+    /// Read from a QEMU's debug information how it is laid out, for the plug-in
+    QemuLayout(QemuLayoutOptions),
     /// Say what this host, a guest or a real machine has and lacks
     Doctor(DoctorOptions),
-    /// Try what the distribution will have: the newest kernel of its experimental suite and the
-    /// newest QEMU there is; report what would break, and change nothing that others use
-    Next,
     /// Remove what runs of this checkout or installation left
     Clean(CleanOptions),
     /// Print a word that changes when what is prepared would be another: a key for the caches of
@@ -104,7 +103,7 @@ pub struct PrepareOptions {
 /// What a guest is made of.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Parts {
-    /// QEMU to run instead of the prepared one; it must have the version that the plug-in supports
+    /// QEMU to run instead of the prepared one: of the plug-in's series, or with debug information
     #[arg(long, value_name = "PATH")]
     pub qemu: Option<PathBuf>,
 
@@ -271,6 +270,32 @@ pub struct QemuOptions {
     /// Arguments for QEMU
     #[arg(last = true, value_name = "QEMU ARGUMENTS")]
     pub arguments: Vec<String>,
+}
+
+/// Options of `qemu-layout`.
+#[derive(Args, Debug)]
+pub struct QemuLayoutOptions {
+    /// The program qemu-system-x86_64, or the directory that it was built in
+    #[arg(long, value_name = "PATH")]
+    pub qemu: PathBuf,
+
+    /// File with the program's debug information [default: the program itself, or the file of its
+    /// build id below /usr/lib/debug]
+    #[arg(long, value_name = "FILE")]
+    pub debug_file: Option<PathBuf>,
+
+    /// Where to write the layout file; `-` is the standard output [default: the cache, where `run`
+    /// finds it]
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Leave out what differs between builds of a series: build id and addresses
+    #[arg(long)]
+    pub series: bool,
+
+    /// Write nothing, and list what differs from the plug-in's own table
+    #[arg(long, conflicts_with_all = ["output", "series"])]
+    pub compare: bool,
 }
 
 /// Options of `doctor`.

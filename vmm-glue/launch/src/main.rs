@@ -5,6 +5,7 @@
 //! - [`prepare`] makes what a guest needs, shared parts in the [`cache`], the parts of
 //!   this project as its [`installation`] has them;
 //! - [`run`] starts QEMU, follows the guest and judges it by its [`plans`];
+//! - [`layout`] reads how QEMUs of the user's own are laid out;
 //! - [`doctor`] says what this machine lacks.
 #![forbid(unsafe_code)]
 
@@ -14,8 +15,8 @@ mod cli;
 mod doctor;
 mod external;
 mod installation;
+mod layout;
 mod manual;
-mod next;
 mod plans;
 mod prepare;
 mod progress;
@@ -37,8 +38,8 @@ fn main() -> ExitCode {
         cli::Command::Run(options) => run::command(&place, &options),
         cli::Command::Shell(options) => run::shell(&place, &options),
         cli::Command::Qemu(options) => run::qemu(&place, &options),
+        cli::Command::QemuLayout(options) => layout::command(&place, &options),
         cli::Command::Doctor(options) => doctor::command(&place, &options),
-        cli::Command::Next => next::command(&place),
         cli::Command::Clean(options) => clean::command(&place, &options),
         cli::Command::CacheKey(options) => prepare::cache_key(&place, &options),
         cli::Command::Completions(options) => manual::completions(&options),

@@ -7,7 +7,6 @@
 
 pub mod apt;
 mod cargo;
-pub mod coming;
 pub mod debug;
 mod driver;
 mod glibc;
@@ -34,6 +33,7 @@ use crate::cache::manifest::Depth;
 use crate::cache::{Cache, Component, digest};
 use crate::cli::{CacheKeyOptions, KernelChoice, Parts, Place, PrepareOptions};
 use crate::installation::Installation;
+use crate::layout;
 use crate::progress::Progress;
 
 use series::Series;
@@ -81,7 +81,12 @@ pub enum Qemu {
         version: String,
     },
     /// One of the user's own.
-    Own(PathBuf),
+    Own {
+        /// The program.
+        path: PathBuf,
+        /// Its layout file, if the plug-in needs one.
+        layout: Option<PathBuf>,
+    },
 }
 
 /// `svm-vm prepare`.
@@ -146,8 +151,9 @@ pub fn prepare_qemu(
     host::architecture()?;
     let installation = Installation::find()?;
     if let Some(path) = qemu {
+        let qemu = own_qemu(&Cache::open(place.cache.as_deref())?, path)?;
         let plugin = cargo::plugin(&installation, None, progress)?;
-        return Ok((Qemu::Own(absolute(path)?), plugin));
+        return Ok((qemu, plugin));
     }
     let cache = Cache::open(place.cache.as_deref())?;
     let components = Components::qemu(&cache);
@@ -179,8 +185,9 @@ fn prepare_in(
     let choice = parts.kernel_choice()?;
     let installation = Installation::find()?;
     let cache = Cache::open(place.cache.as_deref())?;
-    let qemu = parts.qemu.as_deref().map(absolute).transpose()?;
     // Before anything is built: it may be a wrong path.
+    let own_qemu = |path| own_qemu(&cache, path);
+    let qemu = parts.qemu.as_deref().map(own_qemu).transpose()?;
     let own = match &choice {
         KernelChoice::Own { kdir, image } => Some(own_kernel(kdir, image.as_deref())?),
         KernelChoice::Stock | KernelChoice::Debug => None,
@@ -222,7 +229,7 @@ fn prepare_in(
     })?;
     Ok(Prepared {
         qemu: match qemu {
-            Some(path) => Qemu::Own(path),
+            Some(qemu) => qemu,
             None => Qemu::Prepared {
                 version: fact(&components.root, "qemu")?,
                 root: tree.clone(),
@@ -256,7 +263,7 @@ impl Prepared {
     pub fn describe(&self) -> String {
         let qemu = match &self.qemu {
             Qemu::Prepared { version, .. } => format!("QEMU {version}"),
-            Qemu::Own(path) => format!("QEMU {}", path.display()),
+            Qemu::Own { path, .. } => format!("QEMU {}", path.display()),
         };
         format!("{qemu}, kernel {}", self.configuration.1)
     }
@@ -347,6 +354,13 @@ fn own_kernel(kdir: &Path, image: Option<&Path>) -> Result<KernelParts> {
         configuration: (kdir.join(".config"), release.trim().to_owned()),
         target: driver::Kernel::Own(kdir),
     })
+}
+
+/// A QEMU of the user's own, with its layout file.
+fn own_qemu(cache: &Cache, path: &Path) -> Result<Qemu> {
+    let path = absolute(path)?;
+    let layout = layout::for_qemu(cache, &path)?;
+    Ok(Qemu::Own { path, layout })
 }
 
 /// An absolute path of something that exists.

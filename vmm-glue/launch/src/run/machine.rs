@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{Accel, Iommu, MachineOptions};
 use crate::external::External;
+use crate::layout;
 use crate::prepare::kernel::Image;
 use crate::prepare::{Prepared, Qemu};
 
@@ -102,12 +103,22 @@ pub fn start(qemu: &Qemu, plugin: &Path) -> External {
                 .arg("-L")
                 .arg(root.join("usr/share/seabios"))
                 .env("QEMU_MODULE_DIR", root.join(LIBRARIES).join("qemu"))
+                // One that is set is meant for a QEMU of the user's own.
+                .without_env(layout::VARIABLE)
         }
         // By `env`, so that the plug-in is loaded into QEMU only.
-        Qemu::Own(path) => {
-            let mut preload = OsString::from("LD_PRELOAD=");
-            preload.push(plugin);
-            External::new("env").arg(preload).arg(path)
+        Qemu::Own { path, layout } => {
+            let variable = |name: &str, value: &Path| {
+                let mut text = OsString::from(name);
+                text.push("=");
+                text.push(value);
+                text
+            };
+            let file = layout.as_deref();
+            External::new("env")
+                .args(file.map(|file| variable(layout::VARIABLE, file)))
+                .arg(variable("LD_PRELOAD", plugin))
+                .arg(path)
         }
     }
 }
@@ -116,7 +127,7 @@ pub fn start(qemu: &Qemu, plugin: &Path) -> External {
 fn firmware(qemu: &Qemu) -> &'static [&'static str] {
     match qemu {
         Qemu::Prepared { .. } => &["-bios", "qboot.rom"],
-        Qemu::Own(_) => &[],
+        Qemu::Own { .. } => &[],
     }
 }
 

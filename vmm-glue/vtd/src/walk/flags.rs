@@ -5,7 +5,6 @@
 use super::{ATTEMPTS, Stop};
 use crate::context::{Fault, Stages};
 use crate::memory::Memory;
-use crate::mutant::{Mutant, breaks};
 use crate::spec::fault::FaultReason as R;
 use crate::spec::paging::{FirstStageEntry, SecondStageEntry};
 
@@ -71,7 +70,7 @@ impl Updates {
             Stages::Second(second) => second.snooped,
             Stages::PassThrough => true,
         };
-        if !snooped && !breaks(Mutant::G03) {
+        if !snooped {
             return Err(Fault::new(if list.iter().any(|u| u.first_stage) {
                 R::FirstStageUpdateNotSnooped
             } else {

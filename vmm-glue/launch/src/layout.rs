@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `svm-vm qemu-layout`, and the layout files of QEMUs of the user's own in the cache.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use qemu_layout::dwarf::{self, Error};
+use qemu_layout::{BUILTIN_SERIES, Table};
+
+use crate::cache::Cache;
+use crate::cli::{Place, QemuLayoutOptions};
+use crate::external::External;
+
+/// The variable by which the plug-in is told of a layout file.
+pub const VARIABLE: &str = "SVM_QEMU_LAYOUT";
+
+/// The program in a build directory of QEMU.
+const PROGRAM: &str = "qemu-system-x86_64";
+
+/// `svm-vm qemu-layout`.
+pub fn command(place: &Place, options: &QemuLayoutOptions) -> Result<ExitCode> {
+    let binary = program(&options.qemu)?;
+    let table = dwarf::read(&binary, options.debug_file.as_deref())?;
+    if options.compare {
+        let differences = Table::builtin().differences(&table);
+        let (major, minor) = BUILTIN_SERIES;
+        for difference in &differences {
+            println!("{difference}");
+        }
+        println!(
+            "{} differences between the plug-in's own table, of QEMU {major}.{minor}, and {}",
+            differences.len(),
+            binary.display()
+        );
+        return Ok(match differences.is_empty() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        });
+    }
+    let text = match options.series {
+        true => table.without_addresses().to_string(),
+        false => table.to_string(),
+    };
+    match options.output.as_deref() {
+        Some(path) if path == Path::new("-") => print!("{text}"),
+        Some(path) => {
+            write(path, &text)?;
+            println!("{}", path.display());
+        }
+        None => println!(
+            "{}",
+            keep(&Cache::open(place.cache.as_deref())?, &table)?.display()
+        ),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The layout file for a QEMU of the user's own, made if it is not in the cache yet. None where the
+/// plug-in needs none: the table in it may do, or the user has named a file.
+///
+/// # Errors
+///
+/// The plug-in cannot work with this QEMU.
+pub fn for_qemu(cache: &Cache, qemu: &Path) -> Result<Option<PathBuf>> {
+    if std::env::var_os(VARIABLE).is_some_and(|value| !value.is_empty()) {
+        return Ok(None);
+    }
+    let id = match dwarf::build_id(qemu) {
+        Ok(id) => id,
+        // Such as a script that starts one.
+        Err(Error::NotAProgram(_)) => return Ok(None),
+        Err(Error::NoBuildId(_)) if is_builtin_series(qemu)? => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let known = directory(cache)?.join(name(&id));
+    if fs::read_to_string(&known).is_ok_and(|text| text.parse::<Table>().is_ok()) {
+        return Ok(Some(known));
+    }
+    match dwarf::read(qemu, None) {
+        Ok(table) => Ok(Some(keep(cache, &table)?)),
+        Err(Error::NoDebugInformation { .. }) if is_builtin_series(qemu)? => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the plug-in has the layout of this QEMU's series, by what it says of its version.
+fn is_builtin_series(qemu: &Path) -> Result<bool> {
+    let said = External::new(qemu).arg("--version").output()?;
+    let (major, minor) = BUILTIN_SERIES;
+    Ok(said.contains(&format!("version {major}.{minor}.")))
+}
+
+/// The program that is meant: a file, or that in a build directory.
+fn program(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let inside = path.join(PROGRAM);
+    if !inside.is_file() {
+        bail!(
+            "{} has no {PROGRAM}: give a build directory of QEMU, or the program itself",
+            path.display()
+        );
+    }
+    Ok(inside)
+}
+
+fn directory(cache: &Cache) -> Result<PathBuf> {
+    cache.directory("layouts")
+}
+
+fn name(build_id: &str) -> String {
+    format!("{build_id}.layout")
+}
+
+/// Puts a table into the cache.
+fn keep(cache: &Cache, table: &Table) -> Result<PathBuf> {
+    let id = table
+        .build_id
+        .as_deref()
+        .context("the table has no build id")?;
+    let path = directory(cache)?.join(name(id));
+    write(&path, &table.to_string())?;
+    Ok(path)
+}
+
+/// Writes a file that others see whole or not at all.
+fn write(path: &Path, text: &str) -> Result<()> {
+    let context = || format!("cannot write {}", path.display());
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut file = tempfile::NamedTempFile::new_in(parent).with_context(context)?;
+    file.write_all(text.as_bytes()).with_context(context)?;
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
+    file.as_file()
+        .set_permissions(permissions)
+        .with_context(context)?;
+    file.persist(path).with_context(context)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_directory_without_qemu_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = program(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("has no qemu-system-x86_64"), "{error}");
+        let binary = directory.path().join(PROGRAM);
+        fs::write(&binary, "").unwrap();
+        assert_eq!(program(directory.path()).unwrap(), binary);
+        assert_eq!(program(&binary).unwrap(), binary);
+    }
+
+    #[test]
+    fn a_script_needs_no_layout_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(&directory.path().join("cache"))).unwrap();
+        let script = directory.path().join("qemu");
+        fs::write(&script, "#!/bin/sh\nexec qemu-system-x86_64 \"$@\"\n").unwrap();
+        assert_eq!(for_qemu(&cache, &script).unwrap(), None);
+    }
+}
