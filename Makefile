@@ -15,7 +15,7 @@ FUZZ_SEED ?= 1
 # What the names of the tests of make check have to contain.
 ONLY ?=
 
-.PHONY: help demo check test test-debug lint dist shell bench fuzz coverage prepare doctor manual clean
+.PHONY: help demo check test test-debug lint dist shell bench fuzz coverage prepare doctor manual next clean
 
 help:
 	@echo "make demo       run the demonstration in a guest (IOMMU=svm-vtd: on this project's VT-d)"
@@ -31,6 +31,7 @@ help:
 	@echo "make dist       make the release's archive in target/dist"
 	@echo "make doctor     say what this machine lacks"
 	@echo "make manual     write docs/device-reference.md anew from svm-abi"
+	@echo "make next       try the distribution's coming kernel and QEMU; say what would break"
 	@echo "make clean      remove target/ and what the last runs left"
 
 demo:
@@ -81,6 +82,10 @@ doctor:
 
 manual:
 	$(CARGO) run --quiet -p svm-tests --bin device-manual > docs/device-reference.md
+
+next:
+	@$(BUILD_SVM_VM)
+	@$(SVM_VM) next
 
 clean:
 	$(CARGO) clean

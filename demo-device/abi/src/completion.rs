@@ -104,7 +104,7 @@ errors! {
     MemoryAccess = 11, "memory refused a translated access";
     /// The chain of `CHASE` is longer than the descriptor allows.
     ChainTooLong = 12, "the chain is longer than allowed";
-    /// The address is one that no process can own: not canonical, or the interrupt address range.
+    /// The address is one that no process can have: it is not canonical.
     BadAddress = 13, "the address cannot belong to a process";
     /// A translation request was not completed in time (completion time-out, PCIe 2.8).
     CompletionTimeout = 14, "no answer came to a translation request";

@@ -80,36 +80,12 @@ impl Piece {
     }
 }
 
-/// First address of the interrupt range: writes there are interrupt messages (VT-d 3.14).
-const INTERRUPT_FIRST: u64 = 0xfee0_0000;
-/// Last address of the interrupt range.
-const INTERRUPT_LAST: u64 = 0xfeef_ffff;
-
-/// Whether a process can own the address: it is canonical, of a number of bits, and not in the
-/// interrupt range. The device asks nobody about others.
-pub(crate) const fn plausible(address: u64, bits: u8) -> bool {
-    canonical(address, bits) && !(address >= INTERRUPT_FIRST && address <= INTERRUPT_LAST)
-}
-
-/// Whether all bits from the highest of a number of bits on are equal.
+/// Whether an address can be one of a process: whether all bits from the highest of a number of
+/// bits on are equal. The device asks nobody about others (rule 27). Which addresses mean something
+/// else than memory to the machine is for the translation agent to know.
 pub(crate) const fn canonical(address: u64, bits: u8) -> bool {
     let unused = 64 - bits as u32;
     ((address << unused) as i64 >> unused) as u64 == address
-}
-
-/// How many of the bytes from the focus of a piece on, at most `length`, are plausible, when the
-/// focus itself is.
-pub(crate) const fn plausible_length(piece: &Piece, length: u64) -> u64 {
-    // Canonical ranges end where no page can cross; only the interrupt range can lie in a page.
-    let focus = piece.focus();
-    let room = if piece.backward && focus > INTERRUPT_LAST {
-        focus - INTERRUPT_LAST
-    } else if !piece.backward && focus < INTERRUPT_FIRST {
-        INTERRUPT_FIRST - focus
-    } else {
-        length
-    };
-    if room < length { room } else { length }
 }
 
 /// Why work on a descriptor cannot go on.
@@ -148,29 +124,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rule_24_no_process_owns_the_interrupt_range() {
-        assert!(plausible(0xfedf_ffff, 57));
-        assert!(!plausible(0xfee0_0000, 57));
-        assert!(!plausible(0xfeef_ffff, 57));
-        assert!(plausible(0xfef0_0000, 57));
-        let up = Piece::forward(0xfedf_f000, 0x10000, Access::Read);
-        assert_eq!(plausible_length(&up, 0x8000), 0x1000);
-        let down = Piece {
-            backward: true,
-            ..Piece::forward(0xfee0_0000, 0x10_1000, Access::Read)
-        };
-        assert_eq!(plausible_length(&down, 0x8000), 0x1000);
-    }
-
-    #[test]
-    fn rule_27_only_canonical_addresses_are_plausible() {
+    fn rule_27_only_canonical_addresses_can_be_of_a_process() {
         for address in [0, 0x7fff_ffff_f000, 0xff_ffff_ffff_ffff, !0, 0xff00 << 48] {
-            assert!(plausible(address, 57), "{address:#x}");
+            assert!(canonical(address, 57), "{address:#x}");
         }
-        assert!(!plausible(1 << 47, 48) && plausible(1 << 47, 57));
-        assert!(plausible(0xffff_8000 << 32, 48) && !plausible(0xff00 << 48, 48));
+        assert!(!canonical(1 << 47, 48) && canonical(1 << 47, 57));
+        assert!(canonical(0xffff_8000 << 32, 48) && !canonical(0xff00 << 48, 48));
         for address in [1 << 56, 0xdead_0000_0000_0000, 1 << 63, 0xfeff << 48] {
-            assert!(!plausible(address, 57), "{address:#x}");
+            assert!(!canonical(address, 57), "{address:#x}");
         }
     }
 

@@ -69,16 +69,36 @@ impl Endpoint {
             turn.perform(port, &self.permit);
             let mut device = self.device.lock();
             let itag_vector = device.end_action(&mut turn);
+            let member = turn.index;
+            let overtaken = device.is_unsettled(member);
             let more = device.next_in_turn(&mut turn);
-            if !more {
-                device.end_turn(turn);
-                drop(device);
-                complete(port, itag_vector);
-                return Step::Worked;
-            }
+            let turn_goes_on = match more {
+                true => Some(turn),
+                false => {
+                    device.end_turn(turn);
+                    None
+                }
+            };
             drop(device);
             complete(port, itag_vector);
+            if overtaken {
+                self.device.lock().settled(member);
+            }
+            match turn_goes_on {
+                Some(next) => turn = next,
+                None => return Step::Worked,
+            }
         }
+    }
+
+    /// Whether the function is quiet after a reset, or after bus mastering, ATS or PASID was taken
+    /// away. Both take effect at once: nothing new is sent. But where several threads call
+    /// [`Endpoint::step`], each may be in the middle of one request then, which reaches memory
+    /// afterwards. A host that completes the reset (PCIe 6.6.2), or hands the memory to somebody
+    /// else, waits until this is true: it becomes so when those steps return or go on, and for good.
+    /// Where one thread does all, it is true whenever no step is under way.
+    pub fn quiesced(&self) -> bool {
+        self.device.lock().quiesced()
     }
 
     /// Whether a step may have something to do. If not, it would be idle.

@@ -111,6 +111,13 @@ impl Flights {
         }
     }
 
+    /// Loses what overtook a translation request, as a device does that breaks rule 39.
+    pub fn forget_overtaken(&mut self, member: usize) {
+        if let Flight::Request { overtaken, .. } = &mut self.flights[member] {
+            *overtaken = None;
+        }
+    }
+
     /// Whatever the member had on its way has ended. Returns the ITag vector of the invalidations
     /// that waited for that alone.
     #[must_use = "these invalidations are to be completed"]
@@ -145,6 +152,9 @@ impl Flights {
                 _ => {}
             }
         }
+        // A tag that comes again was given up by the translation agent, after a time-out: nobody
+        // waits for the request that had it, whose completion would be taken for this one's.
+        self.pending.retain(|pending| pending.itag != itag);
         if flights.is_empty() {
             return Invalidation::Completed;
         }
@@ -207,6 +217,27 @@ mod tests {
         assert_eq!(flights.land(3), 0);
         assert_eq!(flights.land(0), 1 << 5);
         assert_eq!(flights.land(1), 0);
+    }
+
+    #[test]
+    fn rule_41_a_tag_that_comes_again_is_completed_for_the_new_request_only() {
+        let mut flights = Flights::new(2);
+        flights.access(0, pasid(1), &[pin(0x1000, 0x1fff)]);
+        flights.access(1, pasid(1), &[pin(0x2000, 0x2fff)]);
+        let scope = Scope::One(pasid(1));
+        let pending = flights.invalidate(scope, AlignedRange::page(0x1000), itag(7));
+        assert_eq!(pending, Invalidation::Pending);
+        // It was given up, and its tag used again.
+        let pending = flights.invalidate(scope, AlignedRange::page(0x2000), itag(7));
+        assert_eq!(pending, Invalidation::Pending);
+        assert_eq!(flights.land(0), 0);
+        assert_eq!(flights.land(1), 1 << 7);
+        // Also by one that is complete at once.
+        flights.access(0, pasid(1), &[pin(0x1000, 0x1fff)]);
+        let _ = flights.invalidate(scope, AlignedRange::page(0x1000), itag(7));
+        let done = flights.invalidate(scope, AlignedRange::page(0x9000), itag(7));
+        assert_eq!(done, Invalidation::Completed);
+        assert_eq!(flights.land(0), 0);
     }
 
     #[test]

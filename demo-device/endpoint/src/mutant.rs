@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The mutants of the laboratory: switches that make the device break one rule each, so that a
-//! test can prove that it would notice. Numbers are those of the rules in the conformance table.
+//! test can prove that it would notice. Numbers are those of the rules in the conformance table;
+//! those that are 100 more break the rule only where the device does several things at once.
 //!
 //! Only the laboratory's register sets one, and only a device made with a laboratory has that.
 
@@ -25,7 +26,7 @@ macro_rules! mutants {
                 }
             }
 
-            /// Number of the rule.
+            /// Number of the mutant: that of its rule, or 100 more.
             pub const fn rule(self) -> u8 {
                 self as u8
             }
@@ -87,8 +88,6 @@ mutants! {
     Rule29 = 29;
     /// Accesses with translated addresses carry a PASID.
     Rule30 = 30;
-    /// Addresses of interrupt messages are accessed like memory.
-    Rule31 = 31;
     /// Zero-length reads read 8 bytes.
     Rule33 = 33;
     /// The lowest three bits of translated addresses are lost.
@@ -171,4 +170,10 @@ mutants! {
     Rule73 = 73;
     /// STOP is ignored.
     Rule74 = 74;
+    /// Translations that have grown together survive an invalidation of one of their pages.
+    Join37 = 137;
+    /// An access that goes on into the next translation does not pin it.
+    Extend38 = 138;
+    /// Answers that were asked for ahead are kept though an invalidation overtook them.
+    Ahead39 = 139;
 }

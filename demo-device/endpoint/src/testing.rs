@@ -57,6 +57,45 @@ pub enum Service {
 }
 
 thread_local! {
+    /// Where this thread has panicked, if that is looked for.
+    static PANICKED: std::cell::RefCell<Option<Option<(String, u32)>>> =
+        const { std::cell::RefCell::new(None) };
+}
+
+/// Where a test fails, if it does: file and line of the first panic of this thread.
+pub fn place_of_failure(test: fn()) -> Option<(String, u32)> {
+    static HOOK: std::sync::Once = std::sync::Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let looked_for = PANICKED.with_borrow_mut(|place| match place {
+                Some(place) => {
+                    let here = info.location().map(|l| (l.file().to_owned(), l.line()));
+                    *place = place.take().or(here);
+                    true
+                }
+                None => false,
+            });
+            if !looked_for {
+                before(info);
+            }
+        }));
+    });
+    PANICKED.set(Some(None));
+    let failed = std::panic::catch_unwind(test).is_err();
+    let place = PANICKED.take().flatten();
+    failed.then(|| place.unwrap_or_default())
+}
+
+/// What the world itself demands of a device, whatever is tested. A device that is to break the
+/// rule is let through: the test of the rule has to notice.
+#[track_caller]
+fn demand(rule: u8, holds: bool) {
+    let broken = MUTANT.get().is_some_and(|mutant| mutant.rule() == rule);
+    assert!(holds || broken, "rule {rule}");
+}
+
+thread_local! {
     /// The rule that the devices of this thread's worlds break.
     pub static MUTANT: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
 }
@@ -473,7 +512,7 @@ impl World {
         model::point();
         let mut inner = self.inner.lock().unwrap();
         inner.note(request, data.len(), true);
-        let address = inner.locate(request, true)?;
+        let address = inner.locate(request, data.len(), true)?;
         inner.writes.push((address, data.len()));
         inner.access(address, &mut data.to_vec(), true);
         Ok(())
@@ -493,7 +532,7 @@ impl World {
         if let Some(pasid) = pasid {
             let enabled = e.config_read(config_space::PASID + 4) >> 16 & 1 != 0;
             assert!(enabled, "PASID");
-            assert!(e.pasids().contains(&pasid), "rule 66: {pasid:?}");
+            demand(66, e.pasids().contains(&pasid));
         }
     }
 
@@ -585,7 +624,12 @@ impl Inner {
         }
     }
 
-    fn locate(&mut self, request: &MemoryRequest, write: bool) -> Result<u64, MemoryError> {
+    fn locate(
+        &mut self,
+        request: &MemoryRequest,
+        length: usize,
+        write: bool,
+    ) -> Result<u64, MemoryError> {
         let refused = Err(MemoryError::Refused {
             address: request.address,
         });
@@ -594,7 +638,7 @@ impl Inner {
         }
         let address = match request.address_type {
             MemoryAddressType::Translated => {
-                assert_eq!(request.pasid, None, "rule 30");
+                demand(30, request.pasid.is_none());
                 request.address
             }
             MemoryAddressType::Untranslated => {
@@ -611,9 +655,9 @@ impl Inner {
                 }
             }
         };
-        if self.retired.contains(&(address & !0xfff)) {
-            self.trespasses.push(address);
-        }
+        let pages = (address & !0xfff..address + length as u64).step_by(0x1000);
+        let retired = pages.filter(|page| self.retired.contains(page));
+        self.trespasses.extend(retired);
         if self.refuse_memory == Some(address & !0xfff) {
             return refused;
         }
@@ -627,8 +671,8 @@ impl RootPort for World {
         request: &TranslationRequest,
         translations: &mut [Translation],
     ) -> Result<usize, TranslationError> {
-        assert_eq!(request.address % PAGE_SIZE, 0, "rule 3");
-        assert!(request.pages >= 1, "rule 12");
+        demand(3, request.address % PAGE_SIZE == 0);
+        demand(12, request.pages >= 1);
         assert!(request.pages as usize <= translations.len());
         self.check(true, request.pasid);
         self.check_attributes(request.execute, request.privileged);
@@ -668,33 +712,33 @@ impl RootPort for World {
     }
 
     fn page_request(&self, request: &PageRequest) {
-        assert_eq!(request.address % PAGE_SIZE, 0, "rule 51");
+        demand(51, request.address % PAGE_SIZE == 0);
         self.check(false, request.pasid);
         self.check_attributes(request.execute, request.privileged);
         if self.inner.lock().unwrap().gone {
             return;
         }
         if !request.read && !request.write && request.last {
-            assert!(request.pasid.is_some(), "rule 50");
+            demand(50, request.pasid.is_some());
             self.inner.lock().unwrap().markers.push(*request);
             return;
         }
-        assert!(request.read || request.write, "rule 50");
+        demand(50, request.read || request.write);
         if self.inner.lock().unwrap().judge {
             let e = &self.endpoint;
             let control = e.config_read(config_space::PRI + 4);
-            assert_eq!(control >> 16 & 1, 0, "rule 55");
+            demand(55, control >> 16 & 1 == 0);
             // Once begun, a group is sent to its end: Stopped is not set as long.
             let begun = self.inner.lock().unwrap().queue.back().copied();
             let begun = begun.is_some_and(|p| p.prgi == request.prgi && !p.last);
             let stopped = control >> 24 & 1 != 0;
-            assert!(control & 1 != 0 || begun && !stopped, "rule 59");
+            demand(59, control & 1 != 0 || begun && !stopped);
             // Before the lock: a read of a register lets the model checker switch tasks.
             let allocation = e.config_read(config_space::PRI + 12);
             let waiting = &self.inner.lock().unwrap().queue;
-            assert!(waiting.len() < allocation as usize, "rule 58");
+            demand(58, waiting.len() < allocation as usize);
             let same = |p: &&PageRequest| p.prgi == request.prgi;
-            assert!(waiting.iter().filter(same).all(|p| !p.last), "rule 49");
+            demand(49, waiting.iter().filter(same).all(|p| !p.last));
         }
         self.hook(&self.on_page);
         let service = *self.service.lock().unwrap();
@@ -726,7 +770,7 @@ impl RootPort for World {
         self.hook(&self.on_read);
         let mut inner = self.inner.lock().unwrap();
         inner.note(request, data.len(), false);
-        let address = inner.locate(request, false)?;
+        let address = inner.locate(request, data.len(), false)?;
         inner.access(address, data, false);
         Ok(())
     }
@@ -754,8 +798,12 @@ impl RootPort for World {
         }
         self.hook(&self.on_read);
         let mut inner = self.inner.lock().unwrap();
-        let from = inner.locate(source, false).map_err(CopyError::Read)?;
-        let to = inner.locate(destination, true).map_err(CopyError::Write)?;
+        let from = inner
+            .locate(source, buffer.len(), false)
+            .map_err(CopyError::Read)?;
+        let to = inner
+            .locate(destination, buffer.len(), true)
+            .map_err(CopyError::Write)?;
         inner.writes.push((to, buffer.len()));
         inner.access(from, buffer, false);
         inner.access(to, buffer, true);
@@ -774,7 +822,7 @@ impl RootPort for World {
         if inner.no_swap {
             return Err(MemoryError::Unsupported { what: "a swap" });
         }
-        let address = inner.locate(request, true)?;
+        let address = inner.locate(request, 8, true)?;
         let mut word = [0; 8];
         inner.access(address, &mut word, false);
         let old = u64::from_le_bytes(word);
@@ -789,7 +837,7 @@ impl RootPort for World {
         self.check(true, request.pasid);
         self.hook(&self.on_write);
         let mut inner = self.inner.lock().unwrap();
-        let address = inner.locate(request, true)?;
+        let address = inner.locate(request, 8, true)?;
         let mut word = [0; 8];
         inner.access(address, &mut word, false);
         let old = u64::from_le_bytes(word);

@@ -71,6 +71,9 @@ pub enum Command {
     QemuLayout(QemuLayoutOptions),
     /// Say what this host, a guest or a real machine has and lacks
     Doctor(DoctorOptions),
+    /// Try what the distribution will have: the newest kernel of its experimental suite and the
+    /// newest QEMU there is; report what would break, and change nothing that others use
+    Next,
     /// Remove what runs of this checkout or installation left
     Clean(CleanOptions),
     /// Print a word that changes when what is prepared would be another: a key for the caches of

@@ -17,6 +17,7 @@ mod external;
 mod installation;
 mod layout;
 mod manual;
+mod next;
 mod plans;
 mod prepare;
 mod progress;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         cli::Command::Qemu(options) => run::qemu(&place, &options),
         cli::Command::QemuLayout(options) => layout::command(&place, &options),
         cli::Command::Doctor(options) => doctor::command(&place, &options),
+        cli::Command::Next => next::command(&place),
         cli::Command::Clean(options) => clean::command(&place, &options),
         cli::Command::CacheKey(options) => prepare::cache_key(&place, &options),
         cli::Command::Completions(options) => manual::completions(&options),

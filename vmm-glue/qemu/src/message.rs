@@ -4,7 +4,7 @@
 
 use std::ffi::{CString, c_char};
 
-use crate::abi::layout::ErrorOut;
+use crate::abi::layout::{ErrorOut, LOG_GUEST_ERROR};
 use crate::abi::{functions, qemu};
 
 /// Where a function that QEMU called leaves its error.
@@ -51,6 +51,17 @@ pub fn error(message: &str) {
 /// Reports something that works, but hardly as wanted.
 pub fn warning(message: &str) {
     report(|| qemu().warn_report, message);
+}
+
+/// Logs an error of the guest's, if QEMU is asked for them (`-d guest_errors`).
+pub fn guest_error(message: &str) {
+    // SAFETY: the variable is QEMU's, and a number that may be read at any time.
+    let levels = unsafe { qemu().qemu_loglevel.read_volatile() };
+    if levels & LOG_GUEST_ERROR != 0 {
+        let message = c_string(message);
+        // SAFETY: the format consumes the one string that follows it.
+        unsafe { (qemu().qemu_log)(c"%s\n".as_ptr(), message.as_ptr()) }
+    }
 }
 
 /// A function of QEMU's that reports.

@@ -14,7 +14,7 @@ use crate::memory::{AccessRefused, Space};
 use crate::message;
 use crate::pci::{PageQuery, Refusal, TranslationQuery};
 use crate::refused::{Automatic, automatic};
-use crate::remedy::pasid_entries;
+use crate::remedy::{self, pasid_entries};
 use crate::trace::Access;
 
 /// The most translations of one completion.
@@ -77,6 +77,10 @@ impl<'a> Port<'a> {
                 Refusal::NotPermitted | Refusal::NoIommu => TranslationError::UnsupportedRequest,
                 _ => TranslationError::CompleterAbort,
             })?;
+        let refused = count > 0 && entries[0].perm & (perm::READ | perm::WRITE) == 0;
+        if refused && self.refuses_interrupt_range(request) {
+            return Err(TranslationError::CompleterAbort);
+        }
         for (entry, translation) in entries[..count].iter().zip(&mut *translations) {
             *translation = completion(entry)?;
         }
@@ -88,6 +92,14 @@ impl<'a> Port<'a> {
             *first = nothing(AlignedRange::page(0));
         }
         Ok(count.max(1))
+    }
+
+    /// Whether a request that got no permission was refused for its address. QEMU's own unit
+    /// refuses requests to the interrupt address range with a PASID too, and records condition
+    /// SGN.8, which a completion says by Completer Abort; QEMU's has no way to say it. To the
+    /// specification such an address is one like any other (VT-d 3.15), and `svm-vtd` has it so.
+    fn refuses_interrupt_range(&self, request: &TranslationRequest) -> bool {
+        request.address >> 20 == 0xfee && remedy::intel_iommu(self.bql).is_some()
     }
 
     /// Whether a request is about a PASID whose entry is not present, where the unit does not see

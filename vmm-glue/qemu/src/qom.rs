@@ -180,6 +180,16 @@ impl Neighbour {
         NonNull::new(object).map(Neighbour)
     }
 
+    /// Whether there is an object of a type, or several.
+    pub fn any(_bql: &Bql, type_name: &CStr) -> bool {
+        let mut several = false;
+        // SAFETY: both are C strings, and QEMU writes to the place that it is given.
+        let object = unsafe {
+            (qemu().object_resolve_path_type)(c"".as_ptr(), type_name.as_ptr(), &mut several)
+        };
+        several || !object.is_null()
+    }
+
     /// The object behind a pointer.
     ///
     /// # Safety

@@ -5,6 +5,7 @@
 //! be written down; [`Capabilities::new`] refuses the rest (the conditions of sections 11.4.2 and
 //! 11.4.3).
 
+use crate::mutant::{Mutant, breaks};
 use crate::spec::capability::{Capability, ExtendedCapability};
 use crate::spec::register::offset;
 use pcie_ats::PasidWidth;
@@ -466,7 +467,7 @@ fn extended_capability(c: &Config) -> ExtendedCapability {
             | flag(second, 46)
             | flag(first.is_some(), 47)
             | flag(s.coherent_walks, 48)
-            | flag(s.rid_pasid, 49)
+            | flag(s.rid_pasid || breaks(Mutant::Rule80), 49)
             | flag(s.supervisor_requests, 53);
         if let Some(p) = &s.pasids {
             e |= 1 << 40 | (p.width.bits() as u64 - 1) << 35 | flag(p.execute_requests, 30);

@@ -5,6 +5,7 @@
 
 use crate::config::Capabilities;
 use crate::memory::{Memory, read_words};
+use crate::mutant::{Mutant, breaks};
 use crate::spec::context::{ContextEntry, ScalableContextEntry};
 use crate::spec::fault::FaultReason as R;
 use crate::spec::pasid::{PasidDirectoryEntry, PasidEntry, Pgtt};
@@ -279,10 +280,13 @@ pub(crate) fn pasid_entry(
     let entry = PasidEntry(entry);
     let fpd = fpd || entry.fpd();
     let fault = |reason| Err(Fault::new(reason).with_fpd(fpd));
+    if breaks(Mutant::B01) && stages(caps, &entry).is_none() {
+        return fault(R::PasidEntryInvalid);
+    }
     if !entry.p() {
         return fault(R::PasidEntryNotPresent);
     }
-    if any(&entry.reserved(haw, caps.cap(), caps.ecap())) {
+    if any(&entry.reserved(haw, caps.cap(), caps.ecap())) && !breaks(Mutant::G27) {
         return fault(R::PasidEntryReserved);
     }
     let Some(stages) = stages(caps, &entry) else {
@@ -307,12 +311,14 @@ fn stages(caps: &Capabilities, entry: &PasidEntry) -> Option<Stages> {
         Some(FirstStage {
             table: entry.fsptptr(),
             levels: match entry.fspm() {
+                _ if breaks(Mutant::B04) => entry.aw() + 2,
+                _ if breaks(Mutant::G04) => 4,
                 0 => 4,
                 1 if caps.cap().fs5lp() => 5,
                 _ => return None,
             },
-            wpe: entry.wpe(),
-            nxe: ers && entry.nxe(),
+            wpe: entry.wpe() && !breaks(Mutant::G07),
+            nxe: ers && entry.nxe() && !breaks(Mutant::G06),
             smep: ers && entry.smep(),
             eafe: entry.eafe(),
             snooped: entry.pwsnp(),
@@ -324,7 +330,7 @@ fn stages(caps: &Capabilities, entry: &PasidEntry) -> Option<Stages> {
             table: entry.ssptptr(),
             levels,
             bits,
-            ssade: entry.ssade(),
+            ssade: entry.ssade() && !breaks(Mutant::G08),
             ssee: ers && entry.ssee(),
             snooped: entry.pwsnp(),
             scalable: true,
@@ -332,7 +338,9 @@ fn stages(caps: &Capabilities, entry: &PasidEntry) -> Option<Stages> {
     };
     Some(match pgtt {
         Pgtt::FirstStage => Stages::First(first()?),
+        Pgtt::SecondStage if breaks(Mutant::G02) => return None,
         Pgtt::SecondStage => Stages::Second(second()?),
+        Pgtt::Nested if breaks(Mutant::G01) => return None,
         Pgtt::Nested => {
             let (first, second) = (first()?, second()?);
             // FSPTPTR is an address that goes through the second stage.

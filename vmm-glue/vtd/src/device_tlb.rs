@@ -3,6 +3,7 @@
 //! their tags, completions and time-outs.
 
 use crate::cache::NumberMap;
+use crate::mutant::{Mutant, breaks};
 use crate::spec::SourceId;
 use crate::spec::descriptor::DeviceTlbInvalidation;
 use pcie_ats::{InvalidateCompletion, Itag};
@@ -20,6 +21,11 @@ struct Pending {
     itag: u8,
     /// InvCmpCnt: completions received.
     completions: u8,
+    /// How many completions there will be, as the first one said.
+    expected: Option<u8>,
+    /// Its completions contradict each other: nothing that they say can be relied on, and the
+    /// request times out.
+    contradicted: bool,
     deadline: Duration,
     sequence: u64,
 }
@@ -40,7 +46,8 @@ pub(crate) struct DeviceTlb {
 pub(crate) struct Completed {
     /// At least one request is complete.
     pub any: bool,
-    /// At least one tag belonged to no request of the function.
+    /// At least one tag belonged to no request of the function, or to one whose earlier
+    /// completions said another number.
     pub invalid: bool,
 }
 
@@ -57,7 +64,11 @@ impl DeviceTlb {
     /// Starts a request, and returns its tag; none if the function has as many pending as it
     /// takes, or no free tag.
     pub fn begin(&mut self, request: &DeviceTlbInvalidation, now: Duration) -> Option<Itag> {
-        let busy = self.pending.iter().filter(|p| p.throttle == request.pfsid);
+        let pfsid = match breaks(Mutant::G20) {
+            true => request.sid,
+            false => request.pfsid,
+        };
+        let busy = self.pending.iter().filter(|p| p.throttle == pfsid);
         if busy.count() >= usize::from(request.max_pending) {
             return None;
         }
@@ -71,9 +82,11 @@ impl DeviceTlb {
         *next = (tag + 1) % TAGS;
         self.pending.push(Pending {
             requester: request.sid,
-            throttle: request.pfsid,
+            throttle: pfsid,
             itag: tag,
             completions: 0,
+            expected: None,
+            contradicted: false,
             deadline: now.saturating_add(self.timeout),
             sequence: self.sequence,
         });
@@ -91,8 +104,20 @@ impl DeviceTlb {
                 continue;
             };
             let pending = &mut self.pending[at];
+            // A count of 0 stands for 8; all completions of a tag say the same (PCIe 10.3.3).
+            let count = match message.completion_count {
+                0 => 8,
+                count => count,
+            };
+            if *pending.expected.get_or_insert(count) != count {
+                pending.contradicted = true;
+            }
+            if pending.contradicted {
+                completed.invalid = true;
+                continue;
+            }
             pending.completions += 1;
-            if pending.completions >= message.completion_count {
+            if pending.completions >= count {
                 self.pending.swap_remove(at);
                 completed.any = true;
             }
@@ -194,6 +219,27 @@ mod tests {
         let _ = d.begin(&to(1, 1, 32), Duration::ZERO);
         assert!(d.complete(SourceId(2), &message(1 << 3, 1)).invalid);
         assert_eq!(d.len(), 1);
+    }
+
+    #[test]
+    fn a_completion_count_of_zero_means_eight() {
+        let mut d = DeviceTlb::new(SECOND);
+        let _ = d.begin(&to(1, 1, 32), Duration::ZERO);
+        for n in 1..=8 {
+            let completed = d.complete(SourceId(1), &message(1, 0));
+            assert_eq!((completed.any, completed.invalid), (n == 8, false), "{n}");
+        }
+    }
+
+    #[test]
+    fn completions_that_contradict_each_other_complete_nothing() {
+        let mut d = DeviceTlb::new(SECOND);
+        let _ = d.begin(&to(1, 1, 32), Duration::ZERO);
+        for (count, invalid) in [(2, false), (3, true), (2, true), (2, true)] {
+            let completed = d.complete(SourceId(1), &message(1, count));
+            assert_eq!((completed.any, completed.invalid), (false, invalid));
+        }
+        assert_eq!(d.expire(SECOND), [SourceId(1)]);
     }
 
     #[test]

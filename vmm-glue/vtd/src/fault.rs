@@ -3,6 +3,7 @@
 //!
 //! Which faults are recorded, and the fault event, are not decided here.
 
+use crate::mutant::{Mutant, breaks};
 use crate::spec::fault::FaultRecord;
 
 /// What became of a fault.
@@ -46,6 +47,9 @@ impl FaultLog {
     /// different faults of one requester are all told.
     pub fn record(&mut self, record: &FaultRecord) -> Recorded {
         let words = record.to_words();
+        if breaks(Mutant::B11) && self.pending() {
+            return Recorded::Overflow;
+        }
         if self.records.contains(&words) {
             return Recorded::Collapsed;
         }
@@ -55,7 +59,10 @@ impl FaultLog {
             return Recorded::Overflow;
         }
         self.records[index] = words;
-        self.next = (index + 1) % self.records.len();
+        self.next = match breaks(Mutant::G21) {
+            true => 0,
+            false => (index + 1) % self.records.len(),
+        };
         Recorded::Recorded {
             index: index as u8,
             first,

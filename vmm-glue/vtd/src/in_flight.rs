@@ -3,35 +3,56 @@
 //! (section 6.5.4) waits for those that were there when it began, not for later ones.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// An access in flight. It is given back by [`crate::Unit::end_access`].
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "an access that never ends blocks every invalidation that drains"]
-pub struct Ticket(u64);
+/// An access in flight. It ends when the ticket is given to [`crate::Unit::end_access`], and also
+/// when it is dropped: then what waits for it is complete with the next call of
+/// [`crate::Unit::process_queue`] or [`crate::Unit::end_access`]. It counts for the unit that it is
+/// from, whichever it is given to.
+#[derive(Debug)]
+#[must_use = "an access that ends before it has begun is not waited for"]
+pub struct Ticket(Arc<AtomicU64>);
 
-/// How many accesses are in flight, by generation: each drain begins a new one.
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // What was accessed comes before.
+        self.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// How many accesses are in flight, by generation: each drain begins a new one. The tickets of a
+/// generation have its number, too, and count it down.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     /// Number of the first generation in the list.
     first: u64,
-    counts: VecDeque<u64>,
+    counts: VecDeque<Arc<AtomicU64>>,
+}
+
+/// How many accesses of a generation are in flight.
+fn of(count: &Arc<AtomicU64>) -> u64 {
+    count.load(Ordering::Acquire)
 }
 
 impl InFlight {
-    pub fn begin(&mut self) -> Ticket {
-        match self.counts.back_mut() {
-            Some(count) => *count += 1,
-            None => self.counts.push_back(1),
+    /// The generation that accesses begin in now.
+    fn newest(&mut self) -> &Arc<AtomicU64> {
+        if self.counts.is_empty() {
+            self.counts.push_back(Arc::default());
         }
-        Ticket(self.first + self.counts.len() as u64 - 1)
+        &self.counts[self.counts.len() - 1]
     }
 
-    pub fn end(&mut self, ticket: Ticket) {
-        let at = ticket.0.checked_sub(self.first);
-        if let Some(count) = at.and_then(|at| self.counts.get_mut(at as usize)) {
-            *count = count.saturating_sub(1);
-        }
-        while self.counts.len() > 1 && self.counts.front() == Some(&0) {
+    pub fn begin(&mut self) -> Ticket {
+        let count = self.newest();
+        count.fetch_add(1, Ordering::Relaxed);
+        Ticket(count.clone())
+    }
+
+    /// Forgets the generations that are over.
+    pub fn settle(&mut self) {
+        while self.counts.len() > 1 && self.counts.front().is_some_and(|count| of(count) == 0) {
             self.counts.pop_front();
             self.first += 1;
         }
@@ -39,12 +60,8 @@ impl InFlight {
 
     /// Begins a new generation, and returns its number: earlier accesses are to be drained.
     pub fn drain(&mut self) -> u64 {
-        match self.counts.back() {
-            Some(0) | None => {}
-            Some(_) => self.counts.push_back(0),
-        }
-        if self.counts.is_empty() {
-            self.counts.push_back(0);
+        if of(self.newest()) != 0 {
+            self.counts.push_back(Arc::default());
         }
         self.first + self.counts.len() as u64 - 1
     }
@@ -52,13 +69,18 @@ impl InFlight {
     /// Whether no access from before a generation is in flight.
     pub fn drained(&self, generation: u64) -> bool {
         let earlier = generation.saturating_sub(self.first) as usize;
-        self.counts.iter().take(earlier).all(|count| *count == 0)
+        self.counts.iter().take(earlier).all(|count| of(count) == 0)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn end(f: &mut InFlight, ticket: Ticket) {
+        drop(ticket);
+        f.settle();
+    }
 
     #[test]
     fn a_drain_waits_for_earlier_accesses_only() {
@@ -71,11 +93,11 @@ mod tests {
         let first = f.drain();
         let c = f.begin();
         let second = f.drain();
-        f.end(a);
+        end(&mut f, a);
         assert!(!f.drained(first));
-        f.end(b);
+        end(&mut f, b);
         assert!(f.drained(first) && !f.drained(second));
-        f.end(c);
+        end(&mut f, c);
         assert!(f.drained(second));
         assert!(f.counts.len() <= 1);
     }
@@ -88,6 +110,6 @@ mod tests {
             f.drain();
         }
         assert_eq!(f.counts.len(), 2);
-        f.end(a);
+        end(&mut f, a);
     }
 }

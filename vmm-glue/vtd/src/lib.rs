@@ -91,6 +91,10 @@ pub mod event;
 pub mod fault;
 mod in_flight;
 pub mod memory;
+#[cfg(feature = "mutants")]
+pub mod mutant;
+#[cfg(not(feature = "mutants"))]
+mod mutant;
 pub mod recording;
 pub mod registers;
 pub mod request;
@@ -102,7 +106,7 @@ pub use config::{Capabilities, Config, ConfigError};
 pub use effect::{Effect, Effects, Invalidated, Refusal};
 pub use in_flight::Ticket;
 pub use request::{Access, Blocked, Request, Translated};
-pub use unit::{Counters, MappedPage, Reach, Remapped, TooManyEntries, Unit};
+pub use unit::{Counters, MappedPage, Reach, ReachPart, Remapped, TooManyEntries, Unit};
 
 /// The examples of the README are tests.
 #[cfg(doctest)]

@@ -587,6 +587,23 @@ impl Atc {
         self.forget(space, tag(range.base(), range.shift().into()))
     }
 
+    /// Forgets the translations that lie within a range, and none that is larger, as a device does
+    /// that forgets what has grown together.
+    pub fn forget_within(&mut self, space: Space, range: AlignedRange) -> u32 {
+        let mut index = self.spaces.get(&space).map_or(NIL, |list| list.head);
+        let mut count = 0;
+        while index != NIL {
+            let next = self.links[index as usize].next;
+            let entry = &self.entries[index as usize];
+            if entry.overlaps(range) && entry.shift() <= u32::from(range.shift()) {
+                self.remove(index as usize);
+                count += 1;
+            }
+            index = next;
+        }
+        count
+    }
+
     /// Forgets the translations of a space that overlap the addresses from `first` to `last`.
     pub fn forget_between(&mut self, pasid: Option<Pasid>, first: u64, last: u64) -> u32 {
         let mut count = 0;

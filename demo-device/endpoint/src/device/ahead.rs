@@ -3,7 +3,7 @@
 
 use super::Device;
 use super::plan::View;
-use crate::access::{Piece, plausible};
+use crate::access::{Piece, canonical};
 use crate::ahead::{Ahead, MAX_AHEAD};
 use crate::ats;
 use crate::dma::{MAX_CHUNK, MAX_TRANSLATIONS};
@@ -30,8 +30,7 @@ impl Device {
         ahead.begin(wanted);
         let share = self.config.atc_entries / SHARE / MAX_TRANSLATIONS as u32;
         let most = MAX_AHEAD.min(share as usize);
-        // A device that breaks a rule breaks it with every request: it sends one at a time.
-        if self.mutant.is_some() || most == 0 {
+        if most == 0 {
             return;
         }
         let length = u64::from(wanted.pages) << (PAGE_SHIFT + self.space.ats.stu);
@@ -69,7 +68,7 @@ impl Device {
         let last = piece.address + (piece.length.min(MAX_CHUNK as u64) - 1);
         let (bits, stu) = (self.config.address_bits, self.space.ats.stu);
         let mut address = from;
-        while !piece.backward && address <= last && ahead.len() < most && plausible(address, bits) {
+        while !piece.backward && address <= last && ahead.len() < most && canonical(address, bits) {
             if let Some(hit) = self.atc.lookup(view.space, address, piece.access) {
                 match hit.last.checked_add(1) {
                     Some(next) => address = next,
@@ -83,8 +82,8 @@ impl Device {
             }
             let rest = Piece::forward(address, last - address + 1, piece.access);
             let request = ats::request(&rest, view.pasid, view.untranslated.privileged, stu);
-            ahead.push(request);
             let length = u64::from(request.pages) << (PAGE_SHIFT + stu);
+            ahead.push(self.spoil_request(request));
             match request.address.checked_add(length) {
                 Some(next) => address = next,
                 None => return,

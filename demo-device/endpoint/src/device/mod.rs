@@ -49,6 +49,9 @@ pub(crate) struct Device {
     starved: Set,
     /// Contexts that may hold back an interrupt. One that does is always in it.
     holding: Set,
+    /// Contexts that were in the middle of an action when what it rests on was taken away: one
+    /// request of each may still be on its way.
+    unsettled: Set,
     /// Where the search for the next turn begins.
     cursor: usize,
     /// Buffers that no thread uses.
@@ -84,6 +87,7 @@ impl Device {
             busy: Set::default(),
             starved: Set::default(),
             holding: Set::default(),
+            unsettled: Set::default(),
             cursor: 0,
             buffers: Vec::new(),
             pasid_generation,
@@ -368,13 +372,35 @@ impl Device {
                 // The rule is broken.
                 return;
             }
-            self.permit.withdraw();
+            self.withdraw();
             for n in 0..self.contexts.len() {
                 // A marker cannot be sent any more.
                 self.contexts[n].marker = false;
                 self.settle(n);
             }
         }
+    }
+
+    /// Nothing that was decided upon may be sent any more. What is being sent at this moment is.
+    fn withdraw(&mut self) {
+        self.permit.withdraw();
+        self.unsettled.extend(&self.busy);
+    }
+
+    /// Whether nothing is on its way that was decided upon before a reset, or before bus mastering,
+    /// ATS or PASID was taken away.
+    pub fn quiesced(&self) -> bool {
+        self.unsettled.is_empty()
+    }
+
+    /// Whether the action of a context was overtaken by such a change.
+    pub fn is_unsettled(&self, member: usize) -> bool {
+        self.unsettled.contains(member)
+    }
+
+    /// All of an action that was overtaken has been sent.
+    pub fn settled(&mut self, member: usize) {
+        self.unsettled.remove(member);
     }
 
     /// Receives an invalidation request (PCIe 10.3).
@@ -419,9 +445,10 @@ impl Device {
 
     /// Drops the entries of one PASID, or of requests without, and counts them for it.
     fn invalidate_space(&mut self, pasid: Option<Pasid>, range: AlignedRange) {
-        let entries = match self.breaks(Mutant::Rule37) {
-            true => self.atc.forget_exactly(Space::new(pasid, false), range),
-            false => self.atc.invalidate(Scope::One(pasid), range),
+        let entries = match self.mutant {
+            Some(Mutant::Rule37) => self.atc.forget_exactly(Space::new(pasid, false), range),
+            Some(Mutant::Join37) => self.atc.forget_within(Space::new(pasid, false), range),
+            _ => self.atc.invalidate(Scope::One(pasid), range),
         };
         self.counters
             .add(index::INVALIDATED_ENTRIES, u64::from(entries));
@@ -438,7 +465,7 @@ impl Device {
     /// Everything becomes as after power-up, except that what is on its way stays known until it
     /// has ended: it is void, and invalidations wait for it all the same.
     pub fn reset(&mut self, kind: Reset) {
-        self.permit.withdraw();
+        self.withdraw();
         self.space = ConfigSpace::new(&self.config);
         if !self.breaks(Mutant::Rule67) {
             for context in &mut self.contexts {

@@ -3,7 +3,7 @@
 //! what is done behind the first one without another look at the device's state.
 
 use super::Device;
-use crate::access::{Access, Failure, Piece, canonical, plausible, plausible_length};
+use crate::access::{Access, Failure, Piece, canonical};
 use crate::atc::{Hit, Space};
 use crate::completion::Record;
 use crate::context::{Activity, RecordPlace, Tail};
@@ -155,10 +155,6 @@ impl Device {
         let (mut hits, mut budget) = (0, budget);
         let context = &self.contexts[member];
         let [job] = jobs.list() else { return 0 };
-        // A device that breaks a rule breaks it at every step.
-        if self.mutant.is_some() {
-            return 0;
-        }
         match &job.activity {
             // A fence could come behind a failure.
             Activity::Complete(_) if !context.has_failed() => {}
@@ -225,11 +221,11 @@ impl Device {
             }
             RecordPlace::Good => Record::piece(tail.completion),
         };
-        if !plausible(piece.address, self.config.address_bits) {
+        if !canonical(piece.address, self.config.address_bits) {
             return None;
         }
         let hit = self.hit(view, RECORDS, piece.address, piece.access)?;
-        let span = Span::new(&piece, &hit, &view.untranslated, piece.length);
+        let span = self.span(view, &piece, &hit, piece.length);
         jobs.pins.push(Pin::new(&hit));
         jobs.end(Ending::Record(span));
         Some(1)
@@ -257,13 +253,13 @@ impl Device {
             reach.pieces = 2;
         }
         let mut hits = reach.pieces as u32;
-        let mut most = plausible_length(first, first.length).min(MAX_CHUNK as u64);
+        let mut most = first.length.min(MAX_CHUNK as u64);
         if one.len() < most {
             hits += self.extend(view, 0, first, most, one, &mut pins[pinned]);
         }
         // The second piece is of use as far as the first one goes.
         if let Some(second) = second {
-            most = plausible_length(second, second.length).min(one.len());
+            most = second.length.min(one.len());
             if other.len() < most {
                 hits += self.extend(view, 1, second, most, other, &mut pins[pinned + 1]);
             }
@@ -274,12 +270,43 @@ impl Device {
     /// Looks an address up, first where the last one was found.
     #[inline]
     fn hit(&mut self, view: &mut View, nth: usize, address: u64, access: Access) -> Option<Hit> {
+        if self.mutant.is_some() {
+            return self.hit_wrongly(view, address, access);
+        }
         if let Some(hit) = view.recent[nth].at(address, access) {
             return Some(hit);
         }
         let hit = self.atc.lookup(view.space, address, access)?;
         view.recent[nth] = Recent::new(address, access, &hit);
         Some(hit)
+    }
+
+    /// The same, in a device that breaks a rule.
+    #[cold]
+    fn hit_wrongly(&mut self, view: &View, address: u64, access: Access) -> Option<Hit> {
+        let access = match self.mutant {
+            Some(Mutant::Rule35) if access == Access::ReadWrite => Access::Read,
+            _ => access,
+        };
+        let mut hit = self.atc.lookup(view.space, address, access)?;
+        match self.mutant {
+            Some(Mutant::Rule11) => hit.untranslated_only = true,
+            Some(Mutant::Rule22) => hit.untranslated_only = false,
+            Some(Mutant::Rule29) => hit.last = u64::MAX,
+            Some(Mutant::Rule34) => hit.output &= !7,
+            _ => {}
+        }
+        Some(hit)
+    }
+
+    /// Where the bytes of a piece are by what a look-up found, up to a limit.
+    #[inline]
+    fn span(&self, view: &View, piece: &Piece, hit: &Hit, limit: u64) -> Span {
+        let span = Span::new(piece, hit, &view.untranslated, limit);
+        match (self.mutant, view.pasid) {
+            (Some(Mutant::Rule30), Some(pasid)) => span.with_pasid(pasid),
+            _ => span,
+        }
     }
 
     /// Finds the translation of the focus of a piece, and begins a run with what it covers.
@@ -291,56 +318,15 @@ impl Device {
         piece: &Piece,
         run: &mut Run,
     ) -> Result<Pin, Obstacle> {
-        if self.mutant.is_some() {
-            return self.find_wrongly(view, piece, run);
-        }
         let focus = piece.focus();
-        if !plausible(focus, self.config.address_bits) {
+        if !canonical(focus, self.config.address_bits) && !self.breaks(Mutant::Rule62) {
             return Err(Obstacle::NotOwned(*piece));
         }
         let Some(hit) = self.hit(view, nth, focus, piece.access) else {
             return Err(Obstacle::Missing(*piece));
         };
-        let limit = plausible_length(piece, piece.length);
-        run.begin(Span::new(piece, &hit, &view.untranslated, limit));
+        run.begin(self.span(view, piece, &hit, piece.length));
         Ok(Pin::new(&hit))
-    }
-
-    /// The same, in a device that breaks a rule.
-    #[cold]
-    fn find_wrongly(&mut self, view: &View, piece: &Piece, run: &mut Run) -> Result<Pin, Obstacle> {
-        let bits = self.config.address_bits;
-        let focus = piece.focus();
-        let owned = match self.mutant {
-            Some(Mutant::Rule31) => canonical(focus, bits),
-            Some(Mutant::Rule62) => true,
-            _ => plausible(focus, bits),
-        };
-        if !owned {
-            return Err(Obstacle::NotOwned(*piece));
-        }
-        let access = match self.mutant {
-            Some(Mutant::Rule35) if piece.access == Access::ReadWrite => Access::Read,
-            _ => piece.access,
-        };
-        let Some(found) = self.atc.lookup(view.space, focus, access) else {
-            return Err(Obstacle::Missing(*piece));
-        };
-        let mut hit = found;
-        match self.mutant {
-            Some(Mutant::Rule11) => hit.untranslated_only = true,
-            Some(Mutant::Rule22) => hit.untranslated_only = false,
-            Some(Mutant::Rule29) => hit.last = u64::MAX,
-            Some(Mutant::Rule34) => hit.output &= !7,
-            _ => {}
-        }
-        let limit = plausible_length(piece, piece.length);
-        let mut span = Span::new(piece, &hit, &view.untranslated, limit);
-        if let (Some(Mutant::Rule30), Some(pasid)) = (self.mutant, view.pasid) {
-            span = span.with_pasid(pasid);
-        }
-        run.begin(span);
-        Ok(Pin::new(&found))
     }
 
     /// Goes on with the first `most` bytes of a piece, as far as translations are at hand, and
@@ -355,9 +341,8 @@ impl Device {
         pin: &mut Pin,
     ) -> u32 {
         let (mut address, end) = (piece.address + run.len(), piece.address + most);
-        let owned = plausible(end - 1, self.config.address_bits);
-        // A device that breaks a rule breaks it with every translation: it takes one at a time.
-        if piece.backward || !owned || self.mutant.is_some() {
+        let owned = canonical(end - 1, self.config.address_bits);
+        if piece.backward || !owned {
             return 0;
         }
         let mut hits = 0;
@@ -367,7 +352,9 @@ impl Device {
             };
             let length = (hit.last - address).saturating_add(1).min(end - address);
             run.extend(&hit, &view.untranslated, address, length as usize);
-            pin.extend(&hit);
+            if !self.breaks(Mutant::Extend38) {
+                pin.extend(&hit);
+            }
             address += length;
             hits += 1;
         }

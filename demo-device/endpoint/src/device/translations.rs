@@ -2,7 +2,7 @@
 //! Translation requests, and what becomes of their answers (PCIe 10.2).
 
 use super::Device;
-use crate::access::{Access, Failure, Piece, plausible};
+use crate::access::{Access, Failure, Piece, canonical};
 use crate::ahead::MAX_AHEAD;
 use crate::atc::{Cached, Space};
 use crate::ats;
@@ -11,7 +11,9 @@ use crate::counters::index;
 use crate::dma::MAX_TRANSLATIONS;
 use crate::mutant::Mutant;
 use crate::turn::{Action, Turn};
-use pcie_ats::{AlignedRange, PAGE_SHIFT, Pasid, TranslationError, TranslationRequest};
+use pcie_ats::{
+    AlignedRange, PAGE_SHIFT, Pasid, Translation, TranslationError, TranslationRequest,
+};
 use svm_abi::completion::Error;
 use svm_abi::descriptor::translation;
 
@@ -50,17 +52,10 @@ impl Device {
             false => self.space.ats.stu,
         };
         let privileged = self.contexts[member].privileged();
-        let mut request = TranslationRequest {
+        let request = self.spoil_request(TranslationRequest {
             execute,
             ..ats::request(&piece, pasid, privileged, stu)
-        };
-        match self.mutant {
-            Some(Mutant::Rule03) => request.address |= 0x800,
-            Some(Mutant::Rule12) => request.pages = 0,
-            Some(Mutant::Rule19) => request.execute = true,
-            Some(Mutant::Rule20) => request.privileged = true,
-            _ => {}
-        }
+        });
         Ok(Action::Translate {
             request,
             piece,
@@ -70,12 +65,24 @@ impl Device {
         })
     }
 
+    /// Makes of a request what a device that breaks a rule would send.
+    pub(super) fn spoil_request(&self, mut request: TranslationRequest) -> TranslationRequest {
+        match self.mutant {
+            Some(Mutant::Rule03) => request.address |= 0x800,
+            Some(Mutant::Rule12) => request.pages = 0,
+            Some(Mutant::Rule19) => request.execute = true,
+            Some(Mutant::Rule20) => request.privileged = true,
+            _ => {}
+        }
+        request
+    }
+
     /// Asks for a translation past the cache. An error says that the activity has ended.
     pub(super) fn ask(&mut self, member: usize, piece: Piece, execute: bool) -> Result<Action, ()> {
         let Some(pasid) = self.contexts[member].space() else {
             return Err(());
         };
-        if !plausible(piece.focus(), self.config.address_bits) {
+        if !canonical(piece.focus(), self.config.address_bits) {
             self.fail(member, &Failure::at(Error::BadAddress, &piece));
             return Err(());
         }
@@ -177,15 +184,8 @@ impl Device {
             Err(error) => return self.refused(member, piece, *error),
         };
         let time = time.unwrap_or(u64::MAX);
-        let request = &TranslationRequest {
-            no_write: request.no_write && !self.breaks(Mutant::Rule18),
-            ..*request
-        };
         let translations = &turn.buffers.scratch.translations[..count];
-        let mut answers = ats::answers(request, translations, *stu);
-        if let Some(mutant) = self.mutant {
-            spoil(mutant, &mut answers);
-        }
+        let answers = self.answers(request, translations, *stu);
         // A completion without a single sensible translation is no better than none.
         let Some(wanted) = answers[0] else {
             return self.fail(member, &Failure::at(Error::CompleterAbort, piece));
@@ -194,10 +194,14 @@ impl Device {
         let mut wide = [None; 1 + MAX_AHEAD];
         let mut completions = 0;
         self.keep(member, pasid, [u64::MAX, time], &answers, &mut wide[0]);
+        let ahead = self.breaks(Mutant::Ahead39);
         for (request, translations) in turn.buffers.ahead.completions() {
             self.count(member, index::TRANSLATION_REQUESTS, 1);
             completions += 1;
-            let answers = ats::answers(request, translations, *stu);
+            let answers = self.answers(request, translations, *stu);
+            if ahead {
+                self.flights.forget_overtaken(member);
+            }
             self.keep(member, pasid, [time; 2], &answers, &mut wide[completions]);
         }
         self.keep_wide(member, pasid, time, &mut wide[..=completions], wanted.range);
@@ -207,6 +211,25 @@ impl Device {
         }
         let lacking = |limit| ats::lacking(piece, answers.iter().flatten().copied(), limit);
         self.page_lacks(member, piece, lacking);
+    }
+
+    /// The answers of a completion, as this device takes them.
+    fn answers(
+        &self,
+        request: &TranslationRequest,
+        translations: &[Translation],
+        stu: u8,
+    ) -> [Option<Cached>; MAX_TRANSLATIONS] {
+        let Some(mutant) = self.mutant else {
+            return ats::answers(request, translations, stu);
+        };
+        let request = &TranslationRequest {
+            no_write: request.no_write && mutant != Mutant::Rule18,
+            ..*request
+        };
+        let mut answers = ats::answers(request, translations, stu);
+        spoil(mutant, &mut answers);
+        answers
     }
 
     /// Puts the translations of a completion into the cache, or hands out the one that says the

@@ -296,7 +296,7 @@ fn wrong_descriptors_fail_with_an_error_of_their_own() {
         ),
         (
             Descriptor {
-                source: 0xfee0_0000,
+                source: 1 << 60,
                 ..copy
             },
             Error::BadAddress,

@@ -333,6 +333,109 @@ fn neighbours_of_one_round_are_one_entry() {
     assert_eq!(asked, 64);
 }
 
+/// 512 pages in a row, in frames in a row: their translations have become one of 2 MiB.
+fn world_of_one_large_entry() -> (World, u64) {
+    let world = World::running();
+    let frames = world.frames(21);
+    for page in 0..512 {
+        let range = AlignedRange::page(HERE + page * PAGE);
+        world.map_to(1, range, frames + page * PAGE, true, true);
+    }
+    success(world.perform(crc(HERE, 512 * PAGE)));
+    requests(&world);
+    success(world.perform(crc(HERE, 512 * PAGE)));
+    assert_eq!(requests(&world), []);
+    (world, frames)
+}
+
+#[test]
+pub(super) fn rule_37_what_has_grown_to_2_mib_goes_with_any_of_its_pages() {
+    let dropped = |world: &World| world.counter(0, index::INVALIDATED_ENTRIES);
+    // It is one entry.
+    let (world, _) = world_of_one_large_entry();
+    let whole = AlignedRange::containing(HERE, 21).unwrap();
+    let before = dropped(&world);
+    assert_eq!(world.invalidate(1, whole), Invalidation::Completed);
+    assert_eq!(dropped(&world), before + 1);
+    for page in [0, 15, 16, 63, 300, 511] {
+        let (world, frames) = world_of_one_large_entry();
+        let moved = AlignedRange::page(HERE + page * PAGE);
+        let before = dropped(&world);
+        world.map_to(1, moved, world.frame(), true, true);
+        assert_eq!(world.invalidate(1, moved), Invalidation::Completed);
+        world.retire_frame(frames + page * PAGE);
+        success(world.perform(crc(HERE, 512 * PAGE)));
+        let trespasses = world.inner.lock().unwrap().trespasses.clone();
+        assert_eq!(trespasses, [], "page {page}");
+        assert_eq!(dropped(&world), before + 1, "page {page}");
+    }
+}
+
+/// An access to one page of a large entry holds all of it: the invalidation of another page waits.
+#[test]
+fn rule_38_an_access_within_2_mib_holds_all_of_its_entry() {
+    let (world, _) = world_of_one_large_entry();
+    let answers = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&answers);
+    submit(&world, &[crc(HERE + 8 * PAGE, 64)]);
+    // The first read is that of the descriptor.
+    *world.on_read.lock().unwrap() = Some(Box::new(move |world: &World| {
+        let seen = Arc::clone(&seen);
+        *world.on_read.lock().unwrap() = Some(Box::new(move |world: &World| {
+            let range = AlignedRange::page(HERE + 500 * PAGE);
+            seen.lock().unwrap().push(world.invalidate(1, range));
+            let range = AlignedRange::page(HERE + 512 * PAGE);
+            seen.lock().unwrap().push(world.invalidate(1, range));
+        }));
+    }));
+    world.run();
+    use Invalidation::{Completed, Pending};
+    assert_eq!(*answers.lock().unwrap(), [Pending, Completed]);
+}
+
+#[test]
+pub(super) fn rule_39_what_was_asked_for_ahead_and_overtaken_is_not_used() {
+    // The request whose answer is overtaken: the wanted one, and those ahead of need.
+    for overtaken in 0..4u64 {
+        let world = World::running();
+        let frames = world.frames(18);
+        for page in 0..64 {
+            let range = AlignedRange::page(HERE + page * PAGE);
+            world.map_to(1, range, frames + page * PAGE, true, true);
+        }
+        success(world.perform(nop()));
+        requests(&world);
+        arm(&world, overtaken, overtaken, frames);
+        success(world.perform(crc(HERE, 64 * PAGE)));
+        // They were asked for in one round, before a byte was read.
+        let asked = requests(&world);
+        assert_eq!(asked[..4], [0, 16, 32, 48].map(|n| HERE + n * PAGE));
+        // Once more, from the cache.
+        success(world.perform(crc(HERE, 64 * PAGE)));
+        let trespasses = world.inner.lock().unwrap().trespasses.clone();
+        assert_eq!(trespasses, [], "request {overtaken}");
+    }
+}
+
+/// Moves a page of a request's answer away while it is on its way: that of the `nth` request, with
+/// `left` requests to go.
+fn arm(world: &World, left: u64, nth: u64, frames: u64) {
+    let hook = move |world: &World| match left {
+        0 => overtake(world, nth, frames),
+        _ => arm(world, left - 1, nth, frames),
+    };
+    *world.on_translate.lock().unwrap() = Some(Box::new(hook));
+}
+
+/// Moves the ninth page of the `nth` request.
+fn overtake(world: &World, nth: u64, frames: u64) {
+    let page = 16 * nth + 8;
+    let range = AlignedRange::page(HERE + page * PAGE);
+    world.map_to(1, range, world.frame(), true, true);
+    assert_eq!(world.invalidate(1, range), Invalidation::Completed);
+    world.retire_frame(frames + page * PAGE);
+}
+
 #[test]
 fn what_is_read_ahead_does_not_take_the_permission_to_write_away() {
     let world = world(5);

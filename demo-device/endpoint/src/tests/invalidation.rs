@@ -141,7 +141,7 @@ pub(super) fn rule_38_an_invalidation_waits_for_the_access_that_uses_its_range()
 }
 
 #[test]
-fn rule_38_all_pages_of_a_run_are_held_until_the_last_is_done() {
+pub(super) fn rule_38_all_pages_of_a_run_are_held_until_the_last_is_done() {
     const PAGES: u64 = 8;
     let world = World::running();
     // Half of the frames follow each other.

@@ -135,10 +135,11 @@ fn ring_and_record_are_requested_whatever_the_descriptor_says() {
 #[test]
 pub(super) fn rule_53_a_page_that_is_gone_again_is_requested_a_bounded_number_of_times() {
     let world = world(Service::Pretend);
-    assert_eq!(
-        failure(world.perform(crc(HERE, 8))),
-        (Error::RetriesExhausted, HERE, 0)
-    );
+    let record = world.submit(crc(HERE, 8));
+    let ends = (0..10_000).any(|_| world.endpoint.step(&world) == crate::Step::Idle);
+    assert!(ends, "{} requests", requested(&world).len());
+    let exhausted = (Error::RetriesExhausted, HERE, 0);
+    assert_eq!(failure(world.record(1, record)), exhausted);
     assert_eq!(requested(&world).len(), 1000);
     // The bound is for one access: the next has all its attempts.
     *world.service.lock().unwrap() = Service::Now;
@@ -465,7 +466,6 @@ fn a_record_that_cannot_be_written_is_lost_and_the_context_goes_on() {
         (HERE, Error::PageFault),
         (THERE, Error::PageFault),
         (RECORDS + 8, Error::Misaligned),
-        (0xfee0_0000, Error::BadAddress),
         (1 << 60, Error::BadAddress),
         (!31, Error::PageFault),
     ] {

@@ -249,14 +249,6 @@ pub(super) fn rule_30_translated_accesses_carry_no_pasid() {
 }
 
 #[test]
-pub(super) fn rule_31_the_interrupt_range_is_not_accessed() {
-    let world = World::running();
-    world.map(1, 0xfee0_0000, true);
-    let record = world.perform(fill(0xfee0_0010, 8));
-    assert_eq!(failure(record), (Error::BadAddress, 0xfee0_0010, 1));
-}
-
-#[test]
 pub(super) fn rule_33_a_zero_length_read_reads_nothing() {
     let world = World::running_with(Config {
         laboratory: true,

@@ -5,6 +5,7 @@ use super::*;
 use crate::testing::{RECORDS, RING, Service, World};
 use crate::{Config, Step, config_space};
 use pcie_ats::{Function, Reset, ResponseCode};
+use std::sync::{Arc, Mutex};
 use svm_abi::counters::index;
 use svm_abi::ids;
 use svm_abi::registers::{capabilities, context, control, device, function, halt, status};
@@ -347,4 +348,40 @@ fn contexts_take_turns() {
         assert!(spread <= 256 << 10 | 32, "{all:?}");
     }
     assert_eq!(written(2), length + 32);
+}
+
+/// What takes the function's right to send away while one of its requests is on its way: that one
+/// reaches memory, nothing after it does, and a host can tell when it is over.
+#[test]
+fn rule_67_to_69_a_function_is_quiet_when_the_last_request_has_landed() {
+    type Change = fn(&crate::Endpoint);
+    let changes: [Change; 3] = [
+        |e| e.reset(Reset::FunctionLevel),
+        |e| e.config_write(4, 0, 4),
+        |e| e.config_write(config_space::ATS + 4, 0, 1 << 31),
+    ];
+    for change in changes {
+        let world = World::running();
+        world.map(1, HERE, true);
+        world.map(1, HERE + 0x1000, true);
+        success(world.perform(fill(HERE, 0x2000)));
+        assert!(world.endpoint.quiesced());
+        world.submit(fill(HERE, 0x2000));
+        let seen = Arc::new(Mutex::new(None));
+        let note = seen.clone();
+        // Between the last look at the permission and memory.
+        *world.on_write.lock().unwrap() = Some(Box::new(move |world| {
+            change(&world.endpoint);
+            let writes = world.inner.lock().unwrap().writes.len();
+            *note.lock().unwrap() = Some((world.endpoint.quiesced(), writes));
+        }));
+        world.endpoint.step(&world);
+        let (quiet, writes) = seen.lock().unwrap().unwrap();
+        assert!(!quiet, "a write is on its way");
+        assert!(world.endpoint.quiesced());
+        let after = world.inner.lock().unwrap().writes.len();
+        assert_eq!(after, writes + 1);
+        world.run();
+        assert_eq!(world.inner.lock().unwrap().writes.len(), after);
+    }
 }

@@ -160,6 +160,22 @@ impl Cache {
         Ok(())
     }
 
+    /// Removes the other components of a component's kind, if nobody uses the cache.
+    pub fn retire(&self, component: &Component) -> Result<()> {
+        let Ok(_alone) = Lock::try_exclusive(&self.in_use_lock())? else {
+            return Ok(());
+        };
+        let beginning = format!("{}-", component.kind);
+        for (name, path) in self.entries()? {
+            let is_other =
+                name != component.name() && name.strip_prefix(&beginning).is_some_and(is_key);
+            if is_other && manifest::proves(&path) {
+                remove_own(&path)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Names and paths of all that is in it, sorted.
     fn entries(&self) -> Result<Vec<(String, PathBuf)>> {
         let context = || format!("cannot read {}", self.root.display());
@@ -263,6 +279,11 @@ impl Component {
         task.done();
         Ok(manifest)
     }
+}
+
+/// Whether a text is a component's key, not the rest of a longer kind's name.
+fn is_key(text: &str) -> bool {
+    text.len() == KEY_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
 /// The SHA-256 of some bytes, in hexadecimal digits.
@@ -398,6 +419,30 @@ mod tests {
         let one = cache.component("thing", "recipe 1".into());
         let other = cache.component("thing", "recipe 2".into());
         assert_ne!(one.directory(), other.directory());
+    }
+
+    #[test]
+    fn others_of_a_kind_are_retired_unless_they_are_in_use() {
+        let (directory, cache) = cache();
+        let progress = Progress::new();
+        let thing = |kind, recipe: &str| {
+            let component = cache.component(kind, recipe.into());
+            component
+                .ensure(&progress, Depth::Quick, false, |d, _| make(d, "1"))
+                .unwrap();
+            component
+        };
+        let (old, new) = (thing("next", "old"), thing("next", "new"));
+        let other = thing("next-kernel", "other");
+        let mine = directory.path().join("next-0123456789ab");
+        fs::create_dir(&mine).unwrap();
+        let in_use = cache.in_use().unwrap();
+        cache.retire(&new).unwrap();
+        assert!(old.directory().exists());
+        drop(in_use);
+        cache.retire(&new).unwrap();
+        assert!(!old.directory().exists());
+        assert!(new.directory().exists() && other.directory().exists() && mine.exists());
     }
 
     #[test]

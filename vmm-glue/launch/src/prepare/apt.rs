@@ -138,6 +138,13 @@ impl Apt {
         Ok(madison_versions(&table))
     }
 
+    /// The packages that a package depends on, without versions.
+    pub fn depends(&self, package: &str, version: &str) -> Result<Vec<String>> {
+        let name = format!("{package}={version}");
+        let text = self.call("apt-cache", &["show", &name]).output()?;
+        Ok(depends(&text))
+    }
+
     /// Resolves QEMU's version and fails where its series is gone.
     pub fn qemu(&self) -> Result<String> {
         choose_version(&self.versions(QEMU)?, recipe::QEMU_SERIES).map_err(|existing| {
@@ -321,6 +328,16 @@ fn madison_versions(table: &str) -> Vec<String> {
         .collect()
 }
 
+/// The packages in the line `Depends` of a package's description.
+fn depends(description: &str) -> Vec<String> {
+    let line = description
+        .lines()
+        .find_map(|line| line.strip_prefix("Depends: "));
+    let name = |word: &str| word.split_whitespace().next().map(str::to_owned);
+    line.map(|line| line.split(',').filter_map(name).collect())
+        .unwrap_or_default()
+}
+
 /// A version without epoch and Debian revision.
 fn upstream(version: &str) -> &str {
     let version = version.split_once(':').map_or(version, |(_, rest)| rest);
@@ -442,6 +459,13 @@ http://other.example.org/debian/|bookworm|main
         let found = complete_series(kernels, sources);
         assert_eq!(super::super::series::list(&found), "7.3, 7.10");
         assert_eq!(complete_series("", ""), []);
+    }
+
+    #[test]
+    fn dependencies_are_names() {
+        let text = "Package: x\nDepends: gcc-16-for-host, linux-base (>= 4.12~), a | b\nSize: 1\n";
+        assert_eq!(depends(text), ["gcc-16-for-host", "linux-base", "a"]);
+        assert_eq!(depends("Package: x\n"), [""; 0]);
     }
 
     #[test]

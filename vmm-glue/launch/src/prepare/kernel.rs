@@ -44,6 +44,11 @@ pub fn component(cache: &Cache, root: &Component, series: Series) -> Component {
     made_of(cache, "kernel", root, &series.to_string())
 }
 
+/// The component with a kernel that is to come, of exactly this version.
+pub fn coming(cache: &Cache, root: &Component, version: &str) -> Component {
+    made_of(cache, "next-kernel", root, version)
+}
+
 fn made_of(cache: &Cache, kind: &'static str, root: &Component, what: &str) -> Component {
     let recipe = format!(
         "{kind} {} {what} in {} modules {:?} {:?}\n{SCRIPT}\n{UNPACK}",

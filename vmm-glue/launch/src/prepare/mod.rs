@@ -7,6 +7,7 @@
 
 pub mod apt;
 mod cargo;
+pub mod coming;
 pub mod debug;
 mod driver;
 mod glibc;

@@ -21,7 +21,7 @@ use svm_init::events::{Event, Status};
 use svm_init::plan::Plan;
 
 use crate::cache::lock::Lock;
-use crate::cli::{Accel, MachineOptions, Place, QemuOptions, RunOptions, ShellOptions};
+use crate::cli::{Accel, MachineOptions, Place, PlanName, QemuOptions, RunOptions, ShellOptions};
 use crate::external::tail;
 use crate::installation::Installation;
 use crate::plans::{self, Given};
@@ -104,6 +104,48 @@ pub fn doctor(place: &Place, json: bool) -> Result<ExitCode> {
         progress: &progress,
     };
     Ok(run.perform(&prepared)?.1)
+}
+
+/// Runs the demonstration on what was prepared, and returns the last line of its report.
+///
+/// # Errors
+///
+/// What failed, in a line.
+pub fn demonstration(
+    prepared: &Prepared,
+    options: &MachineOptions,
+    progress: &Progress,
+) -> Result<String> {
+    let given = given(prepared, options);
+    let run = Run {
+        plan_name: PlanName::Demo.name(),
+        plan: plans::plan(PlanName::Demo, "1", &given),
+        renderer: Renderer::new(false, false),
+        timeout: Duration::from_secs(300),
+        options,
+        progress,
+    };
+    let (results, _) = run.perform(prepared)?;
+    match results.first_failure() {
+        Some(why) => bail!("{why}"),
+        None => Ok(results.summary()),
+    }
+}
+
+/// Whether the plug-in can be loaded into the QEMU that was prepared.
+///
+/// # Errors
+///
+/// What it says against that.
+pub fn accepts(prepared: &Prepared) -> Result<()> {
+    let help = machine::start(&prepared.qemu, &prepared.plugin)
+        .args(["-machine", "none", "-device", "svm-demo,help"])
+        .output();
+    match help {
+        Ok(text) if text.contains("trace=") => Ok(()),
+        Ok(text) => bail!("{}", tail(&text, 1)),
+        Err(error) => bail!("{}", tail(&format!("{error:#}"), 1)),
+    }
 }
 
 /// `svm-vm shell`.

@@ -136,6 +136,31 @@ impl Results {
         self.steps.push(StepResult { end, tests, output });
     }
 
+    /// The first of what failed, in a line.
+    pub fn first_failure(&self) -> Option<String> {
+        let setup = self
+            .setup
+            .iter()
+            .filter(|setup| setup.status == Status::Failed);
+        let setup = setup.map(|setup| format!("{}: {}", setup.name, setup.message));
+        let troubles = self.troubles.iter().map(|trouble| trouble.line.clone());
+        let steps = self.steps.iter().flat_map(|step| {
+            let tests = step
+                .tests
+                .iter()
+                .filter(|test| test.status == Status::Failed);
+            let tests = tests.map(|test| format!("{}: {}", test.name, test.message));
+            let end = (step.end.status == Status::Failed)
+                .then(|| format!("{}: {}", step.end.name, step.end.message));
+            tests.chain(end)
+        });
+        setup
+            .chain(troubles)
+            .chain(steps)
+            .chain(self.failures.iter().cloned())
+            .next()
+    }
+
     /// The last line of the report.
     pub fn summary(&self) -> String {
         let skipped = if self.skipped > 0 {

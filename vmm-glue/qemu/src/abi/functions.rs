@@ -200,9 +200,11 @@ table! {
         qemu_del_vm_change_state_handler: unsafe extern "C" fn(*mut VMChangeStateEntry);
         qemu_add_machine_init_done_notifier: unsafe extern "C" fn(*mut Notifier);
         qemu_add_exit_notifier: unsafe extern "C" fn(*mut Notifier);
+        qemu_log: unsafe extern "C" fn(*const c_char, ...);
     }
     variables {
         address_space_memory: AddressSpace;
+        qemu_loglevel: c_int;
         unassigned_mem_ops: MemoryRegionOps;
         vmstate_pci_device: VMStateDescription;
     }

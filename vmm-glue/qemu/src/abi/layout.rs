@@ -352,6 +352,9 @@ pub fn unmigratable(name: &'static CStr) -> *const VMStateDescription {
     description.as_ptr()
 }
 
+/// `LOG_GUEST_ERROR`, a bit of `qemu_loglevel`.
+pub const LOG_GUEST_ERROR: c_int = 1 << 11;
+
 /// `VersionTriple` of the QAPI.
 #[repr(C)]
 pub struct VersionTriple {

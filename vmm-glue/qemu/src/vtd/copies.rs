@@ -3,9 +3,11 @@
 //! when it has changed. This module knows nothing of QEMU.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use pcie_ats::{AlignedRange, PAGE_SHIFT};
 use vtd::MappedPage;
+use vtd::spec::DomainId;
 
 /// Addresses, from the first to the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,17 +94,21 @@ impl Copies {
             .take_while(move |page| page.input.last() >= span.first)
     }
 
-    /// The addresses that are to be looked at together with a span, given the pages that are there
-    /// now: a page changes as a whole.
-    pub fn together(&self, span: Span, now: &[MappedPage]) -> Span {
-        let old = self.within(span).map(|page| page.input);
-        let all = old.chain(now.iter().map(|page| page.input));
-        all.fold(span, Span::hull)
+    /// The least span round an address that no page reaches out of, neither one that was told of nor
+    /// the one that is there now: a page changes as a whole.
+    fn whole(&self, address: u64, now: Option<AlignedRange>) -> Span {
+        let one = Span {
+            first: address,
+            last: address,
+        };
+        let with_now = now.into_iter().fold(one, Span::hull);
+        let old = self.within(with_now).map(|page| page.input);
+        old.fold(with_now, Span::hull)
     }
 
-    /// The pages of a span are these from now on. The span is one that [`Copies::together`] leaves
-    /// as it is.
-    pub fn replace(&mut self, span: Span, now: Vec<MappedPage>) -> Changes {
+    /// The pages of a span are these from now on. Pages that were told of and reach out of it are
+    /// unmapped.
+    fn replace(&mut self, span: Span, now: Vec<MappedPage>) -> Changes {
         let now: BTreeMap<u64, MappedPage> = now.into_iter().map(|p| (p.input.base(), p)).collect();
         let old = self.within(span).copied();
         let unmapped: Vec<_> = old
@@ -120,9 +126,153 @@ impl Copies {
         Changes { unmapped, mapped }
     }
 
+    /// Of these pages those that are there no more, or otherwise, are forgotten.
+    fn forget(&mut self, gone: Vec<MappedPage>) -> Changes {
+        for page in &gone {
+            self.0.remove(&page.input.base());
+        }
+        Changes {
+            unmapped: gone,
+            mapped: Vec::new(),
+        }
+    }
+
     /// Nobody keeps a copy any more.
     pub fn clear(&mut self) {
         self.0.clear();
+    }
+}
+
+/// A part of what is reached from an address on.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// Its pages, in their order.
+    pub pages: Vec<MappedPage>,
+    /// Where the next part begins, if there is one.
+    pub next: Option<u64>,
+    /// How much was read for it.
+    pub entries: usize,
+}
+
+/// What became of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Updated {
+    /// The copies are what is there.
+    All,
+    /// There is more than is to be copied. What was copied is there, too.
+    Some,
+    /// There is nothing to copy: everything is reached.
+    Everything,
+}
+
+/// Brings the copies of a span up to date. `reach` reads what is there, a part at a time; None if
+/// that is everything. Of each change `tell` hears, with no lock held. No new page is copied when
+/// `most` entries have been read.
+pub fn update(
+    copies: &Mutex<Copies>,
+    span: Span,
+    most: usize,
+    mut reach: impl FnMut(Span) -> Option<Part>,
+    mut tell: impl FnMut(&Changes),
+) -> Updated {
+    let lock = || copies.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut whole = span;
+    for address in [span.first, span.last] {
+        let one = Span {
+            first: address,
+            last: address,
+        };
+        let Some(part) = reach(one) else {
+            return Updated::Everything;
+        };
+        let now = part.pages.first().map(|page| page.input);
+        let edge = lock().whole(address, now);
+        whole.first = whole.first.min(edge.first);
+        whole.last = whole.last.max(edge.last);
+    }
+    let mut entries = 0;
+    loop {
+        let Some(part) = reach(whole) else {
+            return Updated::Everything;
+        };
+        entries += part.entries;
+        let last = part.next.map_or(whole.last, |next| next - 1);
+        let done = Span { last, ..whole };
+        let changes = lock().replace(done, part.pages);
+        tell(&changes);
+        match part.next {
+            None => return Updated::All,
+            Some(next) => whole.first = next,
+        }
+        if entries > most {
+            break;
+        }
+    }
+    let old: Vec<MappedPage> = lock().within(whole).copied().collect();
+    let mut gone = Vec::new();
+    for page in old {
+        let Some(part) = reach(Span::of(page.input)) else {
+            return Updated::Everything;
+        };
+        if part.pages != [page] {
+            gone.push(page);
+        }
+    }
+    let changes = lock().forget(gone);
+    tell(&changes);
+    Updated::Some
+}
+
+/// What invalidations have selected since the copies were last brought up to date.
+#[derive(Debug, Default)]
+pub struct Dirty {
+    /// How functions are translated has changed.
+    functions: bool,
+    /// Addresses of a domain, or of all.
+    spans: Vec<(Option<DomainId>, Span)>,
+}
+
+impl Dirty {
+    /// How functions are translated has changed.
+    pub fn functions(&mut self) {
+        self.functions = true;
+    }
+
+    /// Translations were invalidated, of a domain or of all.
+    pub fn translations(&mut self, domain: Option<DomainId>, span: Span) {
+        self.spans.push((domain, span));
+    }
+
+    /// Whether everything is to be looked at again.
+    pub fn is_all(&self) -> bool {
+        self.functions
+    }
+
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        !self.functions && self.spans.is_empty()
+    }
+
+    /// The addresses of a domain that are: none of them twice.
+    pub fn of(&self, domain: Option<DomainId>) -> Vec<Span> {
+        let concerned = |(of, _): &&(Option<DomainId>, Span)| of.is_none() || *of == domain;
+        let mut spans: Vec<Span> = self
+            .spans
+            .iter()
+            .filter(concerned)
+            .map(|(_, s)| *s)
+            .collect();
+        spans.sort_unstable_by_key(|span| span.first);
+        let mut merged: Vec<Span> = Vec::new();
+        for span in spans {
+            match merged.last_mut() {
+                Some(before) if before.last.checked_add(1).is_none_or(|n| span.first <= n) => {
+                    before.last = before.last.max(span.last);
+                }
+                _ => merged.push(span),
+            }
+        }
+        merged
     }
 }
 
@@ -164,15 +314,142 @@ mod tests {
         let large = page(0x20_0000, 21, 0x4000_0000);
         copies.replace(Span::ALL, vec![large]);
         // A page of it was invalidated.
-        let part = span(0x21_0000, 0x21_0fff);
-        assert_eq!(copies.together(part, &[]), span(0x20_0000, 0x3f_ffff));
+        assert_eq!(copies.whole(0x21_0000, None), span(0x20_0000, 0x3f_ffff));
         // And the other way round: the part is now part of something larger.
-        let larger = page(0x4000_0000, 30, 0x8000_0000);
-        let next = copies.together(span(0x4001_0000, 0x4001_0fff), &[larger]);
+        let larger = page(0x4000_0000, 30, 0x8000_0000).input;
+        let next = copies.whole(0x4001_0000, Some(larger));
         assert_eq!(next, span(0x4000_0000, 0x7fff_ffff));
-        assert_eq!(copies.together(next, &[larger]), next);
         let changes = copies.replace(span(0x20_0000, 0x3f_ffff), vec![page(0x20_0000, 12, 0)]);
         assert_eq!(changes.unmapped, [large]);
+    }
+
+    /// Pages as tables have them, which are read by `reads` at a time.
+    #[derive(Default)]
+    struct Tables {
+        pages: BTreeMap<u64, MappedPage>,
+        reads: usize,
+    }
+
+    impl Tables {
+        /// Maps a page in the place of all that is there.
+        fn map(&mut self, new: MappedPage) {
+            self.pages.retain(|_, page| {
+                page.input.last() < new.input.base() || page.input.base() > new.input.last()
+            });
+            self.pages.insert(new.input.base(), new);
+        }
+
+        fn reach(&self, span: Span) -> Option<Part> {
+            let mut within = self
+                .pages
+                .values()
+                .filter(|page| page.input.last() >= span.first && page.input.base() <= span.last);
+            let pages: Vec<_> = within.by_ref().take(self.reads).copied().collect();
+            let next = within.next().map(|page| page.input.base());
+            let entries = pages.len();
+            Some(Part {
+                pages,
+                next,
+                entries,
+            })
+        }
+    }
+
+    /// A sequence of numbers that look random.
+    fn numbers(mut seed: u64) -> impl FnMut(u64) -> u64 {
+        move |below| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) % below
+        }
+    }
+
+    /// Whatever the sequence of changes: after an update of a span the copies are what the tables
+    /// have there, and who was told of all changes has the same.
+    #[test]
+    fn after_any_sequence_the_copies_are_what_the_tables_have() {
+        for seed in 0..200 {
+            let mut random = numbers(seed);
+            let copies = Mutex::new(Copies::default());
+            let mut tables = Tables {
+                reads: 1 + random(5) as usize,
+                ..Tables::default()
+            };
+            let mut told = BTreeMap::new();
+            for _ in 0..60 {
+                let shift = [12, 12, 13, 15, 16][random(5) as usize];
+                let changed = page(random(64) << 12, shift, random(8) << 20);
+                match random(3) {
+                    0 => tables.pages.retain(|_, p| {
+                        p.input.last() < changed.input.base()
+                            || p.input.base() > changed.input.last()
+                    }),
+                    _ => tables.map(changed),
+                }
+                // Half of the changes are told of by a page, the others by all addresses.
+                let span = match random(2) {
+                    0 => Span::of(changed.input),
+                    _ => Span::ALL,
+                };
+                let tell = |changes: &Changes| {
+                    for page in &changes.unmapped {
+                        assert_eq!(told.remove(&page.input.base()), Some(*page));
+                    }
+                    for page in &changes.mapped {
+                        assert_eq!(told.insert(page.input.base(), *page), None);
+                    }
+                };
+                let updated = update(&copies, span, usize::MAX, |s| tables.reach(s), tell);
+                assert_eq!(updated, Updated::All);
+                assert_eq!(told, tables.pages, "seed {seed}");
+                assert_eq!(copies.lock().unwrap().0, told, "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_leaves_the_copies_that_are_still_there() {
+        let copies = Mutex::new(Copies::default());
+        let mut tables = Tables {
+            reads: 10,
+            ..Tables::default()
+        };
+        for n in 0..100 {
+            tables.map(page(n << 12, 12, n << 20));
+        }
+        let run =
+            |tables: &Tables, most| update(&copies, Span::ALL, most, |s| tables.reach(s), |_| {});
+        assert_eq!(run(&tables, 1000), Updated::All);
+        // The last one is gone, the one before is another, and there are more.
+        tables.pages.remove(&(99 << 12));
+        tables.map(page(98 << 12, 12, 5));
+        tables.map(page(200 << 12, 12, 5));
+        assert_eq!(run(&tables, 50), Updated::Some);
+        let kept: Vec<u64> = copies
+            .lock()
+            .unwrap()
+            .pages()
+            .map(|p| p.input.base() >> 12)
+            .collect();
+        assert_eq!(kept, (0..98).collect::<Vec<u64>>());
+        assert_eq!(run(&tables, 1000), Updated::All);
+        assert_eq!(copies.lock().unwrap().0, tables.pages);
+    }
+
+    #[test]
+    fn dirty_spans_are_merged_and_those_of_other_domains_left_out() {
+        let mut dirty = Dirty::default();
+        assert!(dirty.is_empty());
+        dirty.translations(Some(DomainId(1)), span(0x3000, 0x3fff));
+        dirty.translations(Some(DomainId(1)), span(0x1000, 0x1fff));
+        dirty.translations(Some(DomainId(1)), span(0x2000, 0x2fff));
+        dirty.translations(Some(DomainId(2)), span(0x8000, 0x8fff));
+        let (one, both) = (span(0x1000, 0x3fff), span(0x8000, 0x8fff));
+        assert_eq!(dirty.of(Some(DomainId(1))), [one]);
+        assert_eq!(dirty.of(Some(DomainId(2))), [both]);
+        assert_eq!(dirty.of(None), []);
+        dirty.translations(None, Span::ALL);
+        assert_eq!(dirty.of(Some(DomainId(3))), [Span::ALL]);
+        assert!(!dirty.is_all() && !dirty.is_empty());
     }
 
     #[test]

@@ -9,14 +9,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use pcie_ats::{InvalidateCompletion, InvalidateRequest, PageRequest, PrgResponse, ResponseCode};
+use pcie_ats::{
+    AlignedRange, InvalidateCompletion, InvalidateRequest, PageRequest, PrgResponse, ResponseCode,
+};
 use vtd::recording::{RecordedUnit, Sink};
 use vtd::spec::SourceId;
 use vtd::spec::descriptor::IotlbScope;
-use vtd::{Capabilities, Effect, Effects, Invalidated, Reach, TooManyEntries};
+use vtd::{Capabilities, Effect, Effects, Invalidated, Reach, ReachPart};
 
 use super::clients::Clients;
-use super::copies::Span;
+use super::copies::{Dirty, Span};
 use super::guest_memory::GuestMemory;
 use super::interrupts;
 use super::main_loop;
@@ -27,6 +29,7 @@ use crate::abi::layout::{NOTIFIER_DEVIOTLB_UNMAP, NOTIFIER_UNMAP};
 use crate::abi::qemu;
 use crate::bql::{self, Bql};
 use crate::memory::Mmio;
+use crate::message;
 use crate::qom::Neighbour;
 use crate::timer::{self, Timer};
 
@@ -56,8 +59,12 @@ pub struct Host {
     /// Responses of the unit itself that wait for their time.
     deferred: Mutex<Vec<(SourceId, PrgResponse)>>,
     deferral: OnceLock<Timer>,
+    /// What those who keep copies have not heard of yet.
+    dirty: Mutex<Dirty>,
     lose_every: AtomicU64,
     completions: AtomicU64,
+    /// Interrupts of the I/O APIC are validated by their source.
+    pub validates_ioapic: bool,
 }
 
 impl Host {
@@ -84,6 +91,8 @@ impl Host {
             deferral: OnceLock::new(),
             lose_every: AtomicU64::new(settings.lose_every),
             completions: AtomicU64::new(0),
+            dirty: Mutex::default(),
+            validates_ioapic: settings.strict,
         }));
         let timeouts = Timer::virtual_time(bql, Box::new(|_| host.time_passed()))?;
         let deferral = Timer::new(bql, Box::new(|bql| host.send_deferred(bql)))?;
@@ -131,10 +140,20 @@ impl Host {
         (capabilities.cap().cm(), ecap.sc(), ecap.dt())
     }
 
-    /// What a function reaches, for those who keep a copy of it.
-    pub fn reach(&self, requester: SourceId, span: Span) -> Result<Reach, TooManyEntries> {
+    /// A part of what a function reaches, for those who keep a copy of it. Others have the unit
+    /// between two parts.
+    pub fn reach(&self, requester: SourceId, span: Span) -> ReachPart {
+        const READS: usize = 1 << 16;
         let unit = self.lock();
-        unit.reach(&GuestMemory, requester, span.first, span.last)
+        unit.reach_part(&GuestMemory, requester, span.first, span.last, READS)
+    }
+
+    /// Whether a function is not translated.
+    pub fn reaches_everything(&self, requester: SourceId) -> bool {
+        let unit = self.lock();
+        // No address is looked at, so that no flag is set.
+        let part = unit.reach_part(&GuestMemory, requester, u64::MAX, 0, 0);
+        part.reach == Reach::Everything
     }
 
     /// The bus from which all functions are reached.
@@ -228,6 +247,7 @@ impl Host {
         for effect in effects {
             self.carry_out_one(bql, effect);
         }
+        self.refresh_copies(bql);
         if self.queue_ready.swap(false, Ordering::AcqRel) {
             match &self.bell {
                 Some(bell) => bell.ring(),
@@ -251,23 +271,35 @@ impl Host {
             Effect::InterruptRemappingEnabled(_) => self.routes_changed(bql, None),
             Effect::Invalidated(Invalidated::Interrupts(scope)) => self.routes_changed(bql, scope),
             Effect::Invalidated(Invalidated::Iotlb(scope)) => {
-                // Which regions a domain is in, only its tables say: too much is never wrong.
-                let range = match scope {
-                    IotlbScope::DomainPages(_, range) | IotlbScope::PasidPages(_, _, range) => {
-                        range
+                let (domain, range) = match scope {
+                    IotlbScope::Global => (None, AlignedRange::ALL),
+                    IotlbScope::Domain(did) | IotlbScope::Pasid(did, _) => {
+                        (Some(did), AlignedRange::ALL)
                     }
-                    _ => pcie_ats::AlignedRange::ALL,
+                    IotlbScope::DomainPages(did, range) | IotlbScope::PasidPages(did, _, range) => {
+                        (Some(did), range)
+                    }
                 };
+                // Those who keep translations do not know of which domain they are: too much is
+                // never wrong.
                 self.spaces.unmap(bql, NOTIFIER_UNMAP, None, range);
-                self.spaces.refresh(bql, Span::of(range));
+                self.dirty().translations(domain, Span::of(range));
             }
             // For those who only drop what they have, an invalidation of translations follows
             // (sections 6.5.3.2 and 6.5.3.3).
             Effect::Invalidated(Invalidated::Context(_) | Invalidated::Pasid(_)) => {
-                self.spaces.review(bql);
+                self.dirty().functions();
             }
-            // The recording says it.
-            Effect::Refused(_) => {}
+            Effect::Refused(refusal) => message::guest_error(&format!("svm-vtd: {refusal}")),
+        }
+    }
+
+    /// Brings those who keep copies up to date, once for all descriptors ahead of a wait: the unit
+    /// does not process a wait together with them.
+    fn refresh_copies(&self, bql: &Bql) {
+        let dirty = std::mem::take(&mut *self.dirty());
+        if !dirty.is_empty() {
+            self.spaces.refresh(bql, &dirty);
         }
     }
 
@@ -285,6 +317,7 @@ impl Host {
             for effect in effects {
                 self.carry_out_one(bql, effect);
             }
+            self.refresh_copies(bql);
             if !self.queue_ready.swap(false, Ordering::AcqRel) {
                 break;
             }
@@ -339,6 +372,10 @@ impl Host {
 
     fn lock(&self) -> MutexGuard<'_, RecordedUnit> {
         self.unit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dirty(&self) -> MutexGuard<'_, Dirty> {
+        self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn deferred(&self) -> MutexGuard<'_, Vec<(SourceId, PrgResponse)>> {

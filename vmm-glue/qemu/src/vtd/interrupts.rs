@@ -9,10 +9,11 @@ use vtd::spec::interrupt::{Message, RANGE_BASE, RANGE_LAST};
 use vtd::{Access, Remapped, Request};
 
 use super::guest_memory::GuestMemory;
-use super::spaces::{FunctionSpace, of_opaque};
+use super::spaces::{Function, FunctionSpace, of_opaque};
 use crate::abi::layout::*;
 use crate::bql::Bql;
 use crate::memory::Space;
+use crate::message;
 
 /// The interrupt address range: its base and size.
 pub const RANGE: (u64, u64) = (RANGE_BASE, RANGE_LAST - RANGE_BASE + 1);
@@ -86,16 +87,22 @@ unsafe extern "C" fn write(
         data: value as u32,
     };
     let requester = requester(space, attributes);
-    let result = space.host.with(|unit, effects| {
-        unit.remap_interrupt(&GuestMemory, Some(requester), request, effects)
-    });
+    let result = space
+        .host
+        .with(|unit, effects| unit.remap_interrupt(&GuestMemory, requester, request, effects));
     match result {
         Ok(Remapped::Deliver(message) | Remapped::Posted(Some(message))) => {
             deliver(&bql, message);
             MEMTX_OK
         }
         Ok(Remapped::Posted(None)) => MEMTX_OK,
-        Err(_) => MEMTX_ERROR,
+        Err(reason) => {
+            let of = space.function.source_id();
+            message::guest_error(&format!(
+                "svm-vtd: interrupt request {address:#x} {value:#x} of {of}: {reason}"
+            ));
+            MEMTX_ERROR
+        }
     }
 }
 
@@ -118,15 +125,25 @@ fn translated(space: &FunctionSpace, address: u64) -> u32 {
     }
 }
 
-/// Who has sent a message: several functions may share an address space, below a bridge.
-fn requester(space: &FunctionSpace, attributes: MemTxAttrs) -> SourceId {
+/// The requester of messages whose attributes name none: the host bridge, which sends nothing.
+const HOST_BRIDGE: u16 = 0;
+
+/// Who has sent a message: several functions may share an address space, below a bridge. None if
+/// its source is not to be validated.
+fn requester(space: &FunctionSpace, attributes: MemTxAttrs) -> Option<SourceId> {
     let of_message = attributes.requester_id();
-    // Attributes may be there for another reason. 0 is the host bridge, which sends nothing.
-    if attributes.is_unspecified() || of_message == 0 {
-        space.function.source_id()
-    } else {
-        SourceId(of_message)
+    if space.function == Function::IoApic && !space.host.validates_ioapic {
+        // As QEMU's own unit does.
+        return None;
     }
+    // Attributes may be there for another reason.
+    Some(
+        if attributes.is_unspecified() || of_message == HOST_BRIDGE {
+            space.function.source_id()
+        } else {
+            SourceId(of_message)
+        },
+    )
 }
 
 /// Sends an interrupt to the processors.

@@ -34,8 +34,9 @@ use crate::abi::layout::*;
 use crate::abi::{qemu, room};
 use crate::bql::Bql;
 use crate::memory::IoRegion;
-use crate::message::ErrorSlot;
+use crate::message::{self, ErrorSlot};
 use crate::qom::{Class, Neighbour};
+use crate::remedy;
 pub use guest_memory::GuestMemory;
 use host::{Host, RegisterFile};
 use settings::{Inherited, Settings};
@@ -176,7 +177,7 @@ unsafe extern "C" fn instance_init(object: *mut Object) {
     // SAFETY: QEMU makes objects with the BQL held, and this one exists.
     let (bql, device) = unsafe { (Bql::held(), Neighbour::new(pointer)) };
     if !settings::set_defaults(&bql, device) {
-        crate::message::error("intel-iommu has not the properties that svm-vtd sets");
+        message::error("intel-iommu has not the properties that svm-vtd sets");
     }
 }
 
@@ -218,10 +219,36 @@ fn make(bql: &Bql, device: Neighbour, error: ErrorOut) -> Result<(), Option<Stri
         at_exit();
     }
     place.take(bql, host)?;
+    remedy::when_complete(bql, refuse_outside);
     if let Some(instance) = table().get_mut(&device.as_ptr().addr()) {
         instance.host = Some(host);
     }
     Ok(())
+}
+
+/// Ends QEMU if a device outside of it was given that the unit cannot serve: QEMU itself would end,
+/// with less to say, when the guest switches translation on.
+fn refuse_outside(bql: &Bql) {
+    const OUTSIDE: [&CStr; 3] = [c"vfio-pci", c"vfio-pci-nohotplug", c"vfio-user-pci"];
+    let Some(name) = OUTSIDE.iter().find(|name| Neighbour::any(bql, name)) else {
+        return;
+    };
+    let hosts: Vec<&Host> = table().values().filter_map(|i| i.host).collect();
+    for host in hosts {
+        let (caching_mode, snoop_control, _) = host.abilities();
+        let missing = match (caching_mode, snoop_control) {
+            (true, false) => continue,
+            (false, true) => "caching-mode=on,snoop-control=off",
+            (false, false) => "caching-mode=on",
+            (true, true) => "snoop-control=off",
+        };
+        message::error(&format!(
+            "svm-vtd: {} reaches memory by a copy of the guest's mappings, which the unit has to \
+             announce: add {missing} to svm-vtd",
+            name.to_string_lossy()
+        ));
+        std::process::exit(1);
+    }
 }
 
 /// Realizes the parent.

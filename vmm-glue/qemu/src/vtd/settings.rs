@@ -36,6 +36,8 @@ pub struct Settings {
     pub lose_every: u64,
     /// Path of the recording; empty for none.
     pub record: String,
+    /// The unit keeps to the specification where QEMU's own does not.
+    pub strict: bool,
 }
 
 impl Default for Settings {
@@ -49,11 +51,12 @@ impl Default for Settings {
             timeout: 1000,
             lose_every: 0,
             record: String::new(),
+            strict: false,
         }
     }
 }
 
-static PROPERTIES: [Property<Settings>; 8] = [
+static PROPERTIES: [Property<Settings>; 9] = [
     Property::switch(
         c"ssts",
         |s| &mut s.ssts,
@@ -101,6 +104,12 @@ static PROPERTIES: [Property<Settings>; 8] = [
         |s| &mut s.record,
         c"file for a recording of all that passes between the unit and the machine, which can be \
           played again (default: none)",
+    ),
+    Property::switch(
+        c"strict",
+        |s| &mut s.strict,
+        c"keep to the specification where the intel-iommu does not: 256-bit descriptors in \
+          scalable mode, and source validation of the I/O APIC (default: off)",
     ),
 ];
 
@@ -317,6 +326,7 @@ impl Settings {
             // QEMU's regions know no protected memory, and translated addresses are passed on in
             // pieces larger than a page.
             protected_memory: false,
+            strict: self.strict,
             ..Config::default()
         })
     }

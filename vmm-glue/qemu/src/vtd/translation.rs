@@ -7,7 +7,7 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::NonNull;
 
-use vtd::{Access, Request};
+use vtd::{Access, Blocked, Request};
 
 use super::guest_memory::GuestMemory;
 use super::spaces::{FunctionSpace, Kept};
@@ -15,7 +15,7 @@ use crate::abi::functions;
 use crate::abi::layout::*;
 use crate::bql::Bql;
 use crate::memory::Space;
-use crate::message::ErrorSlot;
+use crate::message::{self, ErrorSlot};
 use crate::qom::Class;
 
 /// Name of the class.
@@ -105,8 +105,12 @@ fn untranslated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLB
     let result = space
         .host
         .with(|unit, effects| unit.translate(&GuestMemory, &request, effects));
-    let Ok(found) = result else {
-        return blocked(address);
+    let found = match result {
+        Ok(found) => found,
+        Err(reason) => {
+            refused(space, access, address, &reason);
+            return blocked(address);
+        }
     };
     let mask = found.page.last() - found.page.base();
     let allowed = |is: bool, bit| if is { bit } else { 0 };
@@ -125,7 +129,8 @@ fn translated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLBEn
     let result = space.host.with(|unit, effects| {
         unit.translated_request(&GuestMemory, requester, None, address, access, effects)
     });
-    if result.is_err() {
+    if let Err(reason) = result {
+        refused(space, access, address, &reason);
         return blocked(address);
     }
     IOMMUTLBEntry {
@@ -135,6 +140,14 @@ fn translated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLBEn
         perm: perm::READ | perm::WRITE,
         ..blocked(address)
     }
+}
+
+/// Says that a request was refused, to who asks QEMU for the errors of guests.
+fn refused(space: &FunctionSpace, access: Access, address: u64, reason: &Blocked) {
+    let of = space.function.source_id();
+    message::guest_error(&format!(
+        "svm-vtd: {access:?} of {of} at {address:#x}: {reason}"
+    ));
 }
 
 /// A page without permission.

@@ -15,16 +15,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pcie_ats::AlignedRange;
+use vtd::spec::DomainId;
 use vtd::{MappedPage, Reach};
 
 use super::clients::invalidated;
-use super::copies::{Changes, Copies, Span};
+use super::copies::{self, Changes, Copies, Dirty, Part, Span, Updated};
 use super::main_loop;
 use super::spaces::{Function, Kept, Spaces};
 use crate::abi::layout::*;
 use crate::abi::room;
 use crate::bql::Bql;
 use crate::message;
+
+/// The most present entries of tables that are copied at once: 64 GiB in pages of 4 KiB. Tables may
+/// contain themselves, and then they never end.
+const MOST_ENTRIES: usize = 1 << 24;
 
 /// What is known of those who watch an address space.
 #[derive(Debug, Default)]
@@ -37,6 +42,8 @@ pub struct Watched {
     shown: AtomicBool,
     /// Its tables were too large.
     complained: AtomicBool,
+    /// The domain by which its translations are invalidated.
+    domain: Mutex<Option<DomainId>>,
 }
 
 impl Watched {
@@ -51,6 +58,14 @@ impl Watched {
 
     fn is_copied(&self) -> bool {
         self.copied.load(Ordering::Relaxed)
+    }
+
+    fn domain(&self) -> Option<DomainId> {
+        *self.domain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_domain(&self, domain: Option<DomainId>) {
+        *self.domain.lock().unwrap_or_else(PoisonError::into_inner) = domain;
     }
 
     fn copies(&self) -> MutexGuard<'_, Copies> {
@@ -72,11 +87,18 @@ impl Spaces {
         }
     }
 
-    /// Some mappings have changed, in whatever address space.
-    pub fn refresh(&self, bql: &Bql, span: Span) {
+    /// Brings copies up to date with what was invalidated: those of functions of the domains that
+    /// were.
+    pub fn refresh(&self, bql: &Bql, dirty: &Dirty) {
+        if dirty.is_all() {
+            return self.review(bql);
+        }
         for kept in self.all() {
-            if kept.get().watched.is_copied() {
-                kept.refresh(bql, span);
+            let watched = &kept.get().watched;
+            if watched.is_copied() {
+                for span in dirty.of(watched.domain()) {
+                    kept.refresh(bql, span);
+                }
             }
         }
     }
@@ -129,17 +151,15 @@ impl Kept {
         if !space.watched.is_copied() {
             return;
         }
-        match self.changes(Span::ALL) {
-            Some(changes) => {
-                for other in self.notifiers(bql).filter(|n| *n != notifier) {
-                    tell_all(bql, other, &changes);
-                }
+        let others = |changes: &Changes| {
+            for other in self.notifiers(bql).filter(|n| *n != notifier) {
+                tell_all(bql, other, changes);
             }
-            None => {
-                // It is to be shown system memory, but not while regions are being changed.
-                let host = space.host;
-                main_loop::soon(move |bql| host.spaces.review(bql));
-            }
+        };
+        if self.update(Span::ALL, others) == Updated::Everything {
+            // It is to be shown system memory, but not while regions are being changed.
+            let host = space.host;
+            main_loop::soon(move |bql| host.spaces.review(bql));
         }
         let all = Changes {
             unmapped: Vec::new(),
@@ -161,53 +181,58 @@ impl Kept {
         if !there {
             return;
         }
-        match self.changes(span) {
-            None if !space.watched.is_shown() => {
-                space.watched.show(true);
-                self.translate(bql, false);
-            }
-            None => {}
-            Some(_) if space.watched.is_shown() => {
-                // Who keeps a copy begins anew.
+        if space.watched.is_shown() {
+            // Who keeps a copy begins anew if there are pages now.
+            if !space.host.reaches_everything(space.function.source_id()) {
                 space.watched.show(false);
                 self.translate(bql, true);
             }
-            Some(changes) => {
-                for notifier in self.notifiers(bql) {
-                    tell_all(bql, notifier, &changes);
-                }
+            return;
+        }
+        let all = |changes: &Changes| {
+            for notifier in self.notifiers(bql) {
+                tell_all(bql, notifier, changes);
             }
+        };
+        if self.update(span, all) == Updated::Everything {
+            space.watched.show(true);
+            self.translate(bql, false);
         }
     }
 
-    /// What has changed in a span since the copies were made, which are taken to be told of it.
-    /// None if the function is passed through.
-    fn changes(self, mut span: Span) -> Option<Changes> {
+    /// Brings the copies of a span up to date, if there are any, and tells of each change.
+    fn update(self, span: Span, tell: impl FnMut(&Changes)) -> Updated {
         let space = self.get();
-        let requester = space.function.source_id();
-        loop {
-            let pages = match space.host.reach(requester, span) {
-                Ok(Reach::Everything) => return None,
-                Ok(Reach::Pages(pages)) => pages,
-                Err(error) => {
-                    // Once: the guest must not fill the log.
-                    if !space.watched.complained.swap(true, Ordering::Relaxed) {
-                        message::error(&format!("svm-vtd: {error}: it reaches nothing there"));
-                    }
-                    Vec::new()
-                }
+        let (watched, requester) = (&space.watched, space.function.source_id());
+        if !watched.is_copied() {
+            let everything = space.host.reaches_everything(requester);
+            return if everything {
+                Updated::Everything
+            } else {
+                Updated::All
             };
-            let mut copies = space.watched.copies();
-            let together = copies.together(span, &pages);
-            if together == span {
-                return Some(if space.watched.is_copied() {
-                    copies.replace(span, pages)
-                } else {
-                    Changes::default()
-                });
-            }
-            span = together;
         }
+        let reach = |span| {
+            let part = space.host.reach(requester, span);
+            watched.set_domain(part.domain);
+            match part.reach {
+                Reach::Everything => None,
+                Reach::Pages(pages) => Some(Part {
+                    pages,
+                    next: part.next,
+                    entries: part.entries,
+                }),
+            }
+        };
+        let updated = copies::update(&watched.copies, span, MOST_ENTRIES, reach, tell);
+        if updated == Updated::Some && !watched.complained.swap(true, Ordering::Relaxed) {
+            // Once: the guest must not fill the log.
+            message::error(&format!(
+                "svm-vtd: the tables of function {requester} have more than {MOST_ENTRIES} entries: \
+                 a device outside of QEMU reaches only a part of what they map"
+            ));
+        }
+        updated
     }
 
     /// The first of those who watch the region.

@@ -304,3 +304,44 @@ fn without_what_it_needs_a_device_outside_is_refused() {
         machine.qemu.quit();
     }
 }
+
+#[test]
+fn a_machine_does_not_start_with_a_device_outside_that_it_cannot_serve() {
+    let Some(installation) = Installation::find() else {
+        return;
+    };
+    for (properties, advice) in [
+        ("", "add caching-mode=on,snoop-control=off to svm-vtd"),
+        (",snoop-control=off", "add caching-mode=on to svm-vtd"),
+        (",caching-mode=on", "add snoop-control=off to svm-vtd"),
+    ] {
+        let unit = format!("svm-vtd{properties}");
+        // In either order.
+        for unit_first in [true, false] {
+            let outside = Outside::new();
+            let mut devices = [unit.clone(), outside.device(DEVICE.slot)];
+            if !unit_first {
+                devices.reverse();
+            }
+            let said = installation.says(&[
+                "-object",
+                "memory-backend-memfd,id=ram,size=512M,share=on",
+                "-M",
+                "q35,memory-backend=ram",
+                "-m",
+                "512",
+                "-nodefaults",
+                "-display",
+                "none",
+                "-accel",
+                "qtest",
+                "-device",
+                &devices[0],
+                "-device",
+                &devices[1],
+            ]);
+            assert!(said.contains(advice), "{unit} {unit_first}: {said}");
+            assert!(said.contains("vfio-user-pci"), "{said}");
+        }
+    }
+}

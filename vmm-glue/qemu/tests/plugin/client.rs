@@ -339,6 +339,11 @@ impl Qemu {
         self.read_number("inl", port.into()) as u32
     }
 
+    /// Sets an interrupt line of a device, which is named by its path.
+    pub fn set_irq(&mut self, path: &str, line: u32, level: u32) {
+        self.qtest(&format!("set_irq_in {path} unnamed-gpio-in {line} {level}"));
+    }
+
     /// The names of QEMU's threads.
     pub fn threads(&self) -> Vec<String> {
         let tasks = format!("/proc/{}/task", self.child.id());

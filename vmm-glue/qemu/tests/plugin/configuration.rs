@@ -81,6 +81,38 @@ fn registers_take_halves_and_ignore_other_sizes() {
 }
 
 #[test]
+fn a_write_of_a_part_of_a_register_changes_that_part_only() {
+    let Some(mut machine) = Machine::with("") else {
+        return;
+    };
+    let ats = |machine: &mut Machine| machine.config_read(DEVICE, ATS + 4) >> 16;
+    machine.config_write8(DEVICE, ATS + 6, 3);
+    assert_eq!(ats(&mut machine), 3);
+    machine.config_write16(DEVICE, PASID + 6, 1);
+    assert_eq!(machine.config_read(DEVICE, PASID + 4) >> 16, 1);
+    assert_ne!(machine.config_read(DEVICE, PASID + 4) & 0x1f00, 0);
+    machine.config_write8(DEVICE, PRI + 12, 7);
+    machine.config_write8(DEVICE, PRI + 4, 1);
+    assert_eq!(machine.config_read(DEVICE, PRI + 4), 1 << 31 | 1);
+    assert_eq!(machine.config_read(DEVICE, PRI + 12), 7);
+    // The enable bit alone: STU stays.
+    machine.config_write8(DEVICE, ATS + 7, 0x80);
+    assert_eq!(ats(&mut machine), 1 << 15 | 3);
+    machine.config_write8(DEVICE, ATS + 7, 0);
+    assert_eq!(ats(&mut machine), 3);
+    // Control and status at once: status bits that are not set stay so.
+    machine.config_write(DEVICE, PRI + 4, 0);
+    assert_eq!(machine.config_read(DEVICE, PRI + 4), 1 << 31 | 1 << 24);
+    let power = machine.capability(DEVICE, 0x01) + 4;
+    let before = machine.config_read(DEVICE, power);
+    machine.config_write8(DEVICE, power, 3);
+    assert_eq!(machine.config_read(DEVICE, power), before | 3);
+    machine.config_write8(DEVICE, power, 0);
+    assert_eq!(machine.config_read(DEVICE, power), before);
+    machine.qemu.quit();
+}
+
+#[test]
 fn page_request_control_follows_its_rules() {
     let Some(mut machine) = Machine::with(",pri-capacity=8") else {
         return;

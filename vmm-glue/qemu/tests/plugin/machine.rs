@@ -117,6 +117,12 @@ impl Machine {
         self.qemu.writel(address, value);
     }
 
+    /// Writes a configuration byte.
+    pub fn config_write8(&mut self, at: Address, offset: u16, value: u8) {
+        let address = self.config(at, offset);
+        self.qemu.writeb(address, value);
+    }
+
     /// Writes a configuration word.
     pub fn config_write16(&mut self, at: Address, offset: u16, value: u16) {
         let address = self.config(at, offset);
@@ -160,9 +166,15 @@ impl Machine {
 
     /// Opens a root port to bus 1 and to the addresses of BARs.
     pub fn open_root_port(&mut self, at: Address) {
-        self.config_write(at, 0x18, 0x0001_0100);
+        self.number_bus(at, 1);
         self.config_write(at, 0x20, 0xefff_e000);
         self.config_write16(at, COMMAND, 0x6);
+    }
+
+    /// Gives the bus below a root port its number.
+    pub fn number_bus(&mut self, at: Address, number: u8) {
+        let number = u32::from(number);
+        self.config_write(at, 0x18, number << 16 | number << 8);
     }
 
     /// Gives the device its BARs and enables memory and bus mastering.

@@ -32,6 +32,7 @@ mod reset;
 mod several;
 mod snapshots;
 mod stale;
+mod strict;
 mod svm_vtd;
 mod time;
 mod tracing;

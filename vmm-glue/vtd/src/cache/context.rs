@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The context cache (section 6.2.2): context entries by requester.
 
+use super::NumberMap;
 use crate::context::Context;
+use crate::mutant::{Mutant, breaks};
 use crate::spec::SourceId;
 use crate::spec::descriptor::ContextScope;
 
@@ -14,6 +16,8 @@ struct Slot {
     stamp: u64,
     /// Was used since the clock's hand passed.
     used: bool,
+    /// Place in the list of its domain.
+    place: u32,
 }
 
 /// The context cache.
@@ -26,6 +30,16 @@ pub(crate) struct ContextCache {
     hand: usize,
     capacity: usize,
     stamps: u64,
+    /// Requesters by domain, and by none: those of scalable mode.
+    by_domain: NumberMap<Vec<SourceId>>,
+    /// How many entries invalidations have looked at.
+    #[cfg(test)]
+    looked_at: usize,
+}
+
+/// The number of the list of a domain, or of none.
+fn list_of(context: &Context) -> u64 {
+    context.domain().map_or(1 << 16, |did| did.0.into())
 }
 
 impl ContextCache {
@@ -38,6 +52,9 @@ impl ContextCache {
             hand: 0,
             capacity: capacity.max(1) as usize,
             stamps: 0,
+            by_domain: NumberMap::default(),
+            #[cfg(test)]
+            looked_at: 0,
         }
     }
 
@@ -58,41 +75,62 @@ impl ContextCache {
             self.slots.push(None);
             self.slots.len() - 1
         } else {
-            self.evict()
+            self.evict();
+            self.free.pop().unwrap_or_default() as usize
         };
         self.stamps += 1;
+        let list = self.by_domain.entry(list_of(&context)).or_default();
+        list.push(requester);
         self.slots[at] = Some(Slot {
             requester,
             context,
             stamp: self.stamps,
             used: false,
+            place: list.len() as u32 - 1,
         });
         self.index[usize::from(requester.0)] = at as u32 + 1;
         self.stamps
     }
 
     /// Makes room in a full cache: the first entry that was not used since the last time.
-    fn evict(&mut self) -> usize {
+    fn evict(&mut self) {
         loop {
             let at = self.hand;
             self.hand = (at + 1) % self.slots.len();
             match &mut self.slots[at] {
                 Some(slot) if slot.used => slot.used = false,
                 Some(slot) => {
-                    self.index[usize::from(slot.requester.0)] = 0;
-                    return at;
+                    let requester = slot.requester;
+                    return self.remove(requester);
                 }
-                None => return at,
+                None => {}
             }
         }
     }
 
     fn remove(&mut self, requester: SourceId) {
         let entry = &mut self.index[usize::from(requester.0)];
-        if let Some(at) = entry.checked_sub(1) {
-            *entry = 0;
-            self.slots[at as usize] = None;
-            self.free.push(at);
+        let Some(at) = entry.checked_sub(1) else {
+            return;
+        };
+        *entry = 0;
+        self.free.push(at);
+        let Some(slot) = self.slots[at as usize].take() else {
+            return;
+        };
+        let number = list_of(&slot.context);
+        let Some(list) = self.by_domain.get_mut(&number) else {
+            return;
+        };
+        list.swap_remove(slot.place as usize);
+        let moved = list.get(slot.place as usize).copied();
+        if list.is_empty() {
+            self.by_domain.remove(&number);
+        }
+        // The last one of the list has its place now.
+        let moved = moved.map(|requester| self.index[usize::from(requester.0)] as usize);
+        if let Some(moved) = moved.and_then(|at| self.slots[at - 1].as_mut()) {
+            moved.place = slot.place;
         }
     }
 
@@ -102,6 +140,7 @@ impl ContextCache {
             self.index[usize::from(slot.requester.0)] = 0;
         }
         self.free.clear();
+        self.by_domain.clear();
         self.hand = 0;
     }
 
@@ -111,12 +150,16 @@ impl ContextCache {
         let of = |context: &Context, did| context.domain().is_none_or(|d| d == did);
         match scope {
             ContextScope::Global => self.clear(),
+            ContextScope::Domain(_) if breaks(Mutant::G25) => self.clear(),
             ContextScope::Domain(did) => {
-                for at in 0..self.slots.len() {
-                    if let Some(slot) = &self.slots[at] {
-                        if of(&slot.context, did) {
-                            self.remove(slot.requester);
+                for list in [did.0.into(), 1 << 16] {
+                    let selected = self.by_domain.get(&list).cloned();
+                    for requester in selected.unwrap_or_default() {
+                        #[cfg(test)]
+                        {
+                            self.looked_at += 1;
                         }
+                        self.remove(requester);
                     }
                 }
             }
@@ -192,6 +235,56 @@ mod tests {
             cache.invalidate(scope);
             let left: Vec<u16> = left.iter().map(|n| 0x100 + n).collect();
             assert_eq!(cached(&mut cache), left, "{scope:?}");
+        }
+    }
+
+    #[test]
+    fn an_invalidation_of_a_domain_looks_at_what_it_selects() {
+        let mut cache = ContextCache::new(4096);
+        for n in 0..4096 {
+            cache.insert(SourceId(n), legacy(if n % 1024 == 7 { 1 } else { 2 }));
+        }
+        cache.invalidate(ContextScope::Domain(DomainId(1)));
+        assert_eq!(cache.looked_at, 4);
+        assert_eq!(cached(&mut cache).len(), 4092);
+        cache.invalidate(ContextScope::Domain(DomainId(1)));
+        assert_eq!(cache.looked_at, 4);
+    }
+
+    /// Against the list of what should be cached.
+    #[test]
+    fn entries_live_until_an_invalidation_selects_them() {
+        let mut cache = ContextCache::new(64);
+        let mut model: Vec<(u16, u16)> = Vec::new();
+        let mut number = 1u32;
+        for _ in 0..20_000 {
+            number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (sid, did) = ((number >> 8) as u16 % 48, (number >> 16) as u16 % 5);
+            match number >> 28 {
+                0..=11 => {
+                    cache.insert(SourceId(sid), legacy(did));
+                    model.retain(|(known, _)| *known != sid);
+                    model.push((sid, did));
+                }
+                12 | 13 => {
+                    cache.invalidate(ContextScope::Domain(DomainId(did)));
+                    model.retain(|(_, known)| *known != did);
+                }
+                _ => {
+                    cache.invalidate(ContextScope::Device {
+                        did: DomainId(did),
+                        sid: SourceId(sid),
+                        mask: !0,
+                    });
+                    model.retain(|known| *known != (sid, did));
+                }
+            }
+            let mut expected: Vec<u16> = model.iter().map(|(sid, _)| *sid).collect();
+            expected.sort_unstable();
+            let found: Vec<u16> = (0..48)
+                .filter(|n| cache.get(SourceId(*n)).is_some())
+                .collect();
+            assert_eq!(found, expected);
         }
     }
 

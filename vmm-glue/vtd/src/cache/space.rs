@@ -4,6 +4,7 @@
 
 use super::hash::NumberMap;
 use crate::context::Regime;
+use crate::mutant::{Mutant, breaks};
 use crate::spec::descriptor::PasidScope;
 use crate::spec::{DomainId, SourceId};
 
@@ -192,6 +193,8 @@ impl SpaceCache {
     /// Invalidates address spaces (section 6.5.2.2).
     pub fn invalidate(&mut self, scope: PasidScope) {
         let ids = match scope {
+            PasidScope::Global if breaks(Mutant::Rule78) => return,
+            PasidScope::Pasid(..) if breaks(Mutant::B05) => return,
             PasidScope::Global => return self.clear(),
             PasidScope::Domain(did) => self.by_domain.get(&did.0.into()),
             PasidScope::Pasid(did, pasid) => self.by_pasid.get(&pasid_key(did, pasid.get())),

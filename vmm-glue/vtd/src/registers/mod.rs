@@ -7,6 +7,7 @@ use crate::config::Capabilities;
 use crate::effect::{Effect, Effects, Refusal};
 use crate::event::Event;
 use crate::fault::{FaultLog, Recorded};
+use crate::mutant::{Mutant, breaks};
 use crate::spec::SourceId;
 use crate::spec::descriptor::QueueError;
 use crate::spec::fault::FaultRecord;
@@ -173,10 +174,16 @@ impl Registers {
         match size {
             4 if offset % 4 == 0 => self.write32(offset, value as u32, fx),
             8 if offset % 8 == 0 => {
-                // No two registers that give commands share 8 bytes.
-                let low = self.write32(offset, value as u32, fx);
-                let high = self.write32(offset + 4, (value >> 32) as u32, fx);
-                high.or(low)
+                // No two registers that give commands share 8 bytes. The control register of an
+                // event comes last: unmasking sends what is pending, with the data written.
+                let halves = [(offset, value as u32), (offset + 4, (value >> 32) as u32)];
+                let [first, second] = match offset {
+                    offset::FECTL | offset::IECTL | offset::PECTL => [halves[1], halves[0]],
+                    _ => halves,
+                };
+                let first = self.write32(first.0, first.1, fx);
+                let second = self.write32(second.0, second.1, fx);
+                second.or(first)
             }
             _ => {
                 fx.push(Effect::Refused(Refusal::RegisterWrite { offset, size }));
@@ -247,7 +254,11 @@ impl Registers {
             o::FSTS => {
                 let errors = fsts::IQE | fsts::ITE;
                 let resumes = self.fsts & value & errors != 0;
-                self.fsts &= !(value & (fsts::PFO | errors | fsts::ICE));
+                let clears = match breaks(Mutant::B13) {
+                    true => fsts::PFO | fsts::IQE,
+                    false => fsts::PFO | errors | fsts::ICE,
+                };
+                self.fsts &= !(value & clears);
                 self.fault_serviced();
                 return resumes.then_some(Command::Queue);
             }

@@ -364,3 +364,60 @@ fn unit_interrupts_go_where_the_event_says() {
         })]
     );
 }
+
+/// Software that unmasks an event and sets its data in one write gets the new data.
+#[test]
+fn an_event_that_is_unmasked_by_8_bytes_is_sent_with_the_data_of_the_same_write() {
+    let raise = |at, r: &mut Registers, fx: &mut Effects| match at {
+        o::FECTL => r.record_fault(&fault(1), fx),
+        o::IECTL => r.wait_completed(fx),
+        _ => r.set_page_request_status(prs::PPR, fx),
+    };
+    for at in [o::FECTL, o::IECTL, o::PECTL] {
+        let (mut r, mut fx) = (registers(|_| {}), Effects::new());
+        r.write(at, 1 << 31 | 0x11 << 32, 8, &mut fx);
+        raise(at, &mut r, &mut fx);
+        assert_eq!(fx, []);
+        r.write(at, 0x22 << 32, 8, &mut fx);
+        assert!(
+            matches!(fx[..], [Effect::Interrupt(message)] if message.data == 0x22),
+            "{at:#x}: {fx:?}"
+        );
+        // And masked by the same write, it is not sent.
+        raise(at, &mut r, &mut Effects::new());
+        let (mut r, mut fx) = (registers(|_| {}), Effects::new());
+        raise(at, &mut r, &mut fx);
+        r.write(at, 1 << 31 | 0x33 << 32, 8, &mut fx);
+        assert_eq!(fx, []);
+    }
+}
+
+/// The lowest bits of the tail are reserved: they are no part of it, and no error.
+#[test]
+fn the_reserved_bits_of_the_tail_are_not_there() {
+    let mut r = registers(|_| {});
+    write(&mut r, o::IQT, 0xffff_ffff_ffff_ffff, 8);
+    assert_eq!(r.iqt(), 0x7_fff0);
+}
+
+/// A command of 64 bits starts with the half that has its bit, with the operands of that moment.
+#[test]
+fn a_command_in_halves_starts_once_with_what_is_there_then() {
+    for (at, command) in [
+        (o::CCMD, Command::InvalidateContext),
+        (o::IOTLB, Command::InvalidateIotlb),
+    ] {
+        let mut r = registers(|_| {});
+        assert_eq!(write(&mut r, at, 0x0001_0007, 4), None);
+        assert_eq!(write(&mut r, at + 4, 1 << 31 | 1 << 29, 4), Some(command));
+        let mut r = registers(|_| {});
+        assert_eq!(write(&mut r, at + 4, 1 << 31 | 1 << 29, 4), Some(command));
+        assert_eq!(write(&mut r, at, 0x0001_0007, 4), None);
+    }
+    for at in [o::RTADDR, o::IQA, o::PQA] {
+        let mut r = registers(|_| {});
+        write(&mut r, at + 4, 0x1, 4);
+        write(&mut r, at, 0x2345_6000, 4);
+        assert_eq!(r.read(at, 8), 0x1_2345_6000, "{at:#x}");
+    }
+}

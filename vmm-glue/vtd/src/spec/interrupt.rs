@@ -187,8 +187,14 @@ impl Irte {
             ];
         }
         let dst = if eime { 0 } else { mask(63, 48) | mask(39, 32) };
+        // Two delivery modes are reserved: their bits are none that the entry may have.
+        let dlm = if matches!(self.dlm(), 0b011 | 0b110) {
+            mask(7, 5)
+        } else {
+            0
+        };
         [
-            self.0[0] & (mask(15, 12) | mask(31, 24) | dst),
+            self.0[0] & (mask(15, 12) | mask(31, 24) | dst | dlm),
             self.0[1] & (mask(63, 20) | svt),
         ]
     }
@@ -302,6 +308,10 @@ mod tests {
     fn reserved_bits_depend_on_the_mode() {
         let bits = |low, high, eime, pi| Irte([low, high]).reserved(46, eime, pi);
         assert_eq!(bits(0xffff_ffff_00ff_0fff, 0, true, true), [0, 0]);
+        for mode in 0..8 {
+            let reserved = bits(mode << 5, 0, true, true)[0] != 0;
+            assert_eq!(reserved, mode == 3 || mode == 6, "delivery mode {mode}");
+        }
         assert_ne!(bits(1 << 32, 0, false, true)[0], 0);
         assert_eq!(bits(1 << 40, 0, false, true)[0], 0);
         assert_ne!(bits(1 << 24, 0, true, true)[0], 0);

@@ -6,6 +6,7 @@ use super::translation::{Found, Origin};
 use crate::context::{Context, Fault, Stages};
 use crate::effect::Effects;
 use crate::memory::Memory;
+use crate::mutant::{Mutant, breaks};
 use crate::spec::SourceId;
 use crate::spec::fault::{AddressType, AtsOutcome, RequestKind};
 use crate::spec::interrupt::in_range;
@@ -13,13 +14,13 @@ use crate::walk::{LeafTable, Mapping, Walker, Want};
 use pcie_ats::{AlignedRange, Translation, TranslationError, TranslationRequest};
 
 /// A translation without permission: R = W = U = S = 0.
-const fn nothing(address: u64, privileged: bool) -> Translation {
+fn nothing(address: u64, privileged: bool) -> Translation {
     Translation {
         range: AlignedRange::page(address),
         read: false,
         write: false,
         execute: false,
-        privileged,
+        privileged: privileged && !breaks(Mutant::B10),
         global: false,
         untranslated_only: false,
         non_snooped: false,
@@ -116,7 +117,12 @@ impl Unit {
             size = Some(shift);
             done += 1;
             // The input range has the size of the output range.
-            match (address | (u64::MAX >> (64 - shift.min(64)))).checked_add(1) {
+            let last = address | (u64::MAX >> (64 - shift.min(64)));
+            if breaks(Mutant::B09) {
+                address = last.wrapping_add(1);
+                continue;
+            }
+            match last.checked_add(1) {
                 Some(next) => address = next,
                 None => break,
             }
@@ -141,7 +147,7 @@ impl Unit {
             Err(fault) => fault,
         };
         let outcome = fault.reason.ats_outcome();
-        if outcome != AtsOutcome::Success && record {
+        if (outcome != AtsOutcome::Success || breaks(Mutant::Rule23)) && record {
             let origin = Origin {
                 requester,
                 pasid: request.pasid,
@@ -176,7 +182,7 @@ impl Unit {
             // Special conditions S.1 and S.2: an interrupt message is to be sent untranslated.
             return Ok(Translation {
                 write: !no_write,
-                untranslated_only: !no_write,
+                untranslated_only: !no_write && !breaks(Mutant::G18),
                 ..nothing(address, false)
             });
         }

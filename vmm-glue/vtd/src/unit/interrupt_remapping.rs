@@ -4,6 +4,7 @@
 use super::Unit;
 use crate::effect::{Effect, Effects, Invalidated};
 use crate::memory::{Memory, read_words};
+use crate::mutant::{Mutant, breaks};
 use crate::request::Blocked;
 use crate::spec::fault::{AddressType, FaultReason as R, FaultRecord, RequestKind};
 use crate::spec::interrupt::{Irte, Message, PostedControl, RemappableRequest, message};
@@ -47,8 +48,20 @@ impl InterruptEntryCache {
         self.slots[place] = (u32::from(index) + 1, irte);
     }
 
-    /// Removes the entries that a mask leaves of an index; none for all.
+    /// Removes the entries that a mask leaves of an index; none for all. Looks at as many places
+    /// as the mask selects entries, and at no more than there are.
     fn invalidate(&mut self, scope: Option<(u16, u8)>) {
+        let count = scope.map_or(usize::MAX, |(_, im)| 1 << im);
+        if let (Some((first, im)), true) = (scope, count < self.slots.len()) {
+            let first = u32::from(first) >> im << im;
+            for index in first..first + count as u32 {
+                let place = self.place(index as u16);
+                if self.slots[place].0 == index + 1 {
+                    self.slots[place].0 = 0;
+                }
+            }
+            return;
+        }
         let selected = |number: u32| match (scope, number.checked_sub(1)) {
             (_, None) => false,
             (None, _) => true,
@@ -184,7 +197,7 @@ impl Unit {
         if irte.im() && !post_it {
             return Ok(Remapped::Posted(None));
         }
-        if irte.im() {
+        if irte.im() && !breaks(Mutant::G24) {
             return post(memory, &irte, eime)
                 .map(Remapped::Posted)
                 .map_err(|reason| fault(reason, fpd));

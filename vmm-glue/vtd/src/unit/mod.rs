@@ -19,6 +19,7 @@ use crate::device_tlb::DeviceTlb;
 use crate::effect::{Effect, Effects, Invalidated, Refusal};
 use crate::in_flight::{InFlight, Ticket};
 use crate::memory::Memory;
+use crate::mutant::{Mutant, breaks};
 use crate::registers::{Command, Registers};
 use crate::spec::capability::{Capability, ExtendedCapability};
 use crate::spec::descriptor::{ContextScope, IotlbScope, PasidScope, function_mask};
@@ -30,7 +31,7 @@ pub use interrupt_remapping::Remapped;
 use page_request::Groups;
 use pcie_ats::AlignedRange;
 use queue::Queue;
-pub use reach::{MappedPage, Reach, TooManyEntries};
+pub use reach::{MappedPage, Reach, ReachPart, TooManyEntries};
 
 /// Counters of what the unit did. Not of the specification, which has its performance monitoring
 /// for that.
@@ -126,7 +127,12 @@ impl Unit {
         let was = [global::TE, global::IRE].map(|f| self.registers.status(f));
         let (counters, in_flight) = (self.counters, std::mem::take(&mut self.in_flight));
         let changes = self.changes + 1;
-        *self = Unit::new(self.caps);
+        let fresh = Unit::new(self.caps);
+        let before = std::mem::replace(self, fresh);
+        if breaks(Mutant::Rule81) {
+            (self.contexts, self.spaces, self.iotlb) =
+                (before.contexts, before.spaces, before.iotlb);
+        }
         self.counters = counters;
         self.changes = changes;
         self.in_flight = in_flight;
@@ -333,6 +339,9 @@ impl Unit {
     /// Invalidates translations (tables 23 and 24).
     fn invalidate_iotlb(&mut self, scope: IotlbScope, fx: &mut Effects) {
         self.forget(scope);
+        if breaks(Mutant::G31) {
+            return;
+        }
         fx.push(Effect::Invalidated(Invalidated::Iotlb(scope)));
     }
 
@@ -341,6 +350,8 @@ impl Unit {
         let iotlb = &mut self.iotlb;
         match scope {
             IotlbScope::Global => self.spaces.forget_all(),
+            IotlbScope::Domain(_) if breaks(Mutant::Rule75) => self.spaces.forget_all(),
+            IotlbScope::Pasid(..) | IotlbScope::PasidPages(..) if breaks(Mutant::Rule28) => {}
             IotlbScope::Domain(did) => self.spaces.forget_domain(did),
             IotlbScope::DomainPages(did, range) => {
                 // What went through the first stage goes whatever its address.
@@ -363,7 +374,9 @@ impl Unit {
     /// Records a fault that was found elsewhere (section 7.2.1): by the hardware below, for a function that is
     /// passed through and translates with this unit's tables.
     pub fn report_fault(&mut self, record: &FaultRecord, fx: &mut Effects) {
-        self.registers.record_fault(record, fx);
+        if !breaks(Mutant::G28) {
+            self.registers.record_fault(record, fx);
+        }
     }
 
     /// An untranslated request that was translated starts to access memory. What it wrote is
@@ -376,13 +389,19 @@ impl Unit {
 
     /// An access has ended: what waited for it to drain may complete (section 6.5.4).
     pub fn end_access(&mut self, memory: &impl Memory, ticket: Ticket, fx: &mut Effects) {
-        self.in_flight.end(ticket);
+        drop(ticket);
+        self.accesses_ended();
+        self.complete_waits(memory, fx);
+    }
+
+    /// Accesses may have ended: a register-based invalidation may be complete.
+    fn accesses_ended(&mut self) {
+        self.in_flight.settle();
         if let Some((granularity, generation)) = self.draining {
             if self.in_flight.drained(generation) {
                 self.draining = None;
                 self.registers.complete_iotlb_invalidation(granularity);
             }
         }
-        self.complete_waits(memory, fx);
     }
 }

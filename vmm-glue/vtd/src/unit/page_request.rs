@@ -3,36 +3,44 @@
 
 use super::Unit;
 use super::translation::Origin;
+use crate::cache::NumberMap;
 use crate::context::{Context, Fault, Regime, Stages};
 use crate::effect::{Effect, Effects};
 use crate::memory::Memory;
+use crate::mutant::{Mutant, breaks};
 use crate::spec::SourceId;
 use crate::spec::descriptor::IotlbScope;
 use crate::spec::fault::{AddressType, FaultReason as R, RequestKind};
 use crate::spec::page_request::{PageRequestDescriptor, SIZE};
 use crate::spec::register::{TranslationTableMode, prs};
 use pcie_ats::{AlignedRange, PageRequest, Pasid, PrgResponse, Prgi, ResponseCode};
-use std::collections::HashSet;
 
-/// The most groups that are remembered. A function may use any PASID in a group, so that there
-/// is no smaller natural bound.
-const MOST_GROUPS: usize = 1 << 16;
-
-/// The page request groups that software has not answered, by requester, PASID and index.
+/// The page request groups that software has not answered: the PASID of each, by requester and
+/// index. The index is unique among the groups that a function has outstanding (PCIe 10.4.1), so
+/// that a function has 512 of them at most, and one that it gave up, by a reset for instance, is
+/// replaced when it uses the index again.
 #[derive(Debug, Default)]
-pub(super) struct Groups(HashSet<(SourceId, Option<Pasid>, Prgi)>);
+pub(super) struct Groups(NumberMap<Option<Pasid>>);
 
 impl Groups {
+    const fn key(requester: SourceId, prgi: Prgi) -> u64 {
+        (requester.0 as u64) << 9 | prgi.get() as u64
+    }
+
     /// The last request of a group was put into the queue.
     fn asked(&mut self, requester: SourceId, request: &PageRequest) {
-        if self.0.len() < MOST_GROUPS {
-            self.0.insert((requester, request.pasid, request.prgi));
-        }
+        let key = Self::key(requester, request.prgi);
+        self.0.insert(key, request.pasid);
     }
 
     /// A group is answered. Returns whether it was outstanding.
     pub fn answered(&mut self, requester: SourceId, response: &PrgResponse) -> bool {
-        self.0.remove(&(requester, response.pasid, response.prgi))
+        let key = Self::key(requester, response.prgi);
+        let outstanding = self.0.get(&key) == Some(&response.pasid);
+        if outstanding {
+            self.0.remove(&key);
+        }
+        outstanding
     }
 }
 
@@ -61,7 +69,7 @@ impl Unit {
             }
             Err(code) => {
                 self.counters.page_requests_refused += 1;
-                if wants_response(request) {
+                if wants_response(request) && !breaks(Mutant::G22) {
                     fx.push(Effect::PrgResponse {
                         requester,
                         response: PrgResponse {
@@ -86,6 +94,12 @@ impl Unit {
         if !self.ecap().prs() || !self.translation_enabled() {
             return Err(ResponseCode::InvalidRequest);
         }
+        if breaks(Mutant::G10) && request.pasid.is_none() {
+            return Err(ResponseCode::InvalidRequest);
+        }
+        if breaks(Mutant::G11) && !(request.read || request.write) {
+            return Ok(());
+        }
         let (regime, pasid) = match self.check_page_request(memory, requester, request) {
             Ok(found) => found,
             Err(fault) => {
@@ -108,7 +122,13 @@ impl Unit {
         let Some((head, tail, base, size)) = self.registers.page_request_queue() else {
             return Err(ResponseCode::InvalidRequest);
         };
-        let next = (tail + SIZE) % size;
+        if breaks(Mutant::B07) && !matches!(regime.stages, Stages::First(_)) {
+            return Err(ResponseCode::InvalidRequest);
+        }
+        let next = match breaks(Mutant::Rule76) {
+            true => (tail + SIZE) % (size - SIZE),
+            false => (tail + SIZE) % size,
+        };
         if next == head % size {
             self.registers.set_page_request_status(prs::PRO, fx);
             return Err(ResponseCode::Success);
@@ -122,7 +142,11 @@ impl Unit {
         for (bytes, word) in bytes.chunks_exact_mut(8).zip(descriptor.to_words()) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
-        if memory.write(base + tail % size, &bytes).is_err() {
+        let written = match breaks(Mutant::B06) {
+            true => &bytes[..16],
+            false => &bytes[..],
+        };
+        if memory.write(base + tail % size, written).is_err() {
             return Err(ResponseCode::InvalidRequest);
         }
         self.registers.set_pqt(next);

@@ -8,6 +8,7 @@
 use super::Unit;
 use crate::effect::{Effect, Effects, Refusal};
 use crate::memory::{Memory, read_words};
+use crate::mutant::{Mutant, breaks};
 use crate::spec::SourceId;
 use crate::spec::descriptor::{
     Context, Descriptor, DescriptorError, DeviceTlbInvalidation, QueueError, Wait, Wrong,
@@ -71,6 +72,8 @@ impl Unit {
     /// list of effects, and carries the effects out before it calls this again: a wait descriptor
     /// is not processed together with what is ahead of it, so that its status says the truth.
     pub fn process_queue(&mut self, memory: &impl Memory, now: Duration, fx: &mut Effects) {
+        self.accesses_ended();
+        self.complete_waits_here(memory, fx);
         while self.registers.queue_runs()
             && self.registers.iqh() != self.registers.iqt()
             && !self.queue.held()
@@ -93,6 +96,9 @@ impl Unit {
             wrong: error.wrong,
         }));
         self.registers.queue_error(error.error, fx);
+        if breaks(Mutant::Rule74) {
+            self.registers.set_iqh(self.registers.iqh() + 32);
+        }
     }
 
     /// Fetches and executes one descriptor. Returns whether it went on.
@@ -121,8 +127,12 @@ impl Unit {
         };
         let field = "address, where the descriptor cannot be read";
         let words = words.map_err(|_| Stop::unfetched(QueueError::Fetch, field))?;
+        let checked = match breaks(Mutant::B12) {
+            true => [words[0], words[1], 0, 0],
+            false => words,
+        };
         let descriptor = Descriptor::parse(
-            words,
+            checked,
             &Context {
                 cap: self.cap(),
                 ecap: self.ecap(),
@@ -177,13 +187,16 @@ impl Unit {
             Descriptor::PasidCache(scope) => self.invalidate_pasids(scope, fx),
             Descriptor::Iotlb { scope, drain } => {
                 self.invalidate_iotlb(scope, fx);
-                if drain {
+                if drain && !breaks(Mutant::G12) {
                     self.queue.generation = self.in_flight.drain();
                 }
             }
             Descriptor::DeviceTlb(request) => return self.invalidate_device_tlb(&request, now, fx),
             Descriptor::InterruptEntryCache(scope) => self.invalidate_interrupts(scope, fx),
-            Descriptor::PageGroupResponse { rid, response } => {
+            Descriptor::PageGroupResponse { rid, mut response } => {
+                if breaks(Mutant::G29) {
+                    response.pasid = None;
+                }
                 if !self.groups.answered(rid, &response) {
                     self.counters.unexpected_responses += 1;
                 }
@@ -260,7 +273,9 @@ impl Unit {
         // Pending waits are aborted; software submits them again.
         self.queue.waits.clear();
         for requester in expired {
-            self.registers.timeout_error(requester, fx);
+            if !breaks(Mutant::G19) {
+                self.registers.timeout_error(requester, fx);
+            }
         }
     }
 

@@ -5,11 +5,11 @@
 use super::Unit;
 use crate::context::{self, Context, Fault, Regime, Stages};
 use crate::memory::Memory;
-use crate::spec::SourceId;
 use crate::spec::fault::FaultReason as R;
 use crate::spec::mask;
 use crate::spec::register::TranslationTableMode;
-use crate::walk::{Span, Walker};
+use crate::spec::{DomainId, SourceId};
+use crate::walk::{Budget, Span, Walker};
 use pcie_ats::AlignedRange;
 
 /// What the requests without PASID of a function reach, by the tables as they are now (sections
@@ -36,21 +36,38 @@ pub struct MappedPage {
     pub write: bool,
 }
 
+/// A part of what a function reaches: [`Unit::reach_part`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReachPart {
+    /// What it reaches from the first address to the one before `next`.
+    pub reach: Reach,
+    /// The domain by which its translations are invalidated. None if requests of the function are
+    /// blocked, or not translated: then what it reaches changes with its context or PASID entry.
+    pub domain: Option<DomainId>,
+    /// Where the next part begins. None if this is the last one.
+    pub next: Option<u64>,
+    /// How many entries of tables were present.
+    pub entries: usize,
+}
+
 /// The tables of a function have more entries than a host should read at once, for instance as
 /// they contain themselves. Not of the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the tables of function {requester} have more than {most} entries in this range")]
+#[error("the tables of function {requester} have more than {most} present entries in this range")]
 pub struct TooManyEntries {
     /// The function.
     pub requester: SourceId,
-    /// How many entries are read.
+    /// How many present entries are read.
     pub most: usize,
 }
 
 impl Unit {
-    /// The most entries of tables that [`Unit::reach`] reads: 16 GiB in pages of 4 KiB. Not of the
-    /// specification.
-    pub const MOST_ENTRIES: usize = 1 << 22;
+    /// The most present entries of tables that [`Unit::reach`] reads: those of 16 GiB in pages of
+    /// 4 KiB, and their tables. Not of the specification.
+    pub const MOST_ENTRIES: usize = (1 << 22) + (1 << 16);
+
+    /// The least number of reads for [`Unit::reach_part`]: a way through the tables of two stages.
+    const LEAST_READS: usize = 64;
 
     /// What the requests without PASID of a function reach from address `first` to `last`: the
     /// pages of which any part lies there.
@@ -63,26 +80,64 @@ impl Unit {
         &self,
         memory: &impl Memory,
         requester: SourceId,
-        first: u64,
+        mut first: u64,
         last: u64,
     ) -> Result<Reach, TooManyEntries> {
-        if !self.translation_enabled() {
-            return Ok(Reach::Everything);
+        const READS: usize = 1 << 20;
+        let (mut all, mut entries, most) = (Vec::new(), 0, Self::MOST_ENTRIES);
+        loop {
+            let part = self.reach_part(memory, requester, first, last, READS);
+            let Reach::Pages(mut pages) = part.reach else {
+                return Ok(Reach::Everything);
+            };
+            all.append(&mut pages);
+            entries += part.entries;
+            if entries > most {
+                return Err(TooManyEntries { requester, most });
+            }
+            match part.next {
+                Some(next) => first = next,
+                None => return Ok(Reach::Pages(all)),
+            }
         }
-        let mut pages = Vec::new();
+    }
+
+    /// As [`Unit::reach`], for a host that lets others have the unit from time to time: about
+    /// `reads` entries of tables are read, present or not, and at least as many as one address
+    /// needs. Tables may change between two parts, as they may between two walks.
+    pub fn reach_part(
+        &self,
+        memory: &impl Memory,
+        requester: SourceId,
+        first: u64,
+        last: u64,
+        reads: usize,
+    ) -> ReachPart {
+        let whole = |reach| ReachPart {
+            reach,
+            domain: None,
+            next: None,
+            entries: 0,
+        };
+        if !self.translation_enabled() {
+            return whole(Reach::Everything);
+        }
         let Ok((regime, privileged)) = self.regime_now(memory, requester) else {
-            return Ok(Reach::Pages(pages));
+            return whole(Reach::Pages(Vec::new()));
         };
         if regime.stages == Stages::PassThrough {
-            return Ok(Reach::Everything);
+            return whole(Reach::Everything);
         }
         let walker = Walker {
             memory,
             caps: &self.caps,
         };
-        let span = Span { first, last };
-        let most = Self::MOST_ENTRIES;
-        let found = walker.pages(&regime, privileged, span, most, |input, mapping| {
+        let mut budget = Budget {
+            reads: reads.max(Self::LEAST_READS),
+            present: 0,
+        };
+        let (span, mut pages) = (Span { first, last }, Vec::new());
+        let next = walker.pages(&regime, privileged, span, &mut budget, |input, mapping| {
             pages.push(MappedPage {
                 input,
                 output: mapping.address,
@@ -90,8 +145,12 @@ impl Unit {
                 write: mapping.write,
             });
         });
-        found.map_err(|_| TooManyEntries { requester, most })?;
-        Ok(Reach::Pages(pages))
+        ReachPart {
+            reach: Reach::Pages(pages),
+            domain: Some(self.domain(u64::from(regime.domain.0))),
+            next,
+            entries: budget.present,
+        }
     }
 
     /// How requests without PASID of a function are translated by the tables in memory, and

@@ -7,6 +7,7 @@ use crate::cache::{SpaceId, SpaceKey};
 use crate::context::{self, Context, Fault, Regime, ScalableContext};
 use crate::effect::Effects;
 use crate::memory::Memory;
+use crate::mutant::{Mutant, breaks};
 use crate::request::{Access, Blocked, Request, Translated};
 use crate::spec::SourceId;
 use crate::spec::fault::{AddressType, FaultReason as R, FaultRecord, RequestKind};
@@ -91,9 +92,10 @@ impl Unit {
             }
         };
         let last = translated.address | 0xfff;
-        if self
-            .registers
-            .is_protected(translated.address & !0xfff, last)
+        if !breaks(Mutant::G23)
+            && self
+                .registers
+                .is_protected(translated.address & !0xfff, last)
         {
             return Err(Blocked::ProtectedMemory);
         }
@@ -106,8 +108,9 @@ impl Unit {
         request: &Request,
     ) -> Result<(Mapping, Found), Fault> {
         self.check_mode(request.pasid)?;
-        if request.pasid.is_none() && in_range(request.address) {
-            return Err(Fault::new(self.interrupt_address()));
+        if request.pasid.is_none() && in_range(request.address) && !breaks(Mutant::Rule24) {
+            let fpd = self.suppresses_faults(memory, request.requester);
+            return Err(Fault::new(self.interrupt_address()).with_fpd(fpd));
         }
         let context = self.context(memory, request.requester)?;
         let found = self.space(
@@ -125,9 +128,23 @@ impl Unit {
         Ok((mapping, found))
     }
 
+    /// Whether an entry on the way of a requester's requests without PASID sets Fault Processing
+    /// Disable, as far as the way goes: for qualified faults that do not depend on the entries
+    /// (section 7.1.1).
+    fn suppresses_faults(&mut self, memory: &impl Memory, requester: SourceId) -> bool {
+        let space = self
+            .context(memory, requester)
+            .and_then(|context| self.space(memory, requester, &context, None, false));
+        match space {
+            Ok(found) => found.regime.fpd,
+            Err(fault) => fault.fpd,
+        }
+    }
+
     /// The reason for an output address in the interrupt range, in the mode that is active.
-    pub(super) const fn interrupt_address(&self) -> R {
+    pub(super) fn interrupt_address(&self) -> R {
         match self.translation_table_mode() {
+            _ if breaks(Mutant::B08) => R::ScalableInterruptAddress,
             TranslationTableMode::Legacy => R::InterruptAddress,
             _ => R::ScalableInterruptAddress,
         }
@@ -139,7 +156,9 @@ impl Unit {
             TranslationTableMode::Legacy if pasid.is_none() => return Ok(()),
             TranslationTableMode::Legacy => R::RequestWithPasidInLegacyMode,
             TranslationTableMode::Scalable if self.ecap().smts() => return Ok(()),
-            TranslationTableMode::AbortDma if self.ecap().adms() => R::AbortDmaMode,
+            TranslationTableMode::AbortDma if self.ecap().adms() && !breaks(Mutant::G15) => {
+                R::AbortDmaMode
+            }
             _ => R::RootTableAddressInvalid,
         }))
     }
@@ -174,7 +193,7 @@ impl Unit {
         if pasid.get() >> self.ecap().pasid_width() != 0 {
             return fault(R::PasidBeyondWidth);
         }
-        if pasid.get() >= context.pasid_limit {
+        if pasid.get() >= context.pasid_limit && !breaks(Mutant::G26) {
             return fault(R::PasidBeyondDirectory);
         }
         if pasid.get() == context.rid_pasid {
@@ -195,10 +214,15 @@ impl Unit {
         let (context, stamp) = context;
         let (pasid, privileged) = match (context, pasid) {
             (Context::Legacy { .. }, _) => (None, false),
+            (Context::Scalable(_), None) if breaks(Mutant::G14) => (Some(0), false),
             (Context::Scalable(c), None) => (Some(c.rid_pasid), c.rid_priv),
             (Context::Scalable(c), Some(pasid)) => {
                 self.check_pasid(c, pasid)?;
-                (Some(pasid.get()), privileged)
+                if breaks(Mutant::B02) {
+                    context::pasid_entry(memory, &self.caps, c, 0)?;
+                }
+                let bits = if breaks(Mutant::G30) { 0xff } else { 0xf_ffff };
+                (Some(pasid.get() & bits), privileged)
             }
         };
         let key = SpaceKey::new(requester, pasid);
@@ -230,7 +254,7 @@ impl Unit {
         if execute && !found.regime.execute {
             return fault(R::ExecuteRequestDisabled);
         }
-        if found.privileged && !found.regime.supervisor {
+        if found.privileged && !found.regime.supervisor && !breaks(Mutant::Rule25) {
             return fault(R::SupervisorRequestDisabled);
         }
         Ok(())
@@ -282,7 +306,10 @@ impl Unit {
         if !self.translation_enabled() {
             return Err(Blocked::Unsupported("translated while remapping is off"));
         }
-        if pasid.is_some() {
+        if breaks(Mutant::G17) {
+            return Ok(());
+        }
+        if pasid.is_some() && !breaks(Mutant::Rule30) {
             return Err(Blocked::Unsupported("translated with a PASID"));
         }
         let check = self.check_translated(memory, requester, address);
@@ -298,9 +325,10 @@ impl Unit {
             };
             self.fault(fault, &origin, fx)
         })?;
-        if self
-            .registers
-            .is_protected(address & !0xfff, address | 0xfff)
+        if !breaks(Mutant::G23)
+            && self
+                .registers
+                .is_protected(address & !0xfff, address | 0xfff)
         {
             return Err(Blocked::ProtectedMemory);
         }
@@ -340,7 +368,7 @@ impl Unit {
                 Context::Scalable(_) => R::AddressBeyondHost,
             });
         }
-        if in_range(address) {
+        if in_range(address) && !breaks(Mutant::Rule31) {
             return fault(self.interrupt_address());
         }
         Ok(())
@@ -352,7 +380,7 @@ impl Unit {
             Context::Legacy { device_tlb, .. } => (*device_tlb, R::TranslationRequestBlocked),
             Context::Scalable(c) => (c.dte, R::DeviceTlbDisabled),
         };
-        if allowed {
+        if allowed || breaks(Mutant::G16) {
             Ok(())
         } else {
             Err(Fault::new(reason).with_fpd(context.fpd()))
@@ -361,8 +389,9 @@ impl Unit {
 
     /// Records a fault unless software suppresses it (section 7.1.1).
     pub(super) fn fault(&mut self, fault: Fault, origin: &Origin, fx: &mut Effects) -> Blocked {
-        if !(fault.fpd && fault.reason.qualified()) {
+        if !(fault.fpd && fault.reason.qualified()) || breaks(Mutant::Rule77) {
             let pasid = origin.pasid.map(Pasid::get);
+            let pasid = pasid.filter(|_| !breaks(Mutant::Rule32));
             self.registers.record_fault(
                 &FaultRecord {
                     fi: origin.address & !0xfff,
@@ -391,7 +420,8 @@ fn suffices(mapping: &Mapping, want: &Want) -> bool {
     };
     let write = match want.write {
         Write::No => true,
-        Write::Required => mapping.write && mapping.dirty,
+        Write::Required if breaks(Mutant::B03) => true,
+        Write::Required => mapping.write && (mapping.dirty || breaks(Mutant::G09)),
         Write::IfPermitted => !mapping.write || mapping.dirty,
     };
     read && write

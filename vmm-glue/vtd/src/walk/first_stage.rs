@@ -5,14 +5,15 @@ use super::flags::{Entry, Updates};
 use super::{Mapping, Read, Stop, Walker, Want, Write, check};
 use crate::context::{Fault, FirstStage, Regime, SecondStage};
 use crate::memory::Memory;
+use crate::mutant::{Mutant, breaks};
 use crate::spec::fault::FaultReason as R;
 use crate::spec::mask;
 use crate::spec::paging::{FirstStageEntry, entry_address, level_shift};
 
 /// Whether the bits above a width equal the highest bit within it.
-const fn canonical(address: u64, bits: u32) -> bool {
+fn canonical(address: u64, bits: u32) -> bool {
     let high = address as i64 >> (bits - 1);
-    high == 0 || high == -1
+    high == 0 || high == -1 || breaks(Mutant::Rule27)
 }
 
 /// Where an entry of the first stage lies.
@@ -176,6 +177,7 @@ impl<M: Memory> Walker<'_, M> {
             if !entry.p() {
                 return Err(Fault::new(R::FirstStageEntryNotPresent).into());
             }
+            let fs1gp = fs1gp || breaks(Mutant::Rule79);
             if entry.reserved(level, haw, fs1gp) != 0 {
                 return Err(Fault::new(R::FirstStageEntryReserved).into());
             }
@@ -183,7 +185,8 @@ impl<M: Memory> Walker<'_, M> {
                 return Err(Fault::new(R::FirstStageEntryBeyondMgaw).into());
             }
             rights = rights.with(stage, entry);
-            if !want.privileged && !rights.user {
+            let privileged = want.privileged && !breaks(Mutant::G05);
+            if !privileged && !rights.user {
                 return Err(Fault::new(R::SupervisorPage).into());
             }
             let entry_read = Entry {
@@ -203,7 +206,7 @@ impl<M: Memory> Walker<'_, M> {
             };
             check(true, &mapping, want)?;
             let mut flags = used;
-            if mapping.write && want.write != Write::No {
+            if (mapping.write || breaks(Mutant::Rule26)) && want.write != Write::No {
                 flags |= FirstStageEntry::D;
                 mapping.dirty = true;
                 if let (Some(leaf), Some(second)) = (page, second) {

@@ -5,6 +5,7 @@
 use super::{ATTEMPTS, Stop};
 use crate::context::{Fault, Stages};
 use crate::memory::Memory;
+use crate::mutant::{Mutant, breaks};
 use crate::spec::fault::FaultReason as R;
 use crate::spec::paging::{FirstStageEntry, SecondStageEntry};
 
@@ -70,7 +71,7 @@ impl Updates {
             Stages::Second(second) => second.snooped,
             Stages::PassThrough => true,
         };
-        if !snooped {
+        if !snooped && !breaks(Mutant::G03) {
             return Err(Fault::new(if list.iter().any(|u| u.first_stage) {
                 R::FirstStageUpdateNotSnooped
             } else {

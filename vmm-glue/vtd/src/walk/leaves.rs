@@ -11,9 +11,17 @@ use crate::memory::Memory;
 use crate::spec::paging::{FirstStageEntry, SecondStageEntry, entry_address, level_shift};
 use pcie_ats::AlignedRange;
 
-/// The tables say more than a host wants to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TooMany;
+/// How much is read at a time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// Entries that may still be read, present or not.
+    pub reads: usize,
+    /// Entries that were present.
+    pub present: usize,
+}
+
+/// The search has ended early: this is the first address that it has not looked at.
+struct Ended(u64);
 
 /// Addresses from the first to the last.
 #[derive(Clone, Copy, Debug)]
@@ -23,13 +31,6 @@ pub(crate) struct Span {
 }
 
 impl Span {
-    const fn of(range: AlignedRange) -> Self {
-        Span {
-            first: range.base(),
-            last: range.last(),
-        }
-    }
-
     const fn overlaps(self, range: AlignedRange) -> bool {
         range.base() <= self.last && range.last() >= self.first
     }
@@ -52,6 +53,9 @@ struct Leaf {
     /// Its output, in as far as the entry says.
     output: u64,
 }
+
+/// What is done with such an entry.
+type Visit<'a> = dyn FnMut(Leaf, &mut Budget) -> Result<(), Ended> + 'a;
 
 impl<'a> Tables<'a> {
     /// Those of a first stage, which may be nested in a second.
@@ -89,15 +93,16 @@ impl<'a> Tables<'a> {
 impl<M: Memory> Walker<'_, M> {
     /// Calls `visit` for each page of a range that requests of this privilege may reach. Its flags
     /// are set as by a translation request, for nobody sees the accesses any more: A, and D where
-    /// writes are permitted. `most` bounds how many entries of tables are read.
+    /// writes are permitted. When the budget is used up, what is left begins at the address that is
+    /// returned.
     pub fn pages(
         &self,
         regime: &Regime,
         privileged: bool,
         span: Span,
-        mut most: usize,
+        budget: &mut Budget,
         mut visit: impl FnMut(AlignedRange, Mapping),
-    ) -> Result<(), TooMany> {
+    ) -> Option<u64> {
         let want = Want::translation(false, privileged);
         let mut page = |input: AlignedRange| {
             let found = self.translate(regime, input.base(), &want);
@@ -106,52 +111,51 @@ impl<M: Memory> Walker<'_, M> {
             }
         };
         let tables = match &regime.stages {
-            Stages::PassThrough => return Ok(()),
+            Stages::PassThrough => return None,
             Stages::First(first) => Tables::of_first(first, None),
             Stages::Second(second) => Tables::of_second(second),
             Stages::Nested(first, second) => Tables::of_first(first, Some(second)),
         };
-        let leaves = self.leaves(&tables, span, &mut most)?;
-        let Some(second) = tables.second else {
-            leaves.iter().for_each(|leaf| page(leaf.input));
-            return Ok(());
-        };
-        for leaf in leaves {
+        let ended = self.leaves(&tables, span, budget, &mut |leaf: Leaf, budget| {
+            let Some(second) = tables.second else {
+                page(leaf.input);
+                return Ok(());
+            };
             let shift = leaf.input.shift();
             let Ok(middle) = AlignedRange::containing(leaf.output, shift) else {
-                continue;
+                return Ok(());
             };
-            for below in self.leaves(&Tables::of_second(second), Span::of(middle), &mut most)? {
+            // What of it lies in the span: a leaf may be larger.
+            let from = span.first.max(leaf.input.base()) - leaf.input.base();
+            let to = span.last.min(leaf.input.last()) - leaf.input.base();
+            let part = Span {
+                first: middle.base() + from,
+                last: middle.base() + to,
+            };
+            let below = self.leaves(&Tables::of_second(second), part, budget, &mut |below, _| {
                 let offset = below.input.base().max(middle.base()) - middle.base();
                 let shift = shift.min(below.input.shift());
                 if let Ok(input) = AlignedRange::containing(leaf.input.base() + offset, shift) {
-                    // What of it lies in the span: a leaf may be larger.
-                    if span.overlaps(input) {
-                        page(input);
-                    }
+                    page(input);
                 }
-            }
-        }
-        Ok(())
+                Ok(())
+            });
+            below.map_err(|Ended(at)| {
+                Ended(leaf.input.base() + (at.max(part.first) - middle.base()))
+            })
+        });
+        ended.err().map(|Ended(at)| at.max(span.first))
     }
 
-    /// The entries of a stage that may map pages of a range.
+    /// Calls `visit` for the entries of a stage that may map pages of a range, in their order.
     fn leaves(
         &self,
         tables: &Tables<'_>,
         span: Span,
-        most: &mut usize,
-    ) -> Result<Vec<Leaf>, TooMany> {
-        let mut leaves = Vec::new();
-        self.descend(
-            tables,
-            (tables.root, tables.levels),
-            0,
-            span,
-            most,
-            &mut leaves,
-        )?;
-        Ok(leaves)
+        budget: &mut Budget,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Ended> {
+        self.descend(tables, (tables.root, tables.levels), 0, span, budget, visit)
     }
 
     fn descend(
@@ -160,16 +164,17 @@ impl<M: Memory> Walker<'_, M> {
         (table, level): (u64, u8),
         offset: u64,
         span: Span,
-        most: &mut usize,
-        leaves: &mut Vec<Leaf>,
-    ) -> Result<(), TooMany> {
+        budget: &mut Budget,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Ended> {
         for index in 0..512 {
             let offset = offset | index << level_shift(level);
             let input = tables.input(offset, level);
             if !span.overlaps(input) {
                 continue;
             }
-            *most = most.checked_sub(1).ok_or(TooMany)?;
+            let reads = budget.reads.checked_sub(1);
+            budget.reads = reads.ok_or(Ended(input.base()))?;
             let Some(value) = self.peek(tables, entry_address(table, offset, level)) else {
                 continue;
             };
@@ -184,13 +189,12 @@ impl<M: Memory> Walker<'_, M> {
             if !maps {
                 continue;
             }
+            budget.present += 1;
             if leaf {
-                leaves.push(Leaf {
-                    input,
-                    output: next,
-                });
+                let output = next;
+                visit(Leaf { input, output }, budget)?;
             } else {
-                self.descend(tables, (next, level - 1), offset, span, most, leaves)?;
+                self.descend(tables, (next, level - 1), offset, span, budget, visit)?;
             }
         }
         Ok(())

@@ -14,12 +14,13 @@ mod second_stage;
 use crate::config::Capabilities;
 use crate::context::{Fault, Regime, Stages};
 use crate::memory::Memory;
+use crate::mutant::{Mutant, breaks};
 use crate::request::Access;
 use crate::spec::fault::FaultReason as R;
 use crate::spec::interrupt::{RANGE_BASE, RANGE_LAST, in_range};
 pub(crate) use first_stage::LeafTable;
 use flags::Updates;
-pub(crate) use leaves::Span;
+pub(crate) use leaves::{Budget, Span};
 
 /// Whether a request needs write permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +196,7 @@ impl<M: Memory> Walker<'_, M> {
             .into());
         }
         updates.apply(self.memory, &regime.stages)?;
-        mapping.snoop |= regime.page_snoop;
+        mapping.snoop |= regime.page_snoop && !breaks(Mutant::G13);
         Ok(mapping)
     }
 

@@ -604,3 +604,56 @@ proptest! {
         }
     }
 }
+
+/// The context entry points to another directory now. An invalidation of the context cache for the
+/// device alone makes the new entry count, and with it nothing that came from the old one.
+#[test]
+fn a_new_context_entry_brings_its_own_pasid_tables() {
+    let mut b = Bench::new();
+    let (old, new) = (b.page(), b.page());
+    b.map_first(old, 0x1000, 0x800_0000, USER);
+    b.map_first(new, 0x1000, 0x900_0000, USER);
+    b.pasid(SID, 5, first_stage(old, 1));
+    assert_eq!(b.goes_pasid(5, 0x1000, Access::Read), Ok(0x800_0000));
+    let at = b.context_at(SID);
+    let low = b.ram.get(at);
+    b.ram.set(at, 0);
+    b.context(SID);
+    b.ram.set(at, b.ram.get(at) & !0xfff | low & 0xfff);
+    b.pasid(SID, 5, first_stage(new, 1));
+    b.submit(&[context_device(SID, 0)]);
+    assert_eq!(b.goes_pasid(5, 0x1000, Access::Read), Ok(0x900_0000));
+}
+
+/// A second stage that permits only to write.
+#[test]
+fn a_page_that_may_only_be_written_grants_no_read() {
+    let mut b = Bench::new();
+    let table = b.page();
+    b.map_second(table, 0x1000, 0x800_0000, W);
+    b.pasid(SID, 0, second_stage(table, 1));
+    let ask = |b: &mut Bench, no_write| {
+        let request = pcie_ats::TranslationRequest {
+            address: 0x1000,
+            pages: 1,
+            pasid: None,
+            privileged: false,
+            execute: false,
+            no_write,
+        };
+        let mut found = [pcie_ats::Translation::from_word(0)];
+        let got = b
+            .unit
+            .translation_request(&b.ram, SID, &request, &mut found, &mut b.fx);
+        assert_eq!(got, Ok(1));
+        (found[0].read, found[0].write)
+    };
+    for _ in 0..2 {
+        assert_eq!(ask(&mut b, false), (false, true));
+        assert_eq!(ask(&mut b, true), (false, false));
+        assert_eq!(b.codes(), []);
+        assert!(b.goes(0x1000, Access::Write).is_ok());
+        assert_eq!(b.goes(0x1000, Access::Read), Err(0x86));
+        assert_eq!(b.codes(), [0x86]);
+    }
+}

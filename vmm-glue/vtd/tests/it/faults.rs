@@ -175,6 +175,51 @@ fn the_mode_that_is_active_chooses_the_reason_for_the_interrupt_range() {
 }
 
 #[test]
+pub(crate) fn fpd_suppresses_the_fault_of_the_interrupt_range_too() {
+    for fpd in [false, true] {
+        let flag = u64::from(fpd) << 1;
+        let told = |code| if fpd { vec![] } else { vec![code] };
+        let mut b = Bench::legacy(|_| {});
+        b.legacy_context(SID, [2 << 2 | flag | 1, 2]);
+        assert_eq!(b.goes(0xfee0_0000, Access::Read), Err(0x0e));
+        assert_eq!(b.codes(), told(0x0e));
+        // In scalable mode, the entry of RID_PASID has a word, too.
+        let mut b = Bench::new();
+        let mut entry = pass_through(1);
+        entry[0] |= flag;
+        b.pasid(SID, 0, entry);
+        assert_eq!(b.goes(0xfee0_0000, Access::Read), Err(0x87));
+        assert_eq!(b.codes(), told(0x87));
+        let mut b = Bench::new();
+        let at = b.context_at(SID);
+        b.context(SID);
+        b.ram.set(at, b.ram.get(at) | flag);
+        assert_eq!(b.goes(0xfee0_0000, Access::Read), Err(0x87));
+        assert_eq!(b.codes(), told(0x87));
+    }
+}
+
+#[test]
+fn the_interrupt_range_means_nothing_to_requests_with_pasid() {
+    let mut b = Bench::new();
+    let table = b.page();
+    for address in [0xfee0_0000, 0xfeef_f000] {
+        b.map_first(table, address, 0x800_0000, USER);
+    }
+    b.pasid(SID, 5, first_stage(table, 1));
+    b.pasid(SID, 6, pass_through(1));
+    for address in [0xfee0_0000, 0xfeef_f000] {
+        assert_eq!(b.goes_pasid(5, address, Access::Write), Ok(0x800_0000));
+        // Passed through, the output is there, and blocked like any output there.
+        assert_eq!(b.goes_pasid(6, address, Access::Write), Err(0x87));
+    }
+    assert_eq!(b.goes_pasid(5, 0xfee0_1000, Access::Write), Err(0x71));
+    // Where it comes out counts.
+    b.map_first(table, 0x1000, 0xfee0_0000, USER);
+    assert_eq!(b.goes_pasid(5, 0x1000, Access::Write), Err(0x87));
+}
+
+#[test]
 fn the_fault_index_rewinds_when_both_translations_are_off() {
     let mut b = Bench::new();
     b.access(0x1000, Access::Read).unwrap_err();

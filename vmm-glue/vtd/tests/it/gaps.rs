@@ -81,7 +81,7 @@ impl Bench {
 }
 
 #[test]
-fn g01_nested_translation() {
+pub(crate) fn g01_nested_translation() {
     let mut b = Bench::new();
     assert!(b.unit.capabilities().ecap().nest());
     let (first, second) = (b.page(), b.page());
@@ -93,7 +93,7 @@ fn g01_nested_translation() {
 }
 
 #[test]
-fn g02_both_stages_in_one_unit() {
+pub(crate) fn g02_both_stages_in_one_unit() {
     let mut b = Bench::new();
     let (first, second) = (b.page(), b.page());
     b.map_first(first, 0x1000, 0x800_0000, USER);
@@ -105,12 +105,23 @@ fn g02_both_stages_in_one_unit() {
 }
 
 #[test]
-fn g03_coherent_walks() {
-    assert!(Bench::new().unit.capabilities().ecap().smpwcs());
+pub(crate) fn g03_coherent_walks() {
+    // A walk sets flags only if it is snooped (PWSNP).
+    for (pwsnp, expected, flags) in [(1 << 23, Ok(0x800_0000), A), (0, Err(0x90), 0)] {
+        let mut b = Bench::new();
+        assert!(b.unit.capabilities().ecap().smpwcs());
+        let table = b.page();
+        let entry = b.map_first(table, 0x1000, 0x800_0000, USER);
+        let mut e = first_stage(table, 1);
+        e[1] = e[1] & !(1 << 23) | pwsnp;
+        b.pasid(SID, 5, e);
+        assert_eq!(b.goes_pasid(5, 0x1000, Access::Read), expected);
+        assert_eq!(b.ram.get(entry) & A, flags);
+    }
 }
 
 #[test]
-fn g04_five_levels() {
+pub(crate) fn g04_five_levels() {
     let mut b = Bench::scalable(|c| c.second_stage_width = AddressWidth::Bits57);
     let cap = b.unit.capabilities().cap();
     assert!(cap.fs5lp() && cap.sagaw() & 8 != 0);
@@ -129,7 +140,7 @@ fn g04_five_levels() {
 }
 
 #[test]
-fn g05_supervisor_requests() {
+pub(crate) fn g05_supervisor_requests() {
     let mut b = Bench::new();
     let table = b.page();
     b.map_first(table, 0x1000, 0x800_0000, P | RW);
@@ -156,7 +167,7 @@ fn g05_supervisor_requests() {
 }
 
 #[test]
-fn g06_execute_permission() {
+pub(crate) fn g06_execute_permission() {
     let mut b = Bench::scalable(scalable(executes));
     let (first, second) = (b.page(), b.page());
     b.map_first(first, 0x1000, 0x800_0000, USER);
@@ -197,7 +208,7 @@ fn g06_execute_permission() {
 }
 
 #[test]
-fn g07_write_protect_and_extended_accessed() {
+pub(crate) fn g07_write_protect_and_extended_accessed() {
     for (wpe, expected) in [(0, Ok(0x800_0000)), (1 << 4, Err(0x85))] {
         let mut b = Bench::new();
         let table = b.page();
@@ -216,7 +227,7 @@ fn g07_write_protect_and_extended_accessed() {
 }
 
 #[test]
-fn g08_second_stage_accessed_and_dirty() {
+pub(crate) fn g08_second_stage_accessed_and_dirty() {
     let mut b = Bench::new();
     assert!(b.unit.capabilities().ecap().ssads());
     let table = b.page();
@@ -230,7 +241,7 @@ fn g08_second_stage_accessed_and_dirty() {
 }
 
 #[test]
-fn g09_flags_by_compare_and_swap_also_for_cached_pages() {
+pub(crate) fn g09_flags_by_compare_and_swap_also_for_cached_pages() {
     let mut b = Bench::new();
     let table = b.page();
     let entry = b.map_first(table, 0x1000, 0x800_0000, USER);
@@ -247,7 +258,7 @@ fn g09_flags_by_compare_and_swap_also_for_cached_pages() {
 }
 
 #[test]
-fn g10_page_requests_and_responses_without_pasid() {
+pub(crate) fn g10_page_requests_and_responses_without_pasid() {
     let mut b = Bench::new();
     b.pasid(SID, 0, pass_through(1));
     b.page_request(&page_request(None, 7));
@@ -263,7 +274,7 @@ fn g10_page_requests_and_responses_without_pasid() {
 }
 
 #[test]
-fn g11_stop_markers() {
+pub(crate) fn g11_stop_markers() {
     let mut b = Bench::new();
     assert!(b.unit.capabilities().ecap().sms());
     let table = b.page();
@@ -276,7 +287,7 @@ fn g11_stop_markers() {
 }
 
 #[test]
-fn g12_draining() {
+pub(crate) fn g12_draining() {
     let mut b = Bench::new();
     let ticket = b.unit.begin_access();
     assert!(!b.submit_and_wait(&[IOTLB_GLOBAL]));
@@ -285,7 +296,7 @@ fn g12_draining() {
 }
 
 #[test]
-fn g13_snooping() {
+pub(crate) fn g13_snooping() {
     let mut b = Bench::new();
     let (first, second) = (b.page(), b.page());
     b.map_first(first, 0x1000, 0x800_0000, USER);
@@ -314,7 +325,7 @@ fn g13_snooping() {
 }
 
 #[test]
-fn g14_rid_pasid() {
+pub(crate) fn g14_rid_pasid() {
     let mut b = Bench::new();
     let table = b.page();
     b.map_first(table, 0x1000, 0x800_0000, USER);
@@ -325,7 +336,7 @@ fn g14_rid_pasid() {
 }
 
 #[test]
-fn g15_abort_dma_mode() {
+pub(crate) fn g15_abort_dma_mode() {
     let mut b = Bench::new();
     b.pasid(SID, 0, pass_through(1));
     b.write(offset::RTADDR, ROOT | 3 << 10);
@@ -338,7 +349,7 @@ fn g15_abort_dma_mode() {
 }
 
 #[test]
-fn g16_context_entry_enables() {
+pub(crate) fn g16_context_entry_enables() {
     for (bit, ats, access, page) in [
         (
             2,
@@ -372,7 +383,7 @@ fn g16_context_entry_enables() {
 }
 
 #[test]
-fn g17_translated_requests_are_checked() {
+pub(crate) fn g17_translated_requests_are_checked() {
     let mut b = Bench::legacy(|_| {});
     let mut blocked = Vec::new();
     for tt in [0, 1, 2] {
@@ -388,7 +399,7 @@ fn g17_translated_requests_are_checked() {
 }
 
 #[test]
-fn g18_fields_of_translations() {
+pub(crate) fn g18_fields_of_translations() {
     let mut b = Bench::new();
     let table = b.page();
     // G of a first-stage entry is not handed on.
@@ -403,7 +414,7 @@ fn g18_fields_of_translations() {
 }
 
 #[test]
-fn g19_device_tlb_invalidation_is_asynchronous_and_times_out() {
+pub(crate) fn g19_device_tlb_invalidation_is_asynchronous_and_times_out() {
     let mut b = Bench::new();
     let invalidate = [
         u64::from(SID.0) << 32 | u64::from(SID.0 & 15) << 12 | u64::from(SID.0 >> 4) << 52 | 3,
@@ -433,7 +444,7 @@ fn g19_device_tlb_invalidation_is_asynchronous_and_times_out() {
 }
 
 #[test]
-fn g20_throttling_by_physical_function() {
+pub(crate) fn g20_throttling_by_physical_function() {
     let mut b = Bench::new();
     assert!(b.unit.capabilities().ecap().dit());
     // Two virtual functions of the physical function 0x0100, which takes one at a time.
@@ -459,7 +470,7 @@ fn g20_throttling_by_physical_function() {
 }
 
 #[test]
-fn g21_fault_records() {
+pub(crate) fn g21_fault_records() {
     let mut b = Bench::new();
     assert_eq!(b.unit.capabilities().cap().fault_recording_registers(), 8);
     for pasid in [0x3ffe, 0x3fff] {
@@ -477,7 +488,7 @@ fn g21_fault_records() {
 }
 
 #[test]
-fn g22_overflow_of_the_page_request_queue() {
+pub(crate) fn g22_overflow_of_the_page_request_queue() {
     let mut b = Bench::new();
     b.pasid(SID, 0, pass_through(1));
     for n in 0..128 {
@@ -495,7 +506,7 @@ fn g22_overflow_of_the_page_request_queue() {
 }
 
 #[test]
-fn g23_optional_registers_are_reported_absent_and_protected_memory_works() {
+pub(crate) fn g23_optional_registers_are_reported_absent_and_protected_memory_works() {
     let mut b = Bench::scalable(|c| c.protected_memory = true);
     let caps = *b.unit.capabilities();
     // ECMDS; PMS, VCS, MTS.
@@ -506,10 +517,18 @@ fn g23_optional_registers_are_reported_absent_and_protected_memory_works() {
         assert_eq!(b.read(at), 0, "{at:#x}");
     }
     assert!(caps.cap().plmr() && caps.cap().phmr());
+    b.pasid(SID, 0, pass_through(1));
+    assert_eq!(b.goes(0x20_0000, Access::Read), Ok(0x20_0000));
+    b.write32(offset::PLMBASE, 0x20_0000);
+    b.write32(offset::PLMLIMIT, 0x20_0000);
+    b.write32(offset::PMEN, 1 << 31);
+    let blocked = b.access(0x20_0000, Access::Read);
+    assert_eq!(blocked, Err(vtd::Blocked::ProtectedMemory));
+    assert_eq!(b.goes(0x40_0000, Access::Read), Ok(0x40_0000));
 }
 
 #[test]
-fn g24_posted_interrupts() {
+pub(crate) fn g24_posted_interrupts() {
     let mut b = Bench::scalable(|c| c.interrupt_remapping.as_mut().unwrap().posted = true);
     b.write(offset::IRTA, INTERRUPTS | 1 << 11 | 7);
     b.command(global::SIRTP);
@@ -525,7 +544,7 @@ fn g24_posted_interrupts() {
 }
 
 #[test]
-fn g25_context_invalidation_by_domain() {
+pub(crate) fn g25_context_invalidation_by_domain() {
     let mut b = Bench::legacy(|_| {});
     let other = SourceId(0x0110);
     b.legacy_context(SID, [2 << 2 | 1, 7 << 8 | 2]);
@@ -543,7 +562,7 @@ fn g25_context_invalidation_by_domain() {
 }
 
 #[test]
-fn g26_pasids_beyond_the_directory() {
+pub(crate) fn g26_pasids_beyond_the_directory() {
     let mut b = Bench::new();
     b.context(SID);
     // PDTS = 1: 256 directory entries of 64 PASIDs.
@@ -557,7 +576,7 @@ fn g26_pasids_beyond_the_directory() {
 }
 
 #[test]
-fn g27_reserved_bits_of_pasid_entries() {
+pub(crate) fn g27_reserved_bits_of_pasid_entries() {
     let mut b = Bench::new();
     let table = b.page();
     b.map_first(table, 0x1000, 0x800_0000, USER);
@@ -588,7 +607,7 @@ fn g27_reserved_bits_of_pasid_entries() {
 }
 
 #[test]
-fn g28_faults_of_functions_that_are_passed_through() {
+pub(crate) fn g28_faults_of_functions_that_are_passed_through() {
     let mut b = Bench::new();
     b.write32(offset::FECTL, 0);
     let record = FaultRecord {
@@ -607,7 +626,7 @@ fn g28_faults_of_functions_that_are_passed_through() {
 }
 
 #[test]
-fn g29_every_pasid_gets_its_responses() {
+pub(crate) fn g29_every_pasid_gets_its_responses() {
     let mut b = Bench::new();
     for pasid in [5, 6] {
         let response = u64::from(pasid) << 32 | u64::from(SID.0) << 16 | 0x19;
@@ -620,7 +639,7 @@ fn g29_every_pasid_gets_its_responses() {
 }
 
 #[test]
-fn g30_untranslated_requests_with_20_bits_of_pasid() {
+pub(crate) fn g30_untranslated_requests_with_20_bits_of_pasid() {
     let mut b = Bench::new();
     let at = b.context_at(SID);
     b.context(SID);
@@ -633,7 +652,7 @@ fn g30_untranslated_requests_with_20_bits_of_pasid() {
 }
 
 #[test]
-fn b01_present_comes_before_the_translation_type() {
+pub(crate) fn b01_present_comes_before_the_translation_type() {
     let mut b = Bench::new();
     b.pasid(SID, 5, [0; 8]);
     assert_eq!(b.goes_pasid(5, 0x1000, Access::Read), Err(0x59));
@@ -644,7 +663,7 @@ fn b01_present_comes_before_the_translation_type() {
 }
 
 #[test]
-fn b02_a_pasid_does_not_need_pasid_0() {
+pub(crate) fn b02_a_pasid_does_not_need_pasid_0() {
     let mut b = Bench::new();
     let table = b.page();
     b.map_first(table, 0x1000, 0x800_0000, USER);
@@ -654,7 +673,7 @@ fn b02_a_pasid_does_not_need_pasid_0() {
 }
 
 #[test]
-fn b03_a_cached_page_is_no_leave_to_write() {
+pub(crate) fn b03_a_cached_page_is_no_leave_to_write() {
     let mut b = Bench::new();
     let table = b.page();
     b.map_first(table, 0x1000, 0x800_0000, P | US);
@@ -665,7 +684,7 @@ fn b03_a_cached_page_is_no_leave_to_write() {
 }
 
 #[test]
-fn b04_the_first_stage_goes_by_fspm_and_not_by_aw() {
+pub(crate) fn b04_the_first_stage_goes_by_fspm_and_not_by_aw() {
     for aw in [0, 1, 3, 7] {
         let mut b = Bench::new();
         let table = b.page();
@@ -680,7 +699,7 @@ fn b04_the_first_stage_goes_by_fspm_and_not_by_aw() {
 }
 
 #[test]
-fn b05_a_new_entry_replaces_the_old_one_with_its_domain() {
+pub(crate) fn b05_a_new_entry_replaces_the_old_one_with_its_domain() {
     let mut b = Bench::new();
     let table = b.page();
     let entry = b.map_first(table, 0x1000, 0x800_0000, USER);
@@ -702,7 +721,7 @@ fn b05_a_new_entry_replaces_the_old_one_with_its_domain() {
 }
 
 #[test]
-fn b06_page_request_descriptors_end_in_zeros() {
+pub(crate) fn b06_page_request_descriptors_end_in_zeros() {
     let mut b = Bench::new();
     b.pasid(SID, 0, pass_through(1));
     b.store(PAGE_REQUESTS, &[!0, !0, !0, !0]);
@@ -712,7 +731,7 @@ fn b06_page_request_descriptors_end_in_zeros() {
 }
 
 #[test]
-fn b07_page_requests_of_all_kinds_of_entries_one_behind_the_other() {
+pub(crate) fn b07_page_requests_of_all_kinds_of_entries_one_behind_the_other() {
     let mut b = Bench::new();
     let (first, second) = (b.page(), b.page());
     b.pasid(SID, 5, first_stage(first, 1));
@@ -726,14 +745,14 @@ fn b07_page_requests_of_all_kinds_of_entries_one_behind_the_other() {
 }
 
 #[test]
-fn b08_the_active_mode_chooses_the_fault_reason() {
+pub(crate) fn b08_the_active_mode_chooses_the_fault_reason() {
     let mut b = Bench::legacy(|_| {});
     assert!(b.unit.capabilities().ecap().smts());
     assert_eq!(b.goes(0xfee0_0000, Access::Read), Err(0x0e));
 }
 
 #[test]
-fn b09_translations_do_not_wrap_round() {
+pub(crate) fn b09_translations_do_not_wrap_round() {
     let mut b = Bench::new();
     let table = b.page();
     b.map_first(table, 0, 0x800_0000, USER);
@@ -755,7 +774,7 @@ fn b09_translations_do_not_wrap_round() {
 }
 
 #[test]
-fn b10_privileged_translation_requests() {
+pub(crate) fn b10_privileged_translation_requests() {
     // Without SRS, R = W = 0 with Priv, and nothing recorded; with SRS and SRE, permission.
     for (srs, sre, granted) in [(false, 0, false), (true, 0, false), (true, 1, true)] {
         let mut b = Bench::scalable(scalable(|s| s.supervisor_requests = srs));
@@ -771,7 +790,7 @@ fn b10_privileged_translation_requests() {
 }
 
 #[test]
-fn b11_the_second_fault_is_recorded() {
+pub(crate) fn b11_the_second_fault_is_recorded() {
     let mut b = Bench::new();
     b.access(0x1000, Access::Read).unwrap_err();
     b.access(0x2000, Access::Read).unwrap_err();
@@ -780,7 +799,7 @@ fn b11_the_second_fault_is_recorded() {
 }
 
 #[test]
-fn b12_responses_are_checked_and_unknown_ones_counted() {
+pub(crate) fn b12_responses_are_checked_and_unknown_ones_counted() {
     let mut b = Bench::new();
     b.submit(&[[u64::from(SID.0) << 16 | 9, 7 << 3]]);
     assert_eq!(b.unit.counters().unexpected_responses, 1);
@@ -792,7 +811,7 @@ fn b12_responses_are_checked_and_unknown_ones_counted() {
 }
 
 #[test]
-fn b13_all_errors_are_write_1_to_clear() {
+pub(crate) fn b13_all_errors_are_write_1_to_clear() {
     let mut b = Bench::new();
     for bit in [fsts::PFO, fsts::IQE, fsts::ICE, fsts::ITE] {
         match bit {
@@ -849,7 +868,9 @@ fn the_table_of_the_documentation_names_these_tests() {
             None => assert!(row.contains("out of scope"), "{row}"),
         }
     }
-    let tests = here.lines().filter_map(|line| line.strip_prefix("fn "));
+    let tests = here
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub(crate) fn "));
     for test in tests.filter_map(|line| line.split_once("() {")) {
         let known = document.contains(&format!("`{}`", test.0));
         let numbered = test.0.as_bytes()[1].is_ascii_digit();

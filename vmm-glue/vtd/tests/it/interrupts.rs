@@ -73,6 +73,42 @@ fn an_entry_gives_destination_and_vector() {
 }
 
 #[test]
+fn a_reserved_delivery_mode_is_a_fault() {
+    let mut b = unit(true, false);
+    for mode in 0..8 {
+        b.irte(mode, FIXED | mode << 5, 0);
+        let got = b.interrupt(remappable(mode, None));
+        let reserved = mode == 3 || mode == 6;
+        assert_eq!(got.err(), reserved.then_some(0x24), "delivery mode {mode}");
+    }
+}
+
+/// Handle and subhandle together go beyond 65,535.
+#[test]
+fn an_index_beyond_every_table_is_a_fault_and_reads_nothing() {
+    let mut b = unit(true, false);
+    b.write(offset::IRTA, INTERRUPTS | 1 << 11 | 15);
+    b.command(global::SIRTP);
+    let reads = b.ram.reads.get();
+    let got = b.interrupt(remappable(0xffff, Some(0xffff)));
+    assert_eq!(got, Err(0x21));
+    assert_eq!(b.ram.reads.get(), reads);
+    let faults = b.faults();
+    assert_eq!(faults[0].fi >> 48, 0xfffe, "the index is cut to 16 bits");
+}
+
+#[test]
+fn after_a_reset_interrupts_go_through() {
+    let mut b = unit(true, false);
+    b.irte(5, 0, 0);
+    let request = remappable(5, None);
+    assert_eq!(b.interrupt(request), Err(0x22));
+    b.unit.reset(&mut b.fx);
+    assert_eq!(b.read32(offset::GSTS) & global::IRE, 0);
+    assert_eq!(b.interrupt(request), Ok(Remapped::Deliver(request)));
+}
+
+#[test]
 fn every_fault_of_interrupts_is_met_and_recorded_with_its_index() {
     let mut b = unit(true, false);
     b.irte(1, FIXED & !1, 0);

@@ -15,6 +15,7 @@ mod page_requests;
 mod queue;
 mod reach;
 mod reference;
+mod rules;
 mod software;
 mod storm;
 mod translation;

@@ -101,7 +101,7 @@ fn a_request_is_put_into_the_queue_as_it_came() {
 }
 
 #[test]
-fn the_queue_wraps_at_every_size() {
+pub(crate) fn the_queue_wraps_at_every_size() {
     for size in 0..8u64 {
         let mut b = unit();
         b.write(offset::PQA, 0x2000_0000 | size);
@@ -109,6 +109,7 @@ fn the_queue_wraps_at_every_size() {
         for n in 0..entries + 3 {
             let request = page(Some(5), n << 12, 0, false);
             b.ask_for(&request);
+            assert_eq!(b.read(offset::PQT), (n + 1) % entries * 32, "size {size}");
             assert_eq!(b.requested(), [request], "size {size}");
             b.write(offset::PQH, b.read(offset::PQT));
         }
@@ -291,6 +292,81 @@ fn responses_go_to_the_function_and_unknown_groups_are_counted() {
     let got = sent(&mut b, response(Some(6), 9, 7));
     assert_eq!(got.2, ResponseCode::ResponseFailure);
     assert_eq!(b.unit.counters().unexpected_responses, 2);
+}
+
+/// A function that is reset gives its groups up and tells nobody. However often that happens, what
+/// it asks for later is known.
+#[test]
+fn groups_that_were_given_up_do_not_make_later_ones_unknown() {
+    let mut b = unit();
+    for pasid in 100..230 {
+        b.pasid(SID, pasid, pass_through(1));
+        for prgi in 0..512 {
+            let head = b.read(offset::PQT);
+            b.write(offset::PQH, head);
+            b.ask_for(&page(Some(pasid), 0x5000, prgi, true));
+        }
+    }
+    b.ask_for(&page(Some(5), 0x5000, 9, true));
+    b.effects();
+    b.submit(&[response(Some(5), 9, 0)]);
+    assert_eq!(b.unit.counters().unexpected_responses, 0);
+    // The index has another PASID's group now.
+    b.ask_for(&page(Some(6), 0x5000, 9, true));
+    b.submit(&[response(Some(5), 9, 0)]);
+    assert_eq!(b.unit.counters().unexpected_responses, 1);
+}
+
+/// With RID_PASID, a request without PASID says nothing of one.
+#[test]
+fn a_request_without_pasid_is_told_without_one_whatever_rid_pasid_is() {
+    let mut b = unit();
+    let at = b.context_at(SID);
+    b.context(SID);
+    // RID_PASID = 5, RID_PRIV.
+    b.ram.set(at + 8, 5 | 1 << 20);
+    b.submit(&[CONTEXT_GLOBAL, PASID_GLOBAL]);
+    b.effects();
+    b.pasid(SID, 5, pass_through(1));
+    b.ask_for(&page(None, 0x5000, 3, true));
+    let [w0, _] = b.load(PAGE_REQUESTS);
+    assert_eq!(w0 >> 8 & 1, 0, "PP");
+    assert_eq!(w0 >> 32 & 0xf_ffff, 0, "PASID");
+    assert_eq!(w0 >> 53 & 1, 0, "PMR");
+}
+
+/// Nobody waits for a response to a stop marker.
+#[test]
+fn a_stop_marker_that_meets_a_full_queue_is_not_answered() {
+    let mut b = unit();
+    for n in 0..127 {
+        b.ask_for(&page(Some(5), 0x5000, n, true));
+    }
+    b.effects();
+    let marker = PageRequest {
+        read: false,
+        write: false,
+        ..page(Some(5), 0, 200, true)
+    };
+    b.ask_for(&marker);
+    assert_eq!(b.read32(offset::PRS) & prs::PRO, prs::PRO);
+    assert_eq!(b.responses(), []);
+    // One that is no marker is.
+    b.ask_for(&page(Some(5), 0x5000, 201, true));
+    assert_eq!(b.responses().len(), 1);
+}
+
+/// The queue shrank under its head.
+#[test]
+fn a_head_beyond_the_queue_counts_modulo_its_size() {
+    let mut b = unit();
+    b.write(offset::PQH, 4096 + 64);
+    b.ask_for(&page(Some(5), 0x5000, 1, true));
+    assert_eq!(b.read(offset::PQT), 32);
+    b.ask_for(&page(Some(5), 0x5000, 2, true));
+    // Head 64 and tail 64 is full but for one.
+    assert_eq!(b.read(offset::PQT), 32);
+    assert_eq!(b.read32(offset::PRS) & prs::PRO, prs::PRO);
 }
 
 #[test]

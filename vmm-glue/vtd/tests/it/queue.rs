@@ -96,7 +96,7 @@ fn the_ring_wraps_at_every_size_and_width() {
 }
 
 #[test]
-fn a_bad_descriptor_stops_the_queue_until_iqe_is_cleared() {
+pub(crate) fn a_bad_descriptor_stops_the_queue_until_iqe_is_cleared() {
     let mut b = Bench::new();
     b.write32(offset::FECTL, 0);
     b.submit(&[wait(STATUS, 1), [0x0e, 0], wait(STATUS, 2)]);
@@ -265,6 +265,59 @@ fn an_index_mask_beyond_mhmv_stops_the_queue() {
     assert_eq!(b.unit.capabilities().ecap().mhmv(), 15);
     b.submit(&[[15 << 27 | 1 << 4 | 4, 0], [16 << 27 | 1 << 4 | 4, 0]]);
     assert_eq!((b.iqei(), b.read(offset::IQH)), (4, 32));
+}
+
+/// Software switches the queue off with an invalidation of a Device-TLB on its way and a wait
+/// behind it. The wait is gone; a later one does not complete by what the old request left.
+#[test]
+fn a_queue_that_is_switched_off_forgets_its_waits_and_confuses_no_later_one() {
+    let mut b = Bench::new();
+    b.submit(&[device_tlb(SID, 5, 0), wait(STATUS, 1)]);
+    b.uncommand(global::QIE);
+    b.write(offset::IQT, 0);
+    b.command(global::QIE);
+    b.store(QUEUE, &device_tlb(SID, 5, 0));
+    b.store(QUEUE + 16, &[0, 0]);
+    b.store(QUEUE + 32, &wait(STATUS + 8, 2));
+    b.store(QUEUE + 48, &[0, 0]);
+    b.write(offset::IQT, 64);
+    b.run();
+    assert_eq!(b.unit.pending_invalidations(), 2);
+    let complete = |b: &mut Bench, itag_vector| {
+        let completion = InvalidateCompletion {
+            itag_vector,
+            completion_count: 1,
+        };
+        b.unit
+            .invalidate_completion(&b.ram, SID, &completion, &mut b.fx);
+        b.run();
+        (b.ram.get(STATUS), b.ram.get(STATUS + 8))
+    };
+    assert_eq!(complete(&mut b, 1), (0, 0));
+    assert_eq!(complete(&mut b, 2), (0, 2));
+    assert_eq!(b.read32(offset::FSTS), 0);
+}
+
+/// Descriptors may be there before the queue is switched on.
+#[test]
+fn a_queue_that_is_switched_on_begins_with_what_is_in_it() {
+    let mut b = Bench::new();
+    b.uncommand(global::QIE);
+    b.store(QUEUE, &wait(STATUS, 3));
+    b.store(QUEUE + 16, &[0, 0]);
+    b.write(offset::IQT, 32);
+    b.run();
+    assert_eq!(b.ram.get(STATUS), 0);
+    b.command(global::QIE);
+    b.run();
+    assert_eq!(b.ram.get(STATUS), 3);
+    // A tail that the smaller ring does not reach.
+    b.uncommand(global::QIE);
+    b.write(offset::IQA, QUEUE | 1 << 11);
+    b.write(offset::IQT, 0x7_ffe0);
+    b.command(global::QIE);
+    b.run();
+    assert_eq!((b.iqei(), b.read(offset::IQH)), (1, 0));
 }
 
 #[test]
@@ -488,6 +541,29 @@ fn an_invalidation_waits_for_accesses_in_flight() {
     b.end(later);
 }
 
+/// A host that loses a ticket, or gives it to another unit, blocks no drain for ever, and lets
+/// none complete that is not its.
+#[test]
+fn tickets_cannot_be_lost_or_mixed_up() {
+    let (mut b, mut other) = (Bench::new(), Bench::new());
+    drop(b.unit.begin_access());
+    assert!(b.submit_and_wait(&[IOTLB_GLOBAL]));
+    let lost = b.unit.begin_access();
+    assert!(!b.submit_and_wait(&[IOTLB_GLOBAL]));
+    drop(lost);
+    b.unit.process_queue(&b.ram, b.now, &mut b.fx);
+    assert_eq!(b.ram.get(STATUS), 1);
+    // Another unit's.
+    let (here, there) = (b.unit.begin_access(), other.unit.begin_access());
+    assert!(!b.submit_and_wait(&[IOTLB_GLOBAL]));
+    b.end(there);
+    assert_eq!(b.ram.get(STATUS), 0);
+    assert!(other.submit_and_wait(&[IOTLB_GLOBAL]));
+    other.end(here);
+    b.unit.process_queue(&b.ram, b.now, &mut b.fx);
+    assert_eq!(b.ram.get(STATUS), 1);
+}
+
 #[test]
 fn a_register_based_invalidation_drains_before_ivt_clears() {
     let mut b = Bench::legacy(|_| {});
@@ -550,7 +626,7 @@ fn a_queue_that_is_disabled_does_nothing_and_forgets_its_waits() {
 }
 
 #[test]
-fn invalidations_are_told_to_hosts_that_keep_copies() {
+pub(crate) fn invalidations_are_told_to_hosts_that_keep_copies() {
     let mut b = Bench::new();
     b.submit(&[
         pasid_entry(1, 5),

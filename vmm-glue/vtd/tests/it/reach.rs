@@ -166,3 +166,112 @@ fn tables_that_contain_themselves_are_given_up() {
     // A part of it can be read.
     assert_eq!(reach(&b, 0x7000, 0x7fff), [(0x7000, 12, root, true, true)]);
 }
+
+/// A legacy function with second-stage tables; their root.
+fn copied() -> (Bench, u64) {
+    let mut b = Bench::legacy(|config| config.caching_mode = true);
+    let root = b.page();
+    b.legacy_context(SID, [root | P, 2 | 7 << 8]);
+    (b, root)
+}
+
+/// What absent entries are there does not count: each of these pages has a table of its own.
+#[test]
+fn scattered_pages_are_found_however_many_entries_between_them_are_absent() {
+    const PAGES: u64 = 8193;
+    let (mut b, root) = copied();
+    for n in 0..PAGES {
+        b.map_second(root, n << 21, 0x10_0000_0000 + (n << 12), R | W);
+    }
+    let pages = reach(&b, 0, u64::MAX);
+    assert_eq!(pages.len() as u64, PAGES);
+    for (n, page) in (0..).zip(pages) {
+        assert_eq!(page, (n << 21, 12, 0x10_0000_0000 + (n << 12), true, true));
+    }
+}
+
+/// The leaf tables are one and the same, which the search does not know.
+#[test]
+fn sixteen_gib_of_small_pages_are_found() {
+    const TABLES: u64 = 16 << 9;
+    let (mut b, root) = copied();
+    let leaves = b.page();
+    for n in 0..512 {
+        b.ram.set(leaves + 8 * n, (0x1000_0000 + (n << 12)) | R | W);
+    }
+    for n in 0..TABLES {
+        b.map(root, 4, 2, n << 21, leaves | R | W, R | W);
+    }
+    let (mut first, mut found, mut parts) = (0, 0, 0);
+    loop {
+        let part = b.unit.reach_part(&b.ram, SID, first, u64::MAX, 1 << 16);
+        let Reach::Pages(pages) = part.reach else {
+            panic!("everything")
+        };
+        for page in pages {
+            assert_eq!(page.input.base(), found << 12);
+            assert_eq!(page.output, 0x1000_0000 + ((found % 512) << 12));
+            found += 1;
+        }
+        parts += 1;
+        assert_eq!(part.domain.map(|d| d.0), Some(7));
+        match part.next {
+            Some(next) => first = next,
+            None => break,
+        }
+    }
+    assert_eq!(found, TABLES << 9);
+    assert!(parts > 60, "{parts} parts");
+}
+
+/// What is read in parts of any size is what is read at once.
+#[test]
+fn parts_make_up_the_whole_also_of_nested_tables() {
+    let (mut b, root) = copied();
+    for n in [0, 1, 5, 511, 512, 0x1_2345, 0x7f_ffff] {
+        b.map_second(root, n << 12, 0x5_0000_0000 + (n << 12), R | W);
+    }
+    b.map(root, 4, 2, 0x4020_0000, 0x60_0000 | PS | R | W, R | W);
+    b.map(root, 4, 3, 0x80_0000_0000, 0x1_0000_0000 | PS | R, R | W);
+    let mut nesting = Bench::new();
+    let (first, second) = (0x20_0000, nesting.page());
+    nesting.pasid(SID, 0, nested(first, second, 1));
+    nesting.map(second, 4, 2, 0x20_0000, 0x20_0000 | PS | R | W, R | W);
+    let (middle, low) = (0x20_1000, 0x20_2000);
+    for at in [first, first + 256 * 8] {
+        nesting.ram.set(at, middle | USER);
+    }
+    nesting.ram.set(middle, low | USER);
+    nesting.ram.set(low + 8, 0x60_0000 | PS | USER);
+    nesting.ram.set(low + 24, 0x60_0000 | PS | USER);
+    for n in (0..512).step_by(3) {
+        nesting.map_second(second, 0x60_0000 + (n << 12), 0x700_0000 + (n << 12), R | W);
+    }
+    for b in [&b, &nesting] {
+        let whole = reach(b, 0, u64::MAX);
+        assert!(whole.len() > 8);
+        for reads in [0, 64, 65, 100, 513, 4000] {
+            let (mut from, mut pages, mut parts) = (0, Vec::new(), 0);
+            loop {
+                let part = b.unit.reach_part(&b.ram, SID, from, u64::MAX, reads);
+                let Reach::Pages(some) = part.reach else {
+                    panic!("everything")
+                };
+                for page in some {
+                    // A page that is cut by the beginning of a part would come twice.
+                    assert!(page.input.base() >= from, "{reads}");
+                    assert!(part.next.is_none_or(|next| page.input.last() < next));
+                    pages.push(tuple(&page));
+                }
+                parts += 1;
+                match part.next {
+                    Some(next) if next > from => from = next,
+                    Some(next) => panic!("{reads}: no way on from {next:#x}"),
+                    None => break,
+                }
+            }
+            assert_eq!(pages, whole, "{reads}");
+            assert!(reads > 100 || parts > 5, "{reads}: {parts}");
+        }
+    }
+}

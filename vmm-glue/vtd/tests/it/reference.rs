@@ -171,6 +171,14 @@ impl Reading<'_> {
         }
         let interrupt = ask.address >> 20 == 0xfee;
         if interrupt && ask.pasid.is_none() && !ats {
+            // The entries say whether it is reported, and are not changed.
+            let before = (self.flags.clone(), self.sets);
+            let _ = if ttm == 0 {
+                self.legacy(ask)
+            } else {
+                self.scalable(ask)
+            };
+            (self.flags, self.sets) = before;
             return Err(if ttm == 0 { 0x0e } else { 0x87 });
         }
         if ttm == 0 {

@@ -411,7 +411,7 @@ fn interrupts_are_sent_untranslated() {
 }
 
 #[test]
-fn translated_requests_are_checked() {
+pub(crate) fn translated_requests_are_checked() {
     let mut b = Bench::new();
     let go = |b: &mut Bench, address| {
         let access = Access::Write;
