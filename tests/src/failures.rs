@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A run that goes wrong must say so: a guest that panics, hangs or dies, a QEMU that is killed, a
-//! launcher that is killed, an option that makes no sense.
+//! launcher that is killed, an option that makes no sense. Beside these, what people do with guests of their own.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, ExitStatus, Stdio};
@@ -11,6 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::launcher::Launcher;
 use crate::parts::Part;
+use crate::users;
 
 type Test = fn(&Launcher) -> anyhow::Result<()>;
 
@@ -43,6 +44,23 @@ const TESTS: &[(&str, Test)] = &[
     (
         "two runs at a time do not harm each other",
         two_runs_at_a_time,
+    ),
+    (
+        "a command's exit status is its own, and what it leaves running is ended",
+        users::a_command_ends_as_it_ends,
+    ),
+    // These two take the module that the one before fetched.
+    (
+        "files, programs and modules go in, commands come from a pipe, results come out",
+        users::all_goes_in_and_out,
+    ),
+    (
+        "a module for another kernel is refused",
+        users::a_module_for_another_kernel,
+    ),
+    (
+        "the README's program runs in the guest by its three commands",
+        users::the_program_of_the_readme,
     ),
 ];
 

@@ -87,6 +87,11 @@ impl Launcher {
             .context("svm-vm did not start")
     }
 
+    /// The top directory of the checkout.
+    pub fn checkout(&self) -> &Path {
+        &self.checkout
+    }
+
     /// The folder that a run of this name leaves its files in.
     pub fn run_dir(&self, name: &str) -> PathBuf {
         self.checkout.join("target/runs").join(name)

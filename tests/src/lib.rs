@@ -22,3 +22,4 @@ pub mod qemu_log;
 pub mod skips;
 pub mod tally;
 pub mod trace;
+pub mod users;

@@ -54,6 +54,8 @@ pub enum Event {
     Test(TestEvent),
     /// A step of the plan ended.
     Step(StepEvent),
+    /// A file or a directory left the guest.
+    Fetch(FetchEvent),
     /// All steps ran; the guest powers off.
     End(EndEvent),
 }
@@ -145,9 +147,24 @@ pub struct StepEvent {
     /// Exit status of its process; absent where a signal ended it or it did not start.
     #[serde(default)]
     pub exit: Option<i32>,
+    /// Number of the signal that ended its process, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
     /// Duration in microseconds.
     #[serde(default)]
     pub micros: u64,
+}
+
+/// A file or a directory left the guest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchEvent {
+    /// Its absolute path.
+    pub path: String,
+    /// Whether it did.
+    pub status: Status,
+    /// Why it did not.
+    #[serde(default)]
+    pub message: String,
 }
 
 /// All steps ran.
@@ -190,6 +207,7 @@ mod tests {
             status: Status::Failed,
             message: "exit status 1, expected 0".into(),
             exit: Some(1),
+            signal: None,
             micros: 12,
         });
         let mut line = Vec::new();

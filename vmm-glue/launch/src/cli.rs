@@ -2,6 +2,7 @@
 //! The command line. It knows what can be asked, not how it is done.
 
 use std::convert::Infallible;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -197,6 +198,10 @@ pub struct MachineOptions {
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub driver_option: Vec<String>,
 
+    /// What the user adds to the guest.
+    #[command(flatten)]
+    pub additions: Additions,
+
     /// Words to add to the kernel's command line; may be repeated
     #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
     pub append: Vec<String>,
@@ -215,6 +220,32 @@ pub struct MachineOptions {
     pub qemu_arguments: Vec<String>,
 }
 
+/// What the user adds to a guest, and takes from it.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Additions {
+    /// Copy a file or a directory into the guest, with the libraries that programs in it name
+    /// [default PATH: /root/NAME; /root is where commands run]; may be repeated
+    #[arg(long, value_name = "FILE[:PATH]")]
+    pub copy: Vec<PathBuf>,
+
+    /// Bring a file or a directory of the guest into the run's folder when the guest ends, below
+    /// fetched/; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub fetch: Vec<String>,
+
+    /// Load a kernel module of one's own, after the driver; may be repeated
+    #[arg(long, value_name = "FILE.ko")]
+    pub module: Vec<PathBuf>,
+
+    /// Parameter of a module of one's own; may be repeated
+    #[arg(long, value_name = "MODULE.KEY=VALUE", value_parser = key_value)]
+    pub module_option: Vec<String>,
+
+    /// Do not load the device's driver; with --module: load that instead
+    #[arg(long, conflicts_with = "driver_option")]
+    pub no_driver: bool,
+}
+
 /// Options of `run`.
 #[derive(Args, Debug)]
 pub struct RunOptions {
@@ -226,7 +257,9 @@ pub struct RunOptions {
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = factor)]
     pub scale: String,
 
-    /// Run this one line of shell in the guest instead of a plan
+    /// Run this one line of shell in the guest instead of a plan; its exit status is that of
+    /// svm-vm, 128 and the signal's number where a signal ended it; 124 says that the time was
+    /// exceeded, 125 that svm-vm or the guest failed and not the command
     #[arg(long, value_name = "COMMAND", conflicts_with = "plan")]
     pub exec: Option<String>,
 
@@ -475,6 +508,15 @@ impl PlanName {
             Self::Test => "test",
         }
     }
+}
+
+/// Whether words of a command line, which may be wrong, ask for `--exec`.
+pub fn asks_for_exec(words: impl IntoIterator<Item = OsString>) -> bool {
+    words
+        .into_iter()
+        .map(|word| word.to_string_lossy().into_owned())
+        .take_while(|word| word != "--")
+        .any(|word| word == "--exec" || word.starts_with("--exec="))
 }
 
 /// A name that is safe as that of a directory.

@@ -9,6 +9,7 @@
 //! - [`doctor`] says what this machine lacks.
 #![forbid(unsafe_code)]
 
+mod additions;
 mod cache;
 mod clean;
 mod cli;
@@ -32,7 +33,21 @@ fn main() -> ExitCode {
         cache,
         mirror,
         command,
-    } = cli::Cli::parse();
+    } = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && cli::asks_for_exec(std::env::args_os()) => {
+            // A terminal that went away takes nothing with it.
+            let _ = error.print();
+            return ExitCode::from(run::NOT_THE_COMMAND);
+        }
+        Err(error) => error.exit(),
+    };
+    let failure = match &command {
+        cli::Command::Run(options) if options.exec.is_some() => {
+            ExitCode::from(run::NOT_THE_COMMAND)
+        }
+        _ => ExitCode::FAILURE,
+    };
     let place = cli::Place { cache, mirror };
     let outcome = match command {
         cli::Command::Prepare(options) => prepare::command(&place, &options),
@@ -49,6 +64,6 @@ fn main() -> ExitCode {
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("svm-vm: {error:#}");
-        ExitCode::FAILURE
+        failure
     })
 }

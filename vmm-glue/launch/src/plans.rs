@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 
 use svm_init::kernel::LOADED;
-use svm_init::plan::{Module, Plan, Step};
+use svm_init::plan::{Exit, Fetch, Module, Plan, Step};
 
 use crate::cli::PlanName;
+use crate::run::fetch;
 
 /// Name of the driver's module.
-const DRIVER: &str = "svm_demo";
+pub const DRIVER: &str = "svm_demo";
 
 /// Size of the compressed swap area, in MiB.
 const SWAP_MIB: u32 = 256;
@@ -39,6 +40,12 @@ pub struct Given {
     pub driver_options: Vec<String>,
     /// The kernel's options that are set, and their values.
     pub kernel_options: BTreeMap<String, String>,
+    /// Modules of the user's own, loaded last.
+    pub own_modules: Vec<Module>,
+    /// The driver is not loaded.
+    pub no_driver: bool,
+    /// What leaves the guest at its end.
+    pub fetch: Option<Fetch>,
 }
 
 impl Given {
@@ -70,10 +77,11 @@ fn of_vfio(module: &str) -> bool {
 
 /// The plan of a name. `scale` multiplies how much its tests try.
 pub fn plan(name: PlanName, scale: &str, given: &Given) -> Plan {
-    match name {
+    let plan = match name {
         PlanName::Demo => with_driver(given, vec![demo("demo")]),
         PlanName::Test => without_driver(given, watched_for_leaks(given, test(scale, given))),
-    }
+    };
+    with_additions(given, plan)
 }
 
 /// One line of shell, with the driver loaded.
@@ -81,17 +89,15 @@ pub fn exec(line: &str, given: &Given) -> Plan {
     // The run as a whole has a time-out; the step's own must not be the shorter one.
     let mut plan = with_driver(given, vec![Step::shell("exec", line).within(u32::MAX)]);
     plan.modules.extend(given.vfio());
-    plan
+    with_additions(given, plan)
 }
 
 /// A shell for a person, with the driver loaded.
 pub fn shell(given: &Given) -> Plan {
     let mut plan = with_driver(given, Vec::new());
     plan.modules.extend(given.vfio());
-    Plan {
-        shell: true,
-        ..plan
-    }
+    plan.shell = true;
+    with_additions(given, plan)
 }
 
 /// The examination of the guest; `json` says in which form it is printed.
@@ -301,10 +307,21 @@ fn watched_for_leaks(given: &Given, steps: Vec<Step>) -> Vec<Step> {
 
 fn with_driver(given: &Given, steps: Vec<Step>) -> Plan {
     let mut plan = without_driver(given, steps);
-    plan.modules.push(Module {
+    plan.modules.extend((!given.no_driver).then(|| Module {
         name: DRIVER.to_owned(),
         parameters: given.driver_options.join(" "),
-    });
+    }));
+    plan
+}
+
+/// A plan with what the user adds to it.
+fn with_additions(given: &Given, mut plan: Plan) -> Plan {
+    plan.modules.extend(given.own_modules.clone());
+    plan.fetch.clone_from(&given.fetch);
+    let by_disk = |fetch: &Fetch| fetch.by == Exit::Disk;
+    if given.fetch.as_ref().is_some_and(by_disk) && !given.has("CONFIG_VIRTIO_BLK") {
+        plan.modules.push(Module::new(fetch::MODULE));
+    }
     plan
 }
 
@@ -325,6 +342,7 @@ fn without_driver(given: &Given, mut steps: Vec<Step>) -> Plan {
         swap_mib: zram.then_some(SWAP_MIB),
         shell: false,
         steps,
+        fetch: None,
     }
 }
 
@@ -336,7 +354,7 @@ mod tests {
         Given {
             modules: vec!["lz4hc_compress".into(), "zram".into()],
             driver_options: vec!["lab=1".into()],
-            kernel_options: BTreeMap::new(),
+            ..Given::default()
         }
     }
 
@@ -359,6 +377,44 @@ mod tests {
         assert_eq!(plan.modules[2].parameters, "lab=1");
         assert_eq!(plan.swap_mib, Some(SWAP_MIB));
         assert_eq!(plan.steps[0].argv, ["svmctl", "demo"]);
+    }
+
+    #[test]
+    fn modules_of_ones_own_come_last_and_the_driver_only_where_it_is_wanted() {
+        let names = |given: &Given, plan: fn(&Given) -> Plan| -> Vec<String> {
+            let modules = plan(given).modules;
+            modules.into_iter().map(|module| module.name).collect()
+        };
+        let mut given = given();
+        given.own_modules = vec![Module::new("mine")];
+        let plans: [fn(&Given) -> Plan; 3] = [
+            |given| plan(PlanName::Demo, "1", given),
+            |given| exec("true", given),
+            shell,
+        ];
+        for plan in plans {
+            given.no_driver = false;
+            let with = names(&given, plan);
+            assert_eq!(with[2..], [DRIVER, "mine"]);
+            given.no_driver = true;
+            assert_eq!(names(&given, plan)[2..], ["mine"]);
+        }
+    }
+
+    #[test]
+    fn the_disk_of_what_is_fetched_has_its_driver() {
+        let mut given = given();
+        for (by, loaded) in [(Exit::Disk, true), (Exit::Port, false)] {
+            let paths = vec!["/root/a".to_owned()];
+            given.fetch = Some(Fetch { paths, by });
+            let plan = exec("true", &given);
+            assert_eq!(plan.fetch, given.fetch);
+            let names = plan.modules.iter().map(|module| &module.name);
+            assert_eq!(
+                names.filter(|name| *name == fetch::MODULE).count() == 1,
+                loaded
+            );
+        }
     }
 
     #[test]

@@ -15,19 +15,32 @@ pub struct Channel {
     port: File,
 }
 
+/// Opens a serial port and switches off everything that would change the bytes.
+pub fn open_raw(path: &Path) -> Result<File> {
+    let port = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    let mut settings =
+        tcgetattr(&port).with_context(|| format!("{} is not a terminal", path.display()))?;
+    cfmakeraw(&mut settings);
+    tcsetattr(&port, SetArg::TCSANOW, &settings)
+        .with_context(|| format!("cannot set {} to raw mode", path.display()))?;
+    Ok(port)
+}
+
 impl Channel {
-    /// Opens the port and switches off everything that would change the bytes.
+    /// Opens the port.
     pub fn open(path: &Path) -> Result<Self> {
-        let port = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(path)
-            .with_context(|| format!("cannot open the results channel {}", path.display()))?;
-        let mut settings = tcgetattr(&port).context("the results channel is not a terminal")?;
-        cfmakeraw(&mut settings);
-        tcsetattr(&port, SetArg::TCSANOW, &settings)
-            .context("cannot set the results channel to raw mode")?;
+        let port = open_raw(path)?;
         Ok(Self { port })
+    }
+
+    /// A channel to a file.
+    #[cfg(test)]
+    pub fn to(port: File) -> Self {
+        Self { port }
     }
 
     /// Sends one event.

@@ -2,6 +2,7 @@
 //! The life of the guest's first process: from the bare initramfs to power-off.
 
 mod channel;
+mod files;
 mod mounts;
 mod steps;
 mod swap;
@@ -54,6 +55,9 @@ fn run() -> Result<()> {
     fs::write("/proc/sys/kernel/printk", level).context("cannot set the console's log level")?;
 
     let mut ready_for_steps = true;
+    if Path::new(paths::LATE).exists() {
+        ready_for_steps &= set_up(&mut channel, "files of one's own", files::place_late)?;
+    }
     for module in &plan.modules {
         let name = format!("load {}", module.name);
         ready_for_steps &= set_up(&mut channel, &name, || load(module))?;
@@ -75,6 +79,9 @@ fn run() -> Result<()> {
                 "an earlier part of the plan failed for good",
             )?;
         }
+    }
+    if let Some(fetch) = &plan.fetch {
+        files::fetch(fetch, &mut channel)?;
     }
     channel.send(&Event::End(EndEvent {
         uptime_micros: uptime_micros()?,

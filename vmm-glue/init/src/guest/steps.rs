@@ -9,11 +9,11 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, killpg};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
@@ -27,8 +27,15 @@ use super::channel::Channel;
 /// How long a killed process may take to go; only a task stuck in the kernel takes longer.
 const DEATH: Duration = Duration::from_secs(10);
 
-/// Lines of a step's output that are kept to judge it by.
-const KEPT_LINES: usize = 10_000;
+/// Bytes of a step's output that are read before its end and its deadline are looked at. They can be
+/// thousands of lines, and the results channel is slow.
+const BUFFER: usize = 4096;
+
+/// Bytes of a line from which on it is reported in pieces.
+const LINE: usize = 64 * 1024;
+
+/// Bytes that a pipe can hold once nobody writes to it any more (Linux, `fs/pipe-max-size`).
+const PIPE: usize = 1 << 20;
 
 /// What `halt`, `poweroff` and `reboot` say to the first process.
 const REQUESTS: [Signal; 3] = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGTERM];
@@ -53,9 +60,21 @@ enum End {
 
 /// The lines that a step prints, reported as they come.
 struct Output<'a> {
-    step: &'a str,
+    step: &'a Step,
     pending: Vec<u8>,
-    lines: Vec<String>,
+    /// A line was the one that the step expects.
+    found: bool,
+}
+
+/// What reading a step's output came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// There was some, and there may be more at once.
+    Some,
+    /// There is no more for now.
+    Empty,
+    /// There will be no more: nobody can write.
+    Closed,
 }
 
 impl Runner {
@@ -83,7 +102,7 @@ impl Runner {
         let child = command("/bin/busybox")
             // A session with the console as its terminal is what job control needs.
             .args(["setsid", "-c", "/bin/busybox", "sh", "-l"])
-            .current_dir("/root")
+            .current_dir(paths::HOME)
             .stdin(console(true)?)
             .stdout(console(true)?)
             .stderr(console(true)?)
@@ -103,6 +122,7 @@ impl Runner {
             status: Status::Skipped,
             message: reason.to_owned(),
             exit: None,
+            signal: None,
             micros: 0,
         }))
     }
@@ -114,16 +134,21 @@ impl Runner {
         }))?;
         let start = Instant::now();
         let mut output = Output {
-            step: &step.name,
+            step,
             pending: Vec::new(),
-            lines: Vec::new(),
+            found: false,
         };
         let mut hearing = match &step.kernel_says {
             None => None,
             Some(texts) => Some((Messages::open()?, texts)),
         };
-        let (exit, mut outcome, usable) = match self.run_program(step, &mut output, channel) {
-            Ok(End::Exit(exit)) => (Some(exit), step.judge(exit, &output.lines), true),
+        let ended = self.run_program(step, &mut output, channel);
+        let signal = match ended {
+            Ok(End::Signal(signal)) => Some(signal as i32),
+            _ => None,
+        };
+        let (exit, mut outcome, usable) = match ended {
+            Ok(End::Exit(exit)) => (Some(exit), step.judge(exit, output.found), true),
             Ok(End::Signal(signal)) => (None, Err(format!("killed by {signal}")), true),
             Ok(End::TimedOut { died }) => {
                 let rest = if died {
@@ -151,6 +176,7 @@ impl Runner {
             },
             message: outcome.err().unwrap_or_default(),
             exit,
+            signal,
             micros: micros(start.elapsed()),
         }))?;
         Ok(usable)
@@ -170,7 +196,7 @@ impl Runner {
             .context("cannot set the pipe to non-blocking")?;
         let child = command(program)
             .args(arguments)
-            .current_dir("/root")
+            .current_dir(paths::HOME)
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(writer.try_clone().context("cannot duplicate the pipe")?)
@@ -181,7 +207,7 @@ impl Runner {
         let deadline = Instant::now() + Duration::from_secs(step.timeout_s.into());
 
         let end = loop {
-            let open = output.read_from(&mut reader, channel)?;
+            let reading = output.read_from(&mut reader, channel)?;
             if let Some(end) = self.reap(pid)? {
                 break end;
             }
@@ -192,13 +218,50 @@ impl Runner {
                     died: self.await_death(pid)?,
                 };
             }
-            self.await_event(open.then_some(&reader), Some(deadline))?;
+            match reading {
+                Reading::Some => {}
+                Reading::Empty => self.await_event(Some(&reader), Some(deadline))?,
+                Reading::Closed => self.await_event(None, Some(deadline))?,
+            }
         };
-        // What the program left behind must not disturb the next step.
-        kill_group(pid)?;
-        output.read_from(&mut reader, channel)?;
+        let left = self.end_all()?;
+        // What the pipe holds is all that comes: what could not be killed cannot write, either.
+        for _ in 0..PIPE / BUFFER {
+            if output.read_from(&mut reader, channel)? != Reading::Some {
+                break;
+            }
+        }
         output.finish(channel)?;
+        if !left.is_empty() {
+            let line = format!(
+                "svm-init: the step left these processes, which are killed: {}",
+                left.join(", ")
+            );
+            output.pending = line.into_bytes();
+            output.finish(channel)?;
+        }
         Ok(end)
+    }
+
+    /// Ends every process of a step, also those that have left its process group: what it left
+    /// behind must not disturb the next step. Returns their names and numbers.
+    fn end_all(&mut self) -> Result<Vec<String>> {
+        // Anywhere else, "all processes" would be somebody's.
+        ensure!(std::process::id() == 1, "this is not the first process");
+        let left = processes()?;
+        let deadline = Instant::now() + DEATH;
+        loop {
+            // All but the first process, which is this one; the kernel's own take no signal.
+            match kill(Pid::from_raw(-1), Signal::SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error).context("cannot kill the step's processes"),
+            }
+            self.reap(Pid::this())?;
+            if processes()?.is_empty() || Instant::now() >= deadline {
+                return Ok(left);
+            }
+            self.await_event(None, Some(deadline))?;
+        }
     }
 
     /// Waits until a process ended, there is output, or the deadline passed.
@@ -254,25 +317,23 @@ impl Runner {
 }
 
 impl Output<'_> {
-    /// Reads what there is. Returns whether the pipe is still open.
-    fn read_from(&mut self, pipe: &mut fs::File, channel: &mut Channel) -> Result<bool> {
-        let mut buffer = [0; 4096];
-        loop {
-            match pipe.read(&mut buffer) {
-                Ok(0) => return Ok(false),
-                Ok(length) => {
-                    for piece in buffer[..length].split_inclusive(|&byte| byte == b'\n') {
-                        self.pending.extend_from_slice(piece);
-                        if piece.ends_with(b"\n") {
-                            self.finish(channel)?;
-                        }
-                    }
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).context("cannot read the step's output"),
+    /// Reads some of what there is.
+    fn read_from(&mut self, pipe: &mut fs::File, channel: &mut Channel) -> Result<Reading> {
+        let mut buffer = [0; BUFFER];
+        let length = match pipe.read(&mut buffer) {
+            Ok(0) => return Ok(Reading::Closed),
+            Ok(length) => length,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Reading::Empty),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Reading::Some),
+            Err(error) => return Err(error).context("cannot read the step's output"),
+        };
+        for piece in buffer[..length].split_inclusive(|&byte| byte == b'\n') {
+            self.pending.extend_from_slice(piece);
+            if piece.ends_with(b"\n") || self.pending.len() >= LINE {
+                self.finish(channel)?;
             }
         }
+        Ok(Reading::Some)
     }
 
     /// Reports the pending line.
@@ -282,11 +343,9 @@ impl Output<'_> {
         }
         let line = String::from_utf8_lossy(&self.pending).trim_end().to_owned();
         self.pending.clear();
-        if self.lines.len() < KEPT_LINES {
-            self.lines.push(line.clone());
-        }
+        self.found |= self.step.expects(&line);
         channel.send(&Event::Output(OutputEvent {
-            step: self.step.to_owned(),
+            step: self.step.name.clone(),
             line,
         }))
     }
@@ -315,7 +374,8 @@ fn command(program: &str) -> Command {
     command
         .env_clear()
         .env("PATH", paths::PATH)
-        .env("HOME", "/root")
+        .env("HOME", paths::HOME)
+        .env("LD_LIBRARY_PATH", paths::LIBRARIES)
         .env("TERM", "vt100")
         .env(RESULTS_VARIABLE, paths::RESULTS);
     command
@@ -334,6 +394,26 @@ fn kill_group(group: Pid) -> Result<()> {
     }
 }
 
+/// The processes of programs, beside this one: their names and numbers. Those of the kernel itself,
+/// and those that have ended, have no command line.
+fn processes() -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").context("cannot read /proc")? {
+        let name = entry.context("cannot read /proc")?.file_name();
+        let Some(number) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        // It may end at any time.
+        let command = fs::read(format!("/proc/{number}/cmdline")).unwrap_or_default();
+        let program = command.split(|&byte| byte == 0).next().unwrap_or_default();
+        if number != std::process::id() && !program.is_empty() {
+            let program = String::from_utf8_lossy(program);
+            found.push(format!("{program} (process {number})"));
+        }
+    }
+    Ok(found)
+}
+
 /// Makes the kernel write the state of every task to the console. The run has failed already, so
 /// a kernel that cannot do it is no further error.
 fn list_tasks() {
@@ -343,7 +423,49 @@ fn list_tasks() {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
+
+    /// A pipe that holds some bytes, and what is to be read of it for a step.
+    fn pipe_with(bytes: &[u8]) -> fs::File {
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
+        let size = i32::try_from(PIPE).unwrap();
+        nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETPIPE_SZ(size)).unwrap();
+        fs::File::from(writer).write_all(bytes).unwrap();
+        fs::File::from(reader)
+    }
+
+    fn output(step: &Step) -> (Output<'_>, Channel) {
+        let output = Output {
+            step,
+            pending: Vec::new(),
+            found: false,
+        };
+        (output, Channel::to(fs::File::create("/dev/null").unwrap()))
+    }
+
+    #[test]
+    fn reading_what_is_printed_without_a_pause_comes_back() {
+        let step = Step::new("s", &["yes"]);
+        let (mut output, mut channel) = output(&step);
+        let mut pipe = pipe_with(&b"y\n".repeat(PIPE / 2));
+        let reading = output.read_from(&mut pipe, &mut channel).unwrap();
+        assert_eq!(reading, Reading::Some);
+        let mut rest = vec![0; PIPE];
+        assert_eq!(pipe.read(&mut rest).unwrap(), PIPE - BUFFER);
+    }
+
+    #[test]
+    fn the_expected_line_is_found_wherever_it_is() {
+        let step = Step::new("s", &["x"]).expecting_output("needle");
+        for (text, expected) in [("", false), ("the needle\n", true)] {
+            let (mut output, mut channel) = output(&step);
+            let mut pipe = pipe_with(("hay\n".repeat(20_000) + text).as_bytes());
+            while output.read_from(&mut pipe, &mut channel).unwrap() == Reading::Some {}
+            assert_eq!(output.found, expected);
+        }
+    }
 
     #[test]
     fn a_step_fails_for_what_the_kernel_says() {

@@ -12,6 +12,8 @@ use svm_init::paths;
 use svm_init::plan::Plan;
 
 use super::{Prepared, driver};
+use crate::additions::Added;
+use crate::additions::copy::Item;
 use crate::external::External;
 
 /// Directories of the guest; `svm-init` mounts on the empty ones.
@@ -36,7 +38,9 @@ const DIRECTORIES: &[&str] = &[
 
 /// What a shell reads when it starts.
 const PROFILE: &str = "\
-export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root PS1='svm-demo:\\w# '
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root
+export LD_LIBRARY_PATH=/lib/x86_64-linux-gnu:/lib/i386-linux-gnu
+PS1='svm-demo:\\w# '
 cat /etc/motd
 ";
 
@@ -49,7 +53,7 @@ The device's driver is loaded: /dev/svm0. Try `svmctl demo`, `svmctl info`, `svm
 const USERS: &str = "root::0:0:root:/root:/bin/sh\n";
 
 /// Writes the archive of a run.
-pub fn pack(prepared: &Prepared, plan: &Plan, to: &Path) -> Result<()> {
+pub fn pack(prepared: &Prepared, plan: &Plan, added: &Added, to: &Path) -> Result<()> {
     let mut archive = Archive {
         out: Vec::new(),
         inode: 0,
@@ -76,6 +80,22 @@ pub fn pack(prepared: &Prepared, plan: &Plan, to: &Path) -> Result<()> {
     archive.text("etc/profile", PROFILE)?;
     archive.text("etc/motd", GREETING)?;
     archive.text("etc/passwd", USERS)?;
+    for (module, file) in &added.modules {
+        archive.program(&format!("svm/modules/{}.ko", module.name), file)?;
+    }
+    for (path, item) in added.files.items() {
+        let name = path.to_str().with_context(|| {
+            format!("{} cannot be packed: its name is no UTF-8", path.display())
+        })?;
+        match item {
+            Item::Directory(mode) => archive.directory_of(name, *mode)?,
+            Item::File(file, mode) => archive.file(name, file, *mode)?,
+            Item::Content(content) => {
+                archive.entry(name, ModeFileType::Regular, 0o644, content)?;
+            }
+            Item::Link(target) => archive.link(name, &target.to_string_lossy())?,
+        }
+    }
     let plan = serde_json::to_string(plan).context("cannot write the plan")?;
     archive.text(paths::PLAN.trim_start_matches('/'), &plan)?;
     let bytes = archive
@@ -118,7 +138,11 @@ impl Archive {
     }
 
     fn directory(&mut self, name: &str) -> io::Result<()> {
-        self.entry(name, ModeFileType::Directory, 0o755, &[])
+        self.directory_of(name, 0o755)
+    }
+
+    fn directory_of(&mut self, name: &str, mode: u32) -> io::Result<()> {
+        self.entry(name, ModeFileType::Directory, mode, &[])
     }
 
     fn link(&mut self, name: &str, target: &str) -> io::Result<()> {

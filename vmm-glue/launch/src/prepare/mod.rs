@@ -151,6 +151,7 @@ pub fn prepare_qemu(
 ) -> Result<(Qemu, PathBuf)> {
     host::architecture()?;
     let installation = Installation::find()?;
+    buildable(&installation)?;
     if let Some(path) = qemu {
         let qemu = own_qemu(&Cache::open(place.cache.as_deref())?, path)?;
         let plugin = cargo::plugin(&installation, None, progress)?;
@@ -185,6 +186,7 @@ fn prepare_in(
     host::architecture()?;
     let choice = parts.kernel_choice()?;
     let installation = Installation::find()?;
+    buildable(&installation)?;
     let cache = Cache::open(place.cache.as_deref())?;
     // Before anything is built: it may be a wrong path.
     let own_qemu = |path| own_qemu(&cache, path);
@@ -257,6 +259,23 @@ fn cautioned<T>(result: Result<T>, caution: &Option<String>) -> Result<T> {
         Some(caution) => result.with_context(|| caution.clone()),
         None => result,
     }
+}
+
+/// Fails where cargo cannot build: it lists paths by colons, and cannot have one in a path. Spaces it
+/// can.
+fn buildable(installation: &Installation) -> Result<()> {
+    if installation.built().is_some() {
+        return Ok(());
+    }
+    let root = installation.sources();
+    if root.to_string_lossy().contains(':') {
+        bail!(
+            "{} has a colon in its path, and cargo cannot build there: move the checkout to a path \
+             without",
+            root.display()
+        );
+    }
+    Ok(())
 }
 
 impl Prepared {

@@ -2,7 +2,13 @@
 //! The command line of QEMU.
 
 use std::ffi::OsString;
+use std::os::fd::IntoRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 
 use crate::cli::{Accel, Iommu, MachineOptions};
 use crate::external::External;
@@ -30,6 +36,10 @@ pub struct Files {
     pub results: PathBuf,
     /// The device's trace.
     pub trace: PathBuf,
+    /// What the guest sends out, as it comes.
+    pub archive: PathBuf,
+    /// The directory of what came.
+    pub fetched: PathBuf,
 }
 
 /// Who has the guest's console.
@@ -52,11 +62,13 @@ impl Files {
             qemu: directory.join("qemu.log"),
             results: directory.join("results.json"),
             trace: directory.join("trace.json"),
+            archive: directory.join("fetched.tar"),
+            fetched: directory.join("fetched"),
         }
     }
 
-    /// All of them.
-    pub fn all(&self) -> [&Path; 6] {
+    /// All of them, without the directory.
+    pub fn all(&self) -> [&Path; 7] {
         [
             &self.initramfs,
             &self.console,
@@ -64,6 +76,7 @@ impl Files {
             &self.qemu,
             &self.results,
             &self.trace,
+            &self.archive,
         ]
     }
 }
@@ -74,8 +87,10 @@ pub fn command(
     options: &MachineOptions,
     files: &Files,
     console: Console,
-) -> External {
-    start(&prepared.qemu, &prepared.plugin)
+    fetch: &[OsString],
+) -> Result<External> {
+    let qemu = start(&prepared.qemu, &prepared.plugin)?;
+    Ok(qemu
         .args(firmware(&prepared.qemu))
         .args(machine(options))
         .arg("-kernel")
@@ -84,17 +99,20 @@ pub fn command(
         .args(["-append", &kernel_arguments(options, console)])
         .args(serial(files, console))
         .args(["-device".into(), device(options, files)])
-        .args(&options.qemu_arguments)
+        // Behind the device, so that this has its place with and without.
+        .args(fetch)
+        .args(&options.qemu_arguments))
 }
 
 /// QEMU with the plug-in loaded into it.
-pub fn start(qemu: &Qemu, plugin: &Path) -> External {
-    match qemu {
+pub fn start(qemu: &Qemu, plugin: &Path) -> Result<External> {
+    let plugin = for_loader(plugin)?;
+    Ok(match qemu {
         // By the root's own loader: nothing of the host's libraries takes part.
         Qemu::Prepared { root, .. } => {
             External::new(root.join(LIBRARIES).join("ld-linux-x86-64.so.2"))
                 .arg("--library-path")
-                .arg(root.join(LIBRARIES))
+                .arg(for_loader(&root.join(LIBRARIES))?)
                 .arg("--preload")
                 .arg(plugin)
                 .arg(root.join("usr/bin/qemu-system-x86_64"))
@@ -117,10 +135,26 @@ pub fn start(qemu: &Qemu, plugin: &Path) -> External {
             let file = layout.as_deref();
             External::new("env")
                 .args(file.map(|file| variable(layout::VARIABLE, file)))
-                .arg(variable("LD_PRELOAD", plugin))
+                .arg(variable("LD_PRELOAD", &plugin))
                 .arg(path)
         }
+    })
+}
+
+/// A path as the dynamic loader takes it in its lists, which it splits and expands (ld.so(8)): one
+/// with such a character goes there as a descriptor, which QEMU inherits.
+fn for_loader(path: &Path) -> Result<PathBuf> {
+    let splits = |byte: &u8| b" \t\n:;$".contains(byte);
+    if !path.as_os_str().as_bytes().iter().any(splits) {
+        return Ok(path.to_owned());
     }
+    // Without O_CLOEXEC; and it stays open, because a process can start QEMU at any time.
+    let file = open(path, OFlag::O_PATH, Mode::empty())
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    Ok(PathBuf::from(format!(
+        "/proc/self/fd/{}",
+        file.into_raw_fd()
+    )))
 }
 
 /// A smaller firmware starts Linux half a second sooner; a QEMU of the user's own may lack it.
@@ -243,7 +277,7 @@ fn device(options: &MachineOptions, files: &Files) -> OsString {
 }
 
 /// QEMU separates options by commas, and doubles those within one.
-fn with_path(option: &str, path: &Path) -> OsString {
+pub fn with_path(option: &str, path: &Path) -> OsString {
     let mut text = OsString::from(option);
     text.push(path.to_string_lossy().replace(',', ",,"));
     text
@@ -272,6 +306,36 @@ mod tests {
             &files,
         );
         assert_eq!(text, "svm-demo,trace=/a,,b/trace.json,contexts=4");
+    }
+
+    #[test]
+    fn the_loader_takes_a_path_with_its_separators() {
+        let directory = tempfile::tempdir().unwrap();
+        let place = directory.path().join("my work:a;b $ORIGIN");
+        std::fs::create_dir(&place).unwrap();
+        let plugin = place.join("plug in.so");
+        let crate::additions::elf::Kind::Dynamic { loader, .. } =
+            crate::additions::elf::kind(&std::env::current_exe().unwrap()).unwrap()
+        else {
+            panic!("the test is linked statically");
+        };
+        let own = std::env::current_exe().unwrap();
+        let libraries = crate::additions::elf::libraries(&own, &loader).unwrap();
+        let any = libraries.iter().find(|library| library.name == "libm.so.6");
+        let any = any.or(libraries.first()).unwrap().path.clone().unwrap();
+        std::fs::copy(any, &plugin).unwrap();
+        // Found in the directory by its list, and preloaded by its file.
+        let output = External::new(&loader)
+            .arg("--library-path")
+            .arg(for_loader(&place).unwrap())
+            .arg("--preload")
+            .arg(for_loader(&plugin).unwrap())
+            .args(["/bin/cat", "/proc/self/maps"])
+            .output()
+            .unwrap();
+        assert!(output.contains(&*plugin.to_string_lossy()), "{output}");
+        let plain = Path::new("/lib/x.so");
+        assert_eq!(for_loader(plain).unwrap(), plain);
     }
 
     #[test]

@@ -3,23 +3,28 @@
 //! it and leaves the files of the run in `target/runs/<name>`.
 
 mod console;
+pub mod fetch;
 mod follow;
+mod judge;
 mod junit;
 mod machine;
 mod render;
 mod results;
+mod shell;
 
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Read, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use svm_init::events::{Event, Status};
+use svm_init::paths;
 use svm_init::plan::Plan;
 
+use crate::additions::Added;
 use crate::cache::lock::Lock;
 use crate::cli::{Accel, MachineOptions, Place, PlanName, QemuOptions, RunOptions, ShellOptions};
 use crate::external::tail;
@@ -30,6 +35,7 @@ use crate::progress::{Progress, Task};
 
 use console::{Kind, Watcher};
 use follow::{Ending, Follower, Source, Then};
+pub use judge::NOT_THE_COMMAND;
 use machine::{Console, Files};
 use render::Renderer;
 use results::Results;
@@ -46,16 +52,16 @@ const SHOWN_LINES: usize = 20;
 /// Name of the file in a run's folder that is locked while the run lasts.
 pub const LOCK: &str = ".lock";
 
-/// Added to a signal's number, it is the exit status of a program that the signal ended.
-const SIGNAL_STATUS: i32 = 128;
-
 /// A run about to start.
 struct Run<'a> {
     plan_name: &'a str,
     plan: Plan,
+    /// The plan is one command of the user's, whose exit status is that of the run.
+    is_exec: bool,
     renderer: Renderer,
     timeout: Duration,
     options: &'a MachineOptions,
+    added: Added,
     progress: &'a Progress,
 }
 
@@ -63,8 +69,8 @@ struct Run<'a> {
 pub fn command(place: &Place, options: &RunOptions) -> Result<ExitCode> {
     let machine = &options.machine;
     let progress = Progress::new();
-    let prepared = prepare_for(place, machine, &progress)?;
-    let given = given(&prepared, machine);
+    let (prepared, added) = prepare_for(place, machine, &progress)?;
+    let given = given(&prepared, machine, &added);
     let (plan_name, plan) = match &options.exec {
         Some(line) => ("exec", plans::exec(line, &given)),
         None => {
@@ -76,9 +82,11 @@ pub fn command(place: &Place, options: &RunOptions) -> Result<ExitCode> {
     let run = Run {
         plan_name,
         plan,
+        is_exec: options.exec.is_some(),
         renderer: Renderer::new(options.verbose || options.exec.is_some(), several),
         timeout: Duration::from_secs(options.seconds().into()),
         options: machine,
+        added,
         progress: &progress,
     };
     let (results, code) = run.perform(&prepared)?;
@@ -94,13 +102,15 @@ pub fn command(place: &Place, options: &RunOptions) -> Result<ExitCode> {
 pub fn doctor(place: &Place, json: bool) -> Result<ExitCode> {
     let options = MachineOptions::standard();
     let progress = Progress::new();
-    let prepared = prepare_for(place, &options, &progress)?;
+    let (prepared, added) = prepare_for(place, &options, &progress)?;
     let run = Run {
         plan_name: "doctor",
-        plan: plans::doctor(json, &given(&prepared, &options)),
+        plan: plans::doctor(json, &given(&prepared, &options, &added)),
+        is_exec: false,
         renderer: Renderer::new(true, false),
         timeout: Duration::from_secs(300),
         options: &options,
+        added,
         progress: &progress,
     };
     Ok(run.perform(&prepared)?.1)
@@ -116,13 +126,16 @@ pub fn demonstration(
     options: &MachineOptions,
     progress: &Progress,
 ) -> Result<String> {
-    let given = given(prepared, options);
+    let added = Added::default();
+    let given = given(prepared, options, &added);
     let run = Run {
         plan_name: PlanName::Demo.name(),
         plan: plans::plan(PlanName::Demo, "1", &given),
         renderer: Renderer::new(false, false),
+        is_exec: false,
         timeout: Duration::from_secs(300),
         options,
+        added,
         progress,
     };
     let (results, _) = run.perform(prepared)?;
@@ -138,7 +151,7 @@ pub fn demonstration(
 ///
 /// What it says against that.
 pub fn accepts(prepared: &Prepared) -> Result<()> {
-    let help = machine::start(&prepared.qemu, &prepared.plugin)
+    let help = machine::start(&prepared.qemu, &prepared.plugin)?
         .args(["-machine", "none", "-device", "svm-demo,help"])
         .output();
     match help {
@@ -148,37 +161,67 @@ pub fn accepts(prepared: &Prepared) -> Result<()> {
     }
 }
 
-/// `svm-vm shell`.
+/// `svm-vm shell`. Without a terminal to give to the guest it runs what standard input says.
 pub fn shell(place: &Place, options: &ShellOptions) -> Result<ExitCode> {
     let options = &options.machine;
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return script(place, options, stdin.lock());
+    }
+    shell::come_to_foreground(&stdin)?;
     let progress = Progress::new();
-    let prepared = prepare_for(place, options, &progress)?;
+    let (prepared, added) = prepare_for(place, options, &progress)?;
     let (files, _lock) = open_run(&prepared.installation, "shell", options)?;
-    let plan = plans::shell(&given(&prepared, options));
-    initramfs::pack(&prepared, &plan, &files.initramfs)?;
+    let plan = plans::shell(&given(&prepared, options, &added));
+    initramfs::pack(&prepared, &plan, &added, &files.initramfs)?;
+    let fetch = fetch_arguments(&plan, &files)?;
     progress.line("starting the guest; `exit` or Ctrl-A X ends it");
 
-    let terminal = Terminal::save();
-    let mut command = machine::command(&prepared, options, &files, Console::Terminal).command();
+    let mut command =
+        machine::command(&prepared, options, &files, Console::Terminal, &fetch)?.command();
     command.stdin(Stdio::inherit());
     // What QEMU says of the device would be in the midst of what a person types.
     command.stderr(qemu_log(&files)?);
-    let status = command.status().context("cannot start QEMU by setpriv");
-    drop(terminal);
-    let status = status?;
+    let ending = shell::attend(&stdin, || {
+        command.spawn().context("cannot start QEMU by setpriv")
+    })?;
     let _ = fs::remove_file(&files.initramfs);
     report_setup_failures(&files)?;
-    if !status.success() {
-        let said = fs::read_to_string(&files.qemu).unwrap_or_default();
-        bail!("QEMU ended with {status}:\n{}", said.trim_end());
+    take_fetched(&files, &plan, &progress)?;
+    match ending {
+        Ending::Exited(status) if !status.success() => {
+            let said = fs::read_to_string(&files.qemu).unwrap_or_default();
+            bail!("QEMU ended with {status}:\n{}", said.trim_end());
+        }
+        Ending::Interrupted(signal) => Ok(ExitCode::from(judge::by_signal(signal as i32))),
+        Ending::Exited(_) | Ending::TimedOut => Ok(ExitCode::SUCCESS),
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// `svm-vm shell` with commands from a pipe or a file: a run of them, which ends as they end.
+fn script(place: &Place, options: &MachineOptions, input: impl Read) -> Result<ExitCode> {
+    let script = shell::read_script(input)?;
+    let progress = Progress::new();
+    let (prepared, mut added) = prepare_for(place, options, &progress)?;
+    added.files.script(script);
+    let line = format!("exec sh {}", paths::SCRIPT);
+    let run = Run {
+        plan_name: "shell",
+        plan: plans::exec(&line, &given(&prepared, options, &added)),
+        is_exec: true,
+        renderer: Renderer::new(true, false),
+        timeout: shell::NO_LIMIT,
+        options,
+        added,
+        progress: &progress,
+    };
+    Ok(run.perform(&prepared)?.1)
 }
 
 /// `svm-vm qemu`: this process becomes QEMU.
 pub fn qemu(place: &Place, options: &QemuOptions) -> Result<ExitCode> {
     let (qemu, plugin) = prepare::prepare_qemu(place, options.qemu.as_deref(), &Progress::new())?;
-    let error = machine::start(&qemu, &plugin)
+    let error = machine::start(&qemu, &plugin)?
         .args(&options.arguments)
         .untethered()
         .exec();
@@ -189,7 +232,8 @@ impl Run<'_> {
     /// Runs the guest, shows what happens, and leaves the results.
     fn perform(self, prepared: &Prepared) -> Result<(Results, ExitCode)> {
         let (files, _lock) = open_run(&prepared.installation, self.plan_name, self.options)?;
-        initramfs::pack(prepared, &self.plan, &files.initramfs)?;
+        initramfs::pack(prepared, &self.plan, &self.added, &files.initramfs)?;
+        let fetch = fetch_arguments(&self.plan, &files)?;
         let mut results = self.new_results(prepared, &files);
         let output_was_shown = self.renderer.shows_output();
 
@@ -200,7 +244,7 @@ impl Run<'_> {
         ])?;
         let task = self.progress.quick_task("booting the guest");
         let start = Instant::now();
-        let mut child = start_qemu(prepared, self.options, &files)?;
+        let mut child = start_qemu(prepared, self.options, &files, &fetch)?;
         if output_was_shown {
             self.progress
                 .line(&format!("QEMU is process {}", child.id()));
@@ -224,7 +268,10 @@ impl Run<'_> {
             drop(task);
         }
         results.seconds = start.elapsed().as_secs_f64();
-        judge_ending(&mut results, &ending, self.timeout);
+        judge::ending(&mut results, &ending, self.timeout);
+        if let Err(error) = take_fetched(&files, &self.plan, self.progress) {
+            results.fail(format!("{error:#}"));
+        }
         results.close();
         let text = serde_json::to_string_pretty(&results).context("cannot write the results")?;
         fs::write(&files.results, text + "\n")
@@ -232,14 +279,8 @@ impl Run<'_> {
         // It is large, and made anew from its parts each time.
         let _ = fs::remove_file(&files.initramfs);
         show_failures(&results, &files, output_was_shown);
-        let code = match ending {
-            Ending::Interrupted(signal) => {
-                ExitCode::from(u8::try_from(SIGNAL_STATUS + signal as i32).unwrap_or(u8::MAX))
-            }
-            _ if results.failed > 0 => ExitCode::FAILURE,
-            _ => ExitCode::SUCCESS,
-        };
-        Ok((results, code))
+        let code = judge::status(&results, &ending, self.is_exec);
+        Ok((results, ExitCode::from(code)))
     }
 
     fn new_results(&self, prepared: &Prepared, files: &Files) -> Results {
@@ -332,15 +373,50 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-fn prepare_for(place: &Place, options: &MachineOptions, progress: &Progress) -> Result<Prepared> {
+fn prepare_for(
+    place: &Place,
+    options: &MachineOptions,
+    progress: &Progress,
+) -> Result<(Prepared, Added)> {
     if options.accel == Accel::Kvm {
         host::kvm()?;
     }
-    prepare::prepare(place, &options.parts, progress)
+    let added = Added::collect(&options.additions, &options.memory)?;
+    let prepared = prepare::prepare(place, &options.parts, progress)?;
+    added.check_kernel(&prepared.driver)?;
+    Ok((prepared, added))
 }
 
-fn given(prepared: &Prepared, options: &MachineOptions) -> Given {
+/// QEMU's arguments for what the plan sends out.
+fn fetch_arguments(plan: &Plan, files: &Files) -> Result<Vec<OsString>> {
+    let arguments = plan
+        .fetch
+        .as_ref()
+        .map(|plan| fetch::arguments(plan, files));
+    Ok(arguments.transpose()?.unwrap_or_default())
+}
+
+/// Unpacks what the guest sent out, if it came to that.
+fn take_fetched(files: &Files, plan: &Plan, progress: &Progress) -> Result<()> {
+    if plan.fetch.is_none() {
+        return Ok(());
+    }
+    let text = fs::read_to_string(&files.events).unwrap_or_default();
+    let mut events = text.lines().filter_map(|line| Event::parse(line).ok());
+    if !events.any(|event| matches!(event, Event::Fetch(fetched) if fetched.status == Status::Ok)) {
+        return fetch::discard(files);
+    }
+    fetch::unpack(files)?;
+    progress.line(&format!("fetched into {}", files.fetched.display()));
+    Ok(())
+}
+
+fn given(prepared: &Prepared, options: &MachineOptions, added: &Added) -> Given {
+    let own_modules = added.modules.iter().map(|(module, _)| module.clone());
     Given {
+        own_modules: own_modules.collect(),
+        no_driver: added.no_driver,
+        fetch: fetch::plan(prepared, &added.fetch),
         modules: kernel::loaded(&prepared.modules)
             .map(str::to_owned)
             .collect(),
@@ -389,6 +465,7 @@ fn clear(files: &Files) -> Result<()> {
             _ => {}
         }
     }
+    fetch::clear(&files.fetched)?;
     for path in [&files.console, &files.events, &files.qemu] {
         File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
     }
@@ -405,50 +482,20 @@ fn qemu_log(files: &Files) -> Result<File> {
         .with_context(|| format!("cannot create {}", files.qemu.display()))
 }
 
-fn start_qemu(prepared: &Prepared, options: &MachineOptions, files: &Files) -> Result<Child> {
+fn start_qemu(
+    prepared: &Prepared,
+    options: &MachineOptions,
+    files: &Files,
+    fetch: &[OsString],
+) -> Result<Child> {
     let log = qemu_log(files)?;
     let copy = log.try_clone().context("cannot duplicate a file")?;
-    machine::command(prepared, options, files, Console::File)
+    machine::command(prepared, options, files, Console::File, fetch)?
         .command()
         .stdout(copy)
         .stderr(log)
         .spawn()
         .context("cannot start QEMU by setpriv")
-}
-
-fn judge_ending(results: &mut Results, ending: &Ending, timeout: Duration) {
-    let at = match (results.under_way(), &results.kernel) {
-        (Some(step), _) => format!("in the step {step:?}"),
-        (None, None) => "before the guest was up".to_owned(),
-        (None, Some(_)) => "between the steps".to_owned(),
-    };
-    let panicked = results
-        .troubles
-        .iter()
-        .any(|trouble| trouble.kind == Kind::Panic);
-    match ending {
-        Ending::Interrupted(signal) => results.fail(format!("interrupted by {signal} {at}")),
-        Ending::Exited(status) if !status.success() => {
-            results.fail(format!("QEMU died ({status}) {at}"));
-        }
-        // The panic itself is counted already.
-        Ending::Exited(_) if results.ended() || panicked => {}
-        Ending::Exited(_) => {
-            results.fail(format!(
-                "the guest ended {at}, without coming to the end of its plan"
-            ));
-        }
-        Ending::TimedOut if results.ended() => {
-            results.fail("the guest did not power off after its plan".to_owned());
-        }
-        Ending::TimedOut if panicked || !results.failures.is_empty() => {}
-        Ending::TimedOut => {
-            results.fail(format!(
-                "the guest hung {at}: no end within {} s",
-                timeout.as_secs()
-            ));
-        }
-    }
 }
 
 /// Shows why a run failed: the ends of the logs where the fault is not in a step.
@@ -494,33 +541,15 @@ fn report_setup_failures(files: &Files) -> Result<()> {
     let text = fs::read_to_string(&files.events)
         .with_context(|| format!("cannot read {}", files.events.display()))?;
     for event in text.lines().filter_map(|line| Event::parse(line).ok()) {
-        if let Event::Setup(setup) = event {
-            if setup.status == Status::Failed {
+        match event {
+            Event::Setup(setup) if setup.status == Status::Failed => {
                 eprintln!("{} failed: {}", setup.name, setup.message);
             }
+            Event::Fetch(fetch) if fetch.status == Status::Failed => {
+                eprintln!("cannot fetch {}: {}", fetch.path, fetch.message);
+            }
+            _ => {}
         }
     }
     Ok(())
-}
-
-/// The terminal's settings, restored when QEMU could not do it itself.
-struct Terminal {
-    settings: Option<Termios>,
-}
-
-impl Terminal {
-    fn save() -> Self {
-        Self {
-            settings: tcgetattr(std::io::stdin()).ok(),
-        }
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        if let Some(settings) = &self.settings {
-            // A terminal that is gone needs no settings.
-            let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, settings);
-        }
-    }
 }

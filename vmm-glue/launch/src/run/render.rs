@@ -61,6 +61,11 @@ impl Renderer {
             Event::Setup(setup) if setup.status != Status::Ok => {
                 Some(row(setup.status, &setup.name, &setup.message))
             }
+            Event::Fetch(fetch) if fetch.status != Status::Ok => Some(row(
+                fetch.status,
+                &format!("fetch {}", fetch.path),
+                &fetch.message,
+            )),
             Event::Output(output) if self.output => Some(output.line.clone()),
             Event::Test(test) => {
                 let mut details: Vec<_> = COUNTERS

@@ -2,7 +2,7 @@
 //! Collects the events of a run and judges it. Pure: it is fed, and writes nothing.
 
 use serde::Serialize;
-use svm_init::events::{Event, SetupEvent, Status, StepEvent, TestEvent};
+use svm_init::events::{Event, FetchEvent, SetupEvent, Status, StepEvent, TestEvent};
 
 use super::console::Trouble;
 
@@ -39,6 +39,11 @@ pub struct Results {
     pub setup: Vec<SetupEvent>,
     /// Steps, as they ended.
     pub steps: Vec<StepResult>,
+    /// What left the guest, or did not.
+    pub fetched: Vec<FetchEvent>,
+    /// The guest did not come to an end in its time, and nothing says why.
+    #[serde(skip)]
+    pub hung: bool,
     #[serde(skip)]
     current: Current,
     #[serde(skip)]
@@ -92,6 +97,12 @@ impl Results {
                 self.current.tests.push(test);
             }
             Event::Step(end) => self.end_step(end),
+            Event::Fetch(fetch) => {
+                if fetch.status == Status::Failed {
+                    self.failed += 1;
+                }
+                self.fetched.push(fetch);
+            }
             Event::End(_) => self.ended = true,
         }
     }
@@ -113,6 +124,28 @@ impl Results {
         self.ended
     }
 
+    /// Whether the run failed for a reason that is not in a step: the run itself, the guest's kernel,
+    /// or a preparation in the guest.
+    pub fn failed_by_itself(&self) -> bool {
+        let mut setup = self.setup.iter();
+        !self.failures.is_empty()
+            || !self.troubles.is_empty()
+            || setup.any(|setup| setup.status == Status::Failed)
+    }
+
+    /// Whether something that was to be fetched did not come.
+    pub fn lacks_fetched(&self) -> bool {
+        let mut fetched = self.fetched.iter();
+        fetched.any(|fetch| fetch.status == Status::Failed)
+    }
+
+    /// The exit status of the last step's program, or the number of the signal that ended it.
+    pub fn last_end(&self) -> Option<(Option<i32>, Option<i32>)> {
+        self.steps
+            .last()
+            .map(|step| (step.end.exit, step.end.signal))
+    }
+
     /// The step that was under way, if one was.
     pub fn under_way(&self) -> Option<&str> {
         self.current.name.as_deref()
@@ -131,6 +164,7 @@ impl Results {
             status: Status::Failed,
             message: "the run ended before it did".to_owned(),
             exit: None,
+            signal: None,
             micros: 0,
         };
         self.steps.push(StepResult { end, tests, output });

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Judges how a run ended, and what exit status it has. Pure.
+
+use std::time::Duration;
+
+use super::console::Kind;
+use super::follow::Ending;
+use super::results::Results;
+
+/// Added to a signal's number, it is the exit status of a program that the signal ended.
+const SIGNAL_STATUS: i32 = 128;
+
+/// Exit status of `run --exec` where the guest exceeded its time, as `timeout` has it.
+const TIMED_OUT: u8 = 124;
+
+/// Exit status of `run --exec` where the fault is not the command's: a guest that could not be made
+/// or that died, a kernel in trouble.
+pub const NOT_THE_COMMAND: u8 = 125;
+
+/// The exit status that says that a signal ended something.
+pub fn by_signal(signal: i32) -> u8 {
+    u8::try_from(SIGNAL_STATUS + signal).unwrap_or(u8::MAX)
+}
+
+/// The exit status of a run: whether all passed, or how the command of `--exec` ended.
+pub fn status(results: &Results, ending: &Ending, is_exec: bool) -> u8 {
+    match ending {
+        Ending::Interrupted(signal) => by_signal(*signal as i32),
+        _ if !is_exec => u8::from(results.failed > 0),
+        _ if results.hung => TIMED_OUT,
+        _ if results.failed_by_itself() => NOT_THE_COMMAND,
+        _ => match results.last_end() {
+            // Why a command that failed did not leave what it should have, it has told itself.
+            Some((Some(0), _)) if results.lacks_fetched() => NOT_THE_COMMAND,
+            Some((Some(exit), _)) => u8::try_from(exit).unwrap_or(u8::MAX),
+            Some((None, Some(signal))) => by_signal(signal),
+            _ => NOT_THE_COMMAND,
+        },
+    }
+}
+
+/// Takes into the results how following a guest ended.
+pub fn ending(results: &mut Results, ending: &Ending, timeout: Duration) {
+    let at = match (results.under_way(), &results.kernel) {
+        (Some(step), _) => format!("in the step {step:?}"),
+        (None, None) => "before the guest was up".to_owned(),
+        (None, Some(_)) => "between the steps".to_owned(),
+    };
+    let panicked = results
+        .troubles
+        .iter()
+        .any(|trouble| trouble.kind == Kind::Panic);
+    match ending {
+        Ending::Interrupted(signal) => results.fail(format!("interrupted by {signal} {at}")),
+        Ending::Exited(status) if !status.success() => {
+            results.fail(format!("QEMU died ({status}) {at}"));
+        }
+        // The panic itself is counted already.
+        Ending::Exited(_) if results.ended() || panicked => {}
+        Ending::Exited(_) => {
+            results.fail(format!(
+                "the guest ended {at}, without coming to the end of its plan"
+            ));
+        }
+        Ending::TimedOut if results.ended() => {
+            results.fail("the guest did not power off after its plan".to_owned());
+        }
+        Ending::TimedOut if panicked || !results.failures.is_empty() => {}
+        Ending::TimedOut => {
+            results.hung = true;
+            results.fail(format!(
+                "the guest hung {at}: no end within {} s",
+                timeout.as_secs()
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::ExitStatus;
+
+    use nix::sys::signal::Signal;
+    use svm_init::events::Event;
+
+    use super::super::console::Trouble;
+    use super::*;
+
+    const READY: &str =
+        r#"{"event":"ready","kernel":"7","uptime_micros":1,"cpus":1,"memory_kib":1}"#;
+    const BEGIN: &str = r#"{"event":"step_begin","name":"a"}"#;
+    const OK: &str = r#"{"event":"step","name":"a","status":"ok","exit":0}"#;
+    const EXIT_22: &str = r#"{"event":"step","name":"a","status":"failed","exit":22}"#;
+    const KILLED: &str = r#"{"event":"step","name":"a","status":"failed","signal":9}"#;
+    const NO_DRIVER: &str = r#"{"event":"setup","name":"load","status":"failed"}"#;
+    const END: &str = r#"{"event":"end","uptime_micros":1}"#;
+
+    fn fed(lines: &[&str]) -> Results {
+        let mut results = Results::new("n", "p");
+        for line in lines {
+            results.take(Event::parse(line).unwrap());
+        }
+        results
+    }
+
+    fn exited(raw: i32) -> Ending {
+        Ending::Exited(ExitStatus::from_raw(raw))
+    }
+
+    /// What is said of the end of a run with these events.
+    fn said(lines: &[&str], end: Ending) -> Vec<String> {
+        let mut results = fed(lines);
+        ending(&mut results, &end, Duration::from_secs(7));
+        results.failures
+    }
+
+    /// The exit statuses of a run with these events: of a plan, and of a command.
+    fn statuses(lines: &[&str], end: Ending) -> (u8, u8) {
+        let mut results = fed(lines);
+        ending(&mut results, &end, Duration::from_secs(7));
+        results.close();
+        (status(&results, &end, false), status(&results, &end, true))
+    }
+
+    #[test]
+    fn a_whole_run_has_nothing_to_be_said() {
+        assert!(said(&[READY, BEGIN, OK, END], exited(0)).is_empty());
+    }
+
+    #[test]
+    fn an_end_is_told_with_its_place() {
+        for (lines, end, text) in [
+            (&[][..], exited(0), "before the guest was up"),
+            (&[READY], exited(0), "between the steps"),
+            (&[READY, BEGIN], exited(0), "in the step \"a\""),
+            (
+                &[READY, BEGIN],
+                exited(9),
+                "QEMU died (signal: 9 (SIGKILL)) in",
+            ),
+            (
+                &[READY, BEGIN, OK, END],
+                exited(256),
+                "QEMU died (exit status: 1)",
+            ),
+            (
+                &[READY, BEGIN],
+                Ending::TimedOut,
+                "the guest hung in the step \"a\": no end within 7 s",
+            ),
+            (&[READY, END], Ending::TimedOut, "did not power off"),
+            (
+                &[READY],
+                Ending::Interrupted(Signal::SIGTERM),
+                "interrupted by SIGTERM between",
+            ),
+        ] {
+            let said = said(lines, end);
+            assert!(
+                said.len() == 1 && said[0].contains(text),
+                "{text}: {said:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_panic_is_told_once() {
+        for end in [exited(0), Ending::TimedOut] {
+            let mut results = fed(&[READY, BEGIN]);
+            results.trouble(Trouble {
+                kind: Kind::Panic,
+                line: "Kernel panic".into(),
+            });
+            ending(&mut results, &end, Duration::ZERO);
+            assert_eq!((results.failed, results.failures.len()), (1, 0));
+            assert_eq!(status(&results, &end, true), NOT_THE_COMMAND);
+        }
+    }
+
+    #[test]
+    fn the_status_of_a_command_is_its_own() {
+        let run = |step| statuses(&[READY, BEGIN, step, END], exited(0));
+        assert_eq!(run(OK), (0, 0));
+        assert_eq!(run(EXIT_22), (1, 22));
+        assert_eq!(run(KILLED), (1, 137));
+    }
+
+    #[test]
+    fn what_a_command_did_not_leave_counts_where_it_says_that_all_went_well() {
+        let lost = r#"{"event":"fetch","path":"/x","status":"failed","message":"m"}"#;
+        let run = |step| statuses(&[READY, BEGIN, step, lost, END], exited(0));
+        assert_eq!(run(OK), (1, 125));
+        assert_eq!(run(EXIT_22), (1, 22));
+    }
+
+    #[test]
+    fn what_is_not_the_commands_fault_has_a_status_of_its_own() {
+        let whole = [READY, NO_DRIVER, BEGIN, OK, END];
+        assert_eq!(statuses(&whole, exited(0)), (1, 125));
+        assert_eq!(statuses(&[READY, BEGIN], exited(0)), (1, 125));
+        assert_eq!(statuses(&[READY, BEGIN, EXIT_22, END], exited(9)), (1, 125));
+        assert_eq!(statuses(&[READY, BEGIN], Ending::TimedOut), (1, 124));
+        let signal = Ending::Interrupted(Signal::SIGINT);
+        assert_eq!(statuses(&[READY, BEGIN], signal), (130, 130));
+        let mut results = fed(&[READY, BEGIN, EXIT_22, END]);
+        results.trouble(Trouble {
+            kind: Kind::Warning,
+            line: "WARNING:".into(),
+        });
+        assert_eq!(status(&results, &exited(0), true), 125);
+    }
+}
