@@ -55,6 +55,18 @@ pub enum Error {
     /// The device stopped the context.
     #[error("the device halted the context: {0}; QUEUE_STOP and QUEUE_SETUP start it again")]
     Halted(Halt),
+    /// The completion record of a descriptor could not be written.
+    #[error(
+        "the completion record of descriptor {number} could not be written{}: its memory must be \
+         writable and stay mapped until the descriptor has completed",
+        reason(*why)
+    )]
+    Lost {
+        /// Number of the descriptor since the start of the queue.
+        number: u64,
+        /// What the device says of it, if no other record was lost since.
+        why: Option<completion::Error>,
+    },
     /// The device went away.
     #[error("the device is gone: it was unplugged, or its driver unbound; open it again")]
     Gone,
@@ -97,6 +109,11 @@ impl Error {
             _ => Error::System { action, cause },
         }
     }
+}
+
+/// Why a record was lost, for the middle of a sentence.
+fn reason(why: Option<completion::Error>) -> String {
+    why.map_or_else(String::new, |why| format!(" ({why:?}: {})", why.text()))
 }
 
 /// What to check when the device file does not open.

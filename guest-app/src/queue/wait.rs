@@ -3,13 +3,16 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::read;
-use svm_abi::completion::Completion;
+use svm_abi::completion::{self, Completion};
+use svm_abi::doorbell;
 use svm_abi::ioctl::Moderation;
+use svm_abi::registers::lost;
 
 use super::{Pending, Queue, State, Ticket};
 use crate::error::Error;
@@ -26,9 +29,8 @@ impl Queue {
     /// # Errors
     ///
     /// [`Error::Halted`], [`Error::Reset`], [`Error::Gone`], [`Error::Stopped`],
-    /// [`Error::UnknownTicket`]. The
-    /// device may still work on the descriptor after the first; it does not after
-    /// [`Queue::stop`].
+    /// [`Error::Lost`], [`Error::UnknownTicket`]. The device may still work on the descriptor after
+    /// the first; it does not after [`Queue::stop`].
     pub fn wait(&mut self, ticket: Ticket) -> Result<Completion, Error> {
         loop {
             if let Some(record) = self.wait_until(&ticket, None)? {
@@ -114,6 +116,31 @@ impl Queue {
         Some(record)
     }
 
+    /// The record of a descriptor that the device has consumed; `None` if it has not.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Lost`]: it has, and there is no record. The ticket is done with.
+    fn take_consumed(&mut self, number: u64) -> Result<Option<Completion>, Error> {
+        let head = self.file.read_doorbell(doorbell::HEAD);
+        // All ones: there is no device any more, and others find out.
+        if head <= number || head == u64::MAX {
+            return Ok(None);
+        }
+        // The record comes before HEAD. It may have come since it was looked for.
+        fence(Ordering::Acquire);
+        if let Some(record) = self.take(number) {
+            return Ok(Some(record));
+        }
+        let lost = self.file.read_doorbell(doorbell::LOST);
+        self.places[number as usize & (self.ring.capacity() - 1)] = None;
+        Err(Error::Lost {
+            number,
+            why: completion::Error::from_u8(lost::error(lost))
+                .filter(|_| lost::descriptor(lost) == number),
+        })
+    }
+
     /// Waits by `poll`.
     fn sleep_until(
         &mut self,
@@ -125,6 +152,9 @@ impl Queue {
             // in memory already; one that comes later wakes `poll`.
             self.read_interrupts()?;
             if let Some(record) = self.take(number) {
+                return Ok(Some(record));
+            }
+            if let Some(record) = self.take_consumed(number)? {
                 return Ok(Some(record));
             }
             match self.sleep(deadline) {
@@ -166,6 +196,9 @@ impl Queue {
                 }
                 std::thread::yield_now();
             }
+            if let Some(record) = self.take_consumed(number)? {
+                return Ok(Some(record));
+            }
             match self.state()? {
                 State::Enabled => {}
                 _ => return self.take(number).map(Some).ok_or_else(|| self.trouble()),
@@ -181,8 +214,9 @@ impl Queue {
         let mut count = [0; 8];
         match read(self.file.interrupts(), &mut count) {
             Ok(8) => self.interrupts += u64::from_ne_bytes(count),
-            // A halted context gives EIO, and the same can be seen by `poll`.
-            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR | Errno::EIO) => {}
+            // A halted context gives EIO, and the same can be seen by `poll`. EBADMSG says that a
+            // record was lost; whose it was is seen by HEAD.
+            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR | Errno::EIO | Errno::EBADMSG) => {}
             Err(error) => return Err(Error::system("read of the interrupt count")(error.into())),
         }
         Ok(())
@@ -231,6 +265,7 @@ impl Queue {
         let moderation = Moderation {
             count: count.into(),
             microseconds,
+            ..Moderation::default()
         };
         self.file
             .set_moderation(&moderation)
