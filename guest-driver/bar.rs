@@ -10,7 +10,6 @@ use kernel::{
         Device, //
     },
     io::{
-        poll::read_poll_timeout,
         register::{
             FixedRegister,
             Register,
@@ -24,7 +23,12 @@ use kernel::{
         Atomic,
         Relaxed, //
     },
-    time::Delta, //
+    time::{
+        delay::fsleep,
+        Delta,
+        Instant,
+        Monotonic, //
+    }, //
 };
 
 use crate::{
@@ -56,15 +60,20 @@ use crate::{
     }, //
 };
 
-/// Time between two looks at a context that stops.
-const STOP_INTERVAL: Delta = Delta::from_micros(100);
+/// Microseconds between the first two looks at a context that stops: about what the device needs if
+/// no page request is without its response. From look to look the time doubles, because the longer
+/// it was, the longer it will be.
+const FIRST_INTERVAL: i64 = 50;
+
+/// The most microseconds between two looks.
+const LAST_INTERVAL: i64 = 20_000;
 
 /// How long the driver waits for a context to stop. The device waits for nothing but the responses
 /// to its page requests, and those for nothing but page faults: a file on a slow medium, at worst.
 const STOP_TIMEOUT: Delta = Delta::from_secs(10);
 
-/// How long it waits if another context of the device has not stopped in that time, and this one
-/// may be left alone as well: a process that has many should not end one timeout after the other.
+/// How long it waits if it need not, because who is waited for has kept it waiting in vain before,
+/// or because the context will be stopped in any case.
 const OVERDUE_TIMEOUT: Delta = Delta::from_millis(100);
 
 /// What a read gives when no device answers (PCIe 2.3.2).
@@ -75,8 +84,9 @@ const SIZE: usize = registers::REGISTERS_SIZE as usize;
 /// The register BAR of one device.
 pub(crate) struct Registers {
     bar: DevresBar<SIZE>,
-    /// A context was waited for in vain, and the device was not forgiven since.
-    overdue: Atomic<bool>,
+    /// The process whose context was waited for in vain last, and has not stopped since; 0 if there
+    /// is none.
+    overdue: Atomic<i32>,
 }
 
 /// How long to wait for a context to stop.
@@ -84,8 +94,17 @@ pub(crate) struct Registers {
 pub(crate) enum Patience {
     /// [`STOP_TIMEOUT`].
     Full,
-    /// As long, or [`OVERDUE_TIMEOUT`] if the device has kept somebody waiting already.
+    /// [`OVERDUE_TIMEOUT`].
     Short,
+}
+
+impl Patience {
+    fn timeout(self) -> Delta {
+        match self {
+            Self::Full => STOP_TIMEOUT,
+            Self::Short => OVERDUE_TIMEOUT,
+        }
+    }
 }
 
 /// What the device is, as its read-only registers say.
@@ -121,7 +140,7 @@ impl Registers {
 
         Ok(Self {
             bar: bar.into_devres()?,
-            overdue: Atomic::new(false),
+            overdue: Atomic::new(0),
         })
     }
 
@@ -223,9 +242,24 @@ impl Registers {
         self.read()
     }
 
-    /// Gives the device the full time to stop again, since no context of it is overdue any more.
+    /// How long to wait for a context of `process`: one that has many should not end one timeout
+    /// after the other, and the others should not pay for it.
+    pub(crate) fn patience(&self, process: i32) -> Patience {
+        if self.overdue.load(Relaxed) == process {
+            Patience::Short
+        } else {
+            Patience::Full
+        }
+    }
+
+    /// A context of `process` was waited for in vain.
+    pub(crate) fn set_overdue(&self, process: i32) {
+        self.overdue.store(process, Relaxed);
+    }
+
+    /// No context is overdue any more.
     pub(crate) fn forgive(&self) {
-        self.overdue.store(false, Relaxed);
+        self.overdue.store(0, Relaxed);
     }
 
     /// Counter `index` of the device as a whole.
@@ -298,6 +332,12 @@ impl ContextRegisters<'_> {
         self.registers.read_at(place).map(CONTEXT_COUNTER::into_raw)
     }
 
+    /// Number of completion records that could not be written since the context was started. Does
+    /// not sleep.
+    pub(crate) fn lost(&self) -> Result<u64> {
+        self.counter(counters::index::LOST_COMPLETIONS)
+    }
+
     /// Number of interrupts that the context has sent since it was started. Does not sleep.
     pub(crate) fn interrupts(&self) -> Result<u64> {
         self.counter(counters::index::INTERRUPTS)
@@ -355,29 +395,29 @@ impl ContextRegisters<'_> {
         patience: Patience,
         give_up: impl Fn() -> Result<bool>,
     ) -> Result {
-        let overdue = &self.registers.overdue;
-        let timeout = match patience {
-            Patience::Short if overdue.load(Relaxed) => OVERDUE_TIMEOUT,
-            Patience::Short | Patience::Full => STOP_TIMEOUT,
-        };
-        let result = read_poll_timeout(
-            || Ok(self.status()?.is(Phase::Disabled) || give_up()?),
-            |&done| done,
-            STOP_INTERVAL,
-            timeout,
-        );
+        let begin = Instant::<Monotonic>::now();
+        let mut interval = FIRST_INTERVAL;
 
-        if result == Err(ETIMEDOUT) {
-            overdue.store(true, Relaxed);
+        loop {
+            // Before the look: one that comes late is not one look too few.
+            let over = begin.elapsed() > patience.timeout();
+
+            if self.status()?.is(Phase::Disabled) || give_up()? {
+                return Ok(());
+            }
+            if over {
+                return Err(ETIMEDOUT);
+            }
+            fsleep(Delta::from_micros(interval));
+            interval = (2 * interval).min(LAST_INTERVAL);
         }
-        result.map(drop)
     }
 
-    /// Stops the context, and waits for it whatever signal comes, but not long if others were waited
-    /// for in vain; see [`Self::wait_disabled`]. Tells `look` the state that it was in.
-    pub(crate) fn stop(&self, look: impl FnOnce(STATUS)) -> Result {
+    /// Stops the context, and waits for it whatever signal comes; see [`Self::wait_disabled`]. Tells
+    /// `look` the state that it was in.
+    pub(crate) fn stop(&self, patience: Patience, look: impl FnOnce(STATUS)) -> Result {
         look(self.begin_stop()?);
-        self.wait_disabled(Patience::Short, || Ok(false))
+        self.wait_disabled(patience, || Ok(false))
     }
 
     /// Makes the device forget what the last user of the context did. The context is disabled.

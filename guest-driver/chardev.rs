@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The character device `/dev/svmN` of one device.
+//! The character device `/dev/svmN` of one device, and its attributes in sysfs.
 //!
-//! A misc device of its own making: `kernel::miscdevice` sets no owner, so that the module could be
-//! unloaded under an open file, and offers neither `poll` nor `read` nor a parent.
+//! It is a cdev of its own, made by `node.c`. A misc device would not do: the misc core opens all
+//! misc devices of the machine under one lock, and an open of this device binds an address space,
+//! which can take as long as somebody's page fault.
 
+use core::ptr::NonNull;
 use kernel::{
     bindings,
-    error::to_result,
+    error::from_err_ptr,
     prelude::*,
-    str::CString,
     sync::{
-        atomic::{
-            Atomic,
-            Full,
-            Relaxed, //
-        },
-        Arc, //
-    },
-    types::Opaque, //
+        Arc,
+        ArcBorrow, //
+    }, //
 };
 
 use crate::{
@@ -26,27 +22,44 @@ use crate::{
     file, //
 };
 
-/// Numbers in use: bit N for `/dev/svmN`.
-static NUMBERS: Atomic<u64> = Atomic::new(0);
+/// `struct svm_demo_node` of `node.c`.
+#[repr(C)]
+struct RawNode {
+    _opaque: [u8; 0],
+}
+
+// Of the kernel's structures C sees pointers only; some of them have fields without a size.
+#[allow(improper_ctypes)]
+unsafe extern "C" {
+    safe fn svm_demo_number_get() -> c_int;
+    safe fn svm_demo_number_put(number: u32);
+    fn svm_demo_node_new(
+        parent: *mut bindings::device,
+        number: u32,
+        operations: *const bindings::file_operations,
+        owner: *mut c_void,
+    ) -> *mut RawNode;
+    fn svm_demo_node_close(node: *mut RawNode);
+    fn svm_demo_node_remove(node: *mut RawNode);
+    fn svm_demo_node_get(node: *mut RawNode);
+    fn svm_demo_node_put(node: *mut RawNode);
+    fn svm_demo_node_event(node: *mut RawNode, variable: *mut c_char);
+    fn svm_demo_node_of(inode: *mut bindings::inode) -> *mut RawNode;
+    fn svm_demo_node_enter(node: *mut RawNode) -> *mut c_void;
+    fn svm_demo_node_leave(node: *mut RawNode);
+}
 
 /// The number N of `/dev/svmN`, given back when dropped.
 pub(crate) struct Number(u32);
 
 impl Number {
-    /// Takes the lowest free number; `ENOSPC` if all 64 are taken.
+    /// Takes the lowest free number; `ENOSPC` if all are taken.
     pub(crate) fn take() -> Result<Self> {
-        let mut numbers = NUMBERS.load(Relaxed);
+        let number = svm_demo_number_get();
 
-        loop {
-            let number = numbers.trailing_ones();
-            if number == u64::BITS {
-                return Err(ENOSPC);
-            }
-            match NUMBERS.cmpxchg(numbers, numbers | 1 << number, Full) {
-                Ok(_) => return Ok(Self(number)),
-                Err(changed) => numbers = changed,
-            }
-        }
+        u32::try_from(number)
+            .map(Self)
+            .map_err(|_| Error::from_errno(number))
     }
 
     /// The number.
@@ -57,11 +70,38 @@ impl Number {
 
 impl Drop for Number {
     fn drop(&mut self) {
-        let mut numbers = NUMBERS.load(Relaxed);
+        svm_demo_number_put(self.0);
+    }
+}
 
-        while let Err(changed) = NUMBERS.cmpxchg(numbers, numbers & !(1 << self.0), Full) {
-            numbers = changed;
-        }
+/// A reference to the character device, which may have been removed.
+///
+/// # Invariants
+///
+/// `node` is valid, and `self` owns a reference to it.
+pub(crate) struct Node {
+    node: NonNull<RawNode>,
+}
+
+// SAFETY: A reference to a device is not tied to a task.
+unsafe impl Send for Node {}
+
+// SAFETY: The functions that are called with a shared reference may be called by any task.
+unsafe impl Sync for Node {}
+
+impl Node {
+    /// Tells user space of a change of the device by a variable, `KEY=value`: `udev` rules and
+    /// `udevadm monitor` see it.
+    pub(crate) fn announce(&self, variable: &CStr) {
+        // SAFETY: By the type invariants, the node is valid. The string is only read.
+        unsafe { svm_demo_node_event(self.node.as_ptr(), variable.as_char_ptr().cast_mut()) };
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants, `self` owns the reference that is given back.
+        unsafe { svm_demo_node_put(self.node.as_ptr()) };
     }
 }
 
@@ -70,86 +110,161 @@ impl Drop for Number {
 ///
 /// # Invariants
 ///
-/// `misc` is registered with the misc core, with the operations of [`file`].
-#[pin_data(PinnedDrop)]
+/// `node` is shown with the operations of [`file`], and its owner is the `Device` that `device`
+/// refers to.
 pub(crate) struct CharDevice {
-    #[pin]
-    misc: Opaque<bindings::miscdevice>,
-    name: CString,
+    node: NonNull<RawNode>,
     device: Arc<Device>,
     _number: Number,
 }
 
-// SAFETY: A misc device may be removed by any task, and the other fields are `Send`.
+// SAFETY: A character device may be removed by any task, and the other fields are `Send`.
 unsafe impl Send for CharDevice {}
 
-// SAFETY: Nothing is done with `misc` through a shared reference.
+// SAFETY: Nothing is done with a shared reference.
 unsafe impl Sync for CharDevice {}
 
 impl CharDevice {
     /// Registers a character device, with the PCI function as its parent.
-    pub(crate) fn register(device: Arc<Device>, number: Number) -> Result<Pin<KBox<Self>>> {
-        let name = CString::try_from_fmt(fmt!("svm{}", number.0))?;
-        let misc = bindings::miscdevice {
-            minor: bindings::MISC_DYNAMIC_MINOR as c_int,
-            // The characters do not move with the `CString`.
-            name: name.as_char_ptr(),
-            fops: file::OPERATIONS,
-            // SAFETY: The pointer is that of a valid `pci_dev`.
-            parent: unsafe { &raw mut (*crate::raw(device.pdev())).dev },
-            mode: 0o600,
-            ..pin_init::zeroed()
-        };
+    pub(crate) fn register(device: Arc<Device>, number: Number) -> Result<Self> {
+        // SAFETY: The parent is a valid device. The operations live as long as the module. The
+        // owner lives until `drop()`, which closes the node first.
+        let node = from_err_ptr(unsafe {
+            svm_demo_node_new(
+                &raw mut (*crate::raw(device.pdev())).dev,
+                number.0,
+                file::OPERATIONS,
+                Arc::as_ptr(&device).cast_mut().cast(),
+            )
+        })?;
 
-        KBox::pin_init(
-            // INVARIANT: `misc` is registered below, or the initializer fails.
-            try_pin_init!(Self {
-                device,
-                name,
-                _number: number,
-                // Last: from here on it can be opened.
-                misc <- Opaque::try_ffi_init(move |slot: *mut bindings::miscdevice| {
-                    // SAFETY: `slot` is valid for writes.
-                    unsafe { slot.write(misc) };
-                    // SAFETY: `slot` was initialized above. It does not move and stays valid until
-                    // it is deregistered, and so do the name and the operations it points to.
-                    to_result(unsafe { bindings::misc_register(slot) })
-                }),
-            }),
-            GFP_KERNEL,
-        )
-    }
-
-    /// The device behind the file.
-    pub(crate) fn device(&self) -> &Arc<Device> {
-        &self.device
-    }
-
-    /// The character device that `file` is being opened of.
-    ///
-    /// # Safety
-    ///
-    /// The call comes from the `open` operation of `file`, the misc core has called it for a device
-    /// of this module, and it does not return during `'a`.
-    pub(crate) unsafe fn from_open<'a>(file: *mut bindings::file) -> &'a Self {
-        // SAFETY: The misc core has stored the pointer to the `miscdevice`.
-        let misc = unsafe { (*file).private_data }.cast::<Opaque<bindings::miscdevice>>();
-
-        // SAFETY: Each `miscdevice` with our operations is the field `misc` of a `CharDevice`. It
-        // is not removed while `open` runs: the misc core holds a lock that `misc_deregister()`
-        // takes.
-        unsafe { &*kernel::container_of!(misc, Self, misc) }
+        // INVARIANT: The node was made above.
+        Ok(Self {
+            node: NonNull::new(node).ok_or(ENOMEM)?,
+            device,
+            _number: number,
+        })
     }
 }
 
-#[pinned_drop]
-impl PinnedDrop for CharDevice {
-    fn drop(self: Pin<&mut Self>) {
+impl Drop for CharDevice {
+    fn drop(&mut self) {
+        let node = self.node.as_ptr();
+
         // First, so that nobody comes after.
-        // SAFETY: By the type invariants, it is registered. Afterwards no `open` runs or will.
-        unsafe { bindings::misc_deregister(self.misc.get()) };
+        // SAFETY: By the type invariants, the node is valid. Afterwards no `open` has its owner or
+        // will.
+        unsafe { svm_demo_node_close(node) };
 
         // Here, and not in `unbind()`, because a `probe()` that fails late may have served files.
-        self.device.revoke();
+        let stopped = self.device.revoke();
+        if !stopped {
+            // SAFETY: As above; it is still shown.
+            unsafe { svm_demo_node_event(node, c"SVM_EVENT=CUT_OFF".as_char_ptr().cast_mut()) };
+        }
+        // SAFETY: As above; the reference that the node was made with is given back here.
+        unsafe { svm_demo_node_remove(node) };
+
+        // Last: it may take as long as somebody's page fault.
+        self.device.release();
     }
+}
+
+/// The device of a file that is being opened. While the value lives, the device is bound to its
+/// driver.
+///
+/// # Invariants
+///
+/// `node` was entered for this value, and `device` is its owner.
+pub(crate) struct Opening {
+    node: NonNull<RawNode>,
+    device: NonNull<Device>,
+}
+
+impl Opening {
+    /// Looks for the device that is opened by `inode`.
+    ///
+    /// # Errors
+    ///
+    /// `ENODEV` if it goes, `EINTR` if a signal came while it did.
+    ///
+    /// # Safety
+    ///
+    /// The call comes from the `open` operation of a file of this module, and the result is dropped
+    /// before that returns.
+    pub(crate) unsafe fn enter(inode: *mut bindings::inode) -> Result<Self> {
+        // SAFETY: By the requirement of this function, the inode is that of a node, which the
+        // caller of `open` holds.
+        let node = unsafe { svm_demo_node_of(inode) };
+        // SAFETY: As above, the node is valid.
+        let device = from_err_ptr(unsafe { svm_demo_node_enter(node) })?;
+
+        // INVARIANT: It was entered above.
+        Ok(Self {
+            node: NonNull::new(node).ok_or(ENODEV)?,
+            device: NonNull::new(device.cast()).ok_or(ENODEV)?,
+        })
+    }
+
+    /// The device. It is bound to its driver for as long as `self` lives.
+    pub(crate) fn device(&self) -> ArcBorrow<'_, Device> {
+        // SAFETY: By the type invariants, the pointer is that of the `Arc` in the `CharDevice`,
+        // which is not dropped before the node was left and closed.
+        unsafe { ArcBorrow::from_raw(self.device.as_ptr()) }
+    }
+
+    /// The character device.
+    pub(crate) fn node(&self) -> Node {
+        // SAFETY: By the type invariants, the node is valid.
+        unsafe { svm_demo_node_get(self.node.as_ptr()) };
+
+        // INVARIANT: The reference was taken above.
+        Node { node: self.node }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants, the node was entered, which this ends.
+        unsafe { svm_demo_node_leave(self.node.as_ptr()) };
+    }
+}
+
+/// The attributes of `node.h`.
+mod attribute {
+    pub(super) const DEVICE_VERSION: u32 = 0;
+    pub(super) const CONTEXTS: u32 = 1;
+    pub(super) const CONTEXTS_AVAILABLE: u32 = 2;
+    pub(super) const CONTEXTS_PER_USER: u32 = 3;
+    pub(super) const OPERATIONS: u32 = 4;
+}
+
+/// # Safety
+///
+/// Only for `node.c`, with the owner of a node that was entered.
+#[no_mangle]
+unsafe extern "C" fn svm_demo_attribute_read(owner: *const c_void, attribute: u32) -> u64 {
+    // SAFETY: By the requirement of this function.
+    let device = unsafe { &*owner.cast::<Device>() };
+    let capabilities = device.capabilities();
+
+    match attribute {
+        attribute::DEVICE_VERSION => capabilities.abi_version.into(),
+        attribute::CONTEXTS => capabilities.contexts.into(),
+        attribute::CONTEXTS_AVAILABLE => device.available(),
+        attribute::CONTEXTS_PER_USER => device.contexts_per_user().into(),
+        attribute::OPERATIONS => capabilities.operations,
+        _ => 0,
+    }
+}
+
+/// # Safety
+///
+/// Only for `node.c`, with the owner of a node that was entered.
+#[no_mangle]
+unsafe extern "C" fn svm_demo_set_contexts_per_user(owner: *const c_void, contexts: u32) {
+    // SAFETY: By the requirement of this function.
+    let device = unsafe { &*owner.cast::<Device>() };
+
+    device.set_contexts_per_user(contexts);
 }

@@ -6,9 +6,18 @@
 //! page goes, or its owner is gone), stop, wait for the responses to the page requests, end the
 //! bond, and only then is the context free for the next one.
 //!
-//! Locks, in the order in which they may be taken: `state`, then one of `progress` and `doorbell`.
-//! None of them is held while user memory is accessed, and only `doorbell` is taken below the mmap
-//! lock. An interrupt handler takes none of them.
+//! Locks, in the order in which they may be taken:
+//!
+//! 1. the lock of the device, of those who bind, unbind and reset the function;
+//! 2. the lock of the node (`node.c`), read by those who open, written by the unbinding;
+//! 3. `state`;
+//! 4. one of `progress` and `doorbell`, and `i_mmap_rwsem` where mappings are taken away;
+//! 5. those of [`Faults`] and of the quota.
+//!
+//! `iommu_sva_lock`, which begins and ends of bonds take, comes after the lock of the node and after
+//! `state`, and none of the others is taken below it; a bond ends below `state` only where its own
+//! file is closed. None of the locks is held while user memory is accessed, and only `doorbell` is
+//! taken below the mmap lock. An interrupt handler takes none of them.
 
 use kernel::{
     devres::Devres,
@@ -16,8 +25,9 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{
+            Acquire,
             Atomic,
-            Relaxed, //
+            Release, //
         },
         Arc,
         Mutex, //
@@ -62,7 +72,7 @@ pub(crate) struct Tenant {
 /// What a context keeps of a file until it has stopped, even if the file is closed before.
 pub(crate) struct Lease {
     /// The bond with the address space that opened the file.
-    pub(crate) _bond: Devres<Bond<'static>>,
+    pub(crate) _bond: Devres<Bond>,
     /// The context as counted for its user.
     pub(crate) _share: Share,
     /// Whose it is, for people.
@@ -82,13 +92,59 @@ pub(crate) struct Owner {
 enum State {
     /// Nobody.
     Free,
+    /// A file that is being opened, and has no bond yet.
+    Reserved,
     /// An open file.
     Open(Tenant),
     /// Nobody, but it may not have stopped yet: the file was closed while a page request was
     /// without its response, or the device is about to go. The bond lives until it has stopped.
     Draining(Lease),
+    /// Nobody. It has stopped, and its bond is being ended.
+    Ending,
     /// Nobody ever again: the device is gone.
     Gone,
+}
+
+/// Whether a page fault on the doorbell page is answered with the page.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// Nobody has the context.
+    Closed,
+    /// It is.
+    Open,
+    /// Not now: the function is being reset, and does not answer.
+    Paused,
+}
+
+/// What a page fault on the doorbell page meets.
+pub(crate) enum Doorbell<R> {
+    /// The page may be mapped; what doing so has given.
+    Mapped(R),
+    /// Not now, but later.
+    Later,
+    /// Never again.
+    Never,
+}
+
+/// A context that nobody else takes, until the value is dropped or a file has taken it.
+pub(crate) struct Reservation(Option<Arc<Context>>);
+
+impl Reservation {
+    /// Gives the context to the file of `tenant`.
+    pub(crate) fn occupy(mut self, tenant: Tenant) -> Result<Arc<Context>> {
+        let context = self.0.take().ok_or(ENODEV)?;
+
+        context.occupy(tenant);
+        Ok(context)
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(context) = &self.0 {
+            context.abandon();
+        }
+    }
 }
 
 /// What was asked of the context, and how far the readers have come.
@@ -106,8 +162,12 @@ struct Progress {
     moderation: MODERATION,
     /// How many of the interrupts that it has sent since then were given to readers.
     taken: u64,
+    /// How many of the completion records that it has lost since then readers were told of.
+    lost: u64,
     /// It was told already that the context has halted.
     told: bool,
+    /// The file is being closed.
+    closing: bool,
 }
 
 /// Why contexts must not be started for a while.
@@ -146,7 +206,9 @@ impl Progress {
             ring_log2: 0,
             moderation: Zeroable::zeroed(),
             taken: 0,
+            lost: 0,
             told: false,
+            closing: false,
         }
     }
 }
@@ -161,9 +223,8 @@ pub(crate) struct Context {
     state: Mutex<State>,
     #[pin]
     progress: Mutex<Progress>,
-    /// Whether page faults on the doorbell page may still be answered with the page.
     #[pin]
-    doorbell: Mutex<bool>,
+    doorbell: Mutex<Door>,
     /// The context was taken away.
     gone: Atomic<bool>,
     #[pin]
@@ -176,6 +237,8 @@ pub(crate) enum Pending {
     Interrupts(u64),
     /// So many interrupts, and the context does not work any more: there will be none.
     Halted(u64),
+    /// A completion record could not be written since the last reader.
+    Lost,
     /// The device is gone.
     Gone,
 }
@@ -209,7 +272,7 @@ impl Context {
                 Progress::new(None, Paused::default()),
                 "svm_demo::Context::progress"
             ),
-            doorbell <- new_mutex!(false, "svm_demo::Context::doorbell"),
+            doorbell <- new_mutex!(Door::Closed, "svm_demo::Context::doorbell"),
             gone: Atomic::new(false),
             signals <- Signals::new(),
         })
@@ -222,7 +285,16 @@ impl Context {
 
     /// Whether the context was taken away.
     pub(crate) fn is_gone(&self) -> bool {
-        self.gone.load(Relaxed)
+        // Acquire: who sees it also sees the end of the bond before it.
+        self.gone.load(Acquire)
+    }
+
+    /// Whether nobody has the context.
+    pub(crate) fn is_free(&self) -> bool {
+        // Who holds the lock has it, or is about to give it back.
+        self.state
+            .try_lock()
+            .is_some_and(|state| matches!(*state, State::Free))
     }
 
     /// What those who wait for the context are told.
@@ -234,28 +306,29 @@ impl Context {
         registers.context(self.index)
     }
 
-    /// Takes the context for the file of `tenant` if it is free. Takes `tenant` then, and only
-    /// then. If the function is being reset, waits until it was.
+    /// Takes the context if it is free. If the function is being reset, waits until it was.
     ///
     /// # Errors
     ///
     /// `ENODEV` if the device is gone, `ERESTARTSYS` if a signal came while it waited.
-    pub(crate) fn open(&self, registers: &Registers, tenant: &mut Option<Tenant>) -> Result<bool> {
+    pub(crate) fn reserve(this: &Arc<Self>, registers: &Registers) -> Result<Option<Reservation>> {
         loop {
-            match self.try_open(registers, tenant) {
-                Err(EAGAIN) => drop(self.wait_for_reset()?),
-                result => return result,
+            match this.try_reserve(registers) {
+                Err(EAGAIN) => drop(this.wait_for_reset()?),
+                Ok(true) => return Ok(Some(Reservation(Some(this.clone())))),
+                Ok(false) => return Ok(None),
+                Err(error) => return Err(error),
             }
         }
     }
 
-    /// As [`Self::open`]; `EAGAIN` if the function is being reset.
-    fn try_open(&self, registers: &Registers, tenant: &mut Option<Tenant>) -> Result<bool> {
-        // Whoever holds the lock has the context, or is about to give it back.
+    /// Takes the context if it is free; `EAGAIN` if the function is being reset.
+    fn try_reserve(&self, registers: &Registers) -> Result<bool> {
+        // Who holds the lock has the context, or is about to give it back.
         let Some(mut state) = self.state.try_lock() else {
             return Ok(false);
         };
-        let (State::Free | State::Draining(_)) = *state else {
+        let State::Free = *state else {
             return Ok(false);
         };
         if self.progress.lock().paused.reset {
@@ -263,28 +336,34 @@ impl Context {
         }
         let context = self.registers(registers);
 
-        // Not only one that drains: the driver may have found the context at work. Does not wait,
-        // because both stop as soon as they can.
+        // The driver may have found it at work, where not even a reset has helped.
         if !context.status()?.is(Phase::Disabled) {
             return Ok(false);
         }
         // Before the next one can see its doorbell page.
         context.clear()?;
+        *state = State::Reserved;
+        Ok(true)
+    }
 
-        let Some(tenant) = tenant.take() else {
-            return Ok(false);
-        };
+    /// Gives a reserved context to the file of `tenant`.
+    fn occupy(&self, tenant: Tenant) {
         let owner = tenant.lease.owner;
+        let mut state = self.state.lock();
 
-        // If the context was draining, this ends the old bond.
         *state = State::Open(tenant);
         let mut progress = self.progress.lock();
         *progress = Progress::new(Some(owner), progress.paused);
+        let paused = progress.paused.reset;
         drop(progress);
-        *self.doorbell.lock() = true;
+        *self.doorbell.lock() = if paused { Door::Paused } else { Door::Open };
 
         self.tracer.open(owner.pasid);
-        Ok(true)
+    }
+
+    /// Gives a reserved context back.
+    fn abandon(&self) {
+        *self.state.lock() = State::Free;
     }
 
     /// Starts the context on a ring. If the machine is about to sleep, waits until it has woken up;
@@ -317,8 +396,8 @@ impl Context {
         match *state {
             State::Open(_) => {}
             // The device is about to go.
-            State::Draining(_) => return Err(EBUSY),
-            State::Free | State::Gone => return Err(ENODEV),
+            State::Draining(_) | State::Ending => return Err(EBUSY),
+            State::Free | State::Reserved | State::Gone => return Err(ENODEV),
         }
         let context = self.registers(registers);
         let mut progress = self.progress.lock();
@@ -329,13 +408,14 @@ impl Context {
         if !context.status()?.is(Phase::Disabled) {
             return Err(EBUSY);
         }
+        // Before the first interrupt can come: the device counts from the start.
+        progress.taken = 0;
+        progress.lost = 0;
+        self.signals.started();
         let status = context.start(start, progress.moderation)?;
         progress.ring = start.ring;
         progress.ring_log2 = start.ring_log2;
-        // The device counts from the start.
-        progress.taken = 0;
-        self.signals.started();
-        progress.started = !status.is(Phase::Halted);
+        progress.started = status.is(Phase::Enabled);
         progress.told = false;
 
         if progress.started {
@@ -344,8 +424,11 @@ impl Context {
         progress.told = true;
         self.blame(&progress, What::NotStarted(status.reason()));
         drop(progress);
-        context.stop(|_| {})?;
-        Err(EIO)
+        match context.stop(Patience::Short, |_| {}) {
+            Err(ENODEV) => Err(ENODEV),
+            // Where it has not stopped, the next start finds that out.
+            Ok(()) | Err(_) => Err(EIO),
+        }
     }
 
     /// Stops the context and waits until it is disabled. Does nothing if it is not started.
@@ -355,10 +438,12 @@ impl Context {
     /// `ENODEV` if the device is gone, `ETIMEDOUT` if the context is not disabled yet,
     /// `ERESTARTSYS` if a signal came before it was.
     pub(crate) fn stop(&self, registers: &Registers) -> Result {
+        let mut again = true;
         let result = loop {
             match self.try_stop(registers) {
-                // The device is there, but does not answer for a while.
-                Err(ENODEV) if self.wait_for_reset()? => {}
+                // The device is there, but does not answer for a while; or did not until now, and
+                // the reset has ended between that look and this.
+                Err(ENODEV) if self.wait_for_reset()? || core::mem::take(&mut again) => {}
                 result => break result,
             }
         };
@@ -380,8 +465,8 @@ impl Context {
             }
             // The device is about to go, and the context was asked to stop. It may still reach the
             // memory of the process, so this is no time for `ENODEV` yet.
-            State::Draining(_) => {}
-            State::Free | State::Gone => return Err(ENODEV),
+            State::Draining(_) | State::Ending => {}
+            State::Free | State::Reserved | State::Gone => return Err(ENODEV),
         }
 
         // Without the lock, because any number of threads may wait here: who takes the context
@@ -409,7 +494,11 @@ impl Context {
         };
         let mut progress = self.progress.lock();
 
-        self.registers(registers).moderate(moderation)?;
+        // The registers need not answer in the middle of a reset, and lose what they have; the next
+        // start sets the register.
+        if !progress.paused.reset {
+            self.registers(registers).moderate(moderation)?;
+        }
         progress.moderation = moderation;
         Ok(())
     }
@@ -434,9 +523,10 @@ impl Context {
     /// Gives the context back when its file is released. `false` if it has not stopped in time, and
     /// therefore stays in use.
     pub(crate) fn close(&self, registers: &Registers) -> bool {
-        let mut state = self.state.lock();
-
+        self.progress.lock().closing = true;
         self.signals.attach(None);
+
+        let mut state = self.state.lock();
         let lease = match core::mem::replace(&mut *state, State::Free) {
             // A mapping would hold the file, which is being released: there is none to be taken
             // away.
@@ -446,10 +536,13 @@ impl Context {
                 return true;
             }
         };
-        *self.doorbell.lock() = false;
+        *self.doorbell.lock() = Door::Closed;
 
+        let process = lease.owner.process;
         let context = self.registers(registers);
-        let result = context.stop(|status| self.look(&mut self.progress.lock(), &context, status));
+        let result = context.stop(registers.patience(process), |status| {
+            self.look(&mut self.progress.lock(), &context, status);
+        });
 
         self.tracer.close(trace::result(&result));
         match result {
@@ -464,9 +557,10 @@ impl Context {
                     "context {} of process {} has not stopped ({:?}): \
                      it stays in use until its page requests are answered\n",
                     self.index,
-                    lease.owner.process,
+                    process,
                     error
                 );
+                registers.set_overdue(process);
                 self.blame(&self.progress.lock(), What::NotStopped);
                 *state = State::Draining(lease);
                 false
@@ -474,10 +568,10 @@ impl Context {
         }
     }
 
-    /// Frees the context if it drains and has stopped. Does not wait. Gives whether it may drain
-    /// still.
+    /// Frees the context if it drains and has stopped. Does not wait for that, but for the end of the
+    /// bond. Gives whether it may drain still.
     pub(crate) fn reap(&self, registers: &Registers) -> bool {
-        // Whoever holds the lock is about to do something with the context.
+        // Who holds the lock is about to do something with the context.
         let Some(mut state) = self.state.try_lock() else {
             return true;
         };
@@ -485,35 +579,52 @@ impl Context {
             return false;
         };
 
-        match self.registers(registers).status() {
-            Ok(status) if !status.is(Phase::Disabled) => true,
-            // No device, no transactions.
-            Ok(_) | Err(_) => {
-                *state = State::Free;
-                false
-            }
+        // In the middle of a reset nothing is known of it.
+        if self.progress.lock().paused.reset {
+            return true;
         }
-    }
+        match self.registers(registers).status() {
+            Ok(status) if !status.is(Phase::Disabled) => return true,
+            // No device, no transactions.
+            Ok(_) | Err(_) => {}
+        }
+        let old = core::mem::replace(&mut *state, State::Ending);
 
-    /// Asks the context to stop, and does not wait.
-    pub(crate) fn begin_stop(&self, registers: &Registers) {
-        let _state = self.state.lock();
-
-        // Without a device there is nothing to be stopped.
-        let _ = self.registers(registers).begin_stop();
+        // Nobody should wait for the lock for as long as this takes.
+        drop(state);
+        drop(old);
+        *self.state.lock() = State::Free;
+        false
     }
 
     /// Asks the context to stop, and lets nobody start it. Does not wait: [`Self::wait_disabled`]
     /// does.
+    ///
+    /// Before a reset, the doorbell page is taken out of all processes: a function that is being
+    /// reset decodes no memory, and accesses to it are errors of the bus.
     pub(crate) fn pause(&self, registers: &Registers, why: Pause) {
         self.progress.lock().paused.set(why, true);
         // Waits for who has seen that it was not paused, and goes on.
-        self.begin_stop(registers);
+        let state = self.state.lock();
+        // Without a device there is nothing to be stopped.
+        let _ = self.registers(registers).begin_stop();
+
+        if let (Pause::Reset, State::Open(tenant)) = (why, &*state) {
+            *self.doorbell.lock() = Door::Paused;
+            tenant.mappings.zap();
+        }
     }
 
-    /// Lets the context be started again. Whoever had started it before learns that it has halted.
+    /// Lets the context be started again. Who had started it before learns that it has halted.
     pub(crate) fn end_pause(&self, why: Pause) {
         self.progress.lock().paused.set(why, false);
+        if why == Pause::Reset {
+            let mut door = self.doorbell.lock();
+
+            if *door == Door::Paused {
+                *door = Door::Open;
+            }
+        }
         self.signals.tell();
     }
 
@@ -566,7 +677,7 @@ impl Context {
         match core::mem::replace(&mut *state, State::Gone) {
             State::Open(Tenant { mappings, lease }) => {
                 // Later page faults find the door closed; earlier ones are undone.
-                *self.doorbell.lock() = false;
+                *self.doorbell.lock() = Door::Closed;
                 mappings.zap();
                 self.progress.lock().started = false;
                 // Without a device there is nothing to be stopped.
@@ -576,33 +687,40 @@ impl Context {
             }
             // It was asked to stop already.
             State::Draining(lease) => *state = State::Draining(lease),
-            State::Free | State::Gone => {}
+            // Who ends the bond is waited for before `release()`.
+            State::Ending => *state = State::Ending,
+            State::Free | State::Reserved | State::Gone => {}
         }
     }
 
     /// Waits until the context has stopped, if it was revoked. `false` if it has not in time.
     pub(crate) fn wait_drained(&self, registers: &Registers) -> bool {
-        let state = self.state.lock();
+        let draining = matches!(*self.state.lock(), State::Draining(_));
 
-        match *state {
-            State::Draining(_) => self.wait_disabled(registers, Patience::Full),
-            State::Free | State::Open(_) | State::Gone => true,
-        }
+        // Without the lock: it is for the calls of programs, which should not wait for this.
+        !draining || self.wait_disabled(registers, Patience::Full)
     }
 
     /// Ends the bond of a context that was revoked, and says so. From now on its user gets
     /// `ENODEV`, which promises that the device does not reach its memory any more.
     pub(crate) fn release(&self) {
-        *self.state.lock() = State::Gone;
-        self.gone.store(true, Relaxed);
+        let old = core::mem::replace(&mut *self.state.lock(), State::Gone);
+
+        drop(old);
+        // Release: see `is_gone()`.
+        self.gone.store(true, Release);
         self.signals.tell();
     }
 
     /// Calls `map` if the doorbell page may be mapped. The page stays mappable until `map` returns.
-    pub(crate) fn with_doorbell<R>(&self, map: impl FnOnce() -> R) -> Option<R> {
-        let open = self.doorbell.lock();
+    pub(crate) fn with_doorbell<R>(&self, map: impl FnOnce() -> R) -> Doorbell<R> {
+        let door = self.doorbell.lock();
 
-        open.then(map)
+        match *door {
+            Door::Open => Doorbell::Mapped(map()),
+            Door::Paused => Doorbell::Later,
+            Door::Closed => Doorbell::Never,
+        }
     }
 
     /// The device has sent an interrupt with `vector`, which the context uses, alone or not. Called
@@ -628,10 +746,18 @@ impl Context {
         if progress.paused.reset {
             return Pending::Interrupts(0);
         }
-        let (Ok(sent), Ok(status)) = (context.interrupts(), context.status()) else {
+        let (Ok(sent), Ok(lost), Ok(status)) =
+            (context.interrupts(), context.lost(), context.status())
+        else {
             return Pending::Gone;
         };
         self.look(&mut progress, &context, status);
+        if lost > progress.lost {
+            if take {
+                progress.lost = lost;
+            }
+            return Pending::Lost;
+        }
         // Less than before if the function was reset meanwhile.
         let new = sent.saturating_sub(progress.taken);
 
@@ -675,16 +801,18 @@ impl Context {
         if self.is_gone() {
             return Err(ENODEV);
         }
+        // Who closes it waits for it with the lock held; others hold it for a moment.
         let holder = match self.state.try_lock().as_deref() {
-            // Whoever closes it waits for it with the lock held.
-            None => "closing",
-            Some(State::Free) => "free",
-            Some(State::Open(_)) => "open",
-            Some(State::Draining(_)) => "draining",
+            None => None,
+            Some(State::Free) => Some("free"),
+            Some(State::Reserved) => Some("opening"),
+            Some(State::Open(_)) => Some("open"),
+            Some(State::Draining(_) | State::Ending) => Some("draining"),
             Some(State::Gone) => return Err(ENODEV),
         };
         let context = self.registers(registers);
         let progress = self.progress.lock();
+        let holder = holder.unwrap_or(if progress.closing { "closing" } else { "open" });
 
         Ok(View {
             holder,

@@ -5,11 +5,11 @@
 //! The value outlives the binding of the driver to the device where files are still open; its
 //! registers are then closed, and its contexts are gone. This module knows nothing of files.
 
-use core::ptr;
 use kernel::{
     bindings,
     device::Bound,
     devres::Devres,
+    error::to_result,
     mm::MmWithUser,
     pci,
     prelude::*,
@@ -36,7 +36,7 @@ use crate::{
     context::{
         Context,
         Pause,
-        Tenant, //
+        Reservation, //
     },
     doorbell,
     faults::Faults,
@@ -48,9 +48,43 @@ use crate::{
         Quota,
         Share, //
     },
-    regs::FUNCTION,
-    sva::Bond, //
+    regs::{
+        Phase,
+        FUNCTION, //
+    },
+    sva::Bond,
+    work::{
+        self,
+        Delayed, //
+    }, //
 };
+
+/// Milliseconds between two looks at contexts that drain.
+const REAP_INTERVAL: u32 = 250;
+
+/// Ends the bonds of contexts that had not stopped in time when they were closed, and have since.
+///
+/// In a worker of the kernel, because the end of a bond may take as long as somebody's page fault:
+/// nobody who opens or closes a file, or resets the function, should wait for another's.
+struct Reaper {
+    contexts: Arc<Contexts>,
+    registers: Arc<Registers>,
+}
+
+impl work::Task for Reaper {
+    fn run(&self) -> Option<u32> {
+        let mut draining = false;
+
+        for context in self.contexts.iter() {
+            draining |= context.reap(&self.registers);
+        }
+        if draining {
+            return Some(REAP_INTERVAL);
+        }
+        self.registers.forgive();
+        None
+    }
+}
 
 /// One device.
 pub(crate) struct Device {
@@ -60,6 +94,9 @@ pub(crate) struct Device {
     contexts: Arc<Contexts>,
     faults: Arc<Faults>,
     quota: Arc<Quota>,
+    /// The most contexts of a user, 0 for all.
+    contexts_per_user: Atomic<u32>,
+    reaper: Pin<KBox<Delayed<Reaper>>>,
     /// Physical address of the doorbell BAR.
     doorbells: u64,
     /// Reserves the doorbell BAR, and makes its pages uncached for the whole kernel.
@@ -91,15 +128,31 @@ impl Device {
         let faults = Faults::new()?;
         let contexts = Contexts::new(capabilities.contexts, number, &faults)?;
 
-        // A kernel that ended without warning (kexec) may have left them at work.
-        for context in contexts.iter() {
-            context.begin_stop(&registers);
+        // A kernel that ended without warning (a crash, and kexec) may have left them at work, or
+        // waiting for responses that nobody will give; or this driver, from a device that did not
+        // stop.
+        if !Self::is_quiet(&contexts, &registers) {
+            dev_info!(pdev, "contexts are not disabled: the function is reset\n");
+            reset(pdev);
+        }
+        if !Self::is_quiet(&contexts, &registers) {
+            dev_warn!(
+                pdev,
+                "contexts that are not disabled even after a reset are not used\n"
+            );
         }
         irq::register(pdev, &contexts, &registers, capabilities.vectors)?;
+
+        let reaper = Delayed::new(Reaper {
+            contexts: contexts.clone(),
+            registers: registers.clone(),
+        })?;
 
         Ok(Arc::new(
             Self {
                 pdev: pdev.into(),
+                contexts_per_user: Atomic::new(compat::contexts_per_user()),
+                reaper,
                 registers,
                 capabilities,
                 contexts,
@@ -111,6 +164,15 @@ impl Device {
             },
             GFP_KERNEL,
         )?)
+    }
+
+    /// Whether all contexts are disabled.
+    fn is_quiet(contexts: &Contexts, registers: &Registers) -> bool {
+        contexts.iter().all(|context| {
+            let status = registers.context(context.index()).status();
+
+            status.is_ok_and(|status| status.is(Phase::Disabled))
+        })
     }
 
     pub(crate) fn pdev(&self) -> &pci::Device {
@@ -142,6 +204,24 @@ impl Device {
         device.name()
     }
 
+    /// Number of contexts that nobody has.
+    pub(crate) fn available(&self) -> u64 {
+        self.contexts
+            .iter()
+            .filter(|context| context.is_free())
+            .count() as u64
+    }
+
+    /// The most contexts that one user may have; 0 for all.
+    pub(crate) fn contexts_per_user(&self) -> u32 {
+        self.contexts_per_user.load(Relaxed)
+    }
+
+    /// Limits the contexts of one user from now on. Those that are open stay.
+    pub(crate) fn set_contexts_per_user(&self, contexts: u32) {
+        self.contexts_per_user.store(contexts, Relaxed);
+    }
+
     /// Number of interrupt vectors in use.
     pub(crate) fn vectors(&self) -> u32 {
         self.contexts.vectors()
@@ -157,7 +237,7 @@ impl Device {
         doorbell::page_frame(self.doorbells, index)
     }
 
-    /// Bonds the device with `mm`, and gives the bond and its PASID.
+    /// Bonds the device with `mm`, and gives the bond and its PASID. No bond is undone here.
     ///
     /// # Safety
     ///
@@ -166,24 +246,24 @@ impl Device {
     /// # Errors
     ///
     /// `ENODEV` if SVA cannot be had here; the kernel log says why, once. Others of
-    /// [`Bond::new`], which may pass.
-    pub(crate) unsafe fn bind(&self, mm: &MmWithUser) -> Result<(Devres<Bond<'static>>, u32)> {
+    /// [`Bond::bind`], which may pass.
+    pub(crate) unsafe fn bind(&self, mm: &MmWithUser) -> Result<(Devres<Bond>, u32)> {
         let device: &kernel::device::Device = (*self.pdev).as_ref();
         // SAFETY: By the requirement of this function; the result is not used after the call.
         let device = unsafe { device.as_bound() };
 
         let mut again = true;
         let bond = loop {
-            match Bond::new(device, mm) {
+            match Bond::bind(device, mm) {
                 // The kernel bonds nothing with a function that is being reset, or that was until a
                 // moment ago.
                 Err(EBUSY) if self.wait_for_reset()? || core::mem::take(&mut again) => {}
                 result => break result.map_err(|error| self.refused(error))?,
             }
         };
-        let pasid = bond.pasid();
+        let pasid = bond.access(device)?.pasid().ok_or(ENODEV)?;
 
-        Ok((bond.into_devres()?, pasid))
+        Ok((bond, pasid))
     }
 
     /// If the function is being reset, waits until it was, and gives `true`.
@@ -199,53 +279,41 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `EDQUOT` if that makes more than the module's parameter allows.
+    /// `EDQUOT` if that makes more than [`Self::contexts_per_user`] allows.
     pub(crate) fn share(&self) -> Result<Share> {
-        self.quota.take(compat::contexts_per_user())
+        self.quota.take(self.contexts_per_user())
     }
 
-    /// Opens a free context for `tenant`.
+    /// Takes a free context, before anything is done that would have to be undone if there is none.
     ///
     /// # Errors
     ///
     /// `EBUSY` if all contexts are in use, `ENODEV` if the device is gone.
-    pub(crate) fn open_context(&self, tenant: Tenant) -> Result<Arc<Context>> {
-        let mut tenant = Some(tenant);
-
-        self.reap();
-
+    pub(crate) fn reserve(&self) -> Result<Reservation> {
         for context in self.contexts.iter() {
-            if context.open(&self.registers, &mut tenant)? {
-                return Ok(context.clone());
+            if let Some(reservation) = Context::reserve(context, &self.registers)? {
+                return Ok(reservation);
             }
         }
         Err(EBUSY)
     }
 
-    /// Gives `context` back when its file is released, and what earlier ones have left.
-    pub(crate) fn close_context(&self, context: &Context) {
-        self.reap();
-        if !context.close(&self.registers) {
-            self.announce(c"SVM_EVENT=CONTEXT_STUCK");
-        }
-    }
+    /// Gives `context` back when its file is released. `false` if it has not stopped in time, and
+    /// therefore stays in use for a while.
+    pub(crate) fn close_context(&self, context: &Context) -> bool {
+        let closed = context.close(&self.registers);
 
-    /// Ends the bonds of contexts that had not stopped in time when they were closed, and have since.
-    fn reap(&self) {
-        let mut draining = false;
-
-        for context in self.contexts.iter() {
-            draining |= context.reap(&self.registers);
+        if !closed {
+            self.reaper.schedule(REAP_INTERVAL);
         }
-        if !draining {
-            self.registers.forgive();
-        }
+        closed
     }
 
     /// Stops all contexts, and lets nobody start one: because the machine is about to sleep, so that
     /// no page request is without its response while nobody is awake to give it; or because the
-    /// function is about to be reset, so that it sends nothing any more.
-    pub(crate) fn pause(&self, why: Pause) {
+    /// function is about to be reset, so that it sends nothing any more. `false` if one has not
+    /// stopped in time.
+    pub(crate) fn pause(&self, why: Pause) -> bool {
         for context in self.contexts.iter() {
             context.pause(&self.registers, why);
         }
@@ -255,10 +323,21 @@ impl Device {
             Pause::Reset => Patience::Short,
         };
         // They stop at the same time: when one has not in time, the others have had that time, too.
-        // The log then says so. Before a sleep the PCI core will turn bus mastering off.
+        // The log then says so.
         self.contexts
             .iter()
-            .all(|context| context.wait_disabled(&self.registers, patience));
+            .all(|context| context.wait_disabled(&self.registers, patience))
+    }
+
+    /// The machine ends, or another kernel begins: the function is to send nothing any more.
+    pub(crate) fn shutdown(&self) {
+        for context in self.contexts.iter() {
+            context.pause(&self.registers, Pause::Sleep);
+        }
+        self.contexts
+            .iter()
+            .all(|context| context.wait_disabled(&self.registers, Patience::Short));
+        self.silence();
     }
 
     /// Lets contexts be started again.
@@ -267,25 +346,32 @@ impl Device {
             context.end_pause(why);
         }
         // A reset stops what does not stop otherwise.
-        self.reap();
+        self.reaper.schedule(0);
     }
 
     /// Takes all contexts away from their users. Nobody opens new ones any more, and the driver is
-    /// still bound to the device.
-    pub(crate) fn revoke(&self) {
+    /// still bound to the device. `false` if the function had to be cut off from the bus, because a
+    /// context has not stopped in time. [`Self::release`] has to follow.
+    pub(crate) fn revoke(&self) -> bool {
         for context in self.contexts.iter() {
             context.revoke(&self.registers);
         }
         // They stop at the same time: when one has not in time, the others have had that time, too.
-        if !self
+        let stopped = self
             .contexts
             .iter()
-            .all(|context| context.wait_drained(&self.registers))
-        {
+            .all(|context| context.wait_drained(&self.registers));
+
+        if !stopped {
             dev_err!(self.pdev, "the function is cut off from the bus\n");
             self.silence();
-            self.announce(c"SVM_EVENT=CUT_OFF");
         }
+        stopped
+    }
+
+    /// Ends the bonds of contexts that were revoked, and says so to their users.
+    pub(crate) fn release(&self) {
+        self.reaper.cancel();
         for context in self.contexts.iter() {
             context.release();
         }
@@ -296,22 +382,6 @@ impl Device {
     fn silence(&self) {
         // SAFETY: `pdev` is a valid device.
         unsafe { bindings::pci_clear_master(crate::raw(&self.pdev)) };
-    }
-
-    /// Tells user space of `event`, as a change of the function: `udev` rules and `udevadm monitor`
-    /// see it.
-    fn announce(&self, event: &CStr) {
-        let mut environment = [event.as_char_ptr().cast_mut(), ptr::null_mut()];
-
-        // SAFETY: `pdev` is a valid device. The environment is an array of strings that ends with
-        // null; the function only reads it.
-        unsafe {
-            bindings::kobject_uevent_env(
-                &raw mut (*crate::raw(&self.pdev)).dev.kobj,
-                bindings::kobject_action_KOBJ_CHANGE,
-                environment.as_mut_ptr(),
-            )
-        };
     }
 
     /// Turns the refusal of a bond into what programs get, and says why if it is for good.
@@ -336,6 +406,26 @@ impl Device {
             );
         }
         ENODEV
+    }
+}
+
+/// Resets a function whose driver is being bound to it, and keeps its configuration. The kernel log
+/// says so if it cannot be reset.
+///
+/// Not by `pci_reset_function_locked()`: that tells the driver, which has no data yet.
+fn reset(pdev: &pci::Device<Bound>) {
+    let raw = crate::raw(pdev);
+    // SAFETY: `pdev` is a valid device. Its lock is held, since its driver is being bound to it, so
+    // nobody else changes its configuration meanwhile.
+    let result = unsafe {
+        bindings::pci_save_state(raw);
+        let result = bindings::__pci_reset_function_locked(raw);
+        bindings::pci_restore_state(raw);
+        result
+    };
+
+    if let Err(error) = to_result(result) {
+        dev_warn!(pdev, "the function cannot be reset: {:?}\n", error);
     }
 }
 

@@ -24,8 +24,13 @@ use crate::{
         ids,
         ioctl, //
     },
+    context::Doorbell,
     file::OpenFile, //
 };
+
+/// Milliseconds that a page fault waits at a time for the end of a reset. Not longer, because it
+/// holds the lock of the address space; the access faults again if it was too short.
+const RESET_WAIT: u32 = 10;
 
 const _: () = assert!(
     PAGE_SIZE as u64 == doorbell::PAGE_SIZE,
@@ -99,7 +104,9 @@ pub(crate) fn prepare(vma: &VmaNew) -> Result {
     // SAFETY:
     // - As above, the area is valid and nobody else uses it.
     // - `VM_PFNMAP` is right for an area whose pages come from `vmf_insert_pfn()` alone, and is
-    //   without copy-on-write since `VM_SHARED` is set. `VM_MIXEDMAP` is not set.
+    //   without copy-on-write since `VM_SHARED` is set. `VM_MIXEDMAP` is not set, and cannot come to
+    //   be: `VmaNew` has a way to set it, which counts on there being none to set `VM_PFNMAP`; but
+    //   this `vma` is given to nobody after this function, its last user.
     // - The operations are valid for any area whose file is one of `crate::file`, as this one's.
     unsafe {
         (*raw).__bindgen_anon_2.vm_flags |= flags::PFNMAP;
@@ -152,8 +159,18 @@ unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault
     // lets go of the BAR.
     let map = || unsafe { bindings::vmf_insert_pfn(vma, address, page) };
 
-    file.with_doorbell(map)
-        .unwrap_or(bindings::vm_fault_reason_VM_FAULT_SIGBUS)
+    // Before the look, so that no end of a reset happens unseen between look and sleep.
+    let events = file.context().signals().events();
+
+    match file.context().with_doorbell(map) {
+        Doorbell::Mapped(result) => result,
+        Doorbell::Later => {
+            // A signal is handled before the access is made again.
+            let _ = file.context().signals().wait_for(events, RESET_WAIT);
+            bindings::vm_fault_reason_VM_FAULT_NOPAGE
+        }
+        Doorbell::Never => bindings::vm_fault_reason_VM_FAULT_SIGBUS,
+    }
 }
 
 /// Page frame number of the doorbell page of context `index`, in a BAR at `bar`.

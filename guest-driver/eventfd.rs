@@ -44,7 +44,8 @@ impl EventFd {
     ///
     /// `EBADF` if `fd` is not open, `EINVAL` if it is no eventfd.
     pub(crate) fn from_fd(fd: i32) -> Result<Self> {
-        // SAFETY: The function has no requirements; it checks `fd`.
+        // SAFETY: Modules run in tasks that have a table of open files, kernel threads included;
+        // the function checks `fd` in that of the current task.
         let context = from_err_ptr(unsafe { bindings::eventfd_ctx_fdget(fd) })?;
 
         // INVARIANT: The function has given a valid context with a reference to it.

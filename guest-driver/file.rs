@@ -13,15 +13,12 @@ use kernel::{
         file::flags::O_NONBLOCK,
         LocalFile, //
     },
-    ioctl::{
-        _IO,
-        _IOR,
-        _IOW, //
-    },
+    ioctl::_IO,
     mm::{
         virt::VmaNew,
         Mm, //
     },
+    page::PAGE_SIZE,
     prelude::*,
     seq_file::SeqFile,
     sync::{
@@ -44,7 +41,10 @@ use crate::{
         ioctl, //
     },
     bar::Start,
-    chardev::CharDevice,
+    chardev::{
+        Node,
+        Opening, //
+    },
     compat,
     context::{
         Context,
@@ -60,18 +60,26 @@ use crate::{
     regs, //
 };
 
-const INFO: u32 = _IOR::<ioctl::Info>(ioctl::TYPE as u32, ioctl::INFO as u32);
-const QUEUE_SETUP: u32 = _IOW::<ioctl::Queue>(ioctl::TYPE as u32, ioctl::QUEUE_SETUP as u32);
+const INFO: u32 = _IO(ioctl::TYPE as u32, ioctl::INFO as u32);
+const QUEUE_SETUP: u32 = _IO(ioctl::TYPE as u32, ioctl::QUEUE_SETUP as u32);
 const QUEUE_STOP: u32 = _IO(ioctl::TYPE as u32, ioctl::QUEUE_STOP as u32);
-const EVENTFD: u32 = _IOW::<ioctl::Eventfd>(ioctl::TYPE as u32, ioctl::EVENTFD as u32);
-const MODERATION: u32 = _IOW::<ioctl::Moderation>(ioctl::TYPE as u32, ioctl::MODERATION as u32);
+const EVENTFD: u32 = _IO(ioctl::TYPE as u32, ioctl::EVENTFD as u32);
+const MODERATION: u32 = _IO(ioctl::TYPE as u32, ioctl::MODERATION as u32);
 
-// The structures have no padding, and the same layout for 32-bit and 64-bit programs.
+/// Size of the arguments when they were first there. They have no padding, and the same layout for
+/// 32-bit and 64-bit programs.
+mod first_size {
+    pub(super) const INFO: usize = 56;
+    pub(super) const QUEUE: usize = 24;
+    pub(super) const EVENTFD: usize = 16;
+    pub(super) const MODERATION: usize = 16;
+}
+
 const _: () = {
-    assert!(size_of::<ioctl::Info>() == 48);
-    assert!(size_of::<ioctl::Queue>() == 16);
-    assert!(size_of::<ioctl::Eventfd>() == 8);
-    assert!(size_of::<ioctl::Moderation>() == 8);
+    assert!(size_of::<ioctl::Info>() == first_size::INFO);
+    assert!(size_of::<ioctl::Queue>() == first_size::QUEUE);
+    assert!(size_of::<ioctl::Eventfd>() == first_size::EVENTFD);
+    assert!(size_of::<ioctl::Moderation>() == first_size::MODERATION);
 };
 
 // SAFETY: The structure is made of integers and has no padding (asserted above), so all its bytes
@@ -87,10 +95,20 @@ unsafe impl FromBytes for ioctl::Eventfd {}
 // SAFETY: As above.
 unsafe impl FromBytes for ioctl::Moderation {}
 
+// SAFETY: The structure is made of integers and has no padding (asserted above).
+unsafe impl AsBytes for ioctl::Queue {}
+
+// SAFETY: As above.
+unsafe impl AsBytes for ioctl::Eventfd {}
+
+// SAFETY: As above.
+unsafe impl AsBytes for ioctl::Moderation {}
+
 /// What an open file has.
 pub(crate) struct OpenFile {
     device: Arc<Device>,
     context: Arc<Context>,
+    node: Node,
     /// The address space that opened the file and that the context is bound to. Holds the `Mm`, but
     /// not the memory: the address space may die before the file.
     mm: ARef<Mm>,
@@ -105,45 +123,52 @@ const _: () = {
 };
 
 impl OpenFile {
-    /// Binds a context of `device` to the address space of the current task.
+    /// Binds a context of the device to the address space of the current task.
+    ///
+    /// All that may fail comes before the bond: no bond is ended here, because that may take as long
+    /// as somebody's page fault.
     ///
     /// # Safety
     ///
-    /// - `file` is a file of this module that is being opened. The result is dropped before its
-    ///   opening fails, or else before its `release` operation returns.
-    /// - The device is bound to its driver, and stays so during the call.
-    unsafe fn open(device: &Arc<Device>, file: *mut bindings::file) -> Result<Self> {
+    /// `file` is a file of this module that is being opened. The result is dropped before its opening
+    /// fails, or else before its `release` operation returns.
+    unsafe fn open(opening: &Opening, file: *mut bindings::file) -> Result<KBox<Self>> {
+        let device = opening.device();
         let task = current!();
         // A kernel thread has none.
         let mm = task.mm().ok_or(EINVAL)?;
+        let place = KBox::<Self>::new_uninit(GFP_KERNEL_ACCOUNT)?;
 
-        // First, because what it limits is also the number of bonds.
+        // First, because what it limits is also the number of contexts and bonds.
         let share = device.share()?;
-        // SAFETY: By the second requirement of this function.
+        let reservation = device.reserve()?;
+        // SAFETY: By the requirement of this function, `file` is valid, and the result, whose
+        // destructor drops the mappings, is dropped in time.
+        let mappings = unsafe { doorbell::Mappings::of(file)? };
+        // SAFETY: A device is bound to its driver while it is being opened.
         let (bond, pasid) = unsafe { device.bind(mm)? };
         let owner = Owner {
             process: task.group_leader().pid(),
             pasid,
         };
         let tenant = Tenant {
-            // SAFETY: By the first requirement of this function, `file` is valid, and the result,
-            // whose destructor drops the mappings, is dropped in time.
-            mappings: unsafe { doorbell::Mappings::of(file)? },
+            mappings,
             lease: Lease {
                 _bond: bond,
                 _share: share,
                 owner,
             },
         };
-        let context = device.open_context(tenant)?;
+        let context = reservation.occupy(tenant)?;
         let mm: &Mm = mm;
 
-        Ok(Self {
-            device: device.clone(),
+        Ok(place.write(Self {
+            device: device.into(),
             context,
+            node: opening.node(),
             mm: mm.into(),
             pasid,
-        })
+        }))
     }
 
     /// The state of an open file.
@@ -193,11 +218,6 @@ impl OpenFile {
         self.device.doorbell_page(self.context.index())
     }
 
-    /// See [`Context::with_doorbell`].
-    pub(crate) fn with_doorbell<R>(&self, map: impl FnOnce() -> R) -> Option<R> {
-        self.context.with_doorbell(map)
-    }
-
     fn ioctl(&self, cmd: u32, arg: usize) -> Result {
         self.check_caller()?;
 
@@ -216,28 +236,38 @@ impl OpenFile {
             return Err(ENODEV);
         }
         let device = self.device.capabilities();
+        let known = size_of::<ioctl::Info>();
+        let size = read_size(to, first_size::INFO)?;
 
-        UserSlice::new(to, size_of::<ioctl::Info>())
-            .writer()
-            .write(&ioctl::Info {
-                abi_version: device.abi_version.into(),
-                context: self.context.index().into(),
-                pasid: self.pasid,
-                contexts: device.contexts.into(),
-                ring_log2_max: device.ring_log2.into(),
-                transfer_log2_max: device.transfer_log2.into(),
-                operations: device.operations,
-                atc_entries: device.atc_entries,
-                page_requests: device.page_requests,
-                batch_log2_max: device.batch_log2.into(),
-                reserved: 0,
-            })
+        // The program has an older structure if it is shorter.
+        let mut writer = UserSlice::new(to, size).writer();
+        let info = ioctl::Info {
+            size: known as u32,
+            flags: 0,
+            device_version: device.abi_version.into(),
+            context: self.context.index().into(),
+            pasid: self.pasid,
+            contexts: device.contexts.into(),
+            ring_log2_max: device.ring_log2.into(),
+            transfer_log2_max: device.transfer_log2.into(),
+            operations: device.operations,
+            atc_entries: device.atc_entries,
+            page_requests: device.page_requests,
+            batch_log2_max: device.batch_log2.into(),
+            reserved: 0,
+        };
+        writer.write_slice(info.as_bytes().get(..size.min(known)).ok_or(EINVAL)?)?;
+        for _ in known..size {
+            writer.write(&0u8)?;
+        }
+        Ok(())
     }
 
     fn queue_setup(&self, from: UserPtr) -> Result {
-        let queue: ioctl::Queue = read_argument(from)?;
+        let queue: ioctl::Queue = read_argument(from, first_size::QUEUE)?;
 
         if queue.flags != 0
+            || queue.reserved != 0
             || queue.ring_log2 > self.device.capabilities().ring_log2.into()
             || queue.ring % descriptor::SIZE as u64 != 0
         {
@@ -263,9 +293,9 @@ impl OpenFile {
     }
 
     fn eventfd(&self, from: UserPtr) -> Result {
-        let eventfd: ioctl::Eventfd = read_argument(from)?;
+        let eventfd: ioctl::Eventfd = read_argument(from, first_size::EVENTFD)?;
 
-        if eventfd.flags != 0 {
+        if eventfd.flags != 0 || eventfd.reserved != 0 {
             return Err(EINVAL);
         }
         self.context.attach(match eventfd.fd {
@@ -275,8 +305,11 @@ impl OpenFile {
     }
 
     fn moderation(&self, from: UserPtr) -> Result {
-        let moderation: ioctl::Moderation = read_argument(from)?;
+        let moderation: ioctl::Moderation = read_argument(from, first_size::MODERATION)?;
 
+        if moderation.flags != 0 {
+            return Err(EINVAL);
+        }
         if !self.device.capabilities().moderation() {
             return Err(Error::from_errno(-(bindings::EOPNOTSUPP as c_int)));
         }
@@ -318,6 +351,7 @@ impl OpenFile {
 
             match self.context.pending(self.device.registers(), true) {
                 Pending::Gone => return Err(ENODEV),
+                Pending::Lost => return Err(Error::from_errno(-(bindings::EBADMSG as c_int))),
                 Pending::Halted(0) => return Err(EIO),
                 Pending::Interrupts(0) if !wait => return Err(EAGAIN),
                 Pending::Interrupts(0) => {}
@@ -342,7 +376,7 @@ impl OpenFile {
             Pending::Interrupts(0) => 0,
             Pending::Interrupts(_) => READABLE,
             Pending::Halted(0) => bindings::POLLERR,
-            Pending::Halted(_) => READABLE | bindings::POLLERR,
+            Pending::Halted(_) | Pending::Lost => READABLE | bindings::POLLERR,
             Pending::Gone => bindings::POLLERR | bindings::POLLHUP,
         }
     }
@@ -351,13 +385,61 @@ impl OpenFile {
 impl Drop for OpenFile {
     /// Gives the context back: stops it, waits, ends the bond.
     fn drop(&mut self) {
-        self.device.close_context(&self.context);
+        if !self.device.close_context(&self.context) {
+            self.node.announce(c"SVM_EVENT=CONTEXT_STUCK");
+        }
     }
 }
 
-/// Reads the argument of an ioctl.
-fn read_argument<T: FromBytes>(from: UserPtr) -> Result<T> {
-    UserSlice::new(from, size_of::<T>()).reader().read()
+/// The first two fields of all arguments.
+#[repr(C)]
+struct Header {
+    size: u32,
+    flags: u32,
+}
+
+// SAFETY: The structure is made of integers: every bit pattern is a value.
+unsafe impl FromBytes for Header {}
+
+/// The size that a program says its argument has, after a look at what is the same for all.
+///
+/// # Errors
+///
+/// `EINVAL` if it is smaller than the argument was `first`, or flags are set; `E2BIG` if no argument
+/// will ever be so large.
+fn read_size(from: UserPtr, first: usize) -> Result<usize> {
+    let header: Header = UserSlice::new(from, size_of::<Header>()).reader().read()?;
+    let size = header.size as usize;
+
+    if size < first || header.flags != 0 {
+        return Err(EINVAL);
+    }
+    if size > PAGE_SIZE {
+        return Err(E2BIG);
+    }
+    Ok(size)
+}
+
+/// Reads the argument of an ioctl, which had `first` bytes when it was first there: what a shorter
+/// one lacks is 0, and what a longer one has more must be.
+///
+/// # Errors
+///
+/// Those of [`read_size`], `E2BIG` if it has more, and `EFAULT`.
+fn read_argument<T: FromBytes + AsBytes + Default>(from: UserPtr, first: usize) -> Result<T> {
+    let size = read_size(from, first)?;
+    let mut reader = UserSlice::new(from, size).reader();
+    let mut argument = T::default();
+    let bytes = T::as_bytes_mut(&mut argument);
+    let known = size.min(bytes.len());
+
+    reader.read_slice(bytes.get_mut(..known).ok_or(EINVAL)?)?;
+    while !reader.is_empty() {
+        if reader.read::<u8>()? != 0 {
+            return Err(E2BIG);
+        }
+    }
+    Ok(argument)
 }
 
 /// The operations. The owner keeps the module loaded while a file is open.
@@ -373,25 +455,26 @@ pub(crate) const OPERATIONS: &bindings::file_operations = &bindings::file_operat
     read: Some(f_read),
     poll: Some(f_poll),
     show_fdinfo: Some(f_show_fdinfo),
-    llseek: Some(bindings::noop_llseek),
     ..pin_init::zeroed()
 };
 
 /// # Safety
 ///
-/// Only as the `open` operation of a file, called by the misc core.
-unsafe extern "C" fn f_open(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+/// Only as the `open` operation of a file of a node of `crate::chardev`.
+unsafe extern "C" fn f_open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     from_result(|| {
-        // SAFETY: The misc core has stored the device that is opened in the file, and holds the
-        // lock that deregistration takes, so the device is registered during the call.
-        let chardev = unsafe { CharDevice::from_open(file) };
-        // SAFETY: `file` is being opened, and its `OpenFile` is dropped by `f_release()`, or below
-        // if this function fails. A device is registered only while its driver is bound to it.
-        let open = unsafe { OpenFile::open(chardev.device(), file)? };
-        let open = KBox::new(open, GFP_KERNEL)?;
+        // SAFETY: By the requirement of this function; the result does not leave it.
+        let opening = unsafe { Opening::enter(inode)? };
+        // SAFETY: `file` is being opened, and its `OpenFile` is dropped by `f_release()`: nothing
+        // fails below.
+        let open = unsafe { OpenFile::open(&opening, file)? };
 
-        // SAFETY: `file` is valid and nobody else has it yet.
-        unsafe { (*file).private_data = KBox::into_raw(open).cast() };
+        // SAFETY: `file` is valid and nobody else has it yet. It has no position: what is read is
+        // the number of interrupts until then.
+        unsafe {
+            bindings::stream_open(inode, file);
+            (*file).private_data = KBox::into_raw(open).cast();
+        }
         Ok(0)
     })
 }

@@ -20,8 +20,9 @@ use kernel::{
 
 /// Who wants to know.
 pub(crate) trait Sleeper: Send + Sync {
-    /// The machine is about to suspend or to hibernate. May sleep.
-    fn suspend(&self);
+    /// The machine is about to suspend, to hibernate, or to become what an image of it was. May
+    /// sleep. If that must not be, undoes what it has done and fails.
+    fn suspend(&self) -> Result;
 
     /// The machine has woken up, or has not gone to sleep after all. May sleep.
     fn resume(&self);
@@ -127,10 +128,18 @@ unsafe extern "C" fn notify<T: Sleeper>(
     let registration = unsafe { &*kernel::container_of!(block, Registration<T>, block) };
 
     match action as u32 {
-        bindings::PM_SUSPEND_PREPARE | bindings::PM_HIBERNATION_PREPARE => {
-            registration.sleeper.suspend();
+        bindings::PM_SUSPEND_PREPARE
+        | bindings::PM_HIBERNATION_PREPARE
+        | bindings::PM_RESTORE_PREPARE => {
+            if let Err(error) = registration.sleeper.suspend() {
+                // As `notifier_from_errno()` has it, which is an inline function.
+                return bindings::NOTIFY_STOP_MASK as c_int
+                    | (bindings::NOTIFY_OK as c_int - error.to_errno());
+            }
         }
-        bindings::PM_POST_SUSPEND | bindings::PM_POST_HIBERNATION => registration.sleeper.resume(),
+        bindings::PM_POST_SUSPEND | bindings::PM_POST_HIBERNATION | bindings::PM_POST_RESTORE => {
+            registration.sleeper.resume()
+        }
         _ => {}
     }
     bindings::NOTIFY_OK as c_int

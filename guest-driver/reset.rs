@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Notices of a PCI driver before one of its functions is reset, and after it was.
+//! Notices of a PCI driver before one of its functions is reset, after it was, and before the machine
+//! is shut down or another kernel begins.
 //!
-//! The PCI core gives them to who has `struct pci_error_handlers`, which `kernel::pci` does not know
-//! yet. [`Adapter`] takes the place of `kernel::pci::Adapter`: it adds them and leaves all else to it.
+//! The PCI core gives them to drivers with `struct pci_error_handlers` and `shutdown`, which
+//! `kernel::pci` does not know yet. [`Adapter`] takes the place of `kernel::pci::Adapter`: it adds
+//! them and leaves all else to it.
 //!
 //! This module knows nothing of the driver that it is part of.
 //!
@@ -24,8 +26,8 @@ use kernel::{
 /// A driver that wants to know of resets: by sysfs, by another driver, of the function alone or of
 /// its whole bus.
 ///
-/// Both are called with the lock of the device held, so that it is bound to the driver, and
-/// [`pci::Driver::probe`] and [`pci::Driver::unbind`] do not run meanwhile. Both may sleep.
+/// All are called with the lock of the device held, so that it is bound to the driver, and
+/// [`pci::Driver::probe`] and [`pci::Driver::unbind`] do not run meanwhile. All may sleep.
 pub(crate) trait Handler: pci::Driver {
     /// The function is about to be reset: it must send nothing any more. Until [`Self::done`], its
     /// registers may not answer, and lose what they have.
@@ -33,6 +35,10 @@ pub(crate) trait Handler: pci::Driver {
 
     /// The function was reset, or could not be. Its configuration space is what it was before.
     fn done(this: Pin<&Self::Data<'_>>);
+
+    /// The machine is about to be shut down, or another kernel to begin: the function is to send
+    /// nothing any more.
+    fn shutdown(this: Pin<&Self::Data<'_>>);
 }
 
 /// An adapter for the registration of PCI drivers that want to know of resets.
@@ -53,7 +59,10 @@ unsafe impl<T: Handler> RegistrationOps for Adapter<T> {
         module: &'static ThisModule,
     ) -> Result {
         // SAFETY: The driver is being initialized, and nobody else knows of it yet.
-        unsafe { (*driver.get()).err_handler = Self::HANDLERS };
+        unsafe {
+            (*driver.get()).err_handler = Self::HANDLERS;
+            (*driver.get()).shutdown = Some(Self::shutdown);
+        }
 
         // SAFETY: By the requirements of this function, which are the same.
         unsafe { pci::Adapter::<T>::register(driver, name, module) }
@@ -88,17 +97,26 @@ impl<T: Handler> Adapter<T> {
         T::done(unsafe { Self::data(&pdev) });
     }
 
+    /// # Safety
+    ///
+    /// Only as the `shutdown` of a driver that this adapter has registered.
+    unsafe extern "C" fn shutdown(pdev: *mut bindings::pci_dev) {
+        // SAFETY: By the requirement of this function. The reference ends with the call.
+        T::shutdown(unsafe { Self::data(&pdev) });
+    }
+
     /// The driver's data of a function.
     ///
     /// # Safety
     ///
-    /// `pdev` is the argument of a reset callback, which does not return during `'a`.
+    /// `pdev` is the argument of a callback of the PCI core, which does not return during `'a`.
     unsafe fn data<'a>(pdev: &'a *mut bindings::pci_dev) -> Pin<&'a T::Data<'a>> {
         // SAFETY: The PCI core gives a valid device, which stays so during the call.
         let pdev = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
 
-        // SAFETY: The PCI core holds the lock of the device and has found it bound to this driver,
-        // so `probe()` has succeeded and its data are there. They are of the type that
+        // SAFETY: The PCI core holds the lock of the device and has found it bound to this driver.
+        // Probing holds that lock, too, so `probe()` has returned, and with success, since a device
+        // whose probe has failed has no driver: its data are there. They are of the type that
         // `pci::Adapter`, which has stored them, takes from `T`.
         unsafe { pdev.as_ref().drvdata_borrow::<T::Data<'a>>() }
     }

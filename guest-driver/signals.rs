@@ -13,7 +13,8 @@ use kernel::{
         Atomic,
         Relaxed,
         Release, //
-    }, //
+    },
+    time::msecs_to_jiffies, //
 };
 
 use crate::{
@@ -100,6 +101,14 @@ impl Signals {
     pub(crate) fn events(&self) -> u64 {
         // Acquire: to be read before what happened is looked at; an event in between is then seen.
         self.events.load(Acquire)
+    }
+
+    /// As [`Self::wait`], but not for longer than `milliseconds`.
+    pub(crate) fn wait_for(&self, events: u64, milliseconds: u32) -> Result {
+        let time = msecs_to_jiffies(milliseconds);
+
+        self.queue
+            .wait_interruptible_for(time, || self.events() != events)
     }
 
     /// Sleeps until sleepers were woken more often than `events` times.

@@ -6,9 +6,8 @@
 //! the virtual addresses of the process, in transactions that bear the PASID of the bond.
 //!
 //! This module knows nothing of the driver that it is part of. It is meant to become the module
-//! `iommu::sva` of the kernel crate, beside `iommu::pgtable`. There, [`Bond::new`] can call
-//! `dev.as_raw()`, which is private to the crate, in the place of a cast; and from Linux 7.3 on,
-//! [`Bond::into_devres`] can give a `DevresLt`, which knows the lifetime that is erased here.
+//! `iommu::sva` of the kernel crate, beside `iommu::pgtable`. There, [`Bond::bind`] can call
+//! `dev.as_raw()`, which is private to the crate, in the place of a cast.
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
@@ -35,7 +34,13 @@ use kernel::{
 #[cfg(not(CONFIG_IOMMU_SVA))]
 compile_error!("this kernel has no shared virtual addressing: it needs CONFIG_IOMMU_SVA=y");
 
+/// `IOMMU_PASID_INVALID`, a macro with a cast, which has no binding.
+const INVALID_PASID: u32 = !0;
+
 /// A bond between a device and an address space. Dropping it ends the bond.
+///
+/// It exists within a [`Devres`] only, see [`Bond::bind`]: so it ends at the latest when the device
+/// is unbound from its driver, even where its owner forgets it.
 ///
 /// Several bonds between the same device and the same address space may exist; they share one
 /// PASID, and the device keeps its access until the last of them is dropped.
@@ -51,7 +56,8 @@ compile_error!("this kernel has no shared virtual addressing: it needs CONFIG_IO
 ///
 /// # Invariants
 ///
-/// - `handle` was returned by `iommu_sva_bind_device()` for `dev`.
+/// - `handle` was returned by `iommu_sva_bind_device()`, for a device that stays bound to its driver
+///   for as long as `self` exists.
 /// - `self` owns one reference to it, that is, one call of `iommu_sva_unbind_device()`.
 ///
 /// # Examples
@@ -59,27 +65,29 @@ compile_error!("this kernel has no shared virtual addressing: it needs CONFIG_IO
 /// ```ignore
 /// fn pasid_of_current(dev: &Device<Bound>) -> Result<u32> {
 ///     let task = current!();
-///     let bond = sva::Bond::new(dev, task.mm().ok_or(EINVAL)?)?;
+///     let bond = sva::Bond::bind(dev, task.mm().ok_or(EINVAL)?)?;
 ///
-///     Ok(bond.pasid())
+///     bond.access(dev)?.pasid().ok_or(ENODEV)
 /// }
 /// ```
-pub(crate) struct Bond<'a> {
+pub(crate) struct Bond {
     handle: NonNull<bindings::iommu_sva>,
-    dev: &'a Device<Bound>,
     /// The address space; holds the structure, not the memory.
     mm: ARef<Mm>,
 }
 
-// SAFETY: `iommu_sva_unbind_device()` and `iommu_sva_get_pasid()` may be called from any task.
-unsafe impl Send for Bond<'_> {}
+// SAFETY: `iommu_sva_unbind_device()` takes a mutex and works on the handle, the device and the
+// address space that the handle refers to, never on the task that calls it; and so does
+// `iommu_sva_get_pasid()`, which only reads.
+unsafe impl Send for Bond {}
 
 // SAFETY: The only method on `&Bond` that uses the handle is `pasid()`, and
 // `iommu_sva_get_pasid()` may be called by any number of tasks at the same time.
-unsafe impl Sync for Bond<'_> {}
+unsafe impl Sync for Bond {}
 
-impl<'a> Bond<'a> {
-    /// Bonds `dev` with `mm`.
+impl Bond {
+    /// Bonds `dev` with `mm`. The bond ends when the result is dropped, or when `dev` is unbound from
+    /// its driver, whichever comes first.
     ///
     /// Must be called from process context; may sleep and takes `mm`'s mmap lock.
     ///
@@ -91,7 +99,18 @@ impl<'a> Bond<'a> {
     /// - `ENOSPC`: no PASID is left, or the device has none.
     /// - `EOVERFLOW`: the PASID of `mm` is too large for the device.
     /// - `EBUSY`: the page tables of `mm` are in a format that devices cannot use.
-    pub(crate) fn new(dev: &'a Device<Bound>, mm: &MmWithUser) -> Result<Self> {
+    /// - `ENOMEM`: there is no memory for the bond; nothing was bonded then.
+    pub(crate) fn bind(dev: &Device<Bound>, mm: &MmWithUser) -> Result<Devres<Self>> {
+        // The bond is made in its place, when all that can fail has succeeded: no bond is undone
+        // here.
+        Devres::new(
+            dev,
+            pin_init::pin_init_scope(move || Ok(Self::new(dev, mm))),
+        )
+    }
+
+    /// Bonds `dev` with `mm`. The result must not outlive the binding of `dev` to its driver.
+    fn new(dev: &Device<Bound>, mm: &MmWithUser) -> Result<Self> {
         // `Device` is a transparent wrapper of `struct device`.
         let raw: *mut bindings::device = ptr::from_ref(dev).cast_mut().cast();
 
@@ -104,35 +123,23 @@ impl<'a> Bond<'a> {
 
         Ok(Self {
             // INVARIANT: `handle` is the handle just returned for `dev`, with the one reference
-            // that comes with it.
+            // that comes with it. The only caller puts it into a `Devres` of `dev`.
             handle: NonNull::new(handle).ok_or(ENODEV)?,
-            dev,
             mm: mm.into(),
         })
     }
 
-    /// The PASID (20 bits) under which the device reaches the address space.
-    pub(crate) fn pasid(&self) -> u32 {
+    /// The PASID (20 bits) under which the device reaches the address space; `None` if the kernel
+    /// has none for it.
+    pub(crate) fn pasid(&self) -> Option<u32> {
         // SAFETY: By the type invariants, the handle is valid.
-        unsafe { bindings::iommu_sva_get_pasid(self.handle.as_ptr()) }
-    }
+        let pasid = unsafe { bindings::iommu_sva_get_pasid(self.handle.as_ptr()) };
 
-    /// Makes the bond a device-managed resource.
-    ///
-    /// The result can be kept for longer than `'a`. The bond ends when the result is dropped, or
-    /// when the device is unbound from its driver, whichever comes first.
-    pub(crate) fn into_devres(self) -> Result<Devres<Bond<'static>>> {
-        let dev = self.dev;
-
-        // SAFETY: The two types differ in a lifetime only. `Devres` drops the bond at the latest
-        // when `dev` is unbound, so the reference to the bound device does not outlive the binding.
-        let bond: Bond<'static> = unsafe { core::mem::transmute(self) };
-
-        Devres::new(dev, bond)
+        (pasid != INVALID_PASID).then_some(pasid)
     }
 }
 
-impl Drop for Bond<'_> {
+impl Drop for Bond {
     fn drop(&mut self) {
         // The end of the address space tears down the entry of the PASID, too, and the IOMMU driver
         // of Linux 7.2 and 7.3 warns if both happen at the same time
@@ -148,7 +155,7 @@ impl Drop for Bond<'_> {
 
         // SAFETY: By the type invariants, the handle is valid and this call gives back the
         // reference that `self` owns; the handle is not used afterwards. The device that the
-        // handle points to is still bound, by the lifetime of `self.dev`.
+        // handle points to is still bound, by the invariants, too.
         unsafe { bindings::iommu_sva_unbind_device(self.handle.as_ptr()) };
     }
 }

@@ -12,7 +12,7 @@
 //! [`debugfs`], what programs and people see; [`device`], one function; [`context`], the life of a
 //! context; [`signals`], what it tells those who wait; [`irq`], [`doorbell`], [`bar`] and [`regs`],
 //! the parts of the function; [`faults`], [`quota`] and [`trace`], what is counted and told; [`eventfd`], [`pm`],
-//! [`reset`], [`sva`] and [`wait`], which could be any driver's; [`abi`], the interface of the device.
+//! [`reset`], [`sva`], [`wait`] and [`work`], which could be any driver's; [`abi`], the interface of the device.
 
 use core::ptr;
 use kernel::{
@@ -61,6 +61,7 @@ mod signals;
 mod sva;
 mod trace;
 mod wait;
+mod work;
 
 use abi::ids;
 use chardev::{
@@ -112,12 +113,17 @@ struct SvmDemo {
 struct Faces {
     _debugfs: Pin<KBox<debugfs::Directory>>,
     _sleep: Pin<KBox<pm::Registration<Arc<Device>>>>,
-    _chardev: Pin<KBox<CharDevice>>,
+    _chardev: CharDevice,
 }
 
 impl pm::Sleeper for Arc<Device> {
-    fn suspend(&self) {
-        self.pause(Pause::Sleep);
+    fn suspend(&self) -> Result {
+        if self.pause(Pause::Sleep) {
+            return Ok(());
+        }
+        // A page request would be without its response while nobody is awake to give it.
+        self.end_pause(Pause::Sleep);
+        Err(EBUSY)
     }
 
     fn resume(&self) {
@@ -216,6 +222,10 @@ impl reset::Handler for SvmDemo {
 
     fn done(this: Pin<&Self::Data<'_>>) {
         this.device.end_pause(Pause::Reset);
+    }
+
+    fn shutdown(this: Pin<&Self::Data<'_>>) {
+        this.device.shutdown();
     }
 }
 

@@ -22,6 +22,7 @@ use kernel::{
         TASK_INTERRUPTIBLE,
         TASK_NORMAL, //
     },
+    time::Jiffies,
     types::Opaque, //
 };
 
@@ -71,7 +72,33 @@ impl WaitQueue {
     /// # Errors
     ///
     /// `ERESTARTSYS`: a signal is pending.
-    pub(crate) fn wait_interruptible(&self, mut condition: impl FnMut() -> bool) -> Result {
+    pub(crate) fn wait_interruptible(&self, condition: impl FnMut() -> bool) -> Result {
+        self.wait(condition, || {
+            // SAFETY: This is a context that may sleep, as `might_sleep()` checks on kernels that
+            // are built for it. The call returns when the task was woken.
+            unsafe { bindings::schedule() };
+            true
+        })
+    }
+
+    /// As [`Self::wait_interruptible`], but not for longer than `time`.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(crate) fn wait_interruptible_for(
+        &self,
+        time: Jiffies,
+        condition: impl FnMut() -> bool,
+    ) -> Result {
+        self.wait(condition, || {
+            // SAFETY: As above. The call returns when the task was woken, or after that time.
+            unsafe { bindings::schedule_timeout(time as c_long) != 0 }
+        })
+    }
+
+    /// Sleeps by `sleep` until `condition` is true, a signal arrives, or `sleep` gives `false`.
+    fn wait(&self, mut condition: impl FnMut() -> bool, mut sleep: impl FnMut() -> bool) -> Result {
         might_sleep();
         let entry = Opaque::<bindings::wait_queue_entry>::uninit();
 
@@ -93,8 +120,9 @@ impl WaitQueue {
                 break to_result(interrupted as c_int);
             }
 
-            // SAFETY: This is process context without a lock held, as `might_sleep()` checks.
-            unsafe { bindings::schedule() };
+            if !sleep() {
+                break Ok(());
+            }
         };
 
         // SAFETY: By the type invariants, the head is valid; `entry` was initialized above. After

@@ -48,9 +48,9 @@ impl Context {
     /// Those of the ioctl `INFO`, and [`Error::Version`].
     pub fn with_file(file: Box<dyn DeviceFile>) -> Result<Context, Error> {
         let info = file.info().map_err(Error::system("ioctl INFO"))?;
-        if info.abi_version >> 8 != u32::from(ABI_VERSION) >> 8 {
+        if info.device_version >> 8 != u32::from(ABI_VERSION) >> 8 {
             return Err(Error::Version {
-                found: info.abi_version,
+                found: info.device_version,
             });
         }
         Ok(Context { file, info })

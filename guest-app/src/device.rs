@@ -79,11 +79,20 @@ mod call {
         EVENTFD, Eventfd, INFO, Info, MODERATION, Moderation, QUEUE_SETUP, QUEUE_STOP, Queue, TYPE,
     };
 
-    nix::ioctl_read!(info, TYPE, INFO, Info);
-    nix::ioctl_write_ptr!(queue_setup, TYPE, QUEUE_SETUP, Queue);
+    // The size is in the structures, and not in the numbers.
+    nix::ioctl_read_bad!(info, nix::request_code_none!(TYPE, INFO), Info);
+    nix::ioctl_write_ptr_bad!(
+        queue_setup,
+        nix::request_code_none!(TYPE, QUEUE_SETUP),
+        Queue
+    );
     nix::ioctl_none!(queue_stop, TYPE, QUEUE_STOP);
-    nix::ioctl_write_ptr!(eventfd, TYPE, EVENTFD, Eventfd);
-    nix::ioctl_write_ptr!(moderation, TYPE, MODERATION, Moderation);
+    nix::ioctl_write_ptr_bad!(eventfd, nix::request_code_none!(TYPE, EVENTFD), Eventfd);
+    nix::ioctl_write_ptr_bad!(
+        moderation,
+        nix::request_code_none!(TYPE, MODERATION),
+        Moderation
+    );
 }
 
 /// The mapping of a doorbell page, which belongs to the process that made it.
@@ -211,7 +220,7 @@ unsafe impl DeviceFile for CharDevice {
     fn set_eventfd(&self, eventfd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let argument = ioctl::Eventfd {
             fd: eventfd.map_or(-1, |eventfd| eventfd.as_raw_fd()),
-            flags: 0,
+            ..ioctl::Eventfd::default()
         };
         // SAFETY: the kernel reads an `Eventfd`, and takes a reference of its own to the file.
         unsafe { call::eventfd(self.file.as_raw_fd(), &argument) }?;

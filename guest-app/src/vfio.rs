@@ -294,7 +294,7 @@ unsafe impl DeviceFile for FunctionContext {
         let capabilities = read(device::CAPABILITIES);
         let resources = read(device::RESOURCES);
         Ok(Info {
-            abi_version: read(device::IDENT) as u32 & 0xffff,
+            device_version: read(device::IDENT) as u32 & 0xffff,
             context: self.number.into(),
             pasid: 0,
             contexts: capabilities::contexts(capabilities).into(),
@@ -304,7 +304,7 @@ unsafe impl DeviceFile for FunctionContext {
             atc_entries: resources as u32,
             page_requests: (resources >> 32) as u32,
             batch_log2_max: capabilities::batch_log2(capabilities).into(),
-            reserved: 0,
+            ..Info::default()
         })
     }
 

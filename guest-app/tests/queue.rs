@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use svmctl::abi::completion::Error as DeviceError;
-use svmctl::abi::registers::halt;
+use svmctl::abi::registers::{halt, lost, status};
 use svmctl::abi::{doorbell, ioctl};
 use svmctl::device::DeviceFile;
 use svmctl::model::{Model, TRANSFER_LOG2};
@@ -398,6 +398,75 @@ fn a_place_in_the_ring_is_used_again_when_head_has_passed_it() {
         .unwrap();
     for _ in 0..20 {
         queue.nop().unwrap();
+    }
+}
+
+/// A device that consumes descriptors at once and loses the record of each.
+struct Forgetful {
+    model: Model,
+    head: AtomicU64,
+    /// Readable, as `poll` of a context that has lost a record.
+    told: std::os::fd::OwnedFd,
+}
+
+// SAFETY: it reaches no memory at all.
+unsafe impl DeviceFile for Forgetful {
+    fn info(&self) -> io::Result<ioctl::Info> {
+        self.model.info()
+    }
+    unsafe fn queue_setup(&mut self, _queue: &ioctl::Queue) -> io::Result<()> {
+        Ok(())
+    }
+    fn queue_stop(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    fn read_doorbell(&self, offset: u64) -> u64 {
+        let head = self.head.load(Ordering::SeqCst);
+        match offset {
+            doorbell::HEAD => head,
+            doorbell::STATUS => status::ENABLED.into(),
+            doorbell::LOST => lost::encode(DeviceError::PageFault as u8, head - 1),
+            _ => 0,
+        }
+    }
+    unsafe fn write_tail(&self, tail: u64) {
+        self.head.store(tail, Ordering::SeqCst);
+    }
+    fn interrupts(&self) -> BorrowedFd<'_> {
+        self.told.as_fd()
+    }
+}
+
+#[test]
+fn a_record_that_was_lost_is_told() {
+    for quiet in [false, true] {
+        let (told, _writer) = io::pipe().unwrap();
+        let file = Forgetful {
+            model: Model::new().unwrap(),
+            head: AtomicU64::new(0),
+            told: told.into(),
+        };
+        nix::fcntl::fcntl(
+            &file.told,
+            nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK),
+        )
+        .unwrap();
+        let mut queue = Context::with_file(Box::new(file))
+            .unwrap()
+            .start(2)
+            .unwrap();
+        let nop = Descriptor::nop();
+        let nop = if quiet { nop.quiet() } else { nop };
+        for round in 0..5 {
+            // SAFETY: the operation reaches no memory.
+            let ticket = unsafe { queue.submit(&nop) }.unwrap();
+            let error = queue.wait(ticket).unwrap_err();
+            let right = matches!(
+                error,
+                Error::Lost { number, why: Some(DeviceError::PageFault) } if number == round
+            );
+            assert!(right, "{error:?}");
+        }
     }
 }
 

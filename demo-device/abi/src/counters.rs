@@ -58,7 +58,7 @@ counters! {
     BYTES_READ = 11, "bytes_read";
     /// Bytes written to memory.
     BYTES_WRITTEN = 12, "bytes_written";
-    /// Interrupt messages sent.
+    /// Interrupt messages sent, each counted before it is sent.
     INTERRUPTS = 13, "interrupts";
 }
 

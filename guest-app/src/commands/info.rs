@@ -26,13 +26,17 @@ fn operations(info: &Info) -> Vec<&'static str> {
 }
 
 fn version(info: &Info) -> String {
-    format!("{}.{}", info.abi_version >> 8, info.abi_version & 0xff)
+    format!(
+        "{}.{}",
+        info.device_version >> 8,
+        info.device_version & 0xff
+    )
 }
 
 fn to_json(device: &Path, info: &Info) -> serde_json::Value {
     json!({
         "device": device,
-        "abi_version": version(info),
+        "device_version": version(info),
         "context": info.context,
         "contexts": info.contexts,
         "pasid": info.pasid,
@@ -83,7 +87,9 @@ mod tests {
     use super::*;
 
     const INFO: Info = Info {
-        abi_version: 0x0102,
+        size: size_of::<Info>() as u32,
+        flags: 0,
+        device_version: 0x0102,
         context: 3,
         pasid: 77,
         contexts: 64,

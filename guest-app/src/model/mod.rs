@@ -113,7 +113,7 @@ impl Model {
 unsafe impl DeviceFile for Model {
     fn info(&self) -> io::Result<ioctl::Info> {
         Ok(ioctl::Info {
-            abi_version: ids::ABI_VERSION.into(),
+            device_version: ids::ABI_VERSION.into(),
             context: 0,
             pasid: 0,
             // Each model is one of them.
@@ -128,7 +128,7 @@ unsafe impl DeviceFile for Model {
             atc_entries: 0,
             page_requests: 0,
             batch_log2_max: BATCH_LOG2,
-            reserved: 0,
+            ..ioctl::Info::default()
         })
     }
 

@@ -130,7 +130,7 @@ impl Queue {
         let queue = ioctl::Queue {
             ring: self.ring.address(),
             ring_log2: self.ring.capacity().ilog2(),
-            flags: 0,
+            ..ioctl::Queue::default()
         };
         // SAFETY: the ring is freed after the context was stopped, or never: see `drop`. All
         // accesses to it are atomic.

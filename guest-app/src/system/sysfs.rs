@@ -46,7 +46,7 @@ impl Function {
     /// The device file is not one of a PCI function that is bound to its driver.
     pub fn of(device: &Path) -> anyhow::Result<Function> {
         let name = device.file_name().unwrap_or_default();
-        let link = Path::new("/sys/class/misc").join(name).join("device");
+        let link = Path::new("/sys/class/svm_demo").join(name).join("device");
         let path = link
             .canonicalize()
             .with_context(|| format!("{} has no function", device.display()))?;

@@ -274,7 +274,7 @@ fn close_at(place: u32, device: &Path) -> anyhow::Result<bool> {
     let eventfd = EventFd::from_flags(EfdFlags::EFD_NONBLOCK)?;
     file.eventfd(&Eventfd {
         fd: eventfd.as_fd().as_raw_fd(),
-        flags: 0,
+        ..Eventfd::default()
     })?;
     let fd = OwnedFd::from(file).into_raw_fd();
     let (result, reached) = trigger.fire(place, || nix::unistd::close(fd))?;
@@ -287,7 +287,7 @@ fn ring(memory: &Region) -> Queue {
     Queue {
         ring: memory.address(0),
         ring_log2: 4,
-        flags: 0,
+        ..Queue::default()
     }
 }
 
@@ -336,10 +336,14 @@ fn calls(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let memory = Region::new(PAGE)?;
     let queue = ring(&memory);
     let eventfd = EventFd::from_flags(EfdFlags::EFD_NONBLOCK)?;
-    let [attach, detach] = [eventfd.as_fd().as_raw_fd(), -1].map(|fd| Eventfd { fd, flags: 0 });
+    let [attach, detach] = [eventfd.as_fd().as_raw_fd(), -1].map(|fd| Eventfd {
+        fd,
+        ..Eventfd::default()
+    });
     let gathered = Moderation {
         count: 8,
         microseconds: 100,
+        ..Moderation::default()
     };
     let mut remarks = vec![
         each(&trigger, "INFO", || file.info(), |_| Ok(()))?,
@@ -395,7 +399,7 @@ struct Function {
 impl Function {
     fn of(device: &Path) -> anyhow::Result<Function> {
         let name = device.file_name().context("no name of a device")?;
-        let link = Path::new("/sys/class/misc").join(name).join("device");
+        let link = Path::new("/sys/class/svm_demo").join(name).join("device");
         let function = fs::canonicalize(&link).with_context(|| link.display().to_string())?;
         let address = function.file_name().context("no address of a function")?;
         Ok(Function {

@@ -202,7 +202,7 @@ impl Before {
     pub fn take(bench: &Bench) -> anyhow::Result<Before> {
         all_free(bench)?;
         let name = bench.device().file_name().unwrap_or_default();
-        let module = Path::new("/sys/class/misc")
+        let module = Path::new("/sys/class/svm_demo")
             .join(name)
             .join("device/driver/module");
         let contexts = Path::new("/sys/kernel/debug").join(name).join("contexts");

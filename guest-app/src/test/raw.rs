@@ -192,18 +192,11 @@ pub fn expect_no_right(file: &RawFile) -> anyhow::Result<()> {
 }
 
 /// Numbers of the requests.
-pub const INFO: libc::c_ulong =
-    nix::request_code_read!(ioctl::TYPE, ioctl::INFO, size_of::<ioctl::Info>());
+pub const INFO: libc::c_ulong = nix::request_code_none!(ioctl::TYPE, ioctl::INFO);
 /// As above.
-pub const QUEUE_SETUP: libc::c_ulong =
-    nix::request_code_write!(ioctl::TYPE, ioctl::QUEUE_SETUP, size_of::<ioctl::Queue>());
-const EVENTFD: libc::c_ulong =
-    nix::request_code_write!(ioctl::TYPE, ioctl::EVENTFD, size_of::<ioctl::Eventfd>());
-const MODERATION: libc::c_ulong = nix::request_code_write!(
-    ioctl::TYPE,
-    ioctl::MODERATION,
-    size_of::<ioctl::Moderation>()
-);
+pub const QUEUE_SETUP: libc::c_ulong = nix::request_code_none!(ioctl::TYPE, ioctl::QUEUE_SETUP);
+const EVENTFD: libc::c_ulong = nix::request_code_none!(ioctl::TYPE, ioctl::EVENTFD);
+const MODERATION: libc::c_ulong = nix::request_code_none!(ioctl::TYPE, ioctl::MODERATION);
 /// As above.
 pub const QUEUE_STOP: libc::c_ulong = nix::request_code_none!(ioctl::TYPE, ioctl::QUEUE_STOP);
 
@@ -282,7 +275,7 @@ impl RawQueue {
         let queue = ioctl::Queue {
             ring: self.ring,
             ring_log2: self.log2,
-            flags: 0,
+            ..ioctl::Queue::default()
         };
         self.submitted = 0;
         // Records of an earlier start are none of this one.

@@ -230,7 +230,7 @@ fn request(random: &mut Random) -> u64 {
         ioctl::INFO => raw::INFO,
         ioctl::QUEUE_SETUP => raw::QUEUE_SETUP,
         ioctl::QUEUE_STOP => raw::QUEUE_STOP,
-        _ => nix::request_code_write!(ioctl::TYPE, number, size_of::<ioctl::Eventfd>()),
+        _ => nix::request_code_none!(ioctl::TYPE, number),
     };
     match random.below(8) {
         0 => random.next() & 0xffff_ffff,
@@ -337,7 +337,7 @@ pub fn queue(offset: usize, log2: u32) -> Queue {
     Queue {
         ring: SANDBOX + offset as u64,
         ring_log2: log2,
-        flags: 0,
+        ..Queue::default()
     }
 }
 

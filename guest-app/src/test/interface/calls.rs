@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::mman::{MapFlags, ProtFlags};
 use svmctl::abi::completion::status;
 use svmctl::abi::descriptor::{Descriptor, Operation, flags};
-use svmctl::abi::ioctl::{DOORBELL_SIZE, Queue, TYPE};
+use svmctl::abi::ioctl::{DOORBELL_SIZE, Info, Queue, TYPE};
 use svmctl::region::{PAGE, Region};
 
 use crate::harness::bench::Bench;
@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
     Case::new("unknown ioctls give ENOTTY", unknown_ioctls),
     Case::new("bad pointers give EFAULT", bad_pointers),
     Case::new("bad rings give EINVAL", bad_rings),
+    Case::new("arguments of other sizes", sizes),
     Case::new("a second queue gives EBUSY", second_queue),
     Case::new("only the doorbell page can be mapped", mappings),
     Case::new("read counts interrupts", reads),
@@ -31,9 +32,8 @@ fn unknown_ioctls(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let file = RawFile::open(bench.device())?;
     let others = [
         nix::request_code_none!(TYPE, 0x7f),
-        nix::request_code_none!(TYPE, 0x83),
-        // The right numbers with the wrong direction or size.
-        nix::request_code_none!(TYPE, svmctl::abi::ioctl::INFO),
+        nix::request_code_none!(TYPE, 0x05),
+        // The right numbers with a direction or a size.
         nix::request_code_read!(TYPE, svmctl::abi::ioctl::INFO, 8),
         nix::request_code_write!(TYPE, svmctl::abi::ioctl::QUEUE_SETUP, 24),
         // TCGETS, which every program tries.
@@ -75,7 +75,11 @@ fn bad_pointers(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let region = Region::at_address(0x2100_0000_0000, PAGE)?;
     let size = size_of::<Queue>();
     for (missing, expected) in [(0, Errno::EINVAL), (8, Errno::EFAULT)] {
-        region.write(PAGE - size, &[0xff; 16]);
+        let mut bytes = [0xff; size_of::<Queue>()];
+        bytes[..4].copy_from_slice(&(size as u32).to_ne_bytes());
+        bytes[4..8].fill(0);
+        region.write(PAGE - size, &[0; size_of::<Queue>()]);
+        region.write(PAGE - size + missing, &bytes[..size - missing]);
         // SAFETY: the driver only reads, in a region or behind it.
         let setup = unsafe { file.ioctl(raw::QUEUE_SETUP, region.address(PAGE - size + missing)) };
         expect_errno(&format!("{missing} bytes missing"), setup, expected)?;
@@ -90,7 +94,7 @@ fn bad_rings(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let good = Queue {
         ring: memory.address(0),
         ring_log2: 3,
-        flags: 0,
+        ..Queue::default()
     };
     let ring = |ring| Queue { ring, ..good };
     let top = 1u64 << 47;
@@ -120,6 +124,13 @@ fn bad_rings(bench: &mut Bench) -> anyhow::Result<Verdict> {
         ),
         ("with a flag", Queue { flags: 1, ..good }),
         (
+            "with what is reserved",
+            Queue {
+                reserved: 1,
+                ..good
+            },
+        ),
+        (
             "with another flag",
             Queue {
                 flags: 1 << 31,
@@ -138,13 +149,69 @@ fn bad_rings(bench: &mut Bench) -> anyhow::Result<Verdict> {
     passed()
 }
 
+fn sizes(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let file = RawFile::open(bench.device())?;
+    let memory = Region::new(2 * PAGE)?;
+    let known = size_of::<Queue>();
+    let ring = Region::new(PAGE)?;
+    // As a program of another age has it: with so many bytes, the last of which is `last`.
+    let setup = |size: usize, last: u8| {
+        memory.write(0, &vec![0; 2 * PAGE]);
+        memory.write(0, &(size as u32).to_ne_bytes());
+        memory.write(8, &ring.address(0).to_ne_bytes());
+        if size > known {
+            memory.write(size - 1, &[last]);
+        }
+        // SAFETY: the driver reads, in the region.
+        unsafe { file.ioctl(raw::QUEUE_SETUP, memory.address(0)) }
+    };
+    for size in [0, 4, 8, known - 1] {
+        let result = setup(size, 0);
+        expect_errno(&format!("{size} bytes"), result, Errno::EINVAL)?;
+    }
+    for (size, last) in [(known + 1, 1), (known + 64, 0x80), (PAGE + 1, 0)] {
+        let result = setup(size, last);
+        expect_errno(&format!("{size} bytes"), result, Errno::E2BIG)?;
+    }
+    for size in [known, known + 1, known + 64, PAGE] {
+        setup(size, 0)?;
+        file.queue_stop()?;
+    }
+    let known = size_of::<Info>();
+    let info = |size: usize, flags: u32| {
+        memory.write(0, &vec![0xff; 2 * PAGE]);
+        memory.write(0, &(size as u32).to_ne_bytes());
+        memory.write(4, &flags.to_ne_bytes());
+        // SAFETY: the driver writes, in the region.
+        unsafe { file.ioctl(raw::INFO, memory.address(0)) }
+    };
+    expect_errno("INFO, too short", info(known - 1, 0), Errno::EINVAL)?;
+    expect_errno("INFO, with flags", info(known, 1), Errno::EINVAL)?;
+    expect_errno("INFO, too long", info(PAGE + 1, 0), Errno::E2BIG)?;
+    for size in [known, known + 9] {
+        info(size, 0)?;
+        let bytes = memory.read(0..size + 1);
+        ensure!(
+            bytes[..4] == (known as u32).to_ne_bytes(),
+            "the size that the driver knows is {:?}",
+            &bytes[..4]
+        );
+        ensure!(
+            bytes[known..size].iter().all(|&byte| byte == 0) && bytes[size] == 0xff,
+            "of {size} bytes the last and the next are {:?}",
+            &bytes[known - 1..]
+        );
+    }
+    passed()
+}
+
 fn second_queue(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let memory = Region::new(PAGE)?;
     let file = RawFile::open(bench.device())?;
     let queue = Queue {
         ring: memory.address(0),
         ring_log2: 2,
-        flags: 0,
+        ..Queue::default()
     };
     // Stopping what is not started does nothing.
     file.queue_stop()?;

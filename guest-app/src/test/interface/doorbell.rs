@@ -188,7 +188,9 @@ fn function_reset(bench: &mut Bench) -> anyhow::Result<Verdict> {
         .device()
         .file_name()
         .context("the device file has no name")?;
-    let path = Path::new("/sys/class/misc").join(name).join("device/reset");
+    let path = Path::new("/sys/class/svm_demo")
+        .join(name)
+        .join("device/reset");
     let mut queue = RawQueue::start(bench.device(), 2)?;
     works(&mut queue)?;
     if let Err(error) = fs::write(&path, "1") {

@@ -65,7 +65,11 @@ fn eventfd(bench: &mut Bench) -> anyhow::Result<Verdict> {
         ("with a flag", -1, 1, Errno::EINVAL),
     ];
     for (what, fd, flags, expected) in wrong {
-        let result = file.eventfd(&Eventfd { fd, flags });
+        let result = file.eventfd(&Eventfd {
+            fd,
+            flags,
+            ..Eventfd::default()
+        });
         expect_errno(&format!("an eventfd {what}"), result, expected)?;
     }
 
@@ -100,14 +104,14 @@ fn eventfd(bench: &mut Bench) -> anyhow::Result<Verdict> {
 
 fn moderation(bench: &mut Bench) -> anyhow::Result<Verdict> {
     const COUNT: u64 = 8;
-    const GATHERED: Moderation = Moderation {
+    let gathered = Moderation {
         count: COUNT as u32,
-        microseconds: 0,
+        ..Moderation::default()
     };
     let mut queue = RawQueue::start(bench.device(), 6)?;
     let too_many = Moderation {
         count: 1 << 16,
-        microseconds: 0,
+        ..Moderation::default()
     };
     let file = RawFile::open(bench.device())?;
     expect_errno(
@@ -116,23 +120,23 @@ fn moderation(bench: &mut Bench) -> anyhow::Result<Verdict> {
         Errno::EINVAL,
     )?;
 
-    queue.set_moderation(&GATHERED)?;
+    queue.set_moderation(&gathered)?;
     submit(&mut queue, 0..4 * COUNT);
     take(&queue, 4)?;
     for n in 0..4 * COUNT {
         let record = queue.record(n).map(|record| record.status);
         ensure!(record == Some(status::SUCCESS), "record {n}: {record:?}");
     }
-    let gathered = queue.counter(index::INTERRUPTS);
+    let sent = queue.counter(index::INTERRUPTS);
     ensure!(
-        gathered == 4,
-        "{gathered} interrupts for {} completions, {COUNT} of which make one",
+        sent == 4,
+        "{sent} interrupts for {} completions, {COUNT} of which make one",
         4 * COUNT
     );
     // Fewer than the count: the time sends it.
     queue.set_moderation(&Moderation {
         microseconds: 1000,
-        ..GATHERED
+        ..gathered
     })?;
     submit(&mut queue, 4 * COUNT..4 * COUNT + 1);
     queue.poll()?;
@@ -141,5 +145,5 @@ fn moderation(bench: &mut Bench) -> anyhow::Result<Verdict> {
     queue.set_moderation(&Moderation::default())?;
     submit(&mut queue, 4 * COUNT + 1..4 * COUNT + 4);
     take(&queue, 3)?;
-    remark(format!("{gathered} for {} completions", 4 * COUNT))
+    remark(format!("{sent} for {} completions", 4 * COUNT))
 }
