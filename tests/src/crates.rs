@@ -44,7 +44,7 @@ pub fn check(metadata: &Value) -> Vec<String> {
 
 fn check_package(package: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
-    for field in ["description", "license", "repository", "readme"] {
+    for field in ["description", "license", "readme"] {
         if package[field].as_str().is_none_or(str::is_empty) {
             wrong.push(format!("Cargo.toml has no {field}"));
         }
@@ -86,7 +86,7 @@ mod tests {
         let manifest = directory.path().join("Cargo.toml");
         std::fs::write(directory.path().join("README.md"), "").unwrap();
         let right = json!({
-            "name": "vtd", "description": "d", "license": "MIT", "repository": "https://r",
+            "name": "vtd", "description": "d", "license": "MIT",
             "readme": "README.md", "keywords": ["k"], "categories": ["c"],
             "manifest_path": manifest,
             "dependencies": [{"name": "pcie-ats", "path": "/x", "req": "^0.1.0"}],
@@ -98,7 +98,6 @@ mod tests {
         );
         for (field, wrong) in [
             ("description", json!(null)),
-            ("repository", json!("")),
             ("readme", json!("OTHER.md")),
             ("keywords", json!([])),
             ("categories", json!(["1", "2", "3", "4", "5", "6"])),
