@@ -20,12 +20,19 @@ use crate::system::sysfs::Function;
 use crate::test::leaks::Before;
 use crate::test::raw::{RawFile, RawQueue, expect_errno};
 
+/// What is said where the driver takes a function whose contexts nobody could stop.
+const RESET_AND_BOUND: &[&str] = &[
+    BOUND[0],
+    BOUND[1],
+    "svm_demo *: contexts are not disabled: the function is reset",
+];
+
 /// See the module.
 pub const CASES: &[Case] = &[
     Case::new("unbound and bound again at work", unbind).provoking(BOUND),
     Case::new("pulled out and put in again at work", remove).provoking(HOTPLUGGED),
     Case::new("a function that answers nothing any more", silent)
-        .provoking(BOUND)
+        .provoking(RESET_AND_BOUND)
         .killing(),
     Case::new(
         "the driver is not unloaded under an open file",

@@ -27,14 +27,16 @@ pub const CASES: &[Case] = &[
     Case::new(
         "exec with close-on-exec gives the context back",
         exec_closes,
-    ),
+    )
+    .killing(),
     Case::new(
         "exec without it leaves a file without rights",
         exec_inherits,
-    ),
-    Case::new("a file sent through a socket is without rights", sent_file),
+    )
+    .killing(),
+    Case::new("a file sent through a socket is without rights", sent_file).killing(),
     Case::new("a thread that opened the device ends", thread_ends),
-    Case::new("the first thread of a process ends", first_thread_ends),
+    Case::new("the first thread of a process ends", first_thread_ends).killing(),
 ];
 
 /// Log2 of the rings, and of the pages that are filled.

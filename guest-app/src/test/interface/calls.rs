@@ -51,6 +51,8 @@ fn unknown_ioctls(bench: &mut Bench) -> anyhow::Result<Verdict> {
 fn bad_pointers(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let file = RawFile::open(bench.device())?;
     let mut read_only = Region::new(PAGE)?;
+    // The size is read first, from where the rest cannot be written.
+    read_only.write(0, &(size_of::<Info>() as u32).to_ne_bytes());
     read_only.set_read_only(0..PAGE)?;
     let kernel = 0xffff_8880_0000_0000;
     for address in [0, NOWHERE, kernel, u64::MAX - 7, 1 << 62] {

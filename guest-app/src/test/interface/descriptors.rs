@@ -2,6 +2,8 @@
 //! Descriptors and completion records that are wrong: each fails by its own error, and alone.
 
 use anyhow::ensure;
+use nix::errno::Errno;
+use nix::poll::PollFlags;
 use svmctl::Descriptor as Work;
 use svmctl::abi::completion::{Error, status};
 use svmctl::abi::counters::index;
@@ -274,10 +276,23 @@ fn lost_completion(bench: &mut Bench) -> anyhow::Result<Verdict> {
         queue.submit(&nop(0));
         queue.submit(&nop(queue.record_address(3)));
     }
-    while queue.record(3).is_none() {
-        queue.poll()?;
-        queue.read()?;
+    let mut told = 0;
+    while queue.record(3).is_none() || told == 0 {
+        let events = queue.poll()?;
+        match queue.read() {
+            Ok(_) => {}
+            Err(Errno::EBADMSG) => {
+                ensure!(
+                    events.contains(PollFlags::POLLERR),
+                    "read() tells of a lost record, and poll() said {events:?}"
+                );
+                told += 1;
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
+    // One error tells of all that were lost until then.
+    ensure!(told <= 2, "told {told} times of 2 lost records");
     let record = queue.record(3).map(|record| record.status);
     ensure!(
         record == Some(status::SUCCESS),

@@ -26,7 +26,7 @@ pub const CASES: &[Case] = &[
         ]),
     Case::new("addresses that are none", no_addresses)
         // What is said of page requests for them, without limit.
-        .provoking(&["*: Address is not canonical"]),
+        .provoking(&["*: Address is not canonical", "*: Invalid page request"]),
 ];
 
 fn moved(bench: &mut Bench) -> anyhow::Result<Verdict> {
