@@ -54,6 +54,14 @@ pub const LOADED: &[&str] = &[
     "vfio-pci *: reset done",
 ];
 
+/// What the IOMMU driver says when the device asks for an address of the interrupt range: QEMU's own
+/// unit refuses and records it, even for a request with a PASID.
+pub const INTERRUPT_RANGE: &[&str] = &[
+    "DMAR: [DMA * PASID *] Request device * fault addr 0xfee* [fault reason 0x87]",
+    "DMAR: DRHD: handling fault status reg",
+    "dmar_fault: * callbacks suppressed",
+];
+
 /// What the IOMMU driver says when a process dies while the device works for it: the accesses that
 /// the device makes until its context halts find no entry of the PASID any more. The driver means
 /// to suppress these messages, by the entry's bit FPD, but Linux 7.2 and 7.3 clear the bit "present"
@@ -94,9 +102,19 @@ pub const OOM_KILLER: &str = "*invoked oom-killer";
 /// provide, on a kernel that checks its memory management (`CONFIG_DEBUG_VM`).
 pub const NO_RETRY: &str = "FAULT_FLAG_ALLOW_RETRY missing";
 
-/// First and last line of what the kernel says at length, with stack traces and tables between
-/// them.
-const LONG: &[(&str, &str)] = &[(OOM_KILLER, "*Killed process"), (NO_RETRY, "*</TASK>")];
+/// First line, and the last lines that there can be, of what the kernel says at length, with stack
+/// traces and tables between them.
+const LONG: &[(&str, &[&str])] = &[
+    (
+        OOM_KILLER,
+        &[
+            "*Killed process",
+            // A second allocation that fails while the first victim is still dying.
+            "Out of memory and no killable processes",
+        ],
+    ),
+    (NO_RETRY, &["*</TASK>"]),
+];
 
 /// Beginnings of what belongs to nothing that is said at length.
 const NEVER_PART: &[&str] = &["DMAR: ", "svm_demo "];
@@ -173,8 +191,8 @@ impl Messages {
 struct Listener<'a, T> {
     provoked: &'a [T],
     lines: Vec<String>,
-    /// Something is said at length; its last line.
-    until: Option<&'static str>,
+    /// Something is said at length; the last lines that it can have.
+    until: Option<&'static [&'static str]>,
 }
 
 impl<'a, T: AsRef<str>> Listener<'a, T> {
@@ -211,7 +229,7 @@ impl<'a, T: AsRef<str>> Listener<'a, T> {
             long.next().map(|(_, last)| *last)
         });
         if let Some(last) = self.until.filter(|_| !begins_with_one(text, NEVER_PART)) {
-            if begins(text, last) {
+            if begins_with_one(text, last) {
                 self.until = None;
             }
             return;
@@ -223,7 +241,7 @@ impl<'a, T: AsRef<str>> Listener<'a, T> {
     }
 
     fn end(mut self) -> Vec<String> {
-        if let Some(last) = self.until {
+        if let Some([last, ..]) = self.until {
             // Whatever came meanwhile was not judged.
             self.fail(&format!("something at length, without its end \"{last}\""));
         }

@@ -206,6 +206,7 @@ pub const VALUES: &[&str] = &[
 /// Variables.
 pub const VARIABLES: &[&str] = &[
     "address_space_memory",
+    "qemu_loglevel",
     "unassigned_mem_ops",
     "vmstate_pci_device",
 ];
@@ -288,6 +289,7 @@ pub const FUNCTIONS: &[&str] = &[
     "qemu_clock_get_ns",
     "qemu_del_vm_change_state_handler",
     "qemu_get_aio_context",
+    "qemu_log",
     "qmp_query_version",
     "rcu_register_thread",
     "rcu_unregister_thread",

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use nix::sys::wait::WaitStatus;
+use svm_init::kernel::INTERRUPT_RANGE;
 
 use crate::harness::bench::Bench;
 use crate::harness::{Case, Verdict, remark};
@@ -24,15 +25,21 @@ use crate::test::leaks::Before;
 use log::Log;
 use victim::Victim;
 
+/// What is said of an address of the interrupt range; of a page request for an address between those
+/// of the processor and those of the device, without limit; and of a mapping that is larger than all
+/// memory, with one.
+const PROVOKED: &[&str] = &[
+    INTERRUPT_RANGE[0],
+    INTERRUPT_RANGE[1],
+    INTERRUPT_RANGE[2],
+    "*: Address is not canonical",
+    "*: Invalid page request",
+    "__vm_enough_memory",
+];
+
 /// See the module.
 pub const CASES: &[Case] = &[Case::new("hostile programs", hostile_programs)
-    // What is said of a page request for an address between those of the processor and those of
-    // the device, without limit; and of a mapping that is larger than all memory, with one.
-    .provoking(&[
-        "*: Address is not canonical",
-        "*: Invalid page request",
-        "__vm_enough_memory",
-    ])
+    .provoking(PROVOKED)
     .killing()];
 
 /// How long it goes on.

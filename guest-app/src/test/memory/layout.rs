@@ -3,6 +3,7 @@
 
 use anyhow::ensure;
 use nix::sys::mman::MapFlags;
+use svm_init::kernel::INTERRUPT_RANGE;
 use svmctl::Descriptor;
 use svmctl::abi::completion::Error;
 use svmctl::region::{PAGE, Region};
@@ -17,13 +18,7 @@ pub const CASES: &[Case] = &[
     Case::new("mremap moves and grows memory", moved),
     Case::new("a stack grows by the processor, not by the device", stack),
     Case::new("more than 4 GiB of address space", far),
-    Case::new("memory at the addresses of interrupts", interrupt_range)
-        // What QEMU's own IOMMU records when it refuses them.
-        .provoking(&[
-            "fault reason 0x87",
-            "handling fault status reg",
-            "dmar_fault: ",
-        ]),
+    Case::new("memory at the addresses of interrupts", interrupt_range).provoking(INTERRUPT_RANGE),
     Case::new("addresses that are none", no_addresses)
         // What is said of page requests for them, without limit.
         .provoking(&["*: Address is not canonical", "*: Invalid page request"]),

@@ -505,6 +505,16 @@ fn accelerator() -> Vec<String> {
     }
 }
 
+/// What a machine takes for the unit to see its interrupts: with all of the interrupt controllers in
+/// KVM they pass by it.
+pub fn remapped_interrupts() -> &'static [&'static str] {
+    if setting("SVM_QTEST_ACCEL").is_some_and(|value| value.starts_with("kvm")) {
+        &["-M", "kernel-irqchip=split"]
+    } else {
+        &[]
+    }
+}
+
 /// Waits for QEMU to connect.
 fn accept(listener: &UnixListener, child: &mut Child, patience: Duration) -> UnixStream {
     listener.set_nonblocking(true).unwrap();

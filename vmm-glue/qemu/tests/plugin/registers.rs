@@ -4,7 +4,7 @@
 
 use serde_json::json;
 
-use crate::client::{Installation, Qemu};
+use crate::client::{Installation, Qemu, remapped_interrupts};
 use crate::machine::Machine;
 
 /// Registers of the VT-d unit (11.4), and where they end.
@@ -22,10 +22,9 @@ const PQA: u64 = VTD + 0xd0;
 fn with(properties: &str) -> Option<Machine> {
     let installation = Installation::find()?;
     let unit = format!("svm-vtd{properties}");
-    Some(Machine::from(Qemu::start(
-        &installation,
-        &["-device", &unit],
-    )))
+    let mut arguments = vec!["-device", &unit];
+    arguments.extend(remapped_interrupts());
+    Some(Machine::from(Qemu::start(&installation, &arguments)))
 }
 
 /// A file of QEMU's firmware configuration, by its DMA interface.

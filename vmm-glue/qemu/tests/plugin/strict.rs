@@ -2,7 +2,7 @@
 //! Where QEMU's own unit is more lenient than the specification: `svm-vtd` is so too, unless it is
 //! strict. What is refused is told in QEMU's log.
 
-use crate::client::{Installation, Qemu};
+use crate::client::{Installation, Qemu, remapped_interrupts};
 use crate::machine::Machine;
 
 /// Registers of the VT-d unit (11.4).
@@ -27,7 +27,8 @@ fn with(unit: &str) -> Option<(Machine, tempfile::TempDir)> {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
     let log = log.to_str().unwrap();
-    let arguments = ["-device", unit, "-d", "guest_errors", "-D", log];
+    let mut arguments = vec!["-device", unit, "-d", "guest_errors", "-D", log];
+    arguments.extend(remapped_interrupts());
     let qemu = Qemu::start(&installation, &arguments);
     Some((Machine::from(qemu), directory))
 }

@@ -9,7 +9,7 @@ use svm_abi::completion::status;
 use svm_abi::descriptor::{Descriptor, flags};
 use svm_abi::registers;
 
-use crate::client::{Installation, Qemu, has_clock, setting};
+use crate::client::{Installation, Qemu, has_clock, remapped_interrupts};
 use crate::context::{Context, copy};
 use crate::machine::{DEVICE, Machine};
 
@@ -56,10 +56,7 @@ fn with(properties: &str) -> Option<Machine> {
     let installation = Installation::find()?;
     let unit = format!("svm-vtd,id=unit{properties}");
     let mut arguments = vec!["-device", &unit, "-device", "svm-demo,addr=4.0"];
-    if setting("SVM_QTEST_ACCEL").is_some_and(|value| value.starts_with("kvm")) {
-        // With all of it in the kernel, interrupts pass by the unit.
-        arguments.extend(["-M", "kernel-irqchip=split"]);
-    }
+    arguments.extend(remapped_interrupts());
     Some(Machine::from(Qemu::start(&installation, &arguments)))
 }
 
