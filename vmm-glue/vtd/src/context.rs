@@ -265,8 +265,10 @@ pub(crate) fn pasid_entry(
     let haw = caps.host_address_width();
     let at = context.directory + (pasid as u64 >> 6) * 8;
     let directory = memory.read_u64(at);
+    // The reason itself is not qualified, but one that takes precedence over it may be.
+    let access = |reason, fpd| Fault::new(reason).with_fpd(fpd);
     let directory =
-        PasidDirectoryEntry(directory.map_err(|_| Fault::new(R::PasidDirectoryAccess))?);
+        PasidDirectoryEntry(directory.map_err(|_| access(R::PasidDirectoryAccess, context.fpd))?);
     let fpd = context.fpd || directory.fpd();
     let fault = |reason| Err(Fault::new(reason).with_fpd(fpd));
     if !directory.p() {
@@ -276,7 +278,7 @@ pub(crate) fn pasid_entry(
         return fault(R::PasidDirectoryReserved);
     }
     let at = directory.smptblptr() | (pasid as u64 & 63) << 6;
-    let entry = read_words(memory, at).map_err(|_| Fault::new(R::PasidEntryAccess))?;
+    let entry = read_words(memory, at).map_err(|_| access(R::PasidEntryAccess, fpd))?;
     let entry = PasidEntry(entry);
     let fpd = fpd || entry.fpd();
     let fault = |reason| Err(Fault::new(reason).with_fpd(fpd));

@@ -2,7 +2,7 @@
 //! Where QEMU's own unit is more lenient than the specification: `svm-vtd` is so too, unless it is
 //! strict. What is refused is told in QEMU's log.
 
-use crate::client::{Installation, Qemu, remapped_interrupts};
+use crate::client::{Installation, Qemu, setting, skip};
 use crate::machine::Machine;
 
 /// Registers of the VT-d unit (11.4).
@@ -27,8 +27,7 @@ fn with(unit: &str) -> Option<(Machine, tempfile::TempDir)> {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
     let log = log.to_str().unwrap();
-    let mut arguments = vec!["-device", unit, "-d", "guest_errors", "-D", log];
-    arguments.extend(remapped_interrupts());
+    let arguments = ["-device", unit, "-d", "guest_errors", "-D", log];
     let qemu = Qemu::start(&installation, &arguments);
     Some((Machine::from(qemu), directory))
 }
@@ -132,6 +131,10 @@ fn io_apic(machine: &mut Machine, index: u64) -> Option<(u64, u64)> {
 
 #[test]
 fn the_io_apic_is_validated_by_a_strict_unit_only() {
+    if setting("SVM_QTEST_ACCEL").is_some() {
+        // QEMU gives its messages to KVM as routes, which the kernel follows.
+        return skip("the I/O APIC of a machine of KVM is not in QEMU's hands");
+    }
     for (properties, index, expected) in [
         ("", 0, None),
         (",strict=on", 0, Some((0x26, 0xff00))),
