@@ -34,6 +34,10 @@ const HARMLESS: &[&str] = &[
 /// the driver does.
 pub const BOUND: &[&str] = &["svm_demo *: interface ", "svm_demo *: enabling device"];
 
+/// What the driver says where it takes a function that has contexts which nobody stopped: after a
+/// function that answered nothing, or a context that ignored STOP.
+pub const RESET: &str = "svm_demo *: contexts are not disabled: the function is reset";
+
 /// What the IOMMU driver says of a function that comes and goes.
 pub const HOTPLUGGED: &[&str] = &[
     "svm_demo *: interface ",

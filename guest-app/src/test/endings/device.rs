@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
-use svm_init::kernel::{BOUND, HOTPLUGGED, LOADED};
+use svm_init::kernel::{BOUND, HOTPLUGGED, LOADED, RESET};
 use svmctl::region::{Advice, PAGE, Region};
 use svmctl::{Descriptor, Error};
 
@@ -21,11 +21,7 @@ use crate::test::leaks::Before;
 use crate::test::raw::{RawFile, RawQueue, expect_errno};
 
 /// What is said where the driver takes a function whose contexts nobody could stop.
-const RESET_AND_BOUND: &[&str] = &[
-    BOUND[0],
-    BOUND[1],
-    "svm_demo *: contexts are not disabled: the function is reset",
-];
+const RESET_AND_BOUND: &[&str] = &[RESET, BOUND[0], BOUND[1]];
 
 /// See the module.
 pub const CASES: &[Case] = &[

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
-use svm_init::kernel::BOUND;
+use svm_init::kernel::{BOUND, RESET};
 use svmctl::abi::descriptor::{Descriptor, flags};
 use svmctl::abi::ioctl;
 use svmctl::abi::registers::status;
@@ -205,6 +205,7 @@ const STUBBORN: &[&str] = &[
     "svm_demo *has not stopped",
     "svm_demo *does not stop",
     "svm_demo *the function is cut off from the bus",
+    RESET,
     BOUND[0],
     BOUND[1],
 ];
