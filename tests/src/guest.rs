@@ -274,6 +274,9 @@ fn totals(
     for (test, reason) in &results.skipped {
         part.skipped(on, test, reason);
     }
+    for (test, message) in results.failed {
+        part.blame(format_args!("{test}: {message}"));
+    }
     for (test, time) in results.times {
         part.took(test, time);
     }
@@ -289,6 +292,8 @@ struct Results {
     tally: Tally,
     /// Tests that were skipped, and why.
     skipped: Vec<(String, String)>,
+    /// Tests that failed, and how.
+    failed: Vec<(String, String)>,
     /// How long each test took; a step without tests is one.
     times: Vec<(String, Duration)>,
 }
@@ -306,7 +311,7 @@ impl Results {
             failed: field("failed")?,
             skipped: field("skipped")?,
         };
-        let (mut skipped, mut times) = (Vec::new(), Vec::new());
+        let (mut skipped, mut failed, mut times) = (Vec::new(), Vec::new(), Vec::new());
         let steps = results["steps"].as_array();
         for step in steps.context("results.json has no list `steps`")? {
             let tests = step["tests"].as_array().map_or(&[][..], Vec::as_slice);
@@ -319,14 +324,17 @@ impl Results {
                 let text = |name: &str| test[name].as_str().unwrap_or_default().to_owned();
                 let micros = test["micros"].as_u64().unwrap_or_default();
                 times.push((text("name"), Duration::from_micros(micros)));
-                if test["status"] == "skipped" {
-                    skipped.push((text("name"), text("message")));
+                match test["status"].as_str() {
+                    Some("skipped") => skipped.push((text("name"), text("message"))),
+                    Some("failed") => failed.push((text("name"), text("message"))),
+                    _ => {}
                 }
             }
         }
         Ok(Results {
             tally,
             skipped,
+            failed,
             times,
         })
     }
@@ -338,14 +346,15 @@ mod tests {
 
     #[test]
     fn results_tell_what_was_skipped_and_how_long_all_took() {
-        let text = r#"{"passed":2,"failed":0,"skipped":1,"steps":[
+        let text = r#"{"passed":1,"failed":1,"skipped":1,"steps":[
             {"name":"a step","status":"ok","micros":5,"tests":[
                 {"name":"one","status":"ok","micros":2000000},
                 {"name":"two","status":"skipped","message":"no swap"}]},
-            {"name":"another","status":"ok","micros":7,"tests":[]}]}"#;
+            {"name":"another","status":"failed","message":"ended","micros":7,"tests":[]}]}"#;
         let results = Results::parse(text).unwrap();
         assert_eq!(results.tally.tests(), 3);
         assert_eq!(results.skipped, [("two".to_owned(), "no swap".to_owned())]);
+        assert_eq!(results.failed, [("another".to_owned(), "ended".to_owned())]);
         let times: Vec<_> = results.times.iter().map(|(name, _)| &name[..]).collect();
         assert_eq!(times, ["one", "two", "another"]);
         assert_eq!(results.times[0].1, Duration::from_secs(2));

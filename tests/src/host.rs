@@ -183,6 +183,10 @@ impl Reader {
         if let Some((test, reason)) = ignored(line) {
             part.skipped(on, test, reason);
         }
+        if let Some(test) = failed(line) {
+            let program = self.running.as_ref().map_or("", |(name, _)| name);
+            part.blame(format_args!("{program}: {test}"));
+        }
         if let Some(tally) = Tally::from_cargo(line) {
             // Those that are switched off were counted one by one.
             part.count(Tally {
@@ -232,6 +236,11 @@ fn ignored(line: &str) -> Option<(&str, &str)> {
     Some((test, rest.trim_start_matches(", ")))
 }
 
+/// A test that failed. Its messages stand further above.
+fn failed(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+}
+
 fn file_name(path: &str) -> String {
     let name = Path::new(path).file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
@@ -277,5 +286,7 @@ mod tests {
         assert_eq!(seen("test a::b ... ignored"), Some(("a::b", "")));
         assert_eq!(seen("test a ... ignored, slow"), Some(("a", "slow")));
         assert_eq!(seen("test a ... ok"), None);
+        assert_eq!(failed("test a::b ... FAILED"), Some("a::b"));
+        assert_eq!(failed("test a ... ok"), None);
     }
 }

@@ -27,6 +27,7 @@ pub struct Part {
     begin: Instant,
     tally: Tally,
     times: Vec<(Duration, String)>,
+    failures: Vec<String>,
 }
 
 /// What a part does.
@@ -48,6 +49,7 @@ pub struct Report {
     /// Name, duration and totals of each part.
     parts: Vec<(&'static str, Duration, Tally)>,
     times: Vec<(Duration, String)>,
+    failures: Vec<String>,
 }
 
 impl<'a> Job<'a> {
@@ -73,6 +75,7 @@ impl Part {
             begin: Instant::now(),
             tally: Tally::default(),
             times: Vec::new(),
+            failures: Vec::new(),
         }
     }
 
@@ -120,7 +123,10 @@ impl Part {
                 let mark = if remark.is_empty() { "" } else { ": " };
                 self.line(format_args!("ok - {name}{mark}{remark}"));
             }
-            Err(error) => self.line(format_args!("not ok - {name}: {error:#}")),
+            Err(error) => {
+                self.line(format_args!("not ok - {name}: {error:#}"));
+                self.blame(format_args!("{name}: {error:#}"));
+            }
         }
         self.tally += Tally::one(verdict.is_ok());
     }
@@ -128,7 +134,14 @@ impl Part {
     /// Counts a failure that is none of a test.
     pub fn fail(&mut self, what: impl Display) {
         self.line(format_args!("not ok - {what}"));
+        self.blame(&what);
         self.tally.failed += 1;
+    }
+
+    /// Remembers what failed, for the end, where all that did is told again: between the lines of
+    /// parts that run beside each other it is hard to find.
+    pub fn blame(&mut self, what: impl Display) {
+        self.failures.push(what.to_string());
     }
 
     /// Counts a test that was skipped; one that may not be fails. `on` says in words what it ran
@@ -210,10 +223,12 @@ impl Report {
         self.parts.push((part.name, time, part.tally));
         let named = |(time, what)| (time, format!("{}: {what}", part.name));
         self.times.extend(part.times.into_iter().map(named));
+        let named = |what| format!("{}: {what}", part.name);
+        self.failures.extend(part.failures.into_iter().map(named));
     }
 
-    /// What is printed at the end, but for the totals: how long each part took, and the slowest
-    /// tests.
+    /// What is printed at the end, but for the totals: how long each part took, the slowest tests,
+    /// and what failed.
     pub fn lines(&self) -> Vec<String> {
         let row = |time: &Duration, what: &str| format!("# {:7.1} s  {what}", time.as_secs_f64());
         let mut lines = vec!["# how long each part took".to_owned()];
@@ -225,6 +240,11 @@ impl Report {
         times.truncate(SLOWEST);
         lines.push("# the slowest".to_owned());
         lines.extend(times.iter().map(|(time, what)| row(time, what)));
+        if !self.failures.is_empty() {
+            lines.push("# what failed".to_owned());
+            let rows = self.failures.iter().flat_map(|what| what.lines());
+            lines.extend(rows.map(|line| format!("#   {line}")));
+        }
         lines
     }
 }
@@ -325,8 +345,17 @@ mod tests {
             Job::new("error", 1, |_: &mut Part| anyhow::bail!("nothing works")),
             Job::new("panic", 1, |_: &mut Part| panic!("on purpose")),
         ];
-        let total = run(jobs, 1).total();
-        assert_eq!(total.failed, 2);
+        let report = run(jobs, 1);
+        assert_eq!(report.total().failed, 2);
+        let lines = report.lines();
+        let at = lines.iter().position(|line| line == "# what failed");
+        assert_eq!(
+            lines[at.unwrap() + 1..],
+            [
+                "#   error: error: nothing works",
+                "#   panic: panic: the runner of the tests panicked"
+            ]
+        );
     }
 
     #[test]
