@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the program needs of the operating system beyond the library: mapped files, children,
-//! sockets, kernel modules, failures on demand, the device's laboratory, the machine's sleep, and what `/proc` and sysfs
-//! say and do. With the tests the only part of the program that needs `unsafe`.
+//! What the program needs of the operating system beyond the library: mapped files, a file that
+//! the program serves itself, children, sockets, kernel modules, failures on demand, the device's
+//! laboratory, the machine's sleep, and what `/proc` and sysfs say and do. With the tests the only
+//! part of the program that needs `unsafe`.
 
 pub mod child;
 pub mod files;
+pub mod fuse;
 pub mod injection;
 pub mod laboratory;
 pub mod mapping;

@@ -9,6 +9,7 @@ mod programs;
 mod resets;
 mod sleep;
 mod stopped;
+mod unanswered;
 mod unmapped;
 
 pub use programs::successor;
@@ -24,5 +25,6 @@ pub const CASES: &[&[Case]] = &[
     resets::CASES,
     sleep::CASES,
     device::CASES,
+    unanswered::CASES,
     kills::CASES,
 ];

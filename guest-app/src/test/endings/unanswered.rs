@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A page fault that nobody answers, because the program that serves the file is silent: whom it
+//! keeps waiting, and whom it must not.
+
+use std::fs::{self, File, OpenOptions};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, ProtFlags};
+use nix::sys::wait::WaitStatus;
+use svmctl::abi::descriptor::{Descriptor, Operation, flags};
+use svmctl::region::{PAGE, Region};
+
+use super::device::works;
+use crate::harness::bench::Bench;
+use crate::harness::{Case, Verdict, passed, skipped};
+use crate::system::child::{Child, Line};
+use crate::system::fuse::{self, Server};
+use crate::system::mapping::{Mapping, Memory};
+use crate::test::leaks::{Before, becomes};
+use crate::test::raw::{RawFile, RawQueue};
+
+/// See the module.
+pub const CASES: &[Case] = &[
+    Case::new("a fault that nobody answers keeps no other device", others),
+    Case::new("a fault that nobody answers, and no context is free", taken),
+];
+
+/// Where the file is.
+const PATH: &str = "/tmp/svmctl-silent";
+/// How long something may take that need not wait; less than the work waits for its end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A file whose server is silent, and a process for which the device waits for it.
+struct Unanswered {
+    server: Child,
+    victim: Child,
+    /// Behind the server, whose end fails what it has not answered.
+    mounted: Mounted,
+}
+
+/// The file is unmounted when it is dropped, whatever became of its server.
+struct Mounted;
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        fuse::unmount(Path::new(PATH));
+    }
+}
+
+impl Unanswered {
+    /// Has the device wait. The process opens so many contexts first.
+    fn begin(device: &Path, all: bool) -> anyhow::Result<Unanswered> {
+        let mounted = Mounted;
+        let mut server = Child::fork(|line: &mut Line| {
+            let mut server = Server::mount(Path::new(PATH))?;
+            line.tell(&"mounted")?;
+            let mut asked = false;
+            server.serve(|| {
+                if !asked {
+                    asked = true;
+                    line.tell(&"asked")?;
+                    line.receive::<String>()?;
+                }
+                Ok(())
+            })
+        })?;
+        heard(&mut server, "the mount")?;
+        let mut victim = Child::fork(|line: &mut Line| {
+            let file = File::open(PATH).context(PATH)?;
+            // Asks for the attributes: before, the kernel takes the file for an empty one, and a
+            // page of it for one that cannot be had.
+            ensure!(file.metadata()?.len() == fuse::SIZE, "size of {PATH}");
+            let mapping = Mapping::file(&file, PAGE, ProtFlags::PROT_READ, MapFlags::MAP_SHARED)?;
+            let target = Region::new(PAGE)?;
+            let mut queue = RawQueue::start(device, 0)?;
+            let mut open = Vec::new();
+            if all {
+                loop {
+                    match RawFile::open(device) {
+                        Ok(file) => open.push(file),
+                        Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => break,
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+            }
+            let copy = Descriptor {
+                operation: Operation::Copy as u8,
+                flags: flags::BLOCK_ON_FAULT | flags::INTERRUPT,
+                completion: queue.record_address(0),
+                source: mapping.address(0),
+                destination: target.address(0),
+                length: 8,
+                ..Descriptor::default()
+            };
+            // SAFETY: target, record and mapping outlive the queue's work, which is waited for.
+            unsafe { queue.submit(&copy) };
+            line.tell(&"submitted")?;
+            queue.wait_records(1).map(drop)
+        })?;
+        heard(&mut victim, "the descriptor")?;
+        // By the kernel's worker that handles page requests.
+        heard(&mut server, "the page to be asked for")?;
+        Ok(Unanswered {
+            server,
+            victim,
+            mounted,
+        })
+    }
+
+    /// Answers, and waits for the work to end.
+    fn end(mut self) -> anyhow::Result<()> {
+        self.server.line().tell(&"answer")?;
+        self.victim.finish().context("the process that waited")?;
+        // Which is the end of the server.
+        drop(self.mounted);
+        self.server.finish().context("the server of the file")
+    }
+}
+
+/// Receives what a child says; an error if it says nothing.
+fn heard(child: &mut Child, what: &str) -> anyhow::Result<()> {
+    ensure!(child.has_spoken(PATIENCE)?, "waited in vain for {what}");
+    child.line().receive::<String>().map(drop)
+}
+
+/// How long a process has to stay where it is to be stuck. Nothing tells: the kernel waits for a
+/// moment at other places, too.
+const STUCK: Duration = Duration::from_secs(1);
+
+/// The state of a process and how often it has begun to wait, as `/proc` says it.
+fn state_of(child: &Child) -> anyhow::Result<(char, String)> {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.pid()?))?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map(str::trim)
+            .with_context(|| format!("no {name} in {status}"))
+    };
+    let state = field("State:")?.chars().next().context("no state")?;
+    Ok((state, field("voluntary_ctxt_switches:")?.to_owned()))
+}
+
+/// Waits until a process is in the kernel, cannot be woken, and stays there.
+fn is_stuck(child: &Child, what: &str) -> anyhow::Result<()> {
+    let mut since = Instant::now();
+    let mut last = state_of(child)?;
+    becomes(|| {
+        let now = state_of(child)?;
+        let (state, _) = now;
+        ensure!(state != 'Z', "{what} has ended, and was to wait");
+        if state != 'D' || now != last {
+            since = Instant::now();
+            last = now;
+        }
+        Ok((since.elapsed() > STUCK)
+            .then_some(())
+            .ok_or_else(|| format!("{what} is in state {state}, and was to wait")))
+    })
+}
+
+/// Opens the device and closes it again, in a process of its own.
+fn open_and_close(device: &Path) -> anyhow::Result<Child> {
+    let mut child = Child::fork(|line: &mut Line| {
+        line.tell(&"begin")?;
+        drop(RawFile::open(device)?);
+        Ok(())
+    })?;
+    child.line().receive::<String>()?;
+    Ok(child)
+}
+
+fn others(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    if !fuse::is_available()? {
+        return skipped(format!("no {}", fuse::DEVICE));
+    }
+    let before = Before::take(bench)?;
+    let unanswered = Unanswered::begin(bench.device(), false)?;
+    // The end of a bond waits for all faults that the kernel handles; and who opens the device
+    // waits for that end. Neither can be helped by a driver.
+    let first = open_and_close(bench.device())?;
+    is_stuck(&first, "the end of a bond")?;
+    let second = open_and_close(bench.device())?;
+    is_stuck(&second, "the next open")?;
+    // Who opens another device has nothing to do with it.
+    let mut other = Child::fork(|_| {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(fuse::DEVICE)?;
+        Ok(())
+    })?;
+    let ended = other.wait_within(PATIENCE)?;
+    let answered = unanswered.end();
+    match ended {
+        Some(WaitStatus::Exited(_, 0)) => {}
+        Some(status) => bail!("{} cannot be opened: {status:?}", fuse::DEVICE),
+        None => bail!(
+            "nobody can open {} while a page fault of another program is without its answer",
+            fuse::DEVICE
+        ),
+    }
+    answered?;
+    first.finish().context("who closed the device")?;
+    second.finish().context("who opened the device")?;
+    works(bench)?;
+    before.check(bench, 4)?;
+    passed()
+}
+
+fn taken(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    if !fuse::is_available()? {
+        return skipped(format!("no {}", fuse::DEVICE));
+    }
+    let before = Before::take(bench)?;
+    let unanswered = Unanswered::begin(bench.device(), true)?;
+    let mut other = Child::fork(|_| match RawFile::open(bench.device()) {
+        Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => Ok(()),
+        other => bail!("{other:?}, EBUSY was expected"),
+    })?;
+    let ended = other.wait_within(PATIENCE)?;
+    let answered = unanswered.end();
+    match ended {
+        Some(WaitStatus::Exited(_, 0)) => {}
+        Some(status) => bail!("the device was opened: {status:?}"),
+        None => bail!("EBUSY comes only when the page fault of another program has its answer"),
+    }
+    answered?;
+    works(bench)?;
+    before.check(bench, 3)?;
+    passed()
+}
