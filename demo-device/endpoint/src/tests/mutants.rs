@@ -5,6 +5,8 @@ use super::{ahead, invalidation, moments, pages, rules, shadow, states, translat
 use crate::testing::{MUTANT, World, place_of_failure};
 use crate::{Config, Mutant};
 use pcie_ats::{Function, Reset};
+use std::fs;
+use std::path::Path;
 use svm_abi::registers::{LABORATORY, laboratory};
 
 /// A test with its name.
@@ -171,10 +173,16 @@ fn a_mutant_is_set_by_the_register_of_a_laboratory_and_by_nothing_else() {
 
 #[test]
 fn a_mutant_has_the_number_of_its_rule_and_says_what_it_does() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // The manual is the project's; the package of this crate has none.
+    let manual = project.join("demo-device").is_dir().then(|| {
+        fs::read_to_string(project.join("docs/device.md")).expect("docs/device.md cannot be read")
+    });
     for mutant in Mutant::ALL {
         assert_eq!(Mutant::of_rule(mutant.rule().into()), Some(*mutant));
         let row = format!("| {} | {} |\n", mutant.rule(), mutant.doc().trim());
-        let manual = include_str!("../../../../docs/device.md");
-        assert!(manual.contains(&row), "docs/device.md lacks {row}");
+        if let Some(manual) = &manual {
+            assert!(manual.contains(&row), "docs/device.md lacks {row}");
+        }
     }
 }
