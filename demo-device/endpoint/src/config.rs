@@ -55,7 +55,8 @@ impl Default for Config {
             atc_entries: 1024,
             atc_ways: 4,
             pasid_width: PasidWidth::MAX,
-            pri_capacity: 64,
+            // One for each context, and groups besides.
+            pri_capacity: 128,
             laboratory: false,
             address_bits: 57,
             page_response_timeout: 0,
@@ -90,7 +91,7 @@ pub enum ConfigError {
         most: u32,
     },
     /// There would be no page request.
-    #[error("the page request capacity is at least 1 page, not 0: choose a number such as 64")]
+    #[error("the page request capacity is at least 1 page, not 0: choose a number such as 128")]
     PriCapacity,
     /// Virtual addresses are not of a width that page tables have.
     #[error("virtual addresses have 48 or 57 bits, not {0}: choose what the IOMMU translates")]

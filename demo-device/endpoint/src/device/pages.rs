@@ -3,7 +3,7 @@
 
 use super::Device;
 use crate::access::{Failure, Piece};
-use crate::context::{Stall, State};
+use crate::context::{Context, Stall, State};
 use crate::counters::index;
 use crate::laboratory::Outcome;
 use crate::mutant::Mutant;
@@ -55,6 +55,22 @@ impl Device {
         };
     }
 
+    /// The pages that a context may request now (rule 58). Of half of the allocation, each context
+    /// has one to itself, so that those whose requests nobody answers cannot keep the others from
+    /// theirs.
+    fn credits(&self, member: usize) -> u32 {
+        let allocation = self.space.pri.allocation;
+        let free = allocation.saturating_sub(self.groups.outstanding());
+        let has_none = |context: &Context| context.groups == 0;
+        let contexts = self.contexts.iter().enumerate();
+        let others = contexts.filter(|(n, context)| *n != member && has_none(context));
+        let kept = (others.count() as u32).min(allocation / 2);
+        match free.saturating_sub(kept) {
+            0 if has_none(&self.contexts[member]) => free.min(1),
+            pages => pages,
+        }
+    }
+
     /// Opens the group that a context wants, within the credits that there are (rule 58). An error
     /// says that the activity has ended.
     pub(super) fn request_pages(&mut self, member: usize) -> Result<Option<Action>, ()> {
@@ -71,7 +87,7 @@ impl Device {
         let credits = match self.mutant {
             Some(Mutant::Rule58) => pages,
             Some(Mutant::Rule63) if outstanding > 0 => 0,
-            _ => self.space.pri.allocation.saturating_sub(outstanding),
+            _ => self.credits(member),
         };
         let pages = pages.min(credits);
         let group = Group {

@@ -4,7 +4,8 @@
 use super::*;
 use crate::testing::{RECORDS, RING, Service, World};
 use crate::{Config, config_space};
-use pcie_ats::{AlignedRange, Function, Prgi, ResponseCode};
+use pcie_ats::{AlignedRange, Function, Pasid, Prgi, ResponseCode};
+use std::collections::HashSet;
 use svm_abi::counters::index;
 use svm_abi::doorbell;
 use svm_abi::registers::{context, control, halt, lost as registers_of_lost, status};
@@ -288,6 +289,55 @@ pub(super) fn rule_58_credits_bound_the_pages_outstanding() {
     for (n, record) in records.into_iter().enumerate() {
         success(world.record(n as u32 + 1, record));
     }
+}
+
+#[test]
+fn contexts_that_nobody_answers_leave_each_other_a_credit() {
+    let config = Config::default();
+    let world = World::new(config);
+    world.enable(config.pri_capacity);
+    *world.service.lock().unwrap() = Service::Later;
+    // One after the other, as programs begin: who is not there yet has its credit, too.
+    for n in 0..config.contexts {
+        let pasid = u32::from(n) + 1;
+        world.start(n, pasid);
+        for page in 0..32 {
+            world.map_absent(pasid, HERE + (page << 12), true);
+        }
+        world.submit_to(n, pasid, fill(HERE, 0x20000));
+        world.run();
+        let inner = world.inner.lock().unwrap();
+        let pasids: HashSet<_> = inner.queue.iter().map(|request| request.pasid).collect();
+        assert_eq!(
+            pasids.len(),
+            usize::from(n) + 1,
+            "a context could not request a page"
+        );
+        // As many as a group has, while there are enough.
+        let own = Pasid::new(pasid).ok();
+        let own = inner.queue.iter().filter(|request| request.pasid == own);
+        assert!(n >= 4 || own.count() == 16, "context {n}");
+        assert!(inner.queue.len() <= config.pri_capacity as usize);
+    }
+}
+
+#[test]
+fn with_few_credits_half_of_them_are_for_who_has_none() {
+    let world = World::new(Config::default());
+    world.enable(4);
+    *world.service.lock().unwrap() = Service::Later;
+    let mut queued = Vec::new();
+    for n in 0..4 {
+        let pasid = u32::from(n) + 1;
+        world.start(n, pasid);
+        for page in 0..32 {
+            world.map_absent(pasid, HERE + (page << 12), true);
+        }
+        world.submit_to(n, pasid, fill(HERE, 0x20000));
+        world.run();
+        queued.push(world.inner.lock().unwrap().queue.len());
+    }
+    assert_eq!(queued, [2, 3, 4, 4]);
 }
 
 #[test]
