@@ -15,16 +15,28 @@ use crate::progress::Task;
 /// Lines of a log that a failure shows.
 const SHOWN_LINES: usize = 15;
 
+/// Makes a directory a mount of its own that nobody else sees anything of, and runs a program.
+/// Arguments: the directory, then the program and its arguments.
+const IN_A_MOUNT: &str = r#"
+below=$1
+shift
+mount --bind "$below" "$below" && mount --make-rprivate "$below" || exit 1
+"$@"
+status=$?
+umount --lazy "$below"
+exit "$status"
+"#;
+
 /// What a program runs in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Tether {
     /// It is killed with this process; its own children must end by themselves.
     Process,
     /// It and all it starts are killed with this process, in a process namespace of their own.
     Tree,
-    /// So, and what it mounts is seen by nobody else and goes with it. Without privileges it is
-    /// root in a user namespace, where the kernel allows that.
-    TreeAndMounts,
+    /// So, and what it mounts below a directory is seen by nobody else and goes with it. Without
+    /// privileges it is root in a user namespace, where the kernel allows that.
+    TreeAndMounts(PathBuf),
 }
 
 /// A program to be run.
@@ -36,6 +48,20 @@ pub struct External {
     clear: bool,
     directory: Option<PathBuf>,
     tether: Tether,
+}
+
+/// Whether the root directory is where something is mounted. It is not in a plain chroot.
+fn root_is_a_mount() -> bool {
+    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else {
+        return true;
+    };
+    is_mounted(&mounts, "/")
+}
+
+/// Whether a table of mounts has one at a place (proc_pid_mountinfo(5)).
+fn is_mounted(mounts: &str, place: &str) -> bool {
+    let mut mounts = mounts.lines();
+    mounts.any(|mount| mount.split(' ').nth(4) == Some(place))
 }
 
 impl External {
@@ -98,10 +124,10 @@ impl External {
         self
     }
 
-    /// Likewise, and hides what it mounts from everybody else. Needs root, or a kernel that gives
-    /// everybody user namespaces.
-    pub fn with_mounts(mut self) -> Self {
-        self.tether = Tether::TreeAndMounts;
+    /// Likewise, and hides what it mounts below a directory from everybody else. Needs root, or a
+    /// kernel that gives everybody user namespaces.
+    pub fn with_mounts(mut self, below: &Path) -> Self {
+        self.tether = Tether::TreeAndMounts(below.to_owned());
         self
     }
 
@@ -117,17 +143,25 @@ impl External {
     pub fn command(&self) -> Command {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
-        match self.tether {
+        match &self.tether {
             Tether::Process => {}
             Tether::Tree => {
                 command.args(["unshare", "--pid", "--fork", "--kill-child=KILL", "--"]);
             }
-            Tether::TreeAndMounts => {
+            Tether::TreeAndMounts(below) => {
                 command.args(["unshare", "--pid", "--fork", "--kill-child=KILL"]);
                 if !nix::unistd::geteuid().is_root() {
                     command.args(["--user", "--map-root-user"]);
                 }
-                command.args(["--mount", "--propagation", "private", "--"]);
+                command.args(["--mount", "--propagation"]);
+                if root_is_a_mount() {
+                    command.args(["private", "--"]);
+                } else {
+                    // Nothing can be said of the mount that such a root is in, since it cannot be
+                    // named.
+                    command.args(["unchanged", "--", "sh", "-c", IN_A_MOUNT, "mount"]);
+                    command.arg(below);
+                }
             }
         }
         self.complete(&mut command);
@@ -249,6 +283,14 @@ pub fn tail(text: &str, count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_root_that_is_no_mount_is_recognized() {
+        let host = "22 27 0:21 / /proc rw - proc proc rw\n27 1 254:0 / / rw - ext4 /dev/vda rw\n";
+        let chroot = "40 27 0:21 / /proc rw - proc proc rw\n41 27 0:6 / /dev rw - devtmpfs d rw\n";
+        assert!(is_mounted(host, "/"));
+        assert!(!is_mounted(chroot, "/"));
+    }
     use crate::progress::Progress;
 
     #[test]

@@ -105,6 +105,13 @@ pub fn tree(component: &Component) -> PathBuf {
     component.path(TREE)
 }
 
+/// Where QEMU finds firmware in a root file system.
+pub fn firmware(root: &Path) -> Vec<PathBuf> {
+    ["usr/share/qemu", "usr/share/seabios"]
+        .map(|directory| root.join(directory))
+        .to_vec()
+}
+
 /// Makes it, by a mmdebstrap that is fetched for the purpose.
 pub fn make(
     directory: &Path,
@@ -185,7 +192,7 @@ fn mmdebstrap(tools: &Path, tree: &Path, suite: &str, packages: &str, apt: &Apt)
         .arg(tree)
         .arg(apt.sources())
         .env("LC_ALL", "C")
-        .with_mounts()
+        .with_mounts(tree.parent().unwrap_or(tree))
 }
 
 /// A path as a word of the shell.

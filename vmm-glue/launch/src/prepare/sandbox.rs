@@ -37,5 +37,5 @@ pub fn enter(root: &Path, work: &Path, sources: Option<&Path>, program: &[&str])
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
         .env("HOME", "/tmp")
         .env("LC_ALL", "C")
-        .with_mounts()
+        .with_mounts(root)
 }
