@@ -72,7 +72,7 @@ pub fn for_qemu(cache: &Cache, qemu: &Path) -> Result<Option<PathBuf>> {
         Ok(id) => id,
         // Such as a script that starts one.
         Err(Error::NotAProgram(_)) => return Ok(None),
-        Err(Error::NoBuildId(_)) if is_builtin_series(qemu)? => return Ok(None),
+        Err(Error::NoBuildId(_)) if needs_no_file(qemu)? => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let known = directory(cache)?.join(name(&id));
@@ -81,20 +81,31 @@ pub fn for_qemu(cache: &Cache, qemu: &Path) -> Result<Option<PathBuf>> {
     }
     match dwarf::read(qemu, None) {
         Ok(table) => Ok(Some(keep(cache, &table)?)),
-        Err(Error::NoDebugInformation { .. }) if is_builtin_series(qemu)? => Ok(None),
+        Err(Error::NoDebugInformation { .. }) if needs_no_file(qemu)? => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-/// Whether the plug-in has the layout of this QEMU's series, by what it says of its version.
-fn is_builtin_series(qemu: &Path) -> Result<bool> {
+/// A function that QEMU exports for its modules, if it is configured to have any.
+const EXPORTED: &str = "type_register_static";
+
+/// Whether the plug-in finds the functions of this QEMU and has the layout of its series, by what it
+/// says of its version.
+fn needs_no_file(qemu: &Path) -> Result<bool> {
+    if !dwarf::exports(qemu, EXPORTED)? {
+        return Ok(false);
+    }
     let said = External::new(qemu).arg("--version").output()?;
     let (major, minor) = BUILTIN_SERIES;
     Ok(said.contains(&format!("version {major}.{minor}.")))
 }
 
 /// The program that is meant: a file, or that in a build directory.
-fn program(path: &Path) -> Result<PathBuf> {
+///
+/// # Errors
+///
+/// There is none in the directory.
+pub fn program(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }

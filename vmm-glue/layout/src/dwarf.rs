@@ -41,7 +41,8 @@ pub enum Error {
     /// There is no debug information.
     #[error(
         "{} has no debug information, and there is no {}: build it with --enable-debug-info, \
-         install the debug symbols of its package, or name their file by --debug-file",
+         install the debug symbols of its package, or name their file by \
+         `svm-vm qemu-layout --debug-file`",
         binary.display(), looked_at.display()
     )]
     NoDebugInformation {
@@ -105,6 +106,20 @@ type Entry<'e, 'a> = DebuggingInformationEntry<'e, 'e, Slice<'a>>;
 pub fn build_id(binary: &Path) -> Result<String, Error> {
     let file = map(binary)?;
     id_of(&parse(binary, &file)?).ok_or_else(|| Error::NoBuildId(binary.to_owned()))
+}
+
+/// Whether a program exports a symbol to what is loaded into it.
+///
+/// # Errors
+///
+/// It cannot be read, or is no program for x86-64.
+pub fn exports(binary: &Path, symbol: &str) -> Result<bool, Error> {
+    let file = map(binary)?;
+    let program = parse(binary, &file)?;
+    let mut exported = program
+        .dynamic_symbols()
+        .filter(|found| found.is_definition());
+    Ok(exported.any(|found| found.name() == Ok(symbol)))
 }
 
 /// Reads the table of a program. Its debug information is in `debug_file`, in itself, or below
@@ -627,4 +642,23 @@ fn constant(entry: &Entry<'_, '_>, attribute: gimli::DwAt) -> gimli::Result<Opti
             .udata_value()
             .or_else(|| value.sdata_value().map(|value| value as u64))
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_exports_is_seen() {
+        let program = std::env::current_exe().unwrap();
+        assert!(!exports(&program, "malloc").unwrap());
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let library = maps.lines().filter_map(|line| line.split_once('/'));
+        let library = library.map(|(_, path)| format!("/{path}"));
+        let mut library = library;
+        let library = library.find(|path| path.contains("/libc.so"));
+        assert!(exports(Path::new(&library.unwrap()), "malloc").unwrap());
+        let error = exports(Path::new("/proc/self/maps"), "malloc").unwrap_err();
+        assert!(matches!(error, Error::NotAProgram(_)), "{error}");
+    }
 }

@@ -33,6 +33,7 @@ use crate::cache::lock::Lock;
 use crate::cache::manifest::Depth;
 use crate::cache::{Cache, Component, digest};
 use crate::cli::{CacheKeyOptions, KernelChoice, Parts, Place, PrepareOptions};
+use crate::external::External;
 use crate::installation::Installation;
 use crate::layout;
 use crate::progress::Progress;
@@ -71,6 +72,9 @@ pub struct Prepared {
     _in_use: Arc<Lock>,
 }
 
+/// The firmware that the machine of a guest begins with.
+const FIRMWARE: &str = "bios-256k.bin";
+
 /// The QEMU to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Qemu {
@@ -87,6 +91,8 @@ pub enum Qemu {
         path: PathBuf,
         /// Its layout file, if the plug-in needs one.
         layout: Option<PathBuf>,
+        /// Where it finds firmware, if it has none of its own.
+        firmware: Vec<PathBuf>,
     },
 }
 
@@ -232,7 +238,7 @@ fn prepare_in(
     })?;
     Ok(Prepared {
         qemu: match qemu {
-            Some(qemu) => qemu,
+            Some(qemu) => with_firmware(qemu, &tree)?,
             None => Qemu::Prepared {
                 version: fact(&components.root, "qemu")?,
                 root: tree.clone(),
@@ -378,9 +384,29 @@ fn own_kernel(kdir: &Path, image: Option<&Path>) -> Result<KernelParts> {
 
 /// A QEMU of the user's own, with its layout file.
 fn own_qemu(cache: &Cache, path: &Path) -> Result<Qemu> {
-    let path = absolute(path)?;
+    let path = absolute(&layout::program(path)?)?;
     let layout = layout::for_qemu(cache, &path)?;
-    Ok(Qemu::Own { path, layout })
+    Ok(Qemu::Own {
+        path,
+        layout,
+        firmware: Vec::new(),
+    })
+}
+
+/// Lets a QEMU that has no firmware, such as one built from a distribution's source, use that of the
+/// prepared root.
+fn with_firmware(mut qemu: Qemu, root: &Path) -> Result<Qemu> {
+    if let Qemu::Own { path, firmware, .. } = &mut qemu {
+        // It prints where it looks.
+        let said = External::new(path.as_path())
+            .args(["-L", "help"])
+            .output()?;
+        let has = |directory: &str| Path::new(directory).join(FIRMWARE).is_file();
+        if !said.lines().any(has) {
+            *firmware = root::firmware(root);
+        }
+    }
+    Ok(qemu)
 }
 
 /// An absolute path of something that exists.

@@ -14,7 +14,7 @@ use crate::cli::{Accel, Iommu, MachineOptions};
 use crate::external::External;
 use crate::layout;
 use crate::prepare::kernel::Image;
-use crate::prepare::{Prepared, Qemu};
+use crate::prepare::{Prepared, Qemu, root};
 
 /// Libraries of the root.
 const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
@@ -116,16 +116,17 @@ pub fn start(qemu: &Qemu, plugin: &Path) -> Result<External> {
                 .arg("--preload")
                 .arg(plugin)
                 .arg(root.join("usr/bin/qemu-system-x86_64"))
-                .arg("-L")
-                .arg(root.join("usr/share/qemu"))
-                .arg("-L")
-                .arg(root.join("usr/share/seabios"))
+                .args(searched(&root::firmware(root)))
                 .env("QEMU_MODULE_DIR", root.join(LIBRARIES).join("qemu"))
                 // One that is set is meant for a QEMU of the user's own.
                 .without_env(layout::VARIABLE)
         }
         // By `env`, so that the plug-in is loaded into QEMU only.
-        Qemu::Own { path, layout } => {
+        Qemu::Own {
+            path,
+            layout,
+            firmware,
+        } => {
             let variable = |name: &str, value: &Path| {
                 let mut text = OsString::from(name);
                 text.push("=");
@@ -137,8 +138,15 @@ pub fn start(qemu: &Qemu, plugin: &Path) -> Result<External> {
                 .args(file.map(|file| variable(layout::VARIABLE, file)))
                 .arg(variable("LD_PRELOAD", &plugin))
                 .arg(path)
+                .args(searched(firmware))
         }
     })
+}
+
+/// The options by which QEMU looks for firmware in these directories.
+fn searched(directories: &[PathBuf]) -> impl Iterator<Item = OsString> {
+    let options = |directory: &PathBuf| ["-L".into(), directory.into()];
+    directories.iter().flat_map(options)
 }
 
 /// A path as the dynamic loader takes it in its lists, which it splits and expands (ld.so(8)): one
