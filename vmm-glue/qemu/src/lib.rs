@@ -39,10 +39,9 @@ mod vtd;
 mod worker;
 
 use std::ffi::{c_char, c_int, c_void};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use abi::functions;
-use abi::layout::MODULE_INIT_QOM;
 use abi::verify::{self, Refusal};
 
 /// Version of QEMU's plug-in interface that the `-plugin` entry is written for.
@@ -62,11 +61,12 @@ extern "C" fn loaded() {
             functions::set(known.functions);
             abi::layout::set(known.layout);
             FROM_FILE.store(known.from_file, Ordering::Relaxed);
+            MODULE_INIT.store(known.module_init, Ordering::Relaxed);
             // SAFETY: QEMU's list of such functions may be added to at any time before it is
             // run, and this is before `main`. Loaded by `-plugin` it has been run, and the
             // entry waits for a run that never comes.
             unsafe {
-                (functions::qemu().register_module_init)(register_types_last, MODULE_INIT_QOM);
+                (functions::qemu().register_module_init)(register_types_last, known.module_init);
             }
         }
         // Preloaded into some other program: nobody asked for the device.
@@ -78,9 +78,13 @@ extern "C" fn loaded() {
 /// Puts [`register_types`] at the end of the list that is just being run, so that QEMU's own
 /// types are there when it looks at them.
 unsafe extern "C" fn register_types_last() {
+    let module_init = MODULE_INIT.load(Ordering::Relaxed);
     // SAFETY: the list may grow while it is run; its end is looked at after each entry.
-    unsafe { (functions::qemu().register_module_init)(register_types, MODULE_INIT_QOM) }
+    unsafe { (functions::qemu().register_module_init)(register_types, module_init) }
 }
+
+/// When types are registered, as [`verify::Known::module_init`] says.
+static MODULE_INIT: AtomicI32 = AtomicI32::new(0);
 
 /// Whether a layout file describes this program.
 static FROM_FILE: AtomicBool = AtomicBool::new(false);

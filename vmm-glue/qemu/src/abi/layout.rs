@@ -105,8 +105,8 @@ pub struct TypeInfo {
 
 /// `DEVICE_CATEGORY_MISC`, a bit number of `DeviceClass.categories`.
 pub const DEVICE_CATEGORY_MISC: u32 = 7;
-/// `MODULE_INIT_QOM`.
-pub const MODULE_INIT_QOM: c_int = 4;
+/// The values of `MODULE_INIT_QOM` that series of QEMU have: up to 10.2, and since.
+const MODULE_INIT_QOM: [u64; 2] = [3, 4];
 /// `PCI_BASE_ADDRESS_MEM_TYPE_64`, for `pci_register_bar`.
 pub const BAR_64: u8 = 4;
 /// `PCI_NO_PASID`.
@@ -505,7 +505,7 @@ fixed! {
 }
 
 /// Constants of this library that are enumerators of QEMU's.
-const VALUES: [(&str, u64); 17] = [
+const VALUES: [(&str, u64); 16] = [
     ("DEVICE_CATEGORY_MISC", DEVICE_CATEGORY_MISC as u64),
     ("DEVICE_LITTLE_ENDIAN", DEVICE_LITTLE_ENDIAN as u64),
     ("IOMMU_EXEC", perm::EXECUTE as u64),
@@ -526,22 +526,35 @@ const VALUES: [(&str, u64); 17] = [
     ("IOMMU_RO", perm::READ as u64),
     ("IOMMU_UNTRANSLATED_ONLY", perm::UNTRANSLATED_ONLY as u64),
     ("IOMMU_WO", perm::WRITE as u64),
-    ("MODULE_INIT_QOM", MODULE_INIT_QOM as u64),
     ("QEMU_CLOCK_REALTIME", CLOCK_REALTIME as u64),
     ("QEMU_CLOCK_VIRTUAL", CLOCK_VIRTUAL as u64),
 ];
 
-/// Compares the enumerators.
+/// Compares the enumerators. Gives `MODULE_INIT_QOM`, which differs between series.
 ///
 /// # Errors
 ///
-/// The first that differs.
-pub fn values(table: &Table) -> Result<(), Refusal> {
+/// The first that is none that is known.
+pub fn values(table: &Table) -> Result<c_int, Refusal> {
+    let value = |name: &str| {
+        let value = table.get(Kind::Value, name).map(|(value, _)| value);
+        value.map_or("none".to_owned(), |value| value.to_string())
+    };
     for (name, expected) in VALUES {
-        let found = table.get(Kind::Value, name).map(|(value, _)| value);
-        equal(name.to_owned(), Some(expected), found)?;
+        equal(name.to_owned(), expected.to_string(), value(name))?;
     }
-    Ok(())
+    let found = value("MODULE_INIT_QOM");
+    let known = MODULE_INIT_QOM
+        .iter()
+        .find(|known| known.to_string() == found);
+    match known {
+        Some(known) => Ok(*known as c_int),
+        None => Err(Refusal::Layout {
+            what: "MODULE_INIT_QOM".to_owned(),
+            expected: MODULE_INIT_QOM.map(|known| known.to_string()).join(" or "),
+            found,
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -550,7 +563,9 @@ mod tests {
 
     #[test]
     fn all_enumerators_are_compared() {
-        let names: Vec<_> = VALUES.iter().map(|(name, _)| *name).collect();
+        let mut names: Vec<_> = VALUES.iter().map(|(name, _)| *name).collect();
+        names.push("MODULE_INIT_QOM");
+        names.sort_unstable();
         assert_eq!(names, qemu_layout::interface::VALUES);
     }
 
@@ -558,7 +573,7 @@ mod tests {
     fn the_builtin_table_is_that_of_the_structures_here() {
         let table = Table::builtin();
         fixed(layout()).unwrap();
-        values(&table).unwrap();
+        assert_eq!(values(&table).unwrap(), 4);
     }
 
     #[test]

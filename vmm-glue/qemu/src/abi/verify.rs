@@ -73,6 +73,8 @@ pub struct Known {
     pub layout: Layout,
     /// Whether these are of a layout file, and not of the series of this library.
     pub from_file: bool,
+    /// When types are registered: `MODULE_INIT_QOM`.
+    pub module_init: c_int,
 }
 
 /// Finds the functions, and the layout file if there is one.
@@ -81,27 +83,30 @@ pub fn exports() -> Result<Known, Refusal> {
     let exporting = functions::symbol(c"type_register_static").is_some()
         && functions::symbol(c"pci_register_bar").is_some();
     let plugins = functions::symbol(PLUGIN_INTERFACE).is_some();
-    if !exporting && !plugins && !program.has_name_of_qemu() {
+    let file = program.layout_file();
+    let described = matches!(file, Ok(Some(_)));
+    if !exporting && !plugins && !described && !program.has_name_of_qemu() {
         return Err(Refusal::NotQemu);
     }
-    let file = program.layout_file()?;
+    let file = file?;
     if file.is_none() && !exporting {
         return Err(Refusal::NoExports);
     }
     let functions = Qemu::resolve(&program, file.as_ref()).map_err(Refusal::MissingExports)?;
     let from_file = file.is_some();
     let table = file.unwrap_or_else(Table::builtin);
-    let layout = interface(&table)?;
+    let (layout, module_init) = interface(&table)?;
     Ok(Known {
         functions,
         layout,
         from_file,
+        module_init,
     })
 }
 
 /// Compares a table with what this library takes for granted: signatures, the sizes of members,
 /// enumerators, and the structures that are passed as they are.
-fn interface(table: &Table) -> Result<Layout, Refusal> {
+fn interface(table: &Table) -> Result<(Layout, c_int), Refusal> {
     let builtin = Table::builtin();
     for (kind, name, expected) in builtin.lines() {
         match kind {
@@ -117,7 +122,7 @@ fn interface(table: &Table) -> Result<Layout, Refusal> {
             Kind::Size | Kind::Value | Kind::Address => {}
         }
     }
-    layout::values(table)?;
+    let module_init = layout::values(table)?;
     equal(
         "what collides".to_owned(),
         None,
@@ -129,7 +134,7 @@ fn interface(table: &Table) -> Result<Layout, Refusal> {
         found: error.to_string(),
     })?;
     layout::fixed(&layout)?;
-    Ok(layout)
+    Ok((layout, module_init))
 }
 
 /// Checks the version, unless a layout file describes just this program, and, with classes of QEMU's

@@ -150,17 +150,33 @@ pub struct Inherited {
 
 /// Sets what the device has if it is not told otherwise: all that it is able to do.
 pub fn set_defaults(bql: &Bql, device: Neighbour) -> bool {
-    let switches = [
-        c"scalable-mode",
-        c"fsts",
-        c"svm",
-        c"device-iotlb",
-        c"snoop-control",
-    ];
-    switches
-        .iter()
-        .all(|name| device.set_switch(bql, name, true))
-        && device.set_number(bql, c"pasid-bits", PasidWidth::MAX.bits().into())
+    let on = |name| device.set_switch(bql, name, true);
+    on(c"device-iotlb")
+        && on(c"snoop-control")
+        && set_switch(bql, device, &SCALABLE_MODE, true)
+        && set_switch(bql, device, &FSTS, true)
+        && set_svm(bql, device, true)
+        && set_pasid_bits(bql, device, PasidWidth::MAX.bits().into())
+}
+
+/// The names of a property: of QEMU 11, and of the series before.
+type Names = [&'static CStr; 2];
+
+const SCALABLE_MODE: Names = [c"scalable-mode", c"x-scalable-mode"];
+const FSTS: Names = [c"fsts", c"x-flts"];
+
+fn set_switch(bql: &Bql, device: Neighbour, names: &Names, on: bool) -> bool {
+    names.iter().any(|name| device.set_switch(bql, name, on))
+}
+
+/// `svm`, which the series before QEMU 11 lack: nobody can switch it off there.
+fn set_svm(bql: &Bql, device: Neighbour, on: bool) -> bool {
+    device.switch(bql, c"svm").is_none() || device.set_switch(bql, c"svm", on)
+}
+
+/// `pasid-bits`, likewise. What is called `x-pasid-mode` there excludes `device-iotlb`.
+fn set_pasid_bits(bql: &Bql, device: Neighbour, bits: u64) -> bool {
+    device.number(bql, c"pasid-bits").is_none() || device.set_number(bql, c"pasid-bits", bits)
 }
 
 /// Takes away what cannot be without something that was switched off, and says so: it is on unless
@@ -168,9 +184,9 @@ pub fn set_defaults(bql: &Bql, device: Neighbour) -> bool {
 pub fn normalize(bql: &Bql, device: Neighbour, settings: &Settings) -> Result<(), String> {
     let mut of = Inherited::read(bql, device)?;
     let dropped = of.drop_dependent(settings);
-    let done = device.set_switch(bql, c"fsts", of.fsts)
-        && device.set_switch(bql, c"svm", of.svm)
-        && device.set_number(bql, c"pasid-bits", of.pasid_bits);
+    let done = set_switch(bql, device, &FSTS, of.fsts)
+        && set_svm(bql, device, of.svm)
+        && set_pasid_bits(bql, device, of.pasid_bits);
     if !done {
         return Err(missing(c"fsts, svm or pasid-bits"));
     }
@@ -247,20 +263,27 @@ impl Inherited {
     pub fn read(bql: &Bql, device: Neighbour) -> Result<Inherited, String> {
         let switch = |name| device.switch(bql, name).ok_or_else(|| missing(name));
         let number = |name| device.number(bql, name).ok_or_else(|| missing(name));
+        let either = |names: &Names| {
+            let mut values = names.iter().map(|name| device.switch(bql, name));
+            let first = values.find_map(|value| value);
+            first.ok_or_else(|| missing(names[0]))
+        };
         let choice = |name| {
             let value = device.text(bql, name);
             value.map(|v| v == "on").ok_or_else(|| missing(name))
         };
         Ok(Inherited {
-            scalable_mode: switch(c"scalable-mode")?,
-            fsts: switch(c"fsts")?,
-            svm: switch(c"svm")?,
+            scalable_mode: either(&SCALABLE_MODE)?,
+            fsts: either(&FSTS)?,
+            svm: device.switch(bql, c"svm").unwrap_or(true),
             device_iotlb: switch(c"device-iotlb")?,
             caching_mode: switch(c"caching-mode")?,
             snoop_control: switch(c"snoop-control")?,
             fs1gp: switch(c"fs1gp")?,
             dma_translation: switch(c"dma-translation")?,
-            pasid_bits: number(c"pasid-bits")?,
+            pasid_bits: device
+                .number(bql, c"pasid-bits")
+                .unwrap_or(PasidWidth::MAX.bits().into()),
             aw_bits: number(c"aw-bits")?,
             intremap: choice(c"intremap")?,
             eim: choice(c"eim")?,
