@@ -84,7 +84,7 @@ impl Release<'_> {
     /// Builds all programs and puts them in. The guest's are linked statically, since it has no C
     /// library; the host's `svmctl` is the same file.
     fn programs(&self) -> Result<()> {
-        let fixed = "-Ctarget-feature=+crt-static\x1f-Cstrip=debuginfo";
+        let fixed = "-Ctarget-feature=+crt-static\x1f-Cdebuginfo=0\x1f-Cstrip=debuginfo";
         let guest = self.build(
             "guest-programs",
             &["--release", "-p", "svm-init", "-p", "svmctl"],

@@ -17,7 +17,7 @@ kernel_make() {
         KBUILD_BUILD_USER=svm-demo KBUILD_BUILD_HOST=svm-demo "$@"
 }
 
-sh /mnt/source.sh /mnt/packages "$source"
+sh /mnt/source.sh /mnt/packages "$source" all
 
 step "configuring"
 mkdir -p "$objects"

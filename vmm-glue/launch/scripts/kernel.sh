@@ -86,12 +86,19 @@ step "unpacking the kernel's image"
 
 step "making the Rust metadata"
 cp "$headers/.config" "$objects/.config"
+# Objtool, resolve_btfids and debug information check and extend what is linked into a kernel; of this
+# nothing is. The configuration that the metadata sees stays the kernel's.
 kernel_make() {
     make -C "$source" O="$objects" ARCH=x86 CROSS_COMPILE=x86_64-linux-gnu- \
-        CC="$compiler" KERNELRELEASE="$release" "$@"
+        CC="$compiler" KERNELRELEASE="$release" \
+        CONFIG_OBJTOOL= CONFIG_DEBUG_INFO= CONFIG_DEBUG_INFO_BTF= "$@"
 }
 kernel_make rustavailable
-kernel_make -j"$(nproc)" modules_prepare
+if ! kernel_make -j"$(nproc)" modules_prepare; then
+    step "trying again with all of the source"
+    sh /mnt/source.sh /mnt/packages "$source" all
+    kernel_make -j"$(nproc)" modules_prepare
+fi
 
 step "comparing the symbols of the metadata with the kernel's"
 cat "$objects"/rust/exports_*_generated.h | grep -oE '_RN[A-Za-z0-9_]+' |

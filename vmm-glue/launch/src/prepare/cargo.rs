@@ -41,7 +41,15 @@ pub fn programs(installation: &Installation, progress: &Progress) -> Result<Prog
         });
     }
     let directory = installation.work("guest-programs");
-    let flags = ["-C", "target-feature=+crt-static", "-C", "strip=debuginfo"];
+    // What would be for debuggers is not made: it would not go into the guest.
+    let flags = [
+        "-C",
+        "target-feature=+crt-static",
+        "-C",
+        "debuginfo=0",
+        "-C",
+        "strip=debuginfo",
+    ];
     let arguments = ["--release", "-p", "svm-init", "-p", "svmctl"];
     let name = "building the guest's programs";
     build(installation, progress, name, &directory, &arguments, &flags)?;

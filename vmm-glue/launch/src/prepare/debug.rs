@@ -57,7 +57,7 @@ pub fn fetch(
     let kernel = apt.kernel(series)?;
     let package = format!("{}={}", kernel.source, kernel.version);
     apt.download(&[package], &directory.join(kernel::PACKAGES), task)?;
-    kernel::unpack_early(directory, log, task)?;
+    kernel::unpack_early(directory, kernel::Extent::All, log, task)?;
     Ok(kernel)
 }
 

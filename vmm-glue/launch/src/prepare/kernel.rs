@@ -125,13 +125,22 @@ pub fn fetch(
         .map(|name| format!("{name}={version}"))
         .collect();
     apt.download(&packages, &directory.join(PACKAGES), task)?;
-    unpack_early(directory, log, task)?;
+    unpack_early(directory, Extent::Metadata, log, task)?;
     Ok(kernel)
+}
+
+/// How much of a kernel's source is unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// What the Rust metadata is made from.
+    Metadata,
+    /// All.
+    All,
 }
 
 /// Puts the script in place that unpacks the source, and calls it on a host that has xz: otherwise
 /// it is called inside the root.
-pub fn unpack_early(directory: &Path, log: &Path, task: &Task) -> Result<()> {
+pub fn unpack_early(directory: &Path, extent: Extent, log: &Path, task: &Task) -> Result<()> {
     let script = directory.join("source.sh");
     fs::write(&script, UNPACK).context("cannot write the source's script")?;
     let _ = fs::remove_file(log);
@@ -143,6 +152,7 @@ pub fn unpack_early(directory: &Path, log: &Path, task: &Task) -> Result<()> {
         .arg(script)
         .arg(directory.join(PACKAGES))
         .arg(directory.join("build/source"))
+        .args((extent == Extent::All).then_some("all"))
         .with_tree()
         .run_logged(log, task)
         .context("the source of the kernel cannot be unpacked")
