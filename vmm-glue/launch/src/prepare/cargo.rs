@@ -133,7 +133,10 @@ fn build(
     let task = progress.quick_task(name);
     let log = directory.join("svm-vm.log");
     let _ = std::fs::remove_file(&log);
-    External::new(host::cargo()?)
+    // The kernel beside it takes longer, and much of it waits for one thing after the other: what it
+    // leaves of the processors is enough.
+    External::new("nice")
+        .arg(host::cargo()?)
         .arg("build")
         .args(arguments)
         .args(["--target", TARGET, "--target-dir"])
