@@ -30,7 +30,7 @@ else
     set -- --anchored --exclude="$name/Documentation/*/*.rst" \
         --exclude="$name/drivers/*.c" --exclude="$name/drivers/gpu/drm/*/*.h" \
         --exclude="$name/sound/*.c" --exclude="$name/fs/*/*.c" \
-        --exclude="$name/tools/testing/*" \
+        --exclude="$name/tools/testing/*" --exclude="$name/tools/perf/*" \
         --exclude="$name/arch/[!x]*/*.[chS]" --exclude="$name/arch/[!x]*/*.dts*"
 fi
 
