@@ -15,6 +15,8 @@ pub mod guest;
 pub mod host;
 pub mod house_rules;
 pub mod launcher;
+#[cfg(test)]
+mod limits;
 pub mod manual;
 pub mod packaging;
 pub mod parts;
