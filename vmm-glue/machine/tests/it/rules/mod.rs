@@ -242,7 +242,11 @@ fn rule_57_a_response_under_another_pasid_is_not_the_groups() {
 
 #[test]
 fn rule_58_credits_bound_the_pages_outstanding() {
-    let bench = Bench::with(|config| config.pri_capacity = 3);
+    let bench = Bench::with(|config| {
+        config.pri_capacity = 3;
+        // No other one keeps a credit.
+        config.contexts = 1;
+    });
     bench.os().set_behaviour(Behaviour::Delay);
     let ticket = bench.submit(fill(bench.process().map_absent(HERE, 0x8000), 0x8000, 1));
     assert_eq!(bench.wait(ticket), None);
