@@ -25,7 +25,7 @@ fn sources(directories: &[&str]) -> Vec<(PathBuf, String)> {
 }
 
 /// What stands between two marks.
-fn marked<'a>(text: &'a str, begin: char, end: char) -> Vec<&'a str> {
+fn marked(text: &str, begin: char, end: char) -> Vec<&str> {
     let mut found = Vec::new();
     let mut rest = text;
     while let Some((inside, after)) = rest.split_once(begin).and_then(|(_, r)| r.split_once(end)) {
