@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod agreement;
+#[cfg(test)]
+mod carried;
 pub mod ci;
 pub mod coverage;
 pub mod crates;

@@ -29,7 +29,7 @@ const PARTS: &[&str] = &[
 
 /// Endings of the names of source files. What builds by hand have made has others.
 const ENDINGS: &[&str] = &[
-    "S", "c", "conf", "config", "h", "lock", "md", "rs", "rules", "sh", "toml", "txt",
+    "S", "c", "conf", "config", "h", "layout", "lock", "md", "rs", "rules", "sh", "toml", "txt",
 ];
 
 /// Source files without an ending.
