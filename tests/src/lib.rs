@@ -24,6 +24,8 @@ pub mod packaging;
 pub mod parts;
 pub mod qemu_log;
 pub mod skips;
+#[cfg(test)]
+mod sources;
 pub mod tally;
 pub mod trace;
 pub mod users;

@@ -1,28 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The list of limits, `docs/limits.md`, names tests that exist.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// The files of Rust below directories of the project.
-fn sources(directories: &[&str]) -> Vec<(PathBuf, String)> {
-    let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut left: Vec<PathBuf> = directories.iter().map(|name| project.join(name)).collect();
-    let mut files = Vec::new();
-    while let Some(path) = left.pop() {
-        if path.is_dir() {
-            left.extend(
-                fs::read_dir(&path)
-                    .unwrap()
-                    .map(|entry| entry.unwrap().path()),
-            );
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            files.push((path, text));
-        }
-    }
-    files
-}
+use crate::sources::sources;
 
 /// What stands between two marks.
 fn marked(text: &str, begin: char, end: char) -> Vec<&str> {

@@ -15,7 +15,8 @@ use crate::progress::Task;
 /// Lines of a log that a failure shows.
 const SHOWN_LINES: usize = 15;
 
-/// Makes a directory a mount of its own that nobody else sees anything of, and runs a program.
+/// Makes a directory a mount of its own, of which nobody else sees what is mounted below, and runs a
+/// program.
 /// Arguments: the directory, then the program and its arguments.
 const IN_A_MOUNT: &str = r#"
 below=$1
@@ -283,6 +284,7 @@ pub fn tail(text: &str, count: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::progress::Progress;
 
     #[test]
     fn a_root_that_is_no_mount_is_recognized() {
@@ -291,7 +293,6 @@ mod tests {
         assert!(is_mounted(host, "/"));
         assert!(!is_mounted(chroot, "/"));
     }
-    use crate::progress::Progress;
 
     #[test]
     fn a_failure_shows_the_end_of_the_log() {

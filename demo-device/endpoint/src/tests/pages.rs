@@ -291,6 +291,16 @@ pub(super) fn rule_58_credits_bound_the_pages_outstanding() {
     }
 }
 
+/// Has a context want more pages than a group has.
+fn want_many_pages(world: &World, n: u16, pasid: u32) {
+    world.start(n, pasid);
+    for page in 0..32 {
+        world.map_absent(pasid, HERE + (page << 12), true);
+    }
+    world.submit_to(n, pasid, fill(HERE, 0x20000));
+    world.run();
+}
+
 #[test]
 fn contexts_that_nobody_answers_leave_each_other_a_credit() {
     let config = Config::default();
@@ -300,12 +310,7 @@ fn contexts_that_nobody_answers_leave_each_other_a_credit() {
     // One after the other, as programs begin: who is not there yet has its credit, too.
     for n in 0..config.contexts {
         let pasid = u32::from(n) + 1;
-        world.start(n, pasid);
-        for page in 0..32 {
-            world.map_absent(pasid, HERE + (page << 12), true);
-        }
-        world.submit_to(n, pasid, fill(HERE, 0x20000));
-        world.run();
+        want_many_pages(&world, n, pasid);
         let inner = world.inner.lock().unwrap();
         let pasids: HashSet<_> = inner.queue.iter().map(|request| request.pasid).collect();
         assert_eq!(
@@ -329,12 +334,7 @@ fn with_few_credits_half_of_them_are_for_who_has_none() {
     let mut queued = Vec::new();
     for n in 0..4 {
         let pasid = u32::from(n) + 1;
-        world.start(n, pasid);
-        for page in 0..32 {
-            world.map_absent(pasid, HERE + (page << 12), true);
-        }
-        world.submit_to(n, pasid, fill(HERE, 0x20000));
-        world.run();
+        want_many_pages(&world, n, pasid);
         queued.push(world.inner.lock().unwrap().queue.len());
     }
     assert_eq!(queued, [2, 3, 4, 4]);
