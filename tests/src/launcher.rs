@@ -99,7 +99,7 @@ impl Launcher {
 
     /// The `svmctl` of the guest, once the guest is prepared.
     pub fn svmctl(&self) -> PathBuf {
-        let built = "target/guest-programs/x86_64-unknown-linux-gnu/release/svmctl";
+        let built = "target/guest-programs/x86_64-unknown-linux-gnu/guest/svmctl";
         self.checkout.join(built)
     }
 

@@ -50,10 +50,10 @@ pub fn programs(installation: &Installation, progress: &Progress) -> Result<Prog
         "-C",
         "strip=debuginfo",
     ];
-    let arguments = ["--release", "-p", "svm-init", "-p", "svmctl"];
+    let arguments = ["--profile", "guest", "-p", "svm-init", "-p", "svmctl"];
     let name = "building the guest's programs";
     build(installation, progress, name, &directory, &arguments, &flags)?;
-    let products = directory.join(TARGET).join("release");
+    let products = directory.join(TARGET).join("guest");
     Ok(Programs {
         init: product(&products, "svm-init")?,
         svmctl: product(&products, "svmctl")?,
