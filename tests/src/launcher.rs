@@ -104,7 +104,15 @@ impl Launcher {
     }
 
     /// Writes a program that is the prepared QEMU with the plug-in in it, and returns its path.
+    /// The plug-in is built now, and not each time.
     pub fn qemu_wrapper(&self) -> anyhow::Result<PathBuf> {
+        let output = self.captured(&["qemu", "--print"])?;
+        ensure!(
+            output.status.success(),
+            "svm-vm qemu --print failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        let line = String::from_utf8(output.stdout).context("svm-vm qemu printed no UTF-8")?;
         let path = self.checkout.join("target/qemu-with-svm-demo");
         let mut file = std::fs::OpenOptions::new()
             .create(true)
@@ -113,12 +121,7 @@ impl Launcher {
             .mode(0o755)
             .open(&path)
             .with_context(|| format!("{} cannot be written", path.display()))?;
-        writeln!(
-            file,
-            "#!/bin/sh\ncd '{}' && exec '{}' qemu -- \"$@\"",
-            self.checkout.display(),
-            self.program.display()
-        )?;
+        writeln!(file, "#!/bin/sh\nexec {} \"$@\"", line.trim_end())?;
         Ok(path)
     }
 }

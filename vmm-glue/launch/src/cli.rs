@@ -303,6 +303,11 @@ pub struct QemuOptions {
     #[arg(long, value_name = "PATH")]
     pub qemu: Option<PathBuf>,
 
+    /// Print the command that would be run, as a line for the shell, instead of running it: to run
+    /// QEMU in a debugger, or often
+    #[arg(long)]
+    pub print: bool,
+
     /// Arguments for QEMU
     #[arg(last = true, value_name = "QEMU ARGUMENTS")]
     pub arguments: Vec<String>,

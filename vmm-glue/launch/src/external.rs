@@ -140,6 +140,31 @@ impl External {
         command
     }
 
+    /// The command without a tether as a line for the shell, which runs it in its own directory.
+    pub fn line(&self) -> Result<String> {
+        let mut words = vec![OsString::from("env")];
+        // `env` takes its options first.
+        for (name, value) in &self.variables {
+            if value.is_none() {
+                words.extend(["-u".into(), name.clone()]);
+            }
+        }
+        for (name, value) in &self.variables {
+            if let Some(value) = value {
+                let mut word = name.clone();
+                word.push("=");
+                word.push(value);
+                words.push(word);
+            }
+        }
+        words.push(self.program.clone());
+        words.extend(self.arguments.iter().cloned());
+        let words = words
+            .iter()
+            .map(|word| word.to_str().context("a path that is not UTF-8"));
+        shlex::try_join(words.collect::<Result<Vec<_>>>()?).context("a word has a byte of 0")
+    }
+
     /// The command with its tether. It reads nothing from standard input.
     pub fn command(&self) -> Command {
         let mut command = Command::new("setpriv");

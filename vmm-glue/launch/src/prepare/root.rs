@@ -158,17 +158,23 @@ pub fn install(
         .output()?;
 
     let _ = fs::remove_file(log);
-    mmdebstrap(&tools, &directory.join(TREE), suite, packages, apt).run_logged(log, task)?;
+    mmdebstrap(&tools, &directory.join(TREE), suite, packages, apt)?.run_logged(log, task)?;
     fs::remove_dir_all(&tools).context("cannot remove the tools")
 }
 
-fn mmdebstrap(tools: &Path, tree: &Path, suite: &str, packages: &str, apt: &Apt) -> External {
+fn mmdebstrap(
+    tools: &Path,
+    tree: &Path,
+    suite: &str,
+    packages: &str,
+    apt: &Apt,
+) -> Result<External> {
     let exclusions: Vec<_> = LEFT_OUT
         .iter()
         .map(|place| format!("path-exclude={place}\\n"))
         .collect();
-    let quoted = quote(&apt.preferences());
-    External::new("perl")
+    let quoted = quote(&apt.preferences())?;
+    Ok(External::new("perl")
         .arg(tools.join("usr/bin/mmdebstrap"))
         .args([
             "--variant=apt",
@@ -192,12 +198,13 @@ fn mmdebstrap(tools: &Path, tree: &Path, suite: &str, packages: &str, apt: &Apt)
         .arg(tree)
         .arg(apt.sources())
         .env("LC_ALL", "C")
-        .with_mounts(tree.parent().unwrap_or(tree))
+        .with_mounts(tree.parent().unwrap_or(tree)))
 }
 
 /// A path as a word of the shell.
-fn quote(path: &Path) -> String {
-    format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
+fn quote(path: &Path) -> Result<String> {
+    let word = path.to_str().context("a path that is not UTF-8")?;
+    Ok(shlex::try_quote(word)?.into_owned())
 }
 
 fn joined(option: &str, path: &Path) -> std::ffi::OsString {
@@ -219,11 +226,6 @@ pub fn upstream(version: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_path_stays_one_word_of_the_shell() {
-        assert_eq!(quote(Path::new("/a b/it's")), r"'/a b/it'\''s'");
-    }
 
     #[test]
     fn the_version_is_without_the_distributions_part() {

@@ -218,13 +218,15 @@ fn script(place: &Place, options: &MachineOptions, input: impl Read) -> Result<E
     Ok(run.perform(&prepared)?.1)
 }
 
-/// `svm-vm qemu`: this process becomes QEMU.
+/// `svm-vm qemu`: this process becomes QEMU, or says how to.
 pub fn qemu(place: &Place, options: &QemuOptions) -> Result<ExitCode> {
     let (qemu, plugin) = prepare::prepare_qemu(place, options.qemu.as_deref(), &Progress::new())?;
-    let error = machine::start(&qemu, &plugin)?
-        .args(&options.arguments)
-        .untethered()
-        .exec();
+    let qemu = machine::start(&qemu, &plugin)?.args(&options.arguments);
+    if options.print {
+        println!("{}", qemu.line()?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let error = qemu.untethered().exec();
     Err(error).context("cannot start QEMU")
 }
 

@@ -83,18 +83,16 @@ impl World {
         }
     }
 
-    /// What the tables and queues are made of, as one number: if it stays the same, the tables do.
-    fn fingerprint(&self) -> u64 {
-        let mut bytes = vec![0; self.snapshot.len()];
-        let read = self.machine.ram().read(crate::world::POOL, &mut bytes);
-        assert_eq!(read, Ok(()));
-        bytes.chunks_exact(8).fold(0, |hash: u64, word| {
-            let mut le = [0; 8];
-            le.copy_from_slice(word);
-            (hash ^ u64::from_le_bytes(le))
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                .rotate_left(29)
-        })
+    /// A checksum of what the tables and queues are made of: if it stays the same, so have they.
+    fn fingerprint(&self) -> u32 {
+        let mut page = [0; 4096];
+        let end = crate::world::POOL + self.snapshot.len() as u64;
+        (crate::world::POOL..end)
+            .step_by(page.len())
+            .fold(0, |sum, at| {
+                assert_eq!(self.machine.ram().read(at, &mut page), Ok(()));
+                crc32c::crc32c_append(sum, &page)
+            })
     }
 
     /// After an invalidation of everything, the unit answers as one that has never cached
