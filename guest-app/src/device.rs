@@ -246,33 +246,29 @@ mod tests {
     use nix::unistd::{ForkResult, fork};
     use std::ptr::NonNull;
 
-    /// As the driver's mapping: a child has a hole in its place.
-    fn page() -> DoorbellPage {
+    /// A file in the driver's stead.
+    fn file() -> File {
         let file = tempfile::tempfile().unwrap();
         file.set_len(ioctl::DOORBELL_SIZE as u64).unwrap();
-        let page = DoorbellPage::map(&file).unwrap();
+        file
+    }
+
+    /// As the driver's mapping: a child has a hole in its place.
+    fn page(file: &File) -> DoorbellPage {
+        let page = DoorbellPage::map(file).unwrap();
         let start = NonNull::new(page.page.as_mut_ptr()).unwrap();
         // SAFETY: the advice changes nothing in this process.
         unsafe { madvise(start.cast(), PAGE, MmapAdvise::MADV_DONTFORK) }.unwrap();
         page
     }
 
-    #[test]
-    fn a_child_that_drops_a_queue_keeps_what_it_has_at_the_address_of_the_doorbell() {
-        let page = page();
-        let address = page.page.as_ptr().addr();
+    /// Has a child of one thread do something that allocates nothing, and requires what it says.
+    /// Nobody else maps anything in it meanwhile, as other tests do in this process.
+    fn in_a_child(succeeds: impl FnOnce() -> bool) {
         // SAFETY: the child allocates nothing and ends by `_exit`.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
-                let status = match Region::at_address(address, PAGE) {
-                    Ok(own) => {
-                        drop(page);
-                        // With the page gone, this access would be a SIGSEGV.
-                        own.write(8, &[7]);
-                        i32::from(own.read(8..9) != [7])
-                    }
-                    Err(_) => 2,
-                };
+                let status = i32::from(!succeeds());
                 // SAFETY: ends the process without running what is the parent's.
                 unsafe { nix::libc::_exit(status) }
             }
@@ -284,10 +280,29 @@ mod tests {
     }
 
     #[test]
-    fn the_process_that_mapped_the_doorbell_unmaps_it() {
-        let page = page();
+    fn a_child_that_drops_a_queue_keeps_what_it_has_at_the_address_of_the_doorbell() {
+        let page = page(&file());
         let address = page.page.as_ptr().addr();
-        drop(page);
-        Region::at_address(address, PAGE).unwrap();
+        in_a_child(|| match Region::at_address(address, PAGE) {
+            Ok(own) => {
+                drop(page);
+                // With the page gone, this access would be a SIGSEGV.
+                own.write(8, &[7]);
+                own.read(8..9) == [7]
+            }
+            Err(_) => false,
+        });
+    }
+
+    #[test]
+    fn the_process_that_mapped_the_doorbell_unmaps_it() {
+        let file = file();
+        in_a_child(|| {
+            let page = page(&file);
+            let address = page.page.as_ptr().addr();
+            let taken = Region::at_address(address, PAGE).is_err();
+            drop(page);
+            taken && Region::at_address(address, PAGE).is_ok()
+        });
     }
 }
