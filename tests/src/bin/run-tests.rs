@@ -86,14 +86,17 @@ fn jobs<'a>(launcher: &'a Launcher, options: &'a Options) -> Vec<Job<'a>> {
         jobs.push(crates);
     }
     if !options.host {
-        jobs.extend(guest::jobs(launcher));
+        // Those that take longest come first: then no part is left to run alone at the end.
+        let mut guests = guest::jobs(launcher).into_iter();
+        jobs.extend(guests.next());
         jobs.push(devices);
-    }
-    if !options.guest {
-        jobs.push(fuzzer);
+        jobs.extend(guests);
     }
     if !options.host {
         jobs.push(failures);
+    }
+    if !options.guest {
+        jobs.push(fuzzer);
     }
     jobs
 }

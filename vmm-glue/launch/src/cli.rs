@@ -257,6 +257,14 @@ pub struct RunOptions {
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = factor)]
     pub scale: String,
 
+    /// With --plan test: load the driver and run only this group of the tests; may be repeated
+    #[arg(long, value_name = "GROUP", value_enum)]
+    pub group: Vec<Group>,
+
+    /// With --plan test: leave out this group of the tests; may be repeated
+    #[arg(long, value_name = "GROUP", value_enum, conflicts_with = "group")]
+    pub without_group: Vec<Group>,
+
     /// Run this one line of shell in the guest instead of a plan; its exit status is that of
     /// svm-vm, 128 and the signal's number where a signal ended it; 124 says that the time was
     /// exceeded, 125 that svm-vm or the guest failed and not the command
@@ -426,6 +434,26 @@ impl FromStr for KernelName {
 }
 
 impl RunOptions {
+    /// Which groups of the tests were asked for.
+    ///
+    /// # Errors
+    ///
+    /// Groups are named, and the plan has none.
+    pub fn groups(&self) -> Result<Groups> {
+        let groups = match (&self.group[..], &self.without_group[..]) {
+            ([], []) => return Ok(Groups::All),
+            (only, []) => Groups::Only(only.to_vec()),
+            (_, but) => Groups::AllBut(but.to_vec()),
+        };
+        if self.exec.is_some() || self.plan != PlanName::Test {
+            bail!(
+                "--group and --without-group choose of the tests: add --plan test, or run one \
+                 group by --exec 'svmctl test GROUP'"
+            );
+        }
+        Ok(groups)
+    }
+
     /// Seconds that the guest has for all of it.
     pub fn seconds(&self) -> u32 {
         let slow = self.machine.parts.kernel == Some(KernelName::Debug);
@@ -501,6 +529,60 @@ impl Accel {
         match self {
             Self::Tcg => "tcg",
             Self::Kvm => "kvm",
+        }
+    }
+}
+
+/// Groups of `svmctl test` in the test plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Group {
+    /// What a program can say to the driver and the device
+    Interface,
+    /// Memory as it is really used
+    Memory,
+    /// Every way to die
+    Endings,
+    /// Many processes
+    Scale,
+    /// Hostile programs
+    Fuzz,
+    /// A kernel that runs out of memory
+    Injection,
+}
+
+/// Which groups of the tests run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Groups {
+    /// All, and the steps that are of no group.
+    #[default]
+    All,
+    /// These, after the driver was loaded, and nothing else.
+    Only(Vec<Group>),
+    /// All but these, and the steps that are of no group.
+    AllBut(Vec<Group>),
+}
+
+impl Groups {
+    /// Whether a group runs.
+    pub fn has(&self, group: Group) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(several) => several.contains(&group),
+            Self::AllBut(several) => !several.contains(&group),
+        }
+    }
+}
+
+impl Group {
+    /// Its name on the command line, here and of `svmctl test`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Interface => "interface",
+            Self::Memory => "memory",
+            Self::Endings => "endings",
+            Self::Scale => "scale",
+            Self::Fuzz => "fuzz",
+            Self::Injection => "injection",
         }
     }
 }

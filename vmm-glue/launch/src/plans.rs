@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use svm_init::kernel::LOADED;
 use svm_init::plan::{Exit, Fetch, Module, Plan, Step};
 
-use crate::cli::PlanName;
+use crate::cli::{Group, Groups, PlanName};
 use crate::run::fetch;
 
 /// Name of the driver's module.
@@ -46,6 +46,8 @@ pub struct Given {
     pub no_driver: bool,
     /// What leaves the guest at its end.
     pub fetch: Option<Fetch>,
+    /// Which groups of the tests run.
+    pub groups: Groups,
 }
 
 impl Given {
@@ -114,17 +116,17 @@ fn demo(name: &str) -> Step {
 
 /// Groups of `svmctl test`, and what their steps are called. Beside each the seconds in which it
 /// ends even on a machine that has much else to do: the limit is for what hangs.
-const GROUPS: &[(&str, &str, u32)] = &[
+const GROUPS: &[(Group, &str, u32)] = &[
     (
-        "interface",
+        Group::Interface,
         "what a program can say to the driver and the device",
         120,
     ),
-    ("memory", "memory as it is really used", 300),
-    ("endings", "every way to die", 900),
-    ("scale", "many processes", 300),
-    ("fuzz", "hostile programs", 300),
-    ("injection", "a kernel that runs out of memory", 120),
+    (Group::Memory, "memory as it is really used", 300),
+    (Group::Endings, "every way to die", 900),
+    (Group::Scale, "many processes", 300),
+    (Group::Fuzz, "hostile programs", 300),
+    (Group::Injection, "a kernel that runs out of memory", 120),
 ];
 
 /// The tests of driver and device in a guest. The demonstration and the tests hear themselves what
@@ -135,13 +137,15 @@ fn test(scale: &str, given: &Given) -> Vec<Step> {
         given.driver_options.join(" ")
     );
     let load = format!("{load} && test -c /dev/svm0");
-    let groups = GROUPS.iter().map(|(group, name, seconds)| {
-        Step::new(name, &["svmctl", "test", group, "--scale", scale]).within(*seconds)
+    let chosen = GROUPS.iter().filter(|(group, ..)| given.groups.has(*group));
+    let groups = chosen.map(|(group, name, seconds)| {
+        Step::new(name, &["svmctl", "test", group.name(), "--scale", scale]).within(*seconds)
     });
-    let mut steps = vec![
-        Step::shell("the driver loads and /dev/svm0 appears", &load).hearing(LOADED),
-        demo("the demonstration"),
-    ];
+    let loading = Step::shell("the driver loads and /dev/svm0 appears", &load).hearing(LOADED);
+    if matches!(given.groups, Groups::Only(_)) {
+        return std::iter::once(loading).chain(groups).collect();
+    }
+    let mut steps = vec![loading, demo("the demonstration")];
     steps.extend(groups);
     let silent = commands().into_iter().chain(watching(given));
     steps.extend(silent.map(|step| step.hearing(&[])));
@@ -436,6 +440,28 @@ mod tests {
             .iter()
             .filter(|step| step.argv.ends_with(&["0.1".to_owned()]));
         assert_eq!(scaled.count(), GROUPS.len());
+    }
+
+    #[test]
+    fn two_parts_of_the_tests_are_all_of_them() {
+        let names = |groups| {
+            let given = Given { groups, ..given() };
+            let steps = plan(PlanName::Test, "1", &given).steps;
+            steps.into_iter().map(|step| step.name).collect::<Vec<_>>()
+        };
+        let all = names(Groups::All);
+        for (group, ..) in GROUPS {
+            let one = vec![*group];
+            let (only, but) = (names(Groups::Only(one.clone())), names(Groups::AllBut(one)));
+            assert_eq!(only.len(), 2, "{only:?}");
+            // The driver is loaded in both.
+            assert_eq!(only[0], but[0]);
+            assert_eq!(but.len() + 1, all.len());
+            assert!(
+                all.iter()
+                    .all(|name| only.contains(name) || but.contains(name))
+            );
+        }
     }
 
     #[test]

@@ -26,7 +26,9 @@ use svm_init::plan::Plan;
 
 use crate::additions::Added;
 use crate::cache::lock::Lock;
-use crate::cli::{Accel, MachineOptions, Place, PlanName, QemuOptions, RunOptions, ShellOptions};
+use crate::cli::{
+    Accel, Groups, MachineOptions, Place, PlanName, QemuOptions, RunOptions, ShellOptions,
+};
 use crate::external::tail;
 use crate::installation::Installation;
 use crate::plans::{self, Given};
@@ -68,9 +70,13 @@ struct Run<'a> {
 /// `svm-vm run`.
 pub fn command(place: &Place, options: &RunOptions) -> Result<ExitCode> {
     let machine = &options.machine;
+    let groups = options.groups()?;
     let progress = Progress::new();
     let (prepared, added) = prepare_for(place, machine, &progress)?;
-    let given = given(&prepared, machine, &added);
+    let given = Given {
+        groups,
+        ..given(&prepared, machine, &added)
+    };
     let (plan_name, plan) = match &options.exec {
         Some(line) => ("exec", plans::exec(line, &given)),
         None => {
@@ -416,6 +422,7 @@ fn take_fetched(files: &Files, plan: &Plan, progress: &Progress) -> Result<()> {
 fn given(prepared: &Prepared, options: &MachineOptions, added: &Added) -> Given {
     let own_modules = added.modules.iter().map(|(module, _)| module.clone());
     Given {
+        groups: Groups::All,
         own_modules: own_modules.collect(),
         no_driver: added.no_driver,
         fetch: fetch::plan(prepared, &added.fetch),
