@@ -11,7 +11,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use crate::launcher::Launcher;
 use crate::parts::Part;
-use crate::users;
+use crate::{terminal, users};
 
 type Test = fn(&Launcher) -> anyhow::Result<()>;
 
@@ -45,6 +45,11 @@ const TESTS: &[(&str, Test)] = &[
         "two runs at a time do not harm each other",
         two_runs_at_a_time,
     ),
+    (
+        "a shell takes what is typed, and the terminal is as before when it is ended",
+        terminal::a_shell_on_a_terminal,
+    ),
+    ("the doctor examines a guest", terminal::a_guest_is_examined),
     (
         "a command's exit status is its own, and what it leaves running is ended",
         users::a_command_ends_as_it_ends,

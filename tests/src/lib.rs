@@ -27,5 +27,6 @@ pub mod skips;
 #[cfg(test)]
 mod sources;
 pub mod tally;
+pub mod terminal;
 pub mod trace;
 pub mod users;

@@ -71,7 +71,7 @@ pub fn for_qemu(cache: &Cache, qemu: &Path) -> Result<Option<PathBuf>> {
     let id = match dwarf::build_id(qemu) {
         Ok(id) => id,
         // Such as a script that starts one.
-        Err(Error::NotAProgram(_)) => return Ok(None),
+        Err(Error::NotAProgram(_)) => return is_qemu(qemu).map(|()| None),
         Err(Error::NoBuildId(_)) if needs_no_file(qemu)? => return Ok(None),
         Err(error) => return Err(error.into()),
     };
@@ -98,6 +98,26 @@ fn needs_no_file(qemu: &Path) -> Result<bool> {
     let said = External::new(qemu).arg("--version").output()?;
     let (major, minor) = BUILTIN_SERIES;
     Ok(said.contains(&format!("version {major}.{minor}.")))
+}
+
+/// Checks that what cannot be read as a program starts a QEMU all the same.
+fn is_qemu(script: &Path) -> Result<()> {
+    let said = External::new(script).arg("--version").output();
+    match said {
+        Ok(said) if said.contains("QEMU emulator version") => Ok(()),
+        Ok(said) => bail!(
+            "{} is no QEMU: to --version it says {:?}",
+            script.display(),
+            said.lines().next().unwrap_or_default()
+        ),
+        Err(error) => Err(error).with_context(|| {
+            format!(
+                "{} is no QEMU: give the program {PROGRAM}, a script that starts it, or a build \
+                 directory of it",
+                script.display()
+            )
+        }),
+    }
 }
 
 /// The program that is meant: a file, or that in a build directory.

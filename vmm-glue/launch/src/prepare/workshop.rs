@@ -207,8 +207,12 @@ impl<'a> Workshop<'a> {
         let Manner { depth, fresh } = self.manner;
         let manifest = match component.examine(depth) {
             Ok(manifest) if !fresh => manifest,
-            _ => {
-                let alone = self.alone()?;
+            sound => {
+                let alone = self.alone().map_err(|error| match sound {
+                    // A user who is not root may have been meant to use what is there.
+                    Err(why) if !fresh => error.context(format!("{why:#}")),
+                    _ => error,
+                })?;
                 component.ensure(self.progress, depth, fresh, |_, _| {
                     let apt = Apt::open(self.cache, &apt::CURRENT, self.mirror, self.progress)?;
                     let made = series::make(&apt.kernel_series()?);
