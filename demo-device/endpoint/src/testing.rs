@@ -2,6 +2,8 @@
 //! The world above a device, for tests: processes with pages, memory, a translation agent and a
 //! page request queue, all of which can be told to misbehave; and a driver's few words.
 
+pub mod failure;
+
 use crate::sync::model;
 use crate::{Config, Endpoint, Mutant, Step, config_space};
 use pcie_ats::{
@@ -54,37 +56,6 @@ pub enum Service {
     Pretend,
     /// It is answered with this code.
     Refuse(ResponseCode),
-}
-
-thread_local! {
-    /// Where this thread has panicked, if that is looked for.
-    static PANICKED: std::cell::RefCell<Option<Option<(String, u32)>>> =
-        const { std::cell::RefCell::new(None) };
-}
-
-/// Where a test fails, if it does: file and line of the first panic of this thread.
-pub fn place_of_failure(test: fn()) -> Option<(String, u32)> {
-    static HOOK: std::sync::Once = std::sync::Once::new();
-    HOOK.call_once(|| {
-        let before = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            let looked_for = PANICKED.with_borrow_mut(|place| match place {
-                Some(place) => {
-                    let here = info.location().map(|l| (l.file().to_owned(), l.line()));
-                    *place = place.take().or(here);
-                    true
-                }
-                None => false,
-            });
-            if !looked_for {
-                before(info);
-            }
-        }));
-    });
-    PANICKED.set(Some(None));
-    let failed = std::panic::catch_unwind(test).is_err();
-    let place = PANICKED.take().flatten();
-    failed.then(|| place.unwrap_or_default())
 }
 
 /// What the world itself demands of a device, whatever is tested. A device that is to break the
@@ -536,12 +507,12 @@ impl World {
         }
     }
 
-    /// Rule 7: what a request may ask for.
-    fn check_attributes(&self, execute: bool, privileged: bool) {
+    /// Rule 7: what a request may ask for. Privileged mode is also the matter of another rule.
+    fn check_attributes(&self, execute: bool, privileged: bool, rule: u8) {
         if self.inner.lock().unwrap().judge {
             let control = self.endpoint.config_read(config_space::PASID + 4);
             assert!(!execute || control >> 17 & 1 != 0, "execute");
-            assert!(!privileged || control >> 18 & 1 != 0, "privileged");
+            demand(rule, !privileged || control >> 18 & 1 != 0);
         }
     }
 
@@ -675,7 +646,7 @@ impl RootPort for World {
         demand(12, request.pages >= 1);
         assert!(request.pages as usize <= translations.len());
         self.check(true, request.pasid);
-        self.check_attributes(request.execute, request.privileged);
+        self.check_attributes(request.execute, request.privileged, 20);
         let count = {
             let mut inner = self.inner.lock().unwrap();
             if inner.gone {
@@ -714,7 +685,7 @@ impl RootPort for World {
     fn page_request(&self, request: &PageRequest) {
         demand(51, request.address % PAGE_SIZE == 0);
         self.check(false, request.pasid);
-        self.check_attributes(request.execute, request.privileged);
+        self.check_attributes(request.execute, request.privileged, 73);
         if self.inner.lock().unwrap().gone {
             return;
         }
@@ -738,7 +709,9 @@ impl RootPort for World {
             let waiting = &self.inner.lock().unwrap().queue;
             demand(58, waiting.len() < allocation as usize);
             let same = |p: &&PageRequest| p.prgi == request.prgi;
-            demand(49, waiting.iter().filter(same).all(|p| !p.last));
+            // Two last requests under one index also break rule 51.
+            let all_last = MUTANT.get() == Some(Mutant::Rule51);
+            demand(49, all_last || waiting.iter().filter(same).all(|p| !p.last));
         }
         self.hook(&self.on_page);
         let service = *self.service.lock().unwrap();

@@ -23,6 +23,9 @@
 
 mod config;
 mod engines;
+#[cfg(test)]
+#[path = "../../../demo-device/endpoint/src/testing/failure.rs"]
+mod failure;
 mod interrupts;
 mod link;
 mod machine;

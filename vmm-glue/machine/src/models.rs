@@ -2,12 +2,12 @@
 //! The endpoint and the unit together under the schedules of a model checker: engines work, links
 //! deliver, and software invalidates and serves page faults, in any order.
 
+use crate::failure::caught;
 use crate::os::{App, Driver, Mode, Os, Process, copy, device_tlb_pasid, fill, iotlb_pasid_pages};
 use crate::sync::model::{check, pause, until};
 use crate::{Machine, MachineConfig};
 use pcie_ats::AlignedRange;
 use shuttle::thread;
-use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use svm_abi::registers::laboratory;
@@ -90,6 +90,7 @@ impl World {
     }
 
     /// Waits for software, and ends the rest.
+    #[track_caller]
     fn join(
         &self,
         software: impl IntoIterator<Item = thread::JoinHandle<()>>,
@@ -107,6 +108,7 @@ impl World {
     }
 
     /// Invalidates a page in the IOTLB and in the Device-TLB, and waits for both.
+    #[track_caller]
     fn invalidate(&self, page: u64) {
         let (process, range) = (&self.process, AlignedRange::page(page));
         let (did, pasid) = (process.domain(), process.pasid());
@@ -128,6 +130,7 @@ impl World {
         self.machine().ram().store(frame, CANARY).unwrap();
     }
 
+    #[track_caller]
     fn assert_untouched(&self, frame: u64) {
         assert_eq!(self.machine().ram().load(frame), Ok(CANARY));
     }
@@ -239,16 +242,21 @@ fn rule_42_page_requests_and_invalidations_wait_for_each_other_in_no_order() {
 /// A test under the checker, of a device that breaks a rule or none.
 type Model = fn(Option<Mutant>);
 
-/// Whether some schedule notices that a rule is broken.
-fn notices(model: Model, mutant: Mutant) -> bool {
-    catch_unwind(|| check(SCHEDULES, move || model(Some(mutant)))).is_err()
+/// A test with its name.
+macro_rules! named {
+    ($model:ident) => {
+        (stringify!($model), $model as Model)
+    };
 }
 
+/// Found is what breaks the protocol by what the model itself waits for and compares, there or in
+/// what judges its work ([`World::perform`]).
 #[test]
 fn the_models_find_what_breaks_the_protocol() {
-    let models: [(Model, &[Mutant]); 3] = [
+    let sources = [("/machine/src/models.rs", include_str!("models.rs"))];
+    let models: [((&str, Model), &[Mutant]); 3] = [
         (
-            pin_invalidate_complete,
+            named!(pin_invalidate_complete),
             &[
                 Mutant::Rule38,
                 Mutant::Rule39,
@@ -258,11 +266,11 @@ fn the_models_find_what_breaks_the_protocol() {
             ],
         ),
         (
-            invalidate_from_two_sides,
+            named!(invalidate_from_two_sides),
             &[Mutant::Rule40, Mutant::Rule41, Mutant::Rule44],
         ),
         (
-            request_respond_invalidate,
+            named!(request_respond_invalidate),
             &[
                 Mutant::Rule42,
                 Mutant::Rule44,
@@ -272,9 +280,12 @@ fn the_models_find_what_breaks_the_protocol() {
         ),
     ];
     let mut escaped = Vec::new();
-    for (n, (model, mutants)) in models.into_iter().enumerate() {
-        for mutant in mutants.iter().filter(|mutant| !notices(model, **mutant)) {
-            escaped.push((n, mutant));
+    for ((name, model), mutants) in models {
+        for &mutant in mutants {
+            let test = || check(SCHEDULES, move || model(Some(mutant)));
+            if let Err(place) = caught(test, &sources, &[name, "perform"]) {
+                escaped.push((name, mutant, place));
+            }
         }
     }
     assert!(escaped.is_empty(), "not found by these models: {escaped:?}");

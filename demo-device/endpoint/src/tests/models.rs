@@ -5,11 +5,11 @@
 
 use super::*;
 use crate::sync::model;
+use crate::testing::failure::caught;
 use crate::testing::{MUTANT, RECORDS, RING, Service, World};
 use crate::{Mutant, Step};
 use pcie_ats::{AlignedRange, Invalidation, ResponseCode};
 use shuttle::thread;
-use std::panic::catch_unwind;
 use std::sync::Arc;
 use svm_abi::completion;
 use svm_abi::registers::{context, control};
@@ -84,9 +84,11 @@ fn rule_38_and_39_hold_in_every_order_of_access_invalidation_and_completion() {
 fn the_model_of_an_invalidation_finds_what_breaks_its_contract() {
     for mutant in [Mutant::Rule38, Mutant::Rule39, Mutant::Rule47] {
         MUTANT.set(Some(mutant));
-        let caught = catch_unwind(|| model::check(3000, pin_invalidate_complete)).is_err();
+        let test = || model::check(3000, pin_invalidate_complete);
+        let sources = [("/tests/models.rs", include_str!("models.rs"))];
+        let result = caught(test, &sources, &["pin_invalidate_complete"]);
         MUTANT.set(None);
-        assert!(caught, "{mutant:?}");
+        assert_eq!(result, Ok(()), "{mutant:?}");
     }
 }
 

@@ -2,7 +2,8 @@
 //! Each mutant breaks one rule, and the test of that rule must notice.
 
 use super::{ahead, invalidation, moments, pages, rules, shadow, states, translation};
-use crate::testing::{MUTANT, World, place_of_failure};
+use crate::testing::failure::{caught, place_of_failure};
+use crate::testing::{MUTANT, World};
 use crate::{Config, Mutant};
 use pcie_ats::{Function, Reset};
 use std::fs;
@@ -28,19 +29,6 @@ const SOURCES: &[(&str, &str)] = &[
     ("/tests/translation.rs", include_str!("translation.rs")),
     ("/operation/tests.rs", include_str!("../operation/tests.rs")),
 ];
-
-/// The function that a place of a file of tests is in.
-fn function_at(file: &str, line: u32) -> Option<&'static str> {
-    let (_, source) = SOURCES.iter().find(|(name, _)| file.ends_with(name))?;
-    let before = source.lines().take(line as usize).collect::<Vec<_>>();
-    before.into_iter().rev().find_map(|line| {
-        let (_, rest) = line.split_once("fn ").filter(|(start, _)| {
-            let start = start.trim_end();
-            start.is_empty() && !line.starts_with(' ') || start.starts_with("pub")
-        })?;
-        rest.split(['(', '<']).next()
-    })
-}
 
 /// The test of the rule that a mutant breaks.
 fn test(mutant: Mutant) -> (&'static str, fn()) {
@@ -125,11 +113,10 @@ fn every_mutant_is_caught_by_an_assertion_of_the_test_of_its_rule() {
         let name = name.rsplit("::").next().unwrap_or(name).trim();
         assert_eq!(place_of_failure(test), None, "{mutant:?}: without it");
         MUTANT.set(Some(*mutant));
-        let place = place_of_failure(test);
+        let result = caught(test, SOURCES, &[name]);
         MUTANT.set(None);
-        match &place {
-            Some((file, line)) if function_at(file, *line) == Some(name) => {}
-            other => escaped.push((mutant, other.clone())),
+        if let Err(place) = result {
+            escaped.push((mutant, place));
         }
     }
     assert!(escaped.is_empty(), "not caught: {escaped:#?}");

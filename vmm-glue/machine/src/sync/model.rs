@@ -10,11 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// Where the random schedules begin: the same ones in every run.
 const SEED: u64 = 38;
-/// Points in a schedule of which no end is to be expected.
-const ENDLESS: usize = 100_000;
+/// Points in a schedule after which nothing is waited for any more.
+const PATIENCE: usize = 100_000;
+/// Points in a schedule of which no end is to be expected, though nobody waits for anything.
+const ENDLESS: usize = 2 * PATIENCE;
 
 thread_local! {
     static RUNNING: Cell<bool> = const { Cell::new(false) };
+    /// Points of the current schedule up to now.
+    static POINTS: Cell<usize> = const { Cell::new(0) };
     /// The current task has nothing to do before another has gone on.
     static WAITING: Cell<bool> = const { Cell::new(false) };
 }
@@ -49,9 +53,11 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     }
 }
 
-/// Waits until something holds. A schedule in which it never does fails.
+/// Waits until something holds. A schedule in which it never does fails where this is called.
+#[track_caller]
 pub fn until(mut holds: impl FnMut() -> bool) {
     while !holds() {
+        assert!(POINTS.get() < PATIENCE, "what is waited for never comes");
         pause();
     }
 }
@@ -81,6 +87,7 @@ impl Scheduler for Schedules {
         self.number.fetch_add(1, Ordering::Relaxed);
         self.stay = [2, 8, 32, 128][self.random() as usize % 4];
         WAITING.set(false);
+        POINTS.set(0);
         Some(Schedule::new(SEED))
     }
 
@@ -90,6 +97,7 @@ impl Scheduler for Schedules {
         current: Option<TaskId>,
         _is_yielding: bool,
     ) -> Option<TaskId> {
+        POINTS.set(POINTS.get() + 1);
         let waits = WAITING.replace(false);
         if !waits && self.random() % self.stay != 0 {
             if let Some(task) = runnable.iter().find(|task| Some(task.id()) == current) {

@@ -8,6 +8,8 @@
 mod address_spaces;
 mod domains;
 mod end_to_end;
+#[path = "../../../../demo-device/endpoint/src/testing/failure.rs"]
+mod failure;
 mod invalidation;
 mod msix;
 mod page_requests;

@@ -8,6 +8,8 @@
 mod bench;
 mod caching;
 mod events;
+#[path = "../../../../demo-device/endpoint/src/testing/failure.rs"]
+mod failure;
 mod faults;
 mod gaps;
 mod interrupts;

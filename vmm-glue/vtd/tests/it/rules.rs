@@ -3,12 +3,10 @@
 //! proof that each rule and each row of docs/vtd.md has a test that can fail: a unit that breaks it.
 
 use crate::bench::*;
+use crate::failure::{caught, place_of_failure};
 use crate::{faults, gaps, page_requests, queue, translation};
 use pcie_ats::{Translation, TranslationRequest};
-use std::cell::RefCell;
 use std::fmt::Write;
-use std::panic::{catch_unwind, set_hook, take_hook};
-use std::sync::Once;
 use vtd::config::{FirstStage, Stages};
 use vtd::mutant::{Mutant, set};
 use vtd::spec::register::{global, offset};
@@ -214,49 +212,6 @@ const SOURCES: &[(&str, &str)] = &[
     ("translation.rs", include_str!("translation.rs")),
 ];
 
-/// The function that a line of a file of tests is in.
-fn function_at(file: &str, line: u32) -> Option<&'static str> {
-    let (_, source) = SOURCES.iter().find(|(name, _)| file.ends_with(name))?;
-    let before: Vec<_> = source.lines().take(line as usize).collect();
-    before.into_iter().rev().find_map(|line| {
-        let public = line.strip_prefix("pub(crate) ").unwrap_or(line);
-        public.strip_prefix("fn ")?.split(['(', '<']).next()
-    })
-}
-
-/// A place in a file.
-type Place = (String, u32);
-
-thread_local! {
-    /// Where this thread has panicked first, if that is looked for.
-    static PANICKED: RefCell<Option<Option<Place>>> = const { RefCell::new(None) };
-}
-
-/// Where a test fails, if it does.
-fn place_of_failure(test: fn()) -> Option<Place> {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let before = take_hook();
-        set_hook(Box::new(move |info| {
-            let looked_for = PANICKED.with_borrow_mut(|place| match place {
-                Some(place) => {
-                    let here = info.location().map(|l| (l.file().to_owned(), l.line()));
-                    *place = place.take().or(here);
-                    true
-                }
-                None => false,
-            });
-            if !looked_for {
-                before(info);
-            }
-        }));
-    });
-    PANICKED.set(Some(None));
-    let failed = catch_unwind(test).is_err();
-    let place = PANICKED.take().flatten();
-    failed.then(|| place.unwrap_or_default())
-}
-
 /// Caught is a mutant by an assertion of the very test that is named for it: what fails elsewhere,
 /// when the bench is set up for instance, proves nothing.
 #[test]
@@ -267,11 +222,10 @@ fn every_mutant_is_caught_by_an_assertion_of_its_test() {
         let name = path.rsplit("::").next().unwrap_or(path).trim();
         assert_eq!(place_of_failure(test), None, "{mutant:?}: without it");
         set(Some(*mutant));
-        let place = place_of_failure(test);
+        let result = caught(test, SOURCES, &[name]);
         set(None);
-        match &place {
-            Some((file, line)) if function_at(file, *line) == Some(name) => {}
-            other => survived.push((mutant, other.clone())),
+        if let Err(place) = result {
+            survived.push((mutant, place));
         }
     }
     assert!(survived.is_empty(), "survived: {survived:#?}");

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where a test fails. A mutant is caught by an assertion of the test that is to notice it; a panic
+//! anywhere else, while a bench is set up for instance, proves nothing. The tests of other crates
+//! include this file by its path.
+#![allow(
+    dead_code,
+    reason = "not everybody who includes the file uses all of it"
+)]
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::{Arc, Mutex, Once, PoisonError};
+
+/// A place: a file, and a line of it.
+pub type Place = (String, u32);
+
+/// The first failure of a test that is expected to fail, in whichever of its threads.
+#[derive(Clone, Debug, Default)]
+pub struct Watch(Arc<Mutex<Option<Place>>>);
+
+thread_local! {
+    /// That of the test which this thread works for, if it is expected to fail.
+    static WATCH: RefCell<Option<Watch>> = const { RefCell::new(None) };
+}
+
+impl Watch {
+    /// That of this thread, for a thread that it starts.
+    pub fn current() -> Option<Watch> {
+        WATCH.with_borrow(Clone::clone)
+    }
+
+    /// From now on this thread works for another one's test.
+    pub fn join(watch: Option<Watch>) {
+        WATCH.set(watch);
+    }
+
+    fn place(&self) -> std::sync::MutexGuard<'_, Option<Place>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where a test fails first, if it does. What it says then is not shown.
+pub fn place_of_failure(test: impl FnOnce()) -> Option<Place> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = take_hook();
+        set_hook(Box::new(move |info| match Watch::current() {
+            Some(watch) => {
+                let here = info.location().map(|l| (l.file().to_owned(), l.line()));
+                let mut place = watch.place();
+                *place = place.take().or(here);
+            }
+            None => before(info),
+        }));
+    });
+    let watch = Watch::default();
+    Watch::join(Some(watch.clone()));
+    let failed = catch_unwind(AssertUnwindSafe(test)).is_err();
+    Watch::join(None);
+    let place = watch.place().take();
+    failed.then(|| place.unwrap_or_default())
+}
+
+/// Whether a test fails first in one of these functions of these files, which are given by the end
+/// of their path and by their text. If not, the error says where it does, or that it succeeds.
+pub fn caught(
+    test: impl FnOnce(),
+    sources: &[(&str, &str)],
+    functions: &[&str],
+) -> Result<(), Option<Place>> {
+    let place = place_of_failure(test);
+    let within = |(file, line): &Place| {
+        let source = sources.iter().find(|(end, _)| file.ends_with(end));
+        source.is_some_and(|(_, text)| {
+            let around = functions_at(text, *line);
+            around.iter().any(|name| functions.contains(name))
+        })
+    };
+    match place {
+        Some(place) if within(&place) => Ok(()),
+        other => Err(other),
+    }
+}
+
+/// The functions that a line of a source file is in, the innermost first. It goes by how far lines
+/// are indented, as rustfmt does it.
+fn functions_at(source: &str, line: u32) -> Vec<&str> {
+    let lines: Vec<&str> = source.lines().take(line as usize).collect();
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let mut functions = Vec::new();
+    let Some((last, before)) = lines.split_last() else {
+        return functions;
+    };
+    let mut outermost = indent(last);
+    // The end of what takes several lines stands as far to the left as its beginning.
+    let mut continued = false;
+    for line in before.iter().rev().filter(|line| !line.trim().is_empty()) {
+        let (text, column) = (line.trim_start(), indent(line));
+        if column < outermost || column == outermost && continued {
+            outermost = column;
+            continued = text.starts_with([')', '}', '{']) || text.starts_with("where");
+            functions.extend(function_in(text));
+        }
+    }
+    functions
+}
+
+/// The name of the function that begins with a line.
+fn function_in(text: &str) -> Option<&str> {
+    let rest = match text.strip_prefix("fn ") {
+        Some(rest) => rest,
+        None => {
+            let (before, rest) = text.split_once(" fn ")?;
+            let word = |word: &str| word.starts_with("pub") || word == "const";
+            before.split(' ').all(word).then_some(rest)?
+        }
+    };
+    rest.split(['(', '<']).next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = "\
+pub(super) fn outer<T>(
+    first: T,
+) -> bool
+where
+    T: Copy,
+{
+    fn inner() {
+        work();
+    }
+    match first {
+        one => two(|| {
+
+            fails();
+        }),
+        _ => {
+            inner();
+        }
+    }
+}
+
+impl World {
+    const fn method(&self) {
+        if true {
+            work();
+        } else {
+            fails();
+        }
+    }
+}
+";
+
+    #[test]
+    fn a_line_is_in_its_function_and_in_those_around() {
+        let at = |text: &str| {
+            let number = SOURCE.lines().position(|line| line == text).unwrap();
+            functions_at(SOURCE, number as u32 + 1)
+        };
+        assert_eq!(at("        work();"), ["inner", "outer"]);
+        assert_eq!(at("            fails();"), ["outer"]);
+        assert_eq!(at("            inner();"), ["outer"]);
+        assert_eq!(at("            work();"), ["method"]);
+        assert_eq!(at("        if true {"), ["method"]);
+        assert_eq!(at("impl World {"), [""; 0]);
+        assert_eq!(functions_at(SOURCE, 26), ["method"]);
+    }
+
+    fn fails(wrong: bool) {
+        assert!(!wrong);
+    }
+
+    #[test]
+    fn caught_is_what_fails_in_a_function_of_a_file() {
+        let sources = [("/testing/failure.rs", include_str!("failure.rs"))];
+        let here = |test: fn(), names: &[&str]| caught(test, &sources, names);
+        assert_eq!(here(|| fails(true), &["other", "fails"]), Ok(()));
+        assert_eq!(here(|| fails(false), &["fails"]), Err(None));
+        let (file, _) = here(|| fails(true), &["other"]).unwrap_err().unwrap();
+        assert!(file.ends_with("/testing/failure.rs"), "{file}");
+        // What fails first, in whichever thread.
+        let threads = || {
+            let watch = Watch::current();
+            let other = std::thread::spawn(|| {
+                Watch::join(watch);
+                fails(true);
+            });
+            other.join().unwrap();
+        };
+        assert_eq!(here(threads, &["fails"]), Ok(()));
+    }
+}
