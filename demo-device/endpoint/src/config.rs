@@ -37,6 +37,12 @@ pub struct Config {
     /// How long a page request may wait for its response before its descriptor fails, in
     /// microseconds; 0 for ever.
     pub page_response_timeout: u64,
+    /// The longest time that an access waits before it requests pages once more that a response of
+    /// success did not bring, because a page request queue above was full or the pages are gone
+    /// again, in microseconds; 0 to wait never. The first repetition comes at once; the wait
+    /// before the second is 2 microseconds, and doubles from there. A host that sets it calls
+    /// [`crate::Endpoint::tick`], without which a wait does not end.
+    pub page_request_backoff: u64,
     /// Execute Permission Supported: whether the function offers to send requests for execution
     /// (PCIe 7.8.9.2).
     pub execute: bool,
@@ -60,6 +66,7 @@ impl Default for Config {
             laboratory: false,
             address_bits: 57,
             page_response_timeout: 0,
+            page_request_backoff: 0,
             execute: false,
             privileged: false,
             stop_markers: false,

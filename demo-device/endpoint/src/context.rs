@@ -89,6 +89,17 @@ pub(crate) enum Stall {
         /// Number of pages.
         pages: u32,
     },
+    /// Pages that were requested in vain are to be requested once more, in a while.
+    Rests {
+        /// What they are for.
+        piece: Piece,
+        /// Number of pages.
+        pages: u32,
+        /// For how long, in microseconds.
+        time: u64,
+        /// When that was first seen, by the clock of the host.
+        since: Option<u64>,
+    },
     /// A page request group waits for its response.
     Waits {
         /// Its index.
@@ -520,21 +531,37 @@ impl Context {
         self.failed
     }
 
-    /// Whether an interrupt is held back.
-    pub fn holds_back(&self) -> bool {
-        self.moderation.holds_back()
+    /// Whether something waits for its time: an interrupt that is held back, or a page request.
+    pub fn waits_for_time(&self) -> bool {
+        self.moderation.holds_back() || matches!(self.stall, Stall::Rests { .. })
     }
 
-    /// Has the interrupt sent that was held back, if it is time. Returns when it will be.
-    pub fn tick(&mut self, now: u64) -> Option<u64> {
-        let deadline = self.moderation.deadline(now)?;
-        if now < deadline {
-            return Some(deadline);
+    /// Does what is due at a time: has the interrupt sent that was held back, and the pages
+    /// requested that rest. Returns whether anything was due, and when more will be.
+    pub fn tick(&mut self, now: u64) -> (bool, Option<u64>) {
+        let mut interrupt = self.moderation.deadline(now);
+        let told = interrupt.take_if(|deadline| *deadline <= now).is_some();
+        if told {
+            self.moderation.forget();
+            self.interrupt = true;
         }
-        self.moderation.forget();
-        self.interrupt = true;
-        None
+        let mut rest = match &mut self.stall {
+            Stall::Rests { time, since, .. } => {
+                Some(since.get_or_insert(now).saturating_add(*time))
+            }
+            _ => None,
+        };
+        let rested = rest.take_if(|deadline| *deadline <= now).is_some();
+        if let (true, Stall::Rests { piece, pages, .. }) = (rested, self.stall) {
+            self.stall = Stall::Wants { piece, pages };
+        }
+        (told || rested, earlier(interrupt, rest))
     }
+}
+
+/// The earlier of two times, of which there may be none.
+pub(crate) fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.into_iter().chain(other).min()
 }
 
 /// What follows the operation of a descriptor.

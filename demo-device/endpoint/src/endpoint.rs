@@ -111,9 +111,10 @@ impl Endpoint {
     /// waits, so a call is due after them in any case, but no sooner than the host is idle or some
     /// time has passed.
     ///
-    /// Two things wait. Descriptors whose page requests are not answered in time fail: see
-    /// [`Config::page_response_timeout`]. And interrupts that moderation holds back are sent in
-    /// the end. A wait is timed from the first call after it began, so it lasts at most one
+    /// Three things wait. Descriptors whose page requests are not answered in time fail: see
+    /// [`Config::page_response_timeout`]. Pages that a response did not bring are requested once
+    /// more: see [`Config::page_request_backoff`]. And interrupts that moderation holds back are
+    /// sent in the end. A wait is timed from the first call after it began, so it lasts at most one
     /// interval of calls longer than it may, and is never cut short.
     pub fn tick(&self, now: u64) -> Option<u64> {
         self.device.lock().tick(now)

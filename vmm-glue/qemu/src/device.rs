@@ -21,7 +21,6 @@ use crate::memory::Mmio;
 use crate::notifiers::Notifiers;
 use crate::pci::{PM_CONTROL, POWER_STATE, PciDevice};
 use crate::port::Port;
-use crate::refused::Deferred;
 use crate::remedy;
 use crate::timer::{self, Timer};
 use crate::trace::Trace;
@@ -54,8 +53,6 @@ pub struct Device {
     pub endpoint: Endpoint,
     /// What comes down from the vIOMMU.
     pub notifiers: Notifiers,
-    /// Answers to page requests that the vIOMMU did not take.
-    pub deferred: Deferred,
     /// The record of what passes, if one was asked for.
     pub trace: Option<Trace>,
     /// Tells the engine's thread that there is work.
@@ -88,7 +85,6 @@ impl Device {
             pci,
             endpoint,
             notifiers: Notifiers::new(pci, me.clone()),
-            deferred: Deferred::default(),
             trace,
             bell: Arc::default(),
             alarm: OnceLock::new(),
@@ -100,7 +96,7 @@ impl Device {
         })
     }
 
-    /// Makes the timers. False if QEMU's timers are not laid out as expected.
+    /// Makes the timer. False if QEMU's timers are not laid out as expected.
     pub fn prepare(self: &Arc<Self>, bql: &Bql) -> bool {
         let me = Arc::downgrade(self);
         let ring = move |_: &Bql| {
@@ -111,7 +107,7 @@ impl Device {
         let Some(alarm) = Timer::virtual_time(bql, Box::new(ring)) else {
             return false;
         };
-        self.alarm.set(alarm).is_ok() && self.deferred.prepare(bql, Arc::downgrade(self))
+        self.alarm.set(alarm).is_ok()
     }
 
     /// Lays out configuration space; the offsets of the capabilities of QEMU's are given.
@@ -166,7 +162,6 @@ impl Device {
         self.mirror(bql);
         if self.endpoint.config_read(config_space::PRI + 4) & PRI_STOPPED != 0 {
             // Nothing is outstanding any more.
-            self.deferred.clear(bql);
             self.notifiers.page_requests_stopped();
             if let Some(trace) = &self.trace {
                 trace.page_requests_stopped();
@@ -191,7 +186,6 @@ impl Device {
                 Reset::FunctionLevel => "function level reset",
             });
         }
-        self.deferred.clear(bql);
         self.notifiers.clear(bql);
         if let Some(at) = self.power.get() {
             let control = self.pci.read_config_raw(bql, *at);
@@ -233,7 +227,6 @@ impl Device {
 
     /// Lets go of everything that QEMU could still call. The engine's thread has ended.
     pub fn shut_down(&self, bql: &Bql) {
-        self.deferred.clear(bql);
         self.notifiers.clear(bql);
         self.close_trace();
     }
@@ -292,13 +285,6 @@ impl Device {
         }
         self.endpoint.prg_response(response);
         self.ring_if_needed();
-    }
-
-    /// The time of the deferred answers has come.
-    pub fn deferred_responses(&self, _bql: &Bql) {
-        for response in self.deferred.take() {
-            self.answer(&response);
-        }
     }
 
     /// The time for the endpoint, in microseconds: that of the machine.

@@ -13,7 +13,7 @@ use crate::device::Device;
 use crate::memory::{AccessRefused, Space};
 use crate::message;
 use crate::pci::{PageQuery, Refusal, TranslationQuery};
-use crate::refused::{Automatic, automatic};
+use crate::refused::automatic;
 use crate::remedy::{self, pasid_entries};
 use crate::trace::Access;
 
@@ -192,15 +192,12 @@ impl RootPort for Port<'_> {
             trace.page_request(request, result.err().map(|refusal| format!("{refusal:?}")));
         }
         let Err(refusal) = result else { return };
-        let response = |code| PrgResponse {
-            prgi: request.prgi,
-            pasid: request.pasid,
-            code,
-        };
-        match automatic(request, refusal) {
-            Automatic::Nothing => {}
-            Automatic::Now(code) => self.device.answer(&response(code)),
-            Automatic::Later(code) => self.device.deferred.push(response(code)),
+        if let Some(code) = automatic(request, refusal) {
+            self.device.answer(&PrgResponse {
+                prgi: request.prgi,
+                pasid: request.pasid,
+                code,
+            });
         }
     }
 

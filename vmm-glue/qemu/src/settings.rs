@@ -12,6 +12,9 @@ use crate::qom::Class;
 
 /// The endpoint's unit of time is a microsecond; so many are a millisecond.
 const MICROSECONDS: u64 = 1000;
+/// The longest time between two requests for the same pages, in microseconds: long enough for the
+/// guest to take something out of a queue that is full.
+const BACKOFF: u64 = MICROSECONDS;
 /// The longest time-out in milliseconds: an hour.
 const MOST_TIMEOUT: u64 = 3_600_000;
 
@@ -215,6 +218,7 @@ impl Settings {
             privileged: self.privileged,
             laboratory: self.lab,
             page_response_timeout: self.page_response_timeout * MICROSECONDS,
+            page_request_backoff: BACKOFF,
             stop_markers: self.stop_markers,
             ..Config::default()
         };

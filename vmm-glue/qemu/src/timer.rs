@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! A timer of QEMU's main loop, in real time or in that of the machine.
+//! A timer of QEMU's main loop, in the time of the machine.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
@@ -16,7 +16,6 @@ type Action = Box<dyn Fn(&Bql) + Send + Sync>;
 pub struct Timer {
     timer: NonNull<QEMUTimer>,
     action: NonNull<Action>,
-    clock: c_int,
 }
 
 // SAFETY: QEMU's functions on timers may be called from any thread; the action is Send and Sync.
@@ -25,23 +24,12 @@ unsafe impl Send for Timer {}
 unsafe impl Sync for Timer {}
 
 impl Timer {
-    /// Makes a timer in real time. None if QEMU's timers are not laid out as this library
-    /// expects.
-    pub fn new(bql: &Bql, action: Action) -> Option<Timer> {
-        Timer::on(bql, CLOCK_REALTIME, action)
-    }
-
-    /// As [`Timer::new`], in the time of the machine, which stands still while the machine does.
-    pub fn virtual_time(bql: &Bql, action: Action) -> Option<Timer> {
-        Timer::on(bql, CLOCK_VIRTUAL, action)
-    }
-
-    /// Makes a timer on one of QEMU's clocks.
-    fn on(_bql: &Bql, clock: c_int, action: Action) -> Option<Timer> {
+    /// Makes a timer in the time of the machine, which stands still while the machine does. None if
+    /// QEMU's timers are not laid out as this library expects.
+    pub fn virtual_time(_bql: &Bql, action: Action) -> Option<Timer> {
         let timer = Timer {
             timer: room::allocate(layout().qemu_timer.size),
             action: NonNull::from(Box::leak(Box::new(action))),
-            clock,
         };
         let opaque = timer.action.as_ptr().cast();
         // SAFETY: the timer and what it points to stay where they are until `drop`. Without a
@@ -50,7 +38,7 @@ impl Timer {
             (qemu().timer_init_full)(
                 timer.timer.as_ptr(),
                 std::ptr::null_mut(),
-                clock,
+                CLOCK_VIRTUAL,
                 SCALE_US,
                 0,
                 expired,
@@ -65,12 +53,8 @@ impl Timer {
         found.then_some(timer)
     }
 
-    /// Lets it expire after a delay, counted from now. Any thread may do that.
-    pub fn set(&self, delay: Duration) {
-        self.set_at(read(self.clock) + delay);
-    }
-
-    /// Lets it expire at a time of its clock, or at once if that has passed.
+    /// Lets it expire at a time of the machine, or at once if that has passed. Any thread may do
+    /// that.
     pub fn set_at(&self, time: Duration) {
         let expiry = time.as_micros().try_into().unwrap_or(i64::MAX);
         // SAFETY: the timer is initialized; QEMU takes its own lock.
@@ -86,18 +70,13 @@ impl Timer {
 
 /// The time of the machine.
 pub fn virtual_now() -> Duration {
-    read(CLOCK_VIRTUAL)
-}
-
-/// Reads one of QEMU's clocks.
-fn read(clock: c_int) -> Duration {
     // SAFETY: the function reads a clock that exists.
-    Duration::from_nanos(unsafe { (qemu().qemu_clock_get_ns)(clock) }.unsigned_abs())
+    Duration::from_nanos(unsafe { (qemu().qemu_clock_get_ns)(CLOCK_VIRTUAL) }.unsigned_abs())
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        // SAFETY: both came from `on`; the timer is initialized, and off after the
+        // SAFETY: both came from `virtual_time`; the timer is initialized, and off after the
         // first call. The main loop calls it with the BQL, which whoever drops the timer holds.
         unsafe {
             (qemu().timer_del)(self.timer.as_ptr());

@@ -47,8 +47,8 @@ pub(crate) struct Device {
     busy: Set,
     /// Contexts that have pages to request and no credit for them.
     starved: Set,
-    /// Contexts that may hold back an interrupt. One that does is always in it.
-    holding: Set,
+    /// Contexts that may wait for a time. One that does is always in it.
+    timed: Set,
     /// Contexts that were in the middle of an action when what it rests on was taken away: one
     /// request of each may still be on its way.
     unsettled: Set,
@@ -86,7 +86,7 @@ impl Device {
             ready: Set::default(),
             busy: Set::default(),
             starved: Set::default(),
-            holding: Set::default(),
+            timed: Set::default(),
             unsettled: Set::default(),
             cursor: 0,
             buffers: Vec::new(),

@@ -3,7 +3,7 @@
 
 use super::Device;
 use crate::access::{Failure, Piece};
-use crate::context::{Context, Stall, State};
+use crate::context::{Context, Stall, State, earlier};
 use crate::counters::index;
 use crate::laboratory::Outcome;
 use crate::mutant::Mutant;
@@ -49,10 +49,30 @@ impl Device {
         }
         let alone = context.one_page || self.breaks(Mutant::Rule16);
         let limit = if alone { 1 } else { MAX_GROUP };
-        self.contexts[member].stall = Stall::Wants {
-            piece: *piece,
-            pages: lacking(limit) as u32,
+        let (piece, pages) = (*piece, lacking(limit) as u32);
+        self.contexts[member].stall = match self.rest(context.attempts) {
+            0 => Stall::Wants { piece, pages },
+            time => {
+                self.timed.insert(member);
+                Stall::Rests {
+                    piece,
+                    pages,
+                    time,
+                    since: None,
+                }
+            }
         };
+    }
+
+    /// How long an access waits before it requests pages again, after as many attempts, in
+    /// microseconds. A queue that is full answers at once (rule 61; VT-d 7.4.1): who asked again as
+    /// fast would have no attempts left before anybody had read the queue.
+    fn rest(&self, attempts: u32) -> u64 {
+        let longest = self.config.page_request_backoff;
+        match attempts {
+            0 | 1 => 0,
+            repeated => longest.min(1 << (repeated - 1).min(63)),
+        }
     }
 
     /// The pages that a context may request now (rule 58). Of half of the allocation, each context
@@ -185,18 +205,15 @@ impl Device {
     /// Does what is due at a time. Returns when something will be due.
     pub fn tick(&mut self, now: u64) -> Option<u64> {
         let mut next = self.give_up(now);
-        for n in self.holding.iter() {
+        for n in self.timed.iter() {
             let context = &mut self.contexts[n];
-            let due = context.tick(now);
-            next = match (next, due) {
-                (Some(one), Some(other)) => Some(one.min(other)),
-                (one, other) => one.or(other),
-            };
-            if context.interrupt {
+            let (due, later) = context.tick(now);
+            next = earlier(next, later);
+            if due || context.interrupt {
                 self.ready.insert(n);
             }
-            if !context.holds_back() {
-                self.holding.remove(n);
+            if !context.waits_for_time() {
+                self.timed.remove(n);
             }
         }
         next

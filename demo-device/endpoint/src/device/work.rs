@@ -148,7 +148,7 @@ impl Device {
             }
             match context.stall {
                 Stall::None => {}
-                Stall::Waits { .. } => return false,
+                Stall::Waits { .. } | Stall::Rests { .. } => return false,
                 Stall::Wants { .. } => {
                     match self.request_pages(member) {
                         Ok(action) => return buffers.take(action),
@@ -281,8 +281,8 @@ impl Device {
     /// The descriptor of a context is finished.
     fn retire(&mut self, member: usize) {
         let failed = self.contexts[member].retire();
-        if self.contexts[member].holds_back() {
-            self.holding.insert(member);
+        if self.contexts[member].waits_for_time() {
+            self.timed.insert(member);
         }
         self.count(member, index::DESCRIPTORS, 1);
         self.count(member, index::FAILED_DESCRIPTORS, u64::from(failed));

@@ -4,7 +4,7 @@
 use super::*;
 use crate::testing::{RECORDS, RING, Service, World};
 use crate::{Config, config_space};
-use pcie_ats::{AlignedRange, Function, Pasid, Prgi, ResponseCode};
+use pcie_ats::{AlignedRange, Function, Pasid, Prgi, Reset, ResponseCode};
 use std::collections::HashSet;
 use svm_abi::counters::index;
 use svm_abi::doorbell;
@@ -146,6 +146,89 @@ pub(super) fn rule_53_a_page_that_is_gone_again_is_requested_a_bounded_number_of
     *world.service.lock().unwrap() = Service::Now;
     world.map_absent(1, HERE, true);
     success(world.perform(crc(HERE, 8)));
+}
+
+/// The queue above is full, which is answered with success at once. Who repeats at once, too, is at
+/// the end of the attempts long before anybody has read the queue.
+#[test]
+fn rule_61_what_a_full_queue_answered_is_requested_ever_more_slowly() {
+    let world = World::running_with(Config {
+        page_request_backoff: 100,
+        ..Config::default()
+    });
+    success(world.perform(nop()));
+    *world.service.lock().unwrap() = Service::Pretend;
+    world.map_absent(1, HERE, true);
+    let record = world.submit(fill(HERE, 8));
+    world.run();
+    // The page may only be gone again: the first repetition is at once.
+    assert_eq!(requested(&world).len(), 2);
+    let e = &world.endpoint;
+    let mut now = 5000;
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        let due = e.tick(now).expect("it is to be repeated");
+        assert_eq!(e.tick(due - 1), Some(due));
+        assert!(!e.has_work() && requested(&world).is_empty());
+        assert_eq!(e.tick(due), None);
+        world.run();
+        assert_eq!(requested(&world), [(HERE, true)]);
+        waits.push(due - now);
+        now = due;
+    }
+    assert_eq!(waits, [2, 4, 8, 16, 32, 64, 100, 100]);
+    *world.service.lock().unwrap() = Service::Now;
+    let due = e.tick(now).unwrap();
+    assert_eq!(e.tick(due), None);
+    world.run();
+    success(world.record(1, record));
+    // The next access has its first repetition at once again.
+    *world.service.lock().unwrap() = Service::Pretend;
+    world.map_absent(1, THERE, true);
+    requested(&world);
+    world.submit(fill(THERE, 8));
+    world.run();
+    assert_eq!(requested(&world).len(), 2);
+}
+
+/// Who rests waits for no response: a stop, a reset and the end of the interface take it away.
+#[test]
+fn rule_61_a_repetition_that_is_due_later_keeps_nobody() {
+    let resting = || {
+        let world = World::running_with(Config {
+            page_request_backoff: 100,
+            ..Config::default()
+        });
+        *world.service.lock().unwrap() = Service::Pretend;
+        world.map_absent(1, HERE, true);
+        let record = world.submit(fill(HERE, 8));
+        world.run();
+        assert_eq!(world.endpoint.tick(10), Some(12));
+        requested(&world);
+        (world, record)
+    };
+    let (world, _) = resting();
+    world.set(0, context::CONTROL, control::STOP);
+    assert_eq!(world.get(0, context::STATUS), u64::from(status::DISABLED));
+    assert_eq!(world.endpoint.tick(12), None);
+    world.run();
+    assert_eq!(requested(&world), []);
+
+    let (world, _) = resting();
+    world.endpoint.reset(Reset::FunctionLevel);
+    assert_eq!(world.endpoint.tick(12), None);
+    world.run();
+    assert_eq!(requested(&world), []);
+
+    let (world, record) = resting();
+    world
+        .endpoint
+        .config_write(config_space::PRI + 4, 0, 0xffff);
+    assert_eq!(pri_status(&world) & STOPPED, STOPPED);
+    world.endpoint.tick(12);
+    world.run();
+    assert_eq!(failure(world.record(1, record)).0, Error::NotPresent);
+    assert_eq!(requested(&world), []);
 }
 
 #[test]

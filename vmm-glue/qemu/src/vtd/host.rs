@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use pcie_ats::{
-    AlignedRange, InvalidateCompletion, InvalidateRequest, PageRequest, PrgResponse, ResponseCode,
-};
+use pcie_ats::{AlignedRange, InvalidateCompletion, InvalidateRequest, PageRequest};
 use vtd::recording::{RecordedUnit, Sink};
 use vtd::spec::SourceId;
 use vtd::spec::descriptor::IotlbScope;
@@ -33,10 +31,6 @@ use crate::message;
 use crate::qom::Neighbour;
 use crate::timer::{self, Timer};
 
-/// How long a function is kept from asking again when the page request queue was full: long
-/// enough for software to take something out of it.
-const FULL_QUEUE_DELAY: Duration = Duration::from_millis(1);
-
 /// The unit of a machine. It is never freed.
 pub struct Host {
     unit: Mutex<RecordedUnit>,
@@ -56,9 +50,6 @@ pub struct Host {
     bell: Option<Arc<Bell>>,
     /// Expires when an invalidation request times out.
     timeouts: OnceLock<Timer>,
-    /// Responses of the unit itself that wait for their time.
-    deferred: Mutex<Vec<(SourceId, PrgResponse)>>,
-    deferral: OnceLock<Timer>,
     /// What those who keep copies have not heard of yet.
     dirty: Mutex<Dirty>,
     lose_every: AtomicU64,
@@ -87,17 +78,14 @@ impl Host {
             queue_busy: AtomicBool::new(false),
             bell: settings.thread.then(Arc::default),
             timeouts: OnceLock::new(),
-            deferred: Mutex::default(),
-            deferral: OnceLock::new(),
             lose_every: AtomicU64::new(settings.lose_every),
             completions: AtomicU64::new(0),
             dirty: Mutex::default(),
             validates_ioapic: settings.strict,
         }));
         let timeouts = Timer::virtual_time(bql, Box::new(|_| host.time_passed()))?;
-        let deferral = Timer::new(bql, Box::new(|bql| host.send_deferred(bql)))?;
-        // A new value, in which both are empty.
-        let _ = (host.timeouts.set(timeouts), host.deferral.set(deferral));
+        // A new value, in which it is empty.
+        let _ = host.timeouts.set(timeouts);
         Some(host)
     }
 
@@ -168,47 +156,15 @@ impl Host {
 
     /// The machine was reset.
     pub fn reset(&'static self, bql: &Bql) {
-        self.deferred().clear();
-        for timer in [&self.timeouts, &self.deferral] {
-            if let Some(timer) = timer.get() {
-                timer.cancel(bql);
-            }
+        if let Some(timer) = self.timeouts.get() {
+            timer.cancel(bql);
         }
         self.with(|unit, effects| unit.reset(effects));
     }
 
-    /// A function has sent a page request. The answer to one that has met a full queue is held
-    /// back for a while.
+    /// A function has sent a page request.
     pub fn page_request(&'static self, requester: SourceId, request: &PageRequest) {
-        let mut effects = Effects::new();
-        self.lock()
-            .page_request(&GuestMemory, requester, request, &mut effects);
-        let mut deferred = Vec::new();
-        effects.retain(|effect| match effect {
-            Effect::PrgResponse {
-                requester,
-                response,
-            } if response.code == ResponseCode::Success => {
-                deferred.push((*requester, *response));
-                false
-            }
-            _ => true,
-        });
-        if !deferred.is_empty() {
-            self.deferred().append(&mut deferred);
-            if let Some(timer) = self.deferral.get() {
-                timer.set(FULL_QUEUE_DELAY);
-            }
-        }
-        self.deliver(effects);
-    }
-
-    /// Sends the responses that were held back.
-    fn send_deferred(&'static self, bql: &Bql) {
-        let deferred = std::mem::take(&mut *self.deferred());
-        for (requester, response) in deferred {
-            self.clients.respond(bql, requester.0, &response);
-        }
+        self.with(|unit, effects| unit.page_request(&GuestMemory, requester, request, effects));
     }
 
     /// An invalidation request may have timed out.
@@ -376,10 +332,6 @@ impl Host {
 
     fn dirty(&self) -> MutexGuard<'_, Dirty> {
         self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn deferred(&self) -> MutexGuard<'_, Vec<(SourceId, PrgResponse)>> {
-        self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
