@@ -149,7 +149,8 @@ impl Groups {
         self.insert(first, group)
     }
 
-    /// Forgets all groups.
+    /// Forgets all groups. The search for a free index goes on where it was: responses to what is
+    /// forgotten may still come.
     pub fn clear(&mut self) {
         self.groups.fill(None);
         self.pages = 0;

@@ -271,7 +271,12 @@ impl Device {
         let quiet = self.breaks(Mutant::Rule56);
         let pri = &mut self.space.pri;
         let Some(group) = group else {
-            // Rule 56. After a reset, responses to what was forgotten are no surprise.
+            // Rule 56: a response without a matching request (PCIe 10.5.2.3). One that is still on
+            // its way after a reset of the function or of the interface is such a response, too:
+            // the state of pending requests is gone (10.5.2.2), and to remember over a reset what
+            // was asked for before is not a function's. It is dropped silently as long as nothing
+            // can be asked for, and noted from then on. Indices come again as late as possible, so
+            // that it meets no new request.
             pri.unexpected_prgi |= (pri.enable || !pri.stopped) && !quiet;
             return;
         };

@@ -6,6 +6,7 @@ use crate::testing::{RECORDS, RING, Service, World};
 use crate::{Config, config_space};
 use pcie_ats::{AlignedRange, Function, Pasid, Prgi, Reset, ResponseCode};
 use std::collections::HashSet;
+use svm_abi::completion::status as status_of_record;
 use svm_abi::counters::index;
 use svm_abi::doorbell;
 use svm_abi::registers::{context, control, halt, lost as registers_of_lost, status};
@@ -552,6 +553,50 @@ fn rule_59_a_reset_of_the_interface_forgets_what_is_outstanding() {
     e.config_write(config_space::PRI + 4, 1, 0xffff);
     world.respond(&late, ResponseCode::Success);
     assert_eq!(pri_status(&world) & UPRGI, UPRGI);
+}
+
+/// Responses that were on their way to requests of before a reset of the function. Nothing is known
+/// of those any more: what comes while page requests are disabled is dropped, what comes later has
+/// no matching request and is noted (PCIe 10.5.2.3). None is taken for that of a new request.
+#[test]
+fn rule_56_a_response_of_before_a_reset_is_nobodys() {
+    for kind in [Reset::FunctionLevel, Reset::Conventional] {
+        let world = world(Service::Later);
+        for page in 0..3 {
+            world.map_absent(1, HERE + (page << 12), true);
+        }
+        world.start(1, 2);
+        world.map_absent(2, HERE, true);
+        world.submit(fill(HERE, 0x3000));
+        world.submit_to(1, 2, fill(HERE, 8));
+        world.run();
+        let late = std::mem::take(&mut world.inner.lock().unwrap().queue);
+        let late: Vec<_> = late.into_iter().filter(|request| request.last).collect();
+        assert_eq!(late.len(), 2);
+        world.endpoint.reset(kind);
+        world.respond(&late[0], ResponseCode::ResponseFailure);
+        assert_eq!(pri_status(&world) & (RF | UPRGI | STOPPED), STOPPED);
+        world.enable(64);
+        world.start(0, 1);
+        requested(&world);
+        let record = world.submit(fill(HERE, 0x3000));
+        world.run();
+        assert_eq!(requested(&world).len(), 3);
+        for request in &late {
+            let same = |new: &pcie_ats::PageRequest| new.prgi == request.prgi;
+            assert!(!world.inner.lock().unwrap().queue.iter().any(same));
+        }
+        world.respond(&late[0], ResponseCode::InvalidRequest);
+        assert_eq!(pri_status(&world) & (RF | UPRGI | STOPPED), UPRGI);
+        // It would fail the new request, or close the interface for it.
+        world.respond(&late[0], ResponseCode::ResponseFailure);
+        world.run();
+        assert_eq!(pri_status(&world) & (RF | UPRGI | STOPPED), UPRGI);
+        assert_eq!(world.record(1, record).status, status_of_record::PENDING);
+        world.serve(ResponseCode::Success);
+        world.run();
+        success(world.record(1, record));
+    }
 }
 
 #[test]
