@@ -28,6 +28,8 @@ pub struct Mapping {
     pub write: bool,
     pub present: bool,
     pub untranslated_only: bool,
+    /// It may not be read.
+    pub write_only: bool,
     /// For privileged mode only.
     pub supervisor: bool,
 }
@@ -309,6 +311,7 @@ impl World {
                 write,
                 present,
                 untranslated_only: false,
+                write_only: false,
                 supervisor: false,
             },
         );
@@ -566,7 +569,8 @@ impl Inner {
         let Some(m) = self.mapping(number, page.address) else {
             return false;
         };
-        if page.write && !m.write || m.supervisor && !page.privileged {
+        let refused = page.write && !m.write || page.read && m.write_only;
+        if refused || m.supervisor && !page.privileged {
             return false;
         }
         self.mappings
@@ -586,8 +590,9 @@ impl Inner {
         };
         Translation {
             range,
-            read: m.is_some(),
-            write: m.is_some_and(|m| m.write),
+            read: m.is_some_and(|m| !m.write_only),
+            // With No Write the request is one to read (PCIe 10.2.2), which such a page refuses.
+            write: m.is_some_and(|m| m.write && !(m.write_only && request.no_write)),
             execute: m.is_some() && request.execute,
             privileged: request.privileged,
             untranslated_only: m.is_some_and(|m| m.untranslated_only),
@@ -618,6 +623,7 @@ impl Inner {
                     Some(m)
                         if m.present
                             && (m.write || !write)
+                            && (write || !m.write_only)
                             && (request.privileged || !m.supervisor) =>
                     {
                         m.output + (request.address - m.range.base())

@@ -13,6 +13,7 @@ mod models;
 mod moments;
 mod mutants;
 mod pages;
+mod prefetch;
 mod privilege;
 mod properties;
 mod rules;

@@ -5,6 +5,7 @@ use super::*;
 use crate::Config;
 use crate::testing::{RECORDS, World};
 use pcie_ats::{AlignedRange, Function, TranslationError};
+use svm_abi::completion::access;
 use svm_abi::counters::index;
 use svm_abi::registers::{context, control};
 
@@ -71,6 +72,46 @@ fn rule_18_a_write_permission_that_was_gained_is_found() {
     // No invalidation is due when a permission is added.
     world.change(1, HERE, |m| m.write = true);
     success(world.perform(fill(HERE, 64)));
+}
+
+/// A second stage with W and without R: what is written is no leave to read.
+#[test]
+fn rule_17_a_page_that_may_only_be_written_is_never_read() {
+    let world = World::running();
+    world.judge();
+    let frame = world.map(1, HERE, true);
+    world.map(1, THERE, true);
+    world.change(1, HERE, |m| m.write_only = true);
+    success(world.perform(fill(HERE, 8)));
+    assert_eq!(world.peek_frame(frame, 8), [0x5a; 8]);
+    let read_only = |fetch: Descriptor| (fetch, 0);
+    let both = |atomic: Descriptor| (atomic, access::WRITE);
+    let add = Descriptor {
+        operation: Operation::FetchAdd as u8,
+        length: 0,
+        ..fill(HERE, 0)
+    };
+    for (reads, kind) in [
+        read_only(crc(HERE, 8)),
+        read_only(copy(HERE, THERE, 8)),
+        both(add),
+    ] {
+        let before = world.inner.lock().unwrap().page_requests.len();
+        let blocked = failure(world.perform(reads));
+        assert_eq!(blocked, (Error::PageFault, HERE, kind), "{reads:?}");
+        let requests = world.inner.lock().unwrap().page_requests[before..].to_vec();
+        assert_eq!(requests.len(), 1);
+        let writes = kind == access::WRITE;
+        assert_eq!((requests[0].read, requests[0].write), (true, writes));
+        let alone = failure(world.perform(Descriptor { flags: 0, ..reads }));
+        assert_eq!(alone, (Error::NotPresent, HERE, kind), "{reads:?}");
+    }
+    // What was refused is not kept, and what permits writes stays.
+    let before = world.counter(0, index::TRANSLATION_REQUESTS);
+    success(world.perform(fill(HERE + 8, 8)));
+    assert_eq!(world.counter(0, index::TRANSLATION_REQUESTS), before);
+    assert_eq!(world.peek_frame(frame, 16), [0x5a; 16]);
+    assert_eq!(world.peek(1, THERE, 8), [0; 8]);
 }
 
 #[test]

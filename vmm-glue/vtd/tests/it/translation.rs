@@ -248,6 +248,34 @@ fn a_translation_request_sets_d_only_if_it_is_given_w() {
     }
 }
 
+/// A second stage with W and without R. Translation requests are answered with what is permitted:
+/// to them, none of this is a fault (SSS.2, SGN.6 and SGN.7 of VT-d table 30).
+#[test]
+fn a_page_that_may_only_be_written_is_written_and_not_read() {
+    let mut b = Bench::new();
+    let table = b.page();
+    b.map_second(table, 0x40_0000, 0x800_0000, W);
+    b.map_second(table, 0x40_1000, 0x900_0000, R | W);
+    b.pasid(SID, 5, second_stage(table, 1));
+    let rights = |b: &mut Bench, no_write| {
+        let found = b.translations(&ats(Some(5), 0x40_0000, 2, no_write));
+        let found = found.unwrap().into_iter();
+        found.map(|t| (t.read, t.write)).collect::<Vec<_>>()
+    };
+    // The second request and the third are answered by the cache as the first was by the tables.
+    for _ in 0..2 {
+        assert_eq!(rights(&mut b, false), [(false, true), (true, true)]);
+        assert_eq!(rights(&mut b, true)[0], (false, false));
+    }
+    assert_eq!(b.codes(), []);
+    assert_eq!(b.goes_pasid(5, 0x40_0000, Access::Write), Ok(0x800_0000));
+    assert_eq!(b.codes(), []);
+    // SGN.7: no permission to read in the second stage.
+    assert_eq!(b.goes_pasid(5, 0x40_0000, Access::Read), Err(0x86));
+    assert_eq!(b.codes(), [0x86]);
+    assert_eq!(b.goes_pasid(5, 0x40_1000, Access::Read), Ok(0x900_0000));
+}
+
 /// Changes an entry just before the unit swaps it, once.
 fn interfere(b: &Bench, entry: u64, value: u64) -> Rc<Cell<u32>> {
     let count = Rc::new(Cell::new(0));
