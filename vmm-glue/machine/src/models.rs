@@ -3,15 +3,19 @@
 //! deliver, and software invalidates and serves page faults, in any order.
 
 use crate::failure::caught;
-use crate::os::{App, Driver, Mode, Os, Process, copy, device_tlb_pasid, fill, iotlb_pasid_pages};
+use crate::os::{
+    App, Driver, Mode, Os, Process, copy, device_tlb_pasid, fill, iotlb_pasid_pages,
+    page_group_response,
+};
 use crate::sync::model::{check, pause, until};
 use crate::{Machine, MachineConfig};
-use pcie_ats::AlignedRange;
+use pcie_ats::{AlignedRange, PrgResponse, Prgi, ResponseCode};
 use shuttle::thread;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use svm_abi::registers::laboratory;
-use svm_endpoint::{Mutant, Step};
+use svm_endpoint::{Mutant, Step, config_space};
+use vtd::Effect;
 use vtd::spec::register::offset;
 
 /// How many schedules are tried, and how many a mutant has to be noticed in.
@@ -222,6 +226,48 @@ fn request_respond_invalidate(mutant: Option<Mutant>) {
     let counters = world.machine().with_unit(0, counters);
     assert_eq!(counters.unexpected_responses, 0);
     assert!(counters.page_requests > 0);
+}
+
+/// A processor submits to the queue while another thread is told, too, that the queue can go on. When
+/// a wait is complete, all ahead of it has been carried out: what one round of the queue asked for,
+/// before the next round began.
+fn one_round_after_the_other() {
+    let world = World::new(1, None);
+    let response = PrgResponse {
+        prgi: Prgi::new(77).unwrap(),
+        pasid: Some(world.process.pasid()),
+        code: ResponseCode::Success,
+    };
+    let words = page_group_response(world.machine().requester(0), &response);
+    let responds = world.software(move |world| {
+        let queue = world.os.queue(0);
+        let mut wait = None;
+        until(|| {
+            wait = wait.or_else(|| queue.try_submit(&[words]));
+            wait.is_some()
+        });
+        until(|| queue.is_done(wait.unwrap()));
+        // What has been sent arrives.
+        while world.machine().deliver(0) {}
+        // UPRGI: the function has received a response, to no request.
+        let status = world.machine().config_read(0, config_space::PRI + 4);
+        assert_eq!(
+            status >> 17 & 1,
+            1,
+            "the wait is complete, the response is not sent"
+        );
+    });
+    let processes = world.software(|world| {
+        for _ in 0..8 {
+            world.machine().carry_out(0, vec![Effect::QueueReady]);
+        }
+    });
+    world.join([responds, processes], []);
+}
+
+#[test]
+fn the_queue_is_processed_by_one_thread_at_a_time() {
+    check(SCHEDULES, one_round_after_the_other);
 }
 
 #[test]
