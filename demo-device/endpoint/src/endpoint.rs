@@ -127,6 +127,12 @@ impl Endpoint {
         self.device.lock().set_power(power);
     }
 
+    /// How many translations of 2^`shift` bytes the address translation cache has now: those that
+    /// were answered in this size, and neighbours that have grown together to it. For tests.
+    pub fn cached(&self, shift: u8) -> u32 {
+        self.device.lock().cached(shift)
+    }
+
     /// The PASIDs that contexts use now, each once.
     pub fn pasids(&self) -> Vec<Pasid> {
         self.device.lock().pasids()

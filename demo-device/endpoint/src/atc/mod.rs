@@ -553,6 +553,13 @@ impl Atc {
         self.invalidate(Scope::Every, AlignedRange::ALL)
     }
 
+    /// Number of entries of 2^`shift` bytes.
+    pub fn count(&self, shift: u8) -> u32 {
+        let size = usize::from(shift).checked_sub(12);
+        size.and_then(|size| self.counts.get(size))
+            .map_or(0, |n| *n)
+    }
+
     /// Number of entries.
     #[cfg(test)]
     pub(crate) fn len(&self) -> u32 {

@@ -114,6 +114,11 @@ impl Device {
         }
     }
 
+    /// How many translations of 2^`shift` bytes are in the cache.
+    pub fn cached(&self, shift: u8) -> u32 {
+        self.atc.count(shift)
+    }
+
     /// The PASIDs in use, each once.
     pub fn pasids(&self) -> Vec<Pasid> {
         let mut pasids: Vec<_> = self.contexts.iter().filter_map(Context::pasid).collect();

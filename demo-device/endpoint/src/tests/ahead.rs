@@ -345,6 +345,10 @@ fn world_of_one_large_entry() -> (World, u64) {
     requests(&world);
     success(world.perform(crc(HERE, 512 * PAGE)));
     assert_eq!(requests(&world), []);
+    assert_eq!(
+        [16, 18, 21].map(|shift| world.endpoint.cached(shift)),
+        [0, 0, 1]
+    );
     (world, frames)
 }
 

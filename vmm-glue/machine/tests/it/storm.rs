@@ -30,6 +30,15 @@ const PAGES: u64 = 24;
 const ARENA: u64 = 0x7000_0000_0000;
 const CANARY: u8 = 0xc3;
 
+/// Pages of 4 KiB in a row and in frames in a row, 2 MiB in all: a function's cache makes one
+/// translation of them.
+const ROW: u64 = ARENA + (1 << 30);
+const ROW_SHIFT: u8 = 21;
+const ROW_BYTES: u64 = 1 << ROW_SHIFT;
+const ROW_PAGES: u64 = ROW_BYTES / FRAME;
+/// How many operations of its process there are for one on the row.
+const ROW_RARELY: u64 = 512;
+
 /// Numbers that are the same in every run (xorshift).
 struct Numbers(u64);
 
@@ -73,6 +82,8 @@ impl Drop for Seed {
 /// What software and the hook at a function's requests know of a process in common.
 struct Arena {
     process: Process,
+    /// Where the entry of its first page lies.
+    entries: u64,
     moving: Mutex<Vec<Migration>>,
     /// Frames that nobody may touch any more.
     retired: Mutex<Vec<u64>>,
@@ -83,8 +94,18 @@ impl Arena {
         ARENA + page * FRAME
     }
 
+    /// Software looks at an entry before it changes it: what writes too far may have met the page
+    /// tables as well as data.
+    fn check_tables(&self, page: u64) {
+        let stage = self.process.first_stage();
+        let leaf = stage.find(self.process.os().frames(), Self::address(page));
+        let right = leaf.is_none_or(|leaf| leaf.at == self.entries + page * 8);
+        assert!(right, "page {page}: the page tables are not what they were");
+    }
+
     /// Begins to move pages, unless one of them is on the move.
     fn begin(&self, page: u64, count: u64) {
+        self.check_tables(page);
         let migration = self
             .process
             .begin_migration(Self::address(page), count * FRAME);
@@ -93,6 +114,9 @@ impl Arena {
 
     /// Ends the migrations that are ready: from here on the old frames belong to somebody else.
     fn end_ready(&self) {
+        if !self.moving.lock().unwrap().is_empty() {
+            self.check_tables(0);
+        }
         let mut moving = self.moving.lock().unwrap();
         let (ready, rest) = std::mem::take(&mut *moving)
             .into_iter()
@@ -145,6 +169,14 @@ enum Effect {
     Fault,
 }
 
+/// The frames of a row of pages: where they are, and where one of them is for a while.
+struct Row {
+    home: u64,
+    away: u64,
+    /// How often the row was one translation.
+    joined: u64,
+}
+
 /// A process, and what each of its pages has to hold: the same 8 bytes all over.
 struct Subject {
     app: App,
@@ -159,16 +191,21 @@ struct Subject {
     operations: u64,
     faults: u64,
     label: String,
+    /// One of them has a row of pages.
+    row: Option<Row>,
 }
 
 impl Subject {
     fn new(driver: &Driver, context: u16, layout: Layout, numbers: Numbers) -> Self {
         let app = App::start(driver, driver.os().process_with(layout), context);
         app.process().map_absent(ARENA, PAGES * FRAME);
+        let stage = app.process().first_stage();
+        let entries = stage.place(driver.os().frames(), ARENA, 1);
         Subject {
             label: format!("function {} context {context}", driver.function()),
             arena: Arc::new(Arena {
                 process: app.process().clone(),
+                entries,
                 moving: Mutex::default(),
                 retired: Mutex::default(),
             }),
@@ -180,7 +217,75 @@ impl Subject {
             numbers,
             operations: 0,
             faults: 0,
+            row: None,
         }
+    }
+
+    /// Gives the process a row of pages.
+    fn add_row(&mut self) {
+        let frames = self.app.os().frames();
+        let [home, away] = [(); 2].map(|()| frames.allocate_range(ROW_SHIFT));
+        for offset in (0..ROW_BYTES).step_by(FRAME as usize) {
+            self.app
+                .process()
+                .map_frame(ROW + offset, 12, home + offset);
+        }
+        self.row = Some(Row {
+            home,
+            away,
+            joined: 0,
+        });
+    }
+
+    /// One operation of software on the row: it is written to as a whole, so that it becomes one
+    /// translation, and a second time while one of its pages moves away and back.
+    fn work_on_row(&mut self, row: &mut Row) {
+        let process = self.app.process().clone();
+        let machine = self.app.machine().clone();
+        let offset = self.numbers.below(ROW_PAGES) * FRAME;
+        let value = self.numbers.next();
+        let is_written = |subject: &Self, ticket: Ticket| {
+            let error = subject.wait(ticket).error;
+            assert_eq!(
+                error, 0,
+                "{}, operation {}",
+                subject.label, subject.operations
+            );
+        };
+        self.completed(process.invalidate(ROW, ROW_BYTES));
+        is_written(self, self.app.submit(fill(ROW, ROW_BYTES, !value)));
+        let endpoint = machine.endpoint(self.app.driver().function());
+        row.joined += u64::from(endpoint.cached(ROW_SHIFT));
+        if self.numbers.below(2) == 0 {
+            // The page moves while the translations are asked for, and not when they are one.
+            self.completed(process.invalidate(ROW, ROW_BYTES));
+        }
+        let ticket = self.app.submit(fill(ROW, ROW_BYTES, value));
+        let moved = process.migrate_to(ROW + offset, row.away + offset);
+        self.completed(moved.map(drop));
+        machine
+            .ram()
+            .fill(row.home + offset, FRAME as usize, CANARY)
+            .unwrap();
+        is_written(self, ticket);
+        is_written(self, self.app.submit(fill(ROW + offset, FRAME, value)));
+        let data = process.read(ROW, ROW_BYTES as usize);
+        let right = data.chunks(8).all(|word| word == value.to_le_bytes());
+        assert!(
+            right,
+            "{}, operation {}: the row",
+            self.label, self.operations
+        );
+        let mut bytes = [0; FRAME as usize];
+        machine.ram().read(row.home + offset, &mut bytes).unwrap();
+        let alive = bytes.iter().all(|byte| *byte == CANARY);
+        assert!(
+            alive,
+            "{}, operation {}: the row",
+            self.label, self.operations
+        );
+        let moved = process.migrate_to(ROW + offset, row.home + offset);
+        self.completed(moved.map(drop));
     }
 
     /// An invalidation has come to an end, with this result.
@@ -202,6 +307,12 @@ impl Subject {
     fn operate(&mut self) {
         self.operations += 1;
         self.arena.end_ready();
+        if let Some(mut row) = self.row.take() {
+            if self.numbers.below(ROW_RARELY) == 0 {
+                self.work_on_row(&mut row);
+            }
+            self.row = Some(row);
+        }
         let page = self.numbers.below(PAGES);
         let other = self.numbers.below(PAGES);
         let value = self.numbers.next();
@@ -221,7 +332,10 @@ impl Subject {
             // Memory that is not the process's.
             18 | 19 => self.submit(fill(Arena::address(PAGES + page), 8, value), Effect::Fault),
             // Pages come and go while the device is at work.
-            20..=23 => self.completed(self.app.process().evict(address)),
+            20..=23 => {
+                self.arena.check_tables(page);
+                self.completed(self.app.process().evict(address));
+            }
             24..=27 => self.arena.begin(page, count),
             28 | 29 => {
                 let scope = (other + 1) * FRAME;
@@ -313,8 +427,9 @@ impl Subject {
         }
     }
 
-    /// Ends everything. Returns how many descriptors failed as they had to.
-    fn end(mut self) -> u64 {
+    /// Ends everything. Returns how many descriptors failed as they had to, and how often the row of
+    /// pages was one translation.
+    fn end(mut self) -> [u64; 2] {
         self.finish();
         let arrived = self.app.os().wait_until(|| {
             self.arena.end_ready();
@@ -322,10 +437,10 @@ impl Subject {
         });
         assert!(arrived, "{}: a page never arrives", self.label);
         self.check_canaries();
-        let faults = self.faults;
+        let ends = [self.faults, self.row.as_ref().map_or(0, |row| row.joined)];
         let ended = self.app.exit().map(drop);
         assert_eq!(ended, Ok(()), "{}: it does not end", self.label);
-        faults
+        ends
     }
 }
 
@@ -366,13 +481,15 @@ impl Storm {
                 nested: Some(Nesting::Small),
             },
         ];
-        let subjects: Vec<_> = (0..6u64)
+        let mut subjects: Vec<_> = (0..6u64)
             .map(|n| {
                 let driver = &drivers[n as usize % 3];
                 let layout = layouts[(n as usize + n as usize / 3) % 3];
                 Subject::new(driver, n as u16 / 3, layout, Numbers::new(seed, n))
             })
             .collect();
+        // Its function is the one with the largest cache.
+        subjects[0].add_row();
         // Between its look-up and its access, and between answer and use, an endpoint meets a
         // kernel that takes the page away.
         for function in 0..3 {
@@ -396,9 +513,9 @@ impl Storm {
         }
     }
 
-    /// The endings of all processes.
-    fn check(mut self, faults: u64) {
-        assert!(faults > 0);
+    /// The endings of all processes. Returns how often the row of pages was one translation.
+    fn check(mut self, ends: &[[u64; 2]]) -> u64 {
+        assert!(ends.iter().any(|[faults, _]| *faults > 0));
         for function in 0..3 {
             let endpoint = self.machine.endpoint(function);
             assert_eq!(endpoint.pasids(), []);
@@ -411,6 +528,7 @@ impl Storm {
             assert_eq!(counters.unexpected_responses, 0);
         }
         self.subjects.clear();
+        ends.iter().map(|[_, joined]| joined).sum()
     }
 }
 
@@ -423,8 +541,8 @@ impl Drop for Storm {
     }
 }
 
-/// A storm in one thread.
-fn alone(seed: u64, operations: u64, mutant: Option<Mutant>) {
+/// A storm in one thread. Returns how often a row of pages was one translation.
+fn alone(seed: u64, operations: u64, mutant: Option<Mutant>) -> u64 {
     let mut storm = Storm::new(seed, mutant);
     let wards: Vec<_> = storm.subjects.iter().map(|s| s.arena.clone()).collect();
     for subject in &mut storm.subjects {
@@ -440,8 +558,8 @@ fn alone(seed: u64, operations: u64, mutant: Option<Mutant>) {
         }
     }
     let subjects = std::mem::take(&mut storm.subjects);
-    let faults = subjects.into_iter().map(Subject::end).sum();
-    storm.check(faults);
+    let ends: Vec<_> = subjects.into_iter().map(Subject::end).collect();
+    storm.check(&ends)
 }
 
 /// Tells the other threads of a storm that one of them has failed.
@@ -455,15 +573,16 @@ impl Drop for Alarm {
     }
 }
 
-/// A storm with engines, and a thread of software for each process.
-fn together(seed: u64, operations: u64, mutant: Option<Mutant>) {
+/// A storm with engines, and a thread of software for each process. Returns how often a row of pages
+/// was one translation.
+fn together(seed: u64, operations: u64, mutant: Option<Mutant>) -> u64 {
     let mut storm = Storm::new(seed, mutant);
     let engines = Engines::start(&storm.machine, 2);
     let subjects = std::mem::take(&mut storm.subjects);
     let share = operations.div_ceil(subjects.len() as u64);
     let over: Arc<AtomicBool> = Arc::default();
     let watch = Watch::current();
-    let faults = std::thread::scope(|scope| {
+    let ends: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = subjects
             .into_iter()
             .map(|mut subject| {
@@ -481,22 +600,24 @@ fn together(seed: u64, operations: u64, mutant: Option<Mutant>) {
             })
             .collect();
         let ends = threads.into_iter().map(|thread| thread.join().unwrap());
-        ends.sum()
+        ends.collect()
     });
     drop(engines);
-    storm.check(faults);
+    storm.check(&ends)
 }
 
 #[test]
 fn rule_48_a_storm_in_one_thread() {
     let seed = Seed::chosen();
-    alone(seed.0, ALONE, None);
+    let joined = alone(seed.0, ALONE, None);
+    assert!(joined > 0, "no translations grew to 2 MiB");
 }
 
 #[test]
 fn rule_48_a_storm_of_a_million_operations_with_engines_and_many_threads_of_software() {
     let seed = Seed::chosen();
-    together(seed.0, OPERATIONS, None);
+    let joined = together(seed.0, OPERATIONS, None);
+    assert!(joined > 0, "no translations grew to 2 MiB");
 }
 
 /// Mutants that a storm must notice, whichever test is the one of their rule.
@@ -523,12 +644,15 @@ pub(crate) const CAUGHT: &[Mutant] = &[
     Mutant::Rule49,
     Mutant::Rule50,
     Mutant::Rule54,
+    Mutant::Join37,
 ];
 
 /// Where the storm judges what a device has done. What fails elsewhere, when it is set up for
 /// instance, notices nothing.
-const JUDGES: [&str; 6] = [
+const JUDGES: [&str; 8] = [
+    "check_tables",
     "completed",
+    "work_on_row",
     "check_canaries",
     "wait",
     "finish",
@@ -537,9 +661,15 @@ const JUDGES: [&str; 6] = [
 ];
 
 /// Runs a storm of a device that breaks a rule, and says where it fails if no judge notices.
-fn noticed(storm: fn(u64, u64, Option<Mutant>), mutant: Mutant) -> Result<(), Option<Place>> {
+fn noticed(
+    storm: fn(u64, u64, Option<Mutant>) -> u64,
+    mutant: Mutant,
+) -> Result<(), Option<Place>> {
     let sources = [("/it/storm.rs", include_str!("storm.rs"))];
-    caught(|| storm(SEED, MUTANT, Some(mutant)), &sources, &JUDGES)
+    let test = || {
+        storm(SEED, MUTANT, Some(mutant));
+    };
+    caught(test, &sources, &JUDGES)
 }
 
 #[test]

@@ -20,11 +20,10 @@ impl Process {
 
     /// Puts a page that was taken away back: into another frame, or where it was. Returns the frame
     /// where it was.
-    fn put_back(&self, address: u64, elsewhere: bool) -> u64 {
+    fn put_back(&self, address: u64, elsewhere: Option<u64>) -> u64 {
         let old = self.frame(address);
-        let mut frame = old;
-        if elsewhere {
-            frame = self.0.os.0.frames.allocate();
+        let frame = elsewhere.unwrap_or(old);
+        if frame != old {
             let mut contents = [0; FRAME as usize];
             let ram = self.0.os.0.frames.ram();
             let _ = ram.read(old, &mut contents);
@@ -44,12 +43,21 @@ impl Process {
     ///
     /// If the page is on the move already.
     pub fn migrate(&self, address: u64) -> Result<u64, QueueFault> {
+        self.migrate_to(address, self.0.os.0.frames.allocate())
+    }
+
+    /// As [`Process::migrate`], into a frame of the caller's choice.
+    ///
+    /// # Panics
+    ///
+    /// If the page is on the move already.
+    pub fn migrate_to(&self, address: u64, frame: u64) -> Result<u64, QueueFault> {
         assert!(
             self.take_away(address),
             "{address:#x} is on the move already"
         );
         self.0.invalidate(covering(address, FRAME))?;
-        Ok(self.put_back(address, true))
+        Ok(self.put_back(address, Some(frame)))
     }
 
     /// Begins to move pages, which one invalidation covers, and waits for nothing. None if one of
@@ -105,14 +113,15 @@ impl Migration {
     /// If it is not ready.
     pub fn end(self) -> Vec<u64> {
         assert!(self.is_ready(), "the invalidation is not complete yet");
-        let put = |page: &u64| self.process.put_back(*page, true);
+        let frames = &self.process.0.os.0.frames;
+        let put = |page: &u64| self.process.put_back(*page, Some(frames.allocate()));
         self.pages.iter().map(put).collect()
     }
 
     /// Leaves the pages where they are.
     fn cancel(self) {
         for page in &self.pages {
-            self.process.put_back(*page, false);
+            self.process.put_back(*page, None);
         }
     }
 }
