@@ -69,7 +69,8 @@ fn a_reset_forgets_automatic_responses() {
     machine.reset_function(DEVICE);
     let (bars, mut context) = revive(&mut machine);
     context.submit(&mut machine, fill(DESTINATION, 8, 0x22));
-    // When the new context has its first automatic response, the time of the old one is over.
+    // Automatic responses come at once: with the first of the new context, nothing of the old one is
+    // to come any more.
     let responses = bars.registers
         + registers::context_block(1)
         + registers::CONTEXT_COUNTERS
