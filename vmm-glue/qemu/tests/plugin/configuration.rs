@@ -2,10 +2,12 @@
 //! Configuration space and BARs as software sees them.
 
 use pcie_ats::capability::{ATS_ID, PASID_ID, PRI_ID};
+use svm_abi::completion::{Error, status};
 use svm_abi::{ids, registers};
 use svm_endpoint::config_space::{ATS, PASID, PRI};
 
 use crate::client::{Installation, Qemu};
+use crate::context::{self, Context, SOURCE, fill, map_new};
 use crate::machine::{DEVICE, IOMMU, Machine};
 
 #[test]
@@ -157,6 +159,46 @@ fn pasid_and_the_translation_unit_are_fixed_while_ats_is_on() {
     machine.config_write16(DEVICE, ATS + 6, 0);
     machine.config_write16(DEVICE, PASID + 6, 0);
     assert_eq!(machine.config_read(DEVICE, PASID + 4) >> 16, 0);
+    machine.qemu.quit();
+}
+
+/// VT-d answers in pages of 4 KiB, whatever STU is. What is smaller than the smallest translation
+/// unit is no answer (PCIe 10.2.3), and so software has to leave STU at 0.
+#[test]
+fn with_another_smallest_translation_unit_pages_of_4_kib_are_refused() {
+    let Some(mut machine) = Machine::with("") else {
+        return;
+    };
+    let bars = machine.enable_bars(DEVICE);
+    machine.enable_ats(DEVICE);
+    machine.config_write16(DEVICE, ATS + 6, 0);
+    // Units of 8 KiB.
+    machine.config_write16(DEVICE, ATS + 6, 1 << 15 | 1);
+    machine.enable_vtd(&[DEVICE]);
+    machine.add_pasid(context::PASID);
+    // The device reads its ring all the same: it lies in one page of 2 MiB.
+    let mut context = Context::start_large(&mut machine, bars, 1, context::PASID);
+    // The first page of a unit, which an answer of 4 KiB is for.
+    assert_eq!(SOURCE & 0x1fff, 0);
+    let frame = map_new(&mut machine, SOURCE);
+    let record = context.run(&mut machine, fill(SOURCE, 0x1000, u64::MAX));
+    assert_eq!(
+        (record.status, Error::from_u8(record.error)),
+        (status::FAILURE, Some(Error::CompleterAbort)),
+        "{record:?}"
+    );
+    assert_eq!(
+        (record.fault_address, record.bytes_done),
+        (SOURCE, 0),
+        "{record:?}"
+    );
+    assert_eq!(machine.qemu.read(frame, 0x1000), [0; 0x1000]);
+    context.stop(&mut machine);
+    machine.config_write16(DEVICE, ATS + 6, 0);
+    machine.config_write16(DEVICE, ATS + 6, 1 << 15);
+    let mut context = Context::start_large(&mut machine, bars, 1, context::PASID);
+    context.succeed(&mut machine, fill(SOURCE, 0x1000, u64::MAX));
+    assert_eq!(machine.qemu.read(frame, 0x1000), [0xff; 0x1000]);
     machine.qemu.quit();
 }
 

@@ -15,13 +15,17 @@ pub const DESTINATION: u64 = 0x7f00_1020_3000;
 
 /// A machine whose operating system has enabled the device and started context 1.
 pub fn ready(properties: &str) -> Option<(Machine, Context)> {
-    let mut machine = Machine::with(properties)?;
+    Some(enabled(Machine::with(properties)?))
+}
+
+/// The same of a machine that is there.
+pub fn enabled(mut machine: Machine) -> (Machine, Context) {
     let bars = machine.enable_bars(DEVICE);
     machine.enable_ats(DEVICE);
     machine.enable_vtd(&[DEVICE]);
     machine.add_pasid(PASID);
     let context = Context::start(&mut machine, bars, 1, PASID);
-    Some((machine, context))
+    (machine, context)
 }
 
 /// Maps a new page and returns its frame.
@@ -58,6 +62,8 @@ pub struct Context {
 const RING_LOG2: u64 = 6;
 /// Where the ring lies in the address space of a PASID, and the records behind it.
 const RING: u64 = 0x7f00_0000_0000;
+/// A page of 2 MiB, beyond those that [`Machine::page`] gives.
+const LARGE_MEMORY: u64 = 0x1f00_0000;
 
 impl Context {
     /// Starts a context on a PASID whose tables exist.
@@ -70,6 +76,14 @@ impl Context {
         machine.invalidate_iotlb(pasid, RING + 0x1000);
         let shifts = (RING - ring, RING + 0x1000 - records);
         Context::start_at(machine, bars, number, pasid, (ring, records), shifts)
+    }
+
+    /// Starts a context whose ring and records lie in one page of 2 MiB.
+    pub fn start_large(machine: &mut Machine, bars: Bars, number: u16, pasid: u32) -> Context {
+        machine.map_large(pasid, RING, LARGE_MEMORY);
+        let pages = (LARGE_MEMORY, LARGE_MEMORY + 0x1000);
+        let shift = RING - LARGE_MEMORY;
+        Context::start_at(machine, bars, number, pasid, pages, (shift, shift))
     }
 
     /// Starts a context while translation is off: all addresses are physical ones.
@@ -106,6 +120,14 @@ impl Context {
             "{status:#x}"
         );
         context
+    }
+
+    /// Stops the context, be it that it halted.
+    pub fn stop(self, machine: &mut Machine) {
+        use registers::{context, control, status};
+        self.write(machine, context::CONTROL, control::STOP);
+        let state = status::state(self.status(machine));
+        assert_eq!(state, status::DISABLED);
     }
 
     /// Writes a register of the context.

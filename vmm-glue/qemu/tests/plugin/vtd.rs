@@ -157,11 +157,13 @@ impl Machine {
         self.qemu.writeq(entry + 16, root | 1 << 2);
     }
 
-    /// Address of the entry that maps a page, with the tables above it made.
-    fn entry(&mut self, pasid: u32, address: u64) -> u64 {
+    /// Address of the entry of a level that maps an address, with the tables above it made. Level 1
+    /// has pages of 4 KiB, level 2 those of 2 MiB.
+    fn entry(&mut self, pasid: u32, address: u64, level: u64) -> u64 {
+        let index = |level: u64| 8 * (address >> (3 + 9 * level) & 511);
         let mut table = self.tables().roots[&pasid];
-        for level in [4, 3, 2] {
-            let entry = table + 8 * (address >> (12 + 9 * (level - 1)) & 511);
+        for above in (level + 1..=4).rev() {
+            let entry = table + index(above);
             table = self.qemu.readq(entry) & !0xfff;
             if table == 0 {
                 table = self.page();
@@ -169,14 +171,21 @@ impl Machine {
                 self.qemu.writeq(entry, table | 7);
             }
         }
-        table + 8 * (address >> 12 & 511)
+        table + index(level)
     }
 
     /// Maps a page of a PASID to a frame, without telling anybody.
     pub fn map(&mut self, pasid: u32, address: u64, frame: u64, writable: bool) {
-        let entry = self.entry(pasid, address);
+        let entry = self.entry(pasid, address, 1);
         self.qemu
             .writeq(entry, frame | 0x5 | u64::from(writable) << 1);
+    }
+
+    /// Maps 2 MiB of a PASID to memory, all to be written, without telling anybody.
+    pub fn map_large(&mut self, pasid: u32, address: u64, memory: u64) {
+        let entry = self.entry(pasid, address, 2);
+        // PS.
+        self.qemu.writeq(entry, memory | 0x7 | 1 << 7);
     }
 
     /// Submits an invalidation queue descriptor and waits until it and all before are done.
