@@ -10,7 +10,7 @@ use svm_abi::registers::command::{
 };
 use svm_abi::registers::{LABORATORY, laboratory as register};
 
-use crate::machine::{DEVICE, Machine, is_svm_vtd};
+use crate::machine::{Bars, DEVICE, Machine, is_svm_vtd};
 
 pub const PASID: u32 = 0x42;
 pub const ADDRESS: u64 = 0x7f12_3456_7000;
@@ -44,6 +44,11 @@ impl Laboratory {
         machine.enable_ats(DEVICE);
         machine.enable_vtd(&[DEVICE]);
         machine.add_pasid(PASID);
+        Laboratory::at(machine, bars)
+    }
+
+    /// The laboratory of a device that has its BARs.
+    pub fn at(machine: Machine, bars: Bars) -> Laboratory {
         let base = bars.registers + LABORATORY;
         Laboratory { machine, base }
     }
@@ -85,6 +90,19 @@ impl Laboratory {
         assert_eq!(self.run(TRANSLATE, address, pasid(PASID)), (DONE, None));
         let (frame, _, read, write) = self.translation();
         (read && write).then_some(frame)
+    }
+
+    /// Whether a translation request of the PASID is answered with a permission.
+    pub fn is_translated(&mut self, address: u64) -> bool {
+        let (state, _) = self.run(TRANSLATE, address, pasid(PASID));
+        let (_, _, read, write) = self.translation();
+        state == DONE && (read || write)
+    }
+
+    /// Has the device read an address, without a PASID, where nothing is mapped.
+    pub fn read_in_vain(&mut self, address: u64) {
+        let result = self.run(UNTRANSLATED_READ, address, 0);
+        assert_eq!(result, (FAILED, Some(Error::MemoryAccess)));
     }
 
     /// The translation of the last request: address, log2 of its size, read and write.

@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod assigned;
+mod bus;
 mod client;
 mod configuration;
 mod context;

@@ -115,7 +115,7 @@ fn serves_a_processor(installation: &Installation, accelerator: &str) {
         machine.qemu.writel(source, data);
         let record = context.run(&mut machine, copy(SOURCE, DESTINATION, 4));
         assert_eq!(record.status, status::SUCCESS, "{record:?}");
-        interrupt(&mut machine, &mut context, 0);
+        interrupt(&mut machine, DEVICE, &mut context, 0);
         machine.qemu.until("the processor's interrupt", |qemu| {
             qemu.readl(INTERRUPTS) == number
         });
@@ -123,7 +123,7 @@ fn serves_a_processor(installation: &Installation, accelerator: &str) {
     }
     // An entry that is gone interrupts nobody.
     forbid_interrupts(&mut machine);
-    interrupt(&mut machine, &mut context, 0);
+    interrupt(&mut machine, DEVICE, &mut context, 0);
     let rounds = machine.qemu.readl(ROUNDS);
     machine.qemu.until("more rounds", |qemu| {
         qemu.readl(ROUNDS).wrapping_sub(rounds) > 1000

@@ -11,7 +11,7 @@ use svm_abi::registers;
 
 use crate::client::{Installation, Qemu, has_clock, remapped_interrupts};
 use crate::context::{Context, copy};
-use crate::machine::{DEVICE, Machine};
+use crate::machine::{Address, DEVICE, Machine};
 
 /// Registers of the VT-d unit (11.4).
 const VTD: u64 = 0xfed9_0000;
@@ -422,10 +422,10 @@ pub fn remap_interrupts(machine: &mut Machine, requester: u64) {
     assert_ne!(machine.qemu.readl(GSTS) & 1 << 25, 0);
 }
 
-/// Has the device send an interrupt with this interrupt index, in remappable format.
-pub fn interrupt(machine: &mut Machine, context: &mut Context, index: u64) {
-    let msix = machine.capability(DEVICE, 0x11);
-    machine.config_write16(DEVICE, msix + 2, 1 << 15);
+/// Has the device at an address send an interrupt with this interrupt index, in remappable format.
+pub fn interrupt(machine: &mut Machine, at: Address, context: &mut Context, index: u64) {
+    let msix = machine.capability(at, 0x11);
+    machine.config_write16(at, msix + 2, 1 << 15);
     let entry = context.bars.msix + 16 * 5;
     machine.qemu.writeq(entry, 0xfee0_0010 | index << 5);
     machine.qemu.writel(entry + 8, 0);
@@ -481,7 +481,7 @@ fn an_interrupt_goes_where_its_entry_says_or_is_blocked_with_a_reason() {
             return;
         };
         remap_interrupts(&mut machine, requester);
-        interrupt(&mut machine, &mut context, index);
+        interrupt(&mut machine, DEVICE, &mut context, index);
         let expected = expected.map(|reason| (reason, DEVICE.sid()));
         assert_eq!(fault(&mut machine), expected, "{requester:#x} {index:#x}");
         machine.qemu.quit();

@@ -13,7 +13,9 @@ const VTD: u64 = 0xfed9_0000;
 mod register {
     pub const GCMD: u64 = 0x18;
     pub const GSTS: u64 = 0x1c;
+    pub const CAP: u64 = 0x08;
     pub const RTADDR: u64 = 0x20;
+    pub const FSTS: u64 = 0x34;
     pub const IQT: u64 = 0x88;
     pub const IQA: u64 = 0x90;
     pub const PQH: u64 = 0xc0;
@@ -24,6 +26,8 @@ mod register {
 
 /// Addresses of the tables and queues of the VT-d unit.
 pub struct Vtd {
+    root: u64,
+    /// Context tables by bus.
     context: BTreeMap<u8, u64>,
     directory: u64,
     /// First-stage tables by PASID.
@@ -64,6 +68,7 @@ impl Machine {
                 .writeq(entry, directory | 1 | 1 << 2 | 1 << 3 | 1 << 4 | 7 << 9);
         }
         self.vtd = Some(Vtd {
+            root,
             context,
             directory,
             roots: BTreeMap::new(),
@@ -216,8 +221,8 @@ impl Machine {
     pub fn invalidate_iotlb_pages(&mut self, pasid: u32, address: u64, order: u64) -> bool {
         let tags = domain(pasid) << 16 | u64::from(pasid) << 32;
         self.push(0x6 | 3 << 4 | tags, address | order);
-        // FSTS.IQE.
-        self.qemu.readl(VTD + 0x34) & 1 << 4 == 0
+        // IQE.
+        self.qemu.readl(VTD + register::FSTS) & 1 << 4 == 0
     }
 
     /// Invalidates a page in the IOTLB only.
@@ -238,6 +243,41 @@ impl Machine {
     /// PASID-based device-TLB invalidation; the address carries its size.
     pub fn invalidate_device(&mut self, at: Address, pasid: u32, address: u64) {
         self.submit(0x8 | at.sid() << 16 | u64::from(pasid) << 32, address);
+    }
+
+    /// Gives a bus the context entries of another one, which has none after that.
+    pub fn move_context_entries(&mut self, from: u8, to: u8) {
+        let tables = self.tables();
+        let root = tables.root;
+        let table = tables.context.remove(&from).expect("a bus with entries");
+        tables.context.insert(to, table);
+        self.qemu.writeq(root + 16 * u64::from(from), 0);
+        self.qemu.writeq(root + 16 * u64::from(to), table | 1);
+        self.invalidate_all();
+    }
+
+    /// Invalidates all that the unit has cached: contexts, PASIDs and translations.
+    pub fn invalidate_all(&mut self) {
+        self.submit(0x1 | 1 << 4, 0);
+        self.submit(0x7 | 3 << 4, 0);
+        self.submit(0x2 | 1 << 4, 0);
+    }
+
+    /// Takes the first fault that is recorded, if there is one: its reason and its requester.
+    pub fn take_fault(&mut self) -> Option<(u64, u64)> {
+        let status = self.qemu.readl(VTD + register::FSTS);
+        // PPF.
+        if status & 1 << 1 == 0 {
+            return None;
+        }
+        // FRO, and FRI.
+        let records = (self.vtd_read(register::CAP) >> 24 & 0x3ff) * 16;
+        let record = VTD + records + u64::from(status >> 8 & 0xff) * 16;
+        let high = self.qemu.readq(record + 8);
+        assert_ne!(high >> 63, 0, "{status:#x}: {high:#x}");
+        // F is cleared by writing a one.
+        self.qemu.writel(record + 12, 1 << 31);
+        Some((high >> 32 & 0xff, high & 0xffff))
     }
 
     /// Takes a page request out of the queue, if there is one.
