@@ -81,6 +81,8 @@ fn with_each(test: impl Fn(Legacy<Outside>)) {
         return;
     };
     for unit in UNITS {
+        // Of a test that fails, the last unit is what it failed on.
+        println!("{unit}");
         test(translated(&installation, unit));
     }
 }
@@ -111,6 +113,38 @@ fn what_is_mapped_is_reached_and_what_is_unmapped_is_not() {
         l.map(1, IOVA, 0);
         l.invalidate_pages(IOVA, 0);
         l.is_cut_off(IOVA);
+        l.machine.qemu.quit();
+    });
+}
+
+/// A transfer across the border of two pages is two requests. Each goes by its own page.
+#[test]
+fn a_transfer_across_two_pages_goes_by_the_mapping_of_each() {
+    with_each(|mut l| {
+        l.switch(true);
+        // Not one behind the other in memory.
+        let frames = l.machine.pages(3);
+        let (first, second) = (frames + 0x2000, frames);
+        let data: Vec<u8> = (0..0x2000u32).map(|n| (n % 251) as u8).collect();
+        l.machine.qemu.write(first, &data[..0x1000]);
+        l.machine.qemu.write(second, &data[0x1000..]);
+        l.map(1, IOVA, first | R | W);
+        l.map(1, IOVA + 0x1000, second | R | W);
+        l.invalidate_pages(IOVA, 1);
+        for (begin, length) in [(0xffc, 8), (0x800, 0x1800)] {
+            let read = l.device.read_by_pages(IOVA + begin, length);
+            let end = begin + length;
+            assert_eq!(read, data[begin as usize..end as usize], "{begin:#x}");
+        }
+        l.map(1, IOVA + 0x1000, 0);
+        l.invalidate_pages(IOVA + 0x1000, 0);
+        for (begin, length) in [(0xffc, 8), (0x800, 0x1800)] {
+            // The part in the second page does not arrive; the other does.
+            let read = l.device.read_by_pages(IOVA + begin, length);
+            assert_eq!(read, data[begin as usize..0x1000], "{begin:#x}");
+        }
+        l.is_cut_off(IOVA + 0x1000);
+        l.reaches(IOVA, first);
         l.machine.qemu.quit();
     });
 }
