@@ -9,7 +9,7 @@ use crate::client::{Installation, Qemu};
 use crate::hotplug::unplug;
 use crate::legacy::{DOMAIN, LARGE, Legacy, R, RTADDR, W};
 use crate::machine::{Address, Machine};
-use crate::outside::Outside;
+use crate::outside::{Outside, Told};
 
 const DEVICE: Address = Address { bus: 0, slot: 5 };
 const PORT: Address = Address { bus: 0, slot: 3 };
@@ -147,6 +147,80 @@ fn a_transfer_across_two_pages_goes_by_the_mapping_of_each() {
         l.reaches(IOVA, first);
         l.machine.qemu.quit();
     });
+}
+
+/// The pages of a table that takes the place of a large page: the one that it lacks, and the one that
+/// is invalidated.
+const PAGES: u64 = 512;
+const ABSENT: u64 = 7;
+const INVALIDATED: u64 = 3;
+const LARGE_PAGE: u64 = IOVA + 0x20_0000;
+const LARGE_FRAME: u64 = 0x1800_0000;
+
+/// Replaces a large page by a table of small ones and invalidates one of them. Returns what the
+/// device is told then.
+fn replace_large_page(l: &mut Legacy<Outside>) -> Vec<Told> {
+    l.switch(true);
+    l.map(2, LARGE_PAGE, LARGE_FRAME | R | W | LARGE);
+    l.invalidate_pages(LARGE_PAGE, 9);
+    let absent = ABSENT * 0x1000;
+    l.reaches(LARGE_PAGE + absent, LARGE_FRAME + absent);
+    let before = l.device.told().len();
+    // Nobody looks at the table before the invalidation.
+    l.map(2, LARGE_PAGE, 0);
+    for at in present() {
+        l.map(1, LARGE_PAGE + at, (LARGE_FRAME + at) | R | W);
+    }
+    l.invalidate_pages(LARGE_PAGE + INVALIDATED * 0x1000, 0);
+    l.device.told().split_off(before)
+}
+
+/// Where the small pages are in the large one.
+fn present() -> impl Iterator<Item = u64> {
+    let pages = (0..PAGES).filter(|page| *page != ABSENT);
+    pages.map(|page| page * 0x1000)
+}
+
+/// An invalidation of one page takes the large page that it was in as a whole (VT-d 6.5.2.3).
+#[test]
+fn a_large_page_is_replaced_by_small_ones_by_an_invalidation_of_one() {
+    let Some(installation) = Installation::find() else {
+        return;
+    };
+    let mut l = translated(&installation, UNITS[0]);
+    let told = replace_large_page(&mut l);
+    assert_eq!(told.first(), Some(&Told::Unmap(LARGE_PAGE, PAGES * 0x1000)));
+    let mut mapped: Vec<u64> = Vec::new();
+    for told in &told[1..] {
+        let Told::Map(address, size) = *told else {
+            panic!("{told:x?}");
+        };
+        mapped.extend((address..address + size).step_by(0x1000));
+    }
+    mapped.sort_unstable();
+    let expected: Vec<u64> = present().map(|at| LARGE_PAGE + at).collect();
+    assert_eq!(mapped, expected);
+    l.is_cut_off(LARGE_PAGE + ABSENT * 0x1000);
+    for page in [0, INVALIDATED, ABSENT + 1, PAGES - 1] {
+        let at = page * 0x1000;
+        l.reaches(LARGE_PAGE + at, LARGE_FRAME + at);
+    }
+    l.machine.qemu.quit();
+}
+
+/// If this fails, QEMU's unit has been mended, and the test before is for both.
+#[test]
+fn deviation_of_intel_iommu_a_large_page_that_is_replaced_is_kept_but_for_the_page_invalidated() {
+    let Some(installation) = Installation::find() else {
+        return;
+    };
+    let mut l = translated(&installation, UNITS[1]);
+    let told = replace_large_page(&mut l);
+    let page = LARGE_PAGE + INVALIDATED * 0x1000;
+    assert_eq!(told, [Told::Unmap(page, 0x1000), Told::Map(page, 0x1000)]);
+    let absent = ABSENT * 0x1000;
+    l.reaches(LARGE_PAGE + absent, LARGE_FRAME + absent);
+    l.machine.qemu.quit();
 }
 
 #[test]

@@ -33,9 +33,14 @@ struct Mapping {
 struct State {
     mappings: BTreeMap<u64, Mapping>,
     config: Vec<u8>,
-    /// How often QEMU has mapped and unmapped something.
-    mapped: usize,
-    unmapped: usize,
+    told: Vec<Told>,
+}
+
+/// What QEMU has told of a range: its first address and its size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    Map(u64, u64),
+    Unmap(u64, u64),
 }
 
 /// The device. It ends when QEMU does.
@@ -132,10 +137,17 @@ impl Outside {
         data
     }
 
+    /// All that QEMU has told, in its order.
+    pub fn told(&self) -> Vec<Told> {
+        self.state().told.clone()
+    }
+
     /// How often QEMU has mapped and unmapped something.
     pub fn counts(&self) -> (usize, usize) {
-        let state = self.state();
-        (state.mapped, state.unmapped)
+        let told = self.told();
+        let mapped = told.iter().filter(|told| matches!(told, Told::Map(..)));
+        let mapped = mapped.count();
+        (mapped, told.len() - mapped)
     }
 }
 
@@ -210,7 +222,7 @@ impl ServerBackend for Backend {
         memory: Option<File>,
     ) -> io::Result<()> {
         let mut state = self.state();
-        state.mapped += 1;
+        state.told.push(Told::Map(address, size));
         let before = state.mappings.range(..address.saturating_add(size));
         if before
             .last()
@@ -231,7 +243,7 @@ impl ServerBackend for Backend {
 
     fn dma_unmap(&mut self, flags: DmaUnmapFlags, address: u64, size: u64) -> io::Result<()> {
         let mut state = self.state();
-        state.unmapped += 1;
+        state.told.push(Told::Unmap(address, size));
         let all = flags.contains(DmaUnmapFlags::UNMAP_ALL);
         let last = address.saturating_add(size).saturating_sub(1);
         let whole = |base: u64, m: &Mapping| base >= address && base + (m.size - 1) <= last;
