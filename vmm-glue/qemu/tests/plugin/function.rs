@@ -5,8 +5,9 @@ use svm_abi::completion::status;
 use svm_abi::descriptor::{Descriptor, flags};
 use svm_abi::{counters, ids, registers};
 
-use crate::context::{Context, DESTINATION, PASID, fill, map_new, ready};
-use crate::machine::{DEVICE, Machine};
+use crate::client::Installation;
+use crate::context::{Context, DESTINATION, PASID, enabled, fill, map_new, ready};
+use crate::machine::{Address, DEVICE, Machine};
 
 /// The power states that software may write.
 const D0: u32 = 0;
@@ -100,7 +101,12 @@ impl Msix {
     /// Enables it; the vector is not masked.
     fn enable(machine: &mut Machine, context: &Context) -> Msix {
         let mailbox = machine.page();
-        machine.map(0, mailbox, mailbox, true);
+        Msix::aimed_at(machine, context, mailbox)
+    }
+
+    /// The same with the address that the messages go to.
+    fn aimed_at(machine: &mut Machine, context: &Context, mailbox: u64) -> Msix {
+        machine.map(0, mailbox, mailbox & !0xfff, true);
         let capability = machine.capability(DEVICE, 0x11);
         let entry = context.bars.msix + 16 * u64::from(VECTOR);
         machine.qemu.writeq(entry, mailbox);
@@ -192,6 +198,68 @@ fn a_pending_interrupt_is_gone_after_a_reset() {
     let msix = Msix::enable(&mut machine, &context);
     assert_eq!(msix.state(&mut machine), (false, false));
     machine.qemu.quit();
+}
+
+/// A register of QEMU's device `edu` that reads as the complement of what was written to it.
+const EDU: Address = Address { bus: 0, slot: 6 };
+const EDU_BAR: u64 = 0xe800_0000;
+const EDU_COMPLEMENT: u64 = EDU_BAR + 4;
+
+/// The messages go to a register of another device: QEMU notes each write of that.
+#[test]
+fn what_was_pending_is_one_message_and_none_after_a_reset() {
+    let Some(installation) = Installation::find() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let arguments = [
+        "-device",
+        "svm-demo,addr=4.0",
+        "-device",
+        "edu,addr=6.0",
+        "-trace",
+        "memory_region_ops_write",
+        "-D",
+        log.to_str().unwrap(),
+    ];
+    let messages = || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let to_edu = text.lines().filter(|line| line.contains("edu-mmio"));
+        to_edu.count()
+    };
+    let (mut machine, mut context) = enabled(Machine::new(&installation, &arguments));
+    machine.config_write(EDU, 0x10, EDU_BAR as u32);
+    machine.config_write16(EDU, 4, 0x2);
+    let msix = Msix::aimed_at(&mut machine, &context, EDU_COMPLEMENT);
+    msix.mask(&mut machine, true);
+    msix.interrupt(&mut machine, &mut context);
+    msix.interrupt(&mut machine, &mut context);
+    assert!(msix.state(&mut machine).1);
+    assert_eq!(messages(), 0);
+    type Mask = fn(&Msix, &mut Machine, bool);
+    for mask in [Msix::mask as Mask, Msix::mask_all, Msix::mask] {
+        mask(&msix, &mut machine, false);
+        assert_eq!(machine.qemu.readl(EDU_COMPLEMENT), !MESSAGE);
+        assert_eq!(messages(), 1);
+        mask(&msix, &mut machine, true);
+    }
+    msix.interrupt(&mut machine, &mut context);
+    assert!(msix.state(&mut machine).1);
+    machine.reset_function(DEVICE);
+    context.bars = machine.enable_bars(DEVICE);
+    let msix = Msix::aimed_at(&mut machine, &context, EDU_COMPLEMENT);
+    // It has gone neither to the function nor, with the mask, out of it.
+    assert!(!msix.state(&mut machine).1);
+    assert_eq!(messages(), 1);
+    machine.enable_ats(DEVICE);
+    let mut context = Context::start(&mut machine, context.bars, 1, PASID);
+    let vector = registers::vector::ENABLE | u64::from(VECTOR);
+    context.write(&mut machine, registers::context::VECTOR, vector);
+    msix.interrupt(&mut machine, &mut context);
+    machine.qemu.until("the message", |_| messages() > 1);
+    machine.qemu.quit();
+    assert_eq!(messages(), 2);
 }
 
 /// The function uses MSI-X only, never INTx.

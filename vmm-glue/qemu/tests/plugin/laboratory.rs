@@ -105,6 +105,14 @@ impl Laboratory {
         assert_eq!(result, (FAILED, Some(Error::MemoryAccess)));
     }
 
+    /// Has the device request a page, and answers that.
+    pub fn request_page(&mut self) {
+        self.begin(PAGE_REQUEST, ADDRESS, pasid(PASID) | READ | LAST);
+        let request = self.machine.wait_page_request();
+        self.machine.respond(&request, 0);
+        assert_eq!(self.end(), (DONE, None));
+    }
+
     /// The translation of the last request: address, log2 of its size, read and write.
     fn translation(&mut self) -> (u64, u64, bool, bool) {
         let completion = self.read(register::COMPLETION);

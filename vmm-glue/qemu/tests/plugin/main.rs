@@ -16,6 +16,7 @@ mod bus;
 mod client;
 mod configuration;
 mod context;
+mod events;
 mod function;
 mod hotplug;
 mod invalidation;

@@ -263,6 +263,16 @@ impl Machine {
         self.submit(0x2 | 1 << 4, 0);
     }
 
+    /// Has the unit complete a wait that asks for an interrupt.
+    pub fn wait_with_interrupt(&mut self) {
+        self.submit(0x5 | 1 << 4, 0);
+    }
+
+    /// Whether a page request is pending (PPR).
+    pub fn page_request_is_pending(&mut self) -> bool {
+        self.qemu.readl(VTD + register::PRS) & 1 != 0
+    }
+
     /// Takes the first fault that is recorded, if there is one: its reason and its requester.
     pub fn take_fault(&mut self) -> Option<(u64, u64)> {
         let status = self.qemu.readl(VTD + register::FSTS);
