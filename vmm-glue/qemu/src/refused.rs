@@ -3,10 +3,12 @@
 //!
 //! To QEMU a page request is a function call that may fail; to a device it is a posted message,
 //! whose group is always answered. Hardware answers by itself where it cannot queue a request
-//! (VT-d 7.4.1 and 7.6): a group whose last request met a full queue is answered Success, so
-//! that the device asks for its pages again; one that is not permitted, Invalid Request; one
-//! whose descriptor could not be written, Response Failure. Requests that are not the last of
-//! their group are answered with it; stop markers (PCIe 10.4.1.2) have no answer.
+//! (VT-d 7.4.1): a group whose last request met a full queue is answered Success, so that the
+//! device asks for its pages again; one that is not permitted, Invalid Request. VT-d leaves open
+//! what becomes of one whose descriptor could not be written: as in this project's unit, it is
+//! answered Response Failure, which says that requests are lost and nothing of the page
+//! (PCIe 10.4.2). Requests that are not the last of their group are answered with it; stop markers
+//! (PCIe 10.4.1.2) have no answer.
 
 use pcie_ats::{PageRequest, ResponseCode};
 

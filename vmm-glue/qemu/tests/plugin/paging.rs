@@ -216,3 +216,39 @@ fn a_late_response_gives_credits_back_however_many_processes_came_since() {
     assert_eq!(context.wait(&mut machine, number).status, status::SUCCESS);
     machine.qemu.quit();
 }
+
+/// Where the machine has no memory.
+const NOWHERE: u64 = 0x4000_0000;
+
+/// Of a request that cannot be queued the function is told that its requests are lost, and not
+/// that the page does not exist (PCIe 10.4.2).
+#[test]
+fn page_requests_whose_queue_is_no_memory_are_response_failures() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    map_new(&mut machine, SOURCE);
+    context.succeed(&mut machine, fill(SOURCE, 8, 1));
+    machine.put_page_queue(Some(NOWHERE));
+    let record = context.run(&mut machine, fill(DESTINATION, 8, 1));
+    assert_eq!(
+        (record.status, Error::from_u8(record.error)),
+        (status::FAILURE, Some(Error::ResponseFailure)),
+        "{record:?}"
+    );
+    assert!(!machine.page_request_is_pending());
+    assert_eq!(machine.page_requests_waiting(), 0);
+    // Response Failure. Page requests are off until software has enabled them anew.
+    assert_ne!(machine.config_read(DEVICE, PRI + 4) & 1 << 16, 0);
+    machine.put_page_queue(None);
+    machine.config_write16(DEVICE, PRI + 4, 0);
+    machine.config_write16(DEVICE, PRI + 4, 1);
+    let number = context.submit(&mut machine, fill(DESTINATION, 8, 2));
+    let request = machine.wait_page_request();
+    assert_eq!(request.address, DESTINATION);
+    let frame = map_new(&mut machine, DESTINATION);
+    machine.respond(&request, 0);
+    assert_eq!(context.wait(&mut machine, number).status, status::SUCCESS);
+    assert_eq!(machine.qemu.readq(frame), 2);
+    machine.qemu.quit();
+}

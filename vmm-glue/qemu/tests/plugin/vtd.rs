@@ -268,6 +268,12 @@ impl Machine {
         self.submit(0x5 | 1 << 4, 0);
     }
 
+    /// Puts the page request queue, which is empty, where it was or somewhere else.
+    pub fn put_page_queue(&mut self, at: Option<u64>) {
+        let at = at.unwrap_or(self.tables().page_requests);
+        self.qemu.writeq(VTD + register::PQA, at);
+    }
+
     /// Whether a page request is pending (PPR).
     pub fn page_request_is_pending(&mut self) -> bool {
         self.qemu.readl(VTD + register::PRS) & 1 != 0

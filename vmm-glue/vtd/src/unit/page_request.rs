@@ -147,7 +147,8 @@ impl Unit {
             false => &bytes[..],
         };
         if memory.write(base + tail % size, written).is_err() {
-            return Err(ResponseCode::InvalidRequest);
+            // Nothing is wrong with the page: the requests of the function are lost (PCIe 10.4.2).
+            return Err(ResponseCode::ResponseFailure);
         }
         self.registers.set_pqt(next);
         self.registers.set_page_request_status(prs::PPR, fx);

@@ -262,10 +262,25 @@ fn requests_without_a_queue_or_a_unit_that_works_are_invalid() {
     b.effects();
     invalid(&mut b);
     assert_eq!(b.ram.get(0), 0);
-    // The queue is no memory.
+}
+
+#[test]
+fn requests_whose_descriptor_cannot_be_written_are_failures() {
     let mut b = unit();
     b.ram.holes.borrow_mut().push(PAGE_REQUESTS);
-    invalid(&mut b);
+    b.ask_for(&page(Some(5), 0x5000, 1, false));
+    assert_eq!(b.responses(), []);
+    b.ask_for(&page(Some(5), 0x6000, 1, true));
+    let responses = b.responses();
+    assert_eq!(responses.len(), 1);
+    assert_eq!(responses[0].code, ResponseCode::ResponseFailure);
+    // It is no fault of an address, and the queue is as it was.
+    assert_eq!(b.codes(), []);
+    assert_eq!((b.read(offset::PQT), b.read32(offset::PRS)), (0, 0));
+    b.ram.holes.borrow_mut().clear();
+    let again = page(Some(5), 0x6000, 1, true);
+    b.ask_for(&again);
+    assert_eq!(b.requested(), [again]);
 }
 
 #[test]
