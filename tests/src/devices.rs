@@ -8,6 +8,9 @@
 //! has translated reads and writes, and remapped interrupts where that is on. The first of these machines is made with QEMU's
 //! unit too. How long the kernel takes to boot with either unit is printed. It is no test.
 //!
+//! The project's own device works behind a root port. Behind a switch, and as one function of
+//! several, Linux does not enable PASID, and `svmctl doctor` names the function that it is for.
+//!
 //! And two of the project's own devices serve more than 255 processes in one guest.
 
 use std::fs::{self, File};
@@ -139,6 +142,10 @@ pub fn run(launcher: &Launcher, part: &mut Part) -> anyhow::Result<()> {
         Err(error) => part.fail(format_args!("boot with either unit: {error:#}")),
     }
     part.took("boots with either unit, timed", begin.elapsed());
+    part.test(
+        "behind a root port and a switch, and one function of two",
+        |_| behind_ports(launcher).map(|()| ""),
+    );
     part.test("two devices, and more than 255 processes", |_| {
         many_processes(launcher).map(|()| "")
     });
@@ -390,6 +397,47 @@ fn boots(directory: &Path) -> anyhow::Result<Vec<f64>> {
         }
     }
     Ok(boots)
+}
+
+/// The device in places from which a request with a PASID has a way, and in places from which it
+/// may have none: the ports of QEMU's switch have no ACS, and neither has a device of two functions.
+fn behind_ports(launcher: &Launcher) -> anyhow::Result<()> {
+    let script = r#"
+fail() { echo "$1"; exit 1; }
+node() { dmesg | sed -n "s/.*svm_demo $1: \(svm[0-9]*\): interface.*/\1/p"; }
+# The numbers of the buses are the firmware's choice.
+cd /sys/devices/pci0000:00
+port=$(basename 0000:00:10.0/0000:*:00.0)
+downstream=$(basename 0000:00:11.0/0000:*:00.0/0000:*:00.0)
+switch=$(basename 0000:00:11.0/0000:*:00.0/0000:*:00.0/0000:*:00.0)
+second=0000:00:12.1
+for device in $port $switch $second; do
+    [ "$(node $device)" ] || fail "$device has no driver: $(dmesg | grep svm)"
+done
+svmctl --device /dev/$(node $port) demo heap 'page never touched' >/tmp/demo 2>&1 ||
+    { cat /tmp/demo; fail "$port behind a root port failed"; }
+svmctl doctor $port >/tmp/doctor || { cat /tmp/doctor; fail "the doctor finds fault with $port"; }
+names() {
+    svmctl --device /dev/$(node $1) demo heap >/tmp/demo 2>&1 && fail "$1 works"
+    svmctl doctor $1 >/tmp/doctor && { cat /tmp/doctor; fail "the doctor finds nothing at $1"; }
+    grep -qF "$2" /tmp/doctor || { cat /tmp/doctor; fail "the doctor does not name: $2"; }
+}
+names $switch "$downstream (downstream port) has no ACS"
+names $second "$second (integrated endpoint) has no ACS"
+"#;
+    let devices = [
+        "pcie-root-port,id=port0,addr=10.0,chassis=16",
+        "svm-demo,bus=port0",
+        "pcie-root-port,id=port1,addr=11.0,chassis=17",
+        "x3130-upstream,id=upstream,bus=port1",
+        "xio3130-downstream,id=downstream,bus=upstream,chassis=18,slot=1",
+        "svm-demo,bus=downstream",
+        "pci-testdev,addr=12.0,multifunction=on",
+        "svm-demo,addr=12.1",
+    ];
+    let mut arguments = vec!["run", "--name", "ports", "--exec", script, "--"];
+    arguments.extend(devices.iter().flat_map(|device| ["-device", device]));
+    succeed(launcher, &arguments)
 }
 
 /// 300 processes hold contexts, and with them PASIDs, of two devices; the next ones, with PASIDs

@@ -445,6 +445,8 @@ pub(crate) mod tests {
 
     pub const ENDPOINT: u16 = 0;
     pub const ROOT_PORT: u16 = 4;
+    pub const UPSTREAM: u16 = 5;
+    pub const DOWNSTREAM: u16 = 6;
     pub const INTEGRATED: u16 = 9;
 
     /// A device as shared virtual addressing wants it.

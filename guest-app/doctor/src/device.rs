@@ -248,6 +248,12 @@ fn blocks_prefixes((address, function): (&str, Option<&Function>)) -> Option<Obs
     }
 }
 
+/// Whether an address is that of another function than the first of its device. Linux takes it for
+/// one of several whatever its own header says.
+fn is_a_further_function(address: &str) -> bool {
+    !address.ends_with(".0")
+}
+
 fn blocks_redirection((address, function): (&str, Option<&Function>)) -> Option<Obstacle> {
     let unknown = || Some((Verdict::Unknown, format!("{address} cannot be read")));
     let Some(function) = function.filter(|function| function.depth != Depth::Header) else {
@@ -263,7 +269,7 @@ fn blocks_redirection((address, function): (&str, Option<&Function>)) -> Option<
             return Some((Verdict::Missing, why));
         }
         // Of the others only those with several functions could pass requests among themselves.
-        _ => function.multifunction,
+        _ => function.multifunction || is_a_further_function(address),
     };
     if !needed {
         return None;
@@ -468,7 +474,9 @@ fn driver(device: &PciDevice) -> Check {
 mod tests {
     use super::*;
     use crate::config_space::ParseError;
-    use crate::config_space::tests::{Dump, ENDPOINT, INTEGRATED, ROOT_PORT, accelerator};
+    use crate::config_space::tests::{
+        DOWNSTREAM, Dump, ENDPOINT, INTEGRATED, ROOT_PORT, UPSTREAM, accelerator,
+    };
     use crate::dmar::Dmar;
 
     const DEVICE: &str = "0000:01:00.0";
@@ -620,6 +628,46 @@ mod tests {
         assert_eq!(lacking(&world(fresh(), hard_wired)), []);
     }
 
+    /// The ports of a switch are on the way too, and the one that is in it is named.
+    #[test]
+    fn the_port_of_a_switch_that_forwards_no_prefixes_is_named() {
+        const UP: &str = "0000:01:00.0";
+        const DOWN: &str = "0000:02:00.0";
+        const BEHIND: &str = "0000:03:00.0";
+        let downstream = || Dump::new(DOWNSTREAM).extended(0x000d, &[0x1d, 0x1d]);
+        let behind = |up: &Dump, down: &Dump| {
+            let mut facts = world(fresh(), port());
+            facts.devices = vec![
+                pci(PORT, &port(), &[]),
+                pci(UP, up, &[PORT]),
+                pci(DOWN, down, &[PORT, UP]),
+                pci(BEHIND, &fresh(), &[PORT, UP, DOWN]),
+            ];
+            let report = examine_device(facts.device(BEHIND).unwrap(), &facts);
+            let found: Vec<String> = report.reasons().map(|c| c.found.clone()).collect();
+            (report.sva, found)
+        };
+        let upstream = Dump::new(UPSTREAM);
+        assert_eq!(behind(&upstream, &downstream()), (Sva::Works, vec![]));
+        let blind = |mut port: Dump| {
+            port.set(0x84, &[0; 4]);
+            port
+        };
+        let named = |name: &str| (Sva::Impossible, vec![format!("{name} has none")]);
+        assert_eq!(
+            behind(&blind(upstream.clone()), &downstream()),
+            named("0000:01:00.0 (upstream port)")
+        );
+        assert_eq!(
+            behind(&upstream, &blind(downstream())),
+            named("0000:02:00.0 (downstream port)")
+        );
+        // Without ACS a switch could pass a request from one of its ports to another.
+        let (sva, found) = behind(&upstream, &Dump::new(DOWNSTREAM));
+        assert_eq!(sva, Sva::Impossible);
+        assert!(found[0].starts_with("0000:02:00.0 (downstream port) has no ACS"));
+    }
+
     #[test]
     fn where_linux_has_enabled_pasid_the_path_is_good() {
         let facts = world(accelerator(ENDPOINT), Dump::new(ROOT_PORT));
@@ -638,6 +686,14 @@ mod tests {
         device.set(0x0e, &[0x80]);
         let facts = world(device, port());
         assert!(lacking(&facts)[0].1.contains("endpoint) has no ACS"));
+        // The bit need not be set in the further ones.
+        let mut facts = world(fresh(), port());
+        let further = "0000:01:00.1";
+        facts.devices.push(pci(further, &fresh(), &[PORT]));
+        let report = examine_device(facts.device(further).unwrap(), &facts);
+        let found: Vec<_> = report.reasons().map(|check| &check.found).collect();
+        assert_eq!(report.sva, Sva::Impossible);
+        assert!(found[0].starts_with("0000:01:00.1 (endpoint) has no ACS"));
     }
 
     #[test]
