@@ -100,7 +100,7 @@ const LONG: &[&str] = &[
 ];
 
 /// Runs the tests of all crates but those of the documentation, once: those whose name contains
-/// `only`, if that is given, else all but the [`LONG`] ones.
+/// `only`, if that is given, else all but the two that take long.
 ///
 /// # Errors
 ///
