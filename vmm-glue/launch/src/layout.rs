@@ -190,12 +190,24 @@ mod tests {
         assert_eq!(program(&binary).unwrap(), binary);
     }
 
+    /// A script that prints a line, written by another process: while a file is open for writing
+    /// in a child of this one, which a test beside this starts, it cannot be run.
+    fn script(path: &Path, line: &str) {
+        let write = "printf '#!/bin/sh\\necho %s\\n' \"$1\" >\"$0\" && chmod 755 \"$0\"";
+        let mut shell = std::process::Command::new("sh");
+        let status = shell.args(["-c", write]).arg(path).arg(line).status();
+        assert!(status.unwrap().success());
+    }
+
     #[test]
-    fn a_script_needs_no_layout_file() {
+    fn a_script_that_starts_a_qemu_needs_no_layout_file() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::open(Some(&directory.path().join("cache"))).unwrap();
-        let script = directory.path().join("qemu");
-        fs::write(&script, "#!/bin/sh\nexec qemu-system-x86_64 \"$@\"\n").unwrap();
-        assert_eq!(for_qemu(&cache, &script).unwrap(), None);
+        let path = directory.path().join("qemu");
+        script(&path, "'QEMU emulator version 11.1.3'");
+        assert_eq!(for_qemu(&cache, &path).unwrap(), None);
+        script(&path, "hello");
+        let error = for_qemu(&cache, &path).unwrap_err().to_string();
+        assert!(error.ends_with("to --version it says \"hello\""), "{error}");
     }
 }
