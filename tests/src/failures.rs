@@ -49,7 +49,7 @@ const TESTS: &[(&str, Test)] = &[
         "a shell takes what is typed, and the terminal is as before when it is ended",
         terminal::a_shell_on_a_terminal,
     ),
-    ("the doctor examines a guest", terminal::a_guest_is_examined),
+    ("the doctor examines a guest", users::a_guest_is_examined),
     (
         "a command's exit status is its own, and what it leaves running is ended",
         users::a_command_ends_as_it_ends,

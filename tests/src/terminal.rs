@@ -122,23 +122,3 @@ pub fn a_shell_on_a_terminal(launcher: &Launcher) -> anyhow::Result<()> {
     );
     Ok(())
 }
-
-/// What the guest has for shared virtual addressing, in words and as JSON.
-pub fn a_guest_is_examined(launcher: &Launcher) -> anyhow::Result<()> {
-    let output = launcher.captured(&["doctor", "--guest", "--json"])?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    ensure!(
-        output.status.success(),
-        "{}: {text}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let report: serde_json::Value = serde_json::from_str(&text).context("that is no JSON")?;
-    let devices = report["devices"].as_array().context("no devices")?;
-    let able: Vec<_> = devices
-        .iter()
-        .filter(|device| device["sva"] == "works")
-        .collect();
-    ensure!(able.len() == 1, "one device shares address spaces: {text}");
-    Ok(())
-}

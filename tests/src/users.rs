@@ -59,6 +59,22 @@ pub fn a_command_ends_as_it_ends(launcher: &Launcher) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the guest has for shared virtual addressing, as JSON.
+pub fn a_guest_is_examined(launcher: &Launcher) -> anyhow::Result<()> {
+    let output = launcher.captured(&["doctor", "--guest", "--json"])?;
+    let all = text(&output);
+    ensure!(output.status.success(), "{}: {all}", output.status);
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).with_context(|| format!("no JSON: {all}"))?;
+    let devices = report["devices"].as_array().context("no devices")?;
+    let able: Vec<_> = devices
+        .iter()
+        .filter(|device| device["sva"] == "works")
+        .collect();
+    ensure!(able.len() == 1, "one device shares address spaces: {all}");
+    Ok(())
+}
+
 /// Copying, a module instead of the driver, a shell without a terminal, and fetching.
 pub fn all_goes_in_and_out(launcher: &Launcher) -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;

@@ -86,7 +86,7 @@ fn jobs<'a>(launcher: &'a Launcher, options: &'a Options) -> Vec<Job<'a>> {
         jobs.push(crates);
     }
     if !options.host {
-        // Those that take longest come first: then no part is left to run alone at the end.
+        // Those that take longest come first: then little is left to run alone at the end.
         let mut guests = guest::jobs(launcher).into_iter();
         jobs.extend(guests.next());
         jobs.push(devices);

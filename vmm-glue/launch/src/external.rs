@@ -140,23 +140,29 @@ impl External {
         command
     }
 
-    /// The command without a tether as a line for the shell, which runs it in its own directory.
+    /// The command without a tether as a line for the shell. Its directory is the shell's.
+    ///
+    /// # Errors
+    ///
+    /// A word is not UTF-8, or has a byte of 0.
     pub fn line(&self) -> Result<String> {
+        let (mut removed, mut set) = (Vec::new(), Vec::new());
+        for (name, value) in &self.variables {
+            match value {
+                Some(value) => {
+                    let mut word = name.clone();
+                    word.push("=");
+                    word.push(value);
+                    set.push(word);
+                }
+                None => removed.extend([OsString::from("-u"), name.clone()]),
+            }
+        }
         let mut words = vec![OsString::from("env")];
+        words.extend(self.clear.then(|| "-i".into()));
         // `env` takes its options first.
-        for (name, value) in &self.variables {
-            if value.is_none() {
-                words.extend(["-u".into(), name.clone()]);
-            }
-        }
-        for (name, value) in &self.variables {
-            if let Some(value) = value {
-                let mut word = name.clone();
-                word.push("=");
-                word.push(value);
-                words.push(word);
-            }
-        }
+        words.extend(removed);
+        words.extend(set);
         words.push(self.program.clone());
         words.extend(self.arguments.iter().cloned());
         let words = words
@@ -317,6 +323,27 @@ mod tests {
         let chroot = "40 27 0:21 / /proc rw - proc proc rw\n41 27 0:6 / /dev rw - devtmpfs d rw\n";
         assert!(is_mounted(host, "/"));
         assert!(!is_mounted(chroot, "/"));
+    }
+
+    #[test]
+    fn a_line_for_the_shell_does_the_same() {
+        let external = External::new("sh")
+            .args(["-c", "echo \"$A $B $1\"", "sh", "it's"])
+            .env("A", "a b")
+            .without_env("B");
+        let line = external.line().unwrap();
+        let said = Command::new("sh")
+            .args(["-c", &line])
+            .env("B", "b")
+            .output();
+        assert_eq!(said.unwrap().stdout, b"a b  it's\n", "{line}");
+        let alone = External::new("sh").args(["-c", "echo $B"]).clear_env();
+        let line = alone.line().unwrap();
+        let said = Command::new("sh")
+            .args(["-c", &line])
+            .env("B", "b")
+            .output();
+        assert_eq!(said.unwrap().stdout, b"\n", "{line}");
     }
 
     #[test]

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is wrong with a command is said before anything is prepared.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod common;
 
@@ -8,17 +7,6 @@ use std::fs;
 use std::process::Command;
 
 use common::{Bench, said};
-
-/// Runs a command that is refused; what it says.
-fn refused(bench: &Bench, arguments: &[&str]) -> String {
-    let output = bench.run(arguments);
-    assert!(!output.status.success());
-    let cache = fs::read_dir(bench.path("cache")).unwrap();
-    assert_eq!(cache.count(), 0, "something was prepared");
-    let text = said(&output);
-    assert_eq!(text.lines().count(), 1, "{text}");
-    text
-}
 
 #[test]
 fn a_checkout_with_a_colon_is_refused() {
@@ -35,7 +23,7 @@ fn a_checkout_with_a_colon_is_refused() {
 #[test]
 fn what_cannot_be_copied_is_refused() {
     let bench = Bench::new();
-    let text = refused(&bench, &["run", "--copy", "none", "--exec", "./none"]);
+    let text = bench.refused(&["run", "--copy", "none", "--exec", "./none"]);
     assert!(text.contains("cannot copy none"), "{text}");
     // The head of a program for another machine.
     let foreign = bench.path("foreign");
@@ -45,9 +33,9 @@ fn what_cannot_be_copied_is_refused() {
     head[52] = 64;
     fs::write(&foreign, head).unwrap();
     let foreign = foreign.to_str().unwrap();
-    let text = refused(&bench, &["run", "--copy", foreign, "--exec", "./foreign"]);
+    let text = bench.refused(&["run", "--copy", foreign, "--exec", "./foreign"]);
     assert!(text.contains("is a program for AArch64"), "{text}");
-    let text = refused(&bench, &["run", "--module", foreign, "--exec", "true"]);
+    let text = bench.refused(&["run", "--module", foreign, "--exec", "true"]);
     assert!(text.contains("NAME.ko was expected"), "{text}");
 }
 
@@ -67,7 +55,7 @@ fn a_program_without_its_library_is_refused_by_the_librarys_name() {
     cc("int f(void) { return 0; }", &["-shared", "-fPIC", "-o", so]);
     let main = "int f(void); int main(void) { return f(); }";
     cc(main, &[&directory, "-lsvmtest", "-o", out]);
-    let text = refused(&bench, &["run", "--copy", out, "--exec", "./program"]);
+    let text = bench.refused(&["run", "--copy", out, "--exec", "./program"]);
     assert!(text.contains("needs the library libsvmtest.so"), "{text}");
 }
 

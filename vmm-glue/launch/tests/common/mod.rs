@@ -60,6 +60,18 @@ impl Bench {
     pub fn run(&self, arguments: &[impl AsRef<OsStr>]) -> Output {
         self.command(arguments).output().unwrap()
     }
+
+    /// Calls it with what is refused before anything is prepared; the line that it says.
+    #[allow(dead_code, reason = "not each program of tests has something refused")]
+    pub fn refused(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(!output.status.success(), "{arguments:?}");
+        let text = said(&output);
+        let cache = fs::read_dir(self.path("cache")).unwrap();
+        assert_eq!(cache.count(), 0, "something was prepared: {text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        text
+    }
 }
 
 /// What a program said on standard error.

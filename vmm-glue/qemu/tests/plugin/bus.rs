@@ -3,7 +3,6 @@
 //! give it another one; the function is another requester then.
 
 use svm_abi::completion::status;
-use svm_abi::descriptor::{Descriptor, flags};
 use svm_abi::{counters, registers};
 use svm_endpoint::config_space::ATS;
 
@@ -11,6 +10,7 @@ use crate::client::{Installation, Qemu, remapped_interrupts};
 use crate::context::{Context, DESTINATION, fill};
 use crate::laboratory::{ADDRESS, Laboratory, PASID};
 use crate::machine::{Address, Bars, Machine};
+use crate::msix::Msix;
 use crate::svm_vtd::{interrupt, remap_interrupts};
 
 const PORT: Address = Address { bus: 0, slot: 3 };
@@ -124,25 +124,9 @@ fn a_function_with_another_requester_id_gets_invalidations_responses_and_interru
     assert_eq!(context.wait(&mut machine, number).status, status::SUCCESS);
     assert_eq!(machine.qemu.readq(old), 0x44);
 
-    // A message that is aimed at memory is seen there.
-    let mailbox = machine.page();
-    machine.map(0, mailbox, mailbox, true);
-    let msix = machine.capability(AFTER, 0x11);
-    machine.config_write16(AFTER, msix + 2, 1 << 15);
-    let entry = bars.msix + 16 * 5;
-    machine.qemu.writeq(entry, mailbox);
-    machine.qemu.writel(entry + 8, 0x4321);
-    machine.qemu.writel(entry + 12, 0);
-    let vector = registers::vector::ENABLE | 5;
-    context.write(&mut machine, registers::context::VECTOR, vector);
-    let nop = Descriptor {
-        flags: flags::INTERRUPT,
-        ..Default::default()
-    };
-    context.succeed(&mut machine, nop);
-    machine
-        .qemu
-        .until("the message", |qemu| qemu.readl(mailbox) == 0x4321);
+    let msix = Msix::enable(&mut machine, AFTER, &context);
+    msix.interrupt(&mut machine, &mut context);
+    assert_eq!(msix.state(&mut machine), (true, false));
     assert_eq!(machine.take_fault(), None);
     machine.qemu.quit();
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The state of the function: power, and interrupts that are masked.
 
-use svm_abi::completion::status;
-use svm_abi::descriptor::{Descriptor, flags};
-use svm_abi::{counters, ids, registers};
+use svm_abi::descriptor::Descriptor;
+use svm_abi::{ids, registers};
 
 use crate::client::Installation;
 use crate::context::{Context, DESTINATION, PASID, enabled, fill, map_new, ready};
 use crate::machine::{Address, DEVICE, Machine};
+use crate::msix::{MESSAGE, Msix, VECTOR};
 
 /// The power states that software may write.
 const D0: u32 = 0;
@@ -85,82 +85,6 @@ fn a_power_state_that_it_does_not_have_is_not_entered() {
     machine.qemu.quit();
 }
 
-/// The message of the tests, and the vector that it is that of.
-const MESSAGE: u32 = 0x4321;
-const VECTOR: u16 = 5;
-
-/// MSI-X with one vector in use, whose messages go to memory.
-struct Msix {
-    capability: u16,
-    entry: u64,
-    pending: u64,
-    mailbox: u64,
-}
-
-impl Msix {
-    /// Enables it; the vector is not masked.
-    fn enable(machine: &mut Machine, context: &Context) -> Msix {
-        let mailbox = machine.page();
-        Msix::aimed_at(machine, context, mailbox)
-    }
-
-    /// The same with the address that the messages go to.
-    fn aimed_at(machine: &mut Machine, context: &Context, mailbox: u64) -> Msix {
-        machine.map(0, mailbox, mailbox & !0xfff, true);
-        let capability = machine.capability(DEVICE, 0x11);
-        let entry = context.bars.msix + 16 * u64::from(VECTOR);
-        machine.qemu.writeq(entry, mailbox);
-        machine.qemu.writel(entry + 8, MESSAGE);
-        let pending = machine.config_read(DEVICE, capability + 8);
-        assert_eq!(pending & 7, u32::from(ids::MSIX_BAR));
-        let msix = Msix {
-            capability,
-            entry,
-            pending: context.bars.msix + u64::from(pending & !7),
-            mailbox,
-        };
-        msix.mask(machine, false);
-        msix.mask_all(machine, false);
-        context.write(
-            machine,
-            registers::context::VECTOR,
-            registers::vector::ENABLE | u64::from(VECTOR),
-        );
-        msix
-    }
-
-    /// Masks the vector.
-    fn mask(&self, machine: &mut Machine, masked: bool) {
-        machine.qemu.writel(self.entry + 12, masked.into());
-    }
-
-    /// Masks the function.
-    fn mask_all(&self, machine: &mut Machine, masked: bool) {
-        let control = 1 << 15 | u16::from(masked) << 14;
-        machine.config_write16(DEVICE, self.capability + 2, control);
-    }
-
-    /// Whether a message has come, and whether one is pending.
-    fn state(&self, machine: &mut Machine) -> (bool, bool) {
-        let pending = machine.qemu.readq(self.pending) >> VECTOR & 1 != 0;
-        (machine.qemu.readl(self.mailbox) == MESSAGE, pending)
-    }
-
-    /// Completes a descriptor with an interrupt, and waits until the device has sent that.
-    fn interrupt(&self, machine: &mut Machine, context: &mut Context) {
-        let sent = |context: &Context, machine: &mut Machine| {
-            context.counter(machine, counters::index::INTERRUPTS)
-        };
-        let before = sent(context, machine);
-        let nop = Descriptor {
-            flags: flags::INTERRUPT,
-            ..Default::default()
-        };
-        assert_eq!(context.run(machine, nop).status, status::SUCCESS);
-        while sent(context, machine) == before {}
-    }
-}
-
 #[test]
 fn an_interrupt_of_a_masked_vector_is_pending_until_it_is_unmasked() {
     type Mask = fn(&Msix, &mut Machine, bool);
@@ -168,7 +92,7 @@ fn an_interrupt_of_a_masked_vector_is_pending_until_it_is_unmasked() {
         let Some((mut machine, mut context)) = ready("") else {
             return;
         };
-        let msix = Msix::enable(&mut machine, &context);
+        let msix = Msix::enable(&mut machine, DEVICE, &context);
         mask(&msix, &mut machine, true);
         // Two are one.
         msix.interrupt(&mut machine, &mut context);
@@ -188,14 +112,14 @@ fn a_pending_interrupt_is_gone_after_a_reset() {
     let Some((mut machine, mut context)) = ready("") else {
         return;
     };
-    let msix = Msix::enable(&mut machine, &context);
+    let msix = Msix::enable(&mut machine, DEVICE, &context);
     msix.mask(&mut machine, true);
     msix.interrupt(&mut machine, &mut context);
     assert_eq!(msix.state(&mut machine), (false, true));
     machine.reset_function(DEVICE);
     let bars = machine.enable_bars(DEVICE);
     context.bars = bars;
-    let msix = Msix::enable(&mut machine, &context);
+    let msix = Msix::enable(&mut machine, DEVICE, &context);
     assert_eq!(msix.state(&mut machine), (false, false));
     machine.qemu.quit();
 }
@@ -231,7 +155,7 @@ fn what_was_pending_is_one_message_and_none_after_a_reset() {
     let (mut machine, mut context) = enabled(Machine::new(&installation, &arguments));
     machine.config_write(EDU, 0x10, EDU_BAR as u32);
     machine.config_write16(EDU, 4, 0x2);
-    let msix = Msix::aimed_at(&mut machine, &context, EDU_COMPLEMENT);
+    let msix = Msix::aimed_at(&mut machine, DEVICE, &context, EDU_COMPLEMENT);
     msix.mask(&mut machine, true);
     msix.interrupt(&mut machine, &mut context);
     msix.interrupt(&mut machine, &mut context);
@@ -248,7 +172,7 @@ fn what_was_pending_is_one_message_and_none_after_a_reset() {
     assert!(msix.state(&mut machine).1);
     machine.reset_function(DEVICE);
     context.bars = machine.enable_bars(DEVICE);
-    let msix = Msix::aimed_at(&mut machine, &context, EDU_COMPLEMENT);
+    let msix = Msix::aimed_at(&mut machine, DEVICE, &context, EDU_COMPLEMENT);
     // It has gone neither to the function nor, with the mask, out of it.
     assert!(!msix.state(&mut machine).1);
     assert_eq!(messages(), 1);

@@ -25,6 +25,7 @@ mod layout;
 mod legacy;
 mod loading;
 mod machine;
+mod msix;
 mod outside;
 mod paging;
 mod processor;

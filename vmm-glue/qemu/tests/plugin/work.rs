@@ -11,6 +11,7 @@ use svm_abi::{counters, registers};
 use crate::client::{Installation, Qemu, has_clock, setting, skip};
 use crate::context::{Context, DESTINATION, PASID, SOURCE, copy, fill, map_new, ready};
 use crate::machine::{DEVICE, Machine};
+use crate::msix::{MESSAGE, Msix, VECTOR};
 
 #[test]
 fn a_copy_reads_and_writes_the_memory_of_its_pasid() {
@@ -169,21 +170,8 @@ fn a_completion_sends_the_interrupt_of_its_context() {
     let Some((mut machine, mut context)) = ready("") else {
         return;
     };
-    // A message can be aimed at memory and seen there, as a request without PASID.
-    let mailbox = machine.page();
-    machine.map(0, mailbox, mailbox, true);
-    let bars = context.bars;
-    let msix = machine.capability(DEVICE, 0x11);
-    machine.config_write16(DEVICE, msix + 2, 1 << 15);
-    let entry = bars.msix + 16 * 5;
-    machine.qemu.writeq(entry, mailbox);
-    machine.qemu.writel(entry + 8, 0x4321);
-    machine.qemu.writel(entry + 12, 0);
-    context.write(
-        &mut machine,
-        registers::context::VECTOR,
-        registers::vector::ENABLE | 5,
-    );
+    // The message is a request without PASID.
+    let msix = Msix::enable(&mut machine, DEVICE, &context);
     let nop = Descriptor {
         flags: flags::INTERRUPT,
         ..Default::default()
@@ -191,7 +179,7 @@ fn a_completion_sends_the_interrupt_of_its_context() {
     context.succeed(&mut machine, nop);
     machine
         .qemu
-        .until("the message", |qemu| qemu.readl(mailbox) == 0x4321);
+        .until("the message", |qemu| qemu.readl(msix.mailbox) == MESSAGE);
     assert_eq!(
         context.counter(&mut machine, counters::index::INTERRUPTS),
         1
@@ -204,18 +192,8 @@ fn rule_72_a_masked_interrupt_is_pending_until_it_is_unmasked() {
     let Some((mut machine, mut context)) = ready("") else {
         return;
     };
-    let mailbox = machine.page();
-    machine.map(0, mailbox, mailbox, true);
-    let bars = context.bars;
-    let msix = machine.capability(DEVICE, 0x11);
-    machine.config_write16(DEVICE, msix + 2, 1 << 15);
-    let pending = bars.msix + u64::from(machine.config_read(DEVICE, msix + 8) & !7);
-    let entry = bars.msix + 16 * 5;
-    machine.qemu.writeq(entry, mailbox);
-    machine.qemu.writel(entry + 8, 0x4321);
-    machine.qemu.writel(entry + 12, 1);
-    let vector = registers::vector::ENABLE | 5;
-    context.write(&mut machine, registers::context::VECTOR, vector);
+    let msix = Msix::enable(&mut machine, DEVICE, &context);
+    msix.mask(&mut machine, true);
     let nop = Descriptor {
         flags: flags::INTERRUPT,
         ..Default::default()
@@ -223,15 +201,15 @@ fn rule_72_a_masked_interrupt_is_pending_until_it_is_unmasked() {
     for _ in 0..2 {
         assert_eq!(context.run(&mut machine, nop).status, status::SUCCESS);
     }
+    machine.qemu.until("the pending bit", |qemu| {
+        qemu.readq(msix.pending) == 1 << VECTOR
+    });
+    assert_eq!(machine.qemu.readl(msix.mailbox), 0);
+    msix.mask(&mut machine, false);
     machine
         .qemu
-        .until("the pending bit", |qemu| qemu.readq(pending) == 1 << 5);
-    assert_eq!(machine.qemu.readl(mailbox), 0);
-    machine.qemu.writel(entry + 12, 0);
-    machine
-        .qemu
-        .until("the message", |qemu| qemu.readl(mailbox) == 0x4321);
-    assert_eq!(machine.qemu.readq(pending), 0);
+        .until("the message", |qemu| qemu.readl(msix.mailbox) == MESSAGE);
+    assert_eq!(machine.qemu.readq(msix.pending), 0);
     machine.qemu.quit();
 }
 
