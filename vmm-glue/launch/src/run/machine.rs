@@ -234,6 +234,11 @@ fn kernel_arguments(options: &MachineOptions, console: Console) -> String {
         // The kernel counts the timer's interrupts for a moment and panics if they are few, which
         // they are while a busy host runs something else. On KVM it leaves that out by itself.
         words.push("no_timer_check");
+        // Without it the kernel compares the processors' TSCs with the HPET. One that does so while
+        // another switches the clocksource (`stop_machine`) waits with interrupts off, and measures
+        // its time limit by jiffies, which stand still: one boot of 150 ended there on a busy host.
+        // Here all TSCs are one clock of QEMU.
+        words.push("tsc=reliable");
     }
     match (options.boot_log, console) {
         (true, _) => {}
@@ -378,6 +383,16 @@ mod tests {
                 .any(|word| word.starts_with("intel-iommu,") && word.ends_with(",caching-mode=on")),
             "{arguments:?}"
         );
+    }
+
+    #[test]
+    fn translated_processors_have_one_clock_and_the_kernel_is_told() {
+        let words = |accel| {
+            let options = options(&["--accel", accel]);
+            kernel_arguments(&options, Console::File)
+        };
+        assert!(words("tcg").contains("no_timer_check tsc=reliable"));
+        assert!(!words("kvm").contains("tsc="), "{}", words("kvm"));
     }
 
     #[test]
