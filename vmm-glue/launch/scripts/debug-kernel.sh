@@ -23,13 +23,18 @@ step "configuring"
 mkdir -p "$objects"
 kernel_make rustavailable
 kernel_make KCONFIG_ALLCONFIG=/mnt/debug.config allnoconfig
-# An option whose conditions are not met is dropped without a word.
-sed -n 's/^\(CONFIG_[A-Z0-9_]*\)=.*/\1 &/p' /mnt/debug.config >/mnt/build/wanted
-while read -r name line; do
+# An option whose conditions are not met is dropped without a word. One below a line "Not in" may be
+# unknown to a series, but not dropped.
+sed -n '/^# Not in /{n;s/^\(CONFIG_[A-Z0-9_]*\)=.*/absent \1 &/p;d;}
+    s/^\(CONFIG_[A-Z0-9_]*\)=.*/present \1 &/p' /mnt/debug.config >/mnt/build/wanted
+is_known() {
+    grep -rqsE --include='Kconfig*' "^(menu)?config[[:space:]]+${1#CONFIG_}\$" "$source"
+}
+while read -r may name line; do
     case $line in
     *=n) ! grep -q "^$name=" "$objects/.config" ;;
     *) grep -qxF "$line" "$objects/.config" ;;
-    esac || echo "$line"
+    esac || { [ "$may" = absent ] && ! is_known "$name"; } || echo "$line"
 done </mnt/build/wanted >/mnt/build/missing
 if [ -s /mnt/build/missing ]; then
     echo "the kernel's source does not give these options of debug.config:" >&2
