@@ -278,8 +278,11 @@ mod tests {
     fn what_is_left_out_exists() {
         let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let mut text = String::new();
-        for file in ["machine/tests/it/storm.rs", "qemu/tests/plugin/layout.rs"] {
-            let path = top.join("vmm-glue").join(file);
+        for file in [
+            "tests/machine/tests/it/storm.rs",
+            "vmm-glue/qemu/tests/plugin/layout.rs",
+        ] {
+            let path = top.join(file);
             text += &std::fs::read_to_string(path).unwrap();
         }
         for name in LONG {

@@ -19,7 +19,7 @@ fn marked(text: &str, begin: char, end: char) -> Vec<&str> {
 #[test]
 fn each_limit_names_a_test_that_exists_or_says_that_there_is_none() {
     let plugin = sources(&["vmm-glue/qemu/tests/plugin"]);
-    let guest = sources(&["guest-app/src"]);
+    let guest = sources(&["guest-app/cases/src"]);
     let others = sources(&[
         "demo-device/endpoint/src/tests",
         "tests/src",

@@ -26,9 +26,9 @@ const FILES: &[(&str, &str)] = &[
     ("LICENSE.md", "share/doc/svm-demo/LICENSE.md"),
     ("docs/install.md", "share/doc/svm-demo/install.md"),
     ("docs/device.md", "share/doc/svm-demo/device.md"),
-    ("guest-app/include/svm_demo.h", "include/svm_demo.h"),
+    ("guest-app/library/include/svm_demo.h", "include/svm_demo.h"),
     (
-        "guest-app/examples/sum.c",
+        "guest-app/library/examples/sum.c",
         "share/doc/svm-demo/examples/sum.c",
     ),
     (
@@ -87,7 +87,7 @@ impl Release<'_> {
         let fixed = "-Ctarget-feature=+crt-static\x1f-Cdebuginfo=0\x1f-Cstrip=debuginfo";
         let guest = self.build(
             "guest-programs",
-            &["--release", "-p", "svm-init", "-p", "svmctl"],
+            &["--release", "-p", "svm-init", "-p", "svmctl-cli"],
             fixed,
         )?;
         for program in ["svm-init", "svmctl"] {
@@ -99,10 +99,10 @@ impl Release<'_> {
             .args([
                 "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", "-I",
             ])
-            .arg(self.checkout.join("guest-app/include"))
+            .arg(self.checkout.join("guest-app/library/include"))
             .arg("-o")
             .arg(&sum)
-            .arg(self.checkout.join("guest-app/examples/sum.c")))?;
+            .arg(self.checkout.join("guest-app/library/examples/sum.c")))?;
         self.program(&sum, "lib/svm-demo/svm-sum")?;
 
         let plugin = self.build(

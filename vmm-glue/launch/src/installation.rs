@@ -160,7 +160,7 @@ fn checkout_around(directory: &Path) -> Option<&Path> {
         [
             "Cargo.toml",
             "vmm-glue/launch/Cargo.toml",
-            "vmm-glue/init/Cargo.toml",
+            "guest-app/init/Cargo.toml",
         ]
         .iter()
         .all(|file| directory.join(file).is_file())
@@ -291,14 +291,14 @@ mod tests {
         for name in [
             "Cargo.toml",
             "vmm-glue/launch/Cargo.toml",
-            "vmm-glue/init/Cargo.toml",
+            "guest-app/init/Cargo.toml",
         ] {
             let path = root.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
         assert_eq!(checkout_around(&root.join("vmm-glue/launch")), Some(root));
-        fs::remove_file(root.join("vmm-glue/init/Cargo.toml")).unwrap();
+        fs::remove_file(root.join("guest-app/init/Cargo.toml")).unwrap();
         assert_eq!(checkout_around(&root.join("vmm-glue/launch")), None);
     }
 }

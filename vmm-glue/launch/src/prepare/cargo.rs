@@ -50,7 +50,7 @@ pub fn programs(installation: &Installation, progress: &Progress) -> Result<Prog
         "-C",
         "strip=debuginfo",
     ];
-    let arguments = ["--profile", "guest", "-p", "svm-init", "-p", "svmctl"];
+    let arguments = ["--profile", "guest", "-p", "svm-init", "-p", "svmctl-cli"];
     let name = "building the guest's programs";
     build(installation, progress, name, &directory, &arguments, &flags)?;
     let products = directory.join(TARGET).join("guest");
@@ -69,10 +69,10 @@ fn c_example(installation: &Installation, directory: &Path) -> Result<PathBuf> {
     External::new(host::compiler()?)
         .args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"])
         .arg("-I")
-        .arg(installation.path("guest-app/include"))
+        .arg(installation.path("guest-app/library/include"))
         .arg("-o")
         .arg(&fresh)
-        .arg(installation.path("guest-app/examples/sum.c"))
+        .arg(installation.path("guest-app/library/examples/sum.c"))
         .output()
         .context("the example in C does not compile")?;
     std::fs::rename(&fresh, &program)

@@ -22,7 +22,7 @@ impl Bench {
         for file in [
             "Cargo.toml",
             "vmm-glue/launch/Cargo.toml",
-            "vmm-glue/init/Cargo.toml",
+            "guest-app/init/Cargo.toml",
         ] {
             bench.write(&format!("checkout/{file}"));
         }

@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The command line. It only says what was asked for; `commands` does it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use svm_cases::test::Successor;
+
+use crate::mix::Mix;
+
+/// Uses the svm-demo device: a device that shares the address space of a process.
+///
+/// The exit status is 0 if all went well, 1 if something of the work failed and was reported, 2 if
+/// the work could not be done at all.
+#[derive(Debug, Parser)]
+#[command(name = "svmctl", version, about, max_term_width = 100)]
+pub struct Arguments {
+    /// The device file.
+    #[arg(long, global = true, value_name = "FILE", default_value = "/dev/svm0")]
+    pub device: PathBuf,
+    /// Prints JSON, one object a line.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Says what the device is and can do.
+    #[command(after_help = "\
+Examples:
+  svmctl info
+  svmctl info --device /dev/svm1 --json | jq .operations")]
+    Info,
+    /// Prints the CRC-32C (Castagnoli) of files, computed by the device.
+    ///
+    /// The files are mapped, and the device demands the pages: the processor touches none. The
+    /// exit status is 1 if a file could not be read.
+    #[command(after_help = "\
+Examples:
+  svmctl crc32c /bin/busybox /etc/passwd
+  svmctl crc32c --json big.img | jq .counters.page_requests")]
+    Crc32c {
+        /// Files to read.
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Copies a file by the device.
+    ///
+    /// Both files are mapped; DST is created, or replaced. It is removed if the copy fails.
+    #[command(after_help = "\
+Examples:
+  svmctl copy disk.img copy.img
+  svmctl copy --json disk.img copy.img | jq .micros")]
+    Copy {
+        /// File to read.
+        #[arg(value_name = "SRC")]
+        source: PathBuf,
+        /// File to write.
+        #[arg(value_name = "DST")]
+        destination: PathBuf,
+    },
+    /// Shows what sharing an address space means, one case a line, each checked.
+    ///
+    /// The exit status is 1 if a case failed.
+    Demo(Cases),
+    /// Says why shared virtual addressing would or would not work, of this machine and any device.
+    ///
+    /// Needs no driver and touches nothing: reads sysfs, configuration space and the kernel's
+    /// options. As root it sees all; as another user it says what it could not see. The exit
+    /// status is 0 if nothing is missing for one device (with ADDRESS: for each of them), else 1.
+    #[command(after_help = "\
+Examples:
+  svmctl doctor                 the machine, and a table of all its devices
+  svmctl doctor 6a:01.0         all about one device, item by item
+  svmctl doctor --json | jq -r '.devices[] | select(.sva == \"works\").address'")]
+    Doctor {
+        /// Devices to examine: addresses as `lspci` writes them, or how they begin.
+        #[arg(value_name = "ADDRESS")]
+        devices: Vec<String>,
+    },
+    /// Measures the device: latency, throughput, queue depth, page sizes, page faults, interrupts.
+    ///
+    /// What the processor takes for the same is measured in the same run. Times are medians; those
+    /// of a virtual machine are times of an emulation, and are good for comparing with each other.
+    #[command(after_help = "\
+Examples:
+  svmctl bench                                   tables
+  svmctl bench --save bench.json --plot bench.svg
+  svmctl bench --only faults --only pages
+  svmctl bench --from bench.json --plot bench.svg   draws what was measured elsewhere
+
+From a guest, whose files are gone when it ends:
+  svm-vm run --name bench --exec 'svmctl bench --json'
+  jq -r '.steps[0].output[]' target/runs/bench/results.json | grep '^{' >bench.json")]
+    Bench(BenchOptions),
+    /// Puts the device under load, and checks every result and every byte.
+    ///
+    /// Each context draws operations on memory of its own, works out what has to come of them, and
+    /// compares. Between and beneath the operations memory is dropped, swapped out, merged into
+    /// huge pages and split, and mapped anew. The exit status is 1 if anything was wrong.
+    #[command(after_help = "\
+Examples:
+  svmctl stress --duration 1m
+  svmctl stress --processes 8 --threads 4 --memory 16
+  svmctl stress --mix copy=4,crc32c=2,fault --depth 1 --calm
+  svmctl stress --seed 42 --operations 10000 --json
+
+The same seed and options give each context the same operations.")]
+    Stress(StressOptions),
+    /// Drives the device through VFIO, without its kernel module, and checks what it does.
+    ///
+    /// The device then sends requests without a PASID, in an address space into which memory is
+    /// mapped and unmapped: ATS without PASID and without page requests. Takes root and the modules
+    /// vfio-pci and vfio_iommu_type1. The exit status is 1 if a check failed.
+    #[command(after_help = "\
+Examples:
+  svmctl vfio --bind            takes the function from its driver, and gives it back afterwards
+  svmctl vfio 0000:00:01.0      a function that is bound to vfio-pci already
+  svmctl vfio --bind --json
+
+Without interrupt remapping, as in most virtual machines, VFIO has to be told to do without:
+  modprobe vfio_iommu_type1 allow_unsafe_interrupts=1")]
+    Vfio(VfioOptions),
+    /// Summarises a trace of the device, or follows what the kernel tells of it.
+    ///
+    /// FILE is what the plug-in for QEMU writes (`-device svm-demo,trace=FILE`, `svm-vm run
+    /// --trace`): translations, page requests and invalidations by PASID, and how long they took.
+    /// Without FILE the tracepoints of the IOMMU, of its driver and of the device's driver are
+    /// followed, which takes root.
+    #[command(after_help = "\
+Examples:
+  svmctl trace target/runs/demo/trace.json
+  svmctl trace trace.json --json | jq .page_request.median
+  svmctl trace --duration 5s
+  svmctl trace --event intel_iommu:prq_report --json")]
+    Trace(TraceOptions),
+    /// Prints the completions of this program for a shell.
+    #[command(after_help = "\
+Examples:
+  svmctl completions bash >/etc/bash_completion.d/svmctl
+  svmctl completions zsh >~/.zfunc/_svmctl
+  svmctl completions fish >~/.config/fish/completions/svmctl.fish")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page of this program, or writes those of all its commands.
+    #[command(after_help = "\
+Examples:
+  svmctl manual | man -l -
+  svmctl manual --to /usr/local/share/man/man1")]
+    Manual {
+        /// Writes svmctl.1 and a page for each command to this directory.
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+    },
+    /// Tests driver and device: errors, limits, memory as it is really used, and every way to die.
+    ///
+    /// Takes root, and changes the machine: it unbinds and reloads the driver, resets the function,
+    /// and kills processes of its own. The output is in the Test Anything Protocol. The exit status
+    /// is 1 if a test failed.
+    Test(Tests),
+    /// What a program does that a test has turned its own into.
+    #[command(hide = true)]
+    Successor {
+        /// What to do.
+        #[arg(value_parser = successor)]
+        work: Successor,
+    },
+}
+
+/// Options of `stress`.
+#[derive(Debug, Args)]
+pub struct StressOptions {
+    /// How long: seconds, or a number with s, m or h [default: 10s, or until --operations].
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Ends when each context has done so many.
+    #[arg(long, value_name = "N")]
+    pub operations: Option<u64>,
+    /// Where the numbers begin that choose the operations [default: the time of day].
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Processes, each with address spaces of its own.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub processes: u32,
+    /// Threads of each process, each with a context.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: u32,
+    /// Memory of each context in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub memory: u32,
+    /// Descriptors under way at a time, at most.
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub depth: u32,
+    /// Operations and how often each comes: copy=4,fill,fault [default: all].
+    #[arg(long, value_name = "LIST")]
+    pub mix: Option<Mix>,
+    /// Leaves the memory in peace.
+    #[arg(long)]
+    pub calm: bool,
+}
+
+/// What a program does that a test has turned its own into.
+fn successor(name: &str) -> Result<Successor, String> {
+    let mut all = Successor::ALL.into_iter();
+    all.find(|work| work.name() == name)
+        .ok_or_else(|| format!("expected one of {:?}", Successor::ALL.map(Successor::name)))
+}
+
+/// A time: `90`, `90s`, `2m`, `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let (number, unit) = units
+        .iter()
+        .find_map(|(name, seconds)| Some((text.strip_suffix(name)?, *seconds)))
+        .unwrap_or((text, 1));
+    let number: f64 = number
+        .parse()
+        .map_err(|_| "expected a time: 90, 90s, 2m, 1h")?;
+    Duration::try_from_secs_f64(number * f64::from(unit)).map_err(|error| error.to_string())
+}
+
+/// Options of `trace`.
+#[derive(Debug, Args)]
+pub struct TraceOptions {
+    /// A trace of the plug-in.
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Ends after this time: seconds, or a number with s, m or h.
+    #[arg(long, value_name = "TIME", value_parser = duration, conflicts_with = "file")]
+    pub duration: Option<Duration>,
+    /// Follows these events instead: a system, or system:event; may be repeated.
+    #[arg(long, value_name = "EVENT", conflicts_with = "file")]
+    pub event: Vec<String>,
+}
+
+/// Options of `vfio`.
+#[derive(Debug, Args)]
+pub struct VfioOptions {
+    /// The PCI function [default: the first of the device].
+    #[arg(value_name = "ADDRESS")]
+    pub function: Option<String>,
+    /// Binds the function to vfio-pci first, and to its driver again afterwards. Programs that have
+    /// the device open lose it.
+    #[arg(long)]
+    pub bind: bool,
+}
+
+/// Options of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchOptions {
+    /// Only this measurement: size, rate, depth, pages, faults or interrupts; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub only: Vec<String>,
+    /// Takes few samples: for seeing that it works.
+    #[arg(long)]
+    pub quick: bool,
+    /// Says nothing of what it is at.
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Writes all that was measured to a file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
+    /// Draws it, to a file in SVG.
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Measures nothing, and takes what `--save` or `--json` wrote before.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "quick"])]
+    pub from: Option<PathBuf>,
+}
+
+/// Which cases to run.
+#[derive(Debug, Args)]
+pub struct Cases {
+    /// Only the cases whose name contains one of these texts.
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Lists the cases and runs none.
+    #[arg(long)]
+    pub list: bool,
+}
+
+/// Which tests to run, and how much they try.
+#[derive(Debug, Args)]
+pub struct Tests {
+    /// Only the tests of these groups, or whose name contains one of these texts.
+    #[arg(value_name = "GROUP|NAME")]
+    pub names: Vec<String>,
+    /// Lists the tests by group and runs none.
+    #[arg(long)]
+    pub list: bool,
+    /// Begins everything random: the same seed, the same tries.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub seed: u64,
+    /// Multiplies the rounds of the tests and the time that the fuzzer has.
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
+    pub scale: f64,
+}
+
+/// A number above 0.
+fn factor(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(number) if number > 0.0 && number < 1e6 => Ok(number),
+        _ => Err("a number above 0 was expected, such as 0.1 or 10".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_stand_behind_the_command() {
+        let line = [
+            "svmctl",
+            "crc32c",
+            "a",
+            "b",
+            "--device",
+            "/dev/svm3",
+            "--json",
+        ];
+        let arguments = Arguments::parse_from(line);
+        assert_eq!(arguments.device, PathBuf::from("/dev/svm3"));
+        assert!(arguments.json);
+        assert!(matches!(arguments.command, Command::Crc32c { files } if files.len() == 2));
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("0.5s"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("soon").is_err() && duration("-1").is_err());
+    }
+
+    #[test]
+    fn the_first_device_is_the_default() {
+        let arguments = Arguments::parse_from(["svmctl", "info"]);
+        assert_eq!(arguments.device, PathBuf::from("/dev/svm0"));
+        assert!(!arguments.json);
+    }
+
+    #[test]
+    fn what_is_missing_is_an_error() {
+        for line in [
+            &["svmctl"][..],
+            &["svmctl", "crc32c"],
+            &["svmctl", "copy", "a"],
+        ] {
+            let error = Arguments::try_parse_from(line).unwrap_err();
+            let kinds = [
+                ErrorKind::MissingRequiredArgument,
+                ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+            ];
+            assert!(kinds.contains(&error.kind()), "{line:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,751 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One context under load. A worker draws what is to be done, works out beforehand what has to
+//! come of it, has the device do it, and compares every record and every byte that was written.
+//!
+//! The same numbers give the same load: what is done depends on nothing but the generator.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use svmctl::abi::completion::{self, Completion};
+use svmctl::abi::counters::index;
+use svmctl::abi::descriptor::{Operation, gather, translation};
+use svmctl::region::{Advice, PAGE, Region};
+use svmctl::{Batch, Descriptor, Failure, GatherEntry, Queue, Ticket};
+
+use super::progress::Progress;
+use crate::mix::{Kind, Mix};
+use svm_cases::harness::random::Random;
+
+/// Areas of memory of a worker.
+const AREAS: usize = 4;
+/// No descriptor takes so long; a device that has stopped working does.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Rounds between two looks at all memory.
+const FULL_CHECK: u64 = 64;
+/// Entries of a batch, ranges of a gather, nodes of a chain, at most.
+const BATCH: usize = 8;
+const RANGES: usize = 4;
+const NODES: usize = 32;
+/// Bytes of a node: the next node's address, and a number.
+const NODE: usize = 16;
+/// Most bytes of an operation, but for one in sixteen.
+const USUAL: usize = 32 << 10;
+/// How often the processor adds to a number that the device adds to, between two looks at a record,
+/// and how often it looks.
+const ADDITIONS: u64 = 16;
+const CONTENTION: u32 = 128;
+/// Where nothing is ever mapped: below the least address of `mmap`.
+const NOWHERE: usize = 0x1000;
+
+/// Memory, and what it has to hold.
+struct Area {
+    region: Region,
+    shadow: Vec<u8>,
+}
+
+/// What has to come of a descriptor.
+enum Expected {
+    /// Success, with this result if there is one to expect.
+    Success(Option<u64>),
+    /// A failure because of the page at this address.
+    Fault(u64),
+    /// Success for each entry.
+    Batch(Vec<Expected>),
+    /// A translation that was granted or not.
+    Translation,
+}
+
+/// What was drawn for one descriptor.
+struct Task {
+    kind: Kind,
+    descriptor: Descriptor,
+    expected: Expected,
+    /// Place of the batch among those of the worker.
+    batch: usize,
+}
+
+/// A range of an area.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    area: usize,
+    start: usize,
+    length: usize,
+}
+
+/// A number that the device and the processor add to at the same time.
+struct Tally {
+    region: Region,
+    /// What it has to be when nothing is under way.
+    expected: u64,
+    /// A descriptor of the round adds to it.
+    contended: bool,
+}
+
+/// A worker.
+pub struct Worker {
+    queue: Queue,
+    random: Random,
+    mix: Mix,
+    pressure: bool,
+    depth: usize,
+    longest: usize,
+    areas: Vec<Area>,
+    /// Lists of ranges and chains of nodes, remade in every round.
+    scratch: Region,
+    scratch_used: usize,
+    batches: Vec<Batch>,
+    /// What the descriptors of the round write to.
+    written: Vec<Place>,
+    tally: Tally,
+    round: u64,
+    /// What was done so far.
+    pub progress: Progress,
+}
+
+/// What a worker is made of, besides its queue.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// The operations.
+    pub mix: Mix,
+    /// Bytes of memory.
+    pub memory: usize,
+    /// Descriptors under way at most.
+    pub depth: usize,
+    /// Whether the memory is taken away and moved.
+    pub pressure: bool,
+}
+
+impl Worker {
+    /// A worker on a queue.
+    pub fn new(queue: Queue, load: &Load, random: Random) -> anyhow::Result<Worker> {
+        let mix = load.mix.of_device(queue.info().operations);
+        let mix = mix.context("the device performs none of the operations of the mix")?;
+        let length = (load.memory / AREAS).max(PAGE).next_multiple_of(PAGE);
+        let areas = (0..AREAS)
+            .map(|_| Area::new(length))
+            .collect::<Result<_, _>>()?;
+        let depth = load.depth.clamp(1, queue.capacity());
+        let batches = (0..depth)
+            .map(|_| Batch::new(BATCH))
+            .collect::<Result<_, _>>()?;
+        let longest = 1usize
+            .checked_shl(queue.info().transfer_log2_max)
+            .unwrap_or(usize::MAX);
+        // Room for each entry of each batch to have a list or a chain.
+        let scratch = Region::new(depth * BATCH * NODES * NODE)?;
+        Ok(Worker {
+            queue,
+            random,
+            mix,
+            pressure: load.pressure,
+            depth,
+            longest: longest.min(length),
+            areas,
+            scratch,
+            scratch_used: 0,
+            batches,
+            written: Vec::new(),
+            tally: Tally {
+                region: Region::new(PAGE)?,
+                expected: 0,
+                contended: false,
+            },
+            round: 0,
+            progress: Progress::default(),
+        })
+    }
+
+    /// Draws some descriptors, has them performed, and checks all of it.
+    pub fn round(&mut self) -> anyhow::Result<()> {
+        let number = self.round;
+        self.try_round()
+            .with_context(|| format!("in round {number}"))?;
+        self.round += 1;
+        Ok(())
+    }
+
+    fn try_round(&mut self) -> anyhow::Result<()> {
+        if self.pressure && self.random.once_in(4) {
+            self.disturb().context("the memory could not be changed")?;
+        }
+        self.scratch_used = 0;
+        self.written.clear();
+        self.tally.contended = false;
+        let before = self.queue.counters()?;
+        let count = 1 + self.random.index(self.depth);
+        let mut tasks = Vec::with_capacity(count);
+        for n in 0..count {
+            let kind = self.mix.draw(&mut self.random);
+            tasks.push(self.draw(kind, n)?);
+        }
+        let mut tickets = Vec::with_capacity(count);
+        for task in &tasks {
+            // SAFETY: a descriptor names the worker's regions, which are accessed by atomic
+            // accesses alone and unmapped when nothing is under way, or nothing at all.
+            tickets.push(unsafe { self.queue.push(&task.descriptor) }?);
+        }
+        self.queue.flush()?;
+        if self.pressure {
+            self.press()?;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        for (task, ticket) in tasks.iter().zip(&tickets) {
+            let record = match self.contend(ticket)? {
+                Some(record) => Some(record),
+                None => self.queue.wait_until(ticket, Some(deadline))?,
+            };
+            let record = record.with_context(|| {
+                format!("{} has not completed in {PATIENCE:?}", task.kind.key())
+            })?;
+            self.judge(task, &record)
+                .with_context(|| task.kind.key().to_owned())?;
+        }
+        self.compare(number_is_due(self.round))?;
+        self.tally.compare()?;
+        let change = self.queue.counters()?.since(&before);
+        self.progress.rounds += 1;
+        for task in &tasks {
+            self.progress.operations[task.kind.index()] += 1;
+        }
+        let counted = |at| change.get(at);
+        self.progress.moved += counted(index::BYTES_READ) + counted(index::BYTES_WRITTEN);
+        self.progress.translations += counted(index::TRANSLATION_REQUESTS);
+        self.progress.page_requests += counted(index::PAGE_REQUESTS);
+        self.progress.invalidations += counted(index::INVALIDATIONS);
+        Ok(())
+    }
+
+    /// Draws a descriptor of a kind, and changes the shadows as it will change the memory.
+    fn draw(&mut self, kind: Kind, n: usize) -> anyhow::Result<Task> {
+        let (descriptor, expected) = match kind {
+            Kind::Fault => self.fault(),
+            Kind::Operation(Operation::Batch) => {
+                let count = 1 + self.random.index(BATCH);
+                let (mut entries, mut expected) = (Vec::new(), Vec::new());
+                for _ in 0..count {
+                    let (entry, expect) = match self.mix.draw(&mut self.random) {
+                        Kind::Fault | Kind::Operation(Operation::Batch) => {
+                            (Descriptor::nop(), Expected::Success(None))
+                        }
+                        Kind::Operation(operation) => self.operation(operation),
+                    };
+                    entries.push(entry);
+                    expected.push(expect);
+                }
+                self.batches[n].set(&entries)?;
+                (self.batches[n].descriptor(), Expected::Batch(expected))
+            }
+            Kind::Operation(operation) => self.operation(operation),
+        };
+        Ok(Task {
+            kind,
+            descriptor: if self.random.once_in(8) {
+                descriptor.fenced()
+            } else {
+                descriptor
+            },
+            expected,
+            batch: n,
+        })
+    }
+
+    fn fault(&mut self) -> (Descriptor, Expected) {
+        let to = self.place();
+        let from = std::ptr::without_provenance(NOWHERE + self.random.index(64) * 8);
+        let copy = Descriptor::copy(from, self.at(to), to.length as u64);
+        (copy, Expected::Fault(NOWHERE as u64))
+    }
+
+    fn operation(&mut self, operation: Operation) -> (Descriptor, Expected) {
+        let done = Expected::Success(None);
+        let result = |result: u64| Expected::Success(Some(result));
+        match operation {
+            Operation::Nop | Operation::Batch => (Descriptor::nop(), done),
+            Operation::Drain => (Descriptor::drain(), done),
+            Operation::Copy => {
+                let from = self.place();
+                let to = self.place_of(from.length);
+                let data = self.shadow(from).to_vec();
+                self.shadow_mut(to).copy_from_slice(&data);
+                let copy = Descriptor::copy(self.at(from), self.at(to), from.length as u64);
+                (copy, done)
+            }
+            Operation::Fill => {
+                let to = self.place();
+                let pattern = self.random.next_u64();
+                let bytes = pattern.to_le_bytes();
+                let shadow = self.shadow_mut(to);
+                shadow
+                    .iter_mut()
+                    .zip(bytes.iter().cycle())
+                    .for_each(|(to, from)| *to = *from);
+                (
+                    Descriptor::fill(self.at(to), to.length as u64, pattern),
+                    done,
+                )
+            }
+            Operation::Compare => {
+                let left = self.place();
+                let right = self.place_of(left.length);
+                let (l, r) = (self.shadow(left), self.shadow(right));
+                let same = l.iter().zip(r).take_while(|(l, r)| l == r).count();
+                let compare =
+                    Descriptor::compare(self.at(left), self.at(right), left.length as u64);
+                (compare, result(same as u64))
+            }
+            Operation::Crc32c => {
+                let from = self.place();
+                let seed = self.random.next_u64() as u32;
+                let sum = crc32c::crc32c_append(seed, self.shadow(from));
+                let crc = Descriptor::crc32c(self.at(from), from.length as u64, seed);
+                (crc, result(sum.into()))
+            }
+            Operation::FetchAdd if self.random.once_in(2) => {
+                let addend = self.random.next_u64();
+                self.tally.contended = true;
+                self.tally.expected = self.tally.expected.wrapping_add(addend);
+                (
+                    Descriptor::fetch_add(self.tally.region.at(0).cast(), addend),
+                    done,
+                )
+            }
+            Operation::FetchAdd => {
+                let (place, before) = self.number();
+                let addend = self.random.next_u64();
+                self.store(place, before.wrapping_add(addend));
+                (
+                    Descriptor::fetch_add(self.at(place).cast(), addend),
+                    result(before),
+                )
+            }
+            Operation::CompareSwap => {
+                let (place, before) = self.number();
+                let new = self.random.next_u64();
+                let fits = self.random.once_in(2);
+                let expected = if fits { before } else { self.random.next_u64() };
+                if expected == before {
+                    self.store(place, new);
+                }
+                let swap = Descriptor::compare_swap(self.at(place).cast(), expected, new);
+                (swap, result(before))
+            }
+            Operation::Gather => self.gather(),
+            Operation::Chase => self.chase(),
+            Operation::Prefetch => {
+                let place = self.place();
+                let write = self.random.once_in(2);
+                (
+                    Descriptor::prefetch(self.at(place), place.length as u64, write),
+                    done,
+                )
+            }
+            Operation::Translate => {
+                let place = self.place();
+                let write = self.random.once_in(2);
+                (
+                    Descriptor::translate(self.at(place), write),
+                    Expected::Translation,
+                )
+            }
+            Operation::CacheControl => {
+                let place = self.place();
+                let forget = match self.random.once_in(2) {
+                    true => Descriptor::forget(self.at(place), place.length as u64),
+                    false => Descriptor::forget_all(),
+                };
+                (forget, done)
+            }
+        }
+    }
+
+    /// Ranges of all areas but one, to that one.
+    fn gather(&mut self) -> (Descriptor, Expected) {
+        let target = self.random.index(AREAS);
+        let mut data = Vec::new();
+        let mut ranges = Vec::new();
+        for _ in 0..1 + self.random.index(RANGES) {
+            let mut from = self.place();
+            if from.area == target {
+                from.area = (target + 1) % AREAS;
+            }
+            if data.len() + from.length > self.longest {
+                break;
+            }
+            data.extend_from_slice(self.shadow(from));
+            ranges.push(GatherEntry::new(self.at(from), from.length as u64));
+        }
+        let to = Place {
+            area: target,
+            start: self
+                .random
+                .index(self.areas[target].shadow.len() - data.len() + 1),
+            length: data.len(),
+        };
+        self.shadow_mut(to).copy_from_slice(&data);
+        let list = self.take_scratch(ranges.len() * gather::ENTRY_SIZE as usize);
+        for (n, range) in ranges.iter().enumerate() {
+            let at = list + n * gather::ENTRY_SIZE as usize;
+            self.scratch.write(at, &range.to_bytes());
+        }
+        let list = self.scratch.at(list).cast_const().cast();
+        let (count, room) = (ranges.len() as u64, data.len() as u64);
+        let gather = Descriptor::gather(list, count, self.at(to), room);
+        (gather, Expected::Success(Some(room)))
+    }
+
+    /// A chain of nodes in an order of its own.
+    fn chase(&mut self) -> (Descriptor, Expected) {
+        let count = 1 + self.random.index(NODES);
+        let base = self.take_scratch(count * NODE);
+        let mut order: Vec<usize> = (0..count).collect();
+        for n in (1..count).rev() {
+            order.swap(n, self.random.index(n + 1));
+        }
+        let mut sum = 0u64;
+        for (n, node) in order.iter().enumerate() {
+            let next = order.get(n + 1);
+            let next = next.map_or(0, |next| self.scratch.address(base + next * NODE));
+            let value = self.random.next_u64();
+            sum = sum.wrapping_add(value);
+            let words = &self.scratch.words()[(base + node * NODE) / 8..];
+            words[0].store(next, Ordering::Relaxed);
+            words[1].store(value, Ordering::Relaxed);
+        }
+        let head = self.scratch.at(base + order[0] * NODE);
+        let chase = Descriptor::chase(head, 0, 8, count as u64);
+        (chase, Expected::Success(Some(sum)))
+    }
+
+    fn take_scratch(&mut self, length: usize) -> usize {
+        let at = self.scratch_used;
+        self.scratch_used += length.next_multiple_of(NODE);
+        at
+    }
+
+    /// A range of at least one byte.
+    fn place(&mut self) -> Place {
+        let most = if self.random.once_in(16) {
+            self.longest
+        } else {
+            USUAL
+        };
+        let length = 1 + self.random.index(most.min(self.longest));
+        self.place_of(length)
+    }
+
+    fn place_of(&mut self, length: usize) -> Place {
+        let area = self.random.index(AREAS);
+        let room = self.areas[area].shadow.len() - length;
+        Place {
+            area,
+            start: self.random.index(room + 1),
+            length,
+        }
+    }
+
+    /// An aligned number and what it is.
+    fn number(&mut self) -> (Place, u64) {
+        let mut place = self.place_of(8);
+        place.start &= !7;
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(self.shadow(place));
+        (place, u64::from_le_bytes(bytes))
+    }
+
+    fn store(&mut self, place: Place, number: u64) {
+        self.shadow_mut(place)
+            .copy_from_slice(&number.to_le_bytes());
+    }
+
+    fn at(&self, place: Place) -> *mut u8 {
+        self.areas[place.area].region.at(place.start)
+    }
+
+    fn shadow(&self, place: Place) -> &[u8] {
+        &self.areas[place.area].shadow[place.start..place.start + place.length]
+    }
+
+    fn shadow_mut(&mut self, place: Place) -> &mut [u8] {
+        self.written.push(place);
+        &mut self.areas[place.area].shadow[place.start..place.start + place.length]
+    }
+
+    fn judge(&self, task: &Task, record: &Completion) -> anyhow::Result<()> {
+        match &task.expected {
+            Expected::Batch(entries) => {
+                for (n, expected) in entries.iter().enumerate() {
+                    let record = self.batches[task.batch]
+                        .record(n)
+                        .with_context(|| format!("entry {n} has no record"))?;
+                    judge(expected, &record).with_context(|| format!("entry {n}"))?;
+                }
+                // A translation may be refused, which counts as a failure of the batch.
+                let refused = entries
+                    .iter()
+                    .any(|entry| matches!(entry, Expected::Translation));
+                let expected = Expected::Success(Some(entries.len() as u64));
+                if refused {
+                    Ok(())
+                } else {
+                    judge(&expected, record)
+                }
+            }
+            expected => judge(expected, record),
+        }
+    }
+
+    /// Compares what was written with what had to be; or all that there is.
+    fn compare(&mut self, all: bool) -> anyhow::Result<()> {
+        let places: Vec<Place> = if all {
+            let whole = |area: usize| Place {
+                area,
+                start: 0,
+                length: self.areas[area].shadow.len(),
+            };
+            (0..AREAS).map(whole).collect()
+        } else {
+            std::mem::take(&mut self.written)
+        };
+        for place in places {
+            self.progress.compared += place.length as u64;
+            self.areas[place.area]
+                .compare(place.start..place.start + place.length)
+                .with_context(|| format!("area {}", place.area))?;
+        }
+        Ok(())
+    }
+
+    /// Compares everything once more, and ends.
+    pub fn finish(mut self) -> anyhow::Result<Progress> {
+        self.compare(true).context("at the end")?;
+        self.queue.stop()?;
+        Ok(self.progress)
+    }
+
+    /// If a descriptor of the round adds to the tally, adds to it, too, until this one has completed,
+    /// or for long enough; gives its record then.
+    fn contend(&mut self, ticket: &Ticket) -> anyhow::Result<Option<Completion>> {
+        if !self.tally.contended {
+            return Ok(None);
+        }
+        for _ in 0..CONTENTION {
+            self.tally.add(ADDITIONS);
+            if let Some(record) = self.queue.try_wait(ticket)? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Changes the memory while nothing is under way.
+    fn disturb(&mut self) -> anyhow::Result<()> {
+        let n = self.random.index(AREAS);
+        let area = &mut self.areas[n];
+        match self.random.index(5) {
+            0 => {
+                area.region.advise(Advice::DontNeed)?;
+                area.shadow.fill(0);
+            }
+            1 => area.region.advise(Advice::PageOut)?,
+            2 => area.region.advise(Advice::HugePage)?,
+            3 => area.region.advise(Advice::NoHugePage)?,
+            _ => *area = Area::new(area.shadow.len())?,
+        }
+        self.progress.disturbances += 1;
+        Ok(())
+    }
+
+    /// Changes the memory while the device works on it, in ways that keep what it holds.
+    fn press(&mut self) -> anyhow::Result<()> {
+        let n = self.random.index(AREAS);
+        let advice = match self.random.index(8) {
+            0 => Advice::PageOut,
+            1 => Advice::HugePage,
+            2 => Advice::NoHugePage,
+            _ => return Ok(()),
+        };
+        self.progress.disturbances += 1;
+        Ok(self.areas[n].region.advise(advice)?)
+    }
+}
+
+fn number_is_due(round: u64) -> bool {
+    round % FULL_CHECK == FULL_CHECK - 1
+}
+
+fn judge(expected: &Expected, record: &Completion) -> anyhow::Result<()> {
+    let failure = Failure::of(record);
+    match (expected, failure) {
+        (Expected::Success(None), None) => Ok(()),
+        (Expected::Success(Some(result)), None) => {
+            let found = record.result;
+            ensure!(
+                found == *result,
+                "the result is {found:#x}, {result:#x} was expected"
+            );
+            Ok(())
+        }
+        (Expected::Success(_), Some(failure)) => Err(anyhow!(failure)),
+        (Expected::Fault(page), Some(failure)) => {
+            let same = failure.error() == Some(completion::Error::PageFault)
+                && failure.address & !(PAGE as u64 - 1) == *page
+                && !failure.write;
+            ensure!(
+                same,
+                "a page fault at {page:#x} was expected; it was: {failure}"
+            );
+            Ok(())
+        }
+        (Expected::Fault(page), None) => bail!("it succeeded; a page fault at {page:#x} was due"),
+        (Expected::Translation, None) => {
+            let size = record.result & translation::SIZE;
+            ensure!((12..=30).contains(&size), "a translation of 2^{size} bytes");
+            Ok(())
+        }
+        (Expected::Translation, Some(failure)) => {
+            let absent = failure.error() == Some(completion::Error::NotPresent);
+            ensure!(absent, "{failure}");
+            Ok(())
+        }
+        (Expected::Batch(_), _) => bail!("a batch in a batch"),
+    }
+}
+
+impl Tally {
+    /// Adds to the number, so many times.
+    fn add(&mut self, times: u64) {
+        for _ in 0..times {
+            self.region.words()[0].fetch_add(1, Ordering::Relaxed);
+        }
+        self.expected = self.expected.wrapping_add(times);
+    }
+
+    /// Looks whether each addition has come into it.
+    fn compare(&self) -> anyhow::Result<()> {
+        let found = self.region.words()[0].load(Ordering::Relaxed);
+        ensure!(
+            found == self.expected,
+            "device and processor have added to a number at the same time: it is {found:#x}, and \
+             {:#x} was expected",
+            self.expected
+        );
+        Ok(())
+    }
+}
+
+impl Area {
+    fn new(length: usize) -> anyhow::Result<Area> {
+        Ok(Area {
+            region: Region::new(length)?,
+            shadow: vec![0; length],
+        })
+    }
+
+    /// Compares a range, widened to whole words.
+    fn compare(&self, range: std::ops::Range<usize>) -> anyhow::Result<()> {
+        let words = range.start / 8..range.end.div_ceil(8);
+        let memory = &self.region.words()[words.clone()];
+        let shadow = self.shadow[words.start * 8..words.end * 8].chunks_exact(8);
+        for (n, (word, expected)) in memory.iter().zip(shadow).enumerate() {
+            let found = word.load(Ordering::Relaxed).to_le_bytes();
+            if found != expected {
+                let at = (words.start + n) * 8;
+                bail!(
+                    "offset {at:#x}, address {:#x}: {found:02x?} found, {expected:02x?} expected",
+                    self.region.address(at)
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use svmctl::Context;
+    use svmctl::model::{Model, Mutant};
+
+    fn worker(mutant: Option<Mutant>, seed: u64) -> Worker {
+        worker_with(Mix::default(), 256 << 10, mutant, seed)
+    }
+
+    fn worker_with(mix: Mix, memory: usize, mutant: Option<Mutant>, seed: u64) -> Worker {
+        let model = Model::with_mutant(mutant).unwrap();
+        let queue = Context::with_file(Box::new(model))
+            .unwrap()
+            .start(16)
+            .unwrap();
+        let load = Load {
+            mix,
+            memory,
+            depth: 8,
+            pressure: true,
+        };
+        Worker::new(queue, &load, Random::new(seed)).unwrap()
+    }
+
+    #[test]
+    fn a_device_that_keeps_the_rules_passes() {
+        let mut worker = worker(None, 7);
+        for _ in 0..150 {
+            worker.round().unwrap();
+        }
+        let progress = worker.finish().unwrap();
+        assert_eq!(progress.rounds, 150);
+        // Everything came, but translations, which the model has none of.
+        for kind in Kind::all().filter(|kind| *kind != Kind::Operation(Operation::Translate)) {
+            assert!(progress.operations[kind.index()] > 0, "{}", kind.key());
+        }
+        assert!(progress.disturbances > 0 && progress.compared > 1 << 20);
+    }
+
+    #[test]
+    fn a_device_that_breaks_a_rule_is_noticed() {
+        for mutant in [
+            Mutant::LastByteMissing,
+            Mutant::OneByteTooMany,
+            Mutant::WrongFaultAddress,
+            Mutant::FaultsHidden,
+            Mutant::FailureSpreads,
+            Mutant::WrongResult,
+        ] {
+            let mut worker = worker(Some(mutant), 7);
+            let error = (0..300).find_map(|_| worker.round().err());
+            assert!(error.is_some(), "{mutant:?} was not noticed");
+        }
+    }
+
+    #[test]
+    fn additions_that_are_not_atomic_are_noticed() {
+        let mix: Mix = "fetch_add".parse().unwrap();
+        let mut worker = worker_with(mix, 256 << 10, Some(Mutant::TornFetchAdd), 7);
+        let error = (0..10_000).find_map(|_| worker.round().err());
+        let error = format!("{:#}", error.expect("it was not noticed"));
+        assert!(error.contains("at the same time"), "{error}");
+    }
+
+    #[test]
+    fn copies_that_run_over_themselves_are_noticed() {
+        // The model does these byte by byte.
+        let mix: Mix = "copy,fill".parse().unwrap();
+        let mut worker = worker_with(mix, 16 << 10, Some(Mutant::CopiesForwards), 7);
+        assert!((0..100).any(|_| worker.round().is_err()));
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_load() {
+        let done = |seed| {
+            let mut worker = worker(None, seed);
+            for _ in 0..20 {
+                worker.round().unwrap();
+            }
+            let progress = worker.finish().unwrap();
+            (progress.operations, progress.compared)
+        };
+        assert_eq!(done(3), done(3));
+        assert_ne!(done(3), done(4));
+    }
+}
