@@ -23,6 +23,8 @@ pub mod manual;
 pub mod packaging;
 pub mod parts;
 pub mod qemu_log;
+#[cfg(test)]
+mod readme;
 pub mod skips;
 #[cfg(test)]
 mod sources;

@@ -161,7 +161,7 @@ pub fn a_module_for_another_kernel(launcher: &Launcher) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The block of commands below a heading of the README.
+/// The first block of commands behind these words of the README.
 fn commands_below(readme: &str, heading: &str) -> Option<String> {
     let (_, rest) = readme.split_once(heading)?;
     let (_, rest) = rest.split_once("```\n")?;
@@ -172,7 +172,7 @@ fn commands_below(readme: &str, heading: &str) -> Option<String> {
 /// The commands are those that the README has.
 pub fn the_program_of_the_readme(launcher: &Launcher) -> anyhow::Result<()> {
     let readme = fs::read_to_string(launcher.checkout().join("README.md"))?;
-    let commands = commands_below(&readme, "\n## Your own program in the guest\n")
+    let commands = commands_below(&readme, "\n**[Test my driver or program]")
         .context("the README has no such commands")?;
     let mut path = vec![Path::new(&cargo()).parent().map(Path::to_owned)];
     let rest = std::env::var_os("PATH").unwrap_or_default();
