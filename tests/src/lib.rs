@@ -8,6 +8,7 @@ pub mod agreement;
 #[cfg(test)]
 mod carried;
 pub mod ci;
+pub mod circles;
 pub mod coverage;
 pub mod crates;
 pub mod devices;

@@ -69,7 +69,7 @@ fn links_lead_to_files() {
     let mut links = 0;
     for page in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs"))
         .unwrap()
-        .map(|entry| format!("docs/{}", entry.unwrap().file_name().display()))
+        .map(|entry| format!("docs/{}", entry.unwrap().file_name().to_string_lossy()))
         .filter(|name| name.ends_with(".md"))
         .chain(
             [

@@ -10,8 +10,10 @@ use crate::dma::{Dma, Scratch, Span};
 use crate::flight::Pin;
 use crate::operation::Demand;
 use crate::reach::{Reach, Run};
-use crate::turn::ACCESS;
 use pcie_ats::RootPort;
+
+/// How many bytes could be moved instead of an access, however small it is.
+pub(crate) const ACCESS: u64 = 8 << 10;
 
 /// The most jobs of an action.
 pub(crate) const MAX_JOBS: usize = 8;

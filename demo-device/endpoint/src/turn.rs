@@ -5,15 +5,13 @@
 use crate::access::Piece;
 use crate::ahead::Ahead;
 use crate::dma::{Dma, MAX_CHUNK, Scratch};
-use crate::job::Jobs;
+use crate::job::{ACCESS, Jobs};
 use crate::laboratory::{Outcome, Request};
 use crate::permit::{Permit, Ticket};
 use pcie_ats::{PAGE_SIZE, PageRequest, RootPort, TranslationError, TranslationRequest};
 
 /// The most bytes that a turn moves before others have theirs.
 pub(crate) const BUDGET: u64 = MAX_CHUNK as u64;
-/// How many bytes could be moved instead of an access, however small it is.
-pub(crate) const ACCESS: u64 = 8 << 10;
 /// The most actions of a turn.
 const MAX_ACTIONS: u32 = 32;
 

@@ -17,6 +17,7 @@ extern crate std;
 
 pub mod capability;
 mod invalidation;
+mod limits;
 mod memory;
 mod page_request;
 mod pasid;
@@ -25,29 +26,13 @@ pub mod range;
 mod translation;
 
 pub use invalidation::{InvalidateCompletion, InvalidateRequest, Invalidation, Itag};
+pub use limits::{OutOfRange, PAGE_SHIFT, PAGE_SIZE};
 pub use memory::{CopyError, MemoryAddressType, MemoryError, MemoryRequest};
 pub use page_request::{PageRequest, PrgResponse, Prgi, ResponseCode};
 pub use pasid::{Pasid, PasidWidth};
 pub use port::{Function, Reset, RootPort};
 pub use range::AlignedRange;
 pub use translation::{Translation, TranslationError, TranslationRequest};
-
-/// Log2 of the smallest page and smallest translation unit: 4 KiB (PCIe 10.5.1).
-pub const PAGE_SHIFT: u8 = 12;
-/// Size of the smallest page in bytes.
-pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
-
-/// A value that a field of the protocol cannot carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field} is at most {max:#x}, not {value:#x}")]
-pub struct OutOfRange {
-    /// Name of the field.
-    pub field: &'static str,
-    /// The value that did not fit.
-    pub value: u64,
-    /// The largest value that fits.
-    pub max: u64,
-}
 
 /// The examples of the README are tests.
 #[cfg(doctest)]

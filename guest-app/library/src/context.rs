@@ -9,7 +9,6 @@ use svm_abi::ioctl::Info;
 
 use crate::device::{CharDevice, DeviceFile};
 use crate::error::Error;
-use crate::queue::Queue;
 
 /// A context of a device, bound to the address space of this process, that has no queue yet.
 pub struct Context {
@@ -59,15 +58,6 @@ impl Context {
     /// What context and device are.
     pub fn info(&self) -> &Info {
         &self.info
-    }
-
-    /// Starts the context with a ring of `entries` descriptors, a power of two.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Capacity`], and those of `mmap` and the ioctl `QUEUE_SETUP`.
-    pub fn start(self, entries: u32) -> Result<Queue, Error> {
-        Queue::start(self, entries)
     }
 }
 

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Checks the rules of [`svm_tests::house_rules`] over all files that git tracks or would add, the
-//! recipes for continuous integration, and what crates.io would show of the crates.
+//! recipes for continuous integration, what crates.io would show of the crates, and that no files use
+//! each other in a circle.
 
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, ensure};
 use svm_tests::house_rules::{check_licence, check_sections};
 use svm_tests::launcher::cargo;
-use svm_tests::{ci, crates};
+use svm_tests::{ci, circles, crates};
 
 fn main() -> anyhow::Result<ExitCode> {
     let list = Command::new("git")
@@ -52,6 +53,10 @@ fn main() -> anyhow::Result<ExitCode> {
         .context("cargo did not start")?;
     let metadata = serde_json::from_slice(&metadata.stdout).context("cargo metadata failed")?;
     for sentence in crates::check(&metadata) {
+        eprintln!("{sentence}");
+        wrong += 1;
+    }
+    for sentence in circles::check(std::path::Path::new("."))? {
         eprintln!("{sentence}");
         wrong += 1;
     }

@@ -22,6 +22,7 @@ use crate::device::{Bar, Device};
 use crate::memory::IoRegion;
 use crate::message::{self, ErrorSlot};
 use crate::pci::PciDevice;
+use crate::property;
 use crate::qom::{self, DeviceType, Neighbour};
 use crate::remedy::{self, smpwcs, wide_invalidations};
 use crate::runstate::Watch;
@@ -93,6 +94,16 @@ pub fn set_settings(object: *mut Object, settings: Settings) -> bool {
             true
         }
         _ => false,
+    }
+}
+
+impl property::Settings for Settings {
+    fn of(object: *mut Object) -> Settings {
+        settings(object)
+    }
+
+    fn store(self, object: *mut Object, _later: bool) -> bool {
+        set_settings(object, self)
     }
 }
 

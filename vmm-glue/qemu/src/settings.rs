@@ -5,8 +5,6 @@ use pcie_ats::PasidWidth;
 use svm_abi::ids::MAX_CONTEXTS;
 use svm_endpoint::{Config, MAX_ATC_ENTRIES, MAX_ATC_WAYS, MIN_ATC_ENTRIES, MIN_ATC_WAYS};
 
-use crate::abi::layout::Object;
-use crate::instance;
 use crate::property::{self, Property};
 use crate::qom::Class;
 
@@ -180,16 +178,6 @@ static PROPERTIES: [Property<Settings>; 16] = [
 /// Adds the properties to the class.
 pub fn add_all(class: &mut Class) {
     property::add_all(class, &PROPERTIES);
-}
-
-impl property::Settings for Settings {
-    fn of(object: *mut Object) -> Settings {
-        instance::settings(object)
-    }
-
-    fn store(self, object: *mut Object, _later: bool) -> bool {
-        instance::set_settings(object, self)
-    }
 }
 
 impl Settings {

@@ -7,8 +7,8 @@ use crate::access::{Piece, canonical};
 use crate::ahead::{Ahead, MAX_AHEAD};
 use crate::ats;
 use crate::dma::{MAX_CHUNK, MAX_TRANSLATIONS};
+use crate::job::ACCESS;
 use crate::operation::{Demand, Operation};
-use crate::turn::ACCESS;
 use pcie_ats::{PAGE_SHIFT, TranslationRequest};
 
 /// The part of the cache that may be asked for ahead.

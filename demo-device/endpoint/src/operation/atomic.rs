@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Changing a number in memory with one atomic access.
 
-use super::{Demand, Machine, aligned, transfer, zero};
+use super::fields::{aligned, transfer, zero};
+use super::machine::{Demand, Machine};
 use crate::access::{Access, Failure, Piece};
 use crate::dma::{Dma, Scratch, Span};
 use pcie_ats::RootPort;

@@ -2,7 +2,7 @@
 //! A batch: an array of descriptors, performed one after the other like those of the ring. Keeps
 //! the account of them, and knows neither how the array is read nor who performs its entries.
 
-use super::{judge, transfer, zero};
+use super::fields::{judge, transfer, zero};
 use crate::access::Failure;
 use crate::completion;
 use svm_abi::completion::{Completion, Error};

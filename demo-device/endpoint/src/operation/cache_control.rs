@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Dropping a process's own translations from the cache.
 
-use super::{Demand, Machine, transfer, zero};
+use super::fields::{transfer, zero};
+use super::machine::{Demand, Machine};
 use crate::access::Failure;
 use svm_abi::descriptor::{Descriptor, operand};
 

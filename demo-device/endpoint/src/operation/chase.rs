@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Following a chain of nodes by the process's own pointers.
 
-use super::{Demand, Machine, aligned, zero};
+use super::fields::{aligned, zero};
+use super::machine::{Demand, Machine};
 use crate::access::{Access, Failure, Piece};
 use crate::dma::{Dma, Scratch, Span};
 use pcie_ats::RootPort;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Copying, also between ranges that overlap.
 
-use super::{Demand, Machine, transfer, zero};
+use super::fields::{transfer, zero};
+use super::machine::{Demand, Machine};
 use crate::access::{Access, Failure, Piece};
 use crate::dma::{Dma, Scratch, Span};
 use pcie_ats::RootPort;

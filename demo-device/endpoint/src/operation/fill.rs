@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Filling with a pattern of 8 bytes.
 
+use super::fields::zero;
+use super::machine::{Demand, Machine};
 use super::stretch::Stretch;
-use super::{Demand, Machine, zero};
 use crate::access::{Access, Failure};
 use crate::dma::{Dma, Scratch, Span};
 use pcie_ats::RootPort;

@@ -11,8 +11,10 @@ mod chase;
 mod compare;
 mod copy;
 mod crc32c;
+mod fields;
 mod fill;
 mod gather;
+mod machine;
 mod nop;
 mod prefetch;
 mod stretch;
@@ -21,62 +23,15 @@ pub(crate) mod tests;
 mod translate;
 
 pub(crate) use batch::Batch;
+pub(crate) use machine::{Demand, Machine};
 
-use crate::access::{Failure, Piece};
+use crate::access::Failure;
 use crate::dma::{Dma, Scratch, Span};
 use pcie_ats::RootPort;
 use svm_abi::completion::Error;
-use svm_abi::descriptor::{Descriptor, Operation as Code, flags, operand};
-use svm_abi::ids::MAX_TRANSFER_LOG2;
+use svm_abi::descriptor::{Descriptor, Operation as Code};
 
-/// What a machine needs to go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Demand {
-    /// Nothing: it is done, with this result.
-    Done(u64),
-    /// Nothing: it has failed.
-    Failed(Failure),
-    /// One or two pieces of memory, of which it will work on what can be had.
-    Access(Piece, Option<Piece>),
-    /// What the translation agent says of a piece, and of its execution if that is asked, in the
-    /// words of [`svm_abi::descriptor::translation`]: see [`Machine::answer`].
-    Translate(Piece, bool),
-    /// That the cache forgets the addresses from the first to the last, and says how many entries
-    /// these were: see [`Machine::answer`].
-    Forget(u64, u64),
-}
-
-/// A resumable operation.
-pub(crate) trait Machine: Sized {
-    /// Judges the fields of a descriptor, and begins.
-    fn start(descriptor: &Descriptor) -> Result<Self, Failure>;
-
-    /// What is needed next.
-    fn demand(&self) -> Demand;
-
-    /// Works on the spans of the pieces demanded last, each at least one byte.
-    fn perform<P: RootPort + ?Sized>(
-        &mut self,
-        _dma: &mut Dma<'_, P>,
-        _spans: &[Span],
-        _scratch: &mut Scratch,
-    ) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    /// Takes the answer to a demand that is not of memory.
-    fn answer(&mut self, _answer: u64) {}
-
-    /// Whether it will have ended when it has worked on all that it demands now.
-    fn ends(&self) -> bool {
-        true
-    }
-
-    /// What the completion record says was done.
-    fn bytes_done(&self) -> u64 {
-        0
-    }
-}
+use fields::judge;
 
 /// Declares the machines of the operations once.
 macro_rules! machines {
@@ -157,49 +112,4 @@ machines! {
     Prefetch: prefetch;
     Translate: translate;
     CacheControl: cache_control;
-}
-
-/// Judges what is the same in all descriptors.
-fn judge(descriptor: &Descriptor) -> Result<Code, Failure> {
-    let Some(code) = Code::from_u8(descriptor.operation) else {
-        return Err(Failure::of(Error::BadOperation));
-    };
-    zero(u64::from(descriptor.flags & !flags::ALL))?;
-    zero(descriptor.reserved1)?;
-    if descriptor.reserved0 != [0; 6] {
-        return Err(Failure::of(Error::Reserved));
-    }
-    Ok(code)
-}
-
-/// Checks a field that is reserved in an operation.
-fn zero(field: u64) -> Result<(), Failure> {
-    if field == 0 {
-        Ok(())
-    } else {
-        Err(Failure::of(Error::Reserved))
-    }
-}
-
-/// The bit of an operand that asks for write permission; the others are reserved.
-fn wants_write(operand0: u64) -> Result<bool, Failure> {
-    zero(operand0 & !operand::WRITE)?;
-    Ok(operand0 & operand::WRITE != 0)
-}
-
-/// Checks a transfer of `length` bytes from `address` on.
-fn transfer(address: u64, length: u64) -> Result<(), Failure> {
-    if length > 1 << MAX_TRANSFER_LOG2 || address.checked_add(length).is_none() {
-        return Err(Failure::of(Error::BadLength));
-    }
-    Ok(())
-}
-
-/// Checks that a number is a multiple of 8.
-fn aligned(value: u64) -> Result<(), Failure> {
-    if value % 8 == 0 {
-        Ok(())
-    } else {
-        Err(Failure::of(Error::Misaligned))
-    }
 }

@@ -2,7 +2,8 @@
 //! The operations that do nothing themselves. A drain completes behind all earlier descriptors
 //! because a context works on one after the other.
 
-use super::{Demand, Machine, zero};
+use super::fields::zero;
+use super::machine::{Demand, Machine};
 use crate::access::Failure;
 use svm_abi::descriptor::Descriptor;
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Having pages translated, and brought if need be, before they are used.
 
+use super::fields::{wants_write, zero};
+use super::machine::{Demand, Machine};
 use super::stretch::Stretch;
-use super::{Demand, Machine, wants_write, zero};
 use crate::access::{Access, Failure};
 use crate::dma::{Dma, Scratch, Span};
 use pcie_ats::RootPort;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A range that an operation works through from its first byte to its last.
 
-use super::transfer;
+use super::fields::transfer;
 use crate::access::{Access, Failure, Piece};
 
 /// The range, and how far the work has come.

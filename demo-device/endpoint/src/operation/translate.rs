@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Asking what the translation agent says of a page.
 
-use super::{Demand, Machine, transfer, wants_write, zero};
+use super::fields::{transfer, wants_write, zero};
+use super::machine::{Demand, Machine};
 use crate::access::{Access, Failure, Piece};
 use svm_abi::descriptor::{Descriptor, operand};
 

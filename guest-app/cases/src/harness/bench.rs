@@ -14,7 +14,7 @@ use svmctl::abi::ioctl::Info;
 use svmctl::region::Region;
 use svmctl::{Context, Counters, Descriptor, Error, Failure, Queue, State};
 
-use super::Verdict;
+use super::verdict::Verdict;
 
 /// Descriptors of the bench's ring.
 pub const ENTRIES: u32 = 16;

@@ -12,7 +12,8 @@ use serde_json::json;
 use svm_init::events::{Event, RESULTS_VARIABLE, Status, TestEvent};
 use svmctl::abi::ioctl::Info;
 
-use super::{Chosen, Tally};
+use super::case::Chosen;
+use super::tally::Tally;
 
 /// The columns of numbers: key of the counter, and the two lines of the heading.
 const COLUMNS: &[(&str, &str, &str)] = &[

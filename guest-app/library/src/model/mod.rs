@@ -7,6 +7,7 @@
 //! It has no PASID, no translation cache and no page requests, and leaves their counters at 0.
 //! A [`Mutant`] breaks one rule, to prove that a test would notice.
 
+mod shared;
 mod worker;
 
 use std::io;
@@ -23,53 +24,9 @@ use svm_abi::registers::{halt, status as context};
 use svm_abi::{doorbell, ids, ioctl};
 
 use crate::device::DeviceFile;
+use shared::Shared;
+pub use shared::{BATCH_LOG2, Mutant, RING_LOG2, TRANSFER_LOG2};
 use worker::Worker;
-
-/// Log2 of the longest transfer: short, so that long buffers take several descriptors.
-pub const TRANSFER_LOG2: u32 = 20;
-/// Log2 of the largest ring.
-pub const RING_LOG2: u32 = 10;
-/// Log2 of the longest batch.
-pub const BATCH_LOG2: u32 = 6;
-
-/// How a model deviates from the device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mutant {
-    /// Copies and fills leave out the last byte.
-    LastByteMissing,
-    /// Copies and fills write one byte beyond the end.
-    OneByteTooMany,
-    /// Faults are reported one page further.
-    WrongFaultAddress,
-    /// A page that is not accessible ends an operation without an error.
-    FaultsHidden,
-    /// The atomic addition is a read and a write.
-    TornFetchAdd,
-    /// An overlapping copy runs forwards, byte by byte.
-    CopiesForwards,
-    /// Everything behind a descriptor that failed fails too.
-    FailureSpreads,
-    /// Sums, checksums and offsets are one too high.
-    WrongResult,
-}
-
-/// What the thread and the file share.
-struct Shared {
-    /// The doorbell page.
-    page: [AtomicU64; doorbell::PAGE_SIZE as usize / 8],
-    stop: AtomicBool,
-}
-
-impl Shared {
-    fn register(&self, offset: u64) -> &AtomicU64 {
-        &self.page[offset as usize / 8]
-    }
-
-    fn count(&self, index: usize, n: u64) {
-        let counter = self.register(doorbell::COUNTERS + 8 * index as u64);
-        counter.fetch_add(n, Ordering::Relaxed);
-    }
-}
 
 /// A device of software, as an open file.
 pub struct Model {

@@ -16,7 +16,7 @@ use svm_abi::descriptor::{self, Descriptor, Operation, batch, flags, gather, ope
 use svm_abi::doorbell;
 use svm_abi::registers::{halt, status as context};
 
-use super::{Mutant, Shared, TRANSFER_LOG2};
+use super::shared::{BATCH_LOG2, Mutant, Shared, TRANSFER_LOG2};
 
 const PAGE: u64 = doorbell::PAGE_SIZE;
 
@@ -475,7 +475,7 @@ fn check(operation: Operation, words: &Descriptor) -> Result<(), Fault> {
     if operation == Operation::Batch && source % batch::ALIGNMENT != 0 {
         return Err(Fault::bad(Error::Misaligned));
     }
-    if operation == Operation::Batch && length > 1 << super::BATCH_LOG2 {
+    if operation == Operation::Batch && length > 1 << BATCH_LOG2 {
         return Err(Fault::bad(Error::BadLength));
     }
     if aligned.iter().any(|word| word % 8 != 0) {

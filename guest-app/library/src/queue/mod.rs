@@ -98,8 +98,19 @@ fn new_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+impl Context {
+    /// Starts the context with a ring of `entries` descriptors, a power of two.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Capacity`], and those of `mmap` and the ioctl `QUEUE_SETUP`.
+    pub fn start(self, entries: u32) -> Result<Queue, Error> {
+        Queue::start(self, entries)
+    }
+}
+
 impl Queue {
-    pub(crate) fn start(context: Context, entries: u32) -> Result<Queue, Error> {
+    fn start(context: Context, entries: u32) -> Result<Queue, Error> {
         let Context { file, info } = context;
         let max = 1u32.checked_shl(info.ring_log2_max).unwrap_or(0);
         if !entries.is_power_of_two() || entries > max {

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
+use super::sharing::unreachable;
 use crate::progress::Task;
 
 /// A held lock.
@@ -65,7 +66,7 @@ impl Lock {
 fn open(path: &Path) -> Result<File> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)
-            .map_err(|error| super::unreachable(directory, error))
+            .map_err(|error| unreachable(directory, error))
             .with_context(|| format!("cannot create {}", directory.display()))?;
     }
     OpenOptions::new()
@@ -74,7 +75,7 @@ fn open(path: &Path) -> Result<File> {
         .read(true)
         .write(true)
         .open(path)
-        .map_err(|error| super::unreachable(path, error))
+        .map_err(|error| unreachable(path, error))
         .with_context(|| format!("cannot open the lock {}", path.display()))
 }
 

@@ -10,10 +10,23 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{KEY_DIGITS, Made, PARTIAL, SHARED_DIRECTORY, SHARED_FILE, digest, share, unreachable};
+use super::digest::{KEY_DIGITS, digest};
+use super::sharing::{SHARED_DIRECTORY, SHARED_FILE, share, unreachable};
 
 /// Name of the manifest in a component.
 pub const FILE: &str = "manifest.json";
+
+/// End of the name of a component that is being made.
+pub(super) const PARTIAL: &str = ".partial";
+
+/// What a component's maker says about it.
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    /// Files without which it is of no use, by their path in the component.
+    pub key_files: Vec<String>,
+    /// What was found out while making it, such as versions.
+    pub facts: Vec<(&'static str, String)>,
+}
 
 /// Version of the manifest's own form.
 const FORM: u32 = 1;

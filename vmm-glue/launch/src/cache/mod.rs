@@ -10,32 +10,27 @@
 //! The directory may hold things of the user's own. What is removed is what a manifest in it proves
 //! to have been made here, and nothing else.
 
+mod digest;
 pub mod lock;
 pub mod manifest;
+mod sharing;
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use sha2::{Digest as _, Sha256};
 
 use crate::progress::{Progress, Task};
+use digest::KEY_DIGITS;
+pub use digest::{digest, digest_files};
 use lock::Lock;
-use manifest::{Depth, Manifest};
-
-/// Digits of a hash in names: enough for the few components that ever share a directory.
-const KEY_DIGITS: usize = 12;
+pub use manifest::Made;
+use manifest::{Depth, Manifest, PARTIAL};
+pub use sharing::unreachable;
+use sharing::{SHARED_DIRECTORY, SHARED_FILE, share};
 
 /// Where the locks lie. They stay when all else is removed.
 const LOCKS: &str = "locks";
-
-/// What all users need to be allowed for the directories that they share, and for the files in them.
-const SHARED_DIRECTORY: u32 = 0o755;
-const SHARED_FILE: u32 = 0o644;
-
-/// End of the name of a component that is being made.
-const PARTIAL: &str = ".partial";
 
 /// The directory of prepared parts.
 #[derive(Clone, Debug)]
@@ -52,15 +47,6 @@ pub struct Component {
     directory: PathBuf,
     lock: PathBuf,
     in_use: PathBuf,
-}
-
-/// What a component's maker says about it.
-#[derive(Clone, Debug, Default)]
-pub struct Made {
-    /// Files without which it is of no use, by their path in the component.
-    pub key_files: Vec<String>,
-    /// What was found out while making it, such as versions.
-    pub facts: Vec<(&'static str, String)>,
 }
 
 impl Cache {
@@ -286,60 +272,11 @@ fn is_key(text: &str) -> bool {
     text.len() == KEY_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
-/// The SHA-256 of some bytes, in hexadecimal digits.
-pub fn digest(bytes: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(bytes))
-}
-
-/// The SHA-256 of files: of their paths relative to `root`, and of their contents.
-pub fn digest_files(root: &Path, files: &[PathBuf]) -> Result<String> {
-    let mut hash = Sha256::new();
-    for file in files {
-        let path = root.join(file);
-        let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        hash.update(digest(file.as_os_str().as_encoded_bytes()));
-        hash.update(digest(&bytes));
-    }
-    Ok(hexadecimal(&hash.finalize()))
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Where a component is made that will be in a directory.
 fn partial(directory: &Path) -> PathBuf {
     let mut name = directory.file_name().unwrap_or_default().to_owned();
     name.push(PARTIAL);
     directory.with_file_name(name)
-}
-
-/// Lets everybody use what is prepared, whatever the umask is. Only the owner of a file can: where
-/// it is somebody else's, it stays as it is.
-fn share(path: &Path, mode: u32) {
-    let _ = fs::set_permissions(path, fs::Permissions::from_mode(mode));
-}
-
-/// Explains an error at a path: where a directory may not be entered, it is named.
-pub fn unreachable(path: &Path, error: std::io::Error) -> anyhow::Error {
-    if error.kind() != std::io::ErrorKind::PermissionDenied {
-        return error.into();
-    }
-    let closed = path.ancestors().collect::<Vec<_>>().into_iter().rev();
-    let closed = closed
-        .filter(|directory| directory.is_dir())
-        .find(|directory| nix::unistd::access(*directory, nix::unistd::AccessFlags::X_OK).is_err());
-    match closed.and_then(|directory| Some((directory, fs::metadata(directory).ok()?))) {
-        Some((directory, metadata)) => anyhow::anyhow!(
-            "{} belongs to the user {} and has the mode {:04o}, which keeps others out: its owner \
-             can give it to all by `chmod -R a+rX {}`",
-            directory.display(),
-            metadata.uid(),
-            metadata.mode() & 0o7777,
-            directory.display()
-        ),
-        None => error.into(),
-    }
 }
 
 /// Removes a directory of this program's, its manifest last: until then it can be told from a

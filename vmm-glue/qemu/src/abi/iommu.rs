@@ -7,7 +7,8 @@ use std::ffi::{CStr, c_void};
 
 use super::functions::Qemu;
 use super::layout::*;
-use super::verify::{Refusal, equal, field, type_of};
+use super::refusal::{Refusal, equal};
+use super::verify::{field, type_of};
 
 /// Compares the sizes of the types that are derived from.
 ///

@@ -12,8 +12,8 @@ use std::sync::OnceLock;
 
 use qemu_layout::{Kind, Layout, Table};
 
+use super::refusal::{Refusal, equal};
 use super::room;
-use super::verify::{Refusal, equal};
 
 static LAYOUT: OnceLock<Layout> = OnceLock::new();
 

@@ -15,6 +15,7 @@ pub mod functions;
 pub mod iommu;
 pub mod layout;
 pub mod program;
+mod refusal;
 pub mod room;
 #[cfg(test)]
 pub mod signature;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use qemu_layout::Table;
 
-use super::verify::Refusal;
+use super::refusal::Refusal;
 
 /// The variable that names a layout file.
 const VARIABLE: &str = "SVM_QEMU_LAYOUT";

@@ -7,8 +7,6 @@
 //! [`crate::timer`].
 
 use std::ffi::{CStr, c_char, c_int, c_void};
-use std::fmt::Debug;
-use std::path::PathBuf;
 use std::ptr::NonNull;
 
 use qemu_layout::{Kind, Layout, Table};
@@ -16,51 +14,12 @@ use qemu_layout::{Kind, Layout, Table};
 use super::functions::{self, Qemu};
 use super::layout::{self, *};
 use super::program::Program;
+pub use super::refusal::Refusal;
+use super::refusal::{equal, mismatch};
 use super::room;
 
 /// The series of QEMU whose layout this library knows without a file: major and minor version.
 pub const SERIES: (i64, i64) = qemu_layout::BUILTIN_SERIES;
-
-/// Why the device is not offered in this process.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// It is not a QEMU that emulates machines with PCI.
-    #[error("this process is not a QEMU system emulator")]
-    NotQemu,
-    /// No function is exported.
-    #[error(
-        "it exports none of its functions, as QEMU does that is configured without \
-         --enable-modules; its debug information tells where they are (svm-vm qemu-layout)"
-    )]
-    NoExports,
-    /// A layout file cannot be used.
-    #[error("its layout file {} cannot be used: {reason}", path.display())]
-    LayoutFile {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// A function is not there.
-    #[error("it does not export {}", .0.join(", "))]
-    MissingExports(Vec<&'static str>),
-    /// A type that is derived from is not there.
-    #[error("it has no type {0}")]
-    MissingType(String),
-    /// It is of another series.
-    #[error("its version is {0}")]
-    Version(String),
-    /// A structure is not as expected.
-    #[error("{what} is {found}, expected {expected}")]
-    Layout {
-        /// What was looked at.
-        what: String,
-        /// What the layout of this library says.
-        expected: String,
-        /// What the process has.
-        found: String,
-    },
-}
 
 /// An export that any QEMU with plug-ins has.
 const PLUGIN_INTERFACE: &CStr = c"qemu_plugin_register_vcpu_init_cb";
@@ -311,32 +270,6 @@ unsafe fn tables(qemu: &Qemu) -> Result<(), Refusal> {
             true,
             !room::read::<_, *const c_void>(vmstate, at.fields).is_null(),
         )
-    }
-}
-
-/// Compares.
-pub(super) fn equal<T: PartialEq + Debug>(
-    what: String,
-    expected: T,
-    found: T,
-) -> Result<(), Refusal> {
-    if expected == found {
-        Ok(())
-    } else {
-        Err(mismatch(
-            &what,
-            &format!("{expected:?}"),
-            &format!("{found:?}"),
-        ))
-    }
-}
-
-/// A structure that is not as expected.
-fn mismatch(what: &str, expected: &str, found: &str) -> Refusal {
-    Refusal::Layout {
-        what: what.to_owned(),
-        expected: expected.to_owned(),
-        found: found.to_owned(),
     }
 }
 

@@ -35,6 +35,7 @@ use crate::abi::{qemu, room};
 use crate::bql::Bql;
 use crate::memory::IoRegion;
 use crate::message::{self, ErrorSlot};
+use crate::property;
 use crate::qom::{Class, Neighbour};
 use crate::remedy;
 pub use guest_memory::GuestMemory;
@@ -75,6 +76,16 @@ fn table() -> MutexGuard<'static, BTreeMap<usize, Instance>> {
 /// The unit of a realized object.
 fn host_of(object: *mut Object) -> Option<&'static Host> {
     table().get(&object.addr())?.host
+}
+
+impl property::Settings for Settings {
+    fn of(object: *mut Object) -> Settings {
+        settings(object)
+    }
+
+    fn store(self, object: *mut Object, later: bool) -> bool {
+        set_settings(object, self, later)
+    }
 }
 
 /// The settings of an object.

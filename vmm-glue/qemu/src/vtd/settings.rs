@@ -11,7 +11,6 @@ use vtd::config::{
 };
 use vtd::{Capabilities, Config};
 
-use crate::abi::layout::Object;
 use crate::bql::Bql;
 use crate::message;
 use crate::property::{self, Property};
@@ -116,16 +115,6 @@ static PROPERTIES: [Property<Settings>; 9] = [
 /// Adds the properties to the class.
 pub fn add_all(class: &mut Class) {
     property::add_all(class, &PROPERTIES);
-}
-
-impl property::Settings for Settings {
-    fn of(object: *mut Object) -> Settings {
-        super::settings(object)
-    }
-
-    fn store(self, object: *mut Object, later: bool) -> bool {
-        super::set_settings(object, self, later)
-    }
 }
 
 /// What `intel-iommu` has properties for. As far as they are of its own, its realization checks

@@ -2,7 +2,7 @@
 //! First-stage translation (section 3.6), alone or nested in the second (section 3.8).
 
 use super::flags::{Entry, Updates};
-use super::{Mapping, Read, Stop, Walker, Want, Write, check};
+use super::want::{Mapping, Read, Stop, Walker, Want, Write, check};
 use crate::context::{Fault, FirstStage, Regime, SecondStage};
 use crate::memory::Memory;
 use crate::mutant::{Mutant, breaks};

@@ -2,7 +2,7 @@
 //! The accessed and dirty flags that a walk is to set, and how they are set (sections 3.6.2,
 //! 3.7.2 and 3.10).
 
-use super::{ATTEMPTS, Stop};
+use super::want::{ATTEMPTS, Stop};
 use crate::context::{Fault, Stages};
 use crate::memory::Memory;
 use crate::mutant::{Mutant, breaks};

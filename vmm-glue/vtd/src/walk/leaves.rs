@@ -5,7 +5,7 @@
 //! and for whom, a walk says, as for any request: there is no second reading of the rules.
 
 use super::flags::Updates;
-use super::{Mapping, Walker, Want};
+use super::want::{Mapping, Walker, Want};
 use crate::context::{FirstStage, Regime, SecondStage, Stages};
 use crate::memory::Memory;
 use crate::spec::paging::{FirstStageEntry, SecondStageEntry, entry_address, level_shift};

@@ -10,148 +10,18 @@ mod first_stage;
 mod flags;
 mod leaves;
 mod second_stage;
+mod want;
 
-use crate::config::Capabilities;
 use crate::context::{Fault, Regime, Stages};
 use crate::memory::Memory;
 use crate::mutant::{Mutant, breaks};
-use crate::request::Access;
 use crate::spec::fault::FaultReason as R;
-use crate::spec::interrupt::{RANGE_BASE, RANGE_LAST, in_range};
+use crate::spec::interrupt::RANGE_BASE;
 pub(crate) use first_stage::LeafTable;
 use flags::Updates;
 pub(crate) use leaves::{Budget, Span};
-
-/// Whether a request needs write permission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Write {
-    /// It does not write.
-    No,
-    /// It fails without.
-    Required,
-    /// It takes it where it is given (a translation request).
-    IfPermitted,
-}
-
-/// Whether a request needs read permission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Read {
-    /// It does not read, or takes what there is (a translation request).
-    No,
-    /// It fails without.
-    Required,
-    /// It needs read or write permission (a zero-length read).
-    OrWrite,
-}
-
-/// What a request needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Want {
-    /// Read permission.
-    pub read: Read,
-    /// Write permission.
-    pub write: Write,
-    /// Execute permission.
-    pub execute: bool,
-    /// The permissions of privileged mode.
-    pub privileged: bool,
-    /// It uses the whole page, not one address in it (a translation request).
-    pub whole_page: bool,
-}
-
-impl Want {
-    /// What a memory request needs. `zlr` is CAP_REG.ZLR.
-    pub const fn access(access: Access, execute: bool, privileged: bool, zlr: bool) -> Self {
-        let (read, write) = match access {
-            Access::ZeroLengthRead if zlr => (Read::OrWrite, Write::No),
-            Access::Read | Access::ZeroLengthRead => (Read::Required, Write::No),
-            Access::Write => (Read::No, Write::Required),
-            Access::Atomic => (Read::Required, Write::Required),
-        };
-        Want {
-            read,
-            write,
-            execute,
-            privileged,
-            whole_page: false,
-        }
-    }
-
-    /// What a translation request takes.
-    pub const fn translation(no_write: bool, privileged: bool) -> Self {
-        Want {
-            read: Read::No,
-            write: if no_write {
-                Write::No
-            } else {
-                Write::IfPermitted
-            },
-            execute: false,
-            privileged,
-            whole_page: true,
-        }
-    }
-}
-
-/// A translation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Mapping {
-    /// Output address for the input address.
-    pub address: u64,
-    /// Log2 of the bytes of the page, in which output goes with input.
-    pub shift: u8,
-    /// Reads are permitted.
-    pub read: bool,
-    /// Writes are permitted.
-    pub write: bool,
-    /// Execution is permitted.
-    pub execute: bool,
-    /// Accesses snoop processor caches.
-    pub snoop: bool,
-    /// Writes need no flag to be set any more.
-    pub dirty: bool,
-}
-
-impl Mapping {
-    /// Whether the output lies in the interrupt address range (section 3.15).
-    pub const fn meets_interrupts(&self, whole_page: bool) -> bool {
-        if whole_page {
-            let first = self.address & !self.offset();
-            first <= RANGE_LAST && first | self.offset() >= RANGE_BASE
-        } else {
-            in_range(self.address)
-        }
-    }
-
-    /// The bits of an address that select a byte in the page.
-    pub const fn offset(&self) -> u64 {
-        (1 << self.shift) - 1
-    }
-}
-
-/// What walks have in common.
-pub(crate) struct Walker<'a, M> {
-    pub memory: &'a M,
-    pub caps: &'a Capabilities,
-}
-
-/// A walk has to start again, or fails.
-enum Stop {
-    /// An entry changed under the walk.
-    Again(R),
-    /// A fault condition.
-    Fault(Fault),
-}
-
-impl From<Fault> for Stop {
-    fn from(fault: Fault) -> Self {
-        Stop::Fault(fault)
-    }
-}
-
-/// How often a walk starts again before it gives up. Processors would have to change an entry of
-/// this very walk, between its being read and its being updated, as often as that.
-const ATTEMPTS: usize = 1000;
+use want::{ATTEMPTS, Stop, check};
+pub(crate) use want::{Mapping, Read, Walker, Want, Write};
 
 impl<M: Memory> Walker<'_, M> {
     /// Translates an address, sets the flags that go with it, and says what is permitted.
@@ -221,24 +91,4 @@ impl<M: Memory> Walker<'_, M> {
             dirty: true,
         })
     }
-}
-
-/// Checks what the stages together permit.
-fn check(scalable: bool, mapping: &Mapping, want: &Want) -> Result<(), Fault> {
-    let fault = |reason| Err(Fault::new(reason));
-    if want.write == Write::Required && !mapping.write {
-        return fault(if scalable { R::ScalableWrite } else { R::Write });
-    }
-    let read = match want.read {
-        Read::No => true,
-        Read::Required => mapping.read,
-        Read::OrWrite => mapping.read || mapping.write,
-    };
-    if !read {
-        return fault(if scalable { R::ScalableRead } else { R::Read });
-    }
-    if want.execute && !mapping.execute {
-        return fault(R::NoExecute);
-    }
-    Ok(())
 }

@@ -2,7 +2,7 @@
 //! Second-stage translation (section 3.7).
 
 use super::flags::{Entry, Updates};
-use super::{Mapping, Walker, Want, Write};
+use super::want::{Mapping, Walker, Want, Write};
 use crate::context::{Fault, SecondStage};
 use crate::memory::Memory;
 use crate::spec::fault::FaultReason as R;

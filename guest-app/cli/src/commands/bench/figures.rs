@@ -11,24 +11,9 @@ use svmctl::region::{Advice, PAGE, Region};
 use svmctl::{Batch, Descriptor, Failure, Queue};
 
 use super::measure::{Effort, time};
+use super::names;
 use super::results::{Axis, Figure, Series};
 use svm_cases::system::pages::{HUGE, huge_bytes, no_huge_pages};
-
-/// Names of curves that are compared with each other.
-pub mod names {
-    pub const COPY: &str = "device copy";
-    pub const MEMCPY: &str = "memcpy";
-    pub const CRC: &str = "device CRC-32C";
-    pub const CPU_CRC: &str = "CPU CRC-32C";
-    pub const DEVICE_TOUCH: &str = "device";
-    pub const CPU_TOUCH: &str = "CPU";
-    pub const SMALL_COLD: &str = "4 KiB pages, ATC empty";
-    pub const SMALL_WARM: &str = "4 KiB pages, ATC filled";
-    pub const LARGE_COLD: &str = "2 MiB pages, ATC empty";
-    pub const LARGE_WARM: &str = "2 MiB pages, ATC filled";
-    pub const RING: &str = "in the ring";
-    pub const BATCH: &str = "in a batch";
-}
 
 /// A measurement.
 pub struct Measurement {

@@ -3,6 +3,7 @@
 
 mod figures;
 mod measure;
+mod names;
 mod plot;
 mod results;
 

@@ -253,7 +253,7 @@ impl Results {
     /// Compares the curves of the device with those of the processor, and a few of the device with
     /// each other, each at the last point that both have.
     pub fn compare(&mut self) {
-        use super::figures::names::*;
+        use super::names::*;
         let pairs = [
             ("copy by the device, by memcpy", "size", COPY, MEMCPY),
             (
@@ -357,7 +357,7 @@ impl Figure {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::commands::bench::figures::names;
+    use crate::commands::bench::names;
 
     /// Results with a few curves, no two the same.
     pub fn example() -> Results {

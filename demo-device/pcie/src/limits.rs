@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The smallest page, and what is said of a value that a field cannot carry.
+
+/// Log2 of the smallest page and smallest translation unit: 4 KiB (PCIe 10.5.1).
+pub const PAGE_SHIFT: u8 = 12;
+/// Size of the smallest page in bytes.
+pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
+
+/// A value that a field of the protocol cannot carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is at most {max:#x}, not {value:#x}")]
+pub struct OutOfRange {
+    /// Name of the field.
+    pub field: &'static str,
+    /// The value that did not fit.
+    pub value: u64,
+    /// The largest value that fits.
+    pub max: u64,
+}
