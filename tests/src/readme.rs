@@ -101,3 +101,29 @@ fn links_lead_to_files() {
     }
     assert!(links > 60, "{links} links");
 }
+
+#[test]
+fn the_functions_of_the_walk_exist() {
+    let mut steps = 0;
+    for line in text("docs/walk.md").lines() {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [file, function, _] = cells[..] else {
+            continue;
+        };
+        let (Some(file), Some(function)) = (marked(file), marked(function)) else {
+            continue;
+        };
+        steps += 1;
+        assert!(
+            text(file).contains(&format!("fn {function}("))
+                || text(file).contains(&format!("fn {function}<")),
+            "docs/walk.md: {file} has no function {function}"
+        );
+    }
+    assert!(steps > 45, "{steps} steps");
+}
+
+/// What stands between two backticks and fills a cell.
+fn marked(cell: &str) -> Option<&str> {
+    cell.strip_prefix('`')?.strip_suffix('`')
+}
