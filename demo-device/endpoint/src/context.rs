@@ -294,7 +294,7 @@ impl Context {
     pub fn start(&mut self, width: PasidWidth, privileged: bool, operational: bool) {
         self.clear();
         self.refused = false;
-        self.void();
+        self.cancel_work();
         let error = match self.bound() {
             Some(None) => self.ring_error(),
             Some(Some(pasid)) if width.holds(pasid) && (privileged || !self.privileged()) => {
@@ -332,7 +332,7 @@ impl Context {
     }
 
     /// Makes the work in progress void.
-    pub fn void(&mut self) {
+    pub fn cancel_work(&mut self) {
         self.life.end();
         self.activity = Activity::Idle;
         self.fetched.clear();
@@ -347,7 +347,7 @@ impl Context {
 
     /// Halts, and has that reported by an interrupt.
     pub fn halt(&mut self, why: u8) {
-        self.void();
+        self.cancel_work();
         self.state = State::Halted(why);
         self.interrupt = true;
     }
@@ -503,7 +503,7 @@ impl Context {
     }
 
     /// The record of the descriptor cannot be written.
-    pub fn lose(&mut self, why: Error) {
+    pub fn lose_record(&mut self, why: Error) {
         self.lost = lost::encode(why as u8, self.head);
         self.counters.add(index::LOST_COMPLETIONS, 1);
     }

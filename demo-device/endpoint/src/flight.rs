@@ -68,7 +68,7 @@ pub(crate) struct Flights {
     /// The translations that each member's memory requests use.
     pins: Vec<Vec<Pin>>,
     /// Those that are not [`Flight::None`].
-    aloft: Set,
+    in_flight: Set,
     pending: Vec<Pending>,
 }
 
@@ -78,7 +78,7 @@ impl Flights {
         Flights {
             flights: vec![Flight::None; members],
             pins: vec![Vec::new(); members],
-            aloft: Set::default(),
+            in_flight: Set::default(),
             pending: Vec::new(),
         }
     }
@@ -88,7 +88,7 @@ impl Flights {
         self.flights[member] = Flight::Access { pasid };
         self.pins[member].clear();
         self.pins[member].extend_from_slice(pins);
-        self.aloft.insert(member);
+        self.in_flight.insert(member);
     }
 
     /// A translation request is sent.
@@ -97,7 +97,7 @@ impl Flights {
             pasid,
             overtaken: None,
         };
-        self.aloft.insert(member);
+        self.in_flight.insert(member);
     }
 
     /// Whether a range of the translation request's answer was invalidated since it was sent.
@@ -121,9 +121,9 @@ impl Flights {
     /// Whatever the member had on its way has ended. Returns the ITag vector of the invalidations
     /// that waited for that alone.
     #[must_use = "these invalidations are to be completed"]
-    pub fn land(&mut self, member: usize) -> u32 {
+    pub fn complete(&mut self, member: usize) -> u32 {
         self.flights[member] = Flight::None;
-        self.aloft.remove(member);
+        self.in_flight.remove(member);
         let mut itags = 0;
         self.pending.retain_mut(|pending| {
             pending.flights.remove(member);
@@ -137,7 +137,7 @@ impl Flights {
     /// An invalidation has removed its range from the cache.
     pub fn invalidate(&mut self, scope: Scope, range: AlignedRange, itag: Itag) -> Invalidation {
         let mut flights = Set::default();
-        for member in self.aloft.iter() {
+        for member in self.in_flight.iter() {
             match &mut self.flights[member] {
                 Flight::Access { pasid }
                     if covers(scope, *pasid)
@@ -165,7 +165,7 @@ impl Flights {
     /// Everything was forgotten without an invalidation request (PCIe 10.3.7): no answer that is
     /// on its way may be used.
     pub fn overtake_all(&mut self) {
-        for member in self.aloft.iter() {
+        for member in self.in_flight.iter() {
             if let Flight::Request { overtaken, .. } = &mut self.flights[member] {
                 *overtaken = Some((0, u64::MAX));
             }
@@ -210,13 +210,13 @@ mod tests {
             flights.invalidate(scope, range, itag(5)),
             Invalidation::Pending
         );
-        assert_eq!(flights.land(2), 0);
-        assert_eq!(flights.land(1), 0);
+        assert_eq!(flights.complete(2), 0);
+        assert_eq!(flights.complete(1), 0);
         // A new access of a new translation does not prolong it.
         flights.access(1, pasid(1), &[pin(0x1000, 0x1fff)]);
-        assert_eq!(flights.land(3), 0);
-        assert_eq!(flights.land(0), 1 << 5);
-        assert_eq!(flights.land(1), 0);
+        assert_eq!(flights.complete(3), 0);
+        assert_eq!(flights.complete(0), 1 << 5);
+        assert_eq!(flights.complete(1), 0);
     }
 
     #[test]
@@ -230,14 +230,14 @@ mod tests {
         // It was given up, and its tag used again.
         let pending = flights.invalidate(scope, AlignedRange::page(0x2000), itag(7));
         assert_eq!(pending, Invalidation::Pending);
-        assert_eq!(flights.land(0), 0);
-        assert_eq!(flights.land(1), 1 << 7);
+        assert_eq!(flights.complete(0), 0);
+        assert_eq!(flights.complete(1), 1 << 7);
         // Also by one that is complete at once.
         flights.access(0, pasid(1), &[pin(0x1000, 0x1fff)]);
         let _ = flights.invalidate(scope, AlignedRange::page(0x1000), itag(7));
         let done = flights.invalidate(scope, AlignedRange::page(0x9000), itag(7));
         assert_eq!(done, Invalidation::Completed);
-        assert_eq!(flights.land(0), 0);
+        assert_eq!(flights.complete(0), 0);
     }
 
     #[test]
@@ -248,7 +248,7 @@ mod tests {
             let pending = flights.invalidate(Scope::Every, AlignedRange::ALL, itag(tag));
             assert_eq!(pending, Invalidation::Pending);
         }
-        assert_eq!(flights.land(0), 1 << 31 | 1);
+        assert_eq!(flights.complete(0), 1 << 31 | 1);
     }
 
     #[test]
@@ -263,7 +263,7 @@ mod tests {
         assert!(flights.overtaken(0, AlignedRange::page(0x5000)));
         assert!(flights.overtaken(0, AlignedRange::containing(0, 21).unwrap()));
         assert!(!flights.overtaken(0, AlignedRange::page(0x6000)));
-        assert_eq!(flights.land(0), 0);
+        assert_eq!(flights.complete(0), 0);
         assert!(!flights.overtaken(0, AlignedRange::page(0x5000)));
     }
 }

@@ -9,7 +9,6 @@
 #![forbid(unsafe_code)]
 
 mod access;
-mod ahead;
 mod atc;
 mod ats;
 mod completion;
@@ -29,6 +28,7 @@ mod operation;
 mod permit;
 mod pri;
 mod reach;
+mod read_ahead;
 mod registers;
 mod ring;
 mod set;

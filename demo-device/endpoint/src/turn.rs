@@ -3,11 +3,11 @@
 //! decides on the actions; here they are carried out.
 
 use crate::access::Piece;
-use crate::ahead::Ahead;
 use crate::dma::{Dma, MAX_CHUNK, Scratch};
 use crate::job::{ACCESS, Jobs};
 use crate::laboratory::{Outcome, Request};
 use crate::permit::{Permit, Ticket};
+use crate::read_ahead::Ahead;
 use pcie_ats::{PAGE_SIZE, PageRequest, RootPort, TranslationError, TranslationRequest};
 
 /// The most bytes that a turn moves before others have theirs.

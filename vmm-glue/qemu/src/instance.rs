@@ -142,7 +142,7 @@ unsafe extern "C" fn realize(object: *mut Object, error: ErrorOut) {
     };
     match make(&bql, pci, slot) {
         Ok(realized) => keep(object, realized),
-        Err(Failure::Told) => {}
+        Err(Failure::Reported) => {}
         Err(Failure::Reason(reason)) => slot.set(&reason),
     }
 }
@@ -150,7 +150,7 @@ unsafe extern "C" fn realize(object: *mut Object, error: ErrorOut) {
 /// Why a device could not be made.
 enum Failure {
     /// QEMU has put the reason into the slot.
-    Told,
+    Reported,
     /// To be put into the slot.
     Reason(String),
 }
@@ -268,7 +268,7 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
     };
     reach(Step::Msix)?;
     if !pci.add_msix(bql, device.endpoint.vectors(), ids::MSIX_BAR, slot) {
-        return Err(Failure::Told);
+        return Err(Failure::Reported);
     }
     added.undo.push(PciDevice::remove_msix);
     reach(Step::Express)?;
@@ -278,7 +278,7 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
     added.undo.push(PciDevice::remove_express);
     reach(Step::Power)?;
     let Some(power) = pci.add_power_management(bql, slot) else {
-        return Err(Failure::Told);
+        return Err(Failure::Reported);
     };
     device.add_capabilities(bql, express, power);
     reach(Step::Thread)?;

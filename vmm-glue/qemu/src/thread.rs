@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! A thread that may use QEMU's memory: known to QEMU's RCU, and deaf to signals, which QEMU
+//! A thread that may use QEMU's memory: known to QEMU's RCU, with all signals blocked, since QEMU
 //! handles in threads of its own.
 
 use std::io;

@@ -4,11 +4,11 @@
 use super::Device;
 use super::plan::View;
 use crate::access::{Piece, canonical};
-use crate::ahead::{Ahead, MAX_AHEAD};
 use crate::ats;
 use crate::dma::{MAX_CHUNK, MAX_TRANSLATIONS};
 use crate::job::ACCESS;
 use crate::operation::{Demand, Operation};
+use crate::read_ahead::{Ahead, MAX_AHEAD};
 use pcie_ats::{PAGE_SHIFT, TranslationRequest};
 
 /// The part of the cache that may be asked for ahead.
@@ -83,7 +83,7 @@ impl Device {
             let rest = Piece::forward(address, last - address + 1, piece.access);
             let request = ats::request(&rest, view.pasid, view.untranslated.privileged, stu);
             let length = u64::from(request.pages) << (PAGE_SHIFT + stu);
-            ahead.push(self.spoil_request(request));
+            ahead.push(self.as_mutant_asks(request));
             match request.address.checked_add(length) {
                 Some(next) => address = next,
                 None => return,

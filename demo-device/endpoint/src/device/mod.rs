@@ -250,20 +250,20 @@ impl Device {
         if self.contexts[n].state != State::Disabled && !self.breaks(Mutant::Rule74) {
             let stopping = self.contexts[n].state == State::Stopping;
             let marker = stopping && self.contexts[n].marker;
-            self.contexts[n].void();
+            self.contexts[n].cancel_work();
             self.contexts[n].marker = marker;
             self.contexts[n].state = State::Stopping;
             self.starved.remove(n);
             if !stopping {
-                self.mark(n);
+                self.want_stop_marker(n);
             }
-            self.settle(n);
+            self.finish_stop(n);
         }
     }
 
     /// The last context of a PASID stops: a stop marker says so, instead of responses that are
     /// waited for (PCIe 10.4.1.2). Nobody listens to them when they come.
-    fn mark(&mut self, n: usize) {
+    fn want_stop_marker(&mut self, n: usize) {
         let pasid = self.contexts[n].pasid();
         let shared = |(m, other): (usize, &Context)| m != n && other.pasid() == pasid;
         if !self.config.stop_markers
@@ -282,7 +282,7 @@ impl Device {
     }
 
     /// Ends STOPPING when nothing of the context is outstanding any more.
-    fn settle(&mut self, n: usize) {
+    fn finish_stop(&mut self, n: usize) {
         let waits = self.contexts[n].groups != 0 && !self.breaks(Mutant::Rule65);
         let context = &mut self.contexts[n];
         if context.state != State::Stopping || waits || context.marker || self.busy.contains(n) {
@@ -328,7 +328,7 @@ impl Device {
                 context.refused = false;
             }
         }
-        self.follow(&before);
+        self.configuration_changed(&before);
         match change {
             PriChange::None => {}
             PriChange::Enabled | PriChange::Disabled => {
@@ -347,7 +347,7 @@ impl Device {
     pub fn set_power(&mut self, power: Power) {
         let before = self.space;
         self.space.power = power;
-        self.follow(&before);
+        self.configuration_changed(&before);
         if power == Power::D0 {
             // The interrupts of halts wait for this.
             for n in 0..self.contexts.len() {
@@ -357,7 +357,7 @@ impl Device {
     }
 
     /// The function may have lost what it needs to work.
-    fn follow(&mut self, before: &ConfigSpace) {
+    fn configuration_changed(&mut self, before: &ConfigSpace) {
         let mutant = self.mutant;
         for n in 0..self.contexts.len() {
             let works = |space: &ConfigSpace| match self.contexts[n].needs_pasid() {
@@ -377,17 +377,17 @@ impl Device {
                 // The rule is broken.
                 return;
             }
-            self.withdraw();
+            self.withdraw_permits();
             for n in 0..self.contexts.len() {
                 // A marker cannot be sent any more.
                 self.contexts[n].marker = false;
-                self.settle(n);
+                self.finish_stop(n);
             }
         }
     }
 
     /// Nothing that was decided upon may be sent any more. What is being sent at this moment is.
-    fn withdraw(&mut self) {
+    fn withdraw_permits(&mut self) {
         self.permit.withdraw();
         self.unsettled.extend(&self.busy);
     }
@@ -470,7 +470,7 @@ impl Device {
     /// Everything becomes as after power-up, except that what is on its way stays known until it
     /// has ended: it is void, and invalidations wait for it all the same.
     pub fn reset(&mut self, kind: Reset) {
-        self.withdraw();
+        self.withdraw_permits();
         self.space = ConfigSpace::new(&self.config);
         if !self.breaks(Mutant::Rule67) {
             for context in &mut self.contexts {

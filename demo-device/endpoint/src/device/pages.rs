@@ -246,7 +246,7 @@ impl Device {
                         }
                         _ => {}
                     }
-                    self.settle(index);
+                    self.finish_stop(index);
                 }
             }
             self.ready.extend(&self.starved);
@@ -281,13 +281,13 @@ impl Device {
             return;
         };
         // Rule 55: after a failure, responses return their credits and are not listened to.
-        let deaf = pri.response_failure;
+        let ignores_responses = pri.response_failure;
         pri.response_failure |= code == ResponseCode::ResponseFailure;
         match group.owner {
             Owner::Nobody => self.counters.add(index::PRG_RESPONSES, 1),
             Owner::Laboratory => {
                 self.counters.add(index::PRG_RESPONSES, 1);
-                if let (false, Some(lab)) = (deaf, &mut self.laboratory) {
+                if let (false, Some(lab)) = (ignores_responses, &mut self.laboratory) {
                     lab.finish(&match code {
                         ResponseCode::Success => Outcome::Done(None),
                         ResponseCode::InvalidRequest => Outcome::Failed(Error::PageFault),
@@ -304,10 +304,10 @@ impl Device {
                 } else {
                     self.counters.add(index::PRG_RESPONSES, 1);
                 }
-                self.settle(index);
+                self.finish_stop(index);
             }
         }
-        if !deaf && code == ResponseCode::ResponseFailure {
+        if !ignores_responses && code == ResponseCode::ResponseFailure {
             if !self.breaks(Mutant::Rule55) {
                 self.permit.withdraw_pages();
             }
@@ -383,7 +383,7 @@ impl Device {
             if context.state == State::Enabled {
                 self.ready.insert(member);
             }
-            self.settle(member);
+            self.finish_stop(member);
         }
         self.starved = Set::default();
         if let Some(lab) = &mut self.laboratory {

@@ -3,13 +3,13 @@
 
 use super::Device;
 use crate::access::{Access, Failure, Piece, canonical};
-use crate::ahead::MAX_AHEAD;
 use crate::atc::{Cached, Space};
 use crate::ats;
 use crate::context::Activity;
 use crate::counters::index;
 use crate::dma::MAX_TRANSLATIONS;
 use crate::mutant::Mutant;
+use crate::read_ahead::MAX_AHEAD;
 use crate::turn::{Action, Turn};
 use pcie_ats::{
     AlignedRange, PAGE_SHIFT, Pasid, Translation, TranslationError, TranslationRequest,
@@ -52,7 +52,7 @@ impl Device {
             false => self.space.ats.stu,
         };
         let privileged = self.contexts[member].privileged();
-        let request = self.spoil_request(TranslationRequest {
+        let request = self.as_mutant_asks(TranslationRequest {
             execute,
             ..ats::request(&piece, pasid, privileged, stu)
         });
@@ -66,7 +66,7 @@ impl Device {
     }
 
     /// Makes of a request what a device that breaks a rule would send.
-    pub(super) fn spoil_request(&self, mut request: TranslationRequest) -> TranslationRequest {
+    pub(super) fn as_mutant_asks(&self, mut request: TranslationRequest) -> TranslationRequest {
         match self.mutant {
             Some(Mutant::Rule03) => request.address |= 0x800,
             Some(Mutant::Rule12) => request.pages = 0,
@@ -94,7 +94,7 @@ impl Device {
     }
 
     /// The answer to a question past the cache came.
-    pub(super) fn told(&mut self, turn: &Turn) {
+    pub(super) fn translation_answered(&mut self, turn: &Turn) {
         let Action::Translate {
             request,
             piece,
@@ -228,7 +228,7 @@ impl Device {
             ..*request
         };
         let mut answers = ats::answers(request, translations, stu);
-        spoil(mutant, &mut answers);
+        apply_mutant(mutant, &mut answers);
         answers
     }
 
@@ -321,7 +321,7 @@ impl Device {
 }
 
 /// Makes of the answers of a completion what a device that breaks a rule would make of them.
-fn spoil(mutant: Mutant, answers: &mut [Option<Cached>; MAX_TRANSLATIONS]) {
+fn apply_mutant(mutant: Mutant, answers: &mut [Option<Cached>; MAX_TRANSLATIONS]) {
     let first = answers[0];
     if let (Mutant::Rule14, Some(first), Some(second)) = (mutant, first, &mut answers[1]) {
         second.output = first.output;

@@ -47,7 +47,7 @@ impl Device {
                     lab.finish(outcome);
                 }
             }
-            Action::Translate { time: None, .. } if current => self.told(turn),
+            Action::Translate { time: None, .. } if current => self.translation_answered(turn),
             Action::Translate { .. } if current => self.translated(turn),
             Action::PageRequests { .. } => self.requested(turn),
             Action::Access { read, written, .. } => {
@@ -60,7 +60,7 @@ impl Device {
             }
             _ => {}
         }
-        let itags = self.flights.land(turn.index);
+        let itags = self.flights.complete(turn.index);
         match self.mutant {
             Some(Mutant::Rule38 | Mutant::Rule44) => 0,
             Some(Mutant::Rule40) => itags & itags.wrapping_neg(),
@@ -91,7 +91,7 @@ impl Device {
         self.busy.remove(turn.index);
         self.buffers.push(turn.buffers);
         if turn.index < self.contexts.len() {
-            self.settle(turn.index);
+            self.finish_stop(turn.index);
         }
     }
 
@@ -164,7 +164,7 @@ impl Device {
                         continue;
                     }
                     RecordPlace::Bad => {
-                        self.lose(member, Error::Misaligned);
+                        self.lose_record(member, Error::Misaligned);
                         self.retire(member);
                         continue;
                     }
@@ -227,7 +227,7 @@ impl Device {
                 (Progress::Complete(written), _) => {
                     context.succeed();
                     if let Err(failure) = written {
-                        self.lose(member, failure.error);
+                        self.lose_record(member, failure.error);
                     }
                     self.retire(member);
                 }
@@ -265,7 +265,7 @@ impl Device {
                 context.conclude(&record);
             }
             Activity::Complete(_) => {
-                self.lose(member, failure.error);
+                self.lose_record(member, failure.error);
                 self.retire(member);
             }
         }
@@ -273,9 +273,9 @@ impl Device {
     }
 
     /// The record of a context's descriptor cannot be written.
-    fn lose(&mut self, member: usize, why: Error) {
+    fn lose_record(&mut self, member: usize, why: Error) {
         self.counters.add(index::LOST_COMPLETIONS, 1);
-        self.contexts[member].lose(why);
+        self.contexts[member].lose_record(why);
     }
 
     /// The descriptor of a context is finished.

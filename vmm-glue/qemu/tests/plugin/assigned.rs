@@ -9,7 +9,7 @@ use crate::client::{Installation, Qemu};
 use crate::hotplug::unplug;
 use crate::legacy::{DOMAIN, LARGE, Legacy, R, RTADDR, W};
 use crate::machine::{Address, Machine};
-use crate::outside::{Outside, Told};
+use crate::outside::{Announced, Outside};
 
 const DEVICE: Address = Address { bus: 0, slot: 5 };
 const PORT: Address = Address { bus: 0, slot: 3 };
@@ -159,7 +159,7 @@ const LARGE_FRAME: u64 = 0x1800_0000;
 
 /// Replaces a large page by a table of small ones and invalidates one of them. Returns what the
 /// device is told then.
-fn replace_large_page(l: &mut Legacy<Outside>) -> Vec<Told> {
+fn replace_large_page(l: &mut Legacy<Outside>) -> Vec<Announced> {
     l.switch(true);
     l.map(2, LARGE_PAGE, LARGE_FRAME | R | W | LARGE);
     l.invalidate_pages(LARGE_PAGE, 9);
@@ -189,10 +189,13 @@ fn a_large_page_is_replaced_by_small_ones_by_an_invalidation_of_one() {
     };
     let mut l = translated(&installation, UNITS[0]);
     let told = replace_large_page(&mut l);
-    assert_eq!(told.first(), Some(&Told::Unmap(LARGE_PAGE, PAGES * 0x1000)));
+    assert_eq!(
+        told.first(),
+        Some(&Announced::Unmap(LARGE_PAGE, PAGES * 0x1000))
+    );
     let mut mapped: Vec<u64> = Vec::new();
     for told in &told[1..] {
-        let Told::Map(address, size) = *told else {
+        let Announced::Map(address, size) = *told else {
             panic!("{told:x?}");
         };
         mapped.extend((address..address + size).step_by(0x1000));
@@ -217,7 +220,10 @@ fn deviation_of_intel_iommu_a_large_page_that_is_replaced_is_kept_but_for_the_pa
     let mut l = translated(&installation, UNITS[1]);
     let told = replace_large_page(&mut l);
     let page = LARGE_PAGE + INVALIDATED * 0x1000;
-    assert_eq!(told, [Told::Unmap(page, 0x1000), Told::Map(page, 0x1000)]);
+    assert_eq!(
+        told,
+        [Announced::Unmap(page, 0x1000), Announced::Map(page, 0x1000)]
+    );
     let absent = ABSENT * 0x1000;
     l.reaches(LARGE_PAGE + absent, LARGE_FRAME + absent);
     l.machine.qemu.quit();

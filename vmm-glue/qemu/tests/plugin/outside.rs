@@ -33,12 +33,12 @@ struct Mapping {
 struct State {
     mappings: BTreeMap<u64, Mapping>,
     config: Vec<u8>,
-    told: Vec<Told>,
+    told: Vec<Announced>,
 }
 
 /// What QEMU has told of a range: its first address and its size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Announced {
     Map(u64, u64),
     Unmap(u64, u64),
 }
@@ -138,14 +138,16 @@ impl Outside {
     }
 
     /// All that QEMU has told, in its order.
-    pub fn told(&self) -> Vec<Told> {
+    pub fn told(&self) -> Vec<Announced> {
         self.state().told.clone()
     }
 
     /// How often QEMU has mapped and unmapped something.
     pub fn counts(&self) -> (usize, usize) {
         let told = self.told();
-        let mapped = told.iter().filter(|told| matches!(told, Told::Map(..)));
+        let mapped = told
+            .iter()
+            .filter(|told| matches!(told, Announced::Map(..)));
         let mapped = mapped.count();
         (mapped, told.len() - mapped)
     }
@@ -222,7 +224,7 @@ impl ServerBackend for Backend {
         memory: Option<File>,
     ) -> io::Result<()> {
         let mut state = self.state();
-        state.told.push(Told::Map(address, size));
+        state.told.push(Announced::Map(address, size));
         let before = state.mappings.range(..address.saturating_add(size));
         if before
             .last()
@@ -243,7 +245,7 @@ impl ServerBackend for Backend {
 
     fn dma_unmap(&mut self, flags: DmaUnmapFlags, address: u64, size: u64) -> io::Result<()> {
         let mut state = self.state();
-        state.told.push(Told::Unmap(address, size));
+        state.told.push(Announced::Unmap(address, size));
         let all = flags.contains(DmaUnmapFlags::UNMAP_ALL);
         let last = address.saturating_add(size).saturating_sub(1);
         let whole = |base: u64, m: &Mapping| base >= address && base + (m.size - 1) <= last;
