@@ -104,7 +104,7 @@ pub fn a_shell_on_a_terminal(launcher: &Launcher) -> anyhow::Result<()> {
     // What is typed is shown, too, and is not what is waited for.
     terminal.type_line("echo $((6 * 7))-$(ls /dev/svm0)")?;
     terminal.until("42-/dev/svm0")?;
-    // Nothing of QEMU is left to do it: whoever ends svm-vm wants a terminal back.
+    // Nothing of QEMU is left to do it: svm-vm must restore the terminal itself.
     let launcher = Pid::from_raw(child.id() as i32).context("svm-vm has no number")?;
     kill_process(launcher, Signal::TERM)?;
     let status = child.wait()?;

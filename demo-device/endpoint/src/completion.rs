@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Writing a completion record, so that whoever sees its status sees all of it.
+//! Writing a completion record, so that a program that sees its status sees all of it.
 
 use crate::access::{Access, Failure, Piece};
 use crate::dma::{Dma, Span};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The part of configuration space that is the device's own: the three capability structures, one
 //! behind the other, and the bus master bit. It knows the registers and their rules, and nothing of
-//! what follows from them. The header of the function, BARs and MSI-X belong to whoever lays out
+//! what follows from them. The header of the function, BARs and MSI-X belong to the code that lays out
 //! configuration space, who may also link the structures in another way.
 
 use crate::config::Config;
@@ -36,7 +36,7 @@ pub enum Power {
 /// The registers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConfigSpace {
-    /// Power state, which whoever has the power management capability sets.
+    /// Power state. The owner of the power management capability sets it.
     pub power: Power,
     /// Bus Master Enable: whether the function may send memory requests and interrupts.
     pub bus_master: bool,

@@ -166,8 +166,8 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
         }
     }
 
-    /// What was decided upon may have been forbidden since. Whoever forbade it made the work void:
-    /// the failure meets nobody.
+    /// Fails if the work was cancelled after this access was decided upon. The error is discarded
+    /// with the work.
     fn check(&self, span: &Span, access: Access) -> Result<(), Failure> {
         if self.permit.holds(self.ticket) {
             Ok(())

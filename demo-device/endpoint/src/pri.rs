@@ -16,7 +16,7 @@ pub(crate) enum Owner {
     },
     /// The laboratory.
     Laboratory,
-    /// Nobody any more: whoever sent it has given up. Its index and its credits stay in use until
+    /// Nobody any more: the sender has given up. Its index and its credits stay in use until
     /// its response comes.
     Nobody,
 }
@@ -90,7 +90,7 @@ impl Groups {
         Some(group)
     }
 
-    /// Takes the group of an index, whoever answers it.
+    /// Takes the group of an index, whatever the PASID of its response.
     pub fn close_any(&mut self, prgi: Prgi) -> Option<Group> {
         let pasid = self.groups[usize::from(prgi.get())]?.pasid;
         self.close(prgi, pasid)

@@ -3,7 +3,7 @@
 //! registers with their access rules, and nothing of what a function does with them.
 //!
 //! `read` and `write` take double words at offsets from the start of the structure. The header at
-//! offset 0 links the structures and belongs to whoever lays out configuration space.
+//! offset 0 links the structures and belongs to the code that lays out configuration space.
 
 use crate::PasidWidth;
 

@@ -50,7 +50,7 @@ pub trait RootPort {
         Err(CopyError::Apart)
     }
 
-    /// Writes memory so that its first `head` bytes are visible last: whoever sees one of them sees
+    /// Writes memory so that its first `head` bytes are visible last: a reader that sees one of them sees
     /// all of the others. None if nothing was written, because that cannot be done at one moment
     /// here.
     ///

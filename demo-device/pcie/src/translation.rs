@@ -89,7 +89,7 @@ pub enum TranslationError {
     /// Completer Abort: the translation agent met an error.
     #[error("translation request completed with Completer Abort")]
     CompleterAbort,
-    /// No completion came in the time that whoever sends the request allows (PCIe 2.8).
+    /// No completion came within the requester's completion timeout (PCIe 2.8).
     #[error("translation request was not completed in time")]
     CompletionTimeout,
 }

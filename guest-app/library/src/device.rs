@@ -246,7 +246,7 @@ mod tests {
     use nix::unistd::{ForkResult, fork};
     use std::ptr::NonNull;
 
-    /// A file in the driver's stead.
+    /// A file that stands for the driver.
     fn file() -> File {
         let file = tempfile::tempfile().unwrap();
         file.set_len(ioctl::DOORBELL_SIZE as u64).unwrap();

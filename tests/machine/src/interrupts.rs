@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Interrupts as they reach the processors, kept for whoever is interested.
+//! Interrupts as they reach the processors, kept until they are taken.
 
 use crate::sync::Mutex;
 use std::collections::VecDeque;

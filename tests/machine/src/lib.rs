@@ -3,9 +3,9 @@
 //! the benchmarks and the fuzzer.
 //!
 //! * [`Machine`] joins them: requests of an endpoint go through the unit that it is behind to
-//!   memory, what a unit asks for goes to the endpoints, interrupts are kept for whoever is
-//!   interested, and time passes when somebody says so. It is stepped by whoever owns it
-//!   ([`Machine::step`]), or by threads ([`Engines`]).
+//!   memory, what a unit asks for goes to the endpoints, interrupts are kept until they are
+//!   taken, and time passes by [`Machine::advance`]. Its owner steps it ([`Machine::step`]), or
+//!   threads do ([`Engines`]).
 //! * [`os`] is a miniature operating system for it: page tables, invalidation queue, page faults
 //!   and a driver of the endpoint.
 //! * [`Remapping`] puts a unit into a virtual machine monitor that is built on `vm-memory`.

@@ -444,7 +444,7 @@ impl Machine {
         slot.queue_ready.set(true);
         while slot.queue_ready.get() {
             if slot.queue_busy.swap(true) {
-                // Whoever is at it looks at the flag again when it has ended its round.
+                // The thread that is at it looks at the flag again after its round.
                 return;
             }
             while slot.queue_ready.swap(false) {

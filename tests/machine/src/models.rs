@@ -201,8 +201,8 @@ fn invalidate_from_two_sides(mutant: Option<Mutant>) {
     world.join(software, [world.engine(), world.engine(), world.link()]);
 }
 
-/// A page is requested, brought and taken away again; whoever brings it invalidates before it
-/// answers, and so does whoever takes it away.
+/// A page is requested, brought and taken away again; the thread that brings it invalidates
+/// before it answers, and so does the thread that takes it away.
 fn request_respond_invalidate(mutant: Option<Mutant>) {
     let world = World::new(2, mutant);
     let pages = world.process.map_absent(HERE, 0x2000);

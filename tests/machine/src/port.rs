@@ -79,7 +79,7 @@ impl<'m> Port<'m> {
         }
     }
 
-    /// Has the unit check translated requests, each with its length and what it does. The error
+    /// Makes the unit check translated requests, each with its length and what it does. The error
     /// bears the number of the request that is refused.
     fn check<const N: usize>(
         &self,

@@ -489,7 +489,7 @@ unsafe extern "C" fn config_write(object: *mut Object, address: u32, value: u32,
     }
 }
 
-/// Has the threads ended and the traces completed when QEMU ends: it unrealizes nothing then.
+/// Stops the threads and flushes the traces when QEMU ends, which unrealizes nothing then.
 fn at_exit() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

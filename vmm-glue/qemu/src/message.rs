@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Messages to whoever runs QEMU, through QEMU's own functions, so that they go to the monitor
+//! Messages to the user of QEMU, through QEMU's own functions, so that they go to the monitor
 //! or the standard error as the others do.
 
 use std::ffi::{CString, c_char};

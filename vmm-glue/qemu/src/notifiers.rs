@@ -31,7 +31,7 @@ const PASID_ENABLE: u32 = 1 << 16;
 /// An address space of the function: that of a PASID, or that without.
 type Key = Option<Pasid>;
 
-/// Whom a notifier tells.
+/// The device that a notifier notifies.
 struct Client {
     device: Weak<Device>,
     pasid: Key,

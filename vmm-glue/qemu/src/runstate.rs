@@ -33,7 +33,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        // SAFETY: the entry is that of `new`; whoever drops a device holds the BQL. The action
+        // SAFETY: the entry is that of `new`; devices are dropped with the BQL held. The action
         // came out of a box, and nobody calls it any more.
         unsafe {
             (qemu().qemu_del_vm_change_state_handler)(self.entry);

@@ -46,7 +46,7 @@ macro_rules! machines {
         pub(crate) const OPERATIONS: u64 = 1 << Code::Batch as u8 $(| 1 << Code::$name as u8)+;
 
         impl Operation {
-            /// Judges a descriptor, and begins its operation. A [`Batch`] is none: whoever can
+            /// Judges a descriptor, and begins its operation. A [`Batch`] is none: a context that can
             /// perform one begins it there.
             pub fn start(descriptor: &Descriptor) -> Result<Self, Failure> {
                 match judge(descriptor)? {

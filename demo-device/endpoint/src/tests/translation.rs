@@ -74,7 +74,7 @@ fn rule_18_a_write_permission_that_was_gained_is_found() {
     success(world.perform(fill(HERE, 64)));
 }
 
-/// A second stage with W and without R: what is written is no leave to read.
+/// A second stage with W and without R: permission to write is no permission to read.
 #[test]
 fn rule_17_a_page_that_may_only_be_written_is_never_read() {
     let world = World::running();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reports of cases: aligned columns for people, JSON for programs, and events for whoever runs
+//! Reports of cases: aligned columns for people, JSON for programs, and events for the program that runs
 //! the guest.
 
 use std::fs::{File, OpenOptions};

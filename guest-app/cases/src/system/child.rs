@@ -219,7 +219,7 @@ impl Child {
 /// Ends this thread and nothing else; where it is the first one, the process goes on without.
 pub fn end_this_thread() -> ! {
     // SAFETY: nothing of the thread runs after the call: no destructor, and no code that would
-    // find its stack gone, for the stack stays mapped. Whoever calls this in a child of
+    // find its stack gone, for the stack stays mapped. Callers in a child of
     // `Child::fork` has nothing left to tell.
     unsafe { nix::libc::syscall(nix::libc::SYS_exit, 0) };
     unreachable!("the thread has ended")

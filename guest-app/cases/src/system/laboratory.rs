@@ -44,7 +44,7 @@ impl<'a> Laboratory<'a> {
         Ok(present.then_some(laboratory))
     }
 
-    /// Has the device break the rule of a number from now on, or none if it is 0.
+    /// Makes the device break the rule of this number from now on; 0 is none.
     ///
     /// # Errors
     ///

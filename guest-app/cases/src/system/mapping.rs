@@ -339,7 +339,7 @@ impl Setting {
 
 impl Drop for Setting {
     fn drop(&mut self) {
-        // A setting that cannot be put back is found by whoever needs it otherwise.
+        // A setting that cannot be put back fails the next case that needs another.
         let _ = fs::write(&self.path, self.before.trim());
     }
 }

@@ -139,7 +139,7 @@ impl Bound {
         }
     }
 
-    /// Takes it from its driver, and lets another have it: one by name, or whoever knows it.
+    /// Unbinds it from its driver and binds another: one by name, or any that knows it.
     fn change(&self, to: Option<&str>) -> anyhow::Result<()> {
         write(&self.directory.join("driver_override"), to.unwrap_or("\n"))?;
         if driver(&self.directory).is_some() {

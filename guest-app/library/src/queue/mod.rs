@@ -4,7 +4,7 @@
 //!
 //! The device is treated as another thread of the process. What it gets to know by a descriptor
 //! was written before the doorbell, in the order of [`Ring::publish`]; what it wrote is visible
-//! to whoever has seen the completion record, by an acquiring load. Between the two it may reach
+//! to a thread that has seen the completion record, by an acquiring load. Between the two it may reach
 //! the memory that the descriptor names, so that memory must not be given back: the safe
 //! operations borrow it and return only when the device is done, or the context is stopped.
 

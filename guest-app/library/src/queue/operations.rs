@@ -193,7 +193,7 @@ impl Queue {
         Ok(record.result as usize)
     }
 
-    /// Has the pages of a slice brought and translated, for reading.
+    /// Asks the device to bring and translate the pages of a slice, for reading.
     ///
     /// # Errors
     ///
@@ -207,7 +207,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Has the pages of a slice brought and translated, for reading and writing.
+    /// Asks the device to bring and translate the pages of a slice, for reading and writing.
     ///
     /// # Errors
     ///

@@ -4,7 +4,7 @@
 //!
 //! Everything takes shared references, so that several threads can be software. Waiting means to
 //! step the machine, or to wait for its engines if it has some; page requests are handled by
-//! whoever waits.
+//! the thread that waits.
 //!
 //! What cannot happen unless a test is wrong (memory used up, a page that is not mapped) panics
 //! with a sentence that says so.

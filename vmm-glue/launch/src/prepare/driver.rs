@@ -124,7 +124,7 @@ fn compile(kernel: &Kernel, work: &Path) -> External {
         Kernel::Own(kdir) => {
             let mut module = std::ffi::OsString::from("M=");
             module.push(work.join("guest-driver"));
-            // Whoever names a compiler in the environment, as with `LLVM=-19`, means it.
+            // A compiler that the environment names, as with `LLVM=-19`, is meant.
             let named = ["LLVM", "CC"]
                 .iter()
                 .any(|name| std::env::var_os(name).is_some());

@@ -376,7 +376,7 @@ impl View<'_> {
     }
 }
 
-/// Prints a line. Whoever stopped reading does not stop the run.
+/// Prints a line. A reader that has gone does not stop the run.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

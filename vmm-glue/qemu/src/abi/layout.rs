@@ -145,7 +145,7 @@ impl MemTxAttrs {
         self.0 >> layout().mem_tx_attrs.address_type.bit & 1 != 0 && !self.is_unspecified()
     }
 
-    /// Whether whoever made the request gave none.
+    /// Whether the request gave none.
     pub fn is_unspecified(self) -> bool {
         (self.0 >> (layout().mem_tx_attrs.unspecified * 8)) as u8 != 0
     }

@@ -10,7 +10,7 @@ use crate::bql::Bql;
 /// What is to be done.
 type Work = Box<dyn FnOnce(&Bql) + Send>;
 
-/// Has the main loop do something soon.
+/// Runs something in the main loop, soon.
 pub fn soon(work: impl FnOnce(&Bql) + Send + 'static) {
     let work: Box<Work> = Box::new(Box::new(work));
     // SAFETY: the main loop's context exists from before the machine on; it calls the function

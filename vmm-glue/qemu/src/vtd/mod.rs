@@ -366,7 +366,7 @@ unsafe extern "C" fn reset(object: *mut Object, kind: c_int) {
     }
 }
 
-/// Has the thread do nothing any more when QEMU ends.
+/// Stops the thread when QEMU ends.
 fn at_exit() {
     let notifier = Box::leak(Box::new(Notifier {
         notify: ending,

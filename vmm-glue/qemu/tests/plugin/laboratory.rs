@@ -99,13 +99,13 @@ impl Laboratory {
         state == DONE && (read || write)
     }
 
-    /// Has the device read an address, without a PASID, where nothing is mapped.
+    /// Makes the device read an address, without a PASID, where nothing is mapped.
     pub fn read_in_vain(&mut self, address: u64) {
         let result = self.run(UNTRANSLATED_READ, address, 0);
         assert_eq!(result, (FAILED, Some(Error::MemoryAccess)));
     }
 
-    /// Has the device request a page, and answers that.
+    /// Makes the device request a page, and answers.
     pub fn request_page(&mut self) {
         self.begin(PAGE_REQUEST, ADDRESS, pasid(PASID) | READ | LAST);
         let request = self.machine.wait_page_request();

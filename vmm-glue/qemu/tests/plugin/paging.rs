@@ -106,7 +106,7 @@ fn a_full_page_request_queue_delays_and_loses_nothing() {
     };
     machine.fill_page_queue(true);
     let number = context.submit(&mut machine, fill(DESTINATION, 8, 1));
-    // Refused requests are answered in the stead of the guest, and sent again.
+    // Refused requests are answered on behalf of the guest, and sent again.
     let bars = context.bars;
     let responses = registers::context_block(1)
         + registers::CONTEXT_COUNTERS

@@ -104,7 +104,7 @@ fn fault(machine: &mut Machine) -> Option<(u64, u64)> {
     (high >> 63 != 0).then_some((high >> 32 & 0xff, high & 0xffff))
 }
 
-/// Has the I/O APIC send an interrupt by this entry of the remapping table, which demands the id of
+/// Makes the I/O APIC send an interrupt by this entry of the remapping table, which demands the id of
 /// a function. Returns the fault.
 fn io_apic(machine: &mut Machine, index: u64) -> Option<(u64, u64)> {
     const IOAPIC: u64 = 0xfec0_0000;

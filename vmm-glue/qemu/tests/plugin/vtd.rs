@@ -263,7 +263,7 @@ impl Machine {
         self.submit(0x2 | 1 << 4, 0);
     }
 
-    /// Has the unit complete a wait that asks for an interrupt.
+    /// Makes the unit complete a wait that asks for an interrupt.
     pub fn wait_with_interrupt(&mut self) {
         self.submit(0x5 | 1 << 4, 0);
     }

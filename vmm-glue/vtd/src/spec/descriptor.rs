@@ -75,7 +75,7 @@ fn no_reserved(words: [u64; 4]) -> Result<(), DescriptorError> {
     }
 }
 
-/// Whom a context-cache invalidation concerns (section 6.5.2.1).
+/// Scope of a context-cache invalidation (section 6.5.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContextScope {
     /// All entries.
@@ -93,7 +93,7 @@ pub enum ContextScope {
     },
 }
 
-/// Whom a PASID-cache invalidation concerns (section 6.5.2.2).
+/// Scope of a PASID-cache invalidation (section 6.5.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PasidScope {
     /// All entries.
@@ -104,7 +104,7 @@ pub enum PasidScope {
     Pasid(DomainId, Pasid),
 }
 
-/// Whom an IOTLB invalidation concerns (sections 6.5.2.3 and 6.5.2.4).
+/// Scope of an IOTLB invalidation (sections 6.5.2.3 and 6.5.2.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IotlbScope {
     /// All entries.
@@ -157,7 +157,7 @@ pub enum Descriptor {
     ContextCache(ContextScope),
     /// Types 2 and 6 (sections 6.5.2.3 and 6.5.2.4).
     Iotlb {
-        /// Whom it concerns.
+        /// Its scope.
         scope: IotlbScope,
         /// Untranslated requests in flight are drained before the next wait completes.
         drain: bool,

@@ -50,7 +50,7 @@ struct Tables<'a> {
 struct Leaf {
     /// Its input addresses.
     input: AlignedRange,
-    /// Its output, in as far as the entry says.
+    /// Its output, as far as the entry gives it.
     output: u64,
 }
 

@@ -415,7 +415,7 @@ fn a_drain_is_ordered_behind_the_requests_received() {
     let mut b = unit();
     b.ask_for(&page(Some(5), 0x5000, 1, true));
     b.submit(&[[0x1_0000_00a5, STATUS]]);
-    // Whoever sees the status sees the request.
+    // Software that sees the status sees the request.
     assert_eq!(b.ram.get(STATUS), 1);
     assert_eq!(b.requested().len(), 1);
 }

@@ -110,7 +110,7 @@ fn a_write_to_a_page_that_a_read_has_cached_sets_its_dirty_flag() {
         assert!(b.goes_pasid(5, 0x40_0000, Access::Read).is_ok(), "{name}");
         assert_eq!(b.ram.get(entry) & (A | D), A, "{name}");
         let read = b.access_pasid(5, 0x40_0000, Access::Read).unwrap();
-        assert!(!read.write, "{name}: a read gives no leave to write");
+        assert!(!read.write, "{name}: a read does not permit writing");
         assert!(b.goes_pasid(5, 0x40_0000, Access::Write).is_ok(), "{name}");
         assert_eq!(b.ram.get(entry) & (A | D), A | D, "{name}");
         if nest {

@@ -161,7 +161,7 @@ fn process_main(
     line.tell(&Report::Done(read()))
 }
 
-/// What came of `work`, a panic included: whoever waits for a thread's end is told of it all the same.
+/// The result of `work`. A panic becomes an error, so that the waiting thread hears of it.
 fn whole(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err(anyhow!("a thread of the load panicked")))
