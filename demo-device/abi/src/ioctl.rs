@@ -5,35 +5,35 @@
 //! [`DOORBELL_SIZE`] bytes at offset 0, shared, gives the context's doorbell page. `read` of 8
 //! bytes returns the number of completion interrupts since the last read (and waits for one, or
 //! gives `EAGAIN` with `O_NONBLOCK`); `poll` says whether `read` would wait. Closing the last
-//! reference stops the context and ends the bond. `open` fails with `EBUSY` if the device has no free
-//! context, and with `EDQUOT` if the user has as many as the driver lets one user have.
+//! reference stops the context and ends the bond. `open` fails with `EBUSY` if the device has no
+//! free context, and with `EDQUOT` if the user has as many as the driver lets one user have.
 //!
 //! # Whose file it is
 //!
 //! The file belongs to the address space that opened it: all threads of the process may use it, and
-//! so may a child of `vfork()` until it calls `exec()`. For everybody else who holds it (a child
-//! after `fork()`, the program after `exec()` without close-on-exec, a process that got it through
-//! a socket), `ioctl`, `mmap` and `read` fail with `EPERM`, whatever their arguments, and `poll`
-//! gives `POLLERR`. They can close it, though. A child of `fork()` does not inherit the mapping of
-//! the doorbell page: `SIGSEGV`.
+//! so may a child of `vfork()` until it calls `exec()`. For every other process that holds it (a
+//! child after `fork()`, the program after `exec()` without close-on-exec, a process that got it
+//! through a socket), `ioctl`, `mmap` and `read` fail with `EPERM`, whatever their arguments, and
+//! `poll` gives `POLLERR`. They can close it, though. A child of `fork()` does not inherit the
+//! mapping of the doorbell page: `SIGSEGV`.
 //!
 //! # Arguments of ioctls
 //!
 //! All ioctls have numbers without direction and size (`_IO`); the argument is the address of a
 //! structure that begins with its `size` and with `flags`. A structure only ever grows at its end,
 //! by fields whose value 0 means what was before there were such fields. So program and driver may
-//! be of different age: a program that knows more sets what it does not need to 0, and a driver that
-//! knows more takes 0 for what the program does not give. `EINVAL` if the size is smaller than the
-//! structure was first, `E2BIG` if the program has set something that the driver does not know, or
-//! the size is above 4096. Of [`Info`], the driver sets `size` to the number of bytes that it knows,
-//! and bytes behind them to 0.
+//! be of different age: a program that knows more sets what it does not need to 0, and a driver
+//! that knows more takes 0 for what the program does not give. `EINVAL` if the size is smaller than
+//! the structure was first, `E2BIG` if the program has set something that the driver does not know,
+//! or the size is above 4096. Of [`Info`], the driver sets `size` to the number of bytes that it
+//! knows, and bytes behind them to 0.
 //!
 //! # Lost completion records
 //!
 //! A completion record whose address is not aligned to 32 bytes, or cannot be written, is lost, and
-//! the work goes on. `poll` then gives `POLLIN | POLLERR`, and one `read` fails with `EBADMSG`; which
-//! record it was says the register `LOST` of the doorbell page. Waiters are woken by the interrupt
-//! of the descriptor, if it asks for one.
+//! the work goes on. `poll` then gives `POLLIN | POLLERR`, and one `read` fails with `EBADMSG`;
+//! which record it was says the register `LOST` of the doorbell page. Waiters are woken by the
+//! interrupt of the descriptor, if it asks for one.
 //!
 //! # `/proc/PID/fdinfo`
 //!
@@ -90,8 +90,9 @@ arguments! {
     /// What a program needs to know of its context and device. All fields are host-endian. The
     /// program sets size and flags, and the driver the rest.
     Info {
-        /// Version of the device, as [`super::ids::ABI_VERSION`]: of its descriptors and its doorbell
-        /// page, which programs use without the driver. The driver works with one major version.
+        /// Version of the device, as [`super::ids::ABI_VERSION`]: of its descriptors and its
+        /// doorbell page, which programs use without the driver. The driver works with one major
+        /// version.
         device_version: u32,
         /// Number of the context.
         context: u32,
@@ -117,8 +118,8 @@ arguments! {
 
     /// The submission ring of a context.
     Queue {
-        /// Virtual address of the ring, aligned to 64 bytes. `EINVAL` if it is not, or if the ring is
-        /// not wholly in the process's part of the address space.
+        /// Virtual address of the ring, aligned to 64 bytes. `EINVAL` if it is not, or if the ring
+        /// is not wholly in the process's part of the address space.
         ring: u64,
         /// Log2 of the number of descriptors, at most `ring_log2_max`.
         ring_log2: u32,
@@ -129,13 +130,13 @@ arguments! {
     /// The eventfd of a context.
     ///
     /// The driver adds 1 to it at every interrupt of the context: for completions, and when the
-    /// context halts. It also adds 1 when the context is taken away with its device. Interrupts that
-    /// come close together may add 1 in all; how many there were is what `read` of the device file
-    /// says, which counts them all the same. The eventfd stays attached over `QUEUE_STOP` and
+    /// context halts. It also adds 1 when the context is taken away with its device. Interrupts
+    /// that come close together may add 1 in all; how many there were is what `read` of the device
+    /// file says, which counts them all the same. The eventfd stays attached over `QUEUE_STOP` and
     /// `QUEUE_SETUP`, until it is replaced, detached, or the device file is closed.
     Eventfd {
-        /// File descriptor of the eventfd, which replaces an earlier one; -1 detaches. `EBADF` if it
-        /// is not open, `EINVAL` if it is no eventfd.
+        /// File descriptor of the eventfd, which replaces an earlier one; -1 detaches. `EBADF` if
+        /// it is not open, `EINVAL` if it is no eventfd.
         fd: i32,
         /// 0; other values give `EINVAL`.
         reserved: u32,
@@ -143,9 +144,9 @@ arguments! {
 
     /// How completions that ask for an interrupt are gathered into one.
     ///
-    /// The device sends the interrupt as soon as either limit is reached. Both are 0 when the file is
-    /// opened: every such completion sends its interrupt at once. The setting stays over `QUEUE_STOP`
-    /// and `QUEUE_SETUP`.
+    /// The device sends the interrupt as soon as either limit is reached. Both are 0 when the file
+    /// is opened: every such completion sends its interrupt at once. The setting stays over
+    /// `QUEUE_STOP` and `QUEUE_SETUP`.
     Moderation {
         /// Completions for one interrupt, up to 65535; 0 and 1 mean each. `EINVAL` if larger,
         /// `EOPNOTSUPP` if the device has no moderation (version older than 1.2).

@@ -93,9 +93,9 @@ block! {
     /// 19:0, none 29, privileged 30, valid 31. A write also clears the counters, `HEAD`, `TAIL` and
     /// `MODERATION`: they are nothing to the next process. Requests of a privileged context ask
     /// for privileged mode: it is for the owner of the machine, and never for a process. It starts
-    /// only while such requests are enabled. Requests of a context with bit 29 have no PASID, and 31
-    /// and 30 must be 0 then: its address space is that of the function itself, as the owner of the
-    /// machine maps it. Such a context requests no pages and needs no PASID to be enabled.
+    /// only while such requests are enabled. Requests of a context with bit 29 have no PASID, and
+    /// 31 and 30 must be 0 then: its address space is that of the function itself, as the owner of
+    /// the machine maps it. Such a context requests no pages and needs no PASID to be enabled.
     PASID = 0x10, WhileDisabled;
     /// Virtual address of the submission ring, aligned to 64 bytes.
     RING = 0x18, WhileDisabled;
@@ -150,7 +150,7 @@ block! {
     /// Size of the translation as log2 of bytes 7:0; read 8, write 9, execute 10, privileged 11,
     /// global 12, untranslated only 13.
     COMPLETION = 0x30, ReadOnly;
-    /// Number of the rule of the conformance table that the device is to break from now on, 0 for
+    /// Number of the rule of the conformance table that the device breaks from now on, 0 for
     /// none: a mutant, so that a test can prove that it would notice. Numbers that the device has
     /// no mutant for are not taken over. Kept over a function level reset.
     MUTANT = 0x38, ReadWrite;
@@ -305,8 +305,8 @@ pub mod status {
 pub mod halt {
     /// It did not halt.
     pub const NONE: u8 = 0;
-    /// Started without a valid PASID and without `NONE`, with both, with one that is wider than the function's PASIDs, or as
-    /// privileged while the function may not ask for privileged mode.
+    /// Started without a valid PASID and without `NONE`, with both, with one that is wider than the
+    /// function's PASIDs, or as privileged while the function may not ask for privileged mode.
     pub const BAD_PASID: u8 = 1;
     /// Started with a ring that is not aligned, too large, or wraps round the address space.
     pub const BAD_RING: u8 = 2;

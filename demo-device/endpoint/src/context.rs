@@ -82,14 +82,14 @@ impl Activity {
 pub(crate) enum Stall {
     /// It does.
     None,
-    /// Pages are to be requested.
+    /// It must request pages.
     Wants {
         /// What they are for; the first of them is that of its focus.
         piece: Piece,
         /// Number of pages.
         pages: u32,
     },
-    /// Pages that were requested in vain are to be requested once more, in a while.
+    /// It requested pages in vain, and requests them once more after a while.
     Rests {
         /// What they are for.
         piece: Piece,
@@ -145,18 +145,18 @@ pub(crate) struct Context {
     pub stall: Stall,
     /// Page request groups sent for the access in progress.
     pub attempts: u32,
-    /// Only one page is to be requested at a time, to learn which of several does not exist.
+    /// It requests only one page at a time, to learn which of several does not exist.
     pub one_page: bool,
     /// Look-ups for the access in progress that the cache did not answer.
     pub misses: u32,
     /// Page request groups of any life of the context that wait for a response.
     pub groups: u32,
-    /// An interrupt is to be sent.
+    /// It must send an interrupt.
     pub interrupt: bool,
     /// A translation request was completed with Unsupported Request: none is sent any more
     /// (rule 13).
     pub refused: bool,
-    /// A stop marker is to be sent (rules 50 and 66).
+    /// It must send a stop marker (rules 50 and 66).
     pub marker: bool,
 }
 
@@ -486,7 +486,7 @@ impl Context {
         self.activity = Activity::Idle;
     }
 
-    /// The descriptor has ended: its record is to be written.
+    /// The descriptor has ended: its record comes next.
     pub fn conclude(&mut self, record: &Completion) {
         self.failed = record.status != svm_abi::completion::status::SUCCESS;
         self.activity = Activity::Complete(Record::new(self.descriptor.completion, record));

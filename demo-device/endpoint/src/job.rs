@@ -107,7 +107,7 @@ impl Job {
 #[derive(Debug)]
 pub(crate) struct Jobs {
     jobs: Vec<Job>,
-    /// Number of jobs that there are to do.
+    /// Number of jobs.
     count: usize,
     /// The translations that they use.
     pub pins: Vec<Pin>,
@@ -153,7 +153,7 @@ impl Jobs {
         self.pins.truncate(pins);
     }
 
-    /// Those that there are to do.
+    /// The jobs.
     pub fn list(&self) -> &[Job] {
         &self.jobs[..self.count]
     }

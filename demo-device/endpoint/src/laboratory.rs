@@ -221,12 +221,12 @@ impl Laboratory {
         Prgi::new(group as u16).ok()
     }
 
-    /// Whether a request is to be sent.
+    /// Whether a request waits to be sent.
     pub fn is_pending(&self) -> bool {
         matches!(self.state, State::Pending(_))
     }
 
-    /// Takes the request that is to be sent.
+    /// Takes the request that waits to be sent.
     pub fn take(&mut self) -> Option<Request> {
         match self.state {
             State::Pending(request) => {

@@ -20,7 +20,7 @@ impl Moderation {
         self.setting
     }
 
-    /// Changes the setting. Returns whether an interrupt is to be sent for what was held back.
+    /// Changes the setting. Returns whether to send an interrupt for what was held back.
     #[must_use = "what was held back is to be told"]
     pub fn set(&mut self, setting: u64) -> bool {
         let held = self.holds_back();
@@ -31,7 +31,7 @@ impl Moderation {
         held
     }
 
-    /// A completion asks for an interrupt. Returns whether one is to be sent now.
+    /// A completion asks for an interrupt. Returns whether to send one now.
     #[must_use = "the interrupt is to be sent"]
     pub fn completed(&mut self) -> bool {
         self.held += 1;
@@ -53,7 +53,7 @@ impl Moderation {
         self.since = None;
     }
 
-    /// When what is held back is to be told, if there is a time for it. The wait begins when this
+    /// When to send what is held back, if there is a time for it. The wait begins when this
     /// is first asked.
     pub fn deadline(&mut self, now: u64) -> Option<u64> {
         let most = moderation::microseconds(self.setting);

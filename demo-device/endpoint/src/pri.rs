@@ -4,7 +4,7 @@
 
 use pcie_ats::{Pasid, Prgi};
 
-/// Who is to learn of a response.
+/// The receiver of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// A context, in a certain life of it.
@@ -24,7 +24,7 @@ pub(crate) enum Owner {
 /// A group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Group {
-    /// Who is to learn of the response.
+    /// The receiver of the response.
     pub owner: Owner,
     /// Address space of its pages.
     pub pasid: Option<Pasid>,

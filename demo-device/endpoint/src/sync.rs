@@ -27,7 +27,7 @@ impl<T> Mutex<T> {
 }
 
 /// How the primitives behave while the model checker runs: everything is one thread of the host,
-/// and the checker decides at each of these points who goes on.
+/// and the checker decides at each of these points which thread goes on.
 #[cfg(test)]
 pub(crate) mod model {
     use super::{MutexGuard, PoisonError, StdMutex};

@@ -60,7 +60,7 @@ pub enum Service {
     Refuse(ResponseCode),
 }
 
-/// What the world itself demands of a device, whatever is tested. A device that is to break the
+/// What the world itself demands of a device, whatever is tested. A device that breaks the
 /// rule is let through: the test of the rule has to notice.
 #[track_caller]
 fn demand(rule: u8, holds: bool) {
@@ -73,7 +73,7 @@ thread_local! {
     pub static MUTANT: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
 }
 
-/// Something that is to be done in the middle of the next access of a kind, with the world.
+/// An action in the middle of the next access of a kind, with the world.
 pub type Hook = Box<dyn FnMut(&World) + Send>;
 
 #[derive(Default)]

@@ -40,7 +40,7 @@ pub(crate) enum Action {
         first: PageRequest,
         /// Number of pages.
         pages: u32,
-        /// Every request is to be the last of its group: rule 51 is broken.
+        /// Every request says that it is the last of its group: rule 51 is broken.
         all_last: bool,
         /// Number of pages that were requested, afterwards.
         sent: u32,
@@ -67,11 +67,11 @@ pub(crate) enum Action {
 /// it is: to hand it round by value would take longer than a small access.
 #[derive(Debug)]
 pub(crate) struct Buffers {
-    /// What is to be done now.
+    /// What to do now.
     pub action: Action,
-    /// What is to be done in memory, if that is to be done.
+    /// Work in memory, if that is what to do.
     pub jobs: Jobs,
-    /// What else is to be asked for behind a translation request for the cache.
+    /// What else to ask for, behind a translation request for the cache.
     pub ahead: Ahead,
     /// Data.
     pub scratch: Scratch,
@@ -88,7 +88,7 @@ impl Buffers {
         }
     }
 
-    /// Takes over what is to be done, and says whether that is anything.
+    /// Takes over the next action; false if there is none.
     pub fn take(&mut self, action: Option<Action>) -> bool {
         let some = action.is_some();
         if let Some(action) = action {

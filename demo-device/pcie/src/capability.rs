@@ -156,7 +156,7 @@ pub enum PriChange {
     None,
     /// It was enabled.
     Enabled,
-    /// It was disabled: no new requests; `stopped` is to be set when none is outstanding.
+    /// It was disabled: no new requests; set `stopped` when none is outstanding.
     Disabled,
     /// Reset was written while it was disabled: outstanding requests are forgotten.
     Reset,

@@ -26,7 +26,7 @@ impl Itag {
     }
 }
 
-/// An invalidation request (PCIe 10.3.1): the function is to forget translations.
+/// An invalidation request (PCIe 10.3.1): the function must forget translations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidateRequest {
     /// Tag that the completion returns.

@@ -29,7 +29,7 @@ pub trait RootPort {
     /// Reads memory.
     fn read(&self, request: &MemoryRequest, data: &mut [u8]) -> Result<(), MemoryError>;
 
-    /// Writes memory. When it returns, the data is visible to everybody who looks.
+    /// Writes memory. When it returns, the data is visible to every reader.
     fn write(&self, request: &MemoryRequest, data: &[u8]) -> Result<(), MemoryError>;
 
     /// Reads memory and writes what was read to another place, as many bytes as `buffer` has: all
@@ -50,9 +50,9 @@ pub trait RootPort {
         Err(CopyError::Apart)
     }
 
-    /// Writes memory so that its first `head` bytes are visible last: a reader that sees one of them sees
-    /// all of the others. None if nothing was written, because that cannot be done at one moment
-    /// here.
+    /// Writes memory so that its first `head` bytes are visible last: a reader that sees one of
+    /// them sees all of the others. None if nothing was written, because that cannot be done at one
+    /// moment here.
     ///
     /// Like [`RootPort::copy`] it stands for two requests, the rest and then the head, and is there
     /// for those above who can do with less than it takes to send two.

@@ -10,9 +10,9 @@ use svm_cases::harness::random::Random;
 /// What a worker can have the device do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// An operation that is to succeed.
+    /// An operation that must succeed.
     Operation(Operation),
-    /// A copy from an address where nothing is mapped, which is to fail.
+    /// A copy from an address where nothing is mapped, which must fail.
     Fault,
 }
 

@@ -40,7 +40,7 @@ impl Verdict {
 }
 
 impl Check {
-    /// A check; the remedy is kept only where something is to be done.
+    /// A check; the remedy is kept only where something must be done.
     pub(crate) fn new(
         name: impl Into<String>,
         verdict: Verdict,

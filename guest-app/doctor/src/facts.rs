@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reads what is to be judged, from `/proc`, `/sys` and `/boot`. What cannot be read is absent:
+//! Reads what the checks judge, from `/proc`, `/sys` and `/boot`. What cannot be read is absent:
 //! that is a result, not an error.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -213,8 +213,8 @@ fn read_options(root: &Path) -> Option<BTreeMap<String, String>> {
     })
 }
 
-/// The options in the text of a kernel's configuration: `CONFIG_…` and its value. Those that are not
-/// set are not among them.
+/// The options in the text of a kernel's configuration: `CONFIG_…` and its value. Those that are
+/// not set are not among them.
 pub fn parse_options(config: &str) -> BTreeMap<String, String> {
     config
         .lines()

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a guest is to do, as `svm-vm` writes it and `svm-init` reads it.
+//! What a guest does, as `svm-vm` writes it and `svm-init` reads it.
 
 use serde::{Deserialize, Serialize};
 
-/// What a guest is to do between its start and its power-off.
+/// What a guest does between its start and its power-off.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
@@ -40,7 +40,8 @@ pub struct Fetch {
 pub enum Exit {
     /// The disk whose serial number is [`crate::paths::FETCH_DISK`].
     Disk,
-    /// The serial port [`crate::paths::FETCH_PORT`], which each kernel can drive, and which is slow.
+    /// The serial port [`crate::paths::FETCH_PORT`], which each kernel can drive, and which is
+    /// slow.
     Port,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Descriptors for those who submit work themselves: which operation, on which addresses.
+//! Descriptors for programs that submit work themselves: which operation, on which addresses.
 //!
 //! Making a descriptor is safe, whatever it names; submitting it is not.
 

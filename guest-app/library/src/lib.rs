@@ -14,8 +14,8 @@
 //! # Ok::<(), svmctl::Error>(())
 //! ```
 //!
-//! The safe operations borrow memory and wait. Who wants several descriptors under way, or names
-//! memory by address, uses [`Queue::push`] and [`Queue::wait`] with a [`Descriptor`].
+//! The safe operations borrow memory and wait. For several descriptors under way, or
+//! memory by address, use [`Queue::push`] and [`Queue::wait`] with a [`Descriptor`].
 //!
 //! The parts: [`device`] makes the system calls, [`region`] maps memory, `ring` lays out the
 //! queue's memory, [`Queue`] numbers the work and waits for it. [`model`] is a device of

@@ -316,8 +316,8 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and nothing refers to it any more. Who gave its address to
-        // a device promised that the device is done with it.
+        // SAFETY: the mapping is ours, and nothing refers to it any more. The code that gave its
+        // address to a device promised that the device is done with it.
         let result = unsafe { munmap(self.base.cast(), self.len()) };
         debug_assert!(result.is_ok(), "munmap of an own mapping: {result:?}");
     }

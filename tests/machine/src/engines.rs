@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use svm_endpoint::Step;
 
-/// How long an engine waits for work before it looks whether it is to end. It is woken for both.
+/// How long an engine waits for work before it looks whether it must end. It is woken for both.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Engine threads; they end when this is dropped.

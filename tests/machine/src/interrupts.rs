@@ -9,7 +9,7 @@ use vtd::spec::interrupt::Message;
 /// Interrupts that are kept; older ones are forgotten, and stay counted.
 const KEPT: usize = 1 << 16;
 
-/// Who sent an interrupt.
+/// The sender of an interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
     /// A remapping unit, by its number.
@@ -21,7 +21,7 @@ pub enum Sender {
 /// An interrupt that was delivered, after remapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivered {
-    /// Who sent it.
+    /// Its sender.
     pub sender: Sender,
     /// The message that processors see.
     pub message: Message,

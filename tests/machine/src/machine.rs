@@ -28,7 +28,7 @@ use vtd::{Capabilities, Effect, Effects, Unit};
 /// A unit with what belongs to it.
 pub(crate) struct UnitSlot {
     pub unit: Mutex<Unit>,
-    /// [`Unit::changes`], for those who do not want the lock.
+    /// [`Unit::changes`], for readers without the lock.
     changes: AtomicU64,
     /// The first address that no request may go to.
     end: u64,
@@ -36,7 +36,7 @@ pub(crate) struct UnitSlot {
     queue_ready: Flag,
     /// A thread processes the invalidation queue, and carries out what comes of it.
     queue_busy: Flag,
-    /// Copies of translations that are to be told of invalidations.
+    /// Copies of translations, which must hear of invalidations.
     pub shadows: Mutex<Vec<Weak<Shadow>>>,
     has_shadows: AtomicBool,
 }
@@ -419,7 +419,7 @@ impl Machine {
                 Effect::Invalidated(what) => {
                     let slot = &self.0.units[unit];
                     if slot.has_shadows.load(Ordering::Acquire) {
-                        // The list is not kept locked: a shadow waits for those who use it.
+                        // The list is not kept locked: a shadow waits for its users.
                         let shadows = slot.shadows.lock().clone();
                         for shadow in shadows.iter().filter_map(Weak::upgrade) {
                             shadow.invalidated(&what);

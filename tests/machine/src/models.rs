@@ -25,7 +25,7 @@ const HERE: u64 = 0x10_0000;
 const THERE: u64 = 0x20_0000;
 const CANARY: u64 = 0xc3c3_c3c3_c3c3_c3c3;
 
-/// A machine with a process on it, and whether its tasks are to end.
+/// A machine with a process on it, and whether its tasks must end.
 struct World {
     os: Os,
     process: Process,
@@ -228,9 +228,9 @@ fn request_respond_invalidate(mutant: Option<Mutant>) {
     assert!(counters.page_requests > 0);
 }
 
-/// A processor submits to the queue while another thread is told, too, that the queue can go on. When
-/// a wait is complete, all ahead of it has been carried out: what one round of the queue asked for,
-/// before the next round began.
+/// A processor submits to the queue while another thread is told, too, that the queue can go on.
+/// When a wait is complete, all ahead of it has been carried out: what one round of the queue asked
+/// for, before the next round began.
 fn one_round_after_the_other() {
     let world = World::new(1, None);
     let response = PrgResponse {

@@ -39,7 +39,7 @@ impl Shadow {
         self.iotlb.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The unit has invalidated something. Waits for those who use the copy.
+    /// The unit has invalidated something. Waits for the users of the copy.
     pub fn invalidated(&self, what: &Invalidated) {
         if matches!(what, Invalidated::Interrupts(_)) {
             return;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A lock that a panic elsewhere does not close, a flag, and an event that threads wait for: all
-//! that threads of a machine meet at, so that a model checker can decide who goes on there.
+//! that threads of a machine meet at, so that a model checker can decide which goes on there.
 
 #[cfg(test)]
 pub(crate) mod model;

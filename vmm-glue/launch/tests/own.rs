@@ -65,8 +65,8 @@ fn this_machine_is_examined_as_it_is() {
     assert!(said(&both).contains("cannot be used with"));
 }
 
-/// What was prepared under a umask that keeps others out: who meets it is told whose it is, and what
-/// its owner can do. Root, whom nothing keeps out, is another user for this.
+/// What was prepared under a umask that keeps others out: a user that meets it is told whose it is,
+/// and what its owner can do. Root, whom nothing keeps out, is another user for this.
 #[test]
 fn a_cache_that_keeps_others_out_is_told_from_one_that_is_empty() {
     let bench = Bench::new();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The big QEMU lock, as a value: who can show a [`Bql`] holds it.
+//! The big QEMU lock, as a value: a caller with a [`Bql`] holds it.
 //!
 //! Knows nothing of what the lock protects. Two rules keep it free of deadlocks: nobody holds a
 //! lock of this library while calling into QEMU, and nobody waits for a thread of this library

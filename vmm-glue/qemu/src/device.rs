@@ -59,7 +59,7 @@ pub struct Device {
     pub bell: Arc<Bell>,
     /// Rings the bell when the endpoint waits for a time, in the time of the machine.
     alarm: OnceLock<Timer>,
-    /// The machine is stopped: memory is to stay as it is.
+    /// The machine is stopped: memory must stay as it is.
     stopped: AtomicBool,
     /// The vIOMMU is not asked about PASIDs whose entry is not present, if it is one that needs
     /// that.
@@ -196,7 +196,7 @@ impl Device {
         self.bell.ring();
     }
 
-    /// Whether a PASID's entry is to be looked at before the vIOMMU is asked about it.
+    /// Whether to look at a PASID's entry before asking the vIOMMU about it.
     pub fn checks_pasids(&self, bql: &Bql) -> bool {
         let needed = || self.pasid_check && remedy::intel_iommu(bql).is_some();
         *self.checks_pasids.get_or_init(needed)

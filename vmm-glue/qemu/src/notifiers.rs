@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! What comes down from QEMU's vIOMMU: invalidations and page responses. QEMU delivers both by
-//! address space, to who has registered for it; a function on a bus receives them all.
+//! address space, to the client that has registered for it; a function on a bus receives them all.
 //!
 //! So the device registers for a PASID before it first uses it, and stays registered when no
 //! context uses it any more, because the system invalidates the PASID's translations just then.

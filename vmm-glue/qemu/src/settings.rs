@@ -42,7 +42,7 @@ pub struct Settings {
     pub privileged: bool,
     /// Whether the laboratory is present.
     pub lab: bool,
-    /// Whether ECAP.SMPWCS is to be set.
+    /// Whether to set ECAP.SMPWCS.
     pub smpwcs: bool,
     /// Whether PASID entries that are not present are kept from the intel-iommu.
     pub pasid_check: bool,
@@ -52,7 +52,7 @@ pub struct Settings {
     pub trace: String,
     /// Size at which the trace ends, in MiB.
     pub trace_limit: u64,
-    /// The step of the realization that is to fail; empty for none.
+    /// The step of the realization that fails; empty for none.
     pub fail_realize: String,
 }
 

@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 use crate::bql::{Bql, Guard};
 use crate::thread as qemu_thread;
 
-/// How long the thread works without a pause. The BQL is not fair: who waits for it is woken
-/// when it is free, and finds it taken again by who is awake already. Without pauses a processor
-/// of the guest waits for a tenth of a second and more.
+/// How long the thread works without a pause. The BQL is not fair: a thread that waits for it is
+/// woken when it is free, and finds it taken again by one that is awake already. Without pauses a
+/// processor of the guest waits for a tenth of a second and more.
 const TURN: Duration = Duration::from_micros(250);
-/// The pause, in which somebody who waits for the BQL gets it. The kernel makes it longer.
+/// The pause, in which a thread that waits for the BQL gets it. The kernel makes it longer.
 const PAUSE: Duration = Duration::from_micros(1);
 
 /// What the thread drives.
@@ -36,7 +36,7 @@ pub trait Engine: Send + Sync + 'static {
 struct Orders {
     work: bool,
     stop: bool,
-    /// What the thread works on is to be freed, for the process goes on.
+    /// What the thread works on must be freed, since the process goes on.
     free: bool,
 }
 
@@ -57,7 +57,7 @@ impl Bell {
         }
     }
 
-    /// The thread is to end, and perhaps to free what it works on.
+    /// Ends the thread, and perhaps frees what it works on.
     fn stop(&self, free: bool) {
         let mut orders = self.lock();
         (orders.stop, orders.free) = (true, free);
@@ -68,7 +68,7 @@ impl Bell {
         self.lock().stop
     }
 
-    /// Waits for work; false if the thread is to end.
+    /// Waits for work; false if the thread must end.
     fn wait(&self) -> bool {
         let orders = self.lock();
         let waited = self.changed.wait_while(orders, |o| !o.work && !o.stop);

@@ -7,7 +7,7 @@ use crate::spec::descriptor::{ContextScope, IotlbScope, PasidScope, QueueError, 
 use crate::spec::interrupt::Message;
 use pcie_ats::{InvalidateRequest, PrgResponse};
 
-/// Something that the host is to do: messages to functions and processors (sections 4.3, 5.1 and
+/// Work for the host: messages to functions and processors (sections 4.3, 5.1 and
 /// 7.6.1), and notices of what has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -28,7 +28,8 @@ pub enum Effect {
         /// The response.
         response: PrgResponse,
     },
-    /// The invalidation queue (section 6.5.2) can advance: call [`crate::Unit::process_queue`], now or later.
+    /// The invalidation queue (section 6.5.2) can advance: call [`crate::Unit::process_queue`], now
+    /// or later.
     QueueReady,
     /// DMA remapping was switched on or off (TES, section 11.4.4.2).
     TranslationEnabled(bool),

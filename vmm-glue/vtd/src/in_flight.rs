@@ -58,7 +58,7 @@ impl InFlight {
         }
     }
 
-    /// Begins a new generation, and returns its number: earlier accesses are to be drained.
+    /// Begins a new generation, and returns its number: earlier accesses must be drained.
     pub fn drain(&mut self) -> u64 {
         if of(self.newest()) != 0 {
             self.counts.push_back(Arc::default());

@@ -2,7 +2,7 @@
 //! Guest physical memory, as the unit needs it: tables, queues and status words live there.
 //!
 //! The unit may be called with a lock of the host held, so an implementation must not wait for
-//! anything, and must not call back. Accesses to anything but memory are to fail.
+//! anything, and must not call back. Accesses to anything but memory must fail.
 
 /// A guest physical address that is not memory. What becomes of the request then, the conditions
 /// of section 7.1 say: an access to an entry "results in error".

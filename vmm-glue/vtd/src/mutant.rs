@@ -167,13 +167,13 @@ pub fn set(mutant: Option<Mutant>) {
     MUTANT.set(mutant);
 }
 
-/// Whether the unit is to break the rule of a mutant.
+/// Whether the unit breaks the rule of a mutant.
 #[cfg(feature = "mutants")]
 pub(crate) fn breaks(mutant: Mutant) -> bool {
     MUTANT.get() == Some(mutant)
 }
 
-/// Whether the unit is to break the rule of a mutant: never.
+/// Whether the unit breaks the rule of a mutant: never.
 #[cfg(not(feature = "mutants"))]
 pub(crate) const fn breaks(_: Mutant) -> bool {
     false

@@ -86,7 +86,7 @@ pub struct Hit {
     pub untranslated_only: bool,
 }
 
-/// Bit of an entry that is to be reached by untranslated requests only, beside the bits of
+/// Bit of an entry that only untranslated requests may reach, beside the bits of
 /// [`Access`].
 const UNTRANSLATED_ONLY: u32 = 1 << 2;
 

@@ -58,7 +58,7 @@ impl Device {
         }
     }
 
-    /// Opens the group of a raw page request, if it is to have a response.
+    /// Opens the group of a raw page request, if it wants a response.
     pub(super) fn opens(&mut self, page: &PageRequest) -> bool {
         let credits = self.space.pri.allocation > self.groups.outstanding();
         if !self.pri_accepts() || !credits {

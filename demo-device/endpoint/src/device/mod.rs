@@ -96,7 +96,7 @@ impl Device {
         }
     }
 
-    /// Whether the device is to break the rule of a mutant.
+    /// Whether the device breaks the rule of a mutant.
     fn breaks(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
     }

@@ -65,8 +65,8 @@ impl Device {
     }
 
     /// How long an access waits before it requests pages again, after as many attempts, in
-    /// microseconds. A queue that is full answers at once (rule 61; VT-d 7.4.1): who asked again as
-    /// fast would have no attempts left before anybody had read the queue.
+    /// microseconds. A queue that is full answers at once (rule 61; VT-d 7.4.1): a device that
+    /// asked again as fast would have no attempts left before anybody had read the queue.
     fn rest(&self, attempts: u32) -> u64 {
         let longest = self.config.page_request_backoff;
         match attempts {

@@ -22,7 +22,7 @@ use svm_abi::completion::Error;
 pub(super) struct View {
     pub pasid: Option<Pasid>,
     pub space: Space,
-    /// How what is to be reached untranslated is reached.
+    /// The permit for untranslated requests.
     pub untranslated: MemoryRequest,
     /// The last hit for each of the two pieces of an operation, and for records. What follows is
     /// often in the same entry, and nothing leaves the cache while this lives.

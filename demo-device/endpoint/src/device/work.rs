@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whose turn it is, what is to be done in it, and what follows from what was done.
+//! Whose turn it is, what to do in it, and what follows.
 
 use super::Device;
 use crate::access::Failure;
@@ -114,7 +114,7 @@ impl Device {
         }
     }
 
-    /// Puts into the buffers what a context is to do next, and returns whether there is something
+    /// Puts into the buffers what a context does next, and returns whether there is something
     /// that it can do. It begins with new descriptors only within a budget of bytes.
     fn next_action(&mut self, member: usize, buffers: &mut Buffers, budget: u64) -> bool {
         if member == self.laboratory_index() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A batch: an array of descriptors, performed one after the other like those of the ring. Keeps
-//! the account of them, and knows neither how the array is read nor who performs its entries.
+//! the account of them, and knows neither how the array is read nor how its entries are performed.
 
 use super::fields::{judge, transfer, zero};
 use crate::access::Failure;

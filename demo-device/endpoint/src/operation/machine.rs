@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What an operation is to those that carry it out: a machine that says what it needs next.
+//! An operation, as the engine sees it: a machine that says what it needs next.
 
 use crate::access::{Failure, Piece};
 use crate::dma::{Dma, Scratch, Span};

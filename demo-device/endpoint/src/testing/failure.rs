@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where a test fails. A mutant is caught by an assertion of the test that is to notice it; a panic
-//! anywhere else, while a bench is set up for instance, proves nothing. The tests of other crates
-//! include this file by its path.
+//! Where a test fails. A mutant is caught by an assertion of the test that should notice it; a
+//! panic anywhere else, while a bench is set up for instance, proves nothing. The tests of other
+//! crates include this file by its path.
 #![allow(
     dead_code,
     reason = "not everybody who includes the file uses all of it"

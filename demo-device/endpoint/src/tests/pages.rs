@@ -149,8 +149,8 @@ pub(super) fn rule_53_a_page_that_is_gone_again_is_requested_a_bounded_number_of
     success(world.perform(crc(HERE, 8)));
 }
 
-/// The queue above is full, which is answered with success at once. Who repeats at once, too, is at
-/// the end of the attempts long before anybody has read the queue.
+/// The queue above is full, which is answered with success at once. A device that repeats at once,
+/// too, is at the end of the attempts long before anybody has read the queue.
 #[test]
 fn rule_61_what_a_full_queue_answered_is_requested_ever_more_slowly() {
     let world = World::running_with(Config {
@@ -192,7 +192,8 @@ fn rule_61_what_a_full_queue_answered_is_requested_ever_more_slowly() {
     assert_eq!(requested(&world).len(), 2);
 }
 
-/// Who rests waits for no response: a stop, a reset and the end of the interface take it away.
+/// A context that rests waits for no response: a stop, a reset and the end of the interface take it
+/// away.
 #[test]
 fn rule_61_a_repetition_that_is_due_later_keeps_nobody() {
     let resting = || {
@@ -391,7 +392,7 @@ fn contexts_that_nobody_answers_leave_each_other_a_credit() {
     let world = World::new(config);
     world.enable(config.pri_capacity);
     *world.service.lock().unwrap() = Service::Later;
-    // One after the other, as programs begin: who is not there yet has its credit, too.
+    // One after the other, as programs begin: a context that is not there yet has its credit, too.
     for n in 0..config.contexts {
         let pasid = u32::from(n) + 1;
         want_many_pages(&world, n, pasid);

@@ -511,7 +511,7 @@ fn rule_13_a_page_request_without_an_answer_fails_its_descriptor_alone() {
         (Error::ResponseTimeout, HERE, 1)
     );
     assert_eq!(world.record(2, other).status, completion::status::PENDING);
-    // Nobody is to wait for ever, also for credits that never come back.
+    // No context may wait for ever, not even for credits that never come back.
     world.endpoint.tick(1200);
     world.run();
     assert_eq!(failure(world.record(2, other)).0, Error::ResponseTimeout);

@@ -97,7 +97,7 @@ fn descriptor() -> impl Strategy<Value = Descriptor> {
                     operation,
                     flags,
                     source: match operation {
-                        // Mostly aligned as the lists are to be.
+                        // Mostly aligned, as lists must be.
                         _ if is(&[Batch, Gather]) && completion < 18 => source & !63,
                         _ => keep(source, is(&readers)),
                     },

@@ -16,7 +16,7 @@ pub const CASES: &[Case] = &[
     Case::new("two contexts of one process", two_contexts),
 ];
 
-/// Who a process is to the device.
+/// What the device knows a process by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Identity {
     pasid: u32,

@@ -91,7 +91,7 @@ impl Bench {
         &self.options
     }
 
-    /// Says how much is to be tried.
+    /// Says how much to try.
     pub fn set_options(&mut self, options: Options) {
         self.options = options;
     }

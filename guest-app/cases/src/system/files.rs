@@ -41,7 +41,7 @@ pub fn map_read(file: &File, length: u64) -> anyhow::Result<Mmap> {
     Ok(unsafe { MmapOptions::new().len(length).map(file) }?)
 }
 
-/// Maps a file for writing, shared with all who have it open.
+/// Maps a file for writing, shared with all processes that have it open.
 ///
 /// # Errors
 ///

@@ -89,7 +89,8 @@ pub fn is_available() -> anyhow::Result<bool> {
     Ok(Path::new(DEVICE).exists())
 }
 
-/// Takes a file away that a [`Server`] has mounted, if one has. Who has it open keeps it.
+/// Takes a file away that a [`Server`] has mounted, if one has. Processes that have it open keep
+/// it.
 pub fn unmount(path: &Path) {
     // Neither need be there.
     let _ = umount2(path, MntFlags::MNT_DETACH);

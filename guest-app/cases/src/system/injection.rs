@@ -125,14 +125,14 @@ impl Injection {
 impl Drop for Injection {
     fn drop(&mut self) {
         for (path, value) in self.before.iter().rev() {
-            // Nobody can be told, and what was set harms only who asks for failures.
+            // Nobody can be told, and what was set harms only tests that ask for failures.
             let _ = fs::write(path, value);
         }
     }
 }
 
-/// Where a module lies, by the text of `/proc/modules`: name, size, uses, users, state, address. Its
-/// code is what begins there.
+/// Where a module lies, by the text of `/proc/modules`: name, size, uses, users, state, address.
+/// Its code is what begins there.
 fn module_range(modules: &str, name: &str) -> Option<Range<u64>> {
     let mut lines = modules.lines().map(str::split_whitespace);
     let mut words = lines.find_map(|mut words| (words.next()? == name).then_some(words))?;
@@ -141,8 +141,8 @@ fn module_range(modules: &str, name: &str) -> Option<Range<u64>> {
     Some(start..start.checked_add(size)?)
 }
 
-/// Where a function of the kernel itself lies, by the text of `/proc/kallsyms`: address, type, name.
-/// It ends where the next one begins.
+/// Where a function of the kernel itself lies, by the text of `/proc/kallsyms`: address, type,
+/// name. It ends where the next one begins.
 fn function_range(symbols: &str, name: &str) -> Option<Range<u64>> {
     // What is a module's has its name as a fourth word.
     let parsed = |line: &str| {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Mappings of every kind: of files, of huge pages, with any protection, that move and change. What
-//! the processor reads and writes in them it reads and writes by atomic accesses, or asks the kernel
-//! to, so that the device may do so at the same time.
+//! the processor reads and writes in them it reads and writes by atomic accesses, or asks the
+//! kernel to, so that the device may do so at the same time.
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -308,8 +308,8 @@ impl Memory for Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the mapping is the value's own. Who gave its address to the device has waited for
-        // it, or maps nothing there before he has.
+        // SAFETY: the mapping is the value's own. The code that gave its address to the device has
+        // waited for it, or maps nothing there before he has.
         let result = unsafe { munmap(self.base.cast(), self.len.get()) };
         debug_assert!(result.is_ok(), "munmap of an own mapping: {result:?}");
     }

@@ -27,8 +27,8 @@ use super::channel::Channel;
 /// How long a killed process may take to go; only a task stuck in the kernel takes longer.
 const DEATH: Duration = Duration::from_secs(10);
 
-/// Bytes of a step's output that are read before its end and its deadline are looked at. They can be
-/// thousands of lines, and the results channel is slow.
+/// Bytes of a step's output that are read before its end and its deadline are looked at. They can
+/// be thousands of lines, and the results channel is slow.
 const BUFFER: usize = 4096;
 
 /// Bytes of a line from which on it is reported in pieces.
@@ -427,7 +427,7 @@ mod tests {
 
     use super::*;
 
-    /// A pipe that holds some bytes, and what is to be read of it for a step.
+    /// A pipe that holds some bytes, and what a step reads of it.
     fn pipe_with(bytes: &[u8]) -> fs::File {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
         let size = i32::try_from(PIPE).unwrap();

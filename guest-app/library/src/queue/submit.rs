@@ -95,7 +95,7 @@ impl Queue {
     pub(super) fn ring_doorbell(&mut self) {
         if self.rung != self.next {
             self.ring.publish();
-            // SAFETY: each descriptor up to `next` was pushed, by somebody who promised that the
+            // SAFETY: each descriptor up to `next` was pushed, by a caller that promised that the
             // device may work on it.
             unsafe { self.file.write_tail(self.next) };
             self.rung = self.next;

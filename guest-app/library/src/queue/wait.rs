@@ -254,8 +254,8 @@ impl Queue {
     }
 
     /// Has one interrupt sent for `count` completions, or `microseconds` after the first of them,
-    /// whatever comes first. With a time of 0 only the count matters, and who waits for fewer
-    /// completions by [`Queue::wait`] waits for ever; counts of 0 and 1 end the moderation.
+    /// whatever comes first. With a time of 0 only the count matters, and a caller that waits for
+    /// fewer completions by [`Queue::wait`] waits for ever; counts of 0 and 1 end the moderation.
     ///
     /// # Errors
     ///

@@ -238,7 +238,7 @@ impl Os {
     }
 
     /// Makes the pages of a group present, and returns how to answer; none if a page is on the
-    /// move, and the group is to be looked at again.
+    /// move, and the group must be looked at again.
     fn serve(&self, group: &Group) -> Option<ResponseCode> {
         for page in &group.pages {
             let space = page.pasid.and_then(|pasid| self.space(pasid));

@@ -97,7 +97,7 @@ impl Space {
         (address >> page.shift == base >> page.shift).then_some((*base, *page))
     }
 
-    /// The entry of a page, as it is to be.
+    /// The entry of a page, as it must be.
     fn entry(&self, page: &Page) -> u64 {
         if !page.present {
             return 0;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How the primitives behave while the model checker runs: everything is one thread of the host,
-//! and the checker decides at each point who goes on. Endpoints need no points of their own: their
-//! lock is never held at one.
+//! and the checker decides at each point which goes on. Endpoints need no points of their own:
+//! their lock is never held at one.
 
 use shuttle::scheduler::{Schedule, Scheduler, Task, TaskId};
 use std::cell::Cell;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 const SEED: u64 = 38;
 /// Points in a schedule after which nothing is waited for any more.
 const PATIENCE: usize = 100_000;
-/// Points in a schedule of which no end is to be expected, though nobody waits for anything.
+/// Points after which a schedule is taken to be endless, though nothing waits.
 const ENDLESS: usize = 2 * PATIENCE;
 
 thread_local! {

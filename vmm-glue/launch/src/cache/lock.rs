@@ -39,7 +39,7 @@ impl Lock {
         })
     }
 
-    /// Holds the lock alone, or returns who holds it.
+    /// Holds the lock alone, or returns its holder.
     pub fn try_exclusive(path: &Path) -> Result<Result<Self, String>> {
         match Flock::lock(open(path)?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Ok(Self {
@@ -79,7 +79,8 @@ fn open(path: &Path) -> Result<File> {
         .with_context(|| format!("cannot open the lock {}", path.display()))
 }
 
-/// Writes who holds the lock, for those who wait. It is a help only, so failing to is none.
+/// Writes the holder of the lock, for the processes that wait. It only helps them, so an error is
+/// ignored.
 fn signed(mut lock: Flock<File>) -> Flock<File> {
     let _ = lock.set_len(0);
     let _ = lock.rewind();

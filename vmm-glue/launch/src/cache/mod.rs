@@ -136,7 +136,7 @@ impl Cache {
     }
 
     /// Removes what interrupted runs left of components, whatever they were made from. The caller
-    /// holds the lock of all who make components.
+    /// holds the lock of all makers of components.
     pub fn remove_partial(&self) -> Result<()> {
         for (name, path) in self.entries()? {
             if name.ends_with(PARTIAL) && manifest::proves(&path) {
@@ -218,9 +218,9 @@ impl Component {
 
     /// Returns the manifest of the component after making it where it is missing or not sound.
     ///
-    /// `make` fills the directory that it is given, which is empty but for a manifest; `fresh` makes it anew in any case. What
-    /// is replaced must not be in use: this waits for it, so the caller must not hold
-    /// [`Cache::in_use`].
+    /// `make` fills the directory that it is given, which is empty but for a manifest; `fresh`
+    /// makes it anew in any case. What is replaced must not be in use: this waits for it, so the
+    /// caller must not hold [`Cache::in_use`].
     pub fn ensure(
         &self,
         progress: &Progress,

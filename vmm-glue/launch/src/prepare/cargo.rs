@@ -80,7 +80,7 @@ fn c_example(installation: &Installation, directory: &Path) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Builds the plug-in: against the C library of `root` if it is to run there, else against the
+/// Builds the plug-in: against the C library of `root` if it runs there, else against the
 /// host's.
 pub fn plugin(
     installation: &Installation,
@@ -133,8 +133,8 @@ fn build(
     let task = progress.quick_task(name);
     let log = directory.join("svm-vm.log");
     let _ = std::fs::remove_file(&log);
-    // The kernel beside it takes longer, and much of it waits for one thing after the other: what it
-    // leaves of the processors is enough.
+    // The kernel beside it takes longer, and much of it waits for one thing after the other: what
+    // it leaves of the processors is enough.
     External::new("nice")
         .arg(host::cargo()?)
         .arg("build")

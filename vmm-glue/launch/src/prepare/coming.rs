@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the distribution will have: the newest kernel of its experimental suite, and the newest QEMU
-//! there is, with the compilers and libraries that go with them. They are components of their own,
-//! of which the latest are kept.
+//! What the distribution will have: the newest kernel of its experimental suite, and the newest
+//! QEMU there is, with the compilers and libraries that go with them. They are components of their
+//! own, of which the latest are kept.
 
 use std::fs;
 use std::path::Path;
@@ -148,7 +148,7 @@ impl<'a> Shop<'a> {
         Ok(component)
     }
 
-    /// Lets others prepare: all is made that there is to make.
+    /// Lets others prepare: everything is made.
     pub fn close(&mut self) {
         self.alone = None;
     }

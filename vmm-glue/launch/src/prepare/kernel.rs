@@ -44,7 +44,7 @@ pub fn component(cache: &Cache, root: &Component, series: Series) -> Component {
     made_of(cache, "kernel", root, &series.to_string())
 }
 
-/// The component with a kernel that is to come, of exactly this version.
+/// The component with a coming kernel, of exactly this version.
 pub fn coming(cache: &Cache, root: &Component, version: &str) -> Component {
     made_of(cache, "next-kernel", root, version)
 }
@@ -96,8 +96,8 @@ pub fn loaded(modules: &[(String, PathBuf)]) -> impl Iterator<Item = &str> {
     modules[..number].iter().map(|(name, _)| name.as_str())
 }
 
-/// Fetches the packages, and unpacks the source if this host can; this can be done while the root is
-/// made.
+/// Fetches the packages, and unpacks the source if this host can; this can be done while the root
+/// is made.
 pub fn fetch(
     apt: &Apt,
     series: Series,

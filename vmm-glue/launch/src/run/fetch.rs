@@ -22,7 +22,7 @@ const BUILT_IN: [&str; 2] = ["CONFIG_VIRTIO_BLK", "CONFIG_VIRTIO_PCI"];
 /// Size of the disk. The file takes what is written to it.
 const DISK: u64 = 64 << 30;
 
-/// What is to be fetched, if anything is, and by what.
+/// What to fetch, if anything, and by what.
 pub fn plan(prepared: &Prepared, paths: &[String]) -> Option<Fetch> {
     let has_module = prepared.modules.iter().any(|(name, _)| name == MODULE);
     let options = &prepared.kernel_options;

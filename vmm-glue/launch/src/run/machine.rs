@@ -42,7 +42,7 @@ pub struct Files {
     pub fetched: PathBuf,
 }
 
-/// Who has the guest's console.
+/// Where the guest's console goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Console {
     /// A file.

@@ -23,7 +23,7 @@ use vtd::spec::root::ScalableRootHalf;
 use crate::bql::Bql;
 use crate::vtd::GuestMemory;
 
-/// Whether the unit is to be asked about a PASID of a requester: not if the PASID's entry is
+/// Whether to ask the unit about a PASID of a requester: not if the PASID's entry is
 /// there and not present. Where the way to the entry ends earlier, the unit sees that itself.
 pub fn admits(bql: &Bql, requester: u16, pasid: u32) -> bool {
     let Some(status) = super::register(bql, offset::GCMD) else {

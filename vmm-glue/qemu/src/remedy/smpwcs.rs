@@ -64,7 +64,7 @@ fn apply(bql: &Bql) {
     }
 }
 
-/// What the guest is to read instead, if anything.
+/// What the guest reads instead, if anything.
 fn overlay(ecap: u64) -> Option<u64> {
     (ecap & SMTS != 0 && ecap & SMPWCS == 0).then_some(ecap | SMPWCS)
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Who has asked to hear what the unit sends to functions: invalidation requests and page request
-//! group responses, each for one address space of a function. Registrations are QEMU's pointers,
-//! used under the BQL only.
+//! The clients that have asked to hear what the unit sends to functions: invalidation requests and
+//! page request group responses, each for one address space of a function. Registrations are QEMU's
+//! pointers, used under the BQL only.
 
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ impl<N> Client<N> {
     }
 }
 
-// SAFETY: the notifiers are called under the BQL only; who asks for it proves that it is held.
+// SAFETY: the notifiers are called under the BQL only, and each call has a proof that it is held.
 unsafe impl<N> Send for Client<N> {}
 
 /// All registrations.
@@ -108,7 +108,7 @@ impl Clients {
         });
     }
 
-    /// Sends an invalidation request. When this returns, all who hear of it have acted on it.
+    /// Sends an invalidation request. When this returns, all clients have acted on it.
     pub fn invalidate(&self, _bql: &Bql, requester: u16, request: &InvalidateRequest) {
         let concerned = |client: &Client<IOMMUNotifier>| {
             client.function.requester() == requester

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! What those who keep a copy of a function's mappings have been told of, and what to tell them
+//! What clients with a copy of a function's mappings have been told of, and what to tell them
 //! when it has changed. This module knows nothing of QEMU.
 
 use std::collections::BTreeMap;
@@ -94,8 +94,8 @@ impl Copies {
             .take_while(move |page| page.input.last() >= span.first)
     }
 
-    /// The least span round an address that no page reaches out of, neither one that was told of nor
-    /// the one that is there now: a page changes as a whole.
+    /// The least span round an address that no page reaches out of, neither one that was told of
+    /// nor the one that is there now: a page changes as a whole.
     fn whole(&self, address: u64, now: Option<AlignedRange>) -> Span {
         let one = Span {
             first: address,
@@ -159,7 +159,7 @@ pub struct Part {
 pub enum Updated {
     /// The copies are what is there.
     All,
-    /// There is more than is to be copied. What was copied is there, too.
+    /// There is more than may be copied. What was copied is there, too.
     Some,
     /// There is nothing to copy: everything is reached.
     Everything,
@@ -243,7 +243,7 @@ impl Dirty {
         self.spans.push((domain, span));
     }
 
-    /// Whether everything is to be looked at again.
+    /// Whether to look at everything again.
     pub fn is_all(&self) -> bool {
         self.functions
     }
@@ -364,7 +364,7 @@ mod tests {
     }
 
     /// Whatever the sequence of changes: after an update of a span the copies are what the tables
-    /// have there, and who was told of all changes has the same.
+    /// have there, and a client that was told of all changes has the same.
     #[test]
     fn after_any_sequence_the_copies_are_what_the_tables_have() {
         for seed in 0..200 {

@@ -34,13 +34,13 @@ use crate::timer::{self, Timer};
 /// The unit of a machine. It is never freed.
 pub struct Host {
     unit: Mutex<RecordedUnit>,
-    /// The object that the unit is to QEMU.
+    /// The unit's object in QEMU.
     device: Neighbour,
     /// The bus from which all functions are reached.
     root: Bus,
     /// The address spaces of functions.
     pub spaces: Spaces,
-    /// Who hears what the unit sends to functions.
+    /// The clients that hear what the unit sends to functions.
     pub clients: Clients,
     /// The invalidation queue has something to do.
     queue_ready: AtomicBool,
@@ -50,7 +50,7 @@ pub struct Host {
     bell: Option<Arc<Bell>>,
     /// Expires when an invalidation request times out.
     timeouts: OnceLock<Timer>,
-    /// What those who keep copies have not heard of yet.
+    /// What clients with copies have not heard of yet.
     dirty: Mutex<Dirty>,
     lose_every: AtomicU64,
     completions: AtomicU64,
@@ -89,7 +89,7 @@ impl Host {
         Some(host)
     }
 
-    /// The bell of the thread that is to process the invalidation queue, if there is to be one.
+    /// The bell of the thread that processes the invalidation queue, if there is one.
     pub fn bell(&self) -> Option<&Arc<Bell>> {
         self.bell.as_ref()
     }
@@ -119,8 +119,8 @@ impl Host {
         }
     }
 
-    /// The abilities that matter to those who watch address spaces: Caching Mode, Snoop Control
-    /// and Device-TLBs.
+    /// The capabilities that matter to clients that watch address spaces: Caching Mode, Snoop
+    /// Control and Device-TLBs.
     pub fn abilities(&self) -> (bool, bool, bool) {
         let unit = self.lock();
         let capabilities = unit.capabilities();
@@ -128,7 +128,7 @@ impl Host {
         (capabilities.cap().cm(), ecap.sc(), ecap.dt())
     }
 
-    /// A part of what a function reaches, for those who keep a copy of it. Others have the unit
+    /// A part of what a function reaches, for clients that keep a copy of it. Others have the unit
     /// between two parts.
     pub fn reach(&self, requester: SourceId, span: Span) -> ReachPart {
         const READS: usize = 1 << 16;
@@ -236,12 +236,12 @@ impl Host {
                         (Some(did), range)
                     }
                 };
-                // Those who keep translations do not know of which domain they are: too much is
+                // Clients do not know the domain of their translations: too much is
                 // never wrong.
                 self.spaces.unmap(bql, NOTIFIER_UNMAP, None, range);
                 self.dirty().translations(domain, Span::of(range));
             }
-            // For those who only drop what they have, an invalidation of translations follows
+            // For clients that only drop what they have, an invalidation of translations follows
             // (sections 6.5.3.2 and 6.5.3.3).
             Effect::Invalidated(Invalidated::Context(_) | Invalidated::Pasid(_)) => {
                 self.dirty().functions();
@@ -250,7 +250,7 @@ impl Host {
         }
     }
 
-    /// Brings those who keep copies up to date, once for all descriptors ahead of a wait: the unit
+    /// Brings the copies of clients up to date, once for all descriptors ahead of a wait: the unit
     /// does not process a wait together with them.
     fn refresh_copies(&self, bql: &Bql) {
         let dirty = std::mem::take(&mut *self.dirty());
@@ -305,7 +305,7 @@ impl Host {
         }
     }
 
-    /// Whether this completion is to be lost.
+    /// Whether to lose this completion.
     fn loses(&self) -> bool {
         let number = self.completions.fetch_add(1, Ordering::Relaxed) + 1;
         let every = self.lose_every.load(Ordering::Relaxed);

@@ -128,7 +128,7 @@ fn translated(space: &FunctionSpace, address: u64) -> u32 {
 /// The requester of messages whose attributes name none: the host bridge, which sends nothing.
 const HOST_BRIDGE: u16 = 0;
 
-/// Who has sent a message: several functions may share an address space, below a bridge. None if
+/// The sender of a message: several functions may share an address space, below a bridge. None if
 /// its source is not to be validated.
 fn requester(space: &FunctionSpace, attributes: MemTxAttrs) -> Option<SourceId> {
     let of_message = attributes.requester_id();

@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use crate::abi::qemu;
 use crate::bql::Bql;
 
-/// What is to be done.
+/// What to do.
 type Work = Box<dyn FnOnce(&Bql) + Send>;
 
 /// Runs something in the main loop, soon.

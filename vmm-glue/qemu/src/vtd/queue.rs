@@ -33,13 +33,13 @@ impl Bell {
         }
     }
 
-    /// The thread is to do nothing any more.
+    /// The thread must do nothing any more.
     pub fn stop(&self) {
         self.lock().stop = true;
         self.changed.notify_one();
     }
 
-    /// Waits for work, and then for the delay; false if the thread is to end.
+    /// Waits for work, and then for the delay; false if the thread must end.
     fn wait(&self, delay: Duration) -> bool {
         let waited = self.changed.wait_while(self.lock(), |o| !o.work && !o.stop);
         let mut orders = waited.unwrap_or_else(PoisonError::into_inner);

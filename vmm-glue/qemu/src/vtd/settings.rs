@@ -169,7 +169,7 @@ fn set_pasid_bits(bql: &Bql, device: Neighbour, bits: u64) -> bool {
 }
 
 /// Takes away what cannot be without something that was switched off, and says so: it is on unless
-/// it is told otherwise, and who has switched it on expects it.
+/// it is told otherwise, and a user that has switched it on expects it.
 pub fn normalize(bql: &Bql, device: Neighbour, settings: &Settings) -> Result<(), String> {
     let mut of = Inherited::read(bql, device)?;
     let dropped = of.drop_dependent(settings);

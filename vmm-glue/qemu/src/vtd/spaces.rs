@@ -123,9 +123,9 @@ pub struct FunctionSpace {
     space: NonNull<AddressSpace>,
     /// Whose it is.
     pub function: Function,
-    /// Who translates it.
+    /// The unit that translates it.
     pub host: &'static Host,
-    /// Who keeps a copy of it.
+    /// The clients that keep a copy of it.
     pub watched: Watched,
 }
 

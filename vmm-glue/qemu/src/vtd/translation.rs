@@ -142,7 +142,7 @@ fn translated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLBEn
     }
 }
 
-/// Says that a request was refused, to who asks QEMU for the errors of guests.
+/// Logs that a request was refused, among QEMU's guest errors.
 fn refused(space: &FunctionSpace, access: Access, address: u64, reason: &Blocked) {
     let of = space.function.source_id();
     message::guest_error(&format!(
@@ -185,7 +185,7 @@ unsafe extern "C" fn notify_flag_changed(
     }
 }
 
-/// `replay`: one who begins to keep a copy is told of all mappings.
+/// `replay`: a client that begins to keep a copy is told of all mappings.
 unsafe extern "C" fn replay(region: *mut c_void, notifier: *mut IOMMUNotifier) {
     let (Some(region), Some(notifier)) = (NonNull::new(region), NonNull::new(notifier)) else {
         return;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Those who watch the address space of a function, because they reach its memory by themselves:
+//! The clients that watch the address space of a function, because they reach its memory by
+//! themselves:
 //!
 //! * some keep translations that they have asked for, as vhost does, and have to hear which are
 //!   not valid any more;
@@ -7,7 +8,7 @@
 //!   have to hear of new ones too. This needs Caching Mode: without it, software does not say that
 //!   it has mapped something.
 //!
-//! Who keeps a copy cannot keep one of a function that is passed through: it is shown system memory
+//! A client cannot keep a copy of a function that is passed through: it is shown system memory
 //! itself, as while translation is off.
 
 use std::ptr::NonNull;
@@ -31,7 +32,7 @@ use crate::message;
 /// contain themselves, and then they never end.
 const MOST_ENTRIES: usize = 1 << 24;
 
-/// What is known of those who watch an address space.
+/// What is known of the clients that watch an address space.
 #[derive(Debug, Default)]
 pub struct Watched {
     /// Somebody keeps a copy.
@@ -74,7 +75,7 @@ impl Watched {
 }
 
 impl Spaces {
-    /// Tells those who keep translations that these are not valid any more. `kind` is the flag of
+    /// Tells clients with translations that these are not valid any more. `kind` is the flag of
     /// the notifiers that want to know; of a device-TLB invalidation the function is given.
     pub fn unmap(&self, bql: &Bql, kind: u32, requester: Option<u16>, range: AlignedRange) {
         for kept in self.all() {
@@ -115,7 +116,7 @@ impl Spaces {
 }
 
 impl Kept {
-    /// Somebody begins to watch the region, or ends. `flags` are those of all who do.
+    /// A client begins to watch the region, or ends. `flags` are those of all clients.
     pub fn watch(self, flags: u32) -> Result<(), &'static str> {
         let space = self.get();
         let (caching_mode, snoop_control, device_tlbs) = space.host.abilities();
@@ -145,7 +146,7 @@ impl Kept {
         Ok(())
     }
 
-    /// Tells one who begins to keep a copy of all mappings; the others have heard of them.
+    /// Tells a client that begins to keep a copy of all mappings; the others have heard of them.
     pub fn replay(self, bql: &Bql, notifier: NonNull<IOMMUNotifier>) {
         let space = self.get();
         if !space.watched.is_copied() {
@@ -157,7 +158,7 @@ impl Kept {
             }
         };
         if self.update(Span::ALL, others) == Updated::Everything {
-            // It is to be shown system memory, but not while regions are being changed.
+            // It must be shown system memory, but not while regions are being changed.
             let host = space.host;
             main_loop::soon(move |bql| host.spaces.review(bql));
         }
@@ -171,7 +172,7 @@ impl Kept {
     /// Brings the copies up to date.
     fn refresh(self, bql: &Bql, span: Span) {
         let space = self.get();
-        // Somebody who watches is there; the bus of others may be gone.
+        // A client is there; the bus of others may be gone.
         let there = match space.function {
             Function::Pci { bus, .. } => {
                 space.watched.is_copied() || space.host.root().reaches(bql, bus)
@@ -182,7 +183,7 @@ impl Kept {
             return;
         }
         if space.watched.is_shown() {
-            // Who keeps a copy begins anew if there are pages now.
+            // A client with a copy begins anew if there are pages now.
             if !space.host.reaches_everything(space.function.source_id()) {
                 space.watched.show(false);
                 self.translate(bql, true);
@@ -235,7 +236,7 @@ impl Kept {
         updated
     }
 
-    /// The first of those who watch the region.
+    /// The first client that watches the region.
     fn first_notifier(self, _bql: &Bql) -> Option<NonNull<IOMMUNotifier>> {
         // SAFETY: the field lies in the initialized region, and changes under the BQL only.
         unsafe {
@@ -253,7 +254,7 @@ impl Kept {
         })
     }
 
-    /// Tells those who keep translations of a range.
+    /// Tells clients with translations of a range.
     fn unmap(self, bql: &Bql, kind: u32, range: AlignedRange) {
         for notifier in self.notifiers(bql) {
             // SAFETY: what is in the list exists.
@@ -265,7 +266,7 @@ impl Kept {
             };
             let first = range.base().max(window.0);
             let last = range.last().min(window.1);
-            // Who keeps a copy hears of the pages that are gone.
+            // A client with a copy hears of the pages that are gone.
             let copies = flags & NOTIFIER_MAP != 0;
             if flags & kind == 0 || copies || first > last {
                 continue;
@@ -280,7 +281,7 @@ impl Kept {
     }
 }
 
-/// Tells one who keeps a copy what has changed in what it watches.
+/// Tells a client with a copy what has changed in what it watches.
 fn tell_all(bql: &Bql, notifier: NonNull<IOMMUNotifier>, changes: &Changes) {
     // SAFETY: the notifier is in a list, and so exists.
     let (flags, window) = unsafe {

@@ -149,8 +149,8 @@ fn a_transfer_across_two_pages_goes_by_the_mapping_of_each() {
     });
 }
 
-/// The pages of a table that takes the place of a large page: the one that it lacks, and the one that
-/// is invalidated.
+/// The pages of a table that takes the place of a large page: the one that it lacks, and the one
+/// that is invalidated.
 const PAGES: u64 = 512;
 const ABSENT: u64 = 7;
 const INVALIDATED: u64 = 3;
@@ -365,7 +365,7 @@ fn a_device_that_is_plugged_in_hears_of_what_there_is() {
             assert_eq!(l.machine.qemu.read(frame, 10), b"plugged in");
             assert_eq!(late.read(not, 10), None);
             unplug(&mut l.machine, "late");
-            // Nobody is left who would have to hear of it.
+            // No client is left to hear of it.
             l.invalidate_context();
         }
         l.machine.qemu.quit();

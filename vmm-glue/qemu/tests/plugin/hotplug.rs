@@ -15,7 +15,7 @@ const PASID: u32 = 5;
 const SOURCE: u64 = 0x10_0000_0000;
 const DESTINATION: u64 = 0x20_0000_0000;
 
-/// Ports of the machine's hotplug registers: which slots are to be emptied, eject, and the bus
+/// Ports of the machine's hotplug registers: which slots to empty, eject, and the bus
 /// that the others are about.
 const DOWN: u16 = 0x0cc4;
 const EJECT: u16 = 0x0cc8;

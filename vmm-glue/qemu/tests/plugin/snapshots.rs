@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Snapshots and migration: what is in the devices is in this process only, so they are refused
-//! with a message that says who stands in the way, and nothing else changes.
+//! with a message that says what stands in the way, and nothing else changes.
 
 use serde_json::json;
 use svm_abi::completion::status;

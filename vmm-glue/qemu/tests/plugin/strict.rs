@@ -104,8 +104,8 @@ fn fault(machine: &mut Machine) -> Option<(u64, u64)> {
     (high >> 63 != 0).then_some((high >> 32 & 0xff, high & 0xffff))
 }
 
-/// Makes the I/O APIC send an interrupt by this entry of the remapping table, which demands the id of
-/// a function. Returns the fault.
+/// Makes the I/O APIC send an interrupt by this entry of the remapping table, which demands the id
+/// of a function. Returns the fault.
 fn io_apic(machine: &mut Machine, index: u64) -> Option<(u64, u64)> {
     const IOAPIC: u64 = 0xfec0_0000;
     let table = machine.page();
@@ -138,7 +138,7 @@ fn the_io_apic_is_validated_by_a_strict_unit_only() {
     for (properties, index, expected) in [
         ("", 0, None),
         (",strict=on", 0, Some((0x26, 0xff00))),
-        // What is not there is refused by either. Who is not validated is not named.
+        // Both refuse what is not there. A sender that is not validated is not named.
         ("", 3, Some((0x22, 0))),
         (",strict=on", 3, Some((0x22, 0xff00))),
     ] {

@@ -15,7 +15,7 @@ const DEVICE: Address = Address { bus: 1, slot: 0 };
 const OTHER: Address = Address { bus: 0, slot: 31 };
 /// An address of the device at which the machine has no memory.
 const IOVA: u64 = 0x40_0000_0000;
-/// Where the queue is to the device.
+/// The device's address of the queue.
 const QUEUE: u64 = 0x50_0000_0000;
 /// Where the device's registers are.
 const BAR: u64 = 0xe000_0000;

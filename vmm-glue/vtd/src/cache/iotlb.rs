@@ -148,7 +148,7 @@ impl Iotlb {
     }
 
     /// Removes the translations of a tag in a range. Returns false, with nothing done, if that
-    /// takes too long: the tag's owner is to take another tag.
+    /// takes too long: the tag's owner must take another tag.
     pub fn remove(&mut self, tag: u64, sizes: [u8; 2], range: AlignedRange) -> bool {
         let pages = |shift: u8| 1u64.checked_shl(range.shift().saturating_sub(shift).into());
         let mut probes = 0u64;

@@ -24,7 +24,7 @@ pub enum QueueError {
     TranslationTableMode = 7,
 }
 
-/// What of a descriptor was wrong, for people who look for the reason of a stopped queue.
+/// What of a descriptor was wrong, which tells why a queue has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
     /// A field has a value that is not valid; its name.

@@ -179,7 +179,7 @@ impl Unit {
         self.check_device_tlb(&context.0)?;
         let no_write = request.no_write && self.ecap().nwfs();
         if request.pasid.is_none() && in_range(address) {
-            // Special conditions S.1 and S.2: an interrupt message is to be sent untranslated.
+            // Special conditions S.1 and S.2: an interrupt message must be sent untranslated.
             return Ok(Translation {
                 write: !no_write,
                 untranslated_only: !no_write && !breaks(Mutant::G18),

@@ -2,7 +2,7 @@
 //! The remapping unit: registers, caches and queues joined.
 //!
 //! All state is in [`Unit`], and all methods take it exclusively: a host puts it into a lock of
-//! its own. The methods never call anything but [`Memory`]; what is to be sent they append to a
+//! its own. The methods never call anything but [`Memory`]; what must be sent they append to a
 //! list of [`Effects`], which the host carries out after it has let go of the lock. Time comes in
 //! as an argument.
 
@@ -73,7 +73,7 @@ pub struct Unit {
     device_tlb: DeviceTlb,
     in_flight: InFlight,
     /// A register-based IOTLB invalidation that waits for requests in flight: its IAIG, and the
-    /// generation of requests that is to be drained.
+    /// generation of requests to drain.
     draining: Option<(u8, u64)>,
     groups: Groups,
     counters: Counters,
@@ -371,8 +371,8 @@ impl Unit {
         }
     }
 
-    /// Records a fault that was found elsewhere (section 7.2.1): by the hardware below, for a function that is
-    /// passed through and translates with this unit's tables.
+    /// Records a fault that was found elsewhere (section 7.2.1): by the hardware below, for a
+    /// function that is passed through and translates with this unit's tables.
     pub fn report_fault(&mut self, record: &FaultRecord, fx: &mut Effects) {
         if !breaks(Mutant::G28) {
             self.registers.record_fault(record, fx);

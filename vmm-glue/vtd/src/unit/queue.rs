@@ -24,7 +24,7 @@ struct PendingWait {
     wait: Wait,
     /// Device-TLB invalidations with a number below this are ahead of it.
     after: u64,
-    /// Requests in flight from before this generation are to be drained.
+    /// Drains the requests in flight from before this generation.
     generation: u64,
 }
 

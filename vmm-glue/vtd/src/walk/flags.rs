@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The accessed and dirty flags that a walk is to set, and how they are set (sections 3.6.2,
+//! The accessed and dirty flags that a walk sets, and how (sections 3.6.2,
 //! 3.7.2 and 3.10).
 
 use super::want::{ATTEMPTS, Stop};
@@ -24,7 +24,7 @@ struct Update {
     first_stage: bool,
 }
 
-/// The flags that a walk is to set once it is known to succeed. Flags that are set already are
+/// The flags that a walk sets once it is known to succeed. Flags that are set already are
 /// left out, so that most walks have none.
 #[derive(Default)]
 pub(super) struct Updates(Vec<Update>);

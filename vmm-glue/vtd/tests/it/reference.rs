@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A second reading of the specification, written apart from the unit's: it takes a request, looks
-//! at bits by their numbers, and says what is to become of it. It is slow, caches nothing and
+//! at bits by their numbers, and says what must become of it. It is slow, caches nothing and
 //! knows none of the unit's types but those of its interface.
 
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ pub struct Ask {
     pub privileged: bool,
 }
 
-/// What is to become of it.
+/// What must become of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
     pub address: u64,
@@ -53,7 +53,7 @@ pub struct Granted {
     pub flags: BTreeMap<u64, u64>,
 }
 
-/// The code of a fault, and whether it is to be reported.
+/// The code of a fault, and whether it is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub code: u8,

@@ -214,7 +214,8 @@ fn follow(
                 loop {
                     let report = child.line().receive::<Report>();
                     let last = !matches!(report, Ok(Report::Now(_)));
-                    // Who does not listen any more has heard of a failure: the child goes.
+                    // A parent that does not listen any more has heard of a failure: the child
+                    // goes.
                     if said.send((number, report)).is_err() || last {
                         break;
                     }

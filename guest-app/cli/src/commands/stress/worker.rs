@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One context under load. A worker draws what is to be done, works out beforehand what has to
+//! One context under load. A worker draws what to do, works out beforehand what has to
 //! come of it, has the device do it, and compares every record and every byte that was written.
 //!
 //! The same numbers give the same load: what is done depends on nothing but the generator.
@@ -524,8 +524,8 @@ impl Worker {
         Ok(self.progress)
     }
 
-    /// If a descriptor of the round adds to the tally, adds to it, too, until this one has completed,
-    /// or for long enough; gives its record then.
+    /// If a descriptor of the round adds to the tally, adds to it, too, until this one has
+    /// completed, or for long enough; gives its record then.
     fn contend(&mut self, ticket: &Ticket) -> anyhow::Result<Option<Completion>> {
         if !self.tally.contended {
             return Ok(None);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Measuring on a machine that is not quiet: what is to be compared takes turns, and the best of
-//! many rounds counts, because all that disturbs makes slower.
+//! Measuring on a machine that is not quiet: measurements that are compared take turns, and the
+//! best of many rounds counts, because all that disturbs makes slower.
 
 use std::time::{Duration, Instant};
 

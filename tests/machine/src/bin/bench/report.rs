@@ -4,18 +4,18 @@
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// What a result is to reach.
+/// What a result must reach.
 #[derive(Clone, Copy)]
 pub enum Goal {
     /// Nothing was set.
     None,
-    /// The value is to be at most this.
+    /// The value must be at most this.
     ValueAtMost(f64),
-    /// The ratio of value to baseline is to be at least this.
+    /// The ratio of value to baseline must be at least this.
     RatioAtLeast(f64),
-    /// The ratio of value to baseline (the smaller, the better) is to be at most this.
+    /// The ratio of value to baseline (the smaller, the better) must be at most this.
     RatioAtMost(f64),
-    /// The ratio of baseline to value (the smaller, the better) is to be at least this.
+    /// The ratio of baseline to value (the smaller, the better) must be at least this.
     SpeedupAtLeast(f64),
 }
 

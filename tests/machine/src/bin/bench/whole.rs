@@ -16,7 +16,7 @@ const AT_ONCE: u64 = 16 << 20;
 /// Descriptors that a doorbell rings for.
 const AT_A_TIME: usize = 64;
 /// The size of the buffers, which together are larger than any cache. They have room for an odd
-/// number of measurements: who takes turns comes by all places.
+/// number of measurements: measurements that take turns come by all places.
 const BUFFER: u64 = 7 * AT_ONCE;
 /// Log2 of the memory that is set aside for each.
 const BUFFER_SHIFT: u8 = 27;
