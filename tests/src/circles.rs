@@ -42,7 +42,6 @@ const LEFT: &[(&str, usize)] = &[
     ("tests/machine/src/os", 6),
     ("vmm-glue/qemu/src", 3),
     ("vmm-glue/qemu/src/vtd", 10),
-    ("vmm-glue/vtd/src/unit", 6),
 ];
 
 /// How many re-exports a name may pass through.

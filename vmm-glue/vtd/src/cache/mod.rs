@@ -10,10 +10,12 @@
 
 mod context;
 mod hash;
+mod interrupt;
 pub(crate) mod iotlb;
 mod space;
 
 pub(crate) use context::ContextCache;
 pub(crate) use hash::NumberMap;
+pub(crate) use interrupt::InterruptEntryCache;
 pub(crate) use iotlb::Iotlb;
 pub(crate) use space::{SpaceCache, SpaceId, SpaceKey};

@@ -7,104 +7,33 @@
 //! as an argument.
 
 mod ats;
+mod groups;
 mod interrupt_remapping;
 mod page_request;
 mod queue;
 mod reach;
+mod state;
 mod translation;
+mod waits;
 
-use crate::cache::{ContextCache, Iotlb, SpaceCache};
 use crate::config::Capabilities;
-use crate::device_tlb::DeviceTlb;
 use crate::effect::{Effect, Effects, Invalidated, Refusal};
-use crate::in_flight::{InFlight, Ticket};
+use crate::in_flight::Ticket;
 use crate::memory::Memory;
 use crate::mutant::{Mutant, breaks};
-use crate::registers::{Command, Registers};
+use crate::registers::Command;
 use crate::spec::capability::{Capability, ExtendedCapability};
 use crate::spec::descriptor::{ContextScope, IotlbScope, PasidScope, function_mask};
 use crate::spec::fault::FaultRecord;
 use crate::spec::register::{TranslationTableMode, global};
 use crate::spec::{DomainId, SourceId, field, mask};
-use interrupt_remapping::InterruptEntryCache;
 pub use interrupt_remapping::Remapped;
-use page_request::Groups;
 use pcie_ats::AlignedRange;
-use queue::Queue;
 pub use reach::{MappedPage, Reach, ReachPart, TooManyEntries};
-
-/// Counters of what the unit did. Not of the specification, which has its performance monitoring
-/// for that.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Requests that were translated from the IOTLB.
-    pub iotlb_hits: u64,
-    /// Requests that needed a page walk.
-    pub page_walks: u64,
-    /// Descriptors of the invalidation queue that were processed.
-    pub descriptors: u64,
-    /// Page requests that were put into the queue.
-    pub page_requests: u64,
-    /// Page requests that were answered or dropped by the unit itself.
-    pub page_requests_refused: u64,
-    /// Page group responses for a group that was not outstanding. They are sent all the same:
-    /// the function decides about them (PCIe 10.4.2.2).
-    pub unexpected_responses: u64,
-    /// Invalidation requests that timed out.
-    pub invalidation_timeouts: u64,
-    /// Status writes of wait descriptors that met no memory.
-    pub lost_status_writes: u64,
-}
-
-/// A remapping unit: the hardware of chapters 3 to 7, as software sees it by chapter 11.
-#[derive(Debug)]
-pub struct Unit {
-    caps: Capabilities,
-    registers: Registers,
-    /// RTADDR_REG as it was at the last SRTP.
-    rtaddr: u64,
-    /// IRTA_REG as it was at the last SIRTP.
-    irta: u64,
-    contexts: ContextCache,
-    spaces: SpaceCache,
-    iotlb: Iotlb,
-    interrupts: InterruptEntryCache,
-    queue: Queue,
-    device_tlb: DeviceTlb,
-    in_flight: InFlight,
-    /// A register-based IOTLB invalidation that waits for requests in flight: its IAIG, and the
-    /// generation of requests to drain.
-    draining: Option<(u8, u64)>,
-    groups: Groups,
-    counters: Counters,
-    /// See [`Unit::changes`].
-    changes: u64,
-}
+pub use state::{Counters, Unit};
+use waits::Waits;
 
 impl Unit {
-    /// A unit after a reset: registers have the defaults of section 11.4.
-    pub fn new(caps: Capabilities) -> Self {
-        let sizes = caps.config().caches;
-        let timeout = caps.config().device_tlbs.map(|d| d.timeout);
-        Unit {
-            registers: Registers::new(caps),
-            rtaddr: 0,
-            irta: 0,
-            contexts: ContextCache::new(sizes.contexts),
-            spaces: SpaceCache::new(sizes.pasids),
-            iotlb: Iotlb::new(sizes.iotlb),
-            interrupts: InterruptEntryCache::new(sizes.interrupts),
-            queue: Queue::default(),
-            device_tlb: DeviceTlb::new(timeout.unwrap_or_default()),
-            in_flight: InFlight::default(),
-            draining: None,
-            groups: Groups::default(),
-            counters: Counters::default(),
-            changes: 0,
-            caps,
-        }
-    }
-
     /// What the unit is able to do (sections 11.4.2 and 11.4.3).
     pub const fn capabilities(&self) -> &Capabilities {
         &self.caps
@@ -212,7 +141,7 @@ impl Unit {
         let on = |bit| value & bit != 0;
         if changes(self, global::QIE) {
             self.registers.set_status(global::QIE, on(global::QIE));
-            self.queue = Queue::default();
+            self.queue = Waits::default();
             if on(global::QIE) {
                 self.queue_ready(fx);
             }

@@ -3,7 +3,6 @@
 
 use super::Unit;
 use super::translation::Origin;
-use crate::cache::NumberMap;
 use crate::context::{Context, Fault, Regime, Stages};
 use crate::effect::{Effect, Effects};
 use crate::memory::Memory;
@@ -13,36 +12,7 @@ use crate::spec::descriptor::IotlbScope;
 use crate::spec::fault::{AddressType, FaultReason as R, RequestKind};
 use crate::spec::page_request::{PageRequestDescriptor, SIZE};
 use crate::spec::register::{TranslationTableMode, prs};
-use pcie_ats::{AlignedRange, PageRequest, Pasid, PrgResponse, Prgi, ResponseCode};
-
-/// The page request groups that software has not answered: the PASID of each, by requester and
-/// index. The index is unique among the groups that a function has outstanding (PCIe 10.4.1), so
-/// that a function has 512 of them at most, and one that it gave up, by a reset for instance, is
-/// replaced when it uses the index again.
-#[derive(Debug, Default)]
-pub(super) struct Groups(NumberMap<Option<Pasid>>);
-
-impl Groups {
-    const fn key(requester: SourceId, prgi: Prgi) -> u64 {
-        (requester.0 as u64) << 9 | prgi.get() as u64
-    }
-
-    /// The last request of a group was put into the queue.
-    fn asked(&mut self, requester: SourceId, request: &PageRequest) {
-        let key = Self::key(requester, request.prgi);
-        self.0.insert(key, request.pasid);
-    }
-
-    /// A group is answered. Returns whether it was outstanding.
-    pub fn answered(&mut self, requester: SourceId, response: &PrgResponse) -> bool {
-        let key = Self::key(requester, response.prgi);
-        let outstanding = self.0.get(&key) == Some(&response.pasid);
-        if outstanding {
-            self.0.remove(&key);
-        }
-        outstanding
-    }
-}
+use pcie_ats::{AlignedRange, PageRequest, Pasid, PrgResponse, ResponseCode};
 
 /// Whether a request closes its group, so that a response is due. A stop marker closes none
 /// (PCIe 10.4.1.2.1).

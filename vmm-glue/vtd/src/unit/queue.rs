@@ -6,38 +6,17 @@
 //! that ahead of it is over. Descriptors behind it go on meanwhile, unless it is a fence.
 
 use super::Unit;
+use super::waits::PendingWait;
 use crate::effect::{Effect, Effects, Refusal};
 use crate::memory::{Memory, read_words};
 use crate::mutant::{Mutant, breaks};
 use crate::spec::SourceId;
 use crate::spec::descriptor::{
-    Context, Descriptor, DescriptorError, DeviceTlbInvalidation, QueueError, Wait, Wrong,
+    Context, Descriptor, DescriptorError, DeviceTlbInvalidation, QueueError, Wrong,
 };
 use crate::spec::register::TranslationTableMode;
 use pcie_ats::{InvalidateCompletion, InvalidateRequest};
-use std::collections::VecDeque;
 use std::time::Duration;
-
-/// A wait descriptor that is not complete.
-#[derive(Clone, Copy, Debug)]
-struct PendingWait {
-    wait: Wait,
-    /// Device-TLB invalidations with a number below this are ahead of it.
-    after: u64,
-    /// Drains the requests in flight from before this generation.
-    generation: u64,
-}
-
-/// What is fetched and not complete.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    waits: VecDeque<PendingWait>,
-    /// The generation of requests in flight that the next wait drains.
-    generation: u64,
-}
-
-/// The most wait descriptors that are pending: with more, nothing is fetched until one completes.
-const MOST_WAITS: usize = 1024;
 
 /// Why the queue stopped, with the words of the descriptor, if it was fetched.
 struct Stop {
@@ -55,14 +34,6 @@ impl Stop {
             },
             words: [0; 4],
         }
-    }
-}
-
-impl Queue {
-    /// Whether a fence holds back what follows, or there is no room for another wait.
-    fn held(&self) -> bool {
-        // Nothing is fetched behind a fence, so that it is always the last.
-        self.waits.len() >= MOST_WAITS || self.waits.back().is_some_and(|w| w.wait.fence)
     }
 }
 
