@@ -40,7 +40,6 @@ const LEFT: &[(&str, usize)] = &[
     ("guest-driver", 12),
     ("tests/machine/src", 4),
     ("tests/machine/src/os", 6),
-    ("vmm-glue/qemu/src", 3),
     ("vmm-glue/qemu/src/vtd", 10),
 ];
 

@@ -8,23 +8,21 @@
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 
 use pcie_ats::capability::{ATS_SIZE, PASID_SIZE, PRI_SIZE};
 use pcie_ats::{
     AlignedRange, Function, InvalidateRequest, Itag, Pasid, PrgResponse, Prgi, Reset, ResponseCode,
 };
-use svm_endpoint::{Endpoint, Power, Step, config_space};
+use svm_endpoint::{Endpoint, Power, config_space};
 
 use crate::bql::Bql;
 use crate::memory::Mmio;
-use crate::notifiers::Notifiers;
+use crate::notifiers::{Notifiers, Receiver};
 use crate::pci::{PM_CONTROL, POWER_STATE, PciDevice};
-use crate::port::Port;
 use crate::remedy;
 use crate::timer::{self, Timer};
 use crate::trace::Trace;
-use crate::worker::{Bell, Engine};
+use crate::worker::Bell;
 
 /// Offset of the command register.
 const COMMAND: u16 = 0x04;
@@ -58,9 +56,9 @@ pub struct Device {
     /// Tells the engine's thread that there is work.
     pub bell: Arc<Bell>,
     /// Rings the bell when the endpoint waits for a time, in the time of the machine.
-    alarm: OnceLock<Timer>,
+    pub alarm: OnceLock<Timer>,
     /// The machine is stopped: memory must stay as it is.
-    stopped: AtomicBool,
+    pub stopped: AtomicBool,
     /// The vIOMMU is not asked about PASIDs whose entry is not present, if it is one that needs
     /// that.
     pasid_check: bool,
@@ -238,21 +236,6 @@ impl Device {
         }
     }
 
-    /// An invalidation request arrives.
-    pub fn invalidated(&self, _bql: &Bql, pasid: Option<Pasid>, range: AlignedRange) {
-        let begin = self.trace.as_ref().map(Trace::now);
-        self.invalidate(pasid, range);
-        if let (Some(trace), Some(begin)) = (&self.trace, begin) {
-            trace.invalidation(begin, pasid, range);
-        }
-        self.ring_if_needed();
-    }
-
-    /// Nothing will be heard of an address space any more.
-    pub fn forget(&self, pasid: Option<Pasid>) {
-        self.invalidate(pasid, AlignedRange::ALL);
-    }
-
     /// Lets the endpoint forget translations.
     fn invalidate(&self, pasid: Option<Pasid>, range: AlignedRange) {
         let Ok(itag) = Itag::new(0) else { return };
@@ -266,17 +249,6 @@ impl Device {
         });
     }
 
-    /// A page request group response arrives.
-    pub fn responded(&self, _bql: &Bql, pasid: Option<Pasid>, prgi: Prgi, code: ResponseCode) {
-        let response = PrgResponse { prgi, pasid, code };
-        self.notifiers.page_answered(pasid, prgi);
-        if let Some(trace) = &self.trace {
-            trace.prg_response(&response, false);
-        }
-        self.endpoint.prg_response(&response);
-        self.ring_if_needed();
-    }
-
     /// Answers a page request on behalf of the root complex.
     pub fn answer(&self, response: &PrgResponse) {
         self.notifiers.page_answered(response.pasid, response.prgi);
@@ -288,7 +260,7 @@ impl Device {
     }
 
     /// The time for the endpoint, in microseconds: that of the machine.
-    fn now(&self) -> u64 {
+    pub fn now(&self) -> u64 {
         u64::try_from(timer::virtual_now().as_micros()).unwrap_or(u64::MAX)
     }
 
@@ -300,31 +272,28 @@ impl Device {
     }
 }
 
-impl Engine for Device {
-    fn step(&self, bql: &Bql) -> bool {
-        if self.stopped.load(Ordering::Acquire) {
-            return false; // `machine_runs` wakes the thread.
+impl Receiver for Device {
+    fn invalidated(&self, _bql: &Bql, pasid: Option<Pasid>, range: AlignedRange) {
+        let begin = self.trace.as_ref().map(Trace::now);
+        self.invalidate(pasid, range);
+        if let (Some(trace), Some(begin)) = (&self.trace, begin) {
+            trace.invalidation(begin, pasid, range);
         }
-        let step = self.endpoint.step(&Port::new(self, bql));
-        self.notifiers.sync(bql, &self.endpoint, false);
-        step == Step::Worked
+        self.ring_if_needed();
     }
 
-    fn tick(&self) {
-        // When it is due again is asked when there is no more work.
-        let _ = self.endpoint.tick(self.now());
+    fn forget(&self, pasid: Option<Pasid>) {
+        self.invalidate(pasid, AlignedRange::ALL);
     }
 
-    fn rest(&self) {
+    fn responded(&self, _bql: &Bql, pasid: Option<Pasid>, prgi: Prgi, code: ResponseCode) {
+        let response = PrgResponse { prgi, pasid, code };
+        self.notifiers.page_answered(pasid, prgi);
         if let Some(trace) = &self.trace {
-            trace.flush();
+            trace.prg_response(&response, false);
         }
-        let due = self.endpoint.tick(self.now());
-        if self.endpoint.has_work() && !self.stopped.load(Ordering::Acquire) {
-            self.bell.ring();
-        } else if let (Some(due), Some(alarm)) = (due, self.alarm.get()) {
-            alarm.set_at(Duration::from_micros(due));
-        }
+        self.endpoint.prg_response(&response);
+        self.ring_if_needed();
     }
 }
 

@@ -20,6 +20,7 @@
 mod abi;
 mod bql;
 mod device;
+mod engine;
 mod instance;
 mod memory;
 mod message;

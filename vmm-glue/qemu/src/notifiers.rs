@@ -16,7 +16,6 @@ use pcie_ats::{AlignedRange, Pasid, Prgi, ResponseCode};
 
 use crate::abi::layout::*;
 use crate::bql::Bql;
-use crate::device::Device;
 use crate::message;
 use crate::pci::PciDevice;
 use crate::qom::Neighbour;
@@ -31,9 +30,21 @@ const PASID_ENABLE: u32 = 1 << 16;
 /// An address space of the function: that of a PASID, or that without.
 type Key = Option<Pasid>;
 
+/// What a device hears through its notifiers.
+pub trait Receiver: Send + Sync {
+    /// An invalidation request arrives.
+    fn invalidated(&self, bql: &Bql, pasid: Option<Pasid>, range: AlignedRange);
+
+    /// Nothing will be heard of an address space any more.
+    fn forget(&self, pasid: Option<Pasid>);
+
+    /// A page request group response arrives.
+    fn responded(&self, bql: &Bql, pasid: Option<Pasid>, prgi: Prgi, code: ResponseCode);
+}
+
 /// The device that a notifier notifies.
 struct Client {
-    device: Weak<Device>,
+    device: Weak<dyn Receiver>,
     pasid: Key,
 }
 
@@ -62,7 +73,7 @@ struct Registration {
 unsafe impl Send for Registration {}
 
 impl Registration {
-    fn new(device: Weak<Device>, pasid: Key) -> Registration {
+    fn new(device: Weak<dyn Receiver>, pasid: Key) -> Registration {
         let client = NonNull::from(Box::leak(Box::new(Client { device, pasid })));
         let pri = PriNotifier {
             base: IOMMUPRINotifier { notify: responded },
@@ -160,7 +171,7 @@ impl Drop for Registration {
 /// All registrations of a device.
 pub struct Notifiers {
     pci: PciDevice,
-    device: Weak<Device>,
+    device: Weak<dyn Receiver>,
     registrations: Mutex<BTreeMap<Key, Registration>>,
     generation: AtomicU64,
     syncs: AtomicU64,
@@ -169,7 +180,7 @@ pub struct Notifiers {
 
 impl Notifiers {
     /// None yet.
-    pub fn new(pci: PciDevice, device: Weak<Device>) -> Notifiers {
+    pub fn new(pci: PciDevice, device: Weak<dyn Receiver>) -> Notifiers {
         Notifiers {
             pci,
             device,
