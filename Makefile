@@ -12,6 +12,8 @@ IOMMU ?= intel-iommu
 # How long the fuzzer runs, and from which seed.
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 1
+# A result of an earlier make bench, with which a new one is compared.
+BASELINE ?=
 # What the names of the tests of make check have to contain.
 ONLY ?=
 
@@ -24,7 +26,7 @@ help:
 	@echo "make test-debug run the guest's tests on a kernel that watches the driver"
 	@echo "make lint       check formatting, lints, licences and documentation"
 	@echo "make shell      an interactive guest with the device, its driver and svmctl"
-	@echo "make bench      measure; a table, and target/report/bench.json"
+	@echo "make bench      measure; a table, and target/report/bench.json (BASELINE=file: what moved)"
 	@echo "make fuzz       fuzz unit and device for a minute (FUZZ_SECONDS, FUZZ_SEED)"
 	@echo "make coverage   line coverage of the device's ATC, ATS and PRI code, by file"
 	@echo "make prepare    only prepare what the guest needs"
@@ -62,7 +64,7 @@ shell:
 	@$(SVM_VM) shell --iommu $(IOMMU)
 
 bench:
-	@$(CARGO) run --profile optimized -p machine --bin bench
+	@$(CARGO) run --profile optimized -p machine --bin bench -- $(if $(BASELINE),--baseline '$(BASELINE)')
 
 fuzz:
 	@$(CARGO) run --release -p machine --bin fuzz -- --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod atc;
+mod compare;
 mod measure;
 mod report;
 mod service;
@@ -14,6 +15,7 @@ mod whole;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use compare::Kept;
 use measure::Effort;
 use report::Report;
 use std::path::PathBuf;
@@ -28,6 +30,9 @@ struct Arguments {
     /// Only benchmarks whose name contains this.
     #[arg(long)]
     only: Option<String>,
+    /// Shows what has moved since this result of an earlier run on the same machine.
+    #[arg(long, value_name = "FILE")]
+    baseline: Option<PathBuf>,
     /// Rounds of each measurement, of which the best counts.
     #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rounds: u32,
@@ -40,6 +45,8 @@ fn main() -> Result<ExitCode> {
             "bench: this is a debug build, whose numbers mean nothing: add --profile optimized"
         );
     }
+    // Before anything is measured: a wrong file is told at once, and may be the one to be replaced.
+    let kept = arguments.baseline.as_deref().map(Kept::read).transpose()?;
     let effort = Effort {
         rounds: arguments.rounds,
     };
@@ -49,6 +56,9 @@ fn main() -> Result<ExitCode> {
     whole::run(effort, &mut report);
     service::run(effort, &mut report);
     report.print();
+    if let Some(kept) = kept {
+        kept.compare(report.ratios()).print();
+    }
     report
         .write(&arguments.output)
         .with_context(|| format!("cannot write {}", arguments.output.display()))?;

@@ -126,6 +126,13 @@ impl Report {
         self.entries.iter().all(|entry| entry.met() != Some(false))
     }
 
+    /// Name and ratio of each.
+    pub fn ratios(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.entries
+            .iter()
+            .map(|entry| (&entry.name[..], entry.ratio()))
+    }
+
     pub fn print(&self) {
         let width = self.entries.iter().map(|e| e.name.len()).max().unwrap_or(4);
         println!(
