@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Makes the release's archive, `target/dist/svm-demo-VERSION-x86_64-linux.tar.xz`: the plug-in,
 //! `svm-vm`, `svmctl`, the guest's programs, the driver's sources, manual pages, completions,
-//! licences and the README. The same files make the same archive: its entries are sorted and bear
-//! the time of the commit.
+//! licences and the README. The same files make the same archive, wherever they are: its entries
+//! are sorted and bear the time of the commit, and its programs have no path of this machine in
+//! them.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -63,7 +66,11 @@ fn main() -> Result<()> {
     if tree.exists() {
         fs::remove_dir_all(&tree).context("the last release cannot be removed")?;
     }
-    let release = Release { checkout, tree };
+    let release = Release {
+        checkout,
+        places: Places::find(checkout)?,
+        tree,
+    };
     release.programs()?;
     release.driver()?;
     for (from, to) in FILES {
@@ -77,18 +84,107 @@ fn main() -> Result<()> {
 
 struct Release<'a> {
     checkout: &'a Path,
+    places: Places,
     tree: PathBuf,
+}
+
+/// Directories of this machine from which sources are compiled, and what the compiler is told to
+/// call them: their paths go into programs, as in `panicked at PATH:LINE`.
+struct Places(Vec<(PathBuf, String)>);
+
+impl Places {
+    fn find(checkout: &Path) -> Result<Self> {
+        // As cargo calls it.
+        let checkout = checkout
+            .canonicalize()
+            .context("the checkout cannot be found")?;
+        // There, since a toolchain can be of a directory.
+        let says = |arguments: &[&str]| {
+            let mut command = Command::new(rustc());
+            output(command.args(arguments).current_dir(&checkout))
+        };
+        let said = says(&["-vV"])?;
+        let commit = said
+            .lines()
+            .find_map(|line| line.strip_prefix("commit-hash: "))
+            .context("rustc does not say which commit it is of")?;
+        let sysroot = says(&["--print", "sysroot"])?;
+        let library = Path::new(sysroot.trim()).join("lib/rustlib/src/rust");
+        Ok(Self(vec![
+            (checkout, "/svm-demo".to_owned()),
+            (cargo_home()?, "/cargo".to_owned()),
+            // What the library calls itself, where its sources are not installed.
+            (library, format!("/rustc/{commit}")),
+        ]))
+    }
+
+    /// The compiler's flags.
+    fn flags(&self) -> Vec<OsString> {
+        let flag = |(place, name): &(PathBuf, String)| {
+            let mut flag = OsString::from("--remap-path-prefix=");
+            flag.push(place);
+            flag.push("=");
+            flag.push(name);
+            flag
+        };
+        self.0.iter().map(flag).collect()
+    }
+
+    /// A path of this machine that is in a program.
+    fn shown_in(&self, program: &[u8]) -> Option<PathBuf> {
+        // Not the place itself: that of a container may be as short as `/src`, which is in others.
+        let below = [
+            "demo-device",
+            "git",
+            "guest-app",
+            "library",
+            "registry",
+            "target",
+            "vmm-glue",
+        ];
+        let paths: Vec<PathBuf> = self
+            .0
+            .iter()
+            .flat_map(|(place, _)| below.map(|name| place.join(name)))
+            .collect();
+        (0..program.len())
+            .filter(|&at| program[at] == b'/')
+            .find_map(|at| {
+                let is_here =
+                    |path: &&PathBuf| program[at..].starts_with(path.as_os_str().as_bytes());
+                paths.iter().find(is_here).cloned()
+            })
+    }
+}
+
+/// The compiler that cargo uses.
+fn rustc() -> OsString {
+    std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
+}
+
+/// Where cargo has the sources of other crates.
+fn cargo_home() -> Result<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    if let Some(home) = variable("CARGO_HOME") {
+        return std::path::absolute(home).context("CARGO_HOME is no path");
+    }
+    let home = variable("HOME").context("neither CARGO_HOME nor HOME is set")?;
+    Ok(Path::new(&home).join(".cargo"))
 }
 
 impl Release<'_> {
     /// Builds all programs and puts them in. The guest's are linked statically, since it has no C
     /// library; the host's `svmctl` is the same file.
     fn programs(&self) -> Result<()> {
-        let fixed = "-Ctarget-feature=+crt-static\x1f-Cdebuginfo=0\x1f-Cstrip=debuginfo";
+        let fixed = [
+            "-Ctarget-feature=+crt-static",
+            "-Cdebuginfo=0",
+            "-Cstrip=debuginfo",
+        ];
         let guest = self.build(
-            "guest-programs",
+            "dist-guest",
             &["--release", "-p", "svm-init", "-p", "svmctl-cli"],
-            fixed,
+            &fixed,
         )?;
         for program in ["svm-init", "svmctl"] {
             let built = guest.join("release").join(program);
@@ -105,34 +201,35 @@ impl Release<'_> {
             .arg(self.checkout.join("guest-app/library/examples/sum.c")))?;
         self.program(&sum, "lib/svm-demo/svm-sum")?;
 
-        let plugin = self.build(
-            "plugin-host",
-            &["--profile", "plugin", "-p", "svm-qemu"],
-            "",
-        )?;
+        let host = "dist-programs";
+        let plugin = self.build(host, &["--profile", "plugin", "-p", "svm-qemu"], &[])?;
         let library = plugin.join("plugin/libsvm_qemu.so");
         self.program(&library, "lib/svm-demo/libsvm_qemu.so")?;
-        let launcher = self.build("dist-programs", &["--release", "-p", "svm-vm"], "")?;
+        let launcher = self.build(host, &["--release", "-p", "svm-vm"], &[])?;
         self.program(&launcher.join("release/svm-vm"), "bin/svm-vm")?;
         std::os::unix::fs::symlink("../lib/svm-demo/svmctl", self.tree.join("bin/svmctl"))
             .context("bin/svmctl cannot be made")
     }
 
-    /// Builds with a target directory of its own below `target`, since flags differ.
-    fn build(&self, directory: &str, arguments: &[&str], flags: &str) -> Result<PathBuf> {
+    /// Builds with a target directory of its own below `target`, since flags differ: from those of
+    /// other commands, too.
+    fn build(&self, directory: &str, arguments: &[&str], flags: &[&str]) -> Result<PathBuf> {
         let directory = self.checkout.join("target").join(directory);
+        let mut all: Vec<OsString> = flags.iter().map(Into::into).collect();
+        all.extend(self.places.flags());
         run(Command::new(cargo())
             .arg("build")
             .args(arguments)
             .args(["--target", TARGET, "--target-dir"])
             .arg(&directory)
-            .env("CARGO_ENCODED_RUSTFLAGS", flags)
+            .env("CARGO_ENCODED_RUSTFLAGS", all.join(OsStr::new("\x1f")))
             .env_remove("RUSTFLAGS")
             .current_dir(self.checkout))?;
         Ok(directory.join(TARGET))
     }
 
-    /// Puts a program or library in, without what is for debuggers, if an old system can run it.
+    /// Puts a program or library in, without what is for debuggers, if an old system can run it and
+    /// nothing in it tells where it was made.
     fn program(&self, from: &Path, to: &str) -> Result<()> {
         let headers = output(Command::new("objdump").arg("--private-headers").arg(from))?;
         let newest = newest_glibc(&headers);
@@ -144,9 +241,18 @@ impl Release<'_> {
             newest[1]
         );
         self.copy(from, to, 0o755)?;
-        run(Command::new("objcopy")
-            .arg("--strip-debug")
-            .arg(self.tree.join(to)))
+        let packed = self.tree.join(to);
+        run(Command::new("objcopy").arg("--strip-debug").arg(&packed))?;
+        let bytes =
+            fs::read(&packed).with_context(|| format!("{} cannot be read", packed.display()))?;
+        if let Some(path) = self.places.shown_in(&bytes) {
+            bail!(
+                "{} has a path of this machine in it: {}; made elsewhere it would be another file",
+                from.display(),
+                path.display()
+            );
+        }
+        Ok(())
     }
 
     /// The files that the driver is built from, as git has them.
@@ -261,5 +367,32 @@ mod tests {
         assert_eq!(newest_glibc(headers), [2, 34]);
         assert_eq!(newest_glibc("no references\n"), [0, 0]);
         assert!([2, 41] > NEWEST_GLIBC && [2, 36] <= NEWEST_GLIBC);
+    }
+
+    #[test]
+    fn a_path_of_the_machine_is_found_in_a_program() {
+        let places = Places(vec![
+            ("/src".into(), "/svm-demo".to_owned()),
+            ("/home/a/.cargo".into(), "/cargo".to_owned()),
+        ]);
+        let shown = |text: &str| places.shown_in(text.as_bytes());
+        for (text, path) in [
+            ("ab/src/vmm-glue/launchcd", "/src/vmm-glue"),
+            ("\0/home/a/.cargo/registry/src", "/home/a/.cargo/registry"),
+        ] {
+            assert_eq!(shown(text), Some(path.into()), "{text}");
+        }
+        // The same as they are called in a release, and what only looks like one.
+        for text in [
+            "/svm-demo/vmm-glue/launch",
+            "/cargo/registry/src/a/src/lib.rs",
+        ] {
+            assert_eq!(shown(text), None, "{text}");
+        }
+        let flags = [
+            "--remap-path-prefix=/src=/svm-demo",
+            "--remap-path-prefix=/home/a/.cargo=/cargo",
+        ];
+        assert_eq!(places.flags(), flags.map(OsString::from));
     }
 }

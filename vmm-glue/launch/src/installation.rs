@@ -36,7 +36,7 @@ pub struct Installation {
 
 impl Installation {
     /// Finds the installation: the checkout that the current directory is in; the release or the
-    /// checkout that this program is in; the sources that this program carries; or else the checkout
+    /// checkout that this program is in; the sources that this program carries, or else the checkout
     /// that it was built from.
     ///
     /// # Errors
@@ -57,23 +57,7 @@ impl Installation {
         if let Some(checkout) = checkout_around(program) {
             return Ok(Self::checkout(checkout));
         }
-        if let Some(sources) = carried::unpacked()? {
-            return Ok(Self {
-                work: sources.join("target"),
-                sources,
-                built: None,
-                runs: here.join(RUNS),
-            });
-        }
-        match checkout_around(Path::new(env!("CARGO_MANIFEST_DIR"))) {
-            Some(checkout) => Ok(Self::checkout(checkout)),
-            None => bail!(
-                "cannot find the project: {} is in no checkout of it, and this svm-vm was built \
-                 without the sources; change into a checkout, or install a release build (cargo \
-                 install --path vmm-glue/launch)",
-                here.display()
-            ),
-        }
+        carried::installation(&here)
     }
 
     fn checkout(root: &Path) -> Self {
@@ -181,10 +165,17 @@ fn state() -> Result<PathBuf> {
 mod carried {
     use super::*;
 
-    /// There are none in this program.
-    #[expect(clippy::unnecessary_wraps, reason = "with sources it can fail")]
-    pub fn unpacked() -> Result<Option<PathBuf>> {
-        Ok(None)
+    /// There are no sources in this program: the checkout that it was built from.
+    pub fn installation(here: &Path) -> Result<Installation> {
+        match checkout_around(Path::new(env!("CARGO_MANIFEST_DIR"))) {
+            Some(checkout) => Ok(Installation::checkout(checkout)),
+            None => bail!(
+                "cannot find the project: {} is in no checkout of it, and this svm-vm was built \
+                 without the sources; change into a checkout, or install a release build (cargo \
+                 install --path vmm-glue/launch)",
+                here.display()
+            ),
+        }
     }
 }
 
@@ -200,9 +191,16 @@ mod carried {
     const ARCHIVE: &[u8] = include_bytes!(env!("SVM_SOURCES"));
     const DIGEST: &str = env!("SVM_SOURCES_DIGEST");
 
-    /// Where they are, unpacked.
-    pub fn unpacked() -> Result<Option<PathBuf>> {
-        unpack(&state()?).map(Some)
+    /// The sources, unpacked. The directory that this program was built in is not asked for: it has
+    /// no place in a program that others run.
+    pub fn installation(here: &Path) -> Result<Installation> {
+        let sources = unpack(&state()?)?;
+        Ok(Installation {
+            work: sources.join("target"),
+            sources,
+            built: None,
+            runs: here.join(RUNS),
+        })
     }
 
     /// Unpacks them in a directory of their own below `state`, if they are not there. It gets its
