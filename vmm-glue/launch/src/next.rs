@@ -81,7 +81,9 @@ pub fn command(place: &Place) -> Result<ExitCode> {
 
     let qemu = format!("QEMU {}", shop.qemu_version());
     let with_qemu = root.as_ref().map(|root| shop.with_qemu(&prepared, root));
-    let accepted = with_qemu.as_ref().map(run::accepts);
+    let accepted = with_qemu
+        .as_ref()
+        .map(|prepared| run::accepts(&prepared.qemu, &prepared.plugin));
     report.add_if(
         format!("{qemu}: the plug-in supports it"),
         accepted.as_ref(),
@@ -173,7 +175,12 @@ impl fmt::Display for Report {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use qemu_layout::REFUSED;
+
     use super::*;
+    use crate::prepare::Qemu;
 
     #[test]
     fn an_item_is_good_bad_or_not_tried() {
@@ -187,6 +194,51 @@ mod tests {
             "  ok      one         3 tests\n  failed  the second  a.rs:1: no `f`\n\
              \x20 -       three       not tried\nnext: 1 of 3 would break\n"
         );
+    }
+
+    /// A QEMU that is asked for the device, and does what a line of shell says.
+    fn asked(line: &str) -> Report {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("qemu");
+        // Written by another process: while a child of this one, which a test beside this starts,
+        // has it open for writing, it cannot be run.
+        let write = "printf '#!/bin/sh\n%s\n' \"$1\" >\"$0\" && chmod 755 \"$0\"";
+        let mut shell = std::process::Command::new("sh");
+        let status = shell.args(["-c", write]).arg(&path).arg(line).status();
+        assert!(status.unwrap().success());
+        let qemu = Qemu::Own {
+            path,
+            layout: None,
+            firmware: Vec::new(),
+        };
+        let mut report = Report::default();
+        let accepted = run::accepts(&qemu, Path::new(""));
+        report.add("QEMU", &accepted, |()| String::new());
+        report
+    }
+
+    #[test]
+    fn a_qemu_that_the_plug_in_refuses_is_reported_with_the_reason() {
+        let refused = |device: &str| {
+            format!("echo 'svm-demo: {REFUSED} {device}: it has no function `pci_pri`.' >&2")
+        };
+        let unknown = "echo \"qemu: Device 'svm-demo' not found\" >&2; exit 1";
+        let known = "echo '  trace=<str>'";
+        for (device, rest) in [("svm-demo", unknown), ("svm-vtd", known)] {
+            let report = asked(&format!("{}; {rest}", refused(device)));
+            let wanted = format!(
+                "  failed  QEMU  svm-demo: {REFUSED} {device}: it has no function `pci_pri`.\n\
+                 next: 1 of 1 would break\n"
+            );
+            assert_eq!(report.to_string(), wanted);
+        }
+        // One that does not know the device for another reason.
+        let text = asked(unknown).to_string();
+        let wanted = "QEMU ended with exit status: 1: qemu: Device 'svm-demo' not found\n";
+        assert!(text.contains(wanted), "{text}");
+        assert_eq!(asked(known).breaks(), 0);
+        // And one that ends well without having told of it.
+        assert_eq!(asked("exit 0").breaks(), 1);
     }
 
     #[test]

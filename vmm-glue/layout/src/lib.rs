@@ -16,3 +16,7 @@ mod table;
 
 pub use interface::Layout;
 pub use table::{BUILTIN_SERIES, Kind, ParseError, Table};
+
+/// What the plug-in says, on standard error, where it refuses a QEMU: this, the name of a device,
+/// a colon and the reason, in one line. QEMU's own complaint that there is no such device follows.
+pub const REFUSED: &str = "this QEMU cannot have the device";

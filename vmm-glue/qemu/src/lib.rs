@@ -44,6 +44,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use abi::functions;
 use abi::verify::{self, Refusal};
+use qemu_layout::REFUSED;
 
 /// Version of QEMU's plug-in interface that the `-plugin` entry is written for.
 #[unsafe(no_mangle)]
@@ -105,7 +106,7 @@ unsafe extern "C" fn register_types() {
             match unsafe { abi::iommu::check(functions::qemu()) } {
                 Ok(()) => vtd::register(),
                 Err(refusal) => {
-                    eprintln!("svm-demo: this QEMU cannot have the device svm-vtd: {refusal}.");
+                    eprintln!("svm-demo: {REFUSED} svm-vtd: {refusal}.");
                 }
             }
         }
@@ -140,7 +141,7 @@ pub unsafe extern "C" fn qemu_plugin_install(
 fn refuse(refusal: &Refusal) {
     let (major, minor) = verify::SERIES;
     eprintln!(
-        "svm-demo: this QEMU cannot have the device svm-demo: {refusal}. \
+        "svm-demo: {REFUSED} svm-demo: {refusal}. \
          Supported is QEMU {major}.{minor} for x86_64, and others with a layout file, which \
          `svm-vm qemu-layout` makes from debug information."
     );

@@ -16,10 +16,12 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{IsTerminal as _, Read, Write as _};
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use qemu_layout::REFUSED;
 use svm_init::events::{Event, Status};
 use svm_init::paths;
 use svm_init::plan::Plan;
@@ -151,20 +153,30 @@ pub fn demonstration(
     }
 }
 
-/// Whether the plug-in can be loaded into the QEMU that was prepared.
+/// Whether the plug-in supports a QEMU.
 ///
 /// # Errors
 ///
 /// What it says against that.
-pub fn accepts(prepared: &Prepared) -> Result<()> {
-    let help = machine::start(&prepared.qemu, &prepared.plugin)?
+pub fn accepts(qemu: &Qemu, plugin: &Path) -> Result<()> {
+    let help = machine::start(qemu, plugin)?
         .args(["-machine", "none", "-device", "svm-demo,help"])
-        .output();
-    match help {
-        Ok(text) if text.contains("trace=") => Ok(()),
-        Ok(text) => bail!("{}", tail(&text, 1)),
-        Err(error) => bail!("{}", tail(&format!("{error:#}"), 1)),
+        .command()
+        .output()
+        .context("cannot start QEMU by setpriv")?;
+    let (said, errors) = (
+        String::from_utf8_lossy(&help.stdout),
+        String::from_utf8_lossy(&help.stderr),
+    );
+    // The reason is not what QEMU ends with: that is that there is no such device.
+    if let Some(refusal) = errors.lines().find(|line| line.contains(REFUSED)) {
+        bail!("{}", refusal.trim());
     }
+    if !help.status.success() || !said.contains("trace=") {
+        let all = [said, errors].concat();
+        bail!("QEMU ended with {}: {}", help.status, tail(&all, 1).trim());
+    }
+    Ok(())
 }
 
 /// `svm-vm shell`. Without a terminal to give to the guest it runs what standard input says.

@@ -7,7 +7,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use qemu_layout::{Kind, Table};
+use qemu_layout::{Kind, REFUSED, Table};
 
 use crate::client::Installation;
 
@@ -84,7 +84,8 @@ fn a_file_of_another_program_is_refused() {
     let path = with.path.display();
     assert!(
         said.contains(&format!(
-            "its layout file {path} cannot be used: it is of the build id 0123"
+            "svm-demo: {REFUSED} svm-demo: its layout file {path} cannot be used: it is of the build \
+             id 0123"
         )),
         "{said}"
     );
@@ -204,9 +205,7 @@ fn refusal(with: &WithFile) -> Option<String> {
             "-device",
             "no-such-device",
         ]);
-        let is_ours = |line: &&str| {
-            line.contains("this QEMU cannot have the device") || line.contains("laid out")
-        };
+        let is_ours = |line: &&str| line.contains(REFUSED) || line.contains("laid out");
         if let Some(line) = said.lines().find(is_ours) {
             return Some(line.to_owned());
         }
