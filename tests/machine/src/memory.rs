@@ -107,12 +107,17 @@ impl Ram {
         Ok(self.word(address)?.fetch_add(addend, Ordering::AcqRel))
     }
 
-    /// Sets bytes.
+    /// Sets bytes. Those that are so already are not written: memory that nothing was written to
+    /// takes none of the host's.
     pub fn fill(&self, address: u64, length: usize, byte: u8) -> Result<(), MemoryError> {
         const PIECE: usize = 4096;
-        let bytes = [byte; PIECE];
+        let (bytes, mut found) = ([byte; PIECE], [0; PIECE]);
         for at in (0..length).step_by(PIECE) {
-            self.write(address + at as u64, &bytes[..PIECE.min(length - at)])?;
+            let (place, size) = (address + at as u64, PIECE.min(length - at));
+            self.slice(place, size)?.copy_to(&mut found[..size]);
+            if found[..size] != bytes[..size] {
+                self.write(place, &bytes[..size])?;
+            }
         }
         Ok(())
     }
@@ -177,6 +182,25 @@ mod tests {
         for bytes in [0, 4095, MAX_BYTES + 4096] {
             assert!(matches!(Ram::new(bytes), Err(RamError::Size(_))));
         }
+    }
+
+    #[test]
+    fn bytes_are_set_from_the_first_to_the_last() {
+        let ram = Ram::new(0x4000).unwrap();
+        let bytes = |at, length| {
+            let mut bytes = vec![0; length];
+            ram.read(at, &mut bytes).unwrap();
+            bytes
+        };
+        // Some of a page are so already, and all of another.
+        ram.fill(0xffe, 0x1003, 7).unwrap();
+        ram.fill(0xff0, 0x2020, 7).unwrap();
+        assert_eq!(bytes(0xfef, 2), [0, 7]);
+        assert_eq!(bytes(0xff0, 0x2020), [7; 0x2020]);
+        assert_eq!(bytes(0x300f, 2), [7, 0]);
+        ram.fill(0, 0x4000, 0).unwrap();
+        assert_eq!(bytes(0, 0x4000), [0; 0x4000]);
+        assert!(ram.fill(0x3fff, 2, 0).is_err());
     }
 
     #[test]
