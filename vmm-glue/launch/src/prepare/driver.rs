@@ -20,6 +20,9 @@ const SOURCES: &[&str] = &["guest-driver", "demo-device/abi/src"];
 /// Name of the module's file.
 pub const FILE: &str = "svm_demo.ko";
 
+/// The same with what is for debuggers, which the guest has no use for, beside it.
+const WHOLE: &str = "svm_demo.ko.debug";
+
 /// Name of the log of its build, beside it.
 pub const LOG: &str = "build.log";
 
@@ -93,6 +96,11 @@ pub fn build(installation: &Installation, kernel: &Kernel, progress: &Progress) 
         "the build of guest-driver made no {FILE}; see {}",
         log.display()
     );
+    if let Some(strip) = strip(kernel, &work) {
+        let whole = place.join(WHOLE);
+        fs::copy(&product, &whole).with_context(|| format!("cannot write {}", whole.display()))?;
+        strip.run_logged(&log, &task)?;
+    }
     fs::copy(&product, &module)
         .with_context(|| format!("cannot copy {} into place", product.display()))?;
     remove_tree(&work)?;
@@ -139,6 +147,18 @@ fn compile(kernel: &Kernel, work: &Path) -> External {
                 .with_tree()
         }
     }
+}
+
+/// Takes away what is for debuggers: nine tenths of the module, which a guest unpacks when it boots
+/// and copies each time that it loads the module. A kernel of the user's own may be there to be
+/// debugged.
+fn strip(kernel: &Kernel, work: &Path) -> Option<External> {
+    let Kernel::Prepared { root, .. } = kernel else {
+        return None;
+    };
+    let file = format!("/mnt/guest-driver/{FILE}");
+    let program = ["strip", "--strip-debug", &file];
+    Some(sandbox::enter(root, work, None, &program))
 }
 
 /// The word for `make` that names the compiler where the kernel was built by another than GCC: its
