@@ -22,7 +22,7 @@ const SLOWEST: usize = 10;
 #[derive(Debug)]
 pub struct Part {
     name: &'static str,
-    /// Whether others may run beside it.
+    /// Whether there are others, which may run beside it.
     beside: bool,
     begin: Instant,
     tally: Tally,
@@ -37,7 +37,8 @@ pub type Work<'a> = Box<dyn FnOnce(&mut Part) -> anyhow::Result<()> + Send + 'a>
 pub struct Job<'a> {
     /// Its name, as short as its lines need.
     pub name: &'static str,
-    /// How many processors it keeps busy.
+    /// How many processors it keeps busy. One of none takes what others leave, and runs beside
+    /// any.
     pub load: usize,
     /// What it does.
     pub run: Work<'a>,
@@ -253,6 +254,7 @@ impl Report {
 /// that needs more than there are runs alone.
 pub fn run(jobs: Vec<Job>, processors: usize) -> Report {
     let mut report = Report::default();
+    let beside = jobs.len() > 1;
     let mut waiting = jobs;
     let (sender, ended) = mpsc::channel();
     thread::scope(|scope| {
@@ -263,7 +265,7 @@ pub fn run(jobs: Vec<Job>, processors: usize) -> Report {
                 let Job { name, load, run } = waiting.remove(next);
                 let load = load.min(processors);
                 let sender = sender.clone();
-                let mut part = Part::begin(name, load < processors);
+                let mut part = Part::begin(name, beside);
                 busy += load;
                 running += 1;
                 part.line(format_args!("# {name} begins"));
@@ -337,6 +339,10 @@ mod tests {
         assert_eq!(next(&waiting, 1, 2), Some(1));
         assert_eq!(next(&waiting, 2, 2), None);
         assert_eq!(next(&waiting, 0, 1), Some(0));
+        // What keeps no processor busy does not, whatever is running.
+        let waiting = [job(2), job(0)];
+        assert_eq!(next(&waiting, 2, 2), Some(1));
+        assert_eq!(next(&waiting[1..], 1, 1), Some(0));
     }
 
     #[test]

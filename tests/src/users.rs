@@ -17,7 +17,7 @@ const MODULE: &str = "nvme-keyring";
 const LARGE_MIB: u64 = 100;
 
 /// All that a program said.
-fn text(output: &Output) -> String {
+pub fn text(output: &Output) -> String {
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
     text
