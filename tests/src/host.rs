@@ -77,7 +77,9 @@ pub fn run(launcher: &Launcher, part: &mut Part) -> anyhow::Result<()> {
         let tests = notes.asked(&names)?;
         let mut words = vec!["--exact"];
         words.extend(tests.iter().map(String::as_str));
-        let arguments = ["-p", "svm-qemu", "--test", "plugin"];
+        // The program that has run: for the package alone, whose dependencies have fewer features,
+        // cargo builds another.
+        let arguments = ["--workspace", "--test", "plugin"];
         let before = part.tally();
         cargo_test(launcher, part, pass.on, &arguments, pass.variables, &words)?;
         let ran = part.tally().tests() - before.tests();
