@@ -113,7 +113,12 @@ impl Bench {
 
     /// Another context of the process.
     pub fn another(&self) -> App {
-        App::start(self.driver(), self.process().clone(), self.context() + 1)
+        self.further(1)
+    }
+
+    /// The `n`-th after the bench's context, for the same process.
+    pub fn further(&self, n: u16) -> App {
+        App::start(self.driver(), self.process().clone(), self.context() + n)
     }
 
     pub fn set(&self, context: u16, register: u64, value: u64) {

@@ -8,7 +8,8 @@ mod table;
 use bench::{ATS, Bench, COMMAND, HERE, MUTANT, PASID, PRI};
 use machine::Moment;
 use machine::os::{
-    Behaviour, CONTEXT_GLOBAL, IOTLB_GLOBAL, copy, crc32c, device_tlb_pasid, fetch_add, fill, nop,
+    App, Behaviour, CONTEXT_GLOBAL, IOTLB_GLOBAL, copy, crc32c, device_tlb_pasid, fetch_add, fill,
+    nop,
 };
 use pcie_ats::{AlignedRange, MemoryAddressType, PasidWidth, Prgi, Reset, ResponseCode};
 use svm_abi::completion::Error;
@@ -266,15 +267,44 @@ fn rule_59_stopped_is_set_when_nothing_is_outstanding() {
 
 #[test]
 fn rule_61_what_an_overflow_answered_is_asked_for_again() {
-    let bench = Bench::new();
-    // As a unit does whose queue is full.
-    bench.refuse(ResponseCode::Success);
-    let ticket = bench.submit(fill(bench.process().map_absent(HERE, 0x1000), 8, 1));
-    while bench.page_requests().len() < 5 && bench.completion(ticket).is_none() {
-        bench.os().progress();
+    const LENGTH: u64 = 0x8000;
+    // All contexts together request more than the unit's queue has room for.
+    let bench = Bench::with(|config| config.pri_capacity = 1024);
+    let work = |n: u64| {
+        let page = HERE + n * LENGTH;
+        fill(bench.process().map_absent(page, LENGTH), LENGTH, n)
+    };
+    let others: Vec<App> = (1..32).map(|n| bench.further(n)).collect();
+    let ticket = bench.submit(work(0));
+    let tickets: Vec<_> = others
+        .iter()
+        .zip(1..)
+        .map(|(other, n)| other.submit(work(n)))
+        .collect();
+    // The unit's queue has room for 127 requests, and nobody reads it: it answers the rest itself,
+    // by Success.
+    let refused = || {
+        let counters = bench.machine().with_unit(0, |unit, _, _| *unit.counters());
+        counters.page_requests_refused
+    };
+    let mut steps = 0;
+    while refused() == 0 {
+        steps += 1;
+        assert!(
+            steps < 10_000,
+            "the queue of page requests does not overflow"
+        );
+        bench.machine().step();
     }
-    bench.os().set_behaviour(Behaviour::Serve);
+    let asked = bench.page_requests().len();
     assert_eq!(bench.wait(ticket).map(|done| done.error), Some(0));
+    for (other, ticket) in others.iter().zip(tickets) {
+        assert_eq!(other.wait(ticket).map(|done| done.error), Some(0));
+    }
+    assert!(
+        bench.page_requests().len() > asked,
+        "nothing was asked again"
+    );
 }
 
 #[test]
