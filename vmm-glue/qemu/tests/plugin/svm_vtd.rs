@@ -275,12 +275,20 @@ fn small_accesses_to_registers_are_ignored() {
     machine.qemu.quit();
 }
 
+/// Bits of a first-stage entry (VT-d 9.8): accessed, and dirty.
+const ACCESSED: u64 = 1 << 5;
+const DIRTY: u64 = 1 << 6;
+
 #[test]
 fn a_ring_works_through_the_unit_and_flags_are_set() {
     let Some((mut machine, mut context)) = ready("") else {
         return;
     };
     works(&mut machine, &mut context);
+    // A page that is read is accessed, and not dirty; one that may be written is both (VT-d 3.6.2).
+    let mut flags = |address| machine.mapping(PASID, address) & (ACCESSED | DIRTY);
+    assert_eq!(flags(SOURCE), ACCESSED);
+    assert_eq!(flags(DESTINATION), ACCESSED | DIRTY);
     // A page that is not there is requested.
     let missing = DESTINATION + 0x1000;
     let number = context.submit(&mut machine, copy(SOURCE, missing, 16));
@@ -295,6 +303,10 @@ fn a_ring_works_through_the_unit_and_flags_are_set() {
     assert_eq!(machine.qemu.read(frame, 16), b"through svm-vtd!");
     // No fault was recorded.
     assert_eq!(machine.qemu.readl(FSTS), 0);
+    assert_eq!(
+        machine.mapping(PASID, missing) & (ACCESSED | DIRTY),
+        ACCESSED | DIRTY
+    );
     machine.qemu.quit();
 }
 

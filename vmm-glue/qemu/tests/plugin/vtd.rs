@@ -193,6 +193,12 @@ impl Machine {
         self.qemu.writeq(entry, memory | 0x7 | 1 << 7);
     }
 
+    /// The entry that maps a page of a PASID, as it is now.
+    pub fn mapping(&mut self, pasid: u32, address: u64) -> u64 {
+        let entry = self.entry(pasid, address, 1);
+        self.qemu.readq(entry)
+    }
+
     /// Submits an invalidation queue descriptor and waits until it and all before are done.
     fn submit(&mut self, low: u64, high: u64) {
         let wait = self.tables().wait;
