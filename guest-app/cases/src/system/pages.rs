@@ -19,25 +19,46 @@ pub struct Residence {
     pub swapped: usize,
 }
 
+/// What `/proc/self/pagemap` has of the pages of a range: bit 63 for a page that is present, bit 62
+/// for one in swap, and in the lowest 55 bits the frame.
+fn entries(address: u64, length: usize) -> anyhow::Result<Vec<u64>> {
+    const ENTRY: usize = 8;
+    let file = File::open("/proc/self/pagemap").context("/proc/self/pagemap")?;
+    let mut bytes = vec![0; length / PAGE * ENTRY];
+    file.read_exact_at(&mut bytes, address / PAGE as u64 * ENTRY as u64)
+        .context("/proc/self/pagemap")?;
+    let word = |entry: &[u8]| {
+        let bytes = entry.iter().rev();
+        bytes.fold(0, |word, byte| word << 8 | u64::from(*byte))
+    };
+    Ok(bytes.chunks_exact(ENTRY).map(word).collect())
+}
+
 /// Asks where the pages of a region are.
 ///
 /// # Errors
 ///
 /// `/proc/self/pagemap` cannot be read.
 pub fn residence(region: &Region) -> anyhow::Result<Residence> {
-    const ENTRY: usize = 8;
-    let file = File::open("/proc/self/pagemap").context("/proc/self/pagemap")?;
-    let mut entries = vec![0; region.len() / PAGE * ENTRY];
-    let first = region.address(0) / PAGE as u64;
-    file.read_exact_at(&mut entries, first * ENTRY as u64)
-        .context("/proc/self/pagemap")?;
     let mut sum = Residence::default();
-    for entry in entries.chunks_exact(ENTRY) {
-        // Bits 63 and 62, in the last byte.
-        sum.present += usize::from(entry[7] >> 7 & 1);
-        sum.swapped += usize::from(entry[7] >> 6 & 1);
+    for entry in entries(region.address(0), region.len())? {
+        sum.present += (entry >> 63 & 1) as usize;
+        sum.swapped += (entry >> 62 & 1) as usize;
     }
     Ok(sum)
+}
+
+/// The frame that each page of a range is in; 0 if it is in none.
+///
+/// # Errors
+///
+/// `/proc/self/pagemap` cannot be read.
+pub fn frames(address: u64, length: usize) -> anyhow::Result<Vec<u64>> {
+    let frame = |entry: u64| match entry >> 63 {
+        0 => 0,
+        _ => entry & ((1 << 55) - 1),
+    };
+    Ok(entries(address, length)?.into_iter().map(frame).collect())
 }
 
 /// Whether any swap is on.

@@ -16,7 +16,7 @@ use svmctl::abi::completion;
 use svmctl::abi::counters::index;
 use svmctl::region::PAGE;
 
-use super::{beside, checksum, expect_checksum, fill, round_trip};
+use super::{Meeting, Over, TRIES, beside, checksum, expect_checksum, fill, round_trip};
 use crate::harness::bench::{Bench, expect_bytes, expect_fault, pattern};
 use crate::harness::{Case, Verdict, passed, remark};
 use crate::system::child::Child;
@@ -131,15 +131,31 @@ fn truncated_at_work(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let file = file(MFdFlags::empty(), &contents)?;
     let memory = Mapping::file(&file, contents.len(), BOTH, MapFlags::MAP_SHARED)?;
     let least = bench.rounds(60);
-    let (mut done, mut failed) = (0, 0);
+    let (mut done, mut failed) = (0u32, 0u32);
     let half = (PAGES / 2 * PAGE) as u64;
+    let (meeting, mut turn) = (Meeting::default(), 0u32);
     let cut = || {
+        turn += 1;
         file.set_len(half)?;
-        Ok(file.set_len(contents.len() as u64)?)
+        if turn % 8 == 4 {
+            meeting.keep();
+        }
+        file.set_len(contents.len() as u64)?;
+        if turn % 8 == 0 {
+            meeting.keep();
+        }
+        Ok(())
     };
     let times = beside(cut, |_| {
-        while done + failed < least {
-            match fill(bench, &memory, 0..contents.len(), 1) {
+        let _over = Over(&meeting);
+        while done + failed < least || done == 0 || failed == 0 {
+            ensure!(
+                done + failed < TRIES,
+                "{done} times filled, {failed} times not: the file was not seen both whole and cut"
+            );
+            let filled = fill(bench, &memory, 0..contents.len(), 1);
+            meeting.tried();
+            match filled {
                 Ok(_) => done += 1,
                 Err(svmctl::Error::Failed(failure)) => {
                     expect_behind(&failure, memory.address(half as usize))?;

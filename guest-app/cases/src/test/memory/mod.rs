@@ -115,6 +115,43 @@ fn under_load(
     Ok((rounds, times))
 }
 
+/// Tries after which a race that nobody saw will not be seen.
+const TRIES: u32 = 5_000;
+
+/// Has the device meet a state of memory that another thread makes and takes back: without help, and
+/// on a busy host, it may always come too early or too late.
+#[derive(Debug, Default)]
+struct Meeting {
+    tried: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Meeting {
+    /// What the device was told to do has ended.
+    fn tried(&self) {
+        self.tried.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Keeps the state as it is until something has begun and ended in it.
+    fn keep(&self) {
+        // What is under way began before.
+        let before = self.tried.load(Ordering::Relaxed);
+        while self.tried.load(Ordering::Relaxed) < before + 2 && !self.over.load(Ordering::Relaxed)
+        {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// The device is told nothing more when it is dropped, and nobody waits for it.
+struct Over<'a>(&'a Meeting);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Does `work` while another thread does `other` over and over, until `work` has ended. `work` can
 /// ask how often that was. Returns how often it was in the end.
 fn beside(

@@ -8,7 +8,7 @@ use svmctl::abi::completion::Error;
 use svmctl::abi::counters::index;
 use svmctl::region::PAGE;
 
-use super::{beside, checksum, expect_checksum, fill, round_trip};
+use super::{Meeting, Over, TRIES, beside, checksum, expect_checksum, fill, round_trip};
 use crate::harness::bench::{Bench, expect_bytes, expect_fault, pattern};
 use crate::harness::{Case, Verdict, passed, remark, skipped};
 use crate::system::mapping::{BOTH, Mapping, Memory};
@@ -57,13 +57,30 @@ fn protect_at_work(bench: &mut Bench) -> anyhow::Result<Verdict> {
     memory.write(0, &vec![1; memory.len()]);
     let least = bench.rounds(60);
     let (mut done, mut failed) = (0u32, 0u32);
+    let (meeting, mut turn) = (Meeting::default(), 0u32);
     let change = || {
+        turn += 1;
         memory.protect(0..memory.len(), ProtFlags::PROT_READ)?;
-        Ok(memory.protect(0..memory.len(), BOTH)?)
+        if turn % 8 == 4 {
+            meeting.keep();
+        }
+        memory.protect(0..memory.len(), BOTH)?;
+        if turn % 8 == 0 {
+            meeting.keep();
+        }
+        Ok(())
     };
     let times = beside(change, |_| {
-        while done + failed < least {
-            match fill(bench, &memory, 0..memory.len(), done.into()) {
+        let _over = Over(&meeting);
+        while done + failed < least || done == 0 || failed == 0 {
+            ensure!(
+                done + failed < TRIES,
+                "{done} times filled, {failed} times not: the memory was not met both writable and \
+                 read-only"
+            );
+            let filled = fill(bench, &memory, 0..memory.len(), done.into());
+            meeting.tried();
+            match filled {
                 Ok(_) => done += 1,
                 Err(svmctl::Error::Failed(failure))
                     if failure.error() == Some(Error::PageFault) && failure.write =>
@@ -143,6 +160,12 @@ fn advice(bench: &mut Bench) -> anyhow::Result<Verdict> {
         }
         round_trip(bench, name, &memory)?;
     }
+    // All but those of swap and of KSM are in each kernel.
+    ensure!(
+        given + 2 >= kinds.len(),
+        "the kernel took {given} kinds of advice of {}",
+        kinds.len()
+    );
     remark(format!("{given} of {} kinds", kinds.len()))
 }
 
