@@ -147,40 +147,61 @@ fn waiting(bench: &mut Bench) -> anyhow::Result<Verdict> {
 
 fn restarted(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let function = Function::of(bench.device())?;
-    let resets = bench.rounds(20);
-    let (over, starts) = (AtomicBool::new(false), AtomicU32::new(0));
-    let lost = std::thread::scope(|scope| {
-        let (over, starts, device) = (&over, &starts, bench.device());
-        let worker = scope.spawn(move || restart_until(device, over, starts));
-        let result = (0..resets).try_for_each(|_| {
-            let before = starts.load(Ordering::Relaxed);
-            function.reset()?;
-            becomes(|| {
-                let now = starts.load(Ordering::Relaxed);
-                let started = now != before || worker.is_finished();
-                Ok(started
-                    .then_some(())
-                    .ok_or_else(|| format!("after start {now} there is none any more")))
-            })
-        });
+    let least = bench.rounds(20);
+    let (over, starts, lost) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
+    let mut resets = 0;
+    std::thread::scope(|scope| {
+        let (over, starts, lost, device) = (&over, &starts, &lost, bench.device());
+        let worker = scope.spawn(move || restart_until(device, over, starts, lost));
+        let mut disturb = || -> anyhow::Result<()> {
+            // Until one of them has come between a start and the end of its work.
+            while resets < least || (lost.load(Ordering::Relaxed) == 0 && resets < RESETS_AT_MOST) {
+                resets += 1;
+                let before = starts.load(Ordering::Relaxed);
+                function.reset()?;
+                becomes(|| {
+                    let now = starts.load(Ordering::Relaxed);
+                    let started = now != before || worker.is_finished();
+                    Ok(started
+                        .then_some(())
+                        .ok_or_else(|| format!("after start {now} there is none any more")))
+                })?;
+                if worker.is_finished() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let result = disturb();
         over.store(true, Ordering::Relaxed);
-        let lost = worker.join().expect("the worker does not panic")?;
-        result.and(Ok(lost))
+        worker.join().expect("the worker does not panic")?;
+        result
     })?;
     bench.restart()?;
     works(bench)?;
-    let starts = starts.into_inner();
+    let (starts, lost) = (starts.into_inner(), lost.into_inner());
+    ensure!(
+        lost > 0,
+        "{resets} resets, {starts} starts, and none of them was ended by a reset: the race was not \
+         seen"
+    );
     remark(format!(
         "{resets} resets, {starts} starts, {lost} of them ended by a reset"
     ))
 }
 
+/// Resets after which a race that nobody saw will not be seen.
+const RESETS_AT_MOST: u32 = 300;
+
 /// Starts a context over and over. Each start must succeed, and each time that it is given work it
-/// must either send its interrupt or say that it does not work any more. Returns how many were lost
-/// to a reset.
-fn restart_until(device: &Path, over: &AtomicBool, starts: &AtomicU32) -> anyhow::Result<u32> {
+/// must either send its interrupt or say that it does not work any more; `lost` counts those.
+fn restart_until(
+    device: &Path,
+    over: &AtomicBool,
+    starts: &AtomicU32,
+    lost: &AtomicU32,
+) -> anyhow::Result<()> {
     let mut queue = RawQueue::start(device, LOG2).context("the first start failed")?;
-    let mut lost = 0;
     let nop = Descriptor {
         flags: flags::INTERRUPT,
         ..Descriptor::default()
@@ -190,14 +211,14 @@ fn restart_until(device: &Path, over: &AtomicBool, starts: &AtomicU32) -> anyhow
         unsafe { queue.submit(&nop) };
         let events = queue.poll().context("an interrupt is lost")?;
         if events.contains(PollFlags::POLLERR) {
-            lost += 1;
+            lost.fetch_add(1, Ordering::Relaxed);
         }
         queue
             .restart()
             .with_context(|| format!("a start failed after {starts:?}"))?;
         starts.fetch_add(1, Ordering::Relaxed);
     }
-    Ok(lost)
+    Ok(())
 }
 
 /// What the driver says of it.
