@@ -11,8 +11,10 @@
 //! The project's own device works behind a root port. Behind a switch, and as one function of
 //! several, Linux does not enable PASID, and `svmctl doctor` names the function that it is for.
 //!
-//! And two of the project's own devices serve more than 255 processes in one guest.
+//! And two of the project's own devices serve more than 255 processes in one guest, with more contexts
+//! than vectors; when the machine goes off, both are silent.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -443,6 +445,8 @@ names $second "$second (integrated endpoint) has no ACS"
 /// 300 processes hold contexts, and with them PASIDs, of two devices; the next ones, with PASIDs
 /// that do not fit into 8 bits, use both devices.
 fn many_processes(launcher: &Launcher) -> anyhow::Result<()> {
+    let log = launcher.run_dir("many-processes").join("configuration.log");
+    let log_argument = log.to_str().context("the checkout's path is not UTF-8")?;
     let script = r#"
 fail() { echo "$1"; exit 1; }
 [ -c /dev/svm1 ] || fail 'there is one device'
@@ -459,6 +463,8 @@ for device in /dev/svm0 /dev/svm1; do
     pasid=$(sed -n 's/.*PASID of this process *//p' /tmp/info)
     [ "$pasid" -gt 255 ] || fail "the PASID is $pasid: $(cat /tmp/info)"
     svmctl --device $device demo >/tmp/demo 2>&1 || { cat /tmp/demo; fail "$device failed"; }
+    # The contexts share 64 vectors, and the driver has to find out whose interrupt it was.
+    svmctl --device $device test eventfd >/tmp/test 2>&1 || { cat /tmp/test; fail "$device failed"; }
 done
 "#;
     let arguments = [
@@ -472,8 +478,48 @@ done
         "--",
         "-device",
         "svm-demo,contexts=256",
+        "-trace",
+        "pci_cfg_write",
+        "-D",
+        log_argument,
     ];
-    succeed(launcher, &arguments)
+    succeed(launcher, &arguments)?;
+    let text = fs::read_to_string(&log).with_context(|| log.display().to_string())?;
+    let masters = masters(&text);
+    ensure!(
+        masters.len() == 2,
+        "two functions were bus masters, not {masters:?}"
+    );
+    let still: Vec<_> = masters
+        .iter()
+        .filter(|(_, at_the_end)| **at_the_end)
+        .collect();
+    ensure!(
+        still.is_empty(),
+        "bus masters when the machine went off: {still:?}"
+    );
+    Ok(())
+}
+
+/// The functions of the project's device that were bus masters at some time, and whether they were
+/// to the end, as QEMU's log of what was written to configuration spaces has it.
+fn masters(log: &str) -> BTreeMap<&str, bool> {
+    const BUS_MASTER: u64 = 1 << 2;
+    let mut masters = BTreeMap::new();
+    for line in log.lines() {
+        let Some((_, rest)) = line.split_once("pci_cfg_write svm-demo ") else {
+            continue;
+        };
+        let Some((slot, value)) = rest.split_once(" @0x4 <- 0x") else {
+            continue;
+        };
+        let value = u64::from_str_radix(value.trim(), 16).unwrap_or(0);
+        let master = value & BUS_MASTER != 0;
+        if master || masters.contains_key(slot) {
+            masters.insert(slot, master);
+        }
+    }
+    masters
 }
 
 #[cfg(test)]
@@ -490,6 +536,19 @@ mod tests {
             ]
         };
         DEVICES.iter().flat_map(of).collect()
+    }
+
+    #[test]
+    fn who_was_a_bus_master_and_who_is_to_the_end_is_read_from_the_log() {
+        let log = "pci_cfg_write svm-demo 00:01.0 @0x4 <- 0x2\n\
+                   12@1.5:pci_cfg_write svm-demo 00:01.0 @0x4 <- 0x406\n\
+                   pci_cfg_write svm-demo 00:02.0 @0x4 <- 0x406\n\
+                   pci_cfg_write svm-demo 00:03.0 @0x4 <- 0x402\n\
+                   pci_cfg_write e1000e 00:12.0 @0x4 <- 0x406\n\
+                   pci_cfg_write svm-demo 00:01.0 @0x40 <- 0x0\n\
+                   pci_cfg_write svm-demo 00:02.0 @0x4 <- 0x402\n";
+        let expected = BTreeMap::from([("00:01.0", true), ("00:02.0", false)]);
+        assert_eq!(masters(log), expected);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A PCI function and its driver, as sysfs shows them and lets them be changed.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -28,6 +28,13 @@ const D3_HOT: u16 = 3;
 pub struct Silenced {
     register: u64,
     value: u16,
+}
+
+/// A register of a configuration space.
+fn word(config: &File, register: u64) -> io::Result<u16> {
+    let mut word = [0; 2];
+    config.read_exact_at(&mut word, register)?;
+    Ok(u16::from_le_bytes(word))
 }
 
 /// The function of a device file.
@@ -63,6 +70,20 @@ impl Function {
         Path::new("/sys/bus/pci/devices")
             .join(&self.address)
             .join(name)
+    }
+
+    /// How many contexts of its device nobody has. Asks without opening the device.
+    ///
+    /// # Errors
+    ///
+    /// The driver does not say it.
+    pub fn free_contexts(device: &Path) -> anyhow::Result<usize> {
+        let name = device.file_name().unwrap_or_default();
+        let path = Path::new("/sys/class/svm_demo")
+            .join(name)
+            .join("contexts_available");
+        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        Ok(text.trim().parse()?)
     }
 
     /// Name of the driver's module.
@@ -130,13 +151,8 @@ impl Function {
     ///
     /// Those of accesses to configuration space; the function does not take what is written.
     pub fn silence(&self) -> anyhow::Result<Silenced> {
-        let path = self.file("config");
-        let config = OpenOptions::new().read(true).write(true).open(&path)?;
-        let word = |at| -> anyhow::Result<u16> {
-            let mut word = [0; 2];
-            config.read_exact_at(&mut word, at)?;
-            Ok(u16::from_le_bytes(word))
-        };
+        let config = self.configuration()?;
+        let word = |at| word(&config, at);
         let mut capability = word(CAPABILITIES)? & 0xff;
         while capability != 0 && word(capability.into())? as u8 != POWER_MANAGEMENT {
             capability = word(capability.into())? >> 8;
@@ -145,15 +161,34 @@ impl Function {
             0 => (COMMAND, word(COMMAND)? & !(MEMORY_SPACE | BUS_MASTER)),
             at => (u64::from(at) + PMCSR, word(u64::from(at) + PMCSR)? | D3_HOT),
         };
-        let value = word(register)?;
-        config.write_all_at(&silent.to_le_bytes(), register)?;
-        if word(register)? != silent {
-            bail!(
-                "{} does not take {silent:#06x} at {register:#x}",
-                self.address
-            );
+        self.change(&config, register, silent)
+    }
+
+    /// Makes the function decode no access to its registers, behind the driver's back: what is
+    /// written there has no effect, and what is read is for the machine to say.
+    ///
+    /// # Errors
+    ///
+    /// As [`Function::silence`].
+    pub fn hide(&self) -> anyhow::Result<Silenced> {
+        let config = self.configuration()?;
+        let command = word(&config, COMMAND)?;
+        self.change(&config, COMMAND, command & !MEMORY_SPACE)
+    }
+
+    /// Writes a register of the configuration space.
+    fn change(&self, config: &File, register: u64, new: u16) -> anyhow::Result<Silenced> {
+        let value = word(config, register)?;
+        config.write_all_at(&new.to_le_bytes(), register)?;
+        if word(config, register)? != new {
+            bail!("{} does not take {new:#06x} at {register:#x}", self.address);
         }
         Ok(Silenced { register, value })
+    }
+
+    fn configuration(&self) -> io::Result<File> {
+        let path = self.file("config");
+        OpenOptions::new().read(true).write(true).open(path)
     }
 
     /// Lets the function answer again. What it had in its registers may be lost.
@@ -162,7 +197,7 @@ impl Function {
     ///
     /// Those of accesses to configuration space.
     pub fn wake(&self, silenced: &Silenced) -> io::Result<()> {
-        let config = OpenOptions::new().write(true).open(self.file("config"))?;
+        let config = self.configuration()?;
         config.write_all_at(&silenced.value.to_le_bytes(), silenced.register)
     }
 }

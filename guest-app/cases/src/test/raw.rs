@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use anyhow::ensure;
-use memmap2::MmapOptions;
+use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -271,7 +271,12 @@ impl RawQueue {
         Ok(queue)
     }
 
-    fn set_up(&mut self) -> io::Result<()> {
+    /// Starts the context, which is stopped.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn set_up(&mut self) -> io::Result<()> {
         let queue = ioctl::Queue {
             ring: self.ring,
             ring_log2: self.log2,
@@ -285,13 +290,22 @@ impl RawQueue {
         unsafe { self.file.queue_setup(&queue) }
     }
 
+    /// Stops the context.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says.
+    pub fn stop(&mut self) -> io::Result<()> {
+        self.file.queue_stop()
+    }
+
     /// Stops the context and starts it again.
     ///
     /// # Errors
     ///
     /// What the driver says.
     pub fn restart(&mut self) -> anyhow::Result<()> {
-        self.file.queue_stop()?;
+        self.stop()?;
         Ok(self.set_up()?)
     }
 
@@ -445,15 +459,24 @@ impl RawQueue {
         self.file.read_doorbell(offset)
     }
 
+    /// Another mapping of the doorbell page.
+    ///
+    /// # Errors
+    ///
+    /// Those of `mmap`.
+    pub fn doorbell_page(&self) -> io::Result<MmapRaw> {
+        MmapOptions::new()
+            .len(ioctl::DOORBELL_SIZE)
+            .map_raw(self.as_fd().as_raw_fd())
+    }
+
     /// Writes a value to all registers of the doorbell page but `TAIL`, by a mapping of its own.
     ///
     /// # Errors
     ///
     /// Those of `mmap`.
     pub fn write_others(&self, value: u64) -> io::Result<()> {
-        let page = MmapOptions::new()
-            .len(ioctl::DOORBELL_SIZE)
-            .map_raw(self.as_fd().as_raw_fd())?;
+        let page = self.doorbell_page()?;
         for offset in (0..ioctl::DOORBELL_SIZE).step_by(8) {
             if offset as u64 != doorbell::TAIL {
                 let register = page.as_mut_ptr().wrapping_add(offset);

@@ -30,6 +30,7 @@ pub const CASES: &[Case] = &[
     Case::new("a function that answers nothing any more", silent)
         .provoking(RESET_AND_BOUND)
         .killing(),
+    Case::new("a context that the device does not start", not_started),
     Case::new(
         "the driver is not unloaded under an open file",
         unload_refused,
@@ -218,6 +219,33 @@ fn silent(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let before = before.context("there was no round")?;
     let left = before.check(bench, u64::from(rounds) * WORKERS as u64)?;
     remark(format!("{rounds} times; {left}"))
+}
+
+fn not_started(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let function = Function::of(bench.device())?;
+    bench.close();
+    let mut queue = RawQueue::start(bench.device(), LOG2)?;
+    queue.stop()?;
+    // The context reads as disabled, as it is, and stays so whatever is written.
+    let hidden = function.hide()?;
+    let result = queue.set_up();
+    function.wake(&hidden)?;
+    let error = match result {
+        Err(error) => error.raw_os_error().map(Errno::from_raw),
+        Ok(()) => bail!("QUEUE_SETUP succeeded, and the device has not heard of it"),
+    };
+    ensure!(
+        matches!(error, Some(Errno::EIO | Errno::ENODEV)),
+        "QUEUE_SETUP: {error:?}, EIO or ENODEV was expected"
+    );
+    // The next one is.
+    queue.set_up()?;
+    let memory = Region::new(PAGE << LOG2)?;
+    // SAFETY: the memory is a region, and outlives the queue's work, which is waited for.
+    unsafe { queue.fill_pages(&memory, u64::MAX) };
+    queue.wait_records(1 << LOG2)?;
+    works(bench)?;
+    remark(format!("{error:?}"))
 }
 
 /// The driver's module, which is unloaded; `Err` says why it cannot be loaded again.

@@ -11,10 +11,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
+use nix::sys::resource::{UsageWho, getrusage};
 use svm_init::kernel::{BOUND, RESET};
 use svmctl::abi::descriptor::{Descriptor, flags};
-use svmctl::abi::ioctl;
 use svmctl::abi::registers::status;
+use svmctl::abi::{doorbell, ioctl};
 use svmctl::region::{Advice, PAGE, Region};
 
 use super::device::works;
@@ -32,6 +33,7 @@ pub const CASES: &[Case] = &[
     Case::new("reset by sysfs at work", reset),
     Case::new("a reader that waits learns of a reset", waiting),
     Case::new("contexts are started again under resets", restarted),
+    Case::new("no doorbell is reached during a reset", no_doorbell),
     Case::new("a device that does not stop", stubborn).provoking(STUBBORN),
 ];
 
@@ -221,6 +223,74 @@ fn restart_until(
     Ok(())
 }
 
+/// Reads a register of a queue's doorbell page. Returns whether the page was not mapped, so that the
+/// kernel had to be asked for it.
+fn faults(queue: &RawQueue) -> anyhow::Result<bool> {
+    let faults = || Ok::<_, Errno>(getrusage(UsageWho::RUSAGE_THREAD)?.minor_page_faults());
+    let before = faults()?;
+    queue.register(doorbell::STATUS);
+    Ok(faults()? != before)
+}
+
+/// Reads of the doorbell page for as long as the function is being reset, beside who resets it. The
+/// page is not mapped then, and who reads it waits for the end of the reset. Returns how often that
+/// was.
+fn read_until(queue: &RawQueue, over: &AtomicBool) -> anyhow::Result<u32> {
+    let mut waited = 0;
+    // A context that was reset says so, when the reset has ended.
+    let reset = || Ok::<_, anyhow::Error>(queue.poll_now()?.contains(PollFlags::POLLERR));
+    while !over.load(Ordering::Relaxed) {
+        let before = reset()?;
+        if faults(queue)? {
+            ensure!(
+                reset()?,
+                "the doorbell page was mapped again before the end of the reset"
+            );
+            waited += u32::from(!before);
+        }
+    }
+    Ok(waited)
+}
+
+fn no_doorbell(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let function = Function::of(bench.device())?;
+    let least = bench.rounds(4);
+    // The pages of all files of a device go together. Here the only one is to be this one.
+    bench.close();
+    let (mut round, mut waited) = (0, 0);
+    while round < least || waited == 0 {
+        ensure!(
+            round < RESETS_AT_MOST,
+            "{round} resets, and in none of them was the doorbell page asked for"
+        );
+        round += 1;
+        let queue = RawQueue::start(bench.device(), LOG2)?;
+        faults(&queue)?;
+        ensure!(!faults(&queue)?, "the doorbell page goes without a reset");
+        if round % 2 == 1 {
+            function.reset()?;
+            ensure!(
+                faults(&queue)?,
+                "the doorbell page stayed mapped over a reset"
+            );
+            continue;
+        }
+        let over = AtomicBool::new(false);
+        waited += std::thread::scope(|scope| {
+            let reader = scope.spawn(|| read_until(&queue, &over));
+            let result = function.reset();
+            over.store(true, Ordering::Relaxed);
+            let waited = reader.join().expect("the reader does not panic")?;
+            result?;
+            anyhow::Ok(waited)
+        })?;
+    }
+    works(bench)?;
+    remark(format!(
+        "{round} resets, {waited} accesses waited for the end of one"
+    ))
+}
+
 /// What the driver says of it.
 const STUBBORN: &[&str] = &[
     "svm_demo *has not stopped",
@@ -233,6 +303,20 @@ const STUBBORN: &[&str] = &[
 
 /// Number of the mutant that ignores STOP.
 const IGNORES_STOP: u64 = 74;
+
+/// How often the driver may look at a context that it waits for in vain: any number of threads may
+/// have it wait. It looks 509 times if no look comes late.
+const MOST_LOOKS: u64 = 1000;
+
+/// How often this thread has slept.
+fn times_slept() -> anyhow::Result<u64> {
+    let status = fs::read_to_string("/proc/thread-self/status")?;
+    let count = status
+        .lines()
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))
+        .context("no voluntary_ctxt_switches in /proc/thread-self/status")?;
+    Ok(count.trim().parse()?)
+}
 
 /// Whether the events have one of a variable.
 fn heard(events: &Uevents, variable: &str) -> anyhow::Result<()> {
@@ -267,7 +351,9 @@ fn stubborn(bench: &mut Bench) -> anyhow::Result<Verdict> {
         works(bench)?;
         return skipped("the device has no laboratory (-device svm-demo,lab=on)");
     }
-    let result = closed_and_reset(bench, &function).and_then(|()| cut_off(bench, &function));
+    let result = closed_and_reset(bench, &function)
+        .and_then(|()| closed_and_forgotten(bench, &function))
+        .and_then(|()| cut_off(bench, &function));
     // The driver may have lost the function already.
     if function.file("driver").exists() {
         function.unbind()?;
@@ -300,7 +386,13 @@ fn closed_and_reset(bench: &Bench, function: &Function) -> anyhow::Result<()> {
     let (file, ring) = started(bench.device())?;
     child.line().tell(&"end")?;
     // Both wait at the same time.
+    let looks = times_slept()?;
     expect_errno("QUEUE_STOP", file.queue_stop(), Errno::ETIMEDOUT)?;
+    let looks = times_slept()? - looks;
+    ensure!(
+        looks <= MOST_LOOKS,
+        "QUEUE_STOP has looked {looks} times at a context that does not stop"
+    );
     let again = file.queue_setup(&queue_in(&ring));
     expect_errno("QUEUE_SETUP", again, Errno::EBUSY)?;
     child.finish()?;
@@ -349,6 +441,30 @@ fn closed_and_reset(bench: &Bench, function: &Function) -> anyhow::Result<()> {
             format!("a new process gets PASID {fresh}: {pasid} is not free after the reset")
         }))
     })
+}
+
+/// A file of a device that does not stop is closed, and the context reads as disabled some time later:
+/// it becomes free though nobody opens or closes a file, or resets the function.
+fn closed_and_forgotten(bench: &Bench, function: &Function) -> anyhow::Result<()> {
+    let free = || Function::free_contexts(bench.device());
+    let before = free()?;
+    Child::fork(|_| started(bench.device()).map(drop))?.finish()?;
+    let drains = free()?;
+    ensure!(
+        drains + 1 == before,
+        "{drains} contexts are free, {before} were, and one drains"
+    );
+    let hidden = function.hide()?;
+    let freed = becomes(|| {
+        let now = free()?;
+        Ok((now == before).then_some(()).ok_or_else(|| {
+            format!("{now} contexts are free of {before}: nobody looks at the last")
+        }))
+    });
+    function.wake(&hidden)?;
+    // It had never stopped.
+    function.reset()?;
+    freed
 }
 
 /// The driver goes from a device that does not stop: it reaches no memory any more.

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::ensure;
 use nix::errno::Errno;
@@ -11,7 +12,9 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use svmctl::abi::completion::status;
 use svmctl::abi::counters::index;
 use svmctl::abi::descriptor::{Descriptor, Operation, flags};
+use svmctl::abi::doorbell;
 use svmctl::abi::ioctl::{Eventfd, Moderation};
+use svmctl::abi::registers::status as context;
 
 use crate::harness::bench::Bench;
 use crate::harness::{Case, Verdict, passed, remark};
@@ -20,6 +23,10 @@ use crate::test::raw::{RawFile, RawQueue, expect_errno};
 /// See the module.
 pub const CASES: &[Case] = &[
     Case::new("an eventfd is signalled by interrupts", eventfd),
+    Case::new(
+        "an eventfd is signalled though the work comes before the end of the start",
+        early_work,
+    ),
     Case::new("completions are gathered into one interrupt", moderation),
 ];
 
@@ -100,6 +107,84 @@ fn eventfd(bench: &mut Bench) -> anyhow::Result<Verdict> {
     take(&queue, 1)?;
     ensure!(!waits(PollTimeout::ZERO)?, "signalled though detached");
     passed()
+}
+
+/// Starts that must have been given work before their end.
+const EARLY: u64 = 4;
+/// Starts of a context after which work that nobody gave before their end will not be given.
+const STARTS_AT_MOST: u64 = 100_000;
+
+fn early_work(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let least = u64::from(bench.rounds(500));
+    let mut queue = RawQueue::start(bench.device(), 0)?;
+    let eventfd = EventFd::from_flags(EfdFlags::EFD_NONBLOCK)?;
+    queue.set_eventfd(Some(eventfd.as_fd()))?;
+    let nop = Descriptor {
+        operation: Operation::Nop as u8,
+        flags: flags::INTERRUPT,
+        ..Descriptor::default()
+    };
+    // SAFETY: the operation reaches no memory.
+    unsafe { queue.write(0, &nop) };
+    let page = queue.doorbell_page()?;
+    let register = |offset: u64| {
+        page.as_mut_ptr()
+            .wrapping_add(offset as usize)
+            .cast::<u64>()
+    };
+    // How many starts were announced, and how many contexts were given work.
+    let (announced, given) = (AtomicU64::new(0), AtomicU64::new(0));
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // Gives a context work as soon as its page says that it is started.
+        scope.spawn(|| {
+            let (status, tail) = (register(doorbell::STATUS), register(doorbell::TAIL));
+            while !over.load(Ordering::Relaxed) {
+                let next = given.load(Ordering::Relaxed) + 1;
+                // First: the context is stopped when its start is announced.
+                if announced.load(Ordering::Acquire) != next {
+                    continue;
+                }
+                // SAFETY: the register is within the mapped page, and aligned.
+                let state = context::state(unsafe { status.read_volatile() });
+                if state == context::ENABLED {
+                    // SAFETY: as above; the descriptor in the ring reaches no memory.
+                    unsafe { tail.write_volatile(1) };
+                    given.store(next, Ordering::Release);
+                }
+            }
+        });
+        let mut early = 0;
+        let mut rounds = || -> anyhow::Result<u64> {
+            let mut round = 0;
+            while round < least || early < EARLY {
+                ensure!(
+                    round < STARTS_AT_MOST,
+                    "of {round} starts, {early} were given work before their end"
+                );
+                round += 1;
+                queue.stop()?;
+                announced.store(round, Ordering::Release);
+                queue.set_up()?;
+                early += u64::from(given.load(Ordering::Acquire) == round);
+                let mut fds = [PollFd::new(eventfd.as_fd(), PollFlags::POLLIN)];
+                ensure!(
+                    poll(&mut fds, PollTimeout::from(PATIENCE))? == 1,
+                    "no signal within a minute, in round {round}: the device has sent {} interrupts",
+                    queue.counter(index::INTERRUPTS)
+                );
+                let count = eventfd.read()?;
+                ensure!(count == 1, "{count} signals for one interrupt");
+            }
+            Ok(round)
+        };
+        let result = rounds();
+        over.store(true, Ordering::Relaxed);
+        remark(format!(
+            "{} starts, {early} of them with work before their end",
+            result?
+        ))
+    })
 }
 
 fn moderation(bench: &mut Bench) -> anyhow::Result<Verdict> {
