@@ -144,8 +144,8 @@ impl Drop for Bond {
         // The end of the address space tears down the entry of the PASID, too, and the IOMMU driver
         // of Linux 7.2 and 7.3 warns if both happen at the same time
         // (`intel_pasid_tear_down_entry()`). So the address space does not end during the call; or
-        // it has no user any more, and its end, of which the MMU notifiers are the part in question,
-        // is waited for.
+        // it has no user any more, and the MMU notifiers, which are the part in question, are waited
+        // for if they run. They may not have begun yet: README.md says why that is left.
         let user = self.mm.mmget_not_zero().map(MmWithUser::into_mmput_async);
         if user.is_none() {
             // SAFETY: The function has no requirements but a context that may sleep, as ends of
