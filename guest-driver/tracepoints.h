@@ -14,7 +14,7 @@
 #include <linux/tracepoint.h>
 
 /* A file was opened, and has the context and a bond with its address space. */
-TRACE_EVENT(svm_open,
+TRACE_EVENT(svm_demo_open,
 	TP_PROTO(u32 device, u16 context, u32 pasid),
 	TP_ARGS(device, context, pasid),
 	TP_STRUCT__entry(
@@ -32,7 +32,7 @@ TRACE_EVENT(svm_open,
 );
 
 /* QUEUE_SETUP: the context was started, or not (result: 0 or -errno). */
-TRACE_EVENT(svm_start,
+TRACE_EVENT(svm_demo_start,
 	TP_PROTO(u32 device, u16 context, u64 ring, u32 entries, int result),
 	TP_ARGS(device, context, ring, entries, result),
 	TP_STRUCT__entry(
@@ -55,7 +55,7 @@ TRACE_EVENT(svm_start,
 );
 
 /* Something that has a result, 0 or -errno. */
-DECLARE_EVENT_CLASS(svm_result,
+DECLARE_EVENT_CLASS(svm_demo_result,
 	TP_PROTO(u32 device, u16 context, int result),
 	TP_ARGS(device, context, result),
 	TP_STRUCT__entry(
@@ -73,25 +73,25 @@ DECLARE_EVENT_CLASS(svm_result,
 );
 
 /* QUEUE_STOP: the context was stopped and waited for. */
-DEFINE_EVENT(svm_result, svm_stop,
+DEFINE_EVENT(svm_demo_result, svm_demo_stop,
 	TP_PROTO(u32 device, u16 context, int result),
 	TP_ARGS(device, context, result)
 );
 
 /* The file was closed. With -ETIMEDOUT the context drains: it keeps its bond. */
-DEFINE_EVENT(svm_result, svm_close,
+DEFINE_EVENT(svm_demo_result, svm_demo_close,
 	TP_PROTO(u32 device, u16 context, int result),
 	TP_ARGS(device, context, result)
 );
 
 /* The context was taken away from whoever had it, because the device goes. */
-DEFINE_EVENT(svm_result, svm_revoke,
+DEFINE_EVENT(svm_demo_result, svm_demo_revoke,
 	TP_PROTO(u32 device, u16 context, int result),
 	TP_ARGS(device, context, result)
 );
 
 /* The driver found that the context had halted by itself, and why. */
-TRACE_EVENT(svm_halt,
+TRACE_EVENT(svm_demo_halt,
 	TP_PROTO(u32 device, u16 context, u8 reason, u64 consumed),
 	TP_ARGS(device, context, reason, consumed),
 	TP_STRUCT__entry(
@@ -118,7 +118,7 @@ TRACE_EVENT(svm_halt,
 );
 
 /* An interrupt of a vector that the context uses. */
-TRACE_EVENT(svm_interrupt,
+TRACE_EVENT(svm_demo_interrupt,
 	TP_PROTO(u32 device, u16 context, u32 vector),
 	TP_ARGS(device, context, vector),
 	TP_STRUCT__entry(

@@ -225,7 +225,7 @@ fn watching(given: &Given) -> Vec<Step> {
         let line = "cd /sys/kernel/tracing && echo 1 >events/svm_demo/enable && \
                     svmctl demo heap && echo 0 >events/svm_demo/enable && \
                     for event in open start interrupt close; do \
-                    grep -q svm_$event: trace || { echo no svm_$event; exit 1; }; done";
+                    grep -q svm_demo_$event: trace || { echo no $event; exit 1; }; done";
         steps.push(Step::shell("tracepoints tell of a context's life", line));
     }
     if given.has("CONFIG_PM_DEBUG") && given.has("CONFIG_SUSPEND") {
