@@ -91,15 +91,15 @@ pub(crate) struct Registers {
 
 /// How long to wait for a context to stop.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Patience {
+pub(crate) enum StopTimeout {
     /// [`STOP_TIMEOUT`].
     Full,
     /// [`OVERDUE_TIMEOUT`].
     Short,
 }
 
-impl Patience {
-    fn timeout(self) -> Delta {
+impl StopTimeout {
+    fn duration(self) -> Delta {
         match self {
             Self::Full => STOP_TIMEOUT,
             Self::Short => OVERDUE_TIMEOUT,
@@ -244,11 +244,11 @@ impl Registers {
 
     /// How long to wait for a context of `process`: one that has many should not end one timeout
     /// after the other, and the others should not pay for it.
-    pub(crate) fn patience(&self, process: i32) -> Patience {
+    pub(crate) fn stop_timeout(&self, process: i32) -> StopTimeout {
         if self.overdue.load(Relaxed) == process {
-            Patience::Short
+            StopTimeout::Short
         } else {
-            Patience::Full
+            StopTimeout::Full
         }
     }
 
@@ -392,7 +392,7 @@ impl ContextRegisters<'_> {
     /// - Those of `give_up`: the context goes on stopping.
     pub(crate) fn wait_disabled(
         &self,
-        patience: Patience,
+        timeout: StopTimeout,
         give_up: impl Fn() -> Result<bool>,
     ) -> Result {
         let begin = Instant::<Monotonic>::now();
@@ -400,7 +400,7 @@ impl ContextRegisters<'_> {
 
         loop {
             // Before the look: one that comes late is not one look too few.
-            let over = begin.elapsed() > patience.timeout();
+            let over = begin.elapsed() > timeout.duration();
 
             if self.status()?.is(Phase::Disabled) || give_up()? {
                 return Ok(());
@@ -415,9 +415,9 @@ impl ContextRegisters<'_> {
 
     /// Stops the context, and waits for it whatever signal comes; see [`Self::wait_disabled`]. Tells
     /// `look` the state that it was in.
-    pub(crate) fn stop(&self, patience: Patience, look: impl FnOnce(STATUS)) -> Result {
+    pub(crate) fn stop(&self, timeout: StopTimeout, look: impl FnOnce(STATUS)) -> Result {
         look(self.begin_stop()?);
-        self.wait_disabled(patience, || Ok(false))
+        self.wait_disabled(timeout, || Ok(false))
     }
 
     /// Makes the device forget what the last user of the context did. The context is disabled.

@@ -37,15 +37,15 @@ use kernel::{
 use crate::{
     bar::{
         ContextRegisters,
-        Patience,
         Registers,
-        Start, //
+        Start,
+        StopTimeout, //
     },
     doorbell::Mappings,
     eventfd::EventFd,
     faults::{
-        Faults,
-        What, //
+        FaultKind,
+        Faults, //
     },
     quota::Share,
     regs::{
@@ -62,15 +62,15 @@ use crate::{
 };
 
 /// What an open file brings into its context.
-pub(crate) struct Tenant {
+pub(crate) struct FileState {
     /// Where the file's mappings of the doorbell page are.
     pub(crate) mappings: Mappings,
     /// What it keeps until the context has stopped.
-    pub(crate) lease: Lease,
+    pub(crate) held: HeldResources,
 }
 
 /// What a context keeps of a file until it has stopped, even if the file is closed before.
-pub(crate) struct Lease {
+pub(crate) struct HeldResources {
     /// The bond with the address space that opened the file.
     pub(crate) _bond: Devres<Bond>,
     /// The context as counted for its user.
@@ -95,10 +95,10 @@ enum State {
     /// A file that is being opened, and has no bond yet.
     Reserved,
     /// An open file.
-    Open(Tenant),
+    Open(FileState),
     /// Nobody, but it may not have stopped yet: the file was closed while a page request was
     /// without its response, or the device is about to go. The bond lives until it has stopped.
-    Draining(Lease),
+    Draining(HeldResources),
     /// Nobody. It has stopped, and its bond is being ended.
     Ending,
     /// Nobody ever again: the device is gone.
@@ -130,11 +130,11 @@ pub(crate) enum Doorbell<R> {
 pub(crate) struct Reservation(Option<Arc<Context>>);
 
 impl Reservation {
-    /// Gives the context to the file of `tenant`.
-    pub(crate) fn occupy(mut self, tenant: Tenant) -> Result<Arc<Context>> {
+    /// Gives the context to the file of `file_state`.
+    pub(crate) fn occupy(mut self, file_state: FileState) -> Result<Arc<Context>> {
         let context = self.0.take().ok_or(ENODEV)?;
 
-        context.occupy(tenant);
+        context.occupy(file_state);
         Ok(context)
     }
 }
@@ -346,12 +346,12 @@ impl Context {
         Ok(true)
     }
 
-    /// Gives a reserved context to the file of `tenant`.
-    fn occupy(&self, tenant: Tenant) {
-        let owner = tenant.lease.owner;
+    /// Gives a reserved context to the file of `file_state`.
+    fn occupy(&self, file_state: FileState) {
+        let owner = file_state.held.owner;
         let mut state = self.state.lock();
 
-        *state = State::Open(tenant);
+        *state = State::Open(file_state);
         let mut progress = self.progress.lock();
         *progress = Progress::new(Some(owner), progress.paused);
         let paused = progress.paused.reset;
@@ -422,9 +422,9 @@ impl Context {
             return Ok(true);
         }
         progress.told = true;
-        self.blame(&progress, What::NotStarted(status.reason()));
+        self.record_fault(&progress, FaultKind::NotStarted(status.reason()));
         drop(progress);
-        match context.stop(Patience::Short, |_| {}) {
+        match context.stop(StopTimeout::Short, |_| {}) {
             Err(ENODEV) => Err(ENODEV),
             // Where it has not stopped, the next start finds that out.
             Ok(()) | Err(_) => Err(EIO),
@@ -473,7 +473,7 @@ impl Context {
         // away must not wait for them.
         drop(state);
         let task = current!();
-        context.wait_disabled(Patience::Full, || {
+        context.wait_disabled(StopTimeout::Full, || {
             if task.signal_pending() {
                 return Err(ERESTARTSYS);
             }
@@ -527,10 +527,10 @@ impl Context {
         self.signals.attach(None);
 
         let mut state = self.state.lock();
-        let lease = match core::mem::replace(&mut *state, State::Free) {
+        let held = match core::mem::replace(&mut *state, State::Free) {
             // A mapping would hold the file, which is being released: there is none to be taken
             // away.
-            State::Open(Tenant { lease, mappings: _ }) => lease,
+            State::Open(FileState { held, mappings: _ }) => held,
             other => {
                 *state = other;
                 return true;
@@ -538,9 +538,9 @@ impl Context {
         };
         *self.doorbell.lock() = Door::Closed;
 
-        let process = lease.owner.process;
+        let process = held.owner.process;
         let context = self.registers(registers);
-        let result = context.stop(registers.patience(process), |status| {
+        let result = context.stop(registers.stop_timeout(process), |status| {
             self.look(&mut self.progress.lock(), &context, status);
         });
 
@@ -548,7 +548,7 @@ impl Context {
         match result {
             // No device, no transactions.
             Ok(()) | Err(ENODEV) => {
-                drop(lease);
+                drop(held);
                 true
             }
             Err(error) => {
@@ -561,8 +561,8 @@ impl Context {
                     error
                 );
                 registers.set_overdue(process);
-                self.blame(&self.progress.lock(), What::NotStopped);
-                *state = State::Draining(lease);
+                self.record_fault(&self.progress.lock(), FaultKind::NotStopped);
+                *state = State::Draining(held);
                 false
             }
         }
@@ -609,9 +609,9 @@ impl Context {
         // Without a device there is nothing to be stopped.
         let _ = self.registers(registers).begin_stop();
 
-        if let (Pause::Reset, State::Open(tenant)) = (why, &*state) {
+        if let (Pause::Reset, State::Open(file_state)) = (why, &*state) {
             *self.doorbell.lock() = Door::Paused;
-            tenant.mappings.zap();
+            file_state.mappings.zap();
         }
     }
 
@@ -649,10 +649,10 @@ impl Context {
     }
 
     /// Waits until the context is disabled. `false` if it is not in time.
-    pub(crate) fn wait_disabled(&self, registers: &Registers, patience: Patience) -> bool {
+    pub(crate) fn wait_disabled(&self, registers: &Registers, timeout: StopTimeout) -> bool {
         match self
             .registers(registers)
-            .wait_disabled(patience, || Ok(false))
+            .wait_disabled(timeout, || Ok(false))
         {
             // No device, no transactions.
             Ok(()) | Err(ENODEV) => true,
@@ -663,19 +663,19 @@ impl Context {
                     self.index,
                     error
                 );
-                self.blame(&self.progress.lock(), What::NotStopped);
+                self.record_fault(&self.progress.lock(), FaultKind::NotStopped);
                 false
             }
         }
     }
 
-    /// Takes the context away from whoever has it, for ever, and asks it to stop. Does not wait for
+    /// Takes the context away from its file, for ever, and asks it to stop. Does not wait for
     /// that: [`Self::wait_drained`] does, and then [`Self::release`] ends the bond and tells.
     pub(crate) fn revoke(&self, registers: &Registers) {
         let mut state = self.state.lock();
 
         match core::mem::replace(&mut *state, State::Gone) {
-            State::Open(Tenant { mappings, lease }) => {
+            State::Open(FileState { mappings, held }) => {
                 // Later page faults find the door closed; earlier ones are undone.
                 *self.doorbell.lock() = Door::Closed;
                 mappings.zap();
@@ -683,10 +683,10 @@ impl Context {
                 // Without a device there is nothing to be stopped.
                 let result = self.registers(registers).begin_stop();
                 self.tracer.revoke(trace::result(&result));
-                *state = State::Draining(lease);
+                *state = State::Draining(held);
             }
             // It was asked to stop already.
-            State::Draining(lease) => *state = State::Draining(lease),
+            State::Draining(held) => *state = State::Draining(held),
             // Who ends the bond is waited for before `release()`.
             State::Ending => *state = State::Ending,
             State::Free | State::Reserved | State::Gone => {}
@@ -698,7 +698,7 @@ impl Context {
         let draining = matches!(*self.state.lock(), State::Draining(_));
 
         // Without the lock: it is for the calls of programs, which should not wait for this.
-        !draining || self.wait_disabled(registers, Patience::Full)
+        !draining || self.wait_disabled(registers, StopTimeout::Full)
     }
 
     /// Ends the bond of a context that was revoked, and says so. From now on its user gets
@@ -782,11 +782,11 @@ impl Context {
 
         progress.told = true;
         self.tracer.halt(status.reason(), head);
-        self.blame(progress, What::Halted(status.reason(), head));
+        self.record_fault(progress, FaultKind::Halted(status.reason(), head));
     }
 
     /// Remembers a fault, for people.
-    fn blame(&self, progress: &Progress, what: What) {
+    fn record_fault(&self, progress: &Progress, what: FaultKind) {
         if let Some(Owner { process, pasid }) = progress.owner {
             self.faults.add(self.index, pasid, process, what);
         }

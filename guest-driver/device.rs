@@ -26,8 +26,8 @@ use kernel::{
 use crate::{
     bar::{
         Capabilities,
-        Patience,
-        Registers, //
+        Registers,
+        StopTimeout, //
     },
     compat::{
         self,
@@ -317,16 +317,16 @@ impl Device {
         for context in self.contexts.iter() {
             context.pause(&self.registers, why);
         }
-        let patience = match why {
-            Pause::Sleep => Patience::Full,
+        let timeout = match why {
+            Pause::Sleep => StopTimeout::Full,
             // Which stops them in any case.
-            Pause::Reset => Patience::Short,
+            Pause::Reset => StopTimeout::Short,
         };
         // They stop at the same time: when one has not in time, the others have had that time, too.
         // The log then says so.
         self.contexts
             .iter()
-            .all(|context| context.wait_disabled(&self.registers, patience))
+            .all(|context| context.wait_disabled(&self.registers, timeout))
     }
 
     /// The machine ends, or another kernel begins: the function is to send nothing any more.
@@ -336,7 +336,7 @@ impl Device {
         }
         self.contexts
             .iter()
-            .all(|context| context.wait_disabled(&self.registers, Patience::Short));
+            .all(|context| context.wait_disabled(&self.registers, StopTimeout::Short));
         self.silence();
     }
 

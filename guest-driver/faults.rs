@@ -24,7 +24,7 @@ const CAPACITY: usize = 32;
 
 /// What can go wrong with a context.
 #[derive(Clone, Copy)]
-pub(crate) enum What {
+pub(crate) enum FaultKind {
     /// It halted by itself, for this [`halt`] reason, having consumed so many descriptors.
     Halted(u8, u64),
     /// It halted for this reason when it was started.
@@ -41,7 +41,7 @@ struct Fault {
     pasid: u32,
     /// Process that had opened the context.
     process: i32,
-    what: What,
+    what: FaultKind,
 }
 
 /// The latest faults of a device, and how many there were in all.
@@ -74,7 +74,7 @@ impl Faults {
     }
 
     /// Remembers a fault of `context`, which `process` has under `pasid`.
-    pub(crate) fn add(&self, context: u16, pasid: u32, process: i32, what: What) {
+    pub(crate) fn add(&self, context: u16, pasid: u32, process: i32, what: FaultKind) {
         let mut log = self.log.lock();
         let place = (log.count % CAPACITY as u64) as usize;
         let fault = Fault {
@@ -115,7 +115,7 @@ impl Faults {
     }
 }
 
-impl core::fmt::Display for What {
+impl core::fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Halted(reason, head) => {

@@ -48,10 +48,10 @@ use crate::{
     compat,
     context::{
         Context,
-        Lease,
+        FileState,
+        HeldResources,
         Owner,
-        Pending,
-        Tenant, //
+        Pending, //
     },
     device::Device,
     doorbell,
@@ -151,15 +151,15 @@ impl OpenFile {
             process: task.group_leader().pid(),
             pasid,
         };
-        let tenant = Tenant {
+        let file_state = FileState {
             mappings,
-            lease: Lease {
+            held: HeldResources {
                 _bond: bond,
                 _share: share,
                 owner,
             },
         };
-        let context = reservation.occupy(tenant)?;
+        let context = reservation.occupy(file_state)?;
         let mm: &Mm = mm;
 
         Ok(place.write(Self {

@@ -105,12 +105,12 @@ struct SvmDemo {
     device: Arc<Device>,
     /// Until the function is unbound.
     #[pin]
-    faces: Mutex<Option<Faces>>,
+    registrations: Mutex<Option<Registrations>>,
 }
 
 /// What the function shows to the rest of the machine. The fields are dropped in this order: nobody
 /// looks at contexts that are being taken away.
-struct Faces {
+struct Registrations {
     _debugfs: Pin<KBox<debugfs::Directory>>,
     _sleep: Pin<KBox<pm::Registration<Arc<Device>>>>,
     _chardev: CharDevice,
@@ -179,7 +179,7 @@ impl pci::Driver for SvmDemo {
             let missing = device::missing(device.registers().function()?);
 
             pdev.set_master();
-            let faces = Faces {
+            let registrations = Registrations {
                 _debugfs: debugfs::Directory::new(&name, device.clone())?,
                 _sleep: pm::Registration::new(device.clone())?,
                 // Last, because from here on it can be opened.
@@ -201,17 +201,17 @@ impl pci::Driver for SvmDemo {
 
             Ok(try_pin_init!(Self {
                 device,
-                faces <- new_mutex!(Some(faces)),
+                registrations <- new_mutex!(Some(registrations)),
             }))
         })
     }
 
     /// Files may be open: nothing of what they have may be left when the function is given up.
     fn unbind<'bound>(_pdev: &'bound pci::Device<Core<'_>>, this: Pin<&Self>) {
-        let faces = this.faces.lock().take();
+        let registrations = this.registrations.lock().take();
 
         // Not under the lock, since it waits for the device.
-        drop(faces);
+        drop(registrations);
     }
 }
 

@@ -67,7 +67,7 @@ impl WaitQueue {
 
     /// Sleeps until `condition` is true or a signal arrives.
     ///
-    /// `condition` must not sleep. Whoever makes it true calls [`Self::wake_all`] afterwards.
+    /// `condition` must not sleep. The code that makes it true calls [`Self::wake_all`] afterwards.
     ///
     /// # Errors
     ///

@@ -66,7 +66,7 @@ impl<T: Task> Delayed<T> {
         )
     }
 
-    /// Has the task done in so many milliseconds, in the place of what was asked for before.
+    /// Runs the task in so many milliseconds, in the place of what was asked for before.
     pub(crate) fn schedule(&self, milliseconds: u32) {
         // SAFETY: By the type invariants, `work` is initialized; it is called off before it goes.
         // The queue is one of the kernel's own, for work of any length.

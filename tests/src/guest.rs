@@ -287,7 +287,7 @@ fn totals(
         part.skipped(on, test, reason);
     }
     for (test, message) in results.failed {
-        part.blame(format_args!("{test}: {message}"));
+        part.record_failure(format_args!("{test}: {message}"));
     }
     for (test, time) in results.times {
         part.took(test, time);

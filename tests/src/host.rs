@@ -201,7 +201,7 @@ impl Reader {
         }
         if let Some(test) = failed(line) {
             let program = self.running.as_ref().map_or("", |(name, _)| name);
-            part.blame(format_args!("{program}: {test}"));
+            part.record_failure(format_args!("{program}: {test}"));
         }
         if let Some(tally) = Tally::from_cargo(line) {
             // Those that are switched off were counted one by one.

@@ -126,7 +126,7 @@ impl Part {
             }
             Err(error) => {
                 self.line(format_args!("not ok - {name}: {error:#}"));
-                self.blame(format_args!("{name}: {error:#}"));
+                self.record_failure(format_args!("{name}: {error:#}"));
             }
         }
         self.tally += Tally::one(verdict.is_ok());
@@ -135,13 +135,13 @@ impl Part {
     /// Counts a failure that is none of a test.
     pub fn fail(&mut self, what: impl Display) {
         self.line(format_args!("not ok - {what}"));
-        self.blame(&what);
+        self.record_failure(&what);
         self.tally.failed += 1;
     }
 
     /// Remembers what failed, for the end, where all that did is told again: between the lines of
     /// parts that run beside each other it is hard to find.
-    pub fn blame(&mut self, what: impl Display) {
+    pub fn record_failure(&mut self, what: impl Display) {
         self.failures.push(what.to_string());
     }
 
