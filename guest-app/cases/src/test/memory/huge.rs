@@ -9,7 +9,8 @@ use nix::sys::mman::MapFlags;
 use svmctl::abi::counters::index;
 use svmctl::region::{PAGE, Region};
 
-use super::{expect_checksum, round_trip, under_load};
+use super::device::{expect_checksum, fill, round_trip};
+use super::race::under_load;
 use crate::harness::bench::{Bench, expect_bytes, pattern};
 use crate::harness::{Case, Verdict, passed, remark, skipped};
 use crate::system::mapping::{BOTH, Mapping, Memory, Setting};
@@ -99,9 +100,9 @@ fn splits(bench: &mut Bench) -> anyhow::Result<Verdict> {
     // The second one is split where its protection changes.
     let (before, behind) = (HUGE..HUGE + 8 * PAGE, HUGE + 8 * PAGE..2 * HUGE);
     memory.protect(before.clone(), nix::sys::mman::ProtFlags::PROT_READ)?;
-    let write = super::fill(bench, &memory, before.end - 8..before.end, 1);
+    let write = fill(bench, &memory, before.end - 8..before.end, 1);
     crate::harness::bench::expect_fault(write, true, memory.address(before.end - 8))?;
-    super::fill(bench, &memory, behind.clone(), 2)?;
+    fill(bench, &memory, behind.clone(), 2)?;
     contents[behind].copy_from_slice(&2u64.to_le_bytes().repeat((HUGE - 8 * PAGE) / 8));
     expect_bytes("split", &memory.read(0..memory.len()), &contents)?;
     memory.protect(before, BOTH)?;
@@ -164,7 +165,7 @@ fn hugetlb_2m(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let memory = Mapping::anonymous(2 * HUGE, BOTH, flags)?;
     // The device touches them first.
     let ((), counted) = bench.count(|bench| {
-        super::fill(bench, &memory, 0..memory.len(), 7)?;
+        fill(bench, &memory, 0..memory.len(), 7)?;
         Ok(())
     })?;
     counted.at_least(index::PAGE_REQUESTS, 1)?;
@@ -194,7 +195,7 @@ fn hugetlb_1g(bench: &mut Bench) -> anyhow::Result<Verdict> {
         let contents = pattern(range.len(), boundary as u64);
         memory.write(range.start, &contents);
         expect_checksum(bench, "a part", &memory, range.start, &contents)?;
-        super::fill(bench, &memory, range.clone(), boundary as u64)?;
+        fill(bench, &memory, range.clone(), boundary as u64)?;
         let expected = (boundary as u64).to_le_bytes().repeat(range.len() / 8);
         expect_bytes("a part", &memory.read(range), &expected)?;
     }

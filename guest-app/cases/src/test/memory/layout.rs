@@ -8,7 +8,7 @@ use svmctl::Descriptor;
 use svmctl::abi::completion::Error;
 use svmctl::region::{PAGE, Region};
 
-use super::{checksum, expect_checksum, fill, round_trip};
+use super::device::{checksum, expect_checksum, fill, round_trip};
 use crate::harness::bench::{Bench, expect_bytes, expect_fault, failure, pattern};
 use crate::harness::{Case, Verdict, passed, remark, skipped};
 use crate::system::mapping::{BOTH, Mapping, Memory};

@@ -12,7 +12,8 @@ use nix::sys::mman::MapFlags;
 use svmctl::abi::counters::index;
 use svmctl::region::{Advice, PAGE, Region};
 
-use super::{expect_checksum, under_load};
+use super::device::{expect_checksum, fill};
+use super::race::under_load;
 use crate::harness::bench::{Bench, expect_bytes, pattern};
 use crate::harness::{Case, Verdict, remark, skipped};
 use crate::system::mapping::{BOTH, Mapping, Memory, Setting};
@@ -89,7 +90,7 @@ fn ksm(bench: &mut Bench) -> anyhow::Result<Verdict> {
     // What the device writes to one page is not to be seen in the others.
     for n in (0..PAGES).step_by(3) {
         let word = n * PAGE + 8 * n..n * PAGE + 8 * n + 8;
-        super::fill(bench, &memory, word.clone(), n as u64)?;
+        fill(bench, &memory, word.clone(), n as u64)?;
         contents[word].copy_from_slice(&(n as u64).to_le_bytes());
     }
     expect_bytes("written", &memory.read(0..memory.len()), &contents)?;

@@ -8,7 +8,8 @@ use svmctl::abi::completion::Error;
 use svmctl::abi::counters::index;
 use svmctl::region::PAGE;
 
-use super::{Meeting, Over, TRIES, beside, checksum, expect_checksum, fill, round_trip};
+use super::device::{checksum, expect_checksum, fill, round_trip};
+use super::race::{Meeting, Over, TRIES, beside};
 use crate::harness::bench::{Bench, expect_bytes, expect_fault, pattern};
 use crate::harness::{Case, Verdict, passed, remark, skipped};
 use crate::system::mapping::{BOTH, Mapping, Memory};

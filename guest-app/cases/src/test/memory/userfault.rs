@@ -8,7 +8,7 @@ use nix::sys::mman::MapFlags;
 use svmctl::abi::counters::index;
 use svmctl::region::PAGE;
 
-use super::{checksum, expect_checksum, fill};
+use super::device::{checksum, expect_checksum, fill};
 use crate::harness::bench::{Bench, expect_bytes, expect_fault, pattern};
 use crate::harness::{Case, Verdict, remark, skipped};
 use crate::system::mapping::{BOTH, Mapping, Memory};
