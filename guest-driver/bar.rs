@@ -382,8 +382,8 @@ impl ContextRegisters<'_> {
     /// Waits until the context is disabled, after [`Self::begin_stop`]: it sends nothing under its
     /// PASID, and has the responses to all its page requests. Sleeps.
     ///
-    /// `give_up` is asked before each sleep, and ends the wait with its error, or with success if it
-    /// gives `true`.
+    /// `give_up` is asked before each sleep, and ends the wait with its error, or with success if
+    /// it gives `true`.
     ///
     /// # Errors
     ///
@@ -413,8 +413,8 @@ impl ContextRegisters<'_> {
         }
     }
 
-    /// Stops the context, and waits for it whatever signal comes; see [`Self::wait_disabled`]. Tells
-    /// `look` the state that it was in.
+    /// Stops the context, and waits for it whatever signal comes; see [`Self::wait_disabled`].
+    /// Tells `look` the state that it was in.
     pub(crate) fn stop(&self, timeout: StopTimeout, look: impl FnOnce(STATUS)) -> Result {
         look(self.begin_stop()?);
         self.wait_disabled(timeout, || Ok(false))

@@ -14,10 +14,10 @@
 //! 4. one of `progress` and `doorbell`, and `i_mmap_rwsem` where mappings are taken away;
 //! 5. those of [`Faults`] and of the quota.
 //!
-//! `iommu_sva_lock`, which begins and ends of bonds take, comes after the lock of the node and after
-//! `state`, and none of the others is taken below it; a bond ends below `state` only where its own
-//! file is closed. None of the locks is held while user memory is accessed, and only `doorbell` is
-//! taken below the mmap lock. An interrupt handler takes none of them.
+//! `iommu_sva_lock`, which begins and ends of bonds take, comes after the lock of the node and
+//! after `state`, and none of the others is taken below it; a bond ends below `state` only where
+//! its own file is closed. None of the locks is held while user memory is accessed, and only
+//! `doorbell` is taken below the mmap lock. An interrupt handler takes none of them.
 
 use kernel::{
     devres::Devres,
@@ -568,8 +568,8 @@ impl Context {
         }
     }
 
-    /// Frees the context if it drains and has stopped. Does not wait for that, but for the end of the
-    /// bond. Gives whether it may drain still.
+    /// Frees the context if it drains and has stopped. Does not wait for that, but for the end of
+    /// the bond. Gives whether it may drain still.
     pub(crate) fn reap(&self, registers: &Registers) -> bool {
         // Who holds the lock is about to do something with the context.
         let Some(mut state) = self.state.try_lock() else {

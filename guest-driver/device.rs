@@ -309,9 +309,9 @@ impl Device {
         closed
     }
 
-    /// Stops all contexts, and lets nobody start one: because the machine is about to sleep, so that
-    /// no page request is without its response while nobody is awake to give it; or because the
-    /// function is about to be reset, so that it sends nothing any more. `false` if one has not
+    /// Stops all contexts, and lets nobody start one: because the machine is about to sleep, so
+    /// that no page request is without its response while nobody is awake to give it; or because
+    /// the function is about to be reset, so that it sends nothing any more. `false` if one has not
     /// stopped in time.
     pub(crate) fn pause(&self, why: Pause) -> bool {
         for context in self.contexts.iter() {

@@ -125,13 +125,13 @@ const _: () = {
 impl OpenFile {
     /// Binds a context of the device to the address space of the current task.
     ///
-    /// All that may fail comes before the bond: no bond is ended here, because that may take as long
-    /// as somebody's page fault.
+    /// All that may fail comes before the bond: no bond is ended here, because that may take as
+    /// long as somebody's page fault.
     ///
     /// # Safety
     ///
-    /// `file` is a file of this module that is being opened. The result is dropped before its opening
-    /// fails, or else before its `release` operation returns.
+    /// `file` is a file of this module that is being opened. The result is dropped before its
+    /// opening fails, or else before its `release` operation returns.
     unsafe fn open(opening: &Opening, file: *mut bindings::file) -> Result<KBox<Self>> {
         let device = opening.device();
         let task = current!();
@@ -405,8 +405,8 @@ unsafe impl FromBytes for Header {}
 ///
 /// # Errors
 ///
-/// `EINVAL` if it is smaller than the argument was `first`, or flags are set; `E2BIG` if no argument
-/// will ever be so large.
+/// `EINVAL` if it is smaller than the argument was `first`, or flags are set; `E2BIG` if no
+/// argument will ever be so large.
 fn read_size(from: UserPtr, first: usize) -> Result<usize> {
     let header: Header = UserSlice::new(from, size_of::<Header>()).reader().read()?;
     let size = header.size as usize;

@@ -56,8 +56,8 @@ const INVALID_PASID: u32 = !0;
 ///
 /// # Invariants
 ///
-/// - `handle` was returned by `iommu_sva_bind_device()`, for a device that stays bound to its driver
-///   for as long as `self` exists.
+/// - `handle` was returned by `iommu_sva_bind_device()`, for a device that stays bound to its
+///   driver for as long as `self` exists.
 /// - `self` owns one reference to it, that is, one call of `iommu_sva_unbind_device()`.
 ///
 /// # Examples
@@ -86,8 +86,8 @@ unsafe impl Send for Bond {}
 unsafe impl Sync for Bond {}
 
 impl Bond {
-    /// Bonds `dev` with `mm`. The bond ends when the result is dropped, or when `dev` is unbound from
-    /// its driver, whichever comes first.
+    /// Bonds `dev` with `mm`. The bond ends when the result is dropped, or when `dev` is unbound
+    /// from its driver, whichever comes first.
     ///
     /// Must be called from process context; may sleep and takes `mm`'s mmap lock.
     ///
@@ -144,8 +144,8 @@ impl Drop for Bond {
         // The end of the address space tears down the entry of the PASID, too, and the IOMMU driver
         // of Linux 7.2 and 7.3 warns if both happen at the same time
         // (`intel_pasid_tear_down_entry()`). So the address space does not end during the call; or
-        // it has no user any more, and the MMU notifiers, which are the part in question, are waited
-        // for if they run. They may not have begun yet: README.md says why that is left.
+        // it has no user any more, and the MMU notifiers, which are the part in question, are
+        // waited for if they run. They may not have begun yet: README.md says why that is left.
         let user = self.mm.mmget_not_zero().map(MmWithUser::into_mmput_async);
         if user.is_none() {
             // SAFETY: The function has no requirements but a context that may sleep, as ends of

@@ -8,11 +8,12 @@
 //! through a ring in its own memory and a doorbell page, without the kernel; the kernel comes in
 //! for page faults and interrupts only.
 //!
-//! From here downwards, each module knows only those below it: [`chardev`], [`file`], [`fdinfo`] and
-//! [`debugfs`], what programs and people see; [`device`], one function; [`context`], the life of a
-//! context; [`signals`], what it tells those who wait; [`irq`], [`doorbell`], [`bar`] and [`regs`],
-//! the parts of the function; [`faults`], [`quota`] and [`trace`], what is counted and told; [`eventfd`], [`pm`],
-//! [`reset`], [`sva`], [`wait`] and [`work`], which could be any driver's; [`abi`], the interface of the device.
+//! From here downwards, each module knows only those below it: [`chardev`], [`file`], [`fdinfo`]
+//! and [`debugfs`], what programs and people see; [`device`], one function; [`context`], the life
+//! of a context; [`signals`], what it tells those who wait; [`irq`], [`doorbell`], [`bar`] and
+//! [`regs`], the parts of the function; [`faults`], [`quota`] and [`trace`], what is counted and
+//! told; [`eventfd`], [`pm`], [`reset`], [`sva`], [`wait`] and [`work`], which could be any
+//! driver's; [`abi`], the interface of the device.
 
 use core::ptr;
 use kernel::{

@@ -2,8 +2,8 @@
 
 //! Work that is done some time later, in a worker of the kernel, and can be called off.
 //!
-//! `kernel::workqueue` has delayed work, but no way to wait until none is under way: and none may be
-//! when its module goes.
+//! `kernel::workqueue` has delayed work, but no way to wait until none is under way: and none may
+//! be when its module goes.
 //!
 //! This module knows nothing of the driver that it is part of.
 //!

@@ -5,14 +5,15 @@
 //! the unit and with real data, in each mode of the unit that changes the way, and after booting
 //! again. A file of the host comes in over the network and goes out to both disks, where the host
 //! finds it; and the kernel has nothing to say. The unit records what it does: for each device it
-//! has translated reads and writes, and remapped interrupts where that is on. The first of these machines is made with QEMU's
-//! unit too. How long the kernel takes to boot with either unit is printed. It is no test.
+//! has translated reads and writes, and remapped interrupts where that is on. The first of these
+//! machines is made with QEMU's unit too. How long the kernel takes to boot with either unit is
+//! printed. It is no test.
 //!
 //! The project's own device works behind a root port. Behind a switch, and as one function of
 //! several, Linux does not enable PASID, and `svmctl doctor` names the function that it is for.
 //!
-//! And two of the project's own devices serve more than 255 processes in one guest, with more contexts
-//! than vectors; when the machine goes off, both are silent.
+//! And two of the project's own devices serve more than 255 processes in one guest, with more
+//! contexts than vectors; when the machine goes off, both are silent.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -402,7 +403,8 @@ fn boots(directory: &Path) -> anyhow::Result<Vec<f64>> {
 }
 
 /// The device in places from which a request with a PASID has a way, and in places from which it
-/// may have none: the ports of QEMU's switch have no ACS, and neither has a device of two functions.
+/// may have none: the ports of QEMU's switch have no ACS, and neither has a device of two
+/// functions.
 fn behind_ports(launcher: &Launcher) -> anyhow::Result<()> {
     let script = r#"
 fail() { echo "$1"; exit 1; }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A run that goes wrong must say so: a guest that panics, hangs or dies, a QEMU that is killed, a
-//! launcher that is killed, an option that makes no sense. Beside these, what people do with guests of their own.
+//! launcher that is killed, an option that makes no sense. Beside these, what people do with guests
+//! of their own.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, ExitStatus, Stdio};

@@ -2,7 +2,7 @@
 //! Each command that the README shows is run by a test, and its links lead somewhere.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A command of the README; the file of the test that runs what it runs; what is found there.
 const RUN_BY: &[(&str, &str, &str)] = &[
@@ -35,8 +35,13 @@ const RUN_BY: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// A path of the checkout.
+fn path(file: impl AsRef<Path>) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file)
+}
+
 fn text(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+    let path = path(file);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -67,7 +72,7 @@ fn each_command_is_run_by_a_test() {
 #[test]
 fn links_lead_to_files() {
     let mut links = 0;
-    for page in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs"))
+    for page in fs::read_dir(path("docs"))
         .unwrap()
         .map(|entry| format!("docs/{}", entry.unwrap().file_name().to_string_lossy()))
         .filter(|name| name.ends_with(".md"))

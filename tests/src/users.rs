@@ -29,8 +29,8 @@ fn module(launcher: &Launcher) -> std::path::PathBuf {
     directory.join(format!("{MODULE}.ko"))
 }
 
-/// An exit status, and what is left running. The writer is in a session of its own and never pauses:
-/// neither the step's end nor that of the run may wait for it.
+/// An exit status, and what is left running. The writer is in a session of its own and never
+/// pauses: neither the step's end nor that of the run may wait for it.
 pub fn a_command_ends_as_it_ends(launcher: &Launcher) -> anyhow::Result<()> {
     let line = "(setsid yes $(printf %01000d 1) &); sleep 1; exit 22";
     let module_in_guest = format!("/svm/modules/{MODULE}.ko");

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The part of configuration space that is the device's own: the three capability structures, one
 //! behind the other, and the bus master bit. It knows the registers and their rules, and nothing of
-//! what follows from them. The header of the function, BARs and MSI-X belong to the code that lays out
-//! configuration space, who may also link the structures in another way.
+//! what follows from them. The header of the function, BARs and MSI-X belong to the code that lays
+//! out configuration space, which may also link the structures in another way.
 
 use crate::config::Config;
 use crate::mutant::Mutant;

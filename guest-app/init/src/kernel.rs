@@ -58,8 +58,8 @@ pub const LOADED: &[&str] = &[
     "vfio-pci *: reset done",
 ];
 
-/// What the IOMMU driver says when the device asks for an address of the interrupt range: QEMU's own
-/// unit refuses and records it, even for a request with a PASID.
+/// What the IOMMU driver says when the device asks for an address of the interrupt range: QEMU's
+/// own unit refuses and records it, even for a request with a PASID.
 pub const INTERRUPT_RANGE: &[&str] = &[
     "DMAR: [DMA * PASID *] Request device * fault addr 0xfee* [fault reason 0x87]",
     "DMAR: DRHD: handling fault status reg",
@@ -68,8 +68,8 @@ pub const INTERRUPT_RANGE: &[&str] = &[
 
 /// What the IOMMU driver says when a process dies while the device works for it: the accesses that
 /// the device makes until its context halts find no entry of the PASID any more. The driver means
-/// to suppress these messages, by the entry's bit FPD, but Linux 7.2 and 7.3 clear the bit "present"
-/// before `intel_pasid_clear_entry()` looks at it, and so leave FPD out.
+/// to suppress these messages, by the entry's bit FPD, but Linux 7.2 and 7.3 clear the bit
+/// "present" before `intel_pasid_clear_entry()` looks at it, and so leave FPD out.
 const AFTER_DEATH: &[&str] = &[
     "DMAR: [DMA * PASID *] Request device * SM: Present bit in PASID Table Entry is clear",
     "DMAR: DRHD: handling fault status reg",

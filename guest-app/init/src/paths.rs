@@ -16,7 +16,8 @@ pub const CONSOLE: &str = "/dev/ttyS0";
 /// The results channel: the second serial port.
 pub const RESULTS: &str = "/dev/ttyS1";
 
-/// The serial port that fetched files leave by, where the kernel cannot drive [the disk](FETCH_DISK).
+/// The serial port that fetched files leave by, where the kernel cannot drive [the
+/// disk](FETCH_DISK).
 pub const FETCH_PORT: &str = "/dev/ttyS2";
 
 /// Serial number of the disk that fetched files leave by.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The C header against svm-abi: a C compiler compares every number, size, offset and alignment, and
-//! no name of either side may be left out of the comparison. And the C example compiles without a
-//! warning.
+//! The C header against svm-abi: a C compiler compares every number, size, offset and alignment,
+//! and no name of either side may be left out of the comparison. And the C example compiles without
+//! a warning.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeSet;

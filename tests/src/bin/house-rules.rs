@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Checks the rules of [`svm_tests::house_rules`] over all files that git tracks or would add, the
-//! recipes for continuous integration, what crates.io would show of the crates, and that no files use
-//! each other in a circle.
+//! recipes for continuous integration, what crates.io would show of the crates, and that no files
+//! use each other in a circle.
 
 use std::process::{Command, ExitCode};
 

@@ -60,8 +60,8 @@ fn main() -> anyhow::Result<ExitCode> {
 
 /// The parts that were asked for. Those of the crates fill the processors most of the time, so no
 /// guest of another part runs beside them, but for those of the runs that go wrong: one at a time,
-/// and often about to begin or to end, they take what is left. So does the fuzzer, whose priority is
-/// low.
+/// and often about to begin or to end, they take what is left. So does the fuzzer, whose priority
+/// is low.
 fn jobs<'a>(launcher: &'a Launcher, options: &'a Options) -> Vec<Job<'a>> {
     let crates = Job::new("crates", usize::MAX, |part| host::run(launcher, part));
     let fuzzer = Job::new("fuzzer", 0, fuzz::run);

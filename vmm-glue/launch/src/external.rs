@@ -15,8 +15,8 @@ use crate::progress::Task;
 /// Lines of a log that a failure shows.
 const SHOWN_LINES: usize = 15;
 
-/// Makes a directory a mount of its own, of which nobody else sees what is mounted below, and runs a
-/// program.
+/// Makes a directory a mount of its own, of which nobody else sees what is mounted below, and runs
+/// a program.
 /// Arguments: the directory, then the program and its arguments.
 const IN_A_MOUNT: &str = r#"
 below=$1

@@ -36,8 +36,8 @@ pub struct Installation {
 
 impl Installation {
     /// Finds the installation: the checkout that the current directory is in; the release or the
-    /// checkout that this program is in; the sources that this program carries, or else the checkout
-    /// that it was built from.
+    /// checkout that this program is in; the sources that this program carries, or else the
+    /// checkout that it was built from.
     ///
     /// # Errors
     ///

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The layout of the structures of a QEMU binary, and the signatures of its functions, as data.
 //!
-//! * [`interface`]: which structures, members, functions and constants the plug-in uses: names only;
+//! * [`interface`]: which structures, members, functions and constants the plug-in uses: names
+//!   only;
 //! * [`Table`]: their sizes, offsets, signatures and values, and the text file that holds them;
 //! * [`Layout`]: the sizes and offsets that are used at run time, with a name for each;
 //! * `dwarf` (a feature): makes a [`Table`] from the debug information of a binary.

@@ -77,7 +77,8 @@ pub fn virtual_now() -> Duration {
 impl Drop for Timer {
     fn drop(&mut self) {
         // SAFETY: both came from `virtual_time`; the timer is initialized, and off after the
-        // first call. The main loop calls it with the BQL, which is held where the timer is dropped.
+        // first call. The main loop calls it with the BQL, which is held where the timer is
+        // dropped.
         unsafe {
             (qemu().timer_del)(self.timer.as_ptr());
             room::free(self.timer, layout().qemu_timer.size);

@@ -46,8 +46,8 @@ macro_rules! machines {
         pub(crate) const OPERATIONS: u64 = 1 << Code::Batch as u8 $(| 1 << Code::$name as u8)+;
 
         impl Operation {
-            /// Judges a descriptor, and begins its operation. A [`Batch`] is none: a context that can
-            /// perform one begins it there.
+            /// Judges a descriptor, and begins its operation. A [`Batch`] is none: a context that
+            /// can perform one begins it there.
             pub fn start(descriptor: &Descriptor) -> Result<Self, Failure> {
                 match judge(descriptor)? {
                     $(Code::$name => Ok(Operation::$name(Machine::start(descriptor)?)),)+

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reports of cases: aligned columns for people, JSON for programs, and events for the program that runs
-//! the guest.
+//! Reports of cases: aligned columns for people, JSON for programs, and events for the program that
+//! runs the guest.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};

@@ -72,10 +72,10 @@ const NO_INJECTION: &str =
 const NO_FILTER: &str =
     "this kernel does not look at who calls (CONFIG_FAULT_INJECTION_STACKTRACE_FILTER)";
 
-/// The function by which Linux makes the files of an interrupt below /proc. It does not look whether
-/// it could (`kernel/irq/proc.c`), and the kernel warns when the interrupt is given back and a file
-/// is missing (`remove_proc_entry()`). So what it asks for does not fail here: the warning would be
-/// Linux's own, and to overlook it would be to overlook others.
+/// The function by which Linux makes the files of an interrupt below /proc. It does not look
+/// whether it could (`kernel/irq/proc.c`), and the kernel warns when the interrupt is given back
+/// and a file is missing (`remove_proc_entry()`). So what it asks for does not fail here: the
+/// warning would be Linux's own, and to overlook it would be to overlook others.
 const IRQ_PROC: &str = "register_irq_proc";
 
 /// A call has fewer places.
@@ -88,8 +88,8 @@ const EACH: u32 = 64;
 /// Beyond those, one place in so many of those before it is left out.
 const SPREAD: u32 = 12;
 
-/// Places of a bind that are tried each, at the standard scale. A bind takes a second or two where the
-/// kernel watches itself and the function has many vectors, each of which has the same places.
+/// Places of a bind that are tried each, at the standard scale. A bind takes a second or two where
+/// the kernel watches itself and the function has many vectors, each of which has the same places.
 const EACH_OF_BIND: u32 = 160;
 /// Beyond those, one in so many of those before it is left out.
 const SPREAD_OF_BIND: u32 = 4;

@@ -65,8 +65,8 @@ fn tables_allowed(endings: u64) -> u64 {
     endings.div_ceil(PASIDS_A_PAGE).min(MOST_PASID_PAGES) + OTHER_PAGES
 }
 
-/// Pages that the IOMMU driver has for tables and queues (Linux: `nr_iommu_pages`); `None` where the
-/// kernel does not count them.
+/// Pages that the IOMMU driver has for tables and queues (Linux: `nr_iommu_pages`); `None` where
+/// the kernel does not count them.
 fn iommu_pages() -> Option<u64> {
     let text = fs::read_to_string("/proc/vmstat").ok()?;
     text.lines()
@@ -188,8 +188,8 @@ fn memory() -> Option<Memory> {
     Some(memory)
 }
 
-/// Makes the kernel's caches of objects give back pages without an object: under load hundreds of KiB
-/// of them are kept.
+/// Makes the kernel's caches of objects give back pages without an object: under load hundreds of
+/// KiB of them are kept.
 fn shrink_slabs() {
     let caches = fs::read_dir("/sys/kernel/slab").into_iter().flatten();
     for entry in caches.flatten() {

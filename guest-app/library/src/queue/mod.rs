@@ -4,8 +4,8 @@
 //!
 //! The device is treated as another thread of the process. What it gets to know by a descriptor
 //! was written before the doorbell, in the order of [`Ring::publish`]; what it wrote is visible
-//! to a thread that has seen the completion record, by an acquiring load. Between the two it may reach
-//! the memory that the descriptor names, so that memory must not be given back: the safe
+//! to a thread that has seen the completion record, by an acquiring load. Between the two it may
+//! reach the memory that the descriptor names, so that memory must not be given back: the safe
 //! operations borrow it and return only when the device is done, or the context is stopped.
 
 mod operations;

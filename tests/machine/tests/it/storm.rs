@@ -427,8 +427,8 @@ impl Subject {
         }
     }
 
-    /// Ends everything. Returns how many descriptors failed as they had to, and how often the row of
-    /// pages was one translation.
+    /// Ends everything. Returns how many descriptors failed as they had to, and how often the row
+    /// of pages was one translation.
     fn end(mut self) -> [u64; 2] {
         self.finish();
         let arrived = self.app.os().wait_until(|| {
@@ -573,8 +573,8 @@ impl Drop for Alarm {
     }
 }
 
-/// A storm with engines, and a thread of software for each process. Returns how often a row of pages
-/// was one translation.
+/// A storm with engines, and a thread of software for each process. Returns how often a row of
+/// pages was one translation.
 fn together(seed: u64, operations: u64, mutant: Option<Mutant>) -> u64 {
     let mut storm = Storm::new(seed, mutant);
     let engines = Engines::start(&storm.machine, 2);

@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// What all users need to be allowed for the directories that they share, and for the files in them.
+/// What all users need to be allowed for the directories that they share, and for the files in
+/// them.
 pub(super) const SHARED_DIRECTORY: u32 = 0o755;
 pub(super) const SHARED_FILE: u32 = 0o644;
 

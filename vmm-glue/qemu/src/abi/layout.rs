@@ -339,8 +339,8 @@ pub struct Notifier {
     pub node: [*mut c_void; 2],
 }
 
-/// A `VMStateDescription` of a device with state that only this process has: migration and snapshots
-/// are refused, naming the device. It lives for ever.
+/// A `VMStateDescription` of a device with state that only this process has: migration and
+/// snapshots are refused, naming the device. It lives for ever.
 pub fn unmigratable(name: &'static CStr) -> *const VMStateDescription {
     let at = &layout().vmstate_description;
     let description: NonNull<VMStateDescription> = room::allocate(at.size);
@@ -448,7 +448,8 @@ pub struct Constant<T>(pub T);
 // made from literals in this crate.
 unsafe impl<T> Sync for Constant<T> {}
 
-/// Compares structures that are passed as they are with the table: size, and each field by its name.
+/// Compares structures that are passed as they are with the table: size, and each field by its
+/// name.
 macro_rules! fixed {
     ($($type:ty = $structure:ident { $($member:ident = $($field:ident).+;)* })+) => {
         /// Compares the structures that this file declares with those of the process.

@@ -96,8 +96,8 @@ fn interface(table: &Table) -> Result<(Layout, c_int), Refusal> {
     Ok((layout, module_init))
 }
 
-/// Checks the version, unless a layout file describes just this program, and, with classes of QEMU's
-/// own, the layout.
+/// Checks the version, unless a layout file describes just this program, and, with classes of
+/// QEMU's own, the layout.
 ///
 /// # Safety
 ///

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Layout files: which one belongs to a QEMU, and that each value that is wrong is noticed before it
-//! does harm.
+//! Layout files: which one belongs to a QEMU, and that each value that is wrong is noticed before
+//! it does harm.
 
 use std::collections::BTreeMap;
 use std::num::NonZero;

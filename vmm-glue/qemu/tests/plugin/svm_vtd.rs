@@ -434,7 +434,8 @@ pub fn remap_interrupts(machine: &mut Machine, requester: u64) {
     assert_ne!(machine.qemu.readl(GSTS) & 1 << 25, 0);
 }
 
-/// Makes the device at an address send an interrupt with this interrupt index, in remappable format.
+/// Makes the device at an address send an interrupt with this interrupt index, in remappable
+/// format.
 pub fn interrupt(machine: &mut Machine, at: Address, context: &mut Context, index: u64) {
     let msix = machine.capability(at, 0x11);
     machine.config_write16(at, msix + 2, 1 << 15);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! All pages that tables map in a range of input addresses (sections 3.6 to 3.8), for hosts that keep a copy of them.
+//! All pages that tables map in a range of input addresses (sections 3.6 to 3.8), for hosts that
+//! keep a copy of them.
 //!
 //! Here tables are only searched for entries that might map something. What such an entry maps,
 //! and for whom, a walk says, as for any request: there is no second reading of the rules.

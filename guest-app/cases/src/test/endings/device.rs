@@ -196,7 +196,8 @@ fn silent(bench: &mut Bench) -> anyhow::Result<Verdict> {
         bench.close();
         let silenced = function.silence()?;
         let answer = (|| -> anyhow::Result<()> {
-            // Registers that read as ones are those of no device, and as zeros of one that was reset.
+            // Registers that read as ones are those of no device, and as zeros of one that was
+            // reset.
             let read = queue.read();
             ensure!(
                 matches!(read, Err(Errno::ENODEV | Errno::EIO)),

@@ -223,8 +223,8 @@ fn restart_until(
     Ok(())
 }
 
-/// Reads a register of a queue's doorbell page. Returns whether the page was not mapped, so that the
-/// kernel had to be asked for it.
+/// Reads a register of a queue's doorbell page. Returns whether the page was not mapped, so that
+/// the kernel had to be asked for it.
 fn faults(queue: &RawQueue) -> anyhow::Result<bool> {
     let faults = || Ok::<_, Errno>(getrusage(UsageWho::RUSAGE_THREAD)?.minor_page_faults());
     let before = faults()?;
@@ -443,8 +443,8 @@ fn closed_and_reset(bench: &Bench, function: &Function) -> anyhow::Result<()> {
     })
 }
 
-/// A file of a device that does not stop is closed, and the context reads as disabled some time later:
-/// it becomes free though nobody opens or closes a file, or resets the function.
+/// A file of a device that does not stop is closed, and the context reads as disabled some time
+/// later: it becomes free though nobody opens or closes a file, or resets the function.
 fn closed_and_forgotten(bench: &Bench, function: &Function) -> anyhow::Result<()> {
     let free = || Function::free_contexts(bench.device());
     let before = free()?;

@@ -25,9 +25,9 @@ use crate::test::leaks::Before;
 use log::Log;
 use victim::Victim;
 
-/// What is said of an address of the interrupt range; of a page request for an address between those
-/// of the processor and those of the device, without limit; and of a mapping that is larger than all
-/// memory, with one.
+/// What is said of an address of the interrupt range; of a page request for an address between
+/// those of the processor and those of the device, without limit; and of a mapping that is larger
+/// than all memory, with one.
 const PROVOKED: &[&str] = &[
     INTERRUPT_RANGE[0],
     INTERRUPT_RANGE[1],

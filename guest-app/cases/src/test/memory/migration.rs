@@ -95,8 +95,8 @@ fn ksm(bench: &mut Bench) -> anyhow::Result<Verdict> {
     }
     expect_bytes("written", &memory.read(0..memory.len()), &contents)?;
     expect_checksum(bench, "written", &memory, 0, &contents)?;
-    // What the device writes is merged again where it is equal, which it is not: KSM looks at it all
-    // the same, and makes it read-only while it does.
+    // What the device writes is merged again where it is equal, which it is not: KSM looks at it
+    // all the same, and makes it read-only while it does.
     let least = u64::from(bench.rounds(20));
     let (times, _) = under_load(bench, &memory, (least, 2), || {
         let before = full_scans()?;
