@@ -7,9 +7,9 @@ use crate::access::Failure;
 use crate::completion::{self, Record};
 use crate::context::Activity;
 use crate::dma::{Dma, Scratch, Span};
+use crate::fast::runs::{Reach, Run};
 use crate::flight::Pin;
 use crate::operation::Demand;
-use crate::reach::{Reach, Run};
 use pcie_ats::RootPort;
 
 /// How many bytes could be moved instead of an access, however small it is.

@@ -10,7 +10,7 @@
 
 mod access;
 mod atc;
-mod ats;
+mod ats_messages;
 mod completion;
 mod config;
 pub mod config_space;
@@ -19,16 +19,15 @@ mod counters;
 mod device;
 mod dma;
 mod endpoint;
+mod fast;
 mod flight;
 mod job;
 mod laboratory;
 mod moderation;
 mod mutant;
 mod operation;
+mod page_groups;
 mod permit;
-mod pri;
-mod reach;
-mod read_ahead;
 mod registers;
 mod ring;
 mod set;

@@ -4,10 +4,10 @@
 
 use crate::access::Piece;
 use crate::dma::{Dma, MAX_CHUNK, Scratch};
+use crate::fast::read_ahead::Ahead;
 use crate::job::{ACCESS, Jobs};
 use crate::laboratory::{Outcome, Request};
 use crate::permit::{Permit, Ticket};
-use crate::read_ahead::Ahead;
 use pcie_ats::{PAGE_SIZE, PageRequest, RootPort, TranslationError, TranslationRequest};
 
 /// The most bytes that a turn moves before others have theirs.

@@ -24,11 +24,11 @@ const SOURCES: &str = "demo-device/endpoint/src";
 const FILES: &[&str] = &[
     "atc/mod.rs",
     "flight.rs",
-    "ats.rs",
-    "device/translations.rs",
+    "ats_messages.rs",
+    "device/translation_requests.rs",
     "device/work.rs",
-    "pri.rs",
-    "device/pages.rs",
+    "page_groups.rs",
+    "device/page_requests.rs",
 ];
 
 /// Packages whose tests count.

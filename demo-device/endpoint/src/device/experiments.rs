@@ -6,7 +6,7 @@ use super::Device;
 use crate::counters::index;
 use crate::laboratory::{Outcome, Request};
 use crate::mutant::Mutant;
-use crate::pri::{Group, Owner};
+use crate::page_groups::{Group, Owner};
 use crate::turn::Action;
 use pcie_ats::{MemoryAddressType, PageRequest};
 use svm_abi::completion::Error;

@@ -2,11 +2,10 @@
 //! The device's state, all of which is behind one lock, and what comes down to it: accesses of its
 //! registers, invalidations, resets. It calls nobody.
 
-mod ahead;
 mod experiments;
-mod pages;
-mod plan;
-mod translations;
+mod page_requests;
+pub(crate) mod resolve;
+mod translation_requests;
 mod work;
 
 use crate::atc::{Atc, Scope, Space};
@@ -18,8 +17,8 @@ use crate::flight::Flights;
 use crate::laboratory::Laboratory;
 use crate::mutant::Mutant;
 use crate::operation::OPERATIONS;
+use crate::page_groups::{Groups, Owner};
 use crate::permit::{Life, Permit};
-use crate::pri::{Groups, Owner};
 use crate::registers::{Part, Register};
 use crate::set::Set;
 use crate::sync::{Arc, AtomicU64, Ordering};
@@ -33,11 +32,11 @@ use svm_abi::registers::{capabilities, context, control, device, function, halt,
 /// The device.
 #[derive(Debug)]
 pub(crate) struct Device {
-    config: Config,
-    space: ConfigSpace,
-    contexts: Vec<Context>,
+    pub(crate) config: Config,
+    pub(crate) space: ConfigSpace,
+    pub(crate) contexts: Vec<Context>,
     laboratory: Option<Laboratory>,
-    atc: Atc,
+    pub(crate) atc: Atc,
     groups: Groups,
     flights: Flights,
     counters: Counters,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The whole device in a small world: what it does, by subject.
 
-mod ahead;
 mod batches;
 mod engine;
 mod fairness;
+mod fast;
 mod function;
 mod interrupts;
 mod invalidation;

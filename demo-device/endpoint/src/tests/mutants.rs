@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Each mutant breaks one rule, and the test of that rule must notice.
 
-use super::{ahead, invalidation, moments, pages, rules, shadow, states, translation};
+use super::{fast, invalidation, moments, pages, rules, shadow, states, translation};
 use crate::testing::failure::{caught, place_of_failure};
 use crate::testing::{MUTANT, World};
 use crate::{Config, Mutant};
@@ -19,7 +19,7 @@ macro_rules! named {
 
 /// The files with tests of rules.
 const SOURCES: &[(&str, &str)] = &[
-    ("/tests/ahead.rs", include_str!("ahead.rs")),
+    ("/tests/fast.rs", include_str!("fast.rs")),
     ("/tests/invalidation.rs", include_str!("invalidation.rs")),
     ("/tests/moments.rs", include_str!("moments.rs")),
     ("/tests/pages.rs", include_str!("pages.rs")),
@@ -97,9 +97,9 @@ fn test(mutant: Mutant) -> (&'static str, fn()) {
         Mutant::Rule72 => named!(states::rule_72_interrupts_are_sent_as_asked),
         Mutant::Rule73 => named!(rules::rule_73_nothing_is_asked_for_in_privileged_mode),
         Mutant::Rule74 => named!(states::rule_74_a_context_that_is_told_to_stop_stops),
-        Mutant::Join37 => named!(ahead::rule_37_what_has_grown_to_2_mib_goes_with_any_of_its_pages),
+        Mutant::Join37 => named!(fast::rule_37_what_has_grown_to_2_mib_goes_with_any_of_its_pages),
         Mutant::Extend38 => named!(invalidation::rule_38_all_pages_of_a_run_are_held_until_the_last_is_done),
-        Mutant::Ahead39 => named!(ahead::rule_39_what_was_asked_for_ahead_and_overtaken_is_not_used),
+        Mutant::Ahead39 => named!(fast::rule_39_what_was_asked_for_ahead_and_overtaken_is_not_used),
     }
 }
 

@@ -4,12 +4,12 @@
 use super::Device;
 use crate::access::{Access, Failure, Piece, canonical};
 use crate::atc::{Cached, Space};
-use crate::ats;
+use crate::ats_messages;
 use crate::context::Activity;
 use crate::counters::index;
 use crate::dma::MAX_TRANSLATIONS;
+use crate::fast::read_ahead::MAX_AHEAD;
 use crate::mutant::Mutant;
-use crate::read_ahead::MAX_AHEAD;
 use crate::turn::{Action, Turn};
 use pcie_ats::{
     AlignedRange, PAGE_SHIFT, Pasid, Translation, TranslationError, TranslationRequest,
@@ -54,7 +54,7 @@ impl Device {
         let privileged = self.contexts[member].privileged();
         let request = self.as_mutant_asks(TranslationRequest {
             execute,
-            ..ats::request(&piece, pasid, privileged, stu)
+            ..ats_messages::request(&piece, pasid, privileged, stu)
         });
         Ok(Action::Translate {
             request,
@@ -66,7 +66,7 @@ impl Device {
     }
 
     /// Makes of a request what a device that breaks a rule would send.
-    pub(super) fn as_mutant_asks(&self, mut request: TranslationRequest) -> TranslationRequest {
+    pub(crate) fn as_mutant_asks(&self, mut request: TranslationRequest) -> TranslationRequest {
         match self.mutant {
             Some(Mutant::Rule03) => request.address |= 0x800,
             Some(Mutant::Rule12) => request.pages = 0,
@@ -110,7 +110,7 @@ impl Device {
             Ok(count) => &turn.buffers.scratch.translations[..*count],
             Err(error) => return self.refused(member, piece, *error),
         };
-        let Some(wanted) = ats::completion(request, answers, *stu).next() else {
+        let Some(wanted) = ats_messages::completion(request, answers, *stu).next() else {
             return self.fail(member, &Failure::at(Error::CompleterAbort, piece));
         };
         if self.flights.overtaken(member, wanted.range) {
@@ -205,11 +205,12 @@ impl Device {
             self.keep(member, pasid, [time; 2], &answers, &mut wide[completions]);
         }
         self.keep_wide(member, pasid, time, &mut wide[..=completions], wanted.range);
-        if ats::permits(&wanted, piece) || self.overtaken(member, wanted.range) {
+        if ats_messages::permits(&wanted, piece) || self.overtaken(member, wanted.range) {
             // Either it is in the cache now, or it is asked for again (rule 39).
             return;
         }
-        let lacking = |limit| ats::lacking(piece, answers.iter().flatten().copied(), limit);
+        let lacking =
+            |limit| ats_messages::lacking(piece, answers.iter().flatten().copied(), limit);
         self.page_lacks(member, piece, lacking);
     }
 
@@ -221,13 +222,13 @@ impl Device {
         stu: u8,
     ) -> [Option<Cached>; MAX_TRANSLATIONS] {
         let Some(mutant) = self.mutant else {
-            return ats::answers(request, translations, stu);
+            return ats_messages::answers(request, translations, stu);
         };
         let request = &TranslationRequest {
             no_write: request.no_write && mutant != Mutant::Rule18,
             ..*request
         };
-        let mut answers = ats::answers(request, translations, stu);
+        let mut answers = ats_messages::answers(request, translations, stu);
         apply_mutant(mutant, &mut answers);
         answers
     }
@@ -245,7 +246,8 @@ impl Device {
         answers: &[Option<Cached>; MAX_TRANSLATIONS],
         wide: &mut Option<Cached>,
     ) {
-        *wide = ats::joined(answers, PAGE_SHIFT).filter(|all| !self.overtaken(member, all.range));
+        *wide = ats_messages::joined(answers, PAGE_SHIFT)
+            .filter(|all| !self.overtaken(member, all.range));
         if wide.is_some() {
             return;
         }
@@ -271,7 +273,9 @@ impl Device {
         wide.sort_unstable_by_key(|answer| answer.map(|answer| answer.range.base()));
         let mut wide = &*wide;
         while let [next, rest @ ..] = wide {
-            let several = wide.get(..JOINED).and_then(|some| ats::joined(some, SHIFT));
+            let several = wide
+                .get(..JOINED)
+                .and_then(|some| ats_messages::joined(some, SHIFT));
             let all = several.filter(|all| !self.overtaken(member, all.range));
             wide = match all {
                 Some(_) => &wide[JOINED..],

@@ -7,7 +7,7 @@ use crate::context::{Context, Stall, State, earlier};
 use crate::counters::index;
 use crate::laboratory::Outcome;
 use crate::mutant::Mutant;
-use crate::pri::{Group, Owner};
+use crate::page_groups::{Group, Owner};
 use crate::set::Set;
 use crate::turn::{Action, Turn};
 use pcie_ats::{PAGE_SHIFT, PageRequest, PrgResponse, Prgi, ResponseCode};

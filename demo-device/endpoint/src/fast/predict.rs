@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which translations a context will need next, beyond the one that is missing now.
 
-use super::Device;
-use super::plan::View;
 use crate::access::{Piece, canonical};
-use crate::ats;
+use crate::ats_messages;
+use crate::device::Device;
+use crate::device::resolve::View;
 use crate::dma::{MAX_CHUNK, MAX_TRANSLATIONS};
+use crate::fast::read_ahead::{Ahead, MAX_AHEAD};
 use crate::job::ACCESS;
 use crate::operation::{Demand, Operation};
-use crate::read_ahead::{Ahead, MAX_AHEAD};
 use pcie_ats::{PAGE_SHIFT, TranslationRequest};
 
 /// The part of the cache that may be asked for ahead.
@@ -18,7 +18,7 @@ impl Device {
     /// Lists the requests that may follow the one that is `wanted` for the first of these pieces:
     /// for the rest of that, for the second, which is what else the activity demands and was not
     /// looked up yet, and for the descriptors behind, as far as a budget of bytes goes.
-    pub(super) fn look_ahead(
+    pub(crate) fn look_ahead(
         &mut self,
         member: usize,
         view: &View,
@@ -81,7 +81,8 @@ impl Device {
                 continue;
             }
             let rest = Piece::forward(address, last - address + 1, piece.access);
-            let request = ats::request(&rest, view.pasid, view.untranslated.privileged, stu);
+            let request =
+                ats_messages::request(&rest, view.pasid, view.untranslated.privileged, stu);
             let length = u64::from(request.pages) << (PAGE_SHIFT + stu);
             ahead.push(self.as_mutant_asks(request));
             match request.address.checked_add(length) {

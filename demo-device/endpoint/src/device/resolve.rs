@@ -9,17 +9,17 @@ use crate::completion::Record;
 use crate::context::{Activity, RecordPlace, Tail};
 use crate::counters::index;
 use crate::dma::{MAX_CHUNK, Span};
+use crate::fast::runs::Run;
 use crate::flight::Pin;
 use crate::job::{Ending, Job, Jobs};
 use crate::mutant::Mutant;
 use crate::operation::{Demand, Operation};
-use crate::reach::Run;
 use crate::turn::{Action, Buffers};
 use pcie_ats::{MemoryRequest, Pasid};
 use svm_abi::completion::Error;
 
 /// How the accesses of a context are made.
-pub(super) struct View {
+pub(crate) struct View {
     pub pasid: Option<Pasid>,
     pub space: Space,
     /// The permit for untranslated requests.
