@@ -83,28 +83,6 @@ pub(crate) fn answers(
     list
 }
 
-/// The one translation that says the same as several, if there is one: they are a power of two of
-/// pages of 2^`shift` bytes, one behind the other in memory as well, all with the same permissions,
-/// and begin where a page of their size together can begin.
-pub(crate) fn joined(answers: &[Option<Cached>], shift: u8) -> Option<Cached> {
-    let together = shift + answers.len().trailing_zeros() as u8;
-    let first = (*answers.first()?)?;
-    let range = AlignedRange::containing(first.range.base(), together).ok()?;
-    let output = AlignedRange::containing(first.output, together).ok()?;
-    let begins = range.base() == first.range.base() && output.base() == first.output;
-    let mut offset = 0;
-    let follows = |answer: &Option<Cached>| {
-        let expected = Cached {
-            range: AlignedRange::containing(range.base() + offset, shift).unwrap_or(range),
-            output: first.output + offset,
-            ..first
-        };
-        offset += 1 << shift;
-        *answer == Some(expected)
-    };
-    (begins && answers.iter().all(follows)).then_some(Cached { range, ..first })
-}
-
 /// How many pages of 4 KiB, from the focus of a piece on, a completion shows as lacking the
 /// permission that the piece needs; at most `limit`, at least 1.
 pub(crate) fn lacking(piece: &Piece, answers: impl Iterator<Item = Cached>, limit: u64) -> u64 {
@@ -191,58 +169,6 @@ mod tests {
             .collect();
         // 16 KiB cannot begin at 0x5000.
         assert_eq!(got, [(0x3000, 0xa000), (0x4000, 0xb000)]);
-    }
-
-    #[test]
-    fn what_can_be_one_translation_is_joined_and_nothing_else() {
-        let page = |n: u64| Cached {
-            range: AlignedRange::page(0x7_0000 + (n << PAGE_SHIFT)),
-            output: 0x3_0000 + (n << PAGE_SHIFT),
-            read: true,
-            write: true,
-            untranslated_only: false,
-        };
-        let all: [_; MAX_TRANSLATIONS] = std::array::from_fn(|n| Some(page(n as u64)));
-        let whole = AlignedRange::containing(0x7_0000, 16).unwrap();
-        let expected = Cached {
-            range: whole,
-            ..page(0)
-        };
-        assert_eq!(joined(&all, PAGE_SHIFT), Some(expected));
-        for n in 0..MAX_TRANSLATIONS {
-            let mut other = all;
-            other[n] = None;
-            assert_eq!(joined(&other, PAGE_SHIFT), None, "{n} is missing");
-            let changes: [fn(&mut Cached); 5] = [
-                |c| c.output += 0x10_0000,
-                |c| c.read = false,
-                |c| c.write = false,
-                |c| c.untranslated_only = true,
-                |c| c.range = AlignedRange::containing(c.range.base(), 13).unwrap(),
-            ];
-            for (number, change) in changes.into_iter().enumerate() {
-                other = all;
-                other[n].as_mut().map(change);
-                assert_eq!(joined(&other, PAGE_SHIFT), None, "change {number} of {n}");
-            }
-        }
-        let shifted = |by: u64| {
-            all.map(|c| {
-                c.map(|c| Cached {
-                    output: c.output + by,
-                    ..c
-                })
-            })
-        };
-        assert_eq!(joined(&shifted(0x1000), PAGE_SHIFT), None);
-        assert!(joined(&shifted(0x1_0000), PAGE_SHIFT).is_some());
-        let elsewhere = all.map(|c| {
-            c.map(|c| Cached {
-                range: AlignedRange::page(c.range.base() + 0x1000),
-                ..c
-            })
-        });
-        assert_eq!(joined(&elsewhere, PAGE_SHIFT), None);
     }
 
     #[test]

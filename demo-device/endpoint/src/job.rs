@@ -1,22 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What one action does in memory: jobs, one behind the other, for all of which translations are at
-//! hand. The first is what its context has in hand; the others are the descriptors behind it, each
-//! with its record. So a round through the device's lock serves several small descriptors.
+//! A job: work of a context in memory for which all translations are at hand, and what follows it.
 
 use crate::access::Failure;
 use crate::completion::{self, Record};
 use crate::context::Activity;
 use crate::dma::{Dma, Scratch, Span};
 use crate::fast::runs::{Reach, Run};
-use crate::flight::Pin;
 use crate::operation::Demand;
 use pcie_ats::RootPort;
 
 /// How many bytes could be moved instead of an access, however small it is.
 pub(crate) const ACCESS: u64 = 8 << 10;
-
-/// The most jobs of an action.
-pub(crate) const MAX_JOBS: usize = 8;
 
 /// What follows when the activity of a job is done.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +48,7 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Job {
             activity: Activity::Idle,
             reach: Reach::new(),
@@ -78,7 +72,7 @@ impl Job {
     }
 
     /// Does it, and says whether the next one may begin. What is void gets no record.
-    fn perform<P: RootPort + ?Sized>(
+    pub fn perform<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,
         scratch: &mut Scratch,
@@ -100,79 +94,5 @@ impl Job {
         };
         self.progress = Progress::Complete(written);
         written.is_ok() && lives()
-    }
-}
-
-/// The jobs of an action. Kept from action to action for their memory.
-#[derive(Debug)]
-pub(crate) struct Jobs {
-    jobs: Vec<Job>,
-    /// Number of jobs.
-    count: usize,
-    /// The translations that they use.
-    pub pins: Vec<Pin>,
-}
-
-impl Jobs {
-    /// None.
-    pub fn new() -> Self {
-        Jobs {
-            jobs: (0..MAX_JOBS).map(|_| Job::new()).collect(),
-            count: 0,
-            pins: Vec::with_capacity(3 * MAX_JOBS),
-        }
-    }
-
-    /// Begins anew, without any.
-    pub fn clear(&mut self) {
-        self.count = 0;
-        self.pins.clear();
-    }
-
-    /// The one behind the last, and the list of pins, unless there are as many as there can be. It
-    /// counts from [`Jobs::add`] on.
-    pub fn next(&mut self) -> Option<(&mut Job, &mut Vec<Pin>)> {
-        Some((self.jobs.get_mut(self.count)?, &mut self.pins))
-    }
-
-    /// Adds the job that [`Jobs::next`] gave.
-    pub fn add(&mut self) {
-        self.count += 1;
-    }
-
-    /// Says what follows the last one.
-    pub fn end(&mut self, ending: Ending) {
-        if let Some(last) = self.count.checked_sub(1) {
-            self.jobs[last].ending = ending;
-        }
-    }
-
-    /// Takes the last one away, with the pins from a number on.
-    pub fn drop_last(&mut self, pins: usize) {
-        self.count -= 1;
-        self.pins.truncate(pins);
-    }
-
-    /// The jobs.
-    pub fn list(&self) -> &[Job] {
-        &self.jobs[..self.count]
-    }
-
-    /// Does one after the other, up to the first that does not get to its end, for as long as their
-    /// context lives. Returns how many were begun.
-    pub fn perform<P: RootPort + ?Sized>(
-        &mut self,
-        dma: &mut Dma<'_, P>,
-        scratch: &mut Scratch,
-        lives: impl Fn() -> bool,
-    ) -> u64 {
-        let mut begun = 0;
-        for job in &mut self.jobs[..self.count] {
-            begun += 1;
-            if !job.perform(dma, scratch, &lives) {
-                break;
-            }
-        }
-        begun
     }
 }

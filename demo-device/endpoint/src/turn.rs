@@ -4,8 +4,9 @@
 
 use crate::access::Piece;
 use crate::dma::{Dma, MAX_CHUNK, Scratch};
+use crate::fast::jobs::Jobs;
 use crate::fast::read_ahead::Ahead;
-use crate::job::{ACCESS, Jobs};
+use crate::job::ACCESS;
 use crate::laboratory::{Outcome, Request};
 use crate::permit::{Permit, Ticket};
 use pcie_ats::{PAGE_SIZE, PageRequest, RootPort, TranslationError, TranslationRequest};

@@ -2,6 +2,7 @@
 //! The device's state, all of which is behind one lock, and what comes down to it: accesses of its
 //! registers, invalidations, resets. It calls nobody.
 
+mod atc_fill;
 mod experiments;
 mod page_requests;
 pub(crate) mod resolve;
@@ -96,7 +97,7 @@ impl Device {
     }
 
     /// Whether the device breaks the rule of a mutant.
-    fn breaks(&self, mutant: Mutant) -> bool {
+    pub(crate) fn breaks(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
     }
 

@@ -1,19 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From what a context wants to reach to the jobs of an action: which translations they use, and
-//! what is done behind the first one without another look at the device's state.
+//! From what a context wants to reach to the job of an action: which translations it uses.
 
 use super::Device;
 use crate::access::{Access, Failure, Piece, canonical};
 use crate::atc::{Hit, Space};
-use crate::completion::Record;
-use crate::context::{Activity, RecordPlace, Tail};
 use crate::counters::index;
 use crate::dma::{MAX_CHUNK, Span};
+use crate::fast::recent::{NONE, Recent};
 use crate::fast::runs::Run;
 use crate::flight::Pin;
-use crate::job::{Ending, Job, Jobs};
+use crate::job::Job;
 use crate::mutant::Mutant;
-use crate::operation::{Demand, Operation};
 use crate::turn::{Action, Buffers};
 use pcie_ats::{MemoryRequest, Pasid};
 use svm_abi::completion::Error;
@@ -26,55 +23,14 @@ pub(crate) struct View {
     pub untranslated: MemoryRequest,
     /// The last hit for each of the two pieces of an operation, and for records. What follows is
     /// often in the same entry, and nothing leaves the cache while this lives.
-    recent: [Recent; 3],
+    pub recent: [Recent; 3],
 }
 
 /// The part of [`View::recent`] for records.
-const RECORDS: usize = 2;
-
-/// A hit for an access.
-#[derive(Clone, Copy)]
-struct Recent {
-    access: Access,
-    hit: Hit,
-}
-
-/// None yet: its range is empty.
-const NONE: Recent = Recent {
-    access: Access::ReadWrite,
-    hit: Hit {
-        first: 1,
-        last: 0,
-        output: 0,
-        untranslated_only: false,
-    },
-};
-
-impl Recent {
-    /// The hit for an address, if it is this one.
-    #[inline]
-    fn at(&self, address: u64, access: Access) -> Option<Hit> {
-        let hit = &self.hit;
-        let within = hit.first <= address && address <= hit.last && self.access == access;
-        within.then(|| Hit {
-            output: hit.output + (address - hit.first),
-            ..*hit
-        })
-    }
-
-    /// What to remember of the hit at an address.
-    #[inline]
-    fn new(address: u64, access: Access, found: &Hit) -> Self {
-        let hit = Hit {
-            output: found.output - (address - found.first),
-            ..*found
-        };
-        Recent { access, hit }
-    }
-}
+pub(crate) const RECORDS: usize = 2;
 
 /// What stands in the way of an access.
-enum Obstacle {
+pub(crate) enum Obstacle {
     /// There is no translation for the focus of the piece.
     Missing(Piece),
     /// No process can own the focus of the piece.
@@ -148,92 +104,9 @@ impl Device {
         Ok(())
     }
 
-    /// Adds to the first job what comes behind it: its record if it ends its descriptor, and the
-    /// descriptors that follow with theirs. Stops where anything is missing, and looks at nothing
-    /// twice. Returns the number of look-ups that hit.
-    fn plan(&mut self, member: usize, view: &mut View, jobs: &mut Jobs, budget: u64) -> u32 {
-        let (mut hits, mut budget) = (0, budget);
-        let context = &self.contexts[member];
-        let [job] = jobs.list() else { return 0 };
-        match &job.activity {
-            // A fence could come behind a failure.
-            Activity::Complete(_) if !context.has_failed() => {}
-            Activity::Operate(operation)
-                if operation.ends() && job.reach.covers(&operation.demand()) =>
-            {
-                let Some(more) = self.end(view, context.tail(), jobs) else {
-                    return 0;
-                };
-                hits += more;
-            }
-            _ => return 0,
-        }
-        let mut interrupt = self.contexts[member].tail().interrupt;
-        let mut skip = 0;
-        while !interrupt && budget > 0 {
-            let Some(descriptor) = self.contexts[member].following(skip) else {
-                break;
-            };
-            let Some((job, pins)) = jobs.next() else {
-                break;
-            };
-            let Ok(operation) = Operation::start(descriptor) else {
-                break;
-            };
-            let tail = Tail::of(descriptor);
-            let (demand, ends) = (operation.demand(), operation.ends());
-            job.begin(Activity::Operate(operation));
-            let pinned = pins.len();
-            let found = match &demand {
-                Demand::Done(_) => Ok(0),
-                Demand::Access(first, second) if ends => {
-                    self.look_up(view, first, second.as_ref(), job, pins)
-                }
-                _ => break,
-            };
-            let covered = job.reach.covers(&demand);
-            let cost = job.longest();
-            let (Ok(found), true) = (found, covered) else {
-                pins.truncate(pinned);
-                break;
-            };
-            jobs.add();
-            let Some(ended) = self.end(view, tail, jobs) else {
-                jobs.drop_last(pinned);
-                break;
-            };
-            hits += found + ended;
-            budget = budget.saturating_sub(cost);
-            interrupt = tail.interrupt;
-            skip += 1;
-        }
-        hits
-    }
-
-    /// Lets the last job end with its descriptor's record. Returns the number of look-ups that
-    /// hit; none if that cannot be.
-    fn end(&mut self, view: &mut View, tail: Tail, jobs: &mut Jobs) -> Option<u32> {
-        let piece = match RecordPlace::of(tail.completion) {
-            RecordPlace::Bad => return None,
-            RecordPlace::None => {
-                jobs.end(Ending::Silent);
-                return Some(0);
-            }
-            RecordPlace::Good => Record::piece(tail.completion),
-        };
-        if !canonical(piece.address, self.config.address_bits) {
-            return None;
-        }
-        let hit = self.hit(view, RECORDS, piece.address, piece.access)?;
-        let span = self.span(view, &piece, &hit, piece.length);
-        jobs.pins.push(Pin::new(&hit));
-        jobs.end(Ending::Record(span));
-        Some(1)
-    }
-
     /// Finds the translations of pieces. Returns the number of look-ups that hit.
     #[inline]
-    fn look_up(
+    pub(crate) fn look_up(
         &mut self,
         view: &mut View,
         first: &Piece,
@@ -269,7 +142,13 @@ impl Device {
 
     /// Looks an address up, first where the last one was found.
     #[inline]
-    fn hit(&mut self, view: &mut View, nth: usize, address: u64, access: Access) -> Option<Hit> {
+    pub(crate) fn hit(
+        &mut self,
+        view: &mut View,
+        nth: usize,
+        address: u64,
+        access: Access,
+    ) -> Option<Hit> {
         if self.mutant.is_some() {
             return self.hit_wrongly(view, address, access);
         }
@@ -301,7 +180,7 @@ impl Device {
 
     /// Where the bytes of a piece are by what a look-up found, up to a limit.
     #[inline]
-    fn span(&self, view: &View, piece: &Piece, hit: &Hit, limit: u64) -> Span {
+    pub(crate) fn span(&self, view: &View, piece: &Piece, hit: &Hit, limit: u64) -> Span {
         let span = Span::new(piece, hit, &view.untranslated, limit);
         match (self.mutant, view.pasid) {
             (Some(Mutant::Rule30), Some(pasid)) => span.with_pasid(pasid),
@@ -327,37 +206,5 @@ impl Device {
         };
         run.begin(self.span(view, piece, &hit, piece.length));
         Ok(Pin::new(&hit))
-    }
-
-    /// Goes on with the first `most` bytes of a piece, as far as translations are at hand, and
-    /// returns how many there were.
-    fn extend(
-        &mut self,
-        view: &mut View,
-        nth: usize,
-        piece: &Piece,
-        most: u64,
-        run: &mut Run,
-        pin: &mut Pin,
-    ) -> u32 {
-        let (mut address, end) = (piece.address + run.len(), piece.address + most);
-        let owned = canonical(end - 1, self.config.address_bits);
-        if piece.backward || !owned {
-            return 0;
-        }
-        let mut hits = 0;
-        while address < end {
-            let Some(hit) = self.hit(view, nth, address, piece.access) else {
-                break;
-            };
-            let length = (hit.last - address).saturating_add(1).min(end - address);
-            run.extend(&hit, &view.untranslated, address, length as usize);
-            if !self.breaks(Mutant::Extend38) {
-                pin.extend(&hit);
-            }
-            address += length;
-            hits += 1;
-        }
-        hits
     }
 }

@@ -1,31 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Translation requests, and what becomes of their answers (PCIe 10.2).
+//! Translation requests, and the answers to those past the cache (PCIe 10.2).
 
 use super::Device;
-use crate::access::{Access, Failure, Piece, canonical};
-use crate::atc::{Cached, Space};
+use crate::access::{Failure, Piece, canonical};
+use crate::atc::Space;
 use crate::ats_messages;
 use crate::context::Activity;
 use crate::counters::index;
-use crate::dma::MAX_TRANSLATIONS;
-use crate::fast::read_ahead::MAX_AHEAD;
 use crate::mutant::Mutant;
 use crate::turn::{Action, Turn};
-use pcie_ats::{
-    AlignedRange, PAGE_SHIFT, Pasid, Translation, TranslationError, TranslationRequest,
-};
+use pcie_ats::{Pasid, TranslationError, TranslationRequest};
 use svm_abi::completion::Error;
 use svm_abi::descriptor::translation;
 
-/// Log2 of the size to which neighbours grow together in the cache: a large page of a processor, of
-/// which there are often some anyway.
-const LARGE: u32 = 21;
-/// How many completions that each are one translation are one translation again, if they can be.
-const JOINED: usize = 4;
-
 impl Device {
     /// The address space of a PASID or of none in the cache, as a mode sees it (rule 20).
-    pub(super) fn space_of(&self, pasid: Option<Pasid>, privileged: bool) -> Space {
+    pub(crate) fn space_of(&self, pasid: Option<Pasid>, privileged: bool) -> Space {
         match self.breaks(Mutant::Rule21) {
             true => Space::new(None, false),
             false => Space::new(pasid, privileged),
@@ -161,187 +151,5 @@ impl Device {
             TranslationError::CompletionTimeout => Error::CompletionTimeout,
         };
         self.fail(member, &Failure::at(error, piece));
-    }
-
-    /// A translation request was completed.
-    pub(super) fn translated(&mut self, turn: &Turn) {
-        let Action::Translate {
-            request,
-            piece,
-            stu,
-            time,
-            answer,
-        } = &turn.buffers.action
-        else {
-            return;
-        };
-        let member = turn.index;
-        let count = match answer {
-            Ok(count) => *count,
-            Err(TranslationError::UnsupportedRequest) if self.breaks(Mutant::Rule13) => {
-                return self.page_lacks(member, piece, |_| 1);
-            }
-            Err(error) => return self.refused(member, piece, *error),
-        };
-        let time = time.unwrap_or(u64::MAX);
-        let translations = &turn.buffers.scratch.translations[..count];
-        let answers = self.answers(request, translations, *stu);
-        // A completion without a single sensible translation is no better than none.
-        let Some(wanted) = answers[0] else {
-            return self.fail(member, &Failure::at(Error::CompleterAbort, piece));
-        };
-        let pasid = request.pasid;
-        let mut wide = [None; 1 + MAX_AHEAD];
-        let mut completions = 0;
-        self.keep(member, pasid, [u64::MAX, time], &answers, &mut wide[0]);
-        let ahead = self.breaks(Mutant::Ahead39);
-        for (request, translations) in turn.buffers.ahead.completions() {
-            self.count(member, index::TRANSLATION_REQUESTS, 1);
-            completions += 1;
-            let answers = self.answers(request, translations, *stu);
-            if ahead {
-                self.flights.forget_overtaken(member);
-            }
-            self.keep(member, pasid, [time; 2], &answers, &mut wide[completions]);
-        }
-        self.keep_wide(member, pasid, time, &mut wide[..=completions], wanted.range);
-        if ats_messages::permits(&wanted, piece) || self.overtaken(member, wanted.range) {
-            // Either it is in the cache now, or it is asked for again (rule 39).
-            return;
-        }
-        let lacking =
-            |limit| ats_messages::lacking(piece, answers.iter().flatten().copied(), limit);
-        self.page_lacks(member, piece, lacking);
-    }
-
-    /// The answers of a completion, as this device takes them.
-    fn answers(
-        &self,
-        request: &TranslationRequest,
-        translations: &[Translation],
-        stu: u8,
-    ) -> [Option<Cached>; MAX_TRANSLATIONS] {
-        let Some(mutant) = self.mutant else {
-            return ats_messages::answers(request, translations, stu);
-        };
-        let request = &TranslationRequest {
-            no_write: request.no_write && mutant != Mutant::Rule18,
-            ..*request
-        };
-        let mut answers = ats_messages::answers(request, translations, stu);
-        apply_mutant(mutant, &mut answers);
-        answers
-    }
-
-    /// Puts the translations of a completion into the cache, or hands out the one that says the
-    /// same as all. A translation does not drive out what was used at a certain time or later: of
-    /// these `times`, the first is for the first one. Those beyond the one that is wanted must not
-    /// drive out what the access in hand has looked up already: in a small cache it would never
-    /// have all it needs.
-    fn keep(
-        &mut self,
-        member: usize,
-        pasid: Option<Pasid>,
-        times: [u64; 2],
-        answers: &[Option<Cached>; MAX_TRANSLATIONS],
-        wide: &mut Option<Cached>,
-    ) {
-        *wide = ats_messages::joined(answers, PAGE_SHIFT)
-            .filter(|all| !self.overtaken(member, all.range));
-        if wide.is_some() {
-            return;
-        }
-        let [mut limit, later] = times;
-        for answer in answers.iter().flatten() {
-            self.keep_one(member, pasid, limit, answer);
-            limit = later;
-        }
-    }
-
-    /// Puts what is left of the completions of a round into the cache: of each the one translation
-    /// that says the same as all, or of several one again. What is `wanted` may drive out any.
-    fn keep_wide(
-        &mut self,
-        member: usize,
-        pasid: Option<Pasid>,
-        time: u64,
-        wide: &mut [Option<Cached>],
-        wanted: AlignedRange,
-    ) {
-        const SHIFT: u8 = PAGE_SHIFT + MAX_TRANSLATIONS.trailing_zeros() as u8;
-        // Neighbours of two ends that took turns stand together then.
-        wide.sort_unstable_by_key(|answer| answer.map(|answer| answer.range.base()));
-        let mut wide = &*wide;
-        while let [next, rest @ ..] = wide {
-            let several = wide
-                .get(..JOINED)
-                .and_then(|some| ats_messages::joined(some, SHIFT));
-            let all = several.filter(|all| !self.overtaken(member, all.range));
-            wide = match all {
-                Some(_) => &wide[JOINED..],
-                None => rest,
-            };
-            if let Some(answer) = all.or(*next) {
-                let limit = match answer.range.contains(wanted.base()) {
-                    true => u64::MAX,
-                    false => time,
-                };
-                self.keep_one(member, pasid, limit, &answer);
-            }
-            if let Some(all) = all {
-                let space = self.space_of(pasid, self.contexts[member].privileged());
-                let small = all.range.shift().into();
-                self.atc.join(space, all.range.base(), small, LARGE);
-            }
-        }
-    }
-
-    /// Puts a translation into the cache, unless it would drive out what was used at a certain time
-    /// or later. One that is not wanted now does not take the place of one that permits as much: it
-    /// may permit less, because less was asked for.
-    fn keep_one(&mut self, member: usize, pasid: Option<Pasid>, time: u64, answer: &Cached) {
-        let space = self.space_of(pasid, self.contexts[member].privileged());
-        let access = match (answer.read, answer.write) {
-            (true, true) => Access::ReadWrite,
-            (false, true) => Access::Write,
-            _ => Access::Read,
-        };
-        let first = answer.range.base();
-        if time != u64::MAX && self.atc.lookup(space, first, access).is_some() {
-            return;
-        }
-        // Rule 17: what permits nothing is not kept. Rule 39: nor is what was overtaken.
-        let useful = answer.read || answer.write;
-        if useful && !self.overtaken(member, answer.range) {
-            let evicted = self.atc.insert_over(space, answer, time).is_some();
-            self.count(member, index::ATC_EVICTIONS, u64::from(evicted));
-        }
-    }
-
-    /// Whether an answer is not to be used because an invalidation overtook it (rule 39).
-    pub(super) fn overtaken(&self, member: usize, range: AlignedRange) -> bool {
-        !self.breaks(Mutant::Rule39) && self.flights.overtaken(member, range)
-    }
-}
-
-/// Makes of the answers of a completion what a device that breaks a rule would make of them.
-fn apply_mutant(mutant: Mutant, answers: &mut [Option<Cached>; MAX_TRANSLATIONS]) {
-    let first = answers[0];
-    if let (Mutant::Rule14, Some(first), Some(second)) = (mutant, first, &mut answers[1]) {
-        second.output = first.output;
-    }
-    for answer in answers.iter_mut().flatten() {
-        match mutant {
-            Mutant::Rule15 => {
-                let wider = answer.range.shift() + 1;
-                if let Ok(range) = AlignedRange::containing(answer.range.base(), wider) {
-                    let offset = answer.range.base() - range.base();
-                    answer.output = answer.output.wrapping_sub(offset);
-                    answer.range = range;
-                }
-            }
-            Mutant::Rule17 => answer.read = true,
-            _ => {}
-        }
     }
 }
