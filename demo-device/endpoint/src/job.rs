@@ -5,7 +5,7 @@ use crate::access::Failure;
 use crate::completion::{self, Record};
 use crate::context::Activity;
 use crate::dma::{Dma, Scratch, Span};
-use crate::fast::runs::{Reach, Run};
+use crate::fast::runs::{Run, Runs};
 use crate::operation::Demand;
 use pcie_ats::RootPort;
 
@@ -39,8 +39,8 @@ pub(crate) enum Progress {
 pub(crate) struct Job {
     /// The activity that accesses memory. It goes on.
     pub activity: Activity,
-    /// What it may reach.
-    pub reach: Reach,
+    /// What it may access.
+    pub runs: Runs,
     /// What follows.
     pub ending: Ending,
     /// How far it has come.
@@ -51,7 +51,7 @@ impl Job {
     pub fn new() -> Self {
         Job {
             activity: Activity::Idle,
-            reach: Reach::new(),
+            runs: Runs::new(),
             ending: Ending::Open,
             progress: Progress::Waiting,
         }
@@ -60,14 +60,14 @@ impl Job {
     /// Begins anew.
     pub fn begin(&mut self, activity: Activity) {
         self.activity = activity;
-        self.reach.pieces = 0;
+        self.runs.pieces = 0;
         self.ending = Ending::Open;
         self.progress = Progress::Waiting;
     }
 
     /// The most bytes that it reads or writes, with what an access costs.
     pub fn longest(&self) -> u64 {
-        let runs = &self.reach.runs[..self.reach.pieces];
+        let runs = &self.runs.of[..self.runs.pieces];
         ACCESS + runs.iter().map(Run::len).max().unwrap_or(0)
     }
 
@@ -78,7 +78,7 @@ impl Job {
         scratch: &mut Scratch,
         lives: &impl Fn() -> bool,
     ) -> bool {
-        let accessed = self.reach.perform(&mut self.activity, dma, scratch);
+        let accessed = self.runs.perform(&mut self.activity, dma, scratch);
         self.progress = Progress::Accessed(accessed);
         let (Ok(()), Demand::Done(result)) = (accessed, self.activity.demand()) else {
             return false;

@@ -5,7 +5,7 @@
 use crate::access::Piece;
 use crate::dma::{Dma, MAX_CHUNK, Scratch};
 use crate::fast::jobs::Jobs;
-use crate::fast::read_ahead::Ahead;
+use crate::fast::read_ahead::ReadAhead;
 use crate::job::ACCESS;
 use crate::laboratory::{Outcome, Request};
 use crate::permit::{Permit, Ticket};
@@ -73,7 +73,7 @@ pub(crate) struct Buffers {
     /// Work in memory, if that is what to do.
     pub jobs: Jobs,
     /// What else to ask for, behind a translation request for the cache.
-    pub ahead: Ahead,
+    pub read_ahead: ReadAhead,
     /// Data.
     pub scratch: Scratch,
 }
@@ -84,7 +84,7 @@ impl Buffers {
         Buffers {
             action: Action::Interrupt(0),
             jobs: Jobs::new(),
-            ahead: Ahead::new(),
+            read_ahead: ReadAhead::new(),
             scratch: Scratch::new(),
         }
     }
@@ -146,7 +146,7 @@ impl Turn {
         let Buffers {
             action,
             jobs,
-            ahead,
+            read_ahead,
             scratch,
         } = &mut *self.buffers;
         match action {
@@ -170,7 +170,7 @@ impl Turn {
                 // A port that counts more than it was given room for is taken by what it filled.
                 *answer = port.translate(request, translations).map(|n| n.min(count));
                 if let (Some(_), Ok(count)) = (time, answer) {
-                    ahead.send(port, permit, ticket, request, &translations[..*count]);
+                    read_ahead.send(port, permit, ticket, request, &translations[..*count]);
                 }
             }
             Action::PageRequests {

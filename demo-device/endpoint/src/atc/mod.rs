@@ -476,40 +476,17 @@ impl Atc {
         evicted
     }
 
-    /// Makes one entry of those of 2^`small` bytes that fill the range of 2^`large` bytes round an
-    /// address, if all are there, follow each other in memory too, and permit the same.
-    pub fn join(&mut self, space: Space, address: u64, small: u32, large: u32) {
-        let begin = address & !low_bits(large);
-        let tags = (0..1u64 << (large - small)).map(|n| tag(begin + (n << small), small));
-        let Some(first) = self.find(space, tag(begin, small)) else {
-            return;
-        };
-        let Entry { output, bits, .. } = self.entries[first];
-        if output & low_bits(large) != 0 || bits & UNTRANSLATED_ONLY != 0 {
-            return;
-        }
-        for (n, tag) in (0..).zip(tags.clone()) {
-            let entry = self.find(space, tag).map(|index| &self.entries[index]);
-            let expected = (output + (n << small), bits);
-            if entry.map(|entry| (entry.output, entry.bits)) != Some(expected) {
-                return;
-            }
-        }
-        let Ok(range) = AlignedRange::containing(begin, large as u8) else {
-            return;
-        };
-        for tag in tags {
-            self.forget(space, tag);
-        }
-        // It begins where one of them did: there is room.
-        let all = Cached {
+    /// The translation of exactly this range, if it is there. Does not mark it as used.
+    pub(crate) fn get(&self, space: Space, range: AlignedRange) -> Option<Cached> {
+        let index = self.find(space, tag(range.base(), range.shift().into()))?;
+        let Entry { output, bits, .. } = self.entries[index];
+        Some(Cached {
             range,
             output,
             read: bits & Access::READ != 0,
             write: bits & Access::WRITE != 0,
-            untranslated_only: false,
-        };
-        self.insert_over(space, &all, u64::MAX);
+            untranslated_only: bits & UNTRANSLATED_ONLY != 0,
+        })
     }
 
     /// Lists the sizes in use anew.
@@ -589,7 +566,7 @@ impl Atc {
         count
     }
 
-    /// Forgets the translation of exactly this range, as a device that breaks rule 37 does.
+    /// Forgets the translation of exactly this range.
     pub fn forget_exactly(&mut self, space: Space, range: AlignedRange) -> u32 {
         self.forget(space, tag(range.base(), range.shift().into()))
     }

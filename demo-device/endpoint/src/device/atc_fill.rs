@@ -49,7 +49,7 @@ impl Device {
         let mut completions = 0;
         self.keep(member, pasid, [u64::MAX, time], &answers, &mut wide[0]);
         let ahead = self.breaks(Mutant::Ahead39);
-        for (request, translations) in turn.buffers.ahead.completions() {
+        for (request, translations) in turn.buffers.read_ahead.completions() {
             self.count(member, index::TRANSLATION_REQUESTS, 1);
             completions += 1;
             let answers = self.answers(request, translations, *stu);

@@ -97,7 +97,14 @@ impl Device {
                 if let Action::Translate { request, .. } = &buffers.action {
                     let other = if piece == first { second } else { None };
                     let pieces = [Some(piece), other];
-                    self.look_ahead(member, &view, request, pieces, &mut buffers.ahead, budget);
+                    self.predict(
+                        member,
+                        &view,
+                        request,
+                        pieces,
+                        &mut buffers.read_ahead,
+                        budget,
+                    );
                 }
             }
         }
@@ -115,17 +122,17 @@ impl Device {
         pins: &mut Vec<Pin>,
     ) -> Result<u32, Obstacle> {
         let pinned = pins.len();
-        let reach = &mut job.reach;
-        let [one, other] = &mut reach.runs;
+        let runs = &mut job.runs;
+        let [one, other] = &mut runs.of;
         // What comes next must be there of each piece before more of any is looked at: in a small
         // cache it would drive out the other's.
         pins.push(self.find(view, 0, first, one)?);
-        reach.pieces = 1;
+        runs.pieces = 1;
         if let Some(second) = second {
             pins.push(self.find(view, 1, second, other)?);
-            reach.pieces = 2;
+            runs.pieces = 2;
         }
-        let mut hits = reach.pieces as u32;
+        let mut hits = runs.pieces as u32;
         let mut most = first.length.min(MAX_CHUNK as u64);
         if one.len() < most {
             hits += self.extend(view, 0, first, most, one, &mut pins[pinned]);

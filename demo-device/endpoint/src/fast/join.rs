@@ -1,16 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Translations of neighbours that become one entry of the cache.
 
-use crate::atc::Cached;
+use crate::atc::{Atc, Cached, Space};
 use crate::device::Device;
 use crate::dma::MAX_TRANSLATIONS;
 use pcie_ats::{AlignedRange, PAGE_SHIFT, Pasid};
 
-/// Log2 of the size to which neighbours grow together in the cache: a large page of a processor, of
-/// which there are often some anyway.
-const LARGE: u32 = 21;
+/// Log2 of the size of a completion's translations together.
+const COMPLETION: u8 = PAGE_SHIFT + MAX_TRANSLATIONS.trailing_zeros() as u8;
 /// How many completions that each are one translation are one translation again, if they can be.
 const JOINED: usize = 4;
+/// Log2 of the size of these together.
+const MEDIUM: u8 = COMPLETION + JOINED.trailing_zeros() as u8;
+/// Log2 of the size to which neighbours grow together in the cache: a large page of a processor, of
+/// which there are often some anyway.
+const LARGE: u8 = 21;
+/// How many entries grow together.
+const PARTS: usize = 1 << (LARGE - MEDIUM);
 
 impl Device {
     /// Puts what is left of the completions of a round into the cache: of each the one translation
@@ -23,12 +29,11 @@ impl Device {
         wide: &mut [Option<Cached>],
         wanted: AlignedRange,
     ) {
-        const SHIFT: u8 = PAGE_SHIFT + MAX_TRANSLATIONS.trailing_zeros() as u8;
         // Neighbours of two ends that took turns stand together then.
         wide.sort_unstable_by_key(|answer| answer.map(|answer| answer.range.base()));
         let mut wide = &*wide;
         while let [next, rest @ ..] = wide {
-            let several = wide.get(..JOINED).and_then(|some| joined(some, SHIFT));
+            let several = wide.get(..JOINED).and_then(|some| joined(some, COMPLETION));
             let all = several.filter(|all| !self.overtaken(member, all.range));
             wide = match all {
                 Some(_) => &wide[JOINED..],
@@ -43,10 +48,31 @@ impl Device {
             }
             if let Some(all) = all {
                 let space = self.space_of(pasid, self.contexts[member].privileged());
-                let small = all.range.shift().into();
-                self.atc.join(space, all.range.base(), small, LARGE);
+                grow(&mut self.atc, space, all.range.base());
             }
         }
+    }
+}
+
+/// Makes one entry of those that fill the range of 2^[`LARGE`] bytes round an address, if they can
+/// be one translation.
+fn grow(atc: &mut Atc, space: Space, address: u64) {
+    let begin = address >> LARGE << LARGE;
+    let mut parts = [None; PARTS];
+    for (n, part) in (0..).zip(&mut parts) {
+        let range = AlignedRange::containing(begin + (n << MEDIUM), MEDIUM);
+        *part = range.ok().and_then(|range| atc.get(space, range));
+        if part.is_none() {
+            return;
+        }
+    }
+    let all = joined(&parts, MEDIUM).filter(|all| !all.untranslated_only);
+    if let Some(all) = all {
+        for part in parts.iter().flatten() {
+            atc.forget_exactly(space, part.range);
+        }
+        // It begins where one of them did: there is room.
+        atc.insert_over(space, &all, u64::MAX);
     }
 }
 
@@ -75,6 +101,8 @@ pub(crate) fn joined(answers: &[Option<Cached>], shift: u8) -> Option<Cached> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Access;
+    use crate::atc::Scope;
 
     #[test]
     fn what_can_be_one_translation_is_joined_and_nothing_else() {
@@ -126,5 +154,45 @@ mod tests {
             })
         });
         assert_eq!(joined(&elsewhere, PAGE_SHIFT), None);
+    }
+
+    #[test]
+    fn neighbours_that_fill_a_larger_range_become_one_entry() {
+        let pasid = Pasid::new(1).ok();
+        let space = Space::new(pasid, false);
+        let cached = |n: u64, change: u64| Cached {
+            range: AlignedRange::containing(0x40_0000 + (n << 18), 18).unwrap(),
+            output: 0x80_0000 + (n << 18) + change,
+            read: true,
+            write: true,
+            untranslated_only: false,
+        };
+        let joined = |missing: Option<u64>, moved: Option<u64>, narrow: Option<u64>| {
+            let mut atc = Atc::new(64, 4);
+            for n in (0..8).filter(|n| Some(*n) != missing) {
+                let change = if Some(n) == moved { 1 << 18 } else { 0 };
+                let mut one = cached(n, change);
+                one.write = Some(n) != narrow;
+                atc.insert(space, &one);
+            }
+            grow(&mut atc, space, 0x4b_0000);
+            let hit = atc.lookup(space, 0x5f_fff8, Access::Read);
+            let size = hit.map(|hit| hit.last - hit.first + 1);
+            // An invalidation of a page takes what there is of it.
+            let dropped = atc.invalidate(Scope::One(pasid), AlignedRange::page(0x5f_f000));
+            assert_eq!(dropped, u32::from(size.is_some()));
+            assert_eq!(atc.lookup(space, 0x5f_fff8, Access::Read), None);
+            let left = atc.lookup(space, 0x40_0000, Access::Read);
+            (size, hit.map(|hit| hit.output), left.is_some())
+        };
+        let last = Some(0x9f_fff8);
+        assert_eq!(joined(None, None, None), (Some(1 << 21), last, false));
+        for n in 0..7 {
+            let small = (Some(1 << 18), last, n != 0);
+            assert_eq!(joined(Some(n), None, None), small, "{n} is missing");
+            let small = (Some(1 << 18), last, true);
+            assert_eq!(joined(None, Some(n), None), small, "{n} is elsewhere");
+            assert_eq!(joined(None, None, Some(n)), small, "{n} is read-only");
+        }
     }
 }

@@ -29,7 +29,7 @@ impl Device {
             // A fence could come behind a failure.
             Activity::Complete(_) if !context.has_failed() => {}
             Activity::Operate(operation)
-                if operation.ends() && job.reach.covers(&operation.demand()) =>
+                if operation.ends() && job.runs.covers(&operation.demand()) =>
             {
                 let Some(more) = self.end(view, context.tail(), jobs) else {
                     return 0;
@@ -61,7 +61,7 @@ impl Device {
                 }
                 _ => break,
             };
-            let covered = job.reach.covers(&demand);
+            let covered = job.runs.covers(&demand);
             let cost = job.longest();
             let (Ok(found), true) = (found, covered) else {
                 pins.truncate(pinned);

@@ -6,7 +6,7 @@ use crate::ats_messages;
 use crate::device::Device;
 use crate::device::resolve::View;
 use crate::dma::{MAX_CHUNK, MAX_TRANSLATIONS};
-use crate::fast::read_ahead::{Ahead, MAX_AHEAD};
+use crate::fast::read_ahead::{MAX_AHEAD, ReadAhead};
 use crate::job::ACCESS;
 use crate::operation::{Demand, Operation};
 use pcie_ats::{PAGE_SHIFT, TranslationRequest};
@@ -18,13 +18,13 @@ impl Device {
     /// Lists the requests that may follow the one that is `wanted` for the first of these pieces:
     /// for the rest of that, for the second, which is what else the activity demands and was not
     /// looked up yet, and for the descriptors behind, as far as a budget of bytes goes.
-    pub(crate) fn look_ahead(
+    pub(crate) fn predict(
         &mut self,
         member: usize,
         view: &View,
         wanted: &TranslationRequest,
         pieces: [Option<Piece>; 2],
-        ahead: &mut Ahead,
+        ahead: &mut ReadAhead,
         budget: u64,
     ) {
         ahead.begin(wanted);
@@ -37,10 +37,10 @@ impl Device {
         let behind = wanted.address.checked_add(length);
         let [first, second] = pieces;
         if let (Some(piece), Some(behind)) = (first, behind) {
-            self.ask_ahead(view, &piece, behind, most, ahead);
+            self.predict_piece(view, &piece, behind, most, ahead);
         }
         if let Some(piece) = second {
-            self.ask_ahead(view, &piece, piece.address, most, ahead);
+            self.predict_piece(view, &piece, piece.address, most, ahead);
         }
         let longest = pieces.iter().flatten().map(|piece| piece.length).max();
         let mut budget = budget.saturating_sub(ACCESS + longest.unwrap_or(0));
@@ -52,7 +52,7 @@ impl Device {
             };
             if let Demand::Access(first, second) = operation.demand() {
                 for piece in [Some(first), second].iter().flatten() {
-                    self.ask_ahead(view, piece, piece.address, most, ahead);
+                    self.predict_piece(view, piece, piece.address, most, ahead);
                 }
                 budget = budget.saturating_sub(ACCESS + first.length);
             } else {
@@ -64,7 +64,14 @@ impl Device {
 
     /// Lists requests for what the cache does not have of a piece from an address on, as far as an
     /// action can reach.
-    fn ask_ahead(&mut self, view: &View, piece: &Piece, from: u64, most: usize, ahead: &mut Ahead) {
+    fn predict_piece(
+        &mut self,
+        view: &View,
+        piece: &Piece,
+        from: u64,
+        most: usize,
+        ahead: &mut ReadAhead,
+    ) {
         let last = piece.address + (piece.length.min(MAX_CHUNK as u64) - 1);
         let (bits, stu) = (self.config.address_bits, self.space.ats.stu);
         let mut address = from;

@@ -14,7 +14,7 @@ const MAX_REQUESTS: usize = 1 + MAX_AHEAD;
 
 /// The requests, and the answers to those that were sent.
 #[derive(Debug)]
-pub(crate) struct Ahead {
+pub(crate) struct ReadAhead {
     /// The one for what is needed now, which others send, and those behind it.
     requests: Vec<TranslationRequest>,
     /// For each request that was sent, its number and that of its translations.
@@ -23,11 +23,11 @@ pub(crate) struct Ahead {
     translations: Box<[Translation]>,
 }
 
-impl Ahead {
+impl ReadAhead {
     /// None yet.
     pub fn new() -> Self {
         let none = Translation::from_word(0);
-        Ahead {
+        ReadAhead {
             requests: Vec::with_capacity(MAX_REQUESTS),
             sent: Vec::with_capacity(MAX_AHEAD),
             translations: vec![none; MAX_REQUESTS * MAX_TRANSLATIONS].into_boxed_slice(),

@@ -91,25 +91,25 @@ impl<'r> Cursor<'r> {
 
 /// What an action may access.
 #[derive(Debug)]
-pub(crate) struct Reach {
+pub(crate) struct Runs {
     /// Bytes of each piece. Only those of the pieces that are demanded count.
-    pub runs: [Run; 2],
+    pub of: [Run; 2],
     /// Number of pieces.
     pub pieces: usize,
 }
 
-impl Reach {
+impl Runs {
     /// Nothing yet.
     pub fn new() -> Self {
-        Reach {
-            runs: [Run::new(), Run::new()],
+        Runs {
+            of: [Run::new(), Run::new()],
             pieces: 0,
         }
     }
 
     /// Whether it is all that is demanded.
     pub fn covers(&self, demand: &Demand) -> bool {
-        let [one, other] = &self.runs;
+        let [one, other] = &self.of;
         match demand {
             Demand::Done(_) => true,
             Demand::Access(first, None) => one.length == first.length,
@@ -130,7 +130,7 @@ impl Reach {
         if self.pieces == 0 {
             return Ok(());
         }
-        let [first, second] = &self.runs;
+        let [first, second] = &self.of;
         let (mut one, mut other) = (Cursor::new(first), Cursor::new(second));
         if self.pieces == 1 {
             while let Some(span) = one.room().and_then(|room| one.take(room)) {
