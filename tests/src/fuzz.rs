@@ -24,10 +24,10 @@ const SEED: &str = "1";
 pub fn run(part: &mut Part) -> anyhow::Result<()> {
     let name = format!("the fuzzer finds nothing in {CASES} cases from seed {SEED}");
     part.test(&name, |part| {
-        // It takes what the other parts leave of the processors.
+        // It takes only what the other parts leave of the processors.
         let mut command = Command::new("nice");
         command
-            .args(["-n", "10"])
+            .args(["-n", "19"])
             .arg(cargo())
             .args(["run", "--quiet", "--release", "-p", "machine"])
             .args(["--bin", "fuzz", "--", "--cases", CASES, "--seed", SEED]);
