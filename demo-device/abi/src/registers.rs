@@ -154,6 +154,11 @@ block! {
     /// none: a mutant, so that a test can prove that it would notice. Numbers that the device has
     /// no mutant for are not taken over. Kept over a function level reset.
     MUTANT = 0x38, ReadWrite;
+    /// Number of reads of a context's `STATUS`, here and not in the doorbell pages, that are answered
+    /// with all ones, from the next STOP of a context on that is not DISABLED: as by a function
+    /// that is being reset, so that a test can see what a driver makes of it. Counts down. Kept over
+    /// a function level reset.
+    SILENCE = 0x40, ReadWrite;
 }
 
 /// Bits of the laboratory's `ATTRIBUTES`.

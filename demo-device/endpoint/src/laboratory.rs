@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The laboratory: one raw request at a time, as its registers say. It goes round the cache, the
-//! checks and the pins on purpose: what is above the device is the subject of the experiment.
+//! checks and the pins on purpose: what is above the device is the subject of the experiment. And
+//! [`Silence`], whose subject is the driver.
 
 use crate::dma::Scratch;
 use pcie_ats::{
-    MemoryAddressType, MemoryRequest, PageRequest, Pasid, Prgi, RootPort, Translation,
+    MemoryAddressType, MemoryRequest, PageRequest, Pasid, Prgi, Reset, RootPort, Translation,
     TranslationError, TranslationRequest,
 };
 use svm_abi::completion::Error;
@@ -99,6 +100,32 @@ impl Request {
     }
 }
 
+/// Reads of a context's `STATUS` that are answered as by a function that is being reset.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Silence {
+    /// So many.
+    reads: u64,
+    /// They have begun: with a STOP.
+    begun: bool,
+}
+
+impl Silence {
+    /// A context that is not DISABLED gets STOP.
+    pub fn begin(&mut self) {
+        self.begun = self.reads > 0;
+    }
+
+    /// What a read of `STATUS` gives, where the register has `value`.
+    pub fn answer(&mut self, value: u64) -> u64 {
+        if !self.begun {
+            return value;
+        }
+        self.reads -= 1;
+        self.begun = self.reads > 0;
+        !0
+    }
+}
+
 /// The laboratory's registers.
 #[derive(Debug)]
 pub(crate) struct Laboratory {
@@ -108,6 +135,7 @@ pub(crate) struct Laboratory {
     translated: u64,
     completion: u64,
     state: State,
+    pub silence: Silence,
     /// Changes whenever a request in progress becomes void.
     pub generation: u64,
 }
@@ -122,14 +150,21 @@ impl Laboratory {
             translated: 0,
             completion: 0,
             state: State::Idle,
+            silence: Silence::default(),
             generation: 0,
         }
     }
 
-    /// Makes everything as new, except that a request on its way stays recognisable as old.
-    pub fn reset(&mut self) {
+    /// Makes everything as new, except that a request on its way stays recognisable as old, and that
+    /// what is to be seen by a driver, which may begin with a function level reset, stays.
+    pub fn reset(&mut self, kind: Reset) {
+        let silence = match kind {
+            Reset::FunctionLevel => self.silence,
+            Reset::Conventional => Silence::default(),
+        };
         *self = Laboratory {
             generation: self.generation + 1,
+            silence,
             ..Laboratory::new()
         };
     }
@@ -148,6 +183,7 @@ impl Laboratory {
             },
             registers::TRANSLATED => self.translated,
             registers::COMPLETION => self.completion,
+            registers::SILENCE => self.silence.reads,
             _ => 0,
         }
     }
@@ -158,6 +194,12 @@ impl Laboratory {
             registers::ADDRESS => self.address = value,
             registers::ATTRIBUTES => self.attributes = value & attributes::ALL,
             registers::DATA => self.data = value,
+            registers::SILENCE => {
+                self.silence = Silence {
+                    reads: value,
+                    begun: false,
+                }
+            }
             registers::COMMAND if self.state == State::Idle => {
                 self.state = match self.request(value) {
                     Some(request) => State::Pending(request),
@@ -304,6 +346,25 @@ mod tests {
         assert_eq!(lab.read(registers::COMPLETION), 12 | 3 << 8);
         lab.write(registers::STATE, 0);
         assert_eq!(lab.read(registers::STATE), 0);
+    }
+
+    #[test]
+    fn silence_begins_with_a_stop_and_ends_after_so_many_reads() {
+        let mut lab = Laboratory::new();
+        lab.silence.begin();
+        assert_eq!(lab.silence.answer(5), 5);
+        lab.write(registers::SILENCE, 2);
+        assert_eq!(lab.silence.answer(5), 5);
+        lab.reset(Reset::FunctionLevel);
+        lab.silence.begin();
+        assert_eq!(lab.silence.answer(5), !0);
+        assert_eq!(lab.read(registers::SILENCE), 1);
+        assert_eq!(lab.silence.answer(5), !0);
+        assert_eq!(lab.silence.answer(5), 5);
+        assert_eq!(lab.read(registers::SILENCE), 0);
+        lab.write(registers::SILENCE, 2);
+        lab.reset(Reset::Conventional);
+        assert_eq!(lab.read(registers::SILENCE), 0);
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Device {
     }
 
     /// Reads a register.
-    pub fn read_register(&self, register: Register) -> u64 {
+    pub fn read_register(&mut self, register: Register) -> u64 {
         if self.space.power != Power::D0 {
             return !0;
         }
@@ -145,7 +145,13 @@ impl Device {
             Register::Laboratory(offset) => {
                 self.laboratory.as_ref().map_or(0, |lab| lab.read(offset))
             }
-            Register::Context(n, offset) => self.contexts[n].read(offset),
+            Register::Context(n, offset) => {
+                let value = self.contexts[n].read(offset);
+                match (&mut self.laboratory, offset) {
+                    (Some(lab), context::STATUS) => lab.silence.answer(value),
+                    _ => value,
+                }
+            }
             Register::ContextCounter(n, offset) => self.contexts[n].counters.read(offset),
             Register::Doorbell(n, offset) => match offset {
                 doorbell::TAIL => self.contexts[n].read(context::TAIL),
@@ -247,6 +253,12 @@ impl Device {
 
     /// STOP of a context.
     fn stop(&mut self, n: usize) {
+        if let (Some(lab), true) = (
+            &mut self.laboratory,
+            self.contexts[n].state != State::Disabled,
+        ) {
+            lab.silence.begin();
+        }
         if self.contexts[n].state != State::Disabled && !self.breaks(Mutant::Rule74) {
             let stopping = self.contexts[n].state == State::Stopping;
             let marker = stopping && self.contexts[n].marker;
@@ -478,7 +490,7 @@ impl Device {
             }
         }
         if let Some(lab) = &mut self.laboratory {
-            lab.reset();
+            lab.reset(kind);
         }
         if !self.breaks(Mutant::Rule46) {
             self.atc.clear();

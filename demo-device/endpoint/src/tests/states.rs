@@ -7,8 +7,12 @@ use crate::{Config, Step, config_space};
 use pcie_ats::{Function, Reset, ResponseCode};
 use std::sync::{Arc, Mutex};
 use svm_abi::counters::index;
+use svm_abi::doorbell;
 use svm_abi::ids;
-use svm_abi::registers::{capabilities, context, control, device, function, halt, status};
+use svm_abi::registers::{
+    LABORATORY, capabilities, context, context_block, control, device, function, halt, laboratory,
+    status,
+};
 
 fn state(world: &World, n: u16) -> (u8, u8) {
     let value = world.get(n, context::STATUS);
@@ -184,6 +188,23 @@ pub(super) fn rule_74_a_context_that_is_told_to_stop_stops() {
     let seen = world.inner.lock().unwrap().writes.len();
     world.run();
     assert_eq!(world.inner.lock().unwrap().writes.len(), seen);
+}
+
+/// For a driver that looks at what it has told to stop in the middle of a reset.
+#[test]
+fn a_silent_device_answers_with_all_ones_behind_a_stop() {
+    let world = World::running_with(Config {
+        laboratory: true,
+        ..Config::default()
+    });
+    let e = &world.endpoint;
+    let look = || e.bar_read(0, context_block(0) + context::STATUS, 8);
+    e.bar_write(0, LABORATORY + laboratory::SILENCE, 2, 8);
+    world.set(1, context::CONTROL, control::STOP);
+    assert_eq!(look(), status::encode(status::ENABLED, 0));
+    world.set(0, context::CONTROL, control::STOP);
+    assert_eq!(e.bar_read(2, doorbell::STATUS, 8), 0);
+    assert_eq!([look(), look(), look()], [!0, !0, 0]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The laboratory of a device that was made with one: it can be told to break a rule.
+//! The laboratory of a device that was made with one: it can be told to break a rule, or to read as
+//! all ones for a while.
 
 use std::fs::{self, File, OpenOptions};
 
@@ -51,16 +52,29 @@ impl<'a> Laboratory<'a> {
     /// The device has no such mutant.
     pub fn set_mutant(&self, rule: u64) -> anyhow::Result<()> {
         let offset = LABORATORY + laboratory::MUTANT;
-        let register = self.register(offset);
-        // SAFETY: as in `read`; that the device does wrong is what the caller wants, and it has no
-        // context at work that could do it to this process.
-        unsafe { register.write_volatile(rule) };
+        self.write(offset, rule);
         let mutant = self.read(offset);
         ensure!(
             mutant == rule,
             "the device has no mutant of rule {rule}: the register has {mutant}"
         );
         Ok(())
+    }
+
+    /// Makes the next context that is told to stop read as all ones so many times.
+    pub fn set_silence(&self, reads: u64) {
+        self.write(LABORATORY + laboratory::SILENCE, reads);
+    }
+
+    /// How many of these reads have not been made.
+    pub fn silence(&self) -> u64 {
+        self.read(LABORATORY + laboratory::SILENCE)
+    }
+
+    fn write(&self, offset: u64, value: u64) {
+        // SAFETY: as in `read`; that the device does wrong is what the caller wants, and it has no
+        // context at work that could do it to this process.
+        unsafe { self.register(offset).write_volatile(value) };
     }
 
     fn read(&self, offset: u64) -> u64 {

@@ -20,7 +20,7 @@ use svmctl::region::{Advice, PAGE, Region};
 
 use super::device::works;
 use crate::harness::bench::{Bench, expect_bytes};
-use crate::harness::{Case, Verdict, remark, skipped};
+use crate::harness::{Case, Verdict, passed, remark, skipped};
 use crate::system::child::{Child, Line};
 use crate::system::laboratory::Laboratory;
 use crate::system::sysfs::Function;
@@ -34,6 +34,7 @@ pub const CASES: &[Case] = &[
     Case::new("a reader that waits learns of a reset", waiting),
     Case::new("contexts are started again under resets", restarted),
     Case::new("no doorbell is reached during a reset", no_doorbell),
+    Case::new("a stop that reads all ones", silent).provoking(BOUND),
     Case::new("a device that does not stop", stubborn).provoking(STUBBORN),
 ];
 
@@ -291,6 +292,58 @@ fn no_doorbell(bench: &mut Bench) -> anyhow::Result<Verdict> {
     ))
 }
 
+/// Why a case is skipped that needs one.
+const NO_LABORATORY: &str = "the device has no laboratory (-device svm-demo,lab=on)";
+
+/// Calls `change` with the laboratory of a function, which no driver has meanwhile; `None` if it
+/// has no laboratory.
+fn in_laboratory<T>(
+    function: &Function,
+    change: impl FnOnce(&Laboratory<'_>) -> anyhow::Result<T>,
+) -> anyhow::Result<Option<T>> {
+    function.unbind()?;
+    let result =
+        Laboratory::of(function).and_then(|laboratory| laboratory.as_ref().map(change).transpose());
+    function.bind()?;
+    result
+}
+
+/// Looks of the driver at a context that stops which are answered with all ones, and what the
+/// program is told: the first may have been in the middle of a reset that has ended since, and
+/// whoever answers the second neither is gone.
+const SILENCES: [(u64, Result<(), Errno>); 2] = [(1, Ok(())), (2, Err(Errno::ENODEV))];
+
+fn silent(bench: &mut Bench) -> anyhow::Result<Verdict> {
+    let function = Function::of(bench.device())?;
+    bench.close();
+    for (looks, told) in SILENCES {
+        let set = in_laboratory(&function, |laboratory| {
+            laboratory.set_silence(looks);
+            Ok(())
+        })?;
+        if set.is_none() {
+            works(bench)?;
+            return skipped(NO_LABORATORY);
+        }
+        let (file, _ring) = started(bench.device())?;
+        let stopped = file.queue_stop();
+        let again = file.queue_stop();
+        drop(file);
+        let left = in_laboratory(&function, |laboratory| Ok(laboratory.silence()))?;
+        ensure!(
+            left == Some(0),
+            "{left:?} of {looks} looks were not made: the device did not answer with all ones"
+        );
+        ensure!(
+            stopped == told,
+            "QUEUE_STOP: {stopped:?} where {looks} looks read all ones, expected {told:?}"
+        );
+        ensure!(again == Ok(()), "QUEUE_STOP afterwards: {again:?}");
+    }
+    works(bench)?;
+    passed()
+}
+
 /// What the driver says of it.
 const STUBBORN: &[&str] = &[
     "svm_demo *has not stopped",
@@ -338,18 +391,10 @@ fn stubborn(bench: &mut Bench) -> anyhow::Result<Verdict> {
     works(bench)?;
     let before = Before::take(bench)?;
     bench.close();
-    function.unbind()?;
-    let result = Laboratory::of(&function).and_then(|laboratory| {
-        let present = laboratory.is_some();
-        if let Some(laboratory) = laboratory {
-            laboratory.set_mutant(IGNORES_STOP)?;
-        }
-        Ok(present)
-    });
-    function.bind()?;
-    if !result? {
+    let set = in_laboratory(&function, |laboratory| laboratory.set_mutant(IGNORES_STOP))?;
+    if set.is_none() {
         works(bench)?;
-        return skipped("the device has no laboratory (-device svm-demo,lab=on)");
+        return skipped(NO_LABORATORY);
     }
     let result = closed_and_reset(bench, &function)
         .and_then(|()| closed_and_forgotten(bench, &function))
