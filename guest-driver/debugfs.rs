@@ -1,18 +1,58 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! `/sys/kernel/debug/svmN`: the contexts of a device, what it counts, and what went wrong lately.
+//! `/sys/kernel/debug/svm_demo/svmN`: the contexts of a device, what it counts, and what went wrong
+//! lately.
 
 use kernel::{
-    debugfs::Scope,
+    debugfs::{
+        Dir,
+        Scope, //
+    },
     fmt,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        global_lock,
+        Arc, //
+    }, //
 };
 
 use crate::{
     abi::counters,
     device::Device, //
 };
+
+global_lock! {
+    // SAFETY: `Root::new()` initializes it, before a device is probed.
+    unsafe(uninit) static ROOT: Mutex<Option<Dir>> = None;
+}
+
+/// The directory of the driver, in which those of its devices are. Dropping the value removes it, as
+/// soon as these are gone.
+///
+/// The value is the module's, which `probe()` does not get. So what it owns is in [`ROOT`].
+pub(crate) struct Root(());
+
+impl Root {
+    /// Makes the directory `name`. Without debugfs there is none, and that is no error.
+    ///
+    /// # Safety
+    ///
+    /// To be called once, before any use of [`Directory`].
+    pub(crate) unsafe fn new(name: &CStr) -> Self {
+        // SAFETY: By the requirements of this function, this is the first use of the lock.
+        unsafe { ROOT.init() };
+        *ROOT.lock() = Some(Dir::new(name));
+        Self(())
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let root = ROOT.lock().take();
+
+        drop(root);
+    }
+}
 
 /// The directory of one device. Dropping it removes it.
 #[pin_data]
@@ -22,9 +62,11 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Makes the directory `name`. Without debugfs there is none, and that is no error.
+    /// Makes the directory `name`, while there is the driver's. Without debugfs there is none, and
+    /// that is no error.
     pub(crate) fn new(name: &CStr, device: Arc<Device>) -> Result<Pin<KBox<Self>>> {
-        let scope = Scope::dir(device, name, |device, directory| {
+        let root = ROOT.lock().as_ref().ok_or(ENODEV)?.clone();
+        let scope = root.scope(device, name, |device, directory| {
             directory.read_callback_file(c"contexts", device, &contexts);
             directory.read_callback_file(c"counters", device, &device_counters);
             directory.read_callback_file(c"faults", device, &faults);

@@ -23,6 +23,7 @@ use kernel::{
         DeviceContext, //
     },
     devres,
+    driver::Registration,
     new_mutex,
     pci,
     prelude::*,
@@ -31,7 +32,9 @@ use kernel::{
         aref::ARef,
         Arc,
         Mutex, //
-    }, //
+    },
+    InPlaceModule,
+    ModuleMetadata, //
 };
 
 // Written for all who use the interface, with the lints of a library.
@@ -230,9 +233,28 @@ impl reset::Handler for SvmDemo {
     }
 }
 
-// What `module_pci_driver!` does, with another adapter.
-kernel::module_driver!(<T>, reset::Adapter<T>, {
-    type: SvmDemo,
+/// The module. The fields are dropped in this order: the directory goes after its devices.
+#[pin_data]
+struct SvmDemoModule {
+    #[pin]
+    _driver: Registration<reset::Adapter<SvmDemo>>,
+    _debugfs: debugfs::Root,
+}
+
+impl InPlaceModule for SvmDemoModule {
+    fn init(module: &'static ThisModule) -> impl PinInit<Self, Error> {
+        const NAME: &CStr = <LocalModule as ModuleMetadata>::NAME;
+
+        try_pin_init!(Self {
+            // SAFETY: A module is initialized once, and its driver is not registered yet.
+            _debugfs: unsafe { debugfs::Root::new(NAME) },
+            _driver <- Registration::new(NAME, module),
+        })
+    }
+}
+
+module! {
+    type: SvmDemoModule,
     name: "svm_demo",
     authors: ["The svm-demo authors"],
     description: "Shared virtual memory demonstration device",
@@ -243,4 +265,4 @@ kernel::module_driver!(<T>, reset::Adapter<T>, {
             description: "Contexts of a device that one user may have open (0: all), unless with CAP_SYS_RESOURCE",
         },
     },
-});
+}

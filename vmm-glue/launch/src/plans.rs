@@ -210,7 +210,7 @@ fn commands() -> Vec<Step> {
 
 /// What people see of the driver, and the machine's sleep, where the kernel has them.
 fn watching(given: &Given) -> Vec<Step> {
-    let contexts = "/sys/kernel/debug/svm0/contexts";
+    let contexts = "/sys/kernel/debug/svm_demo/svm0/contexts";
     let mut steps = vec![Step::shell(
         "an open file tells of itself in fdinfo",
         "exec 3<>/dev/svm0 && cat /proc/self/fdinfo/3 && \

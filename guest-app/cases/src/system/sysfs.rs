@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 
 /// Offset of the command register in configuration space (PCI 3.0, 6.2.2).
 const COMMAND: u64 = 4;
@@ -70,6 +70,23 @@ impl Function {
         Path::new("/sys/bus/pci/devices")
             .join(&self.address)
             .join(name)
+    }
+
+    /// The directory of a device in debugfs; `None` where there is no debugfs.
+    ///
+    /// # Errors
+    ///
+    /// There is debugfs, and the driver has no directory for the device.
+    pub fn debugfs(device: &Path) -> anyhow::Result<Option<PathBuf>> {
+        let all = Path::new("/sys/kernel/debug");
+        // Where it is not mounted, the directory is empty.
+        if !fs::read_dir(all).is_ok_and(|mut entries| entries.next().is_some()) {
+            return Ok(None);
+        }
+        let name = device.file_name().unwrap_or_default();
+        let directory = all.join("svm_demo").join(name);
+        ensure!(directory.exists(), "no {}", directory.display());
+        Ok(Some(directory))
     }
 
     /// How many contexts of its device nobody has. Asks without opening the device.

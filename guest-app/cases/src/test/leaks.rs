@@ -18,6 +18,7 @@ use svmctl::region::PAGE;
 use super::raw::RawFile;
 use crate::harness::bench::Bench;
 use crate::system::child::{Child, Line};
+use crate::system::sysfs::Function;
 
 /// How long the kernel may take to clear up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -228,7 +229,7 @@ pub struct Before {
     /// References to the module: one for each open file.
     references: Option<u64>,
     /// The driver's list of contexts that are not free.
-    contexts: PathBuf,
+    contexts: Option<PathBuf>,
     in_use: Option<usize>,
     pasid: u32,
     address_spaces: Option<u64>,
@@ -248,9 +249,10 @@ impl Before {
         let module = Path::new("/sys/class/svm_demo")
             .join(name)
             .join("device/driver/module");
-        let contexts = Path::new("/sys/kernel/debug").join(name).join("contexts");
+        let debugfs = Function::debugfs(bench.device())?;
+        let contexts = debugfs.map(|directory| directory.join("contexts"));
         Ok(Before {
-            in_use: lines(&contexts),
+            in_use: contexts.as_deref().and_then(lines),
             contexts,
             references: number(module.join("refcnt")),
             module,
@@ -288,13 +290,13 @@ impl Before {
             })?;
             seen.push("no file".to_owned());
         }
-        if let Some(before) = self.in_use {
+        if let (Some(before), Some(contexts)) = (self.in_use, &self.contexts) {
             becomes(|| {
-                let now = lines(&self.contexts).unwrap_or(usize::MAX);
+                let now = lines(contexts).unwrap_or(usize::MAX);
                 Ok((now == before).then_some(()).ok_or_else(|| {
                     format!(
                         "the driver lists {now} lines of contexts, and listed {before} before: {}",
-                        self.contexts.display()
+                        contexts.display()
                     )
                 }))
             })?;

@@ -3,6 +3,8 @@
 //! silent. Programs get an error and the machine goes on; when driver and
 //! function are back, all works as before.
 
+use std::path::Path;
+
 use anyhow::{Context, bail, ensure};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
@@ -287,12 +289,20 @@ fn reload(bench: &mut Bench) -> anyhow::Result<Verdict> {
         Err(reason) => return skipped(reason),
     };
     let before = Before::take(bench)?;
+    let debugfs = Function::debugfs(bench.device())?;
     let rounds = bench.rounds(100);
     for round in 0..rounds {
         bench.close();
         module
             .unload()
             .with_context(|| format!("unloading, round {round}"))?;
+        if let Some(directory) = debugfs.as_deref().and_then(Path::parent) {
+            ensure!(
+                !directory.exists(),
+                "{} is there without the driver",
+                directory.display()
+            );
+        }
         ensure!(
             !bench.device().exists(),
             "{} is there without its driver",

@@ -418,8 +418,7 @@ fn stubborn(bench: &mut Bench) -> anyhow::Result<Verdict> {
 /// Files of a device that does not stop are closed: context and PASID are given to nobody, until a
 /// reset has stopped it.
 fn closed_and_reset(bench: &Bench, function: &Function) -> anyhow::Result<()> {
-    let debugfs =
-        Path::new("/sys/kernel/debug").join(bench.device().file_name().unwrap_or_default());
+    let debugfs = Function::debugfs(bench.device())?;
     let events = Uevents::listen()?;
     let mut child = Child::fork(|line: &mut Line| {
         let (file, _ring) = started(bench.device())?;
@@ -442,7 +441,7 @@ fn closed_and_reset(bench: &Bench, function: &Function) -> anyhow::Result<()> {
     expect_errno("QUEUE_SETUP", again, Errno::EBUSY)?;
     child.finish()?;
     heard(&events, "SVM_EVENT=CONTEXT_STUCK")?;
-    if debugfs.exists() {
+    if let Some(debugfs) = debugfs {
         let contexts = fs::read_to_string(debugfs.join("contexts"))?;
         let line = format!("{context} draining ");
         ensure!(
