@@ -486,6 +486,18 @@ impl Context {
         self.activity = Activity::Idle;
     }
 
+    /// Where the descriptor in hand writes, or the last one did; 0 if there was none.
+    pub fn destination(&self) -> u64 {
+        self.descriptor.destination
+    }
+
+    /// Has the descriptors that were read and not begun write elsewhere: a mutant.
+    pub fn redirect(&mut self, destination: u64) {
+        for descriptor in &mut self.fetched {
+            descriptor.destination = destination;
+        }
+    }
+
     /// The descriptor has ended: its record comes next.
     pub fn conclude(&mut self, record: &Completion) {
         self.failed = record.status != svm_abi::completion::status::SUCCESS;

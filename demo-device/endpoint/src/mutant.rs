@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The mutants of the laboratory: switches that make the device break one rule each, so that a
 //! test can prove that it would notice. Numbers are those of the rules in the conformance table;
-//! those that are 100 more break the rule only where the device does several things at once.
+//! those that are 100 more break another clause of the rule, or break it only where the device does
+//! several things at once. Those from 200 on break what the device promises to programs.
 //!
 //! Only the laboratory's register sets one, and only a device made with a laboratory has that.
 
@@ -26,7 +27,7 @@ macro_rules! mutants {
                 }
             }
 
-            /// Number of the mutant: that of its rule, or 100 more.
+            /// Number of the mutant: that of its rule, or 100 more; from 200 on there is no rule.
             pub const fn rule(self) -> u8 {
                 self as u8
             }
@@ -170,10 +171,14 @@ mutants! {
     Rule73 = 73;
     /// STOP is ignored.
     Rule74 = 74;
+    /// Of a large translation only the page that was asked for is used.
+    Page15 = 115;
     /// Translations that have grown together survive an invalidation of one of their pages.
     Join37 = 137;
     /// An access that goes on into the next translation does not pin it.
     Extend38 = 138;
     /// Answers that were asked for ahead are kept though an invalidation overtook them.
     Ahead39 = 139;
+    /// A context writes to where another one of its address space has written.
+    Mixed = 201;
 }

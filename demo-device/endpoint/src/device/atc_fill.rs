@@ -83,7 +83,7 @@ impl Device {
             ..*request
         };
         let mut answers = ats_messages::answers(request, translations, stu);
-        apply_mutant(mutant, &mut answers);
+        apply_mutant(mutant, request, &mut answers);
         answers
     }
 
@@ -146,7 +146,11 @@ impl Device {
 }
 
 /// Makes of the answers of a completion what a device that breaks a rule would make of them.
-fn apply_mutant(mutant: Mutant, answers: &mut [Option<Cached>; MAX_TRANSLATIONS]) {
+fn apply_mutant(
+    mutant: Mutant,
+    request: &TranslationRequest,
+    answers: &mut [Option<Cached>; MAX_TRANSLATIONS],
+) {
     let first = answers[0];
     if let (Mutant::Rule14, Some(first), Some(second)) = (mutant, first, &mut answers[1]) {
         second.output = first.output;
@@ -159,6 +163,13 @@ fn apply_mutant(mutant: Mutant, answers: &mut [Option<Cached>; MAX_TRANSLATIONS]
                     let offset = answer.range.base() - range.base();
                     answer.output = answer.output.wrapping_sub(offset);
                     answer.range = range;
+                }
+            }
+            Mutant::Page15 if answer.range.shift() > PAGE_SHIFT => {
+                let wanted = request.address.max(answer.range.base());
+                if let Ok(page) = AlignedRange::containing(wanted, PAGE_SHIFT) {
+                    answer.output += page.base() - answer.range.base();
+                    answer.range = page;
                 }
             }
             Mutant::Rule17 => answer.read = true,

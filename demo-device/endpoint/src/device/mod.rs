@@ -441,6 +441,7 @@ impl Device {
     fn invalidate_range(&mut self, request: &InvalidateRequest) -> Invalidation {
         let received = self.counters.read(8 * index::INVALIDATIONS as u64);
         if self.breaks(Mutant::Rule47) || self.breaks(Mutant::Rule48) && received % 64 == 0 {
+            self.count_invalidation(request.pasid, 0);
             return Invalidation::Completed;
         }
         let everywhere = self.breaks(Mutant::Rule36);
@@ -467,6 +468,11 @@ impl Device {
             Some(Mutant::Join37) => self.atc.forget_within(Space::new(pasid, false), range),
             _ => self.atc.invalidate(Scope::One(pasid), range),
         };
+        self.count_invalidation(pasid, entries);
+    }
+
+    /// Counts an invalidation for one PASID, or for requests without.
+    fn count_invalidation(&mut self, pasid: Option<Pasid>, entries: u32) {
         self.counters
             .add(index::INVALIDATED_ENTRIES, u64::from(entries));
         for context in &mut self.contexts {

@@ -221,6 +221,9 @@ impl Device {
                 (Progress::Accessed(Err(failure)), _) => self.fail(member, &failure),
                 (Progress::Accessed(Ok(())), Activity::Fetch(fetch)) => {
                     context.fetched(fetch, &turn.buffers.scratch);
+                    if self.breaks(Mutant::Mixed) {
+                        self.mix(member);
+                    }
                 }
                 (Progress::Accessed(Ok(())), Activity::Complete(_)) => self.retire(member),
                 (Progress::Accessed(Ok(())), _) => {}
@@ -232,6 +235,17 @@ impl Device {
                     self.retire(member);
                 }
             }
+        }
+    }
+
+    /// Takes a context that has read descriptors for another one of its address space.
+    fn mix(&mut self, member: usize) {
+        let space = self.contexts[member].space();
+        let mut contexts = self.contexts.iter().enumerate();
+        let other = contexts.find(|(n, other)| *n != member && other.space() == space);
+        let destination = other.map_or(0, |(_, other)| other.destination());
+        if destination != 0 {
+            self.contexts[member].redirect(destination);
         }
     }
 

@@ -97,9 +97,11 @@ fn test(mutant: Mutant) -> (&'static str, fn()) {
         Mutant::Rule72 => named!(states::rule_72_interrupts_are_sent_as_asked),
         Mutant::Rule73 => named!(rules::rule_73_nothing_is_asked_for_in_privileged_mode),
         Mutant::Rule74 => named!(states::rule_74_a_context_that_is_told_to_stop_stops),
+        Mutant::Page15 => named!(translation::rule_15_a_large_translation_serves_all_of_its_range_and_no_more),
         Mutant::Join37 => named!(fast::rule_37_what_has_grown_to_2_mib_goes_with_any_of_its_pages),
         Mutant::Extend38 => named!(invalidation::rule_38_all_pages_of_a_run_are_held_until_the_last_is_done),
         Mutant::Ahead39 => named!(fast::rule_39_what_was_asked_for_ahead_and_overtaken_is_not_used),
+        Mutant::Mixed => named!(states::contexts_of_one_address_space_do_work_of_their_own),
     }
 }
 

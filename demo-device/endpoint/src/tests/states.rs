@@ -190,6 +190,20 @@ pub(super) fn rule_74_a_context_that_is_told_to_stop_stops() {
     assert_eq!(world.inner.lock().unwrap().writes.len(), seen);
 }
 
+#[test]
+pub(super) fn contexts_of_one_address_space_do_work_of_their_own() {
+    let world = World::running();
+    world.start(1, 1);
+    let places = [HERE, HERE + 0x1000];
+    let frames = places.map(|place| world.map(1, place, true));
+    success(world.perform(fill(places[0], 8)));
+    world.submit_to(1, 1, fill(places[1], 8));
+    world.run();
+    for frame in frames {
+        assert_eq!(world.peek_frame(frame, 8), [0x5a; 8]);
+    }
+}
+
 /// For a driver that looks at what it has told to stop in the middle of a reset.
 #[test]
 fn a_silent_device_answers_with_all_ones_behind_a_stop() {

@@ -10,6 +10,9 @@ use svmctl::abi::registers::{LABORATORY, REGISTERS_SIZE, capabilities, device, l
 
 use super::sysfs::Function;
 
+/// Why a case that needs one is skipped.
+pub const NONE: &str = "the device has no laboratory (-device svm-demo,lab=on)";
+
 /// The registers of a function that no driver has.
 #[derive(Debug)]
 pub struct Laboratory<'a> {
@@ -43,6 +46,23 @@ impl<'a> Laboratory<'a> {
         };
         let present = laboratory.read(device::CAPABILITIES) & capabilities::LABORATORY != 0;
         Ok(present.then_some(laboratory))
+    }
+
+    /// Calls `change` with the laboratory of a function, which no driver has meanwhile; `None` if it
+    /// has no laboratory.
+    ///
+    /// # Errors
+    ///
+    /// Those of sysfs, and those of `change`.
+    pub fn change<T>(
+        function: &Function,
+        change: impl FnOnce(&Laboratory<'_>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<Option<T>> {
+        function.unbind()?;
+        let result = Laboratory::of(function)
+            .and_then(|laboratory| laboratory.as_ref().map(change).transpose());
+        function.bind()?;
+        result
     }
 
     /// Makes the device break the rule of this number from now on; 0 is none.

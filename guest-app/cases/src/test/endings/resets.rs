@@ -22,7 +22,7 @@ use super::device::works;
 use crate::harness::bench::{Bench, expect_bytes};
 use crate::harness::{Case, Verdict, passed, remark, skipped};
 use crate::system::child::{Child, Line};
-use crate::system::laboratory::Laboratory;
+use crate::system::laboratory::{self, Laboratory};
 use crate::system::sysfs::Function;
 use crate::system::uevents::Uevents;
 use crate::test::leaks::{Before, becomes, fresh_pasid};
@@ -292,22 +292,6 @@ fn no_doorbell(bench: &mut Bench) -> anyhow::Result<Verdict> {
     ))
 }
 
-/// Why a case is skipped that needs one.
-const NO_LABORATORY: &str = "the device has no laboratory (-device svm-demo,lab=on)";
-
-/// Calls `change` with the laboratory of a function, which no driver has meanwhile; `None` if it
-/// has no laboratory.
-fn in_laboratory<T>(
-    function: &Function,
-    change: impl FnOnce(&Laboratory<'_>) -> anyhow::Result<T>,
-) -> anyhow::Result<Option<T>> {
-    function.unbind()?;
-    let result =
-        Laboratory::of(function).and_then(|laboratory| laboratory.as_ref().map(change).transpose());
-    function.bind()?;
-    result
-}
-
 /// Looks of the driver at a context that stops which are answered with all ones, and what the
 /// program is told: the first may have been in the middle of a reset that has ended since, and
 /// whoever answers the second neither is gone.
@@ -317,19 +301,19 @@ fn silent(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let function = Function::of(bench.device())?;
     bench.close();
     for (looks, told) in SILENCES {
-        let set = in_laboratory(&function, |laboratory| {
-            laboratory.set_silence(looks);
+        let set = Laboratory::change(&function, |device| {
+            device.set_silence(looks);
             Ok(())
         })?;
         if set.is_none() {
             works(bench)?;
-            return skipped(NO_LABORATORY);
+            return skipped(laboratory::NONE);
         }
         let (file, _ring) = started(bench.device())?;
         let stopped = file.queue_stop();
         let again = file.queue_stop();
         drop(file);
-        let left = in_laboratory(&function, |laboratory| Ok(laboratory.silence()))?;
+        let left = Laboratory::change(&function, |device| Ok(device.silence()))?;
         ensure!(
             left == Some(0),
             "{left:?} of {looks} looks were not made: the device did not answer with all ones"
@@ -391,10 +375,10 @@ fn stubborn(bench: &mut Bench) -> anyhow::Result<Verdict> {
     works(bench)?;
     let before = Before::take(bench)?;
     bench.close();
-    let set = in_laboratory(&function, |laboratory| laboratory.set_mutant(IGNORES_STOP))?;
+    let set = Laboratory::change(&function, |device| device.set_mutant(IGNORES_STOP))?;
     if set.is_none() {
         works(bench)?;
-        return skipped(NO_LABORATORY);
+        return skipped(laboratory::NONE);
     }
     let result = closed_and_reset(bench, &function)
         .and_then(|()| closed_and_forgotten(bench, &function))

@@ -8,6 +8,7 @@ mod files;
 mod huge;
 mod layout;
 mod migration;
+mod mutants;
 mod protection;
 mod race;
 mod userfault;
@@ -22,4 +23,5 @@ pub const CASES: &[&[Case]] = &[
     files::CASES,
     protection::CASES,
     layout::CASES,
+    mutants::CASES,
 ];
