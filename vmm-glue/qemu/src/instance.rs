@@ -19,7 +19,7 @@ use crate::abi::layout::{ErrorOut, Notifier, Object};
 use crate::abi::qemu;
 use crate::bql::{self, Bql};
 use crate::device::{Bar, Device};
-use crate::memory::IoRegion;
+use crate::memory::{IoRegion, Space};
 use crate::message::{self, ErrorSlot};
 use crate::pci::PciDevice;
 use crate::property;
@@ -250,6 +250,9 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
     if !pci.check_layout(bql, ids::VENDOR_ID, ids::DEVICE_ID) {
         return Err("PCIDevice is not laid out as expected".into());
     }
+    if !Space::system().understands_memory(bql) {
+        return Err("MemTxAttrs is not laid out as expected".into());
+    }
     let mut config = settings.config(pasid_bits(bql))?;
     config.address_bits = address_bits(bql).unwrap_or(config.address_bits);
     let endpoint = Endpoint::new(config).map_err(|error| error.to_string())?;
@@ -300,6 +303,11 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
         if ONCE.set(()).is_ok() {
             remedy::when_complete(bql, compare_widths);
         }
+    }
+    static CHECKED: OnceLock<()> = OnceLock::new();
+    if CHECKED.set(()).is_ok() {
+        // No device may send requests before.
+        remedy::when_complete(bql, check_page_requests);
     }
     let watched = Arc::downgrade(&device);
     let watch = Watch::new(
@@ -355,6 +363,18 @@ fn compare_widths(bql: &Bql) {
             ));
             std::process::exit(1);
         }
+    }
+}
+
+/// Ends QEMU if the unit's operation for page requests is not where it is expected.
+fn check_page_requests(bql: &Bql) {
+    let device = table()
+        .values()
+        .find_map(|instance| Some(instance.realized.as_ref()?.device.pci));
+    let result = device.map_or(Ok(()), |device| vtd::check_page_requests(bql, device));
+    if let Err(reason) = result {
+        message::error(&format!("svm-vtd: {reason}"));
+        std::process::exit(1);
     }
 }
 

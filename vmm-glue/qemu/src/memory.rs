@@ -171,6 +171,26 @@ impl Space {
         )
     }
 
+    /// Whether QEMU takes the attribute `MEMORY` for what it is: where there is no memory, it refuses
+    /// an access for this reason, and not because nothing answers.
+    pub fn understands_memory(self, _bql: &Bql) -> bool {
+        /// An address where no machine has anything.
+        const NOTHING: u64 = u64::MAX - 7;
+        let mut data = [0u8; 4];
+        // SAFETY: the address space exists, and the buffer is as long as the access.
+        let result = unsafe {
+            (qemu().address_space_rw)(
+                self.0.as_ptr(),
+                NOTHING,
+                MemTxAttrs::new(MemTxAttrs::MEMORY),
+                data.as_mut_ptr().cast(),
+                data.len() as u64,
+                false,
+            )
+        };
+        result == MEMTX_ACCESS_ERROR
+    }
+
     /// Reads into, or writes from, `length` bytes at `data`, which are writable for a read.
     fn access(
         self,

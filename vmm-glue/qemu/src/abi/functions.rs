@@ -169,6 +169,9 @@ table! {
             *mut MemoryRegion, u64, u64);
         memory_region_init_iommu: unsafe extern "C" fn(*mut c_void, usize, *const c_char, *mut Object,
             *const c_char, u64);
+        memory_region_register_iommu_notifier: unsafe extern "C" fn(*mut MemoryRegion, *mut IOMMUNotifier,
+            ErrorOut) -> c_int;
+        memory_region_unregister_iommu_notifier: unsafe extern "C" fn(*mut MemoryRegion, *mut IOMMUNotifier);
         memory_region_set_enabled: unsafe extern "C" fn(*mut MemoryRegion, bool);
         memory_region_transaction_begin: unsafe extern "C" fn();
         memory_region_transaction_commit: unsafe extern "C" fn();

@@ -105,6 +105,8 @@ pub struct TypeInfo {
 
 /// `DEVICE_CATEGORY_MISC`, a bit number of `DeviceClass.categories`.
 pub const DEVICE_CATEGORY_MISC: u32 = 7;
+/// `DEVICE_CATEGORY_NETWORK`.
+pub const DEVICE_CATEGORY_NETWORK: u32 = 3;
 /// The values of `MODULE_INIT_QOM` that series of QEMU have: up to 10.2, and since.
 const MODULE_INIT_QOM: [u64; 2] = [3, 4];
 /// `PCI_BASE_ADDRESS_MEM_TYPE_64`, for `pci_register_bar`.
@@ -117,6 +119,8 @@ pub const CLOCK_REALTIME: c_int = 0;
 pub const SCALE_US: c_int = 1_000;
 /// `MEMTX_OK`.
 pub const MEMTX_OK: u32 = 0;
+/// `MEMTX_ACCESS_ERROR`.
+pub const MEMTX_ACCESS_ERROR: u32 = 4;
 
 /// `MemTxAttrs`: eight bytes, with bit fields.
 #[repr(transparent)]
@@ -343,7 +347,7 @@ pub struct Notifier {
 /// snapshots are refused, naming the device. It lives for ever.
 pub fn unmigratable(name: &'static CStr) -> *const VMStateDescription {
     let at = &layout().vmstate_description;
-    let description: NonNull<VMStateDescription> = room::allocate(at.size);
+    let description: NonNull<VMStateDescription> = room::constant(at.size);
     // SAFETY: the room is as large as the structure, and nobody else has it yet.
     unsafe {
         room::write(description, at.name, name.as_ptr());

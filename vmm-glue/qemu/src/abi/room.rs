@@ -3,6 +3,8 @@
 //! fields by offset.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
 /// Alignment of all of QEMU's structures that lie in such memory: what its `Int128` needs.
@@ -23,6 +25,24 @@ pub fn allocate<T>(size: usize) -> NonNull<T> {
     // SAFETY: there is room for the guard behind the structure.
     unsafe { memory.add(size).write_bytes(GUARD_BYTE, GUARD) };
     memory.cast()
+}
+
+/// Memory of zeroes for a structure that QEMU only reads, and that is never freed. Behind it there are
+/// zeroes, too: of a structure that is larger than the layout says, they are fields without a value.
+pub fn constant<T>(size: usize) -> NonNull<T> {
+    let memory: NonNull<T> = allocate(size);
+    // SAFETY: `allocate` has left room for the guard.
+    unsafe {
+        let behind = memory.as_ptr().cast::<u8>().add(size);
+        behind.write_bytes(0, GUARD);
+    }
+    memory
+}
+
+/// Reads memory of this process that may not exist; `None` if it does not.
+pub fn peek(address: usize, bytes: &mut [u8]) -> Option<()> {
+    let memory = File::open("/proc/self/mem").ok()?;
+    memory.read_exact_at(bytes, address as u64).ok()
 }
 
 /// Whether nothing was written behind a structure.
@@ -92,6 +112,18 @@ pub unsafe fn write<S, T>(structure: NonNull<S>, offset: usize, value: T) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_there_cannot_be_read() {
+        let number = 0x1122_3344_u32;
+        let mut bytes = [0; 4];
+        let address = (&raw const number).addr();
+        assert_eq!(peek(address, &mut bytes), Some(()));
+        assert_eq!(u32::from_ne_bytes(bytes), number);
+        for nowhere in [0, 8, usize::MAX - 8] {
+            assert_eq!(peek(nowhere, &mut bytes), None);
+        }
+    }
 
     #[test]
     fn what_is_written_behind_a_structure_is_noticed() {

@@ -180,6 +180,33 @@ unsafe fn instances(qemu: &Qemu) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What is known of a device's class.
+struct KnownClass {
+    name: &'static CStr,
+    /// Vendor, device, revision and class code.
+    ids: (u16, u16, u8, u16),
+    /// A bit number of the categories.
+    category: u32,
+    /// Name of the state that migrates.
+    state: Option<&'static CStr>,
+}
+
+/// Two of them, for distributions leave out devices.
+const KNOWN: [KnownClass; 2] = [
+    KnownClass {
+        name: c"edu",
+        ids: (0x1234, 0x11e8, 0x10, 0x00ff),
+        category: DEVICE_CATEGORY_MISC,
+        state: None,
+    },
+    KnownClass {
+        name: c"e1000e",
+        ids: (0x8086, 0x10d3, 0, 0x0200),
+        category: DEVICE_CATEGORY_NETWORK,
+        state: Some(c"e1000e"),
+    },
+];
+
 /// Reads what is known of a few PCI devices out of their classes.
 ///
 /// # Safety
@@ -187,13 +214,9 @@ unsafe fn instances(qemu: &Qemu) -> Result<(), Refusal> {
 /// As for [`version_and_layout`], after [`instances`] has succeeded.
 unsafe fn classes(qemu: &Qemu) -> Result<(), Refusal> {
     let class = &layout().pci_device_class;
-    // Name, vendor, device, revision and class code.
-    let known: [(&CStr, u16, u16, u8, u16); 2] = [
-        (c"edu", 0x1234, 0x11e8, 0x10, 0x00ff),
-        (c"e1000e", 0x8086, 0x10d3, 0, 0x0200),
-    ];
     let mut seen = false;
-    for (name, vendor, device, revision, code) in known {
+    for known in &KNOWN {
+        let name = known.name;
         // SAFETY: types are registered, and a class of a PCI device has at least the size that
         // `instances` has compared.
         unsafe {
@@ -209,7 +232,7 @@ unsafe fn classes(qemu: &Qemu) -> Result<(), Refusal> {
                 field::<u8>(address, class.revision),
                 field::<u16>(address, class.class_id),
             );
-            equal(what, (vendor, device, revision, code), found)?;
+            equal(what, known.ids, found)?;
             let functions = [class.realize, class.exit]
                 .map(|offset| !field::<*const c_void>(address, offset).is_null());
             equal(
@@ -217,6 +240,19 @@ unsafe fn classes(qemu: &Qemu) -> Result<(), Refusal> {
                 [true; 2],
                 functions,
             )?;
+            equal(
+                format!("the categories of class {}", name.to_string_lossy()),
+                1u64 << known.category,
+                field::<u64>(address, class.categories),
+            )?;
+            if let Some(state) = known.state {
+                let found = name_of_state(field(address, class.vmsd), state.count_bytes());
+                equal(
+                    format!("the name of vmsd in class {}", name.to_string_lossy()),
+                    Some(state.to_bytes()),
+                    found.as_deref(),
+                )?;
+            }
         }
     }
     if !seen {
@@ -240,6 +276,19 @@ unsafe fn classes(qemu: &Qemu) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// The first bytes of the name of a `VMStateDescription`, if that is where the layout says: where it
+/// is not, the address may be that of nothing.
+fn name_of_state(address: usize, length: usize) -> Option<Vec<u8>> {
+    let mut name = [0; size_of::<usize>()];
+    room::peek(
+        address.wrapping_add(layout().vmstate_description.name),
+        &mut name,
+    )?;
+    let mut text = vec![0; length];
+    room::peek(usize::from_ne_bytes(name), &mut text)?;
+    Some(text)
 }
 
 /// Reads two constant tables of QEMU's.

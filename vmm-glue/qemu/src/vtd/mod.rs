@@ -11,6 +11,7 @@ mod copies;
 mod guest_memory;
 mod host;
 mod interrupts;
+mod lists;
 mod main_loop;
 mod ops;
 mod order;
@@ -28,6 +29,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use ::vtd::Capabilities;
+use svm_endpoint::config_space;
 
 use crate::abi::functions::Realize;
 use crate::abi::layout::*;
@@ -35,6 +37,7 @@ use crate::abi::{qemu, room};
 use crate::bql::Bql;
 use crate::memory::IoRegion;
 use crate::message::{self, ErrorSlot};
+use crate::pci::PciDevice;
 use crate::property;
 use crate::qom::{Class, Neighbour};
 use crate::remedy;
@@ -328,6 +331,9 @@ impl Place {
         if !host.spaces.are_intact() {
             return Err("AddressSpace or MemoryRegion is larger than expected".to_owned());
         }
+        if let Some(region) = host.spaces.first_region() {
+            lists::check(bql, region)?;
+        }
         // SAFETY: the region belongs to no object and is never dropped, as all that is handed
         // over: QEMU has it as long as the machine. The fields were compared by `find`.
         unsafe {
@@ -351,6 +357,32 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// Compares, with a device that can request pages, what only such a device can show of the unit's
+/// operations. Without the unit there is nothing to be compared.
+///
+/// # Errors
+///
+/// What is not laid out as expected.
+pub fn check_page_requests(bql: &Bql, device: PciDevice) -> Result<(), String> {
+    let bus = Neighbour::at(bql, ROOT_BUS).and_then(|bus| NonNull::new(bus.as_ptr()));
+    let Some(bus) = bus else {
+        return Ok(());
+    };
+    // SAFETY: the bus is a `PCIBus`, whose fields `Place::find` has compared if the unit is there.
+    let (ops, opaque): (*const PCIIOMMUOps, *mut c_void) = unsafe {
+        (
+            room::read(bus, layout().pci_bus.iommu_ops),
+            room::read(bus, layout().pci_bus.iommu_opaque),
+        )
+    };
+    let is_ours = |host: &Host| std::ptr::from_ref(host).addr() == opaque.addr();
+    if !table().values().filter_map(|i| i.host).any(is_ours) {
+        return Ok(());
+    }
+    let control = config_space::PRI + 4;
+    order::check_page_requests(bql, bus.cast(), (ops, opaque), device, control)
 }
 
 /// `ResettablePhases.exit`: the last phase, when no device sends requests any more.

@@ -25,7 +25,7 @@ const MOST_TRANSLATIONS: usize = 16;
 /// host.
 pub fn table() -> *const PCIIOMMUOps {
     let at = &layout().pci_iommu_ops;
-    let table: NonNull<PCIIOMMUOps> = room::allocate(at.size);
+    let table: NonNull<PCIIOMMUOps> = room::constant(at.size);
     // SAFETY: the room is as large as the structure, whose other fields may be null, and nobody
     // else has it yet. The functions have the signatures that `verify` has compared.
     unsafe {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::abi::layout::*;
 use crate::abi::qemu;
 use crate::bql::Bql;
+use crate::pci::PciDevice;
 
 /// The most entries that such a table can have here.
 const ENTRIES: usize = 64;
@@ -43,6 +44,8 @@ static TABLE: [unsafe extern "C" fn() -> usize; ENTRIES] = entries!(0 1 2 3 4 5 
 /// Bus Master Enable in the command register, and its offset.
 const COMMAND: u16 = 4;
 const BUS_MASTER: u32 = 4;
+/// Enable in the PRI Control Register (PCIe 10.5.2.2).
+const PRI_ENABLE: u32 = 1;
 
 /// Compares the order on a bus that has the operations and the opaque pointer of its IOMMU, which it
 /// has again afterwards.
@@ -148,6 +151,61 @@ unsafe fn compare(device: *mut PCIDevice) -> Result<(), String> {
     // SAFETY: no operation has kept it.
     unsafe { IOMMUNotifier::free(notifier) };
     result
+}
+
+/// Compares where `pri_request_page` is, which is only called for a device that may request pages:
+/// `control` is the offset of its PRI Control Register. The bus has the operations and the opaque
+/// pointer of its IOMMU again afterwards, and the device its registers.
+///
+/// # Errors
+///
+/// It is elsewhere.
+pub fn check_page_requests(
+    bql: &Bql,
+    bus: NonNull<BusState>,
+    (ops, opaque): (*const PCIIOMMUOps, *mut c_void),
+    device: PciDevice,
+    control: u16,
+) -> Result<(), String> {
+    let command = device.read_config(bql, COMMAND.into(), 2);
+    let before = device.read_config_raw(bql, control);
+    device.write_config(bql, COMMAND.into(), command | BUS_MASTER, 2);
+    device.write_config_raw(bql, control, before | PRI_ENABLE);
+    CALLED.store(NONE, Ordering::Relaxed);
+    // SAFETY: the bus and the device exist; as for `check`.
+    unsafe {
+        (qemu().pci_setup_iommu)(
+            bus.as_ptr(),
+            (&raw const TABLE).cast(),
+            std::ptr::null_mut(),
+        );
+        let request = qemu().pci_pri_request_page;
+        request(
+            device.object().cast(),
+            NO_PASID,
+            false,
+            false,
+            0,
+            true,
+            0,
+            true,
+            false,
+        );
+        (qemu().pci_setup_iommu)(bus.as_ptr(), ops, opaque);
+    }
+    device.write_config_raw(bql, control, before);
+    device.write_config(bql, COMMAND.into(), command, 2);
+    let (offset, called) = (
+        layout().pci_iommu_ops.pri_request_page,
+        CALLED.load(Ordering::Relaxed),
+    );
+    // A device elsewhere in the machine has no such IOMMU.
+    if called == NONE || called.wrapping_mul(size_of::<usize>()) == offset {
+        return Ok(());
+    }
+    Err(format!(
+        "PCIIOMMUOps is not laid out as expected: pri_request_page is not at {offset}"
+    ))
 }
 
 /// A notifier that hears nothing.

@@ -293,6 +293,11 @@ impl Spaces {
         self.all().iter().all(intact)
     }
 
+    /// The region of the first of them.
+    pub fn first_region(&self) -> Option<NonNull<c_void>> {
+        self.all().first().map(|kept| kept.0.cast())
+    }
+
     /// Translation was switched on or off.
     pub fn translate(&self, bql: &Bql, on: bool) {
         let all = self.all();

@@ -2,7 +2,7 @@
 //! Layout files: which one belongs to a QEMU, and that each value that is wrong is noticed before
 //! it does harm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -17,22 +17,37 @@ const VARIABLE: &str = "SVM_QEMU_LAYOUT";
 /// Values of the table that nothing notices when they are wrong: what only the debug information
 /// tells. `docs/architecture.md` lists them too.
 const NOT_VERIFIED: &[&str] = &[
-    "size AddressSpace",
-    "size IOMMUNotifier",
-    "size ObjectClass",
-    "size PCIIOMMUOps",
-    "size QEMUTimer",
-    "size TypeImpl",
-    "size VMStateDescription",
-    "offset IOMMUMemoryRegion.iommu_notify",
-    "offset IOMMUNotifier.node.le_next",
-    "offset PCIDeviceClass.parent_class.categories",
-    "offset PCIDeviceClass.parent_class.vmsd",
-    "offset PCIIOMMUOps.pri_request_page",
     "bits MemTxAttrs.address_type",
-    "bits MemTxAttrs.memory",
     "bits MemTxAttrs.requester_id",
 ];
+
+/// Sizes that nothing notices when they are wrong, because nothing comes of it: what is too large is
+/// memory that nobody uses, and the sizes of the last two are used for nothing.
+/// `docs/architecture.md` says it, too.
+const HARMLESS: &[(&str, &[&str])] = &[
+    (
+        "larger",
+        &[
+            "AddressSpace",
+            "IOMMUNotifier",
+            "PCIIOMMUOps",
+            "QEMUTimer",
+            "VMStateDescription",
+        ],
+    ),
+    ("larger or smaller", &["ObjectClass", "TypeImpl"]),
+];
+
+/// What is not noticed, by the names of [`wrong_tables`].
+fn unnoticed() -> BTreeSet<String> {
+    let sizes = HARMLESS.iter().flat_map(|(how, names)| {
+        let each = |how| names.iter().map(move |name| format!("size {name}, {how}"));
+        how.split(" or ").flat_map(each)
+    });
+    sizes
+        .chain(NOT_VERIFIED.iter().map(|name| (*name).to_owned()))
+        .collect()
+}
 
 /// The prepared QEMU with a layout file, in a directory that goes with the value.
 struct WithFile {
@@ -152,41 +167,43 @@ fn a_file_beside_the_program_is_used() {
     }
 }
 
-/// A line of the table that is another one: kind, name, and the table with it.
+/// Tables with a line that is another one: kind, what is wrong, and the table.
 fn wrong_tables(table: &Table) -> Vec<(Kind, String, Table)> {
-    let names: Vec<_> = table
-        .lines()
-        .map(|(kind, name, _)| (kind, name.to_owned()))
-        .collect();
-    names
-        .into_iter()
-        .map(|(kind, name)| {
+    let mut tables = Vec::new();
+    for (kind, name, _) in table.lines() {
+        let named = format!("{} {name}", kind.word());
+        let mut add = |what: String, change: &dyn Fn(&mut Table)| {
             let mut wrong = table.clone();
-            match kind {
-                Kind::Signature => {
-                    let text = table.signature(&name).unwrap();
-                    wrong.set_signature(&name, &format!("{text}, ptr"));
-                }
-                _ => {
-                    let (first, second) = table.get(kind, &name).unwrap();
-                    // A member of eight bytes more in front of it, or of one bit.
-                    let more = match kind {
-                        Kind::Size => 16,
-                        Kind::Offset => 8,
-                        _ => 1,
-                    };
-                    wrong.set(kind, &name, first + more, second);
-                }
+            change(&mut wrong);
+            tables.push((kind, what, wrong));
+        };
+        let set = |wrong: &mut Table, less: u64, more: u64| {
+            let (first, second) = table.get(kind, name).unwrap();
+            wrong.set(kind, name, (first + more).saturating_sub(less), second);
+        };
+        match kind {
+            Kind::Signature => {
+                let text = table.signature(name).unwrap();
+                add(named, &|wrong| {
+                    wrong.set_signature(name, &format!("{text}, ptr"));
+                });
             }
-            (kind, name, wrong)
-        })
-        .collect()
+            Kind::Size => {
+                add(format!("{named}, larger"), &|wrong| set(wrong, 0, 16));
+                add(format!("{named}, smaller"), &|wrong| set(wrong, 16, 0));
+            }
+            // A member of eight bytes more in front of it, or of one bit.
+            Kind::Offset => add(named, &|wrong| set(wrong, 0, 8)),
+            Kind::Bits | Kind::Value | Kind::Address => add(named, &|wrong| set(wrong, 0, 1)),
+        }
+    }
+    tables
 }
 
 /// The sentence with which the library refuses the QEMU, or a device in its machine. None if there
-/// is none: the machine is made, until a device that does not exist ends QEMU.
+/// is none: the machine is made, until a snapshot that does not exist ends QEMU.
 fn refusal(with: &WithFile) -> Option<String> {
-    const END: &str = "'no-such-device' is not a valid device model name";
+    const END: &str = "no block device can store vmstate for snapshot";
     let first = "intel-iommu,scalable-mode=on,fsts=on,svm=on,device-iotlb=on,pasid-bits=20";
     for iommu in [first, "svm-vtd"] {
         let said = with.says(&[
@@ -202,10 +219,11 @@ fn refusal(with: &WithFile) -> Option<String> {
             iommu,
             "-device",
             "svm-demo",
-            "-device",
-            "no-such-device",
+            "-loadvm",
+            "none",
         ]);
-        let is_ours = |line: &&str| line.contains(REFUSED) || line.contains("laid out");
+        let says = [REFUSED, "laid out", "larger than expected"];
+        let is_ours = |line: &&str| says.iter().any(|text| line.contains(text));
         if let Some(line) = said.lines().find(is_ours) {
             return Some(line.to_owned());
         }
@@ -238,7 +256,7 @@ fn each_value_that_is_wrong_is_noticed() {
     let Some(table) = table() else { return };
     assert_eq!(refusal(&WithFile::new(&table.to_string()).unwrap()), None);
     let mut kinds: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
-    let mut unnoticed = Vec::new();
+    let mut silent = BTreeSet::new();
     let tables = wrong_tables(&table);
     let told = told_of(&tables);
     assert_eq!(told.len(), tables.len());
@@ -248,19 +266,22 @@ fn each_value_that_is_wrong_is_noticed() {
         if is_told {
             count.1 += 1;
         } else {
-            unnoticed.push(format!("{} {name}", kind.word()));
+            silent.insert(name.clone());
         }
     }
     println!("values and how many of them are noticed: {kinds:?}");
-    assert_eq!(unnoticed, NOT_VERIFIED);
+    assert_eq!(silent, unnoticed());
 }
 
 #[test]
 fn the_documentation_names_what_is_not_verified() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/architecture.md");
     let text = std::fs::read_to_string(path).unwrap();
-    for value in NOT_VERIFIED {
-        let (_, name) = value.split_once(' ').unwrap();
+    let sizes = HARMLESS.iter().flat_map(|(_, names)| *names);
+    let names = NOT_VERIFIED
+        .iter()
+        .map(|value| value.split_once(' ').unwrap().1);
+    for name in names.chain(sizes.copied()) {
         assert!(text.contains(&format!("`{name}`")), "{name}");
     }
 }

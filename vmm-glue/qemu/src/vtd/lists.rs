@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Whether the list of a region's notifiers is where this library takes it for granted: QEMU puts
+//! two into the list of a region, and they have to be found there.
+
+use std::ffi::c_void;
+use std::ptr::NonNull;
+
+use crate::abi::layout::*;
+use crate::abi::{qemu, room};
+use crate::bql::Bql;
+
+/// Compares the list of a region of ours, which nobody watches yet.
+///
+/// # Errors
+///
+/// The list, or what leads on in it, is elsewhere.
+pub fn check(_bql: &Bql, region: NonNull<c_void>) -> Result<(), String> {
+    let notifiers = [IOMMUNotifier::allocate(), IOMMUNotifier::allocate()];
+    let result = notifiers.iter().try_for_each(|notifier| {
+        // SAFETY: the region exists, and the notifier is new, and stays until it has left the list.
+        unsafe {
+            IOMMUNotifier::fill(*notifier, Some(unheard), std::ptr::null_mut());
+            room::write(*notifier, layout().iommu_notifier.flags, NOTIFIER_UNMAP);
+            let mut error = std::ptr::null_mut();
+            let register = qemu().memory_region_register_iommu_notifier;
+            if register(region.as_ptr().cast(), notifier.as_ptr(), &mut error) == 0 {
+                return Ok(());
+            }
+            (qemu().error_free)(error);
+            Err("a region cannot be watched".to_owned())
+        }
+    });
+    let [first, second] = notifiers;
+    // SAFETY: both are as large as the layout says, and the region is, too. Only where all have
+    // entered the list is it compared; none is followed.
+    let result = result.and_then(|()| unsafe {
+        let head: *mut IOMMUNotifier = room::read(region, layout().iommu_memory_region.notifiers);
+        if head != second.as_ptr() {
+            return Err("IOMMUMemoryRegion is not laid out as expected".to_owned());
+        }
+        if IOMMUNotifier::next(second) != Some(first) {
+            return Err("IOMMUNotifier is not laid out as expected".to_owned());
+        }
+        Ok(())
+    });
+    if result.is_ok() {
+        for notifier in notifiers {
+            // SAFETY: it is in the list, and nobody has it afterwards.
+            unsafe {
+                let unregister = qemu().memory_region_unregister_iommu_notifier;
+                unregister(region.as_ptr().cast(), notifier.as_ptr());
+                IOMMUNotifier::free(notifier);
+            }
+        }
+    }
+    // Otherwise they stay, and QEMU ends.
+    result
+}
+
+/// A notifier that hears nothing.
+unsafe extern "C" fn unheard(_notifier: *mut IOMMUNotifier, _entry: *mut IOMMUTLBEntry) {}
