@@ -406,6 +406,74 @@ mod tests {
         }
     }
 
+    /// A client of the copies.
+    #[derive(Default)]
+    struct Client(BTreeMap<u64, MappedPage>);
+
+    impl Client {
+        /// It is told of what it has to know: nothing is unmapped that it has not, or mapped over
+        /// what it has.
+        fn told(&mut self, changes: &Changes) {
+            for page in &changes.unmapped {
+                assert_eq!(self.0.remove(&page.input.base()), Some(*page));
+            }
+            for page in &changes.mapped {
+                assert_eq!(self.0.insert(page.input.base(), *page), None);
+            }
+        }
+    }
+
+    /// A 2 MiB page becomes a table of small ones, one of them absent, and one is invalidated. The
+    /// update ends at each of its reads in turn, where everything is reached from then on, or no more
+    /// may be copied: what is noted is what the client was told, so that the update of all addresses,
+    /// which follows the one and the other, makes both what the tables have.
+    #[test]
+    fn an_update_that_ends_half_way_is_repaired_by_the_next() {
+        const READS: usize = 20;
+        let invalidated = Span::of(page(0x20_3000, 12, 0).input);
+        let mut ends = [0; 2];
+        for (how, end) in (0..30).flat_map(|end| [(0, end), (1, end)]) {
+            let copies = Mutex::new(Copies::default());
+            let mut client = Client::default();
+            let mut tables = Tables {
+                reads: READS,
+                ..Tables::default()
+            };
+            let everything = |tables: &Tables, client: &mut Client| {
+                let (reach, tell) = (|s| tables.reach(s), |c: &Changes| client.told(c));
+                assert_eq!(
+                    update(&copies, Span::ALL, usize::MAX, reach, tell),
+                    Updated::All
+                );
+            };
+            tables.map(page(0x20_0000, 21, 0x4000_0000));
+            everything(&tables, &mut client);
+            tables.pages.clear();
+            for n in (0..512).filter(|n| *n != 7) {
+                tables.map(page(0x20_0000 + (n << 12), 12, 0x8000_0000 + (n << 20)));
+            }
+            let mut reads = 0;
+            let reach = |span| {
+                reads += 1;
+                let gone = how == 0 && reads > end;
+                if gone { None } else { tables.reach(span) }
+            };
+            let most = if how == 0 { usize::MAX } else { end * READS };
+            let ended = update(&copies, invalidated, most, reach, |c| client.told(c));
+            ends[how] += usize::from(ended != Updated::All);
+            let noted = copies.lock().unwrap().0.clone();
+            assert!(
+                client.0 == noted,
+                "{ended:?} at {end}: the client has {} pages, {} are noted",
+                client.0.len(),
+                noted.len()
+            );
+            everything(&tables, &mut client);
+            assert!(client.0 == tables.pages, "{ended:?} at {end}");
+        }
+        assert!(ends.iter().all(|ended| *ended > 10), "{ends:?}");
+    }
+
     #[test]
     fn what_is_too_much_leaves_the_copies_that_are_still_there() {
         let copies = Mutex::new(Copies::default());
