@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod delivery;
 mod engines;
 #[cfg(test)]
 #[path = "../../../demo-device/endpoint/src/testing/failure.rs"]
@@ -32,9 +33,11 @@ mod machine;
 mod memory;
 #[cfg(test)]
 mod models;
+mod moment;
 pub mod msix;
 pub mod os;
 mod port;
+mod remapping;
 mod shadow;
 mod sync;
 
@@ -42,7 +45,8 @@ pub use config::{FunctionConfig, HOST_ADDRESS_WIDTH, MEMORY, MachineConfig, Mach
 pub use engines::Engines;
 pub use interrupts::{Delivered, Interrupts, Sender};
 pub use link::Link;
-pub use machine::{FunctionId, Machine, Restless};
+pub use machine::{FunctionId, Hook, Machine, Restless};
 pub use memory::{MAX_BYTES, Ram, RamError};
-pub use port::{Hook, Moment, Port};
-pub use shadow::Remapping;
+pub use moment::Moment;
+pub use port::Port;
+pub use remapping::Remapping;

@@ -9,8 +9,8 @@ use crate::config::{MachineConfig, MachineError};
 use crate::interrupts::{Interrupts, Sender};
 use crate::link::{Down, Link};
 use crate::memory::Ram;
+use crate::moment::Moment;
 use crate::msix::Msix;
-use crate::port::{Hook, Port};
 use crate::shadow::Shadow;
 use crate::sync::{Event, Flag, Mutex};
 use pcie_ats::Function;
@@ -90,6 +90,9 @@ impl fmt::Debug for Machine {
 
 /// Number of a function in [`MachineConfig::functions`].
 pub type FunctionId = usize;
+
+/// Something to be done at such moments.
+pub type Hook = Box<dyn FnMut(&Machine, &Moment) + Send>;
 
 /// Steps never came to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -194,11 +197,6 @@ impl Machine {
     /// What a function's link does to messages.
     pub fn link(&self, function: FunctionId) -> &Link {
         &self.0.functions[function].link
-    }
-
-    /// The way upstream of a function.
-    pub fn port(&self, function: FunctionId) -> Port<'_> {
-        Port::new(self, function)
     }
 
     /// Has something done at each [`crate::Moment`] of a function's requests, until it is replaced;

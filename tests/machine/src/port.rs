@@ -5,6 +5,7 @@ use crate::interrupts::Sender;
 use crate::link::Up;
 use crate::machine::{FunctionId, FunctionSlot, Machine};
 use crate::memory::Ram;
+use crate::moment::Moment;
 use crate::sync::point;
 use pcie_ats::{
     CopyError, Function, InvalidateCompletion, MemoryAddressType, MemoryError, MemoryRequest,
@@ -23,20 +24,6 @@ const BUS_MASTER: u32 = 1 << 2;
 /// host address width have larger ones.
 const GRANULE: u64 = 1 << 20;
 
-/// A moment in the life of a request at which an experiment can step in. No lock is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// The request has passed all checks, and memory is not accessed yet.
-    Access(MemoryRequest),
-    /// The unit has answered the translation request, and the function does not know yet.
-    Answer(TranslationRequest),
-    /// The page request is on its way to the unit.
-    PageRequest(PageRequest),
-}
-
-/// Something to be done at such moments.
-pub type Hook = Box<dyn FnMut(&Machine, &Moment) + Send>;
-
 /// The root port of a function.
 #[derive(Clone, Copy, Debug)]
 pub struct Port<'m> {
@@ -44,11 +31,17 @@ pub struct Port<'m> {
     function: FunctionId,
 }
 
-impl<'m> Port<'m> {
-    pub(crate) fn new(machine: &'m Machine, function: FunctionId) -> Self {
-        Port { machine, function }
+impl Machine {
+    /// The way upstream of a function.
+    pub fn port(&self, function: FunctionId) -> Port<'_> {
+        Port {
+            machine: self,
+            function,
+        }
     }
+}
 
+impl<'m> Port<'m> {
     fn slot(&self) -> &'m FunctionSlot {
         &self.machine.0.functions[self.function]
     }

@@ -2,9 +2,10 @@
 //! Domains: second-stage address spaces for requests without a PASID, in both modes.
 
 use super::descriptors;
+use super::kernel::{Mode, Os};
 use super::queue::QueueFault;
 use super::stage::{PS, R, Stage, W};
-use super::{Mode, Os};
+
 use crate::machine::FunctionId;
 use pcie_ats::AlignedRange;
 

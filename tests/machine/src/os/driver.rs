@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A small driver of the endpoint, and a program that uses one of its contexts.
 
-use super::process::Process;
-use super::{Layout, Mode, Os};
+use super::kernel::{Mode, Os};
+use super::process::{Layout, Process};
+use super::queue::QueueFault;
 use crate::config::MachineConfig;
 use crate::machine::{FunctionId, Machine};
 use crate::sync::Mutex;
@@ -331,7 +332,7 @@ impl App {
     }
 
     /// Stops the context and ends the bond, in this order. Returns the process.
-    pub fn exit(self) -> Result<Process, super::QueueFault> {
+    pub fn exit(self) -> Result<Process, QueueFault> {
         self.driver.stop(self.context);
         self.process.unbind(self.driver.function)?;
         Ok(self.process)

@@ -2,20 +2,19 @@
 //! Processes: address spaces whose pages are present, absent or read-only, and their bond with
 //! functions.
 
-mod migration;
-
-pub use migration::Migration;
+pub(super) mod migration;
 
 use super::descriptors::{self, Words};
 use super::frames::FRAME;
+use super::kernel::{AddressSpace, FaultOutcome, Mode, Os};
 use super::queue::QueueFault;
 use super::stage::{P, PS, R, RW, Stage, US, W, shift};
-use super::{Mode, Os};
+
 use crate::machine::FunctionId;
 use crate::sync::Mutex;
 use pcie_ats::{AlignedRange, Pasid};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use vtd::memory::Memory;
 
 /// What an address space looks like.
@@ -49,17 +48,6 @@ struct Page {
     present: bool,
     /// On the move: neither to be accessed nor made present.
     busy: bool,
-}
-
-/// What became of a page fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// The page is there now, with the permission.
-    Served,
-    /// The page is on the move.
-    Busy,
-    /// There is no such page, or not with the permission.
-    Bad,
 }
 
 /// An address space.
@@ -114,26 +102,6 @@ impl Space {
             .set(&self.os.0.frames, base, level, self.entry(page))
     }
 
-    /// A page fault.
-    pub fn fault(&self, address: u64, write: bool) -> Fault {
-        let mut pages = self.pages.lock();
-        let Some((base, page)) = pages.range_mut(..=address).next_back() else {
-            return Fault::Bad;
-        };
-        if address >> page.shift != base >> page.shift || write && !page.write {
-            return Fault::Bad;
-        }
-        if page.busy {
-            return Fault::Busy;
-        }
-        if !page.present {
-            page.present = true;
-            let page = *page;
-            self.put(*base, &page);
-        }
-        Fault::Served
-    }
-
     /// Invalidates a range everywhere.
     fn invalidate(&self, range: AlignedRange) -> Result<(), QueueFault> {
         let bound = self.bound.lock().clone();
@@ -168,8 +136,41 @@ impl Space {
     }
 }
 
+impl AddressSpace for Space {
+    fn fault(&self, address: u64, write: bool) -> FaultOutcome {
+        let mut pages = self.pages.lock();
+        let Some((base, page)) = pages.range_mut(..=address).next_back() else {
+            return FaultOutcome::Bad;
+        };
+        if address >> page.shift != base >> page.shift || write && !page.write {
+            return FaultOutcome::Bad;
+        }
+        if page.busy {
+            return FaultOutcome::Busy;
+        }
+        if !page.present {
+            page.present = true;
+            let page = *page;
+            self.put(*base, &page);
+        }
+        FaultOutcome::Served
+    }
+}
+
+impl Os {
+    /// A process with an empty address space of 4 levels.
+    pub fn process(&self) -> Process {
+        self.process_with(Layout::default())
+    }
+
+    /// A process with an address space of a certain layout.
+    pub fn process_with(&self, layout: Layout) -> Process {
+        Process::new(self, layout)
+    }
+}
+
 impl Process {
-    pub(super) fn new(os: &Os, layout: Layout) -> Process {
+    fn new(os: &Os, layout: Layout) -> Process {
         assert_eq!(os.0.mode, Mode::Scalable, "processes need scalable mode");
         let frames = &os.0.frames;
         let second = layout.nested.map(|nesting| {
@@ -197,7 +198,8 @@ impl Process {
             pages: Mutex::default(),
             bound: Mutex::default(),
         });
-        os.0.processes.lock().insert(pasid, Arc::downgrade(&space));
+        let known: Weak<dyn AddressSpace> = Arc::<Space>::downgrade(&space);
+        os.0.processes.lock().insert(pasid, known);
         Process(space)
     }
 

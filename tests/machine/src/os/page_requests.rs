@@ -1,127 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The page request queue and what is done about page requests (section 7.4 of the VT-d
-//! specification).
+//! What is done about page requests: pages are made present, and groups are answered.
 
-use super::Os;
 use super::descriptors::{Words, page_group_response};
-use super::frames::Frames;
-use super::process::{Fault, Space};
-use crate::machine::Machine;
-use pcie_ats::{PageRequest, Pasid, PrgResponse, ResponseCode};
+use super::kernel::{AddressSpace, FaultOutcome, Os, UnitState};
+use super::page_request_queue::{Behaviour, Group, Handler};
+use pcie_ats::{Pasid, PrgResponse, ResponseCode};
 use std::sync::Arc;
-use vtd::spec::SourceId;
-use vtd::spec::page_request::{PageRequestDescriptor, SIZE};
-use vtd::spec::register::{offset, prs};
-
-/// What is done about page requests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Behaviour {
-    /// Pages are made present, and the group is answered.
-    #[default]
-    Serve,
-    /// As `Serve`, but groups that are there together are answered in reverse order.
-    Reorder,
-    /// Every group is answered with this code, and nothing is made present.
-    Refuse(ResponseCode),
-    /// Groups are kept until [`Os::release_page_requests`].
-    Delay,
-    /// Groups are taken out of the queue and never answered.
-    Ignore,
-}
-
-/// A page request group that is complete.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Group {
-    rid: SourceId,
-    pages: Vec<PageRequest>,
-}
-
-/// The page request queue of a unit.
-#[derive(Debug)]
-pub(crate) struct Handler {
-    machine: Machine,
-    unit: usize,
-    base: u64,
-    size: u64,
-    /// Requests whose group is not complete.
-    partial: Vec<(SourceId, PageRequest)>,
-    /// Groups that are delayed.
-    delayed: Vec<Group>,
-    /// Groups with pages that are on the move, to be looked at again.
-    postponed: Vec<Group>,
-}
-
-impl Handler {
-    /// Gives the unit a queue of one page.
-    pub fn new(machine: &Machine, unit: usize, frames: &Frames) -> Self {
-        let base = frames.allocate();
-        for (at, value) in [(offset::PQA, base), (offset::PQH, 0), (offset::PQT, 0)] {
-            machine.unit_write(unit, at, value, 8);
-        }
-        Handler {
-            machine: machine.clone(),
-            unit,
-            base,
-            size: 4096,
-            partial: Vec::new(),
-            delayed: Vec::new(),
-            postponed: Vec::new(),
-        }
-    }
-
-    /// Takes what is in the queue, and returns the groups that are complete now.
-    fn collect(&mut self) -> Vec<Group> {
-        let machine = &self.machine;
-        let status = machine.unit_read(self.unit, offset::PRS, 4) as u32;
-        if status == 0 {
-            return Vec::new();
-        }
-        machine.unit_write(self.unit, offset::PRS, prs::PPR.into(), 4);
-        let mut groups = Vec::new();
-        let mut head = machine.unit_read(self.unit, offset::PQH, 8);
-        let tail = machine.unit_read(self.unit, offset::PQT, 8);
-        while head != tail {
-            let words = [0, 8, 16, 24].map(|word| {
-                machine
-                    .ram()
-                    .load(self.base + head + word)
-                    .unwrap_or_default()
-            });
-            head = (head + SIZE) % self.size;
-            let Ok(PageRequestDescriptor { rid, request }) =
-                PageRequestDescriptor::from_words(words)
-            else {
-                continue;
-            };
-            let same = |(other, page): &(SourceId, PageRequest)| {
-                *other == rid && page.pasid == request.pasid && page.prgi == request.prgi
-            };
-            if !request.last {
-                self.partial.push((rid, request));
-                continue;
-            }
-            let mut pages: Vec<PageRequest> = self
-                .partial
-                .iter()
-                .filter(|p| same(p))
-                .map(|p| p.1)
-                .collect();
-            self.partial.retain(|p| !same(p));
-            // A stop marker asks for nothing, and is not answered.
-            if request.read || request.write {
-                pages.push(request);
-                groups.push(Group { rid, pages });
-            }
-        }
-        machine.unit_write(self.unit, offset::PQH, head, 8);
-        if status & prs::PRO != 0 {
-            // The rest of these groups was dropped, and the unit has answered for them.
-            self.partial.clear();
-            machine.unit_write(self.unit, offset::PRS, prs::PRO.into(), 4);
-        }
-        groups
-    }
-}
 
 impl Os {
     /// Chooses what is done about page requests from now on.
@@ -203,7 +87,7 @@ impl Os {
 
     /// How many groups are delayed.
     pub fn delayed_page_requests(&self) -> usize {
-        let delayed = |u: &super::UnitState| u.handler.lock().delayed.len();
+        let delayed = |u: &UnitState| u.handler.lock().delayed.len();
         self.0.units.iter().map(delayed).sum()
     }
 
@@ -233,7 +117,7 @@ impl Os {
         }
     }
 
-    fn space(&self, pasid: Pasid) -> Option<Arc<Space>> {
+    fn space(&self, pasid: Pasid) -> Option<Arc<dyn AddressSpace>> {
         self.0.processes.lock().get(&pasid)?.upgrade()
     }
 
@@ -244,9 +128,9 @@ impl Os {
             let space = page.pasid.and_then(|pasid| self.space(pasid));
             let fault = space.map(|space| space.fault(page.address, page.write));
             match fault {
-                Some(Fault::Served) => {}
-                Some(Fault::Busy) => return None,
-                Some(Fault::Bad) | None => return Some(ResponseCode::InvalidRequest),
+                Some(FaultOutcome::Served) => {}
+                Some(FaultOutcome::Busy) => return None,
+                Some(FaultOutcome::Bad) | None => return Some(ResponseCode::InvalidRequest),
             }
         }
         Some(ResponseCode::Success)
@@ -279,18 +163,5 @@ impl Os {
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_handler_starts_with_an_empty_queue() {
-        let machine = Machine::new(&crate::MachineConfig::default()).unwrap();
-        let frames = Frames::new(machine.ram());
-        let mut handler = Handler::new(&machine, 0, &frames);
-        assert!(handler.collect().is_empty());
     }
 }
