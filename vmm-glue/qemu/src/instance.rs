@@ -19,12 +19,13 @@ use crate::abi::layout::{ErrorOut, Notifier, Object};
 use crate::abi::qemu;
 use crate::bql::{self, Bql};
 use crate::device::{Bar, Device};
+use crate::machine_done;
 use crate::memory::{IoRegion, Space};
 use crate::message::{self, ErrorSlot};
 use crate::pci::PciDevice;
 use crate::property;
 use crate::qom::{self, DeviceType, Neighbour};
-use crate::remedy::{self, smpwcs, wide_invalidations};
+use crate::remedy::{smpwcs, wide_invalidations};
 use crate::runstate::Watch;
 use crate::settings::{self, Settings};
 use crate::trace::Trace;
@@ -301,13 +302,13 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
         // It may come later on the command line.
         static ONCE: OnceLock<()> = OnceLock::new();
         if ONCE.set(()).is_ok() {
-            remedy::when_complete(bql, compare_widths);
+            machine_done::when_complete(bql, compare_widths);
         }
     }
     static CHECKED: OnceLock<()> = OnceLock::new();
     if CHECKED.set(()).is_ok() {
         // No device may send requests before.
-        remedy::when_complete(bql, check_page_requests);
+        machine_done::when_complete(bql, check_page_requests);
     }
     let watched = Arc::downgrade(&device);
     let watch = Watch::new(

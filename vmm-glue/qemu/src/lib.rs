@@ -22,6 +22,7 @@ mod bql;
 mod device;
 mod engine;
 mod instance;
+mod machine_done;
 mod memory;
 mod message;
 mod notifiers;

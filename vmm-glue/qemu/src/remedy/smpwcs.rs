@@ -50,7 +50,7 @@ impl Mmio for Register {
 pub fn request(bql: &Bql) {
     static REQUESTED: OnceLock<()> = OnceLock::new();
     if REQUESTED.set(()).is_ok() {
-        super::when_complete(bql, apply);
+        crate::machine_done::when_complete(bql, apply);
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pcie_ats::{AlignedRange, InvalidateRequest, Pasid, PrgResponse, ResponseCode};
 
-use super::spaces::Function;
+use super::function::Function;
 use crate::abi::layout::*;
 use crate::bql::Bql;
 use crate::memory::Space;

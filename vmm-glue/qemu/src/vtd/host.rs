@@ -1,43 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The unit in its lock, and what it asks for, carried out.
-//!
-//! The lock is a leaf: nothing is called while it is held but the unit itself, which reads and
-//! writes guest memory. What the unit asks for is carried out afterwards, with the BQL held: at
-//! once by a thread that has it, else by the main loop.
+//! What the unit asks for, carried out: without the unit's lock, and with the BQL held.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use pcie_ats::{AlignedRange, InvalidateCompletion, InvalidateRequest, PageRequest};
-use vtd::recording::{RecordedUnit, Sink};
+use vtd::recording::Sink;
 use vtd::spec::SourceId;
 use vtd::spec::descriptor::IotlbScope;
-use vtd::{Capabilities, Effect, Effects, Invalidated, Reach, ReachPart};
+use vtd::{Capabilities, Effect, Effects, Invalidated};
 
 use super::clients::Clients;
 use super::copies::{Dirty, Span};
+use super::function::Bus;
 use super::guest_memory::GuestMemory;
 use super::interrupts;
-use super::main_loop;
 use super::queue::Bell;
 use super::settings::Settings;
-use super::spaces::{Bus, Spaces};
+use super::spaces::Spaces;
+use super::unit::{CarryOut, LockedUnit};
 use crate::abi::layout::{NOTIFIER_DEVIOTLB_UNMAP, NOTIFIER_UNMAP};
 use crate::abi::qemu;
-use crate::bql::{self, Bql};
+use crate::bql::Bql;
 use crate::memory::Mmio;
 use crate::message;
 use crate::qom::Neighbour;
 use crate::timer::{self, Timer};
 
-/// The unit of a machine. It is never freed.
+/// The unit of a machine with all that belongs to it. It is never freed.
 pub struct Host {
-    unit: Mutex<RecordedUnit>,
+    /// The unit.
+    pub unit: LockedUnit,
     /// The unit's object in QEMU.
     device: Neighbour,
-    /// The bus from which all functions are reached.
-    root: Bus,
     /// The address spaces of functions.
     pub spaces: Spaces,
     /// The clients that hear what the unit sends to functions.
@@ -54,8 +50,6 @@ pub struct Host {
     dirty: Mutex<Dirty>,
     lose_every: AtomicU64,
     completions: AtomicU64,
-    /// Interrupts of the I/O APIC are validated by their source.
-    pub validates_ioapic: bool,
 }
 
 impl Host {
@@ -69,9 +63,8 @@ impl Host {
         root: Bus,
     ) -> Option<&'static Host> {
         let host: &'static Host = Box::leak(Box::new(Host {
-            unit: Mutex::new(RecordedUnit::new(capabilities, sink)),
+            unit: LockedUnit::new(capabilities, sink, root, settings.strict),
             device,
-            root,
             spaces: Spaces::default(),
             clients: Clients::default(),
             queue_ready: AtomicBool::new(false),
@@ -81,8 +74,8 @@ impl Host {
             lose_every: AtomicU64::new(settings.lose_every),
             completions: AtomicU64::new(0),
             dirty: Mutex::default(),
-            validates_ioapic: settings.strict,
         }));
+        host.unit.set_above(host);
         let timeouts = Timer::virtual_time(bql, Box::new(|_| host.time_passed()))?;
         // A new value, in which it is empty.
         let _ = host.timeouts.set(timeouts);
@@ -92,61 +85,6 @@ impl Host {
     /// The bell of the thread that processes the invalidation queue, if there is one.
     pub fn bell(&self) -> Option<&Arc<Bell>> {
         self.bell.as_ref()
-    }
-
-    /// Works with the unit, and has carried out what it asks for.
-    pub fn with<R>(&'static self, work: impl FnOnce(&mut RecordedUnit, &mut Effects) -> R) -> R {
-        let mut effects = Effects::new();
-        let result = work(&mut self.lock(), &mut effects);
-        self.deliver(effects);
-        result
-    }
-
-    /// Whether translation is on.
-    pub fn is_translating(&self) -> bool {
-        self.lock().translation_enabled()
-    }
-
-    /// The width of addresses that functions may use.
-    pub fn address_width(&self) -> u8 {
-        let unit = self.lock();
-        let capabilities = unit.capabilities();
-        let second = capabilities.config().second_stage_width.bits();
-        if capabilities.cap().fs5lp() {
-            57
-        } else {
-            second
-        }
-    }
-
-    /// The capabilities that matter to clients that watch address spaces: Caching Mode, Snoop
-    /// Control and Device-TLBs.
-    pub fn abilities(&self) -> (bool, bool, bool) {
-        let unit = self.lock();
-        let capabilities = unit.capabilities();
-        let ecap = capabilities.ecap();
-        (capabilities.cap().cm(), ecap.sc(), ecap.dt())
-    }
-
-    /// A part of what a function reaches, for clients that keep a copy of it. Others have the unit
-    /// between two parts.
-    pub fn reach(&self, requester: SourceId, span: Span) -> ReachPart {
-        const READS: usize = 1 << 16;
-        let unit = self.lock();
-        unit.reach_part(&GuestMemory, requester, span.first, span.last, READS)
-    }
-
-    /// Whether a function is not translated.
-    pub fn reaches_everything(&self, requester: SourceId) -> bool {
-        let unit = self.lock();
-        // No address is looked at, so that no flag is set.
-        let part = unit.reach_part(&GuestMemory, requester, u64::MAX, 0, 0);
-        part.reach == Reach::Everything
-    }
-
-    /// The bus from which all functions are reached.
-    pub fn root(&self) -> Bus {
-        self.root
     }
 
     /// Chooses which completions of invalidations are lost.
@@ -159,56 +97,28 @@ impl Host {
         if let Some(timer) = self.timeouts.get() {
             timer.cancel(bql);
         }
-        self.with(|unit, effects| unit.reset(effects));
+        self.unit.with(|unit, effects| unit.reset(effects));
     }
 
     /// A function has sent a page request.
     pub fn page_request(&'static self, requester: SourceId, request: &PageRequest) {
-        self.with(|unit, effects| unit.page_request(&GuestMemory, requester, request, effects));
+        self.unit
+            .with(|unit, effects| unit.page_request(&GuestMemory, requester, request, effects));
     }
 
     /// An invalidation request may have timed out.
     fn time_passed(&'static self) {
-        self.with(|unit, effects| unit.advance(timer::virtual_now(), effects));
+        self.unit
+            .with(|unit, effects| unit.advance(timer::virtual_now(), effects));
         self.await_timeouts();
     }
 
     /// Sets the timer to when the next invalidation request times out.
     fn await_timeouts(&self) {
-        let next = self.lock().next_timeout();
+        let next = self.unit.lock().next_timeout();
         if let (Some(next), Some(timer)) = (next, self.timeouts.get()) {
             // Timers count whole microseconds.
             timer.set_at(next + Duration::from_micros(1));
-        }
-    }
-
-    /// Does something with the BQL held: now, or in the main loop.
-    fn with_bql(&'static self, work: impl FnOnce(&Bql) + Send + 'static) {
-        if bql::is_held() {
-            // SAFETY: as the line above says.
-            work(&unsafe { Bql::held() });
-        } else {
-            main_loop::soon(work);
-        }
-    }
-
-    /// Has carried out what the unit asks for.
-    fn deliver(&'static self, effects: Effects) {
-        if !effects.is_empty() {
-            self.with_bql(move |bql| self.carry_out(bql, effects));
-        }
-    }
-
-    fn carry_out(&'static self, bql: &Bql, effects: Effects) {
-        for effect in effects {
-            self.carry_out_one(bql, effect);
-        }
-        self.refresh_copies(bql);
-        if self.queue_ready.swap(false, Ordering::AcqRel) {
-            match &self.bell {
-                Some(bell) => bell.ring(),
-                None => self.process_queue(bql),
-            }
         }
     }
 
@@ -269,7 +179,9 @@ impl Host {
         loop {
             let mut effects = Effects::new();
             let now = timer::virtual_now();
-            self.lock().process_queue(&GuestMemory, now, &mut effects);
+            self.unit
+                .lock()
+                .process_queue(&GuestMemory, now, &mut effects);
             for effect in effects {
                 self.carry_out_one(bql, effect);
             }
@@ -290,7 +202,7 @@ impl Host {
             let (kind, function) = (NOTIFIER_DEVIOTLB_UNMAP, Some(requester.0));
             self.spaces.unmap(bql, kind, function, request.range);
         }
-        if !self.root.has(bql, requester.0) || self.loses() {
+        if !self.unit.root().has(bql, requester.0) || self.loses() {
             return;
         }
         let completion = InvalidateCompletion {
@@ -298,7 +210,8 @@ impl Host {
             completion_count: 1,
         };
         let mut effects = Effects::new();
-        self.lock()
+        self.unit
+            .lock()
             .invalidate_completion(&GuestMemory, requester, &completion, &mut effects);
         for effect in effects {
             self.carry_out_one(bql, effect);
@@ -326,12 +239,27 @@ impl Host {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, RecordedUnit> {
-        self.unit.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn dirty(&self) -> MutexGuard<'_, Dirty> {
         self.dirty.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CarryOut for Host {
+    fn carry_out(&'static self, bql: &Bql, effects: Effects) {
+        for effect in effects {
+            self.carry_out_one(bql, effect);
+        }
+        self.refresh_copies(bql);
+        if self.queue_ready.swap(false, Ordering::AcqRel) {
+            match &self.bell {
+                Some(bell) => bell.ring(),
+                None => self.process_queue(bql),
+            }
+        }
+    }
+
+    fn review(&'static self, bql: &Bql) {
+        self.spaces.review(bql);
     }
 }
 
@@ -340,11 +268,12 @@ pub struct RegisterFile(pub &'static Host);
 
 impl Mmio for RegisterFile {
     fn read(&self, _bql: &Bql, offset: u64, size: u8) -> u64 {
-        self.0.lock().read(offset as u16, size)
+        self.0.unit.lock().read(offset as u16, size)
     }
 
     fn write(&self, _bql: &Bql, offset: u64, value: u64, size: u8) {
         self.0
+            .unit
             .with(|unit, effects| unit.write(offset as u16, value, size, effects));
     }
 }

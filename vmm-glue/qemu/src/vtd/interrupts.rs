@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Interrupt requests: writes of functions to the interrupt address range, and messages that QEMU
-//! wants remapped beforehand, for KVM's routes.
+//! Interrupt requests: writes of functions to the interrupt address range.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_void;
 
 use vtd::spec::SourceId;
 use vtd::spec::interrupt::{Message, RANGE_BASE, RANGE_LAST};
 use vtd::{Access, Remapped, Request};
 
+use super::function::Function;
 use super::guest_memory::GuestMemory;
-use super::spaces::{Function, FunctionSpace, of_opaque};
+use super::space::{FunctionSpace, of_opaque};
 use crate::abi::layout::*;
 use crate::bql::Bql;
 use crate::memory::Space;
@@ -60,7 +60,7 @@ unsafe extern "C" fn read(
         privileged: false,
     };
     let result = space
-        .host
+        .unit
         .with(|unit, effects| unit.translate(&GuestMemory, &request, effects));
     match result {
         Ok(_) => MEMTX_OK,
@@ -88,7 +88,7 @@ unsafe extern "C" fn write(
     };
     let requester = requester(space, attributes);
     let result = space
-        .host
+        .unit
         .with(|unit, effects| unit.remap_interrupt(&GuestMemory, requester, request, effects));
     match result {
         Ok(Remapped::Deliver(message) | Remapped::Posted(Some(message))) => {
@@ -109,7 +109,7 @@ unsafe extern "C" fn write(
 /// A translated address in the range: the unit blocks it and says why.
 fn translated(space: &FunctionSpace, address: u64) -> u32 {
     let requester = space.function.source_id();
-    let result = space.host.with(|unit, effects| {
+    let result = space.unit.with(|unit, effects| {
         unit.translated_request(
             &GuestMemory,
             requester,
@@ -132,7 +132,7 @@ const HOST_BRIDGE: u16 = 0;
 /// its source is not to be validated.
 fn requester(space: &FunctionSpace, attributes: MemTxAttrs) -> Option<SourceId> {
     let of_message = attributes.requester_id();
-    if space.function == Function::IoApic && !space.host.validates_ioapic {
+    if space.function == Function::IoApic && !space.unit.validates_ioapic {
         // As QEMU's own unit does.
         return None;
     }
@@ -149,36 +149,4 @@ fn requester(space: &FunctionSpace, attributes: MemTxAttrs) -> Option<SourceId> 
 /// Sends an interrupt to the processors.
 pub fn deliver(bql: &Bql, message: Message) {
     Space::system().send_message(bql, message.address, message.data);
-}
-
-/// `X86IOMMUClass.int_remap`: 0, or a negative error number.
-pub unsafe extern "C" fn int_remap(
-    iommu: *mut Object,
-    message: *const MSIMessage,
-    remapped: *mut MSIMessage,
-    requester: u16,
-) -> c_int {
-    // SAFETY: both messages are QEMU's, for the time of the call.
-    let (message, remapped) = unsafe { (*message, &mut *remapped) };
-    let Some(host) = super::host_of(iommu) else {
-        *remapped = message;
-        return 0;
-    };
-    let request = Message {
-        address: message.address,
-        data: message.data,
-    };
-    let requester = (requester != SID_INVALID).then_some(SourceId(requester));
-    // A route is laid before there is an interrupt, so that one that leads nowhere is no fault.
-    let route = host.with(|unit, _| unit.route_interrupt(&GuestMemory, requester, request));
-    match route {
-        Some(message) => {
-            *remapped = MSIMessage {
-                address: message.address,
-                data: message.data,
-            };
-            0
-        }
-        None => -nix::libc::EINVAL,
-    }
 }

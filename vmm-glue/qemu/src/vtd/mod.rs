@@ -8,8 +8,10 @@
 
 mod clients;
 mod copies;
+mod function;
 mod guest_memory;
 mod host;
+mod instances;
 mod interrupts;
 mod lists;
 mod main_loop;
@@ -17,15 +19,18 @@ mod ops;
 mod order;
 mod queue;
 mod record;
+mod routes;
 mod settings;
+mod space;
 mod spaces;
 mod translation;
+mod unit;
+mod watched;
 mod watchers;
 
-use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::NonNull;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use ::vtd::Capabilities;
@@ -35,16 +40,16 @@ use crate::abi::functions::Realize;
 use crate::abi::layout::*;
 use crate::abi::{qemu, room};
 use crate::bql::Bql;
+use crate::machine_done::when_complete;
 use crate::memory::IoRegion;
 use crate::message::{self, ErrorSlot};
 use crate::pci::PciDevice;
-use crate::property;
 use crate::qom::{Class, Neighbour};
-use crate::remedy;
+use function::{Bus, Function};
 pub use guest_memory::GuestMemory;
 use host::{Host, RegisterFile};
-use settings::{Inherited, Settings};
-use spaces::{Bus, Function};
+use instances::{Instance, host_of, settings, table};
+use settings::Inherited;
 
 /// Name of the type.
 pub const TYPE: &CStr = c"svm-vtd";
@@ -61,58 +66,6 @@ const ROOT_BUS: &CStr = c"/machine/q35/pcie.0";
 static PARENT_REALIZE: OnceLock<Realize> = OnceLock::new();
 /// `ResettableClass.phases` of the parent.
 static PARENT_PHASES: OnceLock<Constant<ResettablePhases>> = OnceLock::new();
-
-/// The state of an object.
-#[derive(Default)]
-struct Instance {
-    settings: Settings,
-    host: Option<&'static Host>,
-}
-
-static INSTANCES: Mutex<BTreeMap<usize, Instance>> = Mutex::new(BTreeMap::new());
-
-/// The objects; nothing is called with the lock held.
-fn table() -> MutexGuard<'static, BTreeMap<usize, Instance>> {
-    INSTANCES.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The unit of a realized object.
-fn host_of(object: *mut Object) -> Option<&'static Host> {
-    table().get(&object.addr())?.host
-}
-
-impl property::Settings for Settings {
-    fn of(object: *mut Object) -> Settings {
-        settings(object)
-    }
-
-    fn store(self, object: *mut Object, later: bool) -> bool {
-        set_settings(object, self, later)
-    }
-}
-
-/// The settings of an object.
-fn settings(object: *mut Object) -> Settings {
-    let table = table();
-    let settings = table.get(&object.addr()).map(|i| i.settings.clone());
-    settings.unwrap_or_default()
-}
-
-/// Changes the settings of an object; false if it is too late. `later` says that it never is.
-fn set_settings(object: *mut Object, settings: Settings, later: bool) -> bool {
-    let lose_every = settings.lose_every;
-    let host = match table().get_mut(&object.addr()) {
-        Some(instance) if later || instance.host.is_none() => {
-            instance.settings = settings;
-            instance.host
-        }
-        _ => return false,
-    };
-    if let Some(host) = host {
-        host.lose_every(lose_every);
-    }
-    true
-}
 
 /// Registers the types.
 pub fn register() {
@@ -156,7 +109,7 @@ unsafe extern "C" fn class_init(class: *mut ObjectClass, _data: *const c_void) {
         class.write(layout().pci_device_class.vmsd, unmigratable(TYPE));
         class.write(
             layout().x86_iommu_class.int_remap,
-            interrupts::int_remap as *const c_void,
+            routes::int_remap as *const c_void,
         );
         let mut parent: Option<Realize> = None;
         (qemu().device_class_set_parent_realize)(class.as_ptr(), realize, &mut parent);
@@ -233,7 +186,7 @@ fn make(bql: &Bql, device: Neighbour, error: ErrorOut) -> Result<(), Option<Stri
         at_exit();
     }
     place.take(bql, host)?;
-    remedy::when_complete(bql, refuse_outside);
+    when_complete(bql, refuse_outside);
     if let Some(instance) = table().get_mut(&device.as_ptr().addr()) {
         instance.host = Some(host);
     }
@@ -249,7 +202,7 @@ fn refuse_outside(bql: &Bql) {
     };
     let hosts: Vec<&Host> = table().values().filter_map(|i| i.host).collect();
     for host in hosts {
-        let (caching_mode, snoop_control, _) = host.abilities();
+        let (caching_mode, snoop_control, _) = host.unit.abilities();
         let missing = match (caching_mode, snoop_control) {
             (true, false) => continue,
             (false, true) => "caching-mode=on,snoop-control=off",
@@ -327,7 +280,7 @@ impl Place {
 
     /// Puts the unit there.
     fn take(&self, bql: &Bql, host: &'static Host) -> Result<(), String> {
-        let ioapic = host.spaces.get(bql, host, Function::IoApic);
+        let ioapic = host.spaces.get(bql, &host.unit, Function::IoApic);
         if !host.spaces.are_intact() {
             return Err("AddressSpace or MemoryRegion is larger than expected".to_owned());
         }

@@ -10,9 +10,10 @@ use pcie_ats::{
     TranslationRequest,
 };
 
+use super::function::Function;
 use super::guest_memory::GuestMemory;
 use super::host::Host;
-use super::spaces::Function;
+
 use crate::abi::layout::*;
 use crate::abi::room;
 use crate::bql::Bql;
@@ -92,7 +93,7 @@ unsafe extern "C" fn get_address_space(
     // SAFETY: QEMU calls its operations with the BQL held, with buses that exist.
     let (host, bql, function) = unsafe { (host(opaque), Bql::held(), Function::new(bus, devfn)) };
     match function {
-        Some(function) => host.spaces.get(&bql, host, function),
+        Some(function) => host.spaces.get(&bql, &host.unit, function),
         None => Space::system().as_ptr(),
     }
 }
@@ -131,7 +132,7 @@ impl Place {
 unsafe extern "C" fn get_iotlb_info(opaque: *mut c_void, width: *mut u8, page: *mut u32) {
     // SAFETY: as for `get_address_space`; QEMU gives room for both.
     unsafe {
-        *width = host(opaque).address_width();
+        *width = host(opaque).unit.address_width();
         *page = PAGE_SIZE as u32;
     }
 }
@@ -229,7 +230,7 @@ unsafe extern "C" fn ats_request_translation(
         no_write,
     };
     let mut translations = [NOTHING; MOST_TRANSLATIONS];
-    let result = place.host.with(|unit, effects| {
+    let result = place.host.unit.with(|unit, effects| {
         let requester = place.function.source_id();
         unit.translation_request(
             &GuestMemory,

@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use vtd::{Access, Blocked, Request};
 
 use super::guest_memory::GuestMemory;
-use super::spaces::{FunctionSpace, Kept};
+use super::space::{FunctionSpace, Kept};
 use crate::abi::functions;
 use crate::abi::layout::*;
 use crate::bql::Bql;
@@ -78,7 +78,7 @@ unsafe extern "C" fn translate(
     let Some(region) = NonNull::new(region) else {
         return blocked(address);
     };
-    // SAFETY: all regions of this class are made by `Spaces::get`.
+    // SAFETY: all regions of this class are of address spaces of the unit.
     let space = unsafe { Kept::of_region(region) }.get();
     let access = match flags as u32 & (perm::READ | perm::WRITE) {
         both if both == perm::READ | perm::WRITE => Access::Atomic,
@@ -103,7 +103,7 @@ fn untranslated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLB
         privileged: false,
     };
     let result = space
-        .host
+        .unit
         .with(|unit, effects| unit.translate(&GuestMemory, &request, effects));
     let found = match result {
         Ok(found) => found,
@@ -126,7 +126,7 @@ fn untranslated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLB
 /// Where a request with a translated address goes: there, or nowhere.
 fn translated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLBEntry {
     let requester = space.function.source_id();
-    let result = space.host.with(|unit, effects| {
+    let result = space.unit.with(|unit, effects| {
         unit.translated_request(&GuestMemory, requester, None, address, access, effects)
     });
     if let Err(reason) = result {
@@ -173,7 +173,7 @@ unsafe extern "C" fn notify_flag_changed(
     let Some(region) = NonNull::new(region) else {
         return -nix::libc::EINVAL;
     };
-    // SAFETY: all regions of this class are made by `Spaces::get`; QEMU's place for an
+    // SAFETY: all regions of this class are of address spaces of the unit; QEMU's place for an
     // error.
     let (kept, slot) = unsafe { (Kept::of_region(region), ErrorSlot::new(error)) };
     match kept.watch(new as u32) {

@@ -12,17 +12,16 @@
 //! itself, as while translation is off.
 
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
 
 use pcie_ats::AlignedRange;
-use vtd::spec::DomainId;
 use vtd::{MappedPage, Reach};
 
 use super::clients::invalidated;
-use super::copies::{self, Changes, Copies, Dirty, Part, Span, Updated};
+use super::copies::{self, Changes, Part, Span, Updated};
+use super::function::Function;
 use super::main_loop;
-use super::spaces::{Function, Kept, Spaces};
+use super::space::Kept;
 use crate::abi::layout::*;
 use crate::abi::room;
 use crate::bql::Bql;
@@ -32,94 +31,11 @@ use crate::message;
 /// contain themselves, and then they never end.
 const MOST_ENTRIES: usize = 1 << 24;
 
-/// What is known of the clients that watch an address space.
-#[derive(Debug, Default)]
-pub struct Watched {
-    /// Somebody keeps a copy.
-    copied: AtomicBool,
-    /// What they were told.
-    copies: Mutex<Copies>,
-    /// The function is passed through, and shown system memory itself.
-    shown: AtomicBool,
-    /// Its tables were too large.
-    complained: AtomicBool,
-    /// The domain by which its translations are invalidated.
-    domain: Mutex<Option<DomainId>>,
-}
-
-impl Watched {
-    /// The function is shown system memory itself, or not.
-    pub fn show(&self, system: bool) {
-        self.shown.store(system, Ordering::Relaxed);
-    }
-
-    fn is_shown(&self) -> bool {
-        self.shown.load(Ordering::Relaxed)
-    }
-
-    fn is_copied(&self) -> bool {
-        self.copied.load(Ordering::Relaxed)
-    }
-
-    fn domain(&self) -> Option<DomainId> {
-        *self.domain.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn set_domain(&self, domain: Option<DomainId>) {
-        *self.domain.lock().unwrap_or_else(PoisonError::into_inner) = domain;
-    }
-
-    fn copies(&self) -> MutexGuard<'_, Copies> {
-        self.copies.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Spaces {
-    /// Tells clients with translations that these are not valid any more. `kind` is the flag of
-    /// the notifiers that want to know; of a device-TLB invalidation the function is given.
-    pub fn unmap(&self, bql: &Bql, kind: u32, requester: Option<u16>, range: AlignedRange) {
-        for kept in self.all() {
-            // Only of a function that is there can the bus be asked.
-            let concerned = kept.first_notifier(bql).is_some()
-                && requester.is_none_or(|r| r == kept.get().function.requester());
-            if concerned {
-                kept.unmap(bql, kind, range);
-            }
-        }
-    }
-
-    /// Brings copies up to date with what was invalidated: those of functions of the domains that
-    /// were.
-    pub fn refresh(&self, bql: &Bql, dirty: &Dirty) {
-        if dirty.is_all() {
-            return self.review(bql);
-        }
-        for kept in self.all() {
-            let watched = &kept.get().watched;
-            if watched.is_copied() {
-                for span in dirty.of(watched.domain()) {
-                    kept.refresh(bql, span);
-                }
-            }
-        }
-    }
-
-    /// How functions are translated has changed.
-    pub fn review(&self, bql: &Bql) {
-        for kept in self.all() {
-            let watched = &kept.get().watched;
-            if watched.is_copied() || watched.is_shown() {
-                kept.refresh(bql, Span::ALL);
-            }
-        }
-    }
-}
-
 impl Kept {
     /// A client begins to watch the region, or ends. `flags` are those of all clients.
     pub fn watch(self, flags: u32) -> Result<(), &'static str> {
         let space = self.get();
-        let (caching_mode, snoop_control, device_tlbs) = space.host.abilities();
+        let (caching_mode, snoop_control, device_tlbs) = space.unit.abilities();
         let copied = flags & NOTIFIER_MAP != 0;
         if copied && !caching_mode {
             return Err(
@@ -159,8 +75,8 @@ impl Kept {
         };
         if self.update(Span::ALL, others) == Updated::Everything {
             // It must be shown system memory, but not while regions are being changed.
-            let host = space.host;
-            main_loop::soon(move |bql| host.spaces.review(bql));
+            let unit = space.unit;
+            main_loop::soon(move |bql| unit.review(bql));
         }
         let all = Changes {
             unmapped: Vec::new(),
@@ -170,12 +86,12 @@ impl Kept {
     }
 
     /// Brings the copies up to date.
-    fn refresh(self, bql: &Bql, span: Span) {
+    pub fn refresh(self, bql: &Bql, span: Span) {
         let space = self.get();
         // A client is there; the bus of others may be gone.
         let there = match space.function {
             Function::Pci { bus, .. } => {
-                space.watched.is_copied() || space.host.root().reaches(bql, bus)
+                space.watched.is_copied() || space.unit.root().reaches(bql, bus)
             }
             Function::IoApic => false,
         };
@@ -184,7 +100,7 @@ impl Kept {
         }
         if space.watched.is_shown() {
             // A client with a copy begins anew if there are pages now.
-            if !space.host.reaches_everything(space.function.source_id()) {
+            if !space.unit.reaches_everything(space.function.source_id()) {
                 space.watched.show(false);
                 self.translate(bql, true);
             }
@@ -206,7 +122,7 @@ impl Kept {
         let space = self.get();
         let (watched, requester) = (&space.watched, space.function.source_id());
         if !watched.is_copied() {
-            let everything = space.host.reaches_everything(requester);
+            let everything = space.unit.reaches_everything(requester);
             return if everything {
                 Updated::Everything
             } else {
@@ -214,7 +130,7 @@ impl Kept {
             };
         }
         let reach = |span| {
-            let part = space.host.reach(requester, span);
+            let part = space.unit.reach(requester, span);
             watched.set_domain(part.domain);
             match part.reach {
                 Reach::Everything => None,
@@ -237,7 +153,7 @@ impl Kept {
     }
 
     /// The first client that watches the region.
-    fn first_notifier(self, _bql: &Bql) -> Option<NonNull<IOMMUNotifier>> {
+    pub fn first_notifier(self, _bql: &Bql) -> Option<NonNull<IOMMUNotifier>> {
         // SAFETY: the field lies in the initialized region, and changes under the BQL only.
         unsafe {
             let region = NonNull::new(self.iommu())?;
@@ -255,7 +171,7 @@ impl Kept {
     }
 
     /// Tells clients with translations of a range.
-    fn unmap(self, bql: &Bql, kind: u32, range: AlignedRange) {
+    pub fn unmap(self, bql: &Bql, kind: u32, range: AlignedRange) {
         for notifier in self.notifiers(bql) {
             // SAFETY: what is in the list exists.
             let (flags, window) = unsafe {
