@@ -5,6 +5,7 @@
 use crate::spec::SourceId;
 use crate::spec::descriptor::{ContextScope, IotlbScope, PasidScope, QueueError, Wrong};
 use crate::spec::interrupt::Message;
+use crate::spec::invalidation::Fields;
 use pcie_ats::{InvalidateRequest, PrgResponse};
 
 /// Work for the host: messages to functions and processors (sections 4.3, 5.1 and
@@ -86,12 +87,15 @@ impl std::fmt::Display for Refusal {
                 words: [w0, w1, w2, w3],
                 error,
                 wrong,
-            } => write!(
-                f,
-                "the invalidation queue stopped at offset {head:#x}, descriptor \
-                 {w0:#x} {w1:#x} {w2:#x} {w3:#x}: {wrong} (IQEI {}); correct it and clear IQE",
-                *error as u8
-            ),
+            } => {
+                let (fields, iqei) = (Fields([*w0, *w1]), *error as u8);
+                write!(
+                    f,
+                    "the invalidation queue stopped at offset {head:#x}, descriptor \
+                     {w0:#x} {w1:#x} {w2:#x} {w3:#x} ({fields:?}): {wrong} (IQEI {iqei}); \
+                     correct it and clear IQE"
+                )
+            }
             Refusal::ContextCommand(value) => write!(
                 f,
                 "the context-cache invalidation {value:#x} by CCMD_REG was refused (CAIG 0): it \

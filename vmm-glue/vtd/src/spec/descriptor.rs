@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Descriptors of the invalidation queue (sections 6.5.2 and 7.6.1), parsed and checked.
+//! What the descriptors of the invalidation queue mean (sections 6.5.2 and 7.6.1), checked. Their
+//! bits are in [`super::invalidation`].
 
 use super::capability::{Capability, ExtendedCapability};
-use super::{DomainId, SourceId, bit, field, mask};
+use super::invalidation::{
+    ContextCacheInvalidate, DeviceTlbInvalidate, InterruptEntryCacheInvalidate, InvalidationWait,
+    IotlbInvalidate, PageGroupResponse, PasidCacheInvalidate, PasidDeviceTlbInvalidate,
+    PasidIotlbInvalidate, kind,
+};
+use super::{DomainId, SourceId, mask};
 use pcie_ats::{AlignedRange, Pasid, PrgResponse, Prgi, ResponseCode};
 
 /// IQEI: why the invalidation queue stopped (section 11.4.9.9).
@@ -207,134 +213,142 @@ impl Descriptor {
         };
         const GRANULARITY: DescriptorError = invalid("granularity (G)");
         let Context { cap, ecap, .. } = *context;
-        let kind = field(w[0], 11, 9) << 4 | field(w[0], 3, 0);
+        let kind = kind(w[0]);
         if kind >= 6 && !context.scalable_types {
             return Err(UNKNOWN);
         }
-        let check = |low: u64, high: u64| no_reserved([w[0] & low, w[1] & high, w[2], w[3]]);
-        let granularity = field(w[0], 5, 4);
+        let low = [w[0], w[1]];
+        // Refuses bits that belong to no field, and those of fields that the unit has not.
+        let check = |fields: [u64; 2], missing: [u64; 2]| {
+            let reserved = |n: usize| w[n] & (!fields[n] | missing[n]);
+            no_reserved([reserved(0), reserved(1), w[2], w[3]])
+        };
         // Hardware ignores the bits beyond the width of a domain id.
-        let did = DomainId((field(w[0], 31, 16) & mask(cap.domain_id_width() - 1, 0)) as u16);
-        let pasid = Pasid::new(field(w[0], 51, 32) as u32).map_err(|_| invalid("PASID"));
-        let pages = |max: u8| {
-            let am = field(w[1], 5, 0) as u8;
+        let domain = |did: DomainId| DomainId(did.0 & mask(cap.domain_id_width() - 1, 0) as u16);
+        let pasid_of = |pasid: u32| Pasid::new(pasid).map_err(|_| invalid("PASID"));
+        let pages = |am: u8, addr: u64, max: u8| {
             if am > max {
                 return Err(invalid("address mask (AM)"));
             }
-            AlignedRange::containing(w[1], (12 + am).min(64))
+            AlignedRange::containing(addr, (12 + am).min(64))
                 .map_err(|_| invalid("address mask (AM)"))
         };
         match kind {
-            1 => {
-                check(mask(63, 50) | mask(15, 12) | mask(8, 6), u64::MAX)?;
-                Ok(Descriptor::ContextCache(match granularity {
+            ContextCacheInvalidate::TYPE => {
+                let d = ContextCacheInvalidate(low);
+                check(ContextCacheInvalidate::FIELDS, [0; 2])?;
+                let did = domain(d.did());
+                Ok(Descriptor::ContextCache(match d.g() {
                     1 => ContextScope::Global,
                     2 => ContextScope::Domain(did),
                     3 => ContextScope::Device {
                         did,
-                        sid: SourceId(field(w[0], 47, 32) as u16),
-                        mask: function_mask(field(w[0], 49, 48)),
+                        sid: d.sid(),
+                        mask: function_mask(d.fm().into()),
                     },
                     _ => return Err(GRANULARITY),
                 }))
             }
-            2 => {
-                check(mask(63, 32) | mask(15, 12) | mask(8, 8), mask(11, 7))?;
-                let drain =
-                    context.always_drain || bit(w[0], 6) && cap.dwd() || bit(w[0], 7) && cap.drd();
-                let scope = match granularity {
+            IotlbInvalidate::TYPE => {
+                let d = IotlbInvalidate(low);
+                check(IotlbInvalidate::FIELDS, [0; 2])?;
+                let drain = context.always_drain || d.dw() && cap.dwd() || d.dr() && cap.drd();
+                let did = domain(d.did());
+                let scope = match d.g() {
                     1 => IotlbScope::Global,
                     2 => IotlbScope::Domain(did),
-                    3 if cap.psi() => IotlbScope::DomainPages(did, pages(cap.mamv())?),
+                    3 if cap.psi() => {
+                        IotlbScope::DomainPages(did, pages(d.am(), d.addr(), cap.mamv())?)
+                    }
                     _ => return Err(GRANULARITY),
                 };
                 Ok(Descriptor::Iotlb { scope, drain })
             }
-            3 if ecap.dt() => {
-                let pfsid = if ecap.dit() {
-                    0
-                } else {
-                    mask(63, 52) | mask(15, 12)
-                };
-                check(
-                    pfsid | mask(51, 48) | mask(31, 21) | mask(8, 4),
-                    mask(11, 1),
-                )?;
+            DeviceTlbInvalidate::TYPE if ecap.dt() => {
+                let d = DeviceTlbInvalidate(low);
+                let pfsid = DeviceTlbInvalidate::ZERO.with_pfsid(SourceId(!0));
+                let missing = if ecap.dit() { [0; 2] } else { pfsid.0 };
+                check(DeviceTlbInvalidate::FIELDS, missing)?;
                 Ok(Descriptor::DeviceTlb(DeviceTlbInvalidation {
-                    sid: SourceId(field(w[0], 47, 32) as u16),
-                    pfsid: pfsid_of(w[0], field(w[0], 47, 32), ecap),
-                    max_pending: max_pending(field(w[0], 20, 16)),
+                    sid: d.sid(),
+                    pfsid: if ecap.dit() { d.pfsid() } else { d.sid() },
+                    max_pending: max_pending(d.mip()),
                     pasid: None,
                     global: false,
-                    range: AlignedRange::decode(w[1] & mask(63, 12), bit(w[1], 0)),
+                    range: AlignedRange::decode(d.addr(), d.s()),
                 }))
             }
-            4 if ecap.ir() => {
-                check(mask(63, 48) | mask(26, 12) | mask(8, 5), u64::MAX)?;
-                let mask = field(w[0], 31, 27) as u8;
-                if bit(w[0], 4) && mask > ecap.mhmv() {
+            InterruptEntryCacheInvalidate::TYPE if ecap.ir() => {
+                let d = InterruptEntryCacheInvalidate(low);
+                check(InterruptEntryCacheInvalidate::FIELDS, [0; 2])?;
+                let mask = d.im();
+                if d.g() && mask > ecap.mhmv() {
                     return Err(invalid("index mask (IM)"));
                 }
-                Ok(Descriptor::InterruptEntryCache(bit(w[0], 4).then(|| {
-                    (field(w[0], 47, 32) as u16 & (!0 << mask), mask)
-                })))
+                let some = d.g().then(|| (d.iidx() & (!0 << mask), mask));
+                Ok(Descriptor::InterruptEntryCache(some))
             }
-            5 => {
-                let pd = if ecap.pds() { 0 } else { 1 << 7 };
-                check(mask(31, 12) | 1 << 8 | pd, mask(1, 0))?;
+            InvalidationWait::TYPE => {
+                let d = InvalidationWait(low);
+                let drain = InvalidationWait::ZERO.with_pd(true);
+                let missing = if ecap.pds() { [0; 2] } else { drain.0 };
+                check(InvalidationWait::FIELDS, missing)?;
                 // Hardware ignores the bits beyond the host address width.
-                let address = w[1] & mask(context.host_address_width as u32 - 1, 2);
+                let address = d.status_addr() & mask(context.host_address_width as u32 - 1, 2);
                 Ok(Descriptor::Wait(Wait {
-                    interrupt: bit(w[0], 4),
-                    status: bit(w[0], 5).then(|| (address, field(w[0], 63, 32) as u32)),
-                    fence: bit(w[0], 6),
-                    page_request_drain: bit(w[0], 7),
+                    interrupt: d.interrupt(),
+                    status: d.sw().then(|| (address, d.status_data())),
+                    fence: d.fence(),
+                    page_request_drain: d.pd(),
                 }))
             }
-            6 => {
-                check(mask(63, 52) | mask(15, 12) | mask(8, 6), mask(11, 7))?;
-                let scope = match granularity {
+            PasidIotlbInvalidate::TYPE => {
+                let d = PasidIotlbInvalidate(low);
+                check(PasidIotlbInvalidate::FIELDS, [0; 2])?;
+                let (did, pasid) = (domain(d.did()), pasid_of(d.pasid()));
+                let scope = match d.g() {
                     2 => IotlbScope::Pasid(did, pasid?),
-                    3 => IotlbScope::PasidPages(did, pasid?, pages(63)?),
+                    3 => IotlbScope::PasidPages(did, pasid?, pages(d.am(), d.addr(), 63)?),
                     _ => return Err(GRANULARITY),
                 };
                 Ok(Descriptor::Iotlb { scope, drain: true })
             }
-            7 => {
-                check(mask(63, 52) | mask(15, 12) | mask(8, 6), u64::MAX)?;
-                Ok(Descriptor::PasidCache(match granularity {
+            PasidCacheInvalidate::TYPE => {
+                let d = PasidCacheInvalidate(low);
+                check(PasidCacheInvalidate::FIELDS, [0; 2])?;
+                let did = domain(d.did());
+                Ok(Descriptor::PasidCache(match d.g() {
                     0 => PasidScope::Domain(did),
-                    1 => PasidScope::Pasid(did, pasid?),
+                    1 => PasidScope::Pasid(did, pasid_of(d.pasid())?),
                     3 => PasidScope::Global,
                     _ => return Err(GRANULARITY),
                 }))
             }
-            8 if ecap.dt() => {
-                let pfsid = if ecap.dit() {
-                    0
-                } else {
-                    mask(63, 52) | mask(15, 12)
-                };
-                check(pfsid, mask(10, 1))?;
+            PasidDeviceTlbInvalidate::TYPE if ecap.dt() => {
+                let d = PasidDeviceTlbInvalidate(low);
+                let pfsid = PasidDeviceTlbInvalidate::ZERO.with_pfsid(SourceId(!0));
+                let missing = if ecap.dit() { [0; 2] } else { pfsid.0 };
+                check(PasidDeviceTlbInvalidate::FIELDS, missing)?;
                 Ok(Descriptor::DeviceTlb(DeviceTlbInvalidation {
-                    sid: SourceId(field(w[0], 31, 16) as u16),
-                    pfsid: pfsid_of(w[0], field(w[0], 31, 16), ecap),
-                    max_pending: max_pending(field(w[0], 8, 4)),
-                    pasid: Some(pasid?),
-                    global: bit(w[1], 0),
-                    range: AlignedRange::decode(w[1] & mask(63, 12), bit(w[1], 11)),
+                    sid: d.sid(),
+                    pfsid: if ecap.dit() { d.pfsid() } else { d.sid() },
+                    max_pending: max_pending(d.mip()),
+                    pasid: Some(pasid_of(d.pasid())?),
+                    global: d.g(),
+                    range: AlignedRange::decode(d.addr(), d.s()),
                 }))
             }
-            9 if ecap.prs() => {
-                // Bit 66 is ignored, for the sake of older software.
-                check(mask(63, 52) | mask(8, 5), mask(63, 12) | mask(1, 0))?;
-                let prgi = Prgi::new(field(w[1], 11, 3) as u16).map_err(|_| invalid("PRGI"))?;
+            PageGroupResponse::TYPE if ecap.prs() => {
+                let d = PageGroupResponse(low);
+                check(PageGroupResponse::FIELDS, [0; 2])?;
+                let prgi = Prgi::new(d.prgi()).map_err(|_| invalid("PRGI"))?;
+                let pasid = pasid_of(d.pasid());
                 Ok(Descriptor::PageGroupResponse {
-                    rid: SourceId(field(w[0], 31, 16) as u16),
+                    rid: d.rid(),
                     response: PrgResponse {
                         prgi,
-                        pasid: if bit(w[0], 4) { Some(pasid?) } else { None },
-                        code: ResponseCode::from_bits(field(w[0], 15, 12) as u8),
+                        pasid: if d.pp() { Some(pasid?) } else { None },
+                        code: ResponseCode::from_bits(d.code()),
                     },
                 })
             }
@@ -354,21 +368,13 @@ pub const fn function_mask(fm: u64) -> u16 {
 }
 
 /// MIP, where 0 means 32.
-const fn max_pending(mip: u64) -> u8 {
-    if mip == 0 { 32 } else { mip as u8 }
-}
-
-/// PFSID; the function itself where it is not supported.
-const fn pfsid_of(w0: u64, sid: u64, ecap: ExtendedCapability) -> SourceId {
-    if ecap.dit() {
-        SourceId((field(w0, 63, 52) << 4 | field(w0, 15, 12)) as u16)
-    } else {
-        SourceId(sid as u16)
-    }
+const fn max_pending(mip: u8) -> u8 {
+    if mip == 0 { 32 } else { mip }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::bit;
     use super::*;
 
     /// Everything is supported, with DIT only where `dit` says so.

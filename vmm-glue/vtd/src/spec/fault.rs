@@ -2,7 +2,8 @@
 //! Fault reasons (table 30 of section 7.1.3, table 15 of section 5.1.4.1) and the fault recording
 //! register (section 11.4.7.6).
 
-use super::{SourceId, bit, field};
+use super::SourceId;
+use super::layout::layout;
 
 /// What becomes of a translation request that meets a fault condition (table 30).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,7 +248,35 @@ pub enum AddressType {
     Translated = 2,
 }
 
-/// What a fault recording register holds (section 11.4.7.6).
+layout! {
+    /// A fault recording register (FRCD_REG, section 11.4.7.6).
+    pub struct FaultRecordingRegister([u64; 2]) {
+        /// FI: Fault Info.
+        fi, with_fi: pointer = 0[63:12];
+        /// SID: Source Identifier.
+        sid, with_sid: SourceId = 1[15:0];
+        /// T2: type, its second bit.
+        t2, with_t2: bool = 1[28];
+        /// PRIV: Privileged Mode Requested.
+        privileged, with_privileged: bool = 1[29];
+        /// EXE: Execute Permission Requested.
+        exe, with_exe: bool = 1[30];
+        /// PP: PASID Present.
+        pp, with_pp: bool = 1[31];
+        /// FR: Fault Reason.
+        fr, with_fr: u8 = 1[39:32];
+        /// PV: PASID Value.
+        pv, with_pv: u32 = 1[59:40];
+        /// AT: Address Type.
+        at, with_at: u8 = 1[61:60];
+        /// T1: type, its first bit.
+        t1, with_t1: bool = 1[62];
+        /// F: Fault.
+        f, with_f: bool = 1[63];
+    }
+}
+
+/// What a fault recording register says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FaultRecord {
     /// FI: the page address, or the interrupt_index in bits 63:48.
@@ -272,48 +301,50 @@ impl FaultRecord {
     /// The two 64-bit words, with the F field set.
     pub const fn to_words(&self) -> [u64; 2] {
         let (t1, t2) = match self.kind {
-            RequestKind::Write => (0, 0),
-            RequestKind::Page => (0, 1),
-            RequestKind::Read => (1, 0),
-            RequestKind::Atomic => (1, 1),
+            RequestKind::Write => (false, false),
+            RequestKind::Page => (false, true),
+            RequestKind::Read => (true, false),
+            RequestKind::Atomic => (true, true),
         };
         let (pp, pv) = match self.pasid {
-            Some(pasid) => (1, pasid as u64 & 0xf_ffff),
-            None => (0, 0),
+            Some(pasid) => (true, pasid & 0xf_ffff),
+            None => (false, 0),
         };
-        let high = self.sid.0 as u64
-            | t2 << 28
-            | (self.privileged as u64) << 29
-            | (self.exe as u64) << 30
-            | pp << 31
-            | (self.fr.code() as u64) << 32
-            | pv << 40
-            | (self.at as u64) << 60
-            | t1 << 62
-            | 1 << 63;
-        [self.fi & !0xfff, high]
+        FaultRecordingRegister::ZERO
+            .with_f(true)
+            .with_fi(self.fi)
+            .with_sid(self.sid)
+            .with_t1(t1)
+            .with_t2(t2)
+            .with_privileged(self.privileged)
+            .with_exe(self.exe)
+            .with_pp(pp)
+            .with_fr(self.fr.code())
+            .with_pv(pv)
+            .with_at(self.at as u8)
+            .0
     }
 
     /// The record that two words carry; none if F is clear or the reason unknown.
     pub fn from_words(words: [u64; 2]) -> Option<Self> {
-        let high = words[1];
-        if !bit(high, 63) {
+        let register = FaultRecordingRegister(words);
+        if !register.f() {
             return None;
         }
         Some(FaultRecord {
-            fi: words[0] & !0xfff,
-            sid: SourceId(field(high, 15, 0) as u16),
-            fr: FaultReason::from_code(field(high, 39, 32) as u8)?,
-            pasid: bit(high, 31).then(|| field(high, 59, 40) as u32),
-            exe: bit(high, 30),
-            privileged: bit(high, 29),
-            kind: match (bit(high, 62), bit(high, 28)) {
+            fi: register.fi(),
+            sid: register.sid(),
+            fr: FaultReason::from_code(register.fr())?,
+            pasid: register.pp().then(|| register.pv()),
+            exe: register.exe(),
+            privileged: register.privileged(),
+            kind: match (register.t1(), register.t2()) {
                 (false, false) => RequestKind::Write,
                 (false, true) => RequestKind::Page,
                 (true, false) => RequestKind::Read,
                 (true, true) => RequestKind::Atomic,
             },
-            at: match field(high, 61, 60) {
+            at: match register.at() {
                 0 => AddressType::Untranslated,
                 1 => AddressType::TranslationRequest,
                 _ => AddressType::Translated,

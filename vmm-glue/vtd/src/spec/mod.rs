@@ -12,6 +12,8 @@ pub mod context;
 pub mod descriptor;
 pub mod fault;
 pub mod interrupt;
+pub mod invalidation;
+mod layout;
 pub mod page_request;
 pub mod paging;
 pub mod pasid;

@@ -1,13 +1,42 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The page request descriptor, which the unit writes (section 7.4.1.1).
 
-use super::{SourceId, bit, field, mask};
+use super::SourceId;
+use super::layout::layout;
 use pcie_ats::{OutOfRange, PageRequest, Pasid, Prgi};
 
 /// Bytes of a page request descriptor.
 pub const SIZE: u64 = 32;
 
-/// A page request descriptor (page_req_dsc, section 7.4.1.1).
+layout! {
+    /// The bits of a page request descriptor (page_req_dsc, section 7.4.1.1).
+    pub struct PageRequestBits([u64; 4]) {
+        /// Type: 1.
+        kind, with_kind: u8 = 0[7:0];
+        /// PP: PASID Present.
+        pp, with_pp: bool = 0[8];
+        /// RID: requester.
+        rid, with_rid: SourceId = 0[31:16];
+        /// PASID.
+        pasid, with_pasid: u32 = 0[51:32];
+        /// EXR: Execute Requested.
+        exr, with_exr: bool = 0[52];
+        /// PR: Privileged mode Requested.
+        pr, with_pr: bool = 0[53];
+        /// RD: Read Requested.
+        rd, with_rd: bool = 1[0];
+        /// WR: Write Requested.
+        wr, with_wr: bool = 1[1];
+        /// LPIG: Last Page In Group.
+        lpig, with_lpig: bool = 1[2];
+        /// PRGI: Page Request Group Index.
+        prgi, with_prgi: u16 = 1[11:3];
+        /// ADDR: address of the page.
+        addr, with_addr: pointer = 1[63:12];
+    }
+}
+
+/// What a page request descriptor says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageRequestDescriptor {
     /// RID: requester.
@@ -20,46 +49,40 @@ impl PageRequestDescriptor {
     /// The four 64-bit words; the upper two are reserved and zero.
     pub fn to_words(&self) -> [u64; 4] {
         let r = &self.request;
-        let (pp, pasid) = match r.pasid {
-            Some(pasid) => (1, pasid.get() as u64),
-            None => (0, 0),
-        };
-        // EXR means something with a PASID and a read only.
-        let exr = r.execute && r.read && r.pasid.is_some();
-        [
-            1 | pp << 8
-                | (self.rid.0 as u64) << 16
-                | pasid << 32
-                | (exr as u64) << 52
-                | (r.privileged as u64) << 53,
-            r.read as u64
-                | (r.write as u64) << 1
-                | (r.last as u64) << 2
-                | (r.prgi.get() as u64) << 3
-                | r.address & mask(63, 12),
-            0,
-            0,
-        ]
+        PageRequestBits::ZERO
+            .with_kind(1)
+            .with_pp(r.pasid.is_some())
+            .with_rid(self.rid)
+            .with_pasid(r.pasid.map_or(0, Pasid::get))
+            // EXR means something with a PASID and a read only.
+            .with_exr(r.execute && r.read && r.pasid.is_some())
+            .with_pr(r.privileged)
+            .with_rd(r.read)
+            .with_wr(r.write)
+            .with_lpig(r.last)
+            .with_prgi(r.prgi.get())
+            .with_addr(r.address)
+            .0
     }
 
     /// The descriptor that four words carry.
     pub fn from_words(words: [u64; 4]) -> Result<Self, OutOfRange> {
-        let [w0, w1, ..] = words;
-        let pasid = match bit(w0, 8) {
-            true => Some(Pasid::new(field(w0, 51, 32) as u32)?),
+        let bits = PageRequestBits(words);
+        let pasid = match bits.pp() {
+            true => Some(Pasid::new(bits.pasid())?),
             false => None,
         };
         Ok(PageRequestDescriptor {
-            rid: SourceId(field(w0, 31, 16) as u16),
+            rid: bits.rid(),
             request: PageRequest {
-                address: w1 & mask(63, 12),
+                address: bits.addr(),
                 pasid,
-                read: bit(w1, 0),
-                write: bit(w1, 1),
-                execute: bit(w0, 52),
-                privileged: bit(w0, 53),
-                prgi: Prgi::new(field(w1, 11, 3) as u16)?,
-                last: bit(w1, 2),
+                read: bits.rd(),
+                write: bits.wr(),
+                execute: bits.exr(),
+                privileged: bits.pr(),
+                prgi: Prgi::new(bits.prgi())?,
+                last: bits.lpig(),
             },
         })
     }
@@ -67,6 +90,7 @@ impl PageRequestDescriptor {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bit;
     use super::*;
 
     #[test]

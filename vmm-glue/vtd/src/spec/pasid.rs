@@ -2,31 +2,25 @@
 //! Scalable-mode PASID directory and table entries (sections 9.5 and 9.6).
 
 use super::capability::{Capability, ExtendedCapability};
-use super::{DomainId, above, bit, field, mask};
+use super::layout::layout;
+use super::{above, mask};
 
-/// A scalable-mode PASID directory entry (section 9.5): 64 bits. Its index is PASID\[19:6\].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PasidDirectoryEntry(pub u64);
+layout! {
+    /// A scalable-mode PASID directory entry (section 9.5): 64 bits. Its index is PASID\[19:6\].
+    pub struct PasidDirectoryEntry(u64) {
+        /// P: Present.
+        p, with_p: bool = 0[0];
+        /// FPD: Fault Processing Disable; evaluated also when the entry is not present.
+        fpd, with_fpd: bool = 0[1];
+        /// SMPTBLPTR: Scalable-Mode PASID Table Pointer.
+        smptblptr, with_smptblptr: pointer = 0[63:12];
+    }
+}
 
 impl PasidDirectoryEntry {
-    /// P: Present.
-    pub const fn p(&self) -> bool {
-        bit(self.0, 0)
-    }
-
-    /// FPD: Fault Processing Disable; evaluated also when the entry is not present.
-    pub const fn fpd(&self) -> bool {
-        bit(self.0, 1)
-    }
-
-    /// SMPTBLPTR: Scalable-Mode PASID Table Pointer.
-    pub const fn smptblptr(&self) -> u64 {
-        self.0 & mask(63, 12)
-    }
-
     /// The reserved bits that are set.
     pub const fn reserved(&self, host_address_width: u8) -> u64 {
-        self.0 & (mask(11, 2) | above(host_address_width))
+        self.0 & (!Self::FIELDS[0] | above(host_address_width))
     }
 }
 
@@ -55,6 +49,16 @@ impl Pgtt {
         }
     }
 
+    /// The 3-bit field.
+    pub const fn bits(self) -> u8 {
+        match self {
+            Pgtt::FirstStage => 1,
+            Pgtt::SecondStage => 2,
+            Pgtt::Nested => 3,
+            Pgtt::PassThrough => 4,
+        }
+    }
+
     /// Whether the unit has this type of translation.
     pub const fn supported(self, ecap: ExtendedCapability) -> bool {
         match self {
@@ -66,99 +70,58 @@ impl Pgtt {
     }
 }
 
-/// A scalable-mode PASID table entry (section 9.6): 512 bits. Its index is PASID\[5:0\].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PasidEntry(pub [u64; 8]);
+layout! {
+    /// A scalable-mode PASID table entry (section 9.6): 512 bits. Its index is PASID\[5:0\].
+    pub struct PasidEntry([u64; 8]) {
+        /// P: Present.
+        p, with_p: bool = 0[0];
+        /// FPD: Fault Processing Disable; evaluated also when the entry is not present.
+        fpd, with_fpd: bool = 0[1];
+        /// AW: Address Width of the second stage. 1 is 39 bits, 2 is 48, 3 is 57.
+        aw, with_aw: u8 = 0[4:2];
+        /// SSEE: Second Stage Execute Enable (revision 3.4).
+        ssee, with_ssee: bool = 0[5];
+        /// The bits of PGTT.
+        pgtt_bits, with_pgtt_bits: u8 = 0[8:6];
+        /// SSADE: Second Stage Access/Dirty bit Enable.
+        ssade, with_ssade: bool = 0[9];
+        /// SSPTPTR: Second Stage Page Translation Pointer.
+        ssptptr, with_ssptptr: pointer = 0[63:12];
+        /// DID: Domain Identifier.
+        did, with_did: DomainId = 1[15:0];
+        /// PWSNP: Page-walk Snoop.
+        pwsnp, with_pwsnp: bool = 1[23];
+        /// PGSNP: Page Snoop.
+        pgsnp, with_pgsnp: bool = 1[24];
+        /// SRE: Supervisor Request Enable.
+        sre, with_sre: bool = 2[0];
+        /// ERE: Execute Request Enable (revision 3.4).
+        ere, with_ere: bool = 2[1];
+        /// FSPM: First Stage Paging Mode. 0 is 4 levels, 1 is 5 levels.
+        fspm, with_fspm: u8 = 2[3:2];
+        /// WPE: Write Protect Enable.
+        wpe, with_wpe: bool = 2[4];
+        /// NXE: No-Execute Enable (revision 3.4).
+        nxe, with_nxe: bool = 2[5];
+        /// SMEP: Supervisor Mode Execute Prevention (revision 3.4).
+        smep, with_smep: bool = 2[6];
+        /// EAFE: Extended Accessed Flag Enable.
+        eafe, with_eafe: bool = 2[7];
+        /// FSPTPTR: First Stage Page Translation Pointer.
+        fsptptr, with_fsptptr: pointer = 2[63:12];
+    }
+}
 
 impl PasidEntry {
-    /// P: Present.
-    pub const fn p(&self) -> bool {
-        bit(self.0[0], 0)
-    }
-
-    /// FPD: Fault Processing Disable; evaluated also when the entry is not present.
-    pub const fn fpd(&self) -> bool {
-        bit(self.0[0], 1)
-    }
-
-    /// AW: Address Width of the second stage. 1 is 39 bits, 2 is 48, 3 is 57.
-    pub const fn aw(&self) -> u8 {
-        field(self.0[0], 4, 2) as u8
-    }
-
-    /// SSEE: Second Stage Execute Enable (revision 3.4).
-    pub const fn ssee(&self) -> bool {
-        bit(self.0[0], 5)
-    }
-
     /// PGTT: PASID Granular Translation Type.
     pub const fn pgtt(&self) -> Option<Pgtt> {
-        Pgtt::from_bits(field(self.0[0], 8, 6) as u8)
+        Pgtt::from_bits(self.pgtt_bits())
     }
 
-    /// SSADE: Second Stage Access/Dirty bit Enable.
-    pub const fn ssade(&self) -> bool {
-        bit(self.0[0], 9)
-    }
-
-    /// SSPTPTR: Second Stage Page Translation Pointer.
-    pub const fn ssptptr(&self) -> u64 {
-        self.0[0] & mask(63, 12)
-    }
-
-    /// DID: Domain Identifier.
-    pub const fn did(&self) -> DomainId {
-        DomainId(field(self.0[1], 15, 0) as u16)
-    }
-
-    /// PWSNP: Page-walk Snoop.
-    pub const fn pwsnp(&self) -> bool {
-        bit(self.0[1], 23)
-    }
-
-    /// PGSNP: Page Snoop.
-    pub const fn pgsnp(&self) -> bool {
-        bit(self.0[1], 24)
-    }
-
-    /// SRE: Supervisor Request Enable.
-    pub const fn sre(&self) -> bool {
-        bit(self.0[2], 0)
-    }
-
-    /// ERE: Execute Request Enable (revision 3.4).
-    pub const fn ere(&self) -> bool {
-        bit(self.0[2], 1)
-    }
-
-    /// FSPM: First Stage Paging Mode. 0 is 4 levels, 1 is 5 levels.
-    pub const fn fspm(&self) -> u8 {
-        field(self.0[2], 3, 2) as u8
-    }
-
-    /// WPE: Write Protect Enable.
-    pub const fn wpe(&self) -> bool {
-        bit(self.0[2], 4)
-    }
-
-    /// NXE: No-Execute Enable (revision 3.4).
-    pub const fn nxe(&self) -> bool {
-        bit(self.0[2], 5)
-    }
-
-    /// SMEP: Supervisor Mode Execute Prevention (revision 3.4).
-    pub const fn smep(&self) -> bool {
-        bit(self.0[2], 6)
-    }
-
-    /// EAFE: Extended Accessed Flag Enable.
-    pub const fn eafe(&self) -> bool {
-        bit(self.0[2], 7)
-    }
-
-    /// FSPTPTR: First Stage Page Translation Pointer.
-    pub const fn fsptptr(&self) -> u64 {
-        self.0[2] & mask(63, 12)
+    /// The same with [`Self::pgtt`] set.
+    #[must_use]
+    pub const fn with_pgtt(self, pgtt: Pgtt) -> Self {
+        self.with_pgtt_bits(pgtt.bits())
     }
 
     /// The reserved bits that are set, by word. Memory types (MTS) and host permission tables
@@ -172,51 +135,66 @@ impl PasidEntry {
         cap: Capability,
         ecap: ExtendedCapability,
     ) -> [u64; 8] {
-        let mut w = [
-            mask(11, 10),
-            mask(63, 25) | mask(22, 16) | mask(15, cap.domain_id_width()),
-            mask(11, 8),
-            u64::MAX,
-            u64::MAX,
-            u64::MAX,
-            u64::MAX,
-            u64::MAX,
-        ];
-        if !ecap.ers() {
-            w[0] |= 1 << 5;
+        let missing = Self::ZERO
+            .with_ssee(!ecap.ers())
             // Bits 133 and 134 (NXE and SMEP) are ignored since revision 4.1.
-            w[2] |= 1 << 1;
+            .with_ere(!ecap.ers())
+            .with_ssade(!ecap.ssts() || !ecap.ssads())
+            .with_pwsnp(!ecap.smpwcs())
+            .with_pgsnp(!ecap.sc())
+            .with_sre(!ecap.srs())
+            .with_eafe(!ecap.eafs())
+            .with_wpe(!ecap.fsts())
+            .with_fspm(if ecap.fsts() { 0 } else { 3 });
+        let mut w = [0; 8];
+        let mut i = 0;
+        while i < 8 {
+            w[i] = !Self::FIELDS[i] | missing.0[i];
+            i += 1;
         }
-        w[0] |= if ecap.ssts() {
-            above(host_address_width)
-        } else {
-            mask(63, 12) | 1 << 9
-        };
-        if !ecap.ssads() {
-            w[0] |= 1 << 9;
-        }
-        if !ecap.smpwcs() {
-            w[1] |= 1 << 23;
-        }
-        if !ecap.sc() {
-            w[1] |= 1 << 24;
-        }
-        if !ecap.srs() {
-            w[2] |= 1;
-        }
-        if !ecap.eafs() {
-            w[2] |= 1 << 7;
-        }
-        w[2] |= if ecap.fsts() {
-            above(host_address_width)
-        } else {
-            mask(63, 12) | 1 << 4 | mask(3, 2)
-        };
+        w[0] |= pointer_bits(ecap.ssts(), host_address_width);
+        w[1] |= mask(15, cap.domain_id_width());
+        w[2] |= pointer_bits(ecap.fsts(), host_address_width);
         let mut i = 0;
         while i < 8 {
             w[i] &= self.0[i];
             i += 1;
         }
         w
+    }
+}
+
+/// The bits of a pointer that are reserved: all of it where the unit has not its stage.
+const fn pointer_bits(is_there: bool, host_address_width: u8) -> u64 {
+    match is_there {
+        true => above(host_address_width),
+        false => mask(63, 12),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::DomainId;
+    use super::*;
+
+    #[test]
+    fn the_fields_of_an_entry_are_where_the_figure_has_them() {
+        let entry = PasidEntry::ZERO
+            .with_p(true)
+            .with_aw(2)
+            .with_pgtt(Pgtt::Nested)
+            .with_ssade(true)
+            .with_ssptptr(0x1234_5000)
+            .with_did(DomainId(0xabcd))
+            .with_pwsnp(true)
+            .with_fspm(1)
+            .with_wpe(true)
+            .with_eafe(true)
+            .with_fsptptr(0x7_6543_2000);
+        let words = [0x1234_52c9, 0x80_abcd, 0x7_6543_2094, 0, 0, 0, 0, 0];
+        assert_eq!(entry.0, words);
+        let fields = [0xffff_ffff_ffff_f3ff, 0x180_ffff, 0xffff_ffff_ffff_f0ff];
+        assert_eq!(PasidEntry::FIELDS[..3], fields);
+        assert_eq!(PasidDirectoryEntry::FIELDS, [0xffff_ffff_ffff_f003]);
     }
 }

@@ -1,48 +1,41 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Root entries (sections 9.1 and 9.2).
 
-use super::{above, bit, mask};
+use super::above;
+use super::layout::layout;
 
-/// A root entry of legacy mode (section 9.1): 128 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RootEntry(pub [u64; 2]);
-
-impl RootEntry {
-    /// P: Present.
-    pub const fn p(&self) -> bool {
-        bit(self.0[0], 0)
-    }
-
-    /// CTP: Context-table Pointer.
-    pub const fn ctp(&self) -> u64 {
-        self.0[0] & mask(63, 12)
-    }
-
-    /// The reserved bits that are set.
-    pub const fn reserved(&self, host_address_width: u8) -> u64 {
-        self.0[1] | self.0[0] & (mask(11, 1) | above(host_address_width))
+layout! {
+    /// A root entry of legacy mode (section 9.1): 128 bits.
+    pub struct RootEntry([u64; 2]) {
+        /// P: Present.
+        p, with_p: bool = 0[0];
+        /// CTP: Context-table Pointer.
+        ctp, with_ctp: pointer = 0[63:12];
     }
 }
 
-/// One half of a scalable-mode root entry (section 9.2): the lower one serves devices 0 to 15 of
-/// a bus, the upper one devices 16 to 31.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ScalableRootHalf(pub u64);
-
-impl ScalableRootHalf {
-    /// LP or UP: Present.
-    pub const fn p(&self) -> bool {
-        bit(self.0, 0)
-    }
-
-    /// LCTP or UCTP: Context Table Pointer.
-    pub const fn ctp(&self) -> u64 {
-        self.0 & mask(63, 12)
-    }
-
+impl RootEntry {
     /// The reserved bits that are set.
     pub const fn reserved(&self, host_address_width: u8) -> u64 {
-        self.0 & (mask(11, 1) | above(host_address_width))
+        self.0[1] | self.0[0] & (!Self::FIELDS[0] | above(host_address_width))
+    }
+}
+
+layout! {
+    /// One half of a scalable-mode root entry (section 9.2): the lower one serves devices 0 to 15
+    /// of a bus, the upper one devices 16 to 31.
+    pub struct ScalableRootHalf(u64) {
+        /// LP or UP: Present.
+        p, with_p: bool = 0[0];
+        /// LCTP or UCTP: Context Table Pointer.
+        ctp, with_ctp: pointer = 0[63:12];
+    }
+}
+
+impl ScalableRootHalf {
+    /// The reserved bits that are set.
+    pub const fn reserved(&self, host_address_width: u8) -> u64 {
+        self.0 & (!Self::FIELDS[0] | above(host_address_width))
     }
 }
 

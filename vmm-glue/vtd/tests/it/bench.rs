@@ -5,9 +5,15 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use vtd::memory::{Memory, MemoryError};
-use vtd::spec::SourceId;
+use vtd::spec::context::{ContextEntry, ScalableContextEntry};
 use vtd::spec::fault::FaultRecord;
+use vtd::spec::invalidation::{
+    ContextCacheInvalidate, InterruptEntryCacheInvalidate, InvalidationWait, IotlbInvalidate,
+    PageGroupResponse, PasidCacheInvalidate, PasidIotlbInvalidate,
+};
+use vtd::spec::pasid::{PasidEntry, Pgtt};
 use vtd::spec::register::{global, offset};
+use vtd::spec::{DomainId, SourceId};
 use vtd::{Access, Blocked, Capabilities, Config, Effect, Effects, Request, Translated, Unit};
 
 /// What a test does just before a compare-and-swap takes place.
@@ -286,8 +292,14 @@ impl Bench {
         let at = self.context_at(sid);
         if self.ram.get(at) == 0 {
             let directory = self.page();
-            // P, DTE, PASIDE, PRE, PDTS = 1.
-            self.ram.set(at, directory | 0x21d);
+            let entry = ScalableContextEntry::ZERO
+                .with_p(true)
+                .with_dte(true)
+                .with_paside(true)
+                .with_pre(true)
+                .with_pdts(1)
+                .with_pasiddirptr(directory);
+            self.ram.set(at, entry.0[0]);
         }
         self.ram.get(at) & !0xfff
     }
@@ -463,83 +475,123 @@ pub fn outcome(result: Result<Translated, Blocked>) -> Result<u64, u8> {
 
 /// A wait descriptor with a status write.
 pub fn wait(address: u64, data: u32) -> [u64; 2] {
-    [u64::from(data) << 32 | 0x25, address]
+    let wait = InvalidationWait::new().with_sw(true);
+    wait.with_status_data(data).with_status_addr(address).0
 }
 
 /// A PASID table entry for the first stage, with snooped walks.
 pub fn first_stage(table: u64, domain: u16) -> [u64; 8] {
-    let mut e = [0; 8];
-    e[0] = 1 | 1 << 6;
-    e[1] = u64::from(domain) | 1 << 23;
-    e[2] = table;
-    e
+    entry(Pgtt::FirstStage, domain)
+        .with_pwsnp(true)
+        .with_fsptptr(table)
+        .0
 }
 
 /// A PASID table entry for a 4-level second stage, with snooped walks.
 pub fn second_stage(table: u64, domain: u16) -> [u64; 8] {
-    let mut e = [0; 8];
-    e[0] = table | 1 | 2 << 2 | 2 << 6;
-    e[1] = u64::from(domain) | 1 << 23;
-    e
+    behind_second(Pgtt::SecondStage, table, domain).0
 }
 
 /// A PASID table entry for a 4-level first stage in a 4-level second one.
 pub fn nested(first: u64, second: u64, domain: u16) -> [u64; 8] {
-    let mut e = second_stage(second, domain);
-    e[0] = second | 1 | 2 << 2 | 3 << 6;
-    e[2] = first;
-    e
+    behind_second(Pgtt::Nested, second, domain)
+        .with_fsptptr(first)
+        .0
 }
 
 /// A PASID table entry for pass-through.
 pub fn pass_through(domain: u16) -> [u64; 8] {
-    let mut e = [0; 8];
-    e[0] = 1 | 4 << 6;
-    e[1] = u64::from(domain);
-    e
+    entry(Pgtt::PassThrough, domain).0
+}
+
+/// A present PASID table entry.
+fn entry(pgtt: Pgtt, domain: u16) -> PasidEntry {
+    let entry = PasidEntry::ZERO.with_p(true).with_pgtt(pgtt);
+    entry.with_did(DomainId(domain))
+}
+
+/// One with a 4-level second stage, and with snooped walks.
+fn behind_second(pgtt: Pgtt, table: u64, domain: u16) -> PasidEntry {
+    let entry = entry(pgtt, domain).with_pwsnp(true);
+    entry.with_aw(2).with_ssptptr(table)
 }
 
 /// Invalidation of the context cache, all of it.
-pub const CONTEXT_GLOBAL: [u64; 2] = [0x11, 0];
+pub const CONTEXT_GLOBAL: [u64; 2] = ContextCacheInvalidate::new().with_g(1).0;
 /// Invalidation of the PASID cache, all of it.
-pub const PASID_GLOBAL: [u64; 2] = [0x37, 0];
+pub const PASID_GLOBAL: [u64; 2] = PasidCacheInvalidate::new().with_g(3).0;
 /// Invalidation of the IOTLB, all of it.
-pub const IOTLB_GLOBAL: [u64; 2] = [0x12, 0];
+pub const IOTLB_GLOBAL: [u64; 2] = IotlbInvalidate::new().with_g(1).0;
 
 /// Invalidation of a page range in a PASID's IOTLB entries.
-pub fn pasid_pages(domain: u16, pasid: u32, address: u64, am: u64) -> [u64; 2] {
-    [
-        u64::from(pasid) << 32 | u64::from(domain) << 16 | 0x36,
-        address | am,
-    ]
+pub fn pasid_pages(domain: u16, pasid: u32, address: u64, am: u8) -> [u64; 2] {
+    let pages = PasidIotlbInvalidate::new().with_g(3).with_pasid(pasid);
+    pages
+        .with_did(DomainId(domain))
+        .with_addr(address)
+        .with_am(am)
+        .0
 }
 
 /// Invalidation of a PASID's IOTLB entries.
 pub fn pasid_all(domain: u16, pasid: u32) -> [u64; 2] {
-    [u64::from(pasid) << 32 | u64::from(domain) << 16 | 0x26, 0]
+    let all = PasidIotlbInvalidate::new().with_g(2).with_pasid(pasid);
+    all.with_did(DomainId(domain)).0
 }
 
 /// Invalidation of a page range in a domain's IOTLB entries.
-pub fn domain_pages(domain: u16, address: u64, am: u64) -> [u64; 2] {
-    [u64::from(domain) << 16 | 0x32, address | am]
+pub fn domain_pages(domain: u16, address: u64, am: u8) -> [u64; 2] {
+    let pages = IotlbInvalidate::new().with_g(3).with_did(DomainId(domain));
+    pages.with_addr(address).with_am(am).0
 }
 
 /// Invalidation of a domain's IOTLB entries.
 pub fn domain_all(domain: u16) -> [u64; 2] {
-    [u64::from(domain) << 16 | 0x22, 0]
+    let all = IotlbInvalidate::new().with_g(2);
+    all.with_did(DomainId(domain)).0
 }
 
 /// Invalidation of a PASID's entry in the PASID cache.
 pub fn pasid_entry(domain: u16, pasid: u32) -> [u64; 2] {
-    [u64::from(pasid) << 32 | u64::from(domain) << 16 | 0x17, 0]
+    let entry = PasidCacheInvalidate::new().with_g(1).with_pasid(pasid);
+    entry.with_did(DomainId(domain)).0
 }
 
 /// Invalidation of a domain's entries in the PASID cache.
 pub fn pasid_domain(domain: u16) -> [u64; 2] {
-    [u64::from(domain) << 16 | 0x07, 0]
+    let entries = PasidCacheInvalidate::new().with_g(0);
+    entries.with_did(DomainId(domain)).0
 }
 
 /// Invalidation of a function's context entry.
 pub fn context_device(sid: SourceId, domain: u16) -> [u64; 2] {
-    [u64::from(sid.0) << 32 | u64::from(domain) << 16 | 0x31, 0]
+    let entry = ContextCacheInvalidate::new().with_g(3).with_sid(sid);
+    entry.with_did(DomainId(domain)).0
+}
+
+/// Invalidation of a domain's context entries.
+pub fn context_domain(domain: u16) -> [u64; 2] {
+    let entries = ContextCacheInvalidate::new().with_g(2);
+    entries.with_did(DomainId(domain)).0
+}
+
+/// Invalidation of 2^`im` interrupt remapping entries.
+pub fn interrupt_entries(index: u16, im: u8) -> [u64; 2] {
+    let entries = InterruptEntryCacheInvalidate::new().with_g(true);
+    entries.with_iidx(index).with_im(im).0
+}
+
+/// A page group response for the usual function.
+pub fn response(pasid: Option<u32>, prgi: u16, code: u8) -> [u64; 2] {
+    let response = PageGroupResponse::new().with_rid(SID).with_prgi(prgi);
+    let of = response
+        .with_code(code)
+        .with_pasid(pasid.unwrap_or_default());
+    of.with_pp(pasid.is_some()).0
+}
+
+/// A present context entry of legacy mode, of 48 bits, with a translation type.
+pub fn legacy_entry(tt: u8, table: u64) -> ContextEntry {
+    let entry = ContextEntry::ZERO.with_p(true).with_tt(tt).with_aw(2);
+    entry.with_ssptptr(table)
 }

@@ -6,8 +6,8 @@ use crate::bench::*;
 use crate::reference::{Ask, Facts, Kind, read};
 use proptest::prelude::*;
 use vtd::memory::{Memory, MemoryError};
-use vtd::spec::SourceId;
 use vtd::spec::register::{global, offset};
+use vtd::spec::{DomainId, SourceId};
 use vtd::{Access, Request};
 
 /// A second function.
@@ -192,7 +192,7 @@ fn context_and_pasid_cache_invalidations_reach_what_was_derived_from_them() {
     Kinds::check(pasid_entry(1, 5), |c| (c.domain, c.pasid) == (1, 5));
     Kinds::check(CONTEXT_GLOBAL, |_| true);
     // Scalable mode: the domain does not count.
-    Kinds::check([0x21 | 99 << 16, 0], |_| true);
+    Kinds::check(context_domain(99), |_| true);
     Kinds::check(context_device(SID, 99), |c| c.sid == SID);
 }
 
@@ -253,7 +253,7 @@ fn legacy_mode_caches_and_invalidates_by_domain() {
     let mut b = Bench::legacy(|_| {});
     let table = b.page();
     let entry = b.map_second(table, 0x1000, 0x800_0000, R | W);
-    b.legacy_context(SID, [table | 1, 7 << 8 | 2]);
+    b.legacy_context(SID, legacy_entry(0, table).with_did(DomainId(7)).0);
     assert_eq!(b.goes(0x1000, Access::Read), Ok(0x800_0000));
     b.ram.set(entry, 0x900_0000 | R | W);
     let at = b.legacy_context_at(SID);
@@ -269,8 +269,8 @@ fn legacy_mode_caches_and_invalidates_by_domain() {
     for (descriptor, now) in [
         (context_device(SID, 8), Ok(0x900_0000)),
         (context_device(OTHER, 7), Ok(0x900_0000)),
-        ([0x21 | 8 << 16, 0], Ok(0x900_0000)),
-        ([0x21 | 7 << 16, 0], Err(2)),
+        (context_domain(8), Ok(0x900_0000)),
+        (context_domain(7), Err(2)),
     ] {
         assert!(b.submit_and_wait(&[descriptor]));
         assert_eq!(b.goes(0x1000, Access::Read), now, "{descriptor:x?}");
@@ -282,7 +282,7 @@ fn registers_invalidate_in_legacy_mode_without_the_queue() {
     let mut b = Bench::legacy(|_| {});
     let table = b.page();
     let entry = b.map_second(table, 0x1000, 0x800_0000, R | W);
-    b.legacy_context(SID, [table | 1, 7 << 8 | 2]);
+    b.legacy_context(SID, legacy_entry(0, table).with_did(DomainId(7)).0);
     assert_eq!(b.goes(0x1000, Access::Read), Ok(0x800_0000));
     b.ram.set(entry, 0x900_0000 | R | W);
     // With the queue enabled, it is an incorrect request.

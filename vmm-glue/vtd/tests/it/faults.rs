@@ -54,13 +54,13 @@ fn fpd_of_every_entry_on_the_way_suppresses_what_comes_behind() {
 
 #[test]
 fn fpd_of_a_legacy_context_suppresses_its_faults() {
-    for fpd in [0, 2] {
+    for fpd in [false, true] {
         let mut b = Bench::legacy(|_| {});
         let table = b.page();
-        b.legacy_context(SID, [table | 1 | fpd, 2]);
+        b.legacy_context(SID, legacy_entry(0, table).with_fpd(fpd).0);
         assert_eq!(b.goes(0x1000, Access::Write), Err(5));
         assert_eq!(b.goes(0x1000, Access::Read), Err(6));
-        let expected: &[u8] = if fpd == 0 { &[5, 6] } else { &[] };
+        let expected: &[u8] = if fpd { &[] } else { &[5, 6] };
         assert_eq!(b.codes(), expected);
     }
 }
@@ -165,7 +165,7 @@ fn the_mode_that_is_active_chooses_the_reason_for_the_interrupt_range() {
     let mut b = Bench::legacy(|_| {});
     let table = b.page();
     b.map_second(table, 0x1000, 0xfee0_0000, R | W);
-    b.legacy_context(SID, [table | 1, 2]);
+    b.legacy_context(SID, legacy_entry(0, table).0);
     assert_eq!(b.goes(0x1000, Access::Write), Err(0x0e));
     let mut b = Bench::new();
     let table = b.page();
@@ -180,7 +180,7 @@ pub(crate) fn fpd_suppresses_the_fault_of_the_interrupt_range_too() {
         let flag = u64::from(fpd) << 1;
         let told = |code| if fpd { vec![] } else { vec![code] };
         let mut b = Bench::legacy(|_| {});
-        b.legacy_context(SID, [2 << 2 | flag | 1, 2]);
+        b.legacy_context(SID, legacy_entry(2, 0).with_fpd(fpd).0);
         assert_eq!(b.goes(0xfee0_0000, Access::Read), Err(0x0e));
         assert_eq!(b.codes(), told(0x0e));
         // In scalable mode, the entry of RID_PASID has a word, too.

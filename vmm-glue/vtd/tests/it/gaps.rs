@@ -8,9 +8,9 @@ use pcie_ats::{
     TranslationError, TranslationRequest,
 };
 use vtd::config::{AddressWidth, Pasids, Scalable};
-use vtd::spec::SourceId;
 use vtd::spec::fault::{AddressType, FaultReason, FaultRecord, RequestKind};
 use vtd::spec::register::{fsts, global, offset, prs};
+use vtd::spec::{DomainId, SourceId};
 use vtd::{Access, Config, Effect, Remapped, Request};
 
 /// Changes the scalable part of a configuration.
@@ -264,7 +264,7 @@ pub(crate) fn g10_page_requests_and_responses_without_pasid() {
     b.page_request(&page_request(None, 7));
     assert_eq!(b.ram.get(PAGE_REQUESTS), u64::from(SID.0) << 16 | 1);
     b.fx.clear();
-    b.submit(&[[u64::from(SID.0) << 16 | 9, 7 << 3]]);
+    b.submit(&[response(None, 7, 0)]);
     assert_eq!(b.read32(offset::FSTS), 0);
     assert!(matches!(
         b.effects()[..],
@@ -387,7 +387,7 @@ pub(crate) fn g17_translated_requests_are_checked() {
     let mut b = Bench::legacy(|_| {});
     let mut blocked = Vec::new();
     for tt in [0, 1, 2] {
-        b.legacy_context(SID, [0x9000 | tt << 2 | 1, 2]);
+        b.legacy_context(SID, legacy_entry(tt, 0x9000).0);
         b.submit(&[CONTEXT_GLOBAL]);
         let (ram, fx) = (&b.ram, &mut b.fx);
         let got = b
@@ -547,8 +547,8 @@ pub(crate) fn g24_posted_interrupts() {
 pub(crate) fn g25_context_invalidation_by_domain() {
     let mut b = Bench::legacy(|_| {});
     let other = SourceId(0x0110);
-    b.legacy_context(SID, [2 << 2 | 1, 7 << 8 | 2]);
-    b.legacy_context(other, [2 << 2 | 1, 8 << 8 | 2]);
+    b.legacy_context(SID, legacy_entry(2, 0).with_did(DomainId(7)).0);
+    b.legacy_context(other, legacy_entry(2, 0).with_did(DomainId(8)).0);
     let from_other = Request {
         requester: other,
         ..request(None, 0x1000, Access::Read)
@@ -556,7 +556,7 @@ pub(crate) fn g25_context_invalidation_by_domain() {
     assert!(b.goes(0x1000, Access::Read).is_ok() && b.ask(&from_other).is_ok());
     b.legacy_context(SID, [0, 0]);
     b.legacy_context(other, [0, 0]);
-    b.submit(&[[0x21 | 7 << 16, 0]]);
+    b.submit(&[context_domain(7)]);
     assert_eq!(b.goes(0x1000, Access::Read), Err(2));
     assert!(b.ask(&from_other).is_ok());
 }
@@ -629,8 +629,7 @@ pub(crate) fn g28_faults_of_functions_that_are_passed_through() {
 pub(crate) fn g29_every_pasid_gets_its_responses() {
     let mut b = Bench::new();
     for pasid in [5, 6] {
-        let response = u64::from(pasid) << 32 | u64::from(SID.0) << 16 | 0x19;
-        b.submit(&[[response, 7 << 3]]);
+        b.submit(&[response(Some(pasid), 7, 0)]);
         assert!(matches!(
             b.effects()[..],
             [Effect::PrgResponse { response, .. }] if response.pasid == Some(pasid_of(pasid))
@@ -801,10 +800,11 @@ pub(crate) fn b11_the_second_fault_is_recorded() {
 #[test]
 pub(crate) fn b12_responses_are_checked_and_unknown_ones_counted() {
     let mut b = Bench::new();
-    b.submit(&[[u64::from(SID.0) << 16 | 9, 7 << 3]]);
+    b.submit(&[response(None, 7, 0)]);
     assert_eq!(b.unit.counters().unexpected_responses, 1);
     let at = QUEUE + b.read(offset::IQT);
-    b.store(at, &[u64::from(SID.0) << 16 | 9, 7 << 3, 1, 0]);
+    let [low, high] = response(None, 7, 0);
+    b.store(at, &[low, high, 1, 0]);
     b.write(offset::IQT, b.read(offset::IQT) + 32);
     b.run();
     assert_eq!(b.read(offset::IQERCD) & 15, 4);

@@ -195,12 +195,11 @@ fn entries_are_cached_until_they_are_invalidated() {
         }
         b
     };
-    let index_selective = |index: u64, im: u64| [0x14 | im << 27 | index << 32, 0];
     for (descriptor, selected) in [
         ([0x04, 0], 0..16),
-        (index_selective(3, 0), 3..4),
-        (index_selective(8, 2), 8..12),
-        (index_selective(9, 3), 8..16),
+        (interrupt_entries(3, 0), 3..4),
+        (interrupt_entries(8, 2), 8..12),
+        (interrupt_entries(9, 3), 8..16),
         (IOTLB_GLOBAL, 0..0),
     ] {
         let mut b = fill(0x31);

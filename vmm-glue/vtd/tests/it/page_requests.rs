@@ -3,6 +3,7 @@
 
 use crate::bench::*;
 use pcie_ats::{PageRequest, PrgResponse, Prgi, ResponseCode};
+use vtd::spec::invalidation::InvalidationWait;
 use vtd::spec::page_request::PageRequestDescriptor;
 use vtd::spec::register::{global, offset, prs};
 use vtd::{Access, Effect};
@@ -18,15 +19,6 @@ fn page(pasid: Option<u32>, address: u64, prgi: u16, last: bool) -> PageRequest 
         prgi: Prgi::new(prgi).expect("a group index"),
         last,
     }
-}
-
-/// A page group response descriptor.
-fn response(pasid: Option<u32>, prgi: u16, code: u64) -> [u64; 2] {
-    let pp = pasid.map_or(0, |p| u64::from(p) << 32 | 1 << 4);
-    [
-        pp | u64::from(SID.0) << 16 | code << 12 | 9,
-        u64::from(prgi) << 3,
-    ]
 }
 
 impl Bench {
@@ -414,7 +406,8 @@ fn a_page_request_invalidates_the_page_that_it_is_for() {
 fn a_drain_is_ordered_behind_the_requests_received() {
     let mut b = unit();
     b.ask_for(&page(Some(5), 0x5000, 1, true));
-    b.submit(&[[0x1_0000_00a5, STATUS]]);
+    let drain = InvalidationWait::new().with_sw(true).with_pd(true);
+    b.submit(&[drain.with_status_data(1).with_status_addr(STATUS).0]);
     // Software that sees the status sees the request.
     assert_eq!(b.ram.get(STATUS), 1);
     assert_eq!(b.requested().len(), 1);

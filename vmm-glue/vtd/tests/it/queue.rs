@@ -8,6 +8,7 @@ use vtd::config::Stages;
 use vtd::effect::Invalidated;
 use vtd::spec::SourceId;
 use vtd::spec::descriptor::{QueueError, Wrong};
+use vtd::spec::invalidation::{InvalidationWait, IotlbInvalidate};
 use vtd::spec::register::{fsts, global, offset};
 use vtd::{Access, Effect, Effects, Refusal, Ticket};
 
@@ -263,7 +264,7 @@ fn nothing_is_refused_silently() {
 fn an_index_mask_beyond_mhmv_stops_the_queue() {
     let mut b = Bench::new();
     assert_eq!(b.unit.capabilities().ecap().mhmv(), 15);
-    b.submit(&[[15 << 27 | 1 << 4 | 4, 0], [16 << 27 | 1 << 4 | 4, 0]]);
+    b.submit(&[interrupt_entries(0, 15), interrupt_entries(0, 16)]);
     assert_eq!((b.iqei(), b.read(offset::IQH)), (4, 32));
 }
 
@@ -346,15 +347,17 @@ fn a_wait_writes_its_status_and_raises_its_event() {
     b.write32(offset::IECTL + 8, 0xfee0_1000);
     b.write32(offset::IECTL, 0);
     b.ram.set(STATUS, 0x1111_1111_2222_2222);
-    b.submit(&[[0xdead_beef_0000_0035, STATUS + 4]]);
+    let wait = InvalidationWait::new().with_status_data(0xdead_beef);
+    let both = wait.with_interrupt(true).with_sw(true);
+    b.submit(&[both.with_status_addr(STATUS + 4).0]);
     assert_eq!(b.ram.get(STATUS), 0xdead_beef_2222_2222);
     assert_eq!(b.read32(offset::ICS), 1);
     assert!(matches!(b.effects()[..], [Effect::Interrupt(m)] if m.data == 0x31));
     // Neither asked for, neither done.
-    b.submit(&[[0xdead_beef_0000_0005, STATUS + 8]]);
+    b.submit(&[wait.with_status_addr(STATUS + 8).0]);
     assert_eq!((b.ram.get(STATUS + 8), b.effects().len()), (0, 0));
     // A status address that is no memory is counted.
-    b.submit(&[[0x25, 1 << 45]]);
+    b.submit(&[wait.with_sw(true).with_status_addr(1 << 45).0]);
     assert_eq!(b.unit.counters().lost_status_writes, 1);
 }
 
@@ -579,10 +582,15 @@ fn a_register_based_invalidation_drains_before_ivt_clears() {
 
 #[test]
 fn before_version_2_drains_are_asked_for() {
-    for (flags, waits) in [(0, false), (1 << 6, true), (1 << 7, true)] {
+    let plain = IotlbInvalidate::new().with_g(1);
+    for (descriptor, waits) in [
+        (plain, false),
+        (plain.with_dw(true), true),
+        (plain.with_dr(true), true),
+    ] {
         let mut b = Bench::scalable(|c| c.version = (1, 0));
         let ticket = b.unit.begin_access();
-        assert_eq!(b.submit_and_wait(&[[0x12 | flags, 0]]), !waits);
+        assert_eq!(b.submit_and_wait(&[descriptor.0]), !waits);
         b.end(ticket);
         assert_eq!(b.ram.get(STATUS), 1);
     }
@@ -631,7 +639,7 @@ pub(crate) fn invalidations_are_told_to_hosts_that_keep_copies() {
     b.submit(&[
         pasid_entry(1, 5),
         pasid_pages(1, 5, 0x4000, 2),
-        [0x14 | 7 << 32, 0],
+        interrupt_entries(7, 0),
     ]);
     let told: Vec<_> =
         b.fx.iter()
@@ -662,12 +670,13 @@ fn units_without_an_ability_refuse_its_descriptors() {
     let no_dt = || Bench::scalable(|c| c.device_tlbs = None);
     assert!(type_error(no_dt(), [3, 0]));
     assert!(type_error(no_dt(), device_tlb(SID, 5, 0)));
-    assert!(type_error(no_dt(), [u64::from(SID.0) << 16 | 0x19, 0]));
+    assert!(type_error(no_dt(), response(Some(0), 0, 0)));
     let no_ir = Bench::scalable(|c| c.interrupt_remapping = None);
     assert!(type_error(no_ir, [4, 0]));
     // PD is reserved without page requests.
     let mut b = Bench::scalable(|c| c.device_tlbs.as_mut().unwrap().page_requests = false);
-    b.submit(&[[0xa5, STATUS]]);
+    let drain = InvalidationWait::new().with_sw(true).with_pd(true);
+    b.submit(&[drain.with_status_addr(STATUS).0]);
     assert_eq!(b.iqei(), 4);
     // A unit with the second stage alone still has a PASID cache.
     let second = Bench::scalable(|c| c.scalable.as_mut().unwrap().stages = Stages::Second);

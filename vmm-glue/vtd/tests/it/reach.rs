@@ -3,10 +3,11 @@
 //! would say, with the same flags set.
 
 use crate::bench::{
-    A, Bench, CONTEXT_GLOBAL, D, P, PS, R, RW, SID, SS_A, SS_D, US, USER, W, nested, pass_through,
-    second_stage,
+    A, Bench, CONTEXT_GLOBAL, D, P, PS, R, RW, SID, SS_A, SS_D, US, USER, W, legacy_entry, nested,
+    pass_through, second_stage,
 };
 use vtd::config::{Pasids, Scalable};
+use vtd::spec::DomainId;
 use vtd::spec::register::global;
 use vtd::{Access, MappedPage, Reach, Unit};
 
@@ -26,10 +27,10 @@ fn tuple(page: &MappedPage) -> (u64, u8, u64, bool, bool) {
 #[test]
 fn with_remapping_off_and_passed_through_it_is_everything() {
     let mut b = Bench::legacy(|_| {});
-    b.legacy_context(SID, [P | 2 << 2, 2 | 7 << 8]);
+    b.legacy_context(SID, legacy_entry(2, 0).with_did(DomainId(7)).0);
     let all = |b: &Bench| b.unit.reach(&b.ram, SID, 0, u64::MAX).unwrap();
     assert_eq!(all(&b), Reach::Everything);
-    b.legacy_context(SID, [P, 2 | 7 << 8]);
+    b.legacy_context(SID, legacy_entry(0, 0).with_did(DomainId(7)).0);
     assert_eq!(all(&b), Reach::Pages(vec![]));
     b.uncommand(global::TE);
     assert_eq!(all(&b), Reach::Everything);
@@ -106,7 +107,7 @@ fn a_page_of_the_first_stage_is_cut_as_the_second_stage_has_it() {
 fn the_tables_count_and_not_what_is_cached_of_them() {
     let mut b = Bench::legacy(|config| config.caching_mode = true);
     let root = b.page();
-    b.legacy_context(SID, [root | P, 2 | 7 << 8]);
+    b.legacy_context(SID, legacy_entry(0, root).with_did(DomainId(7)).0);
     let entry = b.map_second(root, 0x7000, 0x12_3000, R | W);
     assert_eq!(b.goes(0x7000, Access::Read), Ok(0x12_3000));
     b.ram.set(entry, 0x45_6000 | R);
@@ -157,7 +158,7 @@ fn supervisor_pages_are_reached_by_rid_priv_only() {
 fn tables_that_contain_themselves_are_given_up() {
     let mut b = Bench::legacy(|_| {});
     let root = b.page();
-    b.legacy_context(SID, [root | P, 2 | 7 << 8]);
+    b.legacy_context(SID, legacy_entry(0, root).with_did(DomainId(7)).0);
     for index in 0..512 {
         b.ram.set(root + index * 8, root | R | W);
     }
@@ -171,7 +172,7 @@ fn tables_that_contain_themselves_are_given_up() {
 fn copied() -> (Bench, u64) {
     let mut b = Bench::legacy(|config| config.caching_mode = true);
     let root = b.page();
-    b.legacy_context(SID, [root | P, 2 | 7 << 8]);
+    b.legacy_context(SID, legacy_entry(0, root).with_did(DomainId(7)).0);
     (b, root)
 }
 

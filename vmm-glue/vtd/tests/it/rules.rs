@@ -115,7 +115,7 @@ fn rule_80_what_is_not_there_is_not_reported() {
 #[test]
 fn rule_81_a_reset_empties_the_caches() {
     let mut b = Bench::legacy(|_| {});
-    b.legacy_context(SID, [2 << 2 | 1, 2]);
+    b.legacy_context(SID, legacy_entry(2, 0).0);
     assert_eq!(b.goes(0x1000, Access::Read), Ok(0x1000));
     b.fx.clear();
     b.unit.reset(&mut b.fx);

@@ -6,6 +6,7 @@ use crate::bench::*;
 use pcie_ats::{
     InvalidateCompletion, PageRequest, Prgi, ResponseCode, Translation, TranslationRequest,
 };
+use vtd::spec::invalidation::IotlbInvalidate;
 use vtd::spec::page_request::PageRequestDescriptor;
 use vtd::spec::register::{global, offset, prs};
 use vtd::{Access, Effect};
@@ -119,7 +120,14 @@ fn the_life_of_a_shared_address_space() {
     assert_ne!(d.b.read32(offset::GSTS) & global::SRTP, 0);
     d.submit(&[CONTEXT_GLOBAL], 0);
     d.submit(&[PASID_GLOBAL], 0);
-    d.submit(&[[0xd2, 0]], 0);
+    d.submit(
+        &[IotlbInvalidate::new()
+            .with_g(1)
+            .with_dw(true)
+            .with_dr(true)
+            .0],
+        0,
+    );
     // Page requests.
     d.b.write(offset::PQH, 0);
     d.b.write(offset::PQT, 0);
@@ -154,8 +162,7 @@ fn the_life_of_a_shared_address_space() {
     assert_eq!((found.rid, found.request), (SID, request));
     let entry = d.b.map_first(pgd, address, 0x800_0000, USER);
     d.b.write(offset::PQH, 32);
-    let response = u64::from(PASID) << 32 | u64::from(SID.0) << 16 | 0x19;
-    d.submit(&[[response, 3 << 3]], 0);
+    d.submit(&[response(Some(PASID), 3, 0)], 0);
     let sent = d.b.effects();
     assert!(matches!(
         sent[..],

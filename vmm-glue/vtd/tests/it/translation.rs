@@ -513,7 +513,7 @@ fn a_grant_of_translated_requests_ends_with_what_it_rests_on() {
 fn translated_requests_of_legacy_mode_need_the_translation_type() {
     for (tt, code) in [(0, 0xd), (1, 0), (2, 0xd)] {
         let mut b = Bench::legacy(|_| {});
-        b.legacy_context(SID, [0x9000 | tt << 2 | 1, 2]);
+        b.legacy_context(SID, legacy_entry(tt, 0x9000).0);
         let access = Access::Write;
         let got = b
             .unit
