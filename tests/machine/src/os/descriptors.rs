@@ -1,120 +1,131 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Descriptors of the invalidation queue as software writes them (sections 6.5.2 and 7.6.1 of the
-//! VT-d specification): the lower 128 bits; the upper ones of the wide format are zero.
+//! Descriptors of the invalidation queue that software writes (sections 6.5.2 and 7.6.1 of the VT-d
+//! specification): the lower 128 bits; the upper ones of the wide format are zero.
 
 use pcie_ats::{AlignedRange, Pasid, PrgResponse};
-use vtd::spec::SourceId;
+use vtd::spec::invalidation::{
+    ContextCacheInvalidate, DeviceTlbInvalidate, InterruptEntryCacheInvalidate, InvalidationWait,
+    IotlbInvalidate, PageGroupResponse, PasidCacheInvalidate, PasidDeviceTlbInvalidate,
+    PasidIotlbInvalidate,
+};
+use vtd::spec::{DomainId, SourceId};
 
 /// A descriptor.
 pub type Words = [u64; 2];
 
 /// All of the context cache.
-pub const CONTEXT_GLOBAL: Words = [0x11, 0];
+pub const CONTEXT_GLOBAL: Words = ContextCacheInvalidate::new().with_g(1).0;
 /// All of the PASID cache.
-pub const PASID_GLOBAL: Words = [0x37, 0];
+pub const PASID_GLOBAL: Words = PasidCacheInvalidate::new().with_g(3).0;
 /// All of the IOTLB.
-pub const IOTLB_GLOBAL: Words = [0x12 | 0xc0, 0];
+pub const IOTLB_GLOBAL: Words = drained().with_g(1).0;
 /// All of the interrupt entry cache.
-pub const INTERRUPTS_GLOBAL: Words = [0x04, 0];
+pub const INTERRUPTS_GLOBAL: Words = InterruptEntryCacheInvalidate::new().0;
 
-fn domain_field(did: u16) -> u64 {
-    u64::from(did) << 16
+/// An IOTLB invalidation with draining of reads and writes.
+const fn drained() -> IotlbInvalidate {
+    IotlbInvalidate::new().with_dw(true).with_dr(true)
 }
 
-fn pasid_field(pasid: Pasid) -> u64 {
-    u64::from(pasid.get()) << 32
-}
-
-/// AM and the address of a range.
-fn pages(range: AlignedRange) -> u64 {
-    range.base() | u64::from(range.shift() - 12)
+/// AM of a range.
+fn address_mask(range: AlignedRange) -> u8 {
+    range.shift() - 12
 }
 
 /// The context entry of a function.
 pub fn context_device(did: u16, function: SourceId) -> Words {
-    [u64::from(function.0) << 32 | domain_field(did) | 0x31, 0]
+    let entry = ContextCacheInvalidate::new().with_g(3);
+    entry.with_did(DomainId(did)).with_sid(function).0
 }
 
 /// A PASID's entry of the PASID cache.
 pub fn pasid_entry(did: u16, pasid: Pasid) -> Words {
-    [pasid_field(pasid) | domain_field(did) | 0x17, 0]
+    let entry = PasidCacheInvalidate::new().with_g(1);
+    entry.with_did(DomainId(did)).with_pasid(pasid.get()).0
 }
 
 /// The IOTLB entries of a PASID.
 pub fn iotlb_pasid(did: u16, pasid: Pasid) -> Words {
-    [pasid_field(pasid) | domain_field(did) | 0x26, 0]
+    let entries = PasidIotlbInvalidate::new().with_g(2);
+    entries.with_did(DomainId(did)).with_pasid(pasid.get()).0
 }
 
 /// The IOTLB entries of a range in a PASID.
 pub fn iotlb_pasid_pages(did: u16, pasid: Pasid, range: AlignedRange) -> Words {
-    [pasid_field(pasid) | domain_field(did) | 0x36, pages(range)]
+    PasidIotlbInvalidate::new()
+        .with_g(3)
+        .with_did(DomainId(did))
+        .with_pasid(pasid.get())
+        .with_addr(range.base())
+        .with_am(address_mask(range))
+        .0
 }
 
 /// The IOTLB entries of a domain, with draining of reads and writes.
 pub fn iotlb_domain(did: u16) -> Words {
-    [domain_field(did) | 0x22 | 0xc0, 0]
+    drained().with_g(2).with_did(DomainId(did)).0
 }
 
 /// The IOTLB entries of a range in a domain, with draining of reads and writes.
 pub fn iotlb_domain_pages(did: u16, range: AlignedRange) -> Words {
-    [domain_field(did) | 0x32 | 0xc0, pages(range)]
+    let pages = drained().with_g(3).with_did(DomainId(did));
+    pages.with_addr(range.base()).with_am(address_mask(range)).0
 }
 
 /// A function's Device-TLB entries without PASID in a range.
 pub fn device_tlb(function: SourceId, range: AlignedRange) -> Words {
-    let sid = u64::from(function.0);
     let (address, s) = range.encode();
-    [
-        sid >> 4 << 52 | sid << 32 | (sid & 15) << 12 | 0x03,
-        address | u64::from(s),
-    ]
+    DeviceTlbInvalidate::new()
+        .with_sid(function)
+        .with_pfsid(function)
+        .with_addr(address)
+        .with_s(s)
+        .0
 }
 
 /// A function's Device-TLB entries of a PASID in a range.
 pub fn device_tlb_pasid(function: SourceId, pasid: Pasid, range: AlignedRange) -> Words {
-    let sid = u64::from(function.0);
     let (address, s) = range.encode();
-    [
-        sid >> 4 << 52 | pasid_field(pasid) | sid << 16 | (sid & 15) << 12 | 0x08,
-        address | u64::from(s) << 11,
-    ]
+    PasidDeviceTlbInvalidate::new()
+        .with_sid(function)
+        .with_pfsid(function)
+        .with_pasid(pasid.get())
+        .with_addr(address)
+        .with_s(s)
+        .0
 }
-
-/// The type field has its upper bits in 11:9, which makes 9 (page group response) 9 and nothing
-/// more: all types up to 15 fit into bits 3:0.
-const PAGE_GROUP_RESPONSE: u64 = 0x09;
 
 /// A page request group response.
 pub fn page_group_response(function: SourceId, response: &PrgResponse) -> Words {
-    let pasid = match response.pasid {
-        Some(pasid) => pasid_field(pasid) | 1 << 4,
-        None => 0,
-    };
-    [
-        pasid
-            | u64::from(function.0) << 16
-            | u64::from(response.code.bits()) << 12
-            | PAGE_GROUP_RESPONSE,
-        u64::from(response.prgi.get()) << 3,
-    ]
+    PageGroupResponse::new()
+        .with_rid(function)
+        .with_pp(response.pasid.is_some())
+        .with_pasid(response.pasid.map_or(0, Pasid::get))
+        .with_code(response.code.bits())
+        .with_prgi(response.prgi.get())
+        .0
 }
 
 /// A wait that writes a status, behind which page requests that were received are visible too.
+fn drain(address: u64, value: u32) -> InvalidationWait {
+    let wait = InvalidationWait::new().with_sw(true).with_pd(true);
+    wait.with_status_addr(address).with_status_data(value)
+}
+
+/// The same, as its words.
 pub fn wait(address: u64, value: u32) -> Words {
-    [u64::from(value) << 32 | 1 << 7 | 1 << 5 | 0x05, address]
+    drain(address, value).0
 }
 
 /// A wait that writes a status and holds back what follows it.
 pub fn fence(address: u64, value: u32) -> Words {
-    let [low, high] = wait(address, value);
-    [low | 1 << 6, high]
+    drain(address, value).with_fence(true).0
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use pcie_ats::{Prgi, ResponseCode};
-    use vtd::spec::DomainId;
     use vtd::spec::descriptor::{
         Context, ContextScope, Descriptor, DeviceTlbInvalidation, IotlbScope, PasidScope,
     };

@@ -8,6 +8,12 @@ use super::stage::{PS, R, Stage, W};
 
 use crate::machine::FunctionId;
 use pcie_ats::AlignedRange;
+use vtd::spec::DomainId;
+use vtd::spec::context::ContextEntry;
+use vtd::spec::pasid::{PasidEntry, Pgtt};
+
+/// AW of 48 bits.
+pub(super) const AW_48: u8 = 2;
 
 /// A domain of one function.
 #[derive(Debug)]
@@ -27,15 +33,26 @@ impl Domain {
         match kernel.mode {
             Mode::Legacy => {
                 let place = kernel.context_place(function);
-                // AW is 48 bits. TT = 01b: translation requests are permitted.
-                kernel.store(place + 8, u64::from(did) << 8 | 2);
-                kernel.store(place, stage.pointer() | 1 << 2 | 1);
+                let entry = ContextEntry::ZERO
+                    .with_p(true)
+                    // Translation requests are permitted.
+                    .with_tt(1)
+                    .with_aw(AW_48)
+                    .with_did(DomainId(did))
+                    .with_ssptptr(stage.pointer());
+                kernel.store_all(place, &entry.0);
             }
             Mode::Scalable => {
-                // RID_PASID is 0. PGTT = 010b, AW is 48 bits.
+                // RID_PASID is 0.
                 let place = kernel.pasid_place(function, 0);
-                kernel.store(place + 8, u64::from(did) | 1 << 23);
-                kernel.store(place, stage.pointer() | 2 << 6 | 2 << 2 | 1);
+                let entry = PasidEntry::ZERO
+                    .with_p(true)
+                    .with_pgtt(Pgtt::SecondStage)
+                    .with_aw(AW_48)
+                    .with_did(DomainId(did))
+                    .with_pwsnp(true)
+                    .with_ssptptr(stage.pointer());
+                kernel.store_all(place, &entry.0);
             }
         }
         Domain {

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+use vtd::spec::context::ScalableContextEntry;
 use vtd::spec::fault::FaultRecord;
 use vtd::spec::interrupt::Message;
 use vtd::spec::register::{global, offset};
@@ -43,7 +44,7 @@ const FIRST_VECTOR: u32 = 0x30;
 /// Processor vectors below which events of the units are.
 const EVENT_VECTOR: u32 = 0x20;
 /// PDTS: the PASID directory reaches 2^(PDTS + 13) PASIDs.
-const PDTS: u64 = 1;
+const PDTS: u8 = 1;
 
 /// What became of a page fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,8 +130,14 @@ impl Os {
                 let directory = os.frames.allocate();
                 os.directories.push(directory);
                 let place = os.context_place(function);
-                // PRE, PASIDE, DTE and P; RID_PASID is 0.
-                os.store(place, directory | PDTS << 9 | 0x1d);
+                let entry = ScalableContextEntry::ZERO
+                    .with_p(true)
+                    .with_dte(true)
+                    .with_paside(true)
+                    .with_pre(true)
+                    .with_pdts(PDTS)
+                    .with_pasiddirptr(directory);
+                os.store_all(place, &entry.0);
             }
         }
         Os(Arc::new(os))
@@ -358,6 +365,13 @@ impl Kernel {
     /// Writes to a table of software's own, which is memory.
     pub fn store(&self, at: u64, value: u64) {
         let _ = self.machine.ram().store(at, value);
+    }
+
+    /// Writes an entry to a table of software's own: the word with its present bit comes last.
+    pub fn store_all(&self, at: u64, words: &[u64]) {
+        for (n, word) in words.iter().enumerate().rev() {
+            self.store(at + n as u64 * 8, *word);
+        }
     }
 
     /// Reads from a table of software's own, which is memory.

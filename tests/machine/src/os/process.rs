@@ -5,6 +5,7 @@
 pub(super) mod migration;
 
 use super::descriptors::{self, Words};
+use super::domain::AW_48;
 use super::frames::FRAME;
 use super::kernel::{AddressSpace, FaultOutcome, Mode, Os};
 use super::queue::QueueFault;
@@ -16,6 +17,8 @@ use pcie_ats::{AlignedRange, Pasid};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use vtd::memory::Memory;
+use vtd::spec::DomainId;
+use vtd::spec::pasid::{PasidEntry, Pgtt};
 
 /// What an address space looks like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -240,19 +243,20 @@ impl Process {
         bound.push(function);
         drop(bound);
         let place = space.os.0.pasid_place(function, space.pasid.get());
-        let mut words = [0u64; 8];
-        // PGTT: 001b for first stage, 011b for nested.
-        words[0] = match &space.second {
-            None => P | 1 << 6,
-            Some(second) => P | 3 << 6 | 2 << 2 | second.pointer(),
+        let entry = PasidEntry::ZERO
+            .with_p(true)
+            .with_did(DomainId(space.domain))
+            .with_pwsnp(true)
+            .with_fspm(space.layout.five_levels.into())
+            .with_fsptptr(space.first.pointer());
+        let entry = match &space.second {
+            None => entry.with_pgtt(Pgtt::FirstStage),
+            Some(second) => {
+                let nested = entry.with_pgtt(Pgtt::Nested);
+                nested.with_aw(AW_48).with_ssptptr(second.pointer())
+            }
         };
-        // PWSNP.
-        words[1] = u64::from(space.domain) | 1 << 23;
-        // FSPM.
-        words[2] = space.first.pointer() | u64::from(space.layout.five_levels) << 2;
-        for n in (0..8).rev() {
-            space.os.0.store(place + n as u64 * 8, words[n]);
-        }
+        space.os.0.store_all(place, &entry.0);
     }
 
     /// Ends the bond with a function: clears the PASID table entry, invalidates, and waits until
