@@ -8,7 +8,7 @@ use std::fmt::Write;
 use svm_abi::completion::{self, Error};
 use svm_abi::counters::COUNTERS;
 use svm_abi::descriptor::{self, Operation};
-use svm_abi::registers::{self, Access, Register};
+use svm_abi::registers::{self, Register, RegisterAccess};
 use svm_abi::{doorbell, ids};
 
 /// Where the manual stands in the project.
@@ -125,10 +125,10 @@ fn register_block(
     )?;
     for r in block {
         let access = match r.access {
-            Access::ReadOnly => "RO",
-            Access::WriteOnly => "WO",
-            Access::ReadWrite => "RW",
-            Access::WhileDisabled => "RW while DISABLED",
+            RegisterAccess::ReadOnly => "RO",
+            RegisterAccess::WriteOnly => "WO",
+            RegisterAccess::ReadWrite => "RW",
+            RegisterAccess::WhileDisabled => "RW while DISABLED",
         };
         writeln!(
             out,

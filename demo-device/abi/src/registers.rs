@@ -8,7 +8,7 @@
 
 /// How software may access a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum RegisterAccess {
     /// Read-only: writes are ignored.
     ReadOnly,
     /// Written to give a command; reads as zero.
@@ -27,7 +27,7 @@ pub struct Register {
     /// Offset in bytes from the start of its block.
     pub offset: u64,
     /// Access rule.
-    pub access: Access,
+    pub access: RegisterAccess,
     /// Meaning.
     pub doc: &'static str,
 }
@@ -45,7 +45,7 @@ macro_rules! block {
             $(Register {
                 name: stringify!($name),
                 offset: $offset,
-                access: Access::$access,
+                access: RegisterAccess::$access,
                 doc: concat!($($doc),+),
             },)+
         ];

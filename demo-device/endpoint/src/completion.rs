@@ -2,7 +2,7 @@
 //! Writing a completion record, so that a program that sees its status sees all of it.
 
 use crate::access::{Access, Failure, Piece};
-use crate::dma::{Dma, Span};
+use crate::dma::{Dma, Segment};
 use crate::operation::Demand;
 use pcie_ats::RootPort;
 use svm_abi::completion::{BYTES_DONE, Completion, SIZE, access, status};
@@ -65,10 +65,10 @@ impl Record {
     pub fn perform<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,
-        spans: &[Span],
+        segments: &[Segment],
     ) -> Result<(), Failure> {
-        let [span] = spans else { return Ok(()) };
-        dma.publish(span, &self.bytes, BYTES_DONE)?;
+        let [segment] = segments else { return Ok(()) };
+        dma.publish(segment, &self.bytes, BYTES_DONE)?;
         self.written = true;
         Ok(())
     }

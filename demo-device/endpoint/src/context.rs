@@ -5,7 +5,7 @@
 use crate::access::{Failure, Piece};
 use crate::completion::{self, Record};
 use crate::counters::{Counters, index};
-use crate::dma::{Dma, Scratch, Span};
+use crate::dma::{Dma, Scratch, Segment};
 use crate::moderation::Moderation;
 use crate::operation::{Batch, Demand, Operation};
 use crate::permit::Life;
@@ -61,18 +61,18 @@ impl Activity {
         }
     }
 
-    /// Works on the spans of the pieces demanded last.
+    /// Works on the segments of the pieces demanded last.
     pub fn perform<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,
-        spans: &[Span],
+        segments: &[Segment],
         scratch: &mut Scratch,
     ) -> Result<(), Failure> {
         match self {
             Activity::Idle => Ok(()),
-            Activity::Fetch(fetch) => fetch.perform(dma, spans, scratch),
-            Activity::Operate(operation) => operation.perform(dma, spans, scratch),
-            Activity::Complete(record) => record.perform(dma, spans),
+            Activity::Fetch(fetch) => fetch.perform(dma, segments, scratch),
+            Activity::Operate(operation) => operation.perform(dma, segments, scratch),
+            Activity::Complete(record) => record.perform(dma, segments),
         }
     }
 }

@@ -19,7 +19,7 @@ pub(crate) const MAX_TRANSLATIONS: usize = 16;
 /// Bytes that one translation covers, or several whose translated ranges follow each other, ready
 /// to be accessed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Span {
+pub(crate) struct Segment {
     /// How the first byte is reached.
     request: MemoryRequest,
     /// Virtual address of the first byte.
@@ -28,7 +28,7 @@ pub(crate) struct Span {
     length: usize,
 }
 
-impl Span {
+impl Segment {
     /// The bytes of a piece from its focus on that an entry of the cache covers, at most `limit`.
     /// `untranslated` says how what is to be reached untranslated is reached.
     #[inline]
@@ -49,7 +49,7 @@ impl Span {
             output: hit.output.wrapping_sub(below),
             ..*hit
         };
-        Span::at(focus - below, &first, untranslated, length as usize)
+        Segment::at(focus - below, &first, untranslated, length as usize)
     }
 
     /// Bytes from an address on, for which an entry of the cache was found.
@@ -63,7 +63,7 @@ impl Span {
         } else {
             MemoryRequest::translated(hit.output)
         };
-        Span {
+        Segment {
             request,
             address,
             length,
@@ -86,7 +86,7 @@ impl Span {
         self.address
     }
 
-    /// Whether a translation goes on in memory where this span ends.
+    /// Whether a translation goes on in memory where this segment ends.
     pub fn precedes(&self, next: &Hit) -> bool {
         self.request.address_type == MemoryAddressType::Translated
             && !next.untranslated_only
@@ -99,11 +99,11 @@ impl Span {
     }
 
     /// `length` bytes from `offset` on.
-    pub fn part(&self, offset: usize, length: usize) -> Span {
+    pub fn part(&self, offset: usize, length: usize) -> Segment {
         debug_assert!(offset + length <= self.length);
         let mut request = self.request;
         request.address += offset as u64;
-        Span {
+        Segment {
             request,
             address: self.address + offset as u64,
             length,
@@ -111,12 +111,12 @@ impl Span {
     }
 
     /// The first `length` bytes.
-    pub fn head(&self, length: usize) -> Span {
+    pub fn head(&self, length: usize) -> Segment {
         self.part(0, length)
     }
 
     /// The last `length` bytes.
-    pub fn tail(&self, length: usize) -> Span {
+    pub fn tail(&self, length: usize) -> Segment {
         self.part(self.length - length, length)
     }
 }
@@ -124,9 +124,9 @@ impl Span {
 /// Buffers of one thread's work. Kept by the device from step to step.
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    /// Bytes of the first span.
+    /// Bytes of the first segment.
     pub first: Box<[u8]>,
-    /// Bytes of the second span.
+    /// Bytes of the second segment.
     pub second: Box<[u8]>,
     /// The translations of a completion.
     pub translations: Box<[Translation]>,
@@ -168,55 +168,58 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
 
     /// Fails if the work was cancelled after this access was decided upon. The error is discarded
     /// with the work.
-    fn check(&self, span: &Span, access: Access) -> Result<(), Failure> {
+    fn check(&self, segment: &Segment, access: Access) -> Result<(), Failure> {
         if self.permit.holds(self.ticket) {
             Ok(())
         } else {
-            Err(refused(span, access))
+            Err(refused(segment, access))
         }
     }
 
-    /// Reads a span into the front of `data`, and returns what was read.
-    pub fn read<'d>(&mut self, span: &Span, data: &'d mut [u8]) -> Result<&'d [u8], Failure> {
-        self.check(span, Access::Read)?;
-        let data = &mut data[..span.length];
+    /// Reads a segment into the front of `data`, and returns what was read.
+    pub fn read<'d>(&mut self, segment: &Segment, data: &'d mut [u8]) -> Result<&'d [u8], Failure> {
+        self.check(segment, Access::Read)?;
+        let data = &mut data[..segment.length];
         self.port
-            .read(&span.request, data)
-            .map_err(|_| refused(span, Access::Read))?;
-        self.read += span.length as u64;
+            .read(&segment.request, data)
+            .map_err(|_| refused(segment, Access::Read))?;
+        self.read += segment.length as u64;
         Ok(data)
     }
 
-    /// Writes as many bytes of `data` as the span has.
-    pub fn write(&mut self, span: &Span, data: &[u8]) -> Result<(), Failure> {
-        self.check(span, Access::Write)?;
+    /// Writes as many bytes of `data` as the segment has.
+    pub fn write(&mut self, segment: &Segment, data: &[u8]) -> Result<(), Failure> {
+        self.check(segment, Access::Write)?;
         self.port
-            .write(&span.request, &data[..span.length])
-            .map_err(|_| refused(span, Access::Write))?;
-        self.written += span.length as u64;
+            .write(&segment.request, &data[..segment.length])
+            .map_err(|_| refused(segment, Access::Write))?;
+        self.written += segment.length as u64;
         Ok(())
     }
 
-    /// Writes as many bytes of `data` as the span has, so that the first `head` are visible last.
-    pub fn publish(&mut self, span: &Span, data: &[u8], head: usize) -> Result<(), Failure> {
-        self.check(span, Access::Write)?;
-        match self.port.publish(&span.request, &data[..span.length], head) {
+    /// Writes as many bytes of `data` as the segment has, so that the first `head` are visible last.
+    pub fn publish(&mut self, segment: &Segment, data: &[u8], head: usize) -> Result<(), Failure> {
+        self.check(segment, Access::Write)?;
+        match self
+            .port
+            .publish(&segment.request, &data[..segment.length], head)
+        {
             Some(Ok(())) => {
-                self.written += span.length as u64;
+                self.written += segment.length as u64;
                 Ok(())
             }
-            Some(Err(_)) => Err(refused(span, Access::Write)),
+            Some(Err(_)) => Err(refused(segment, Access::Write)),
             // Rule 68: each is a request of its own, and asks again whether it may be sent.
             None => {
-                self.write(&span.part(head, span.length - head), &data[head..])?;
-                self.write(&span.head(head), data)
+                self.write(&segment.part(head, segment.length - head), &data[head..])?;
+                self.write(&segment.head(head), data)
             }
         }
     }
 
-    /// Copies between spans of the same length, which may overlap, by way of `buffer` if there is
+    /// Copies between segments of the same length, which may overlap, by way of `buffer` if there is
     /// no shorter one.
-    pub fn copy(&mut self, from: &Span, to: &Span, buffer: &mut [u8]) -> Result<(), Failure> {
+    pub fn copy(&mut self, from: &Segment, to: &Segment, buffer: &mut [u8]) -> Result<(), Failure> {
         debug_assert_eq!(from.length, to.length);
         let buffer = &mut buffer[..from.length];
         // Both requests are sent at one moment, at which they may be.
@@ -240,29 +243,29 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
         }
     }
 
-    /// Adds to the 8 bytes of a span, and returns what they were.
-    pub fn fetch_add(&mut self, span: &Span, addend: u64) -> Result<u64, Failure> {
-        self.check(span, Access::ReadWrite)?;
-        let old = self.port.fetch_add(&span.request, addend);
-        self.atomic(span, old)
+    /// Adds to the 8 bytes of a segment, and returns what they were.
+    pub fn fetch_add(&mut self, segment: &Segment, addend: u64) -> Result<u64, Failure> {
+        self.check(segment, Access::ReadWrite)?;
+        let old = self.port.fetch_add(&segment.request, addend);
+        self.atomic(segment, old)
     }
 
-    /// Replaces the 8 bytes of a span if they are as expected, and returns what they were.
+    /// Replaces the 8 bytes of a segment if they are as expected, and returns what they were.
     pub fn compare_and_swap(
         &mut self,
-        span: &Span,
+        segment: &Segment,
         expected: u64,
         new: u64,
     ) -> Result<u64, Failure> {
-        self.check(span, Access::ReadWrite)?;
-        let old = self.port.compare_and_swap(&span.request, expected, new);
-        self.atomic(span, old)
+        self.check(segment, Access::ReadWrite)?;
+        let old = self.port.compare_and_swap(&segment.request, expected, new);
+        self.atomic(segment, old)
     }
 
     /// Counts an AtomicOp, or says why it failed.
-    fn atomic(&mut self, span: &Span, old: Result<u64, MemoryError>) -> Result<u64, Failure> {
+    fn atomic(&mut self, segment: &Segment, old: Result<u64, MemoryError>) -> Result<u64, Failure> {
         let old = old.map_err(|error| {
-            let failure = refused(span, Access::ReadWrite);
+            let failure = refused(segment, Access::ReadWrite);
             match error {
                 MemoryError::Refused { .. } => failure,
                 MemoryError::Unsupported { .. } => Failure {
@@ -278,10 +281,10 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
 }
 
 /// The failure of an access that memory refused.
-fn refused(span: &Span, access: Access) -> Failure {
+fn refused(segment: &Segment, access: Access) -> Failure {
     Failure {
         error: Error::MemoryAccess,
-        address: span.address,
+        address: segment.address,
         write: access.writes(),
     }
 }
@@ -304,22 +307,22 @@ mod tests {
         let pasid = Pasid::new(1).unwrap();
         let request = MemoryRequest::untranslated(0, Some(pasid));
         let piece = Piece::forward(0x1ff0, 0x100, Access::Read);
-        let span = Span::new(&piece, &hit(0x1000, 0x1fff, 0xaff0), &request, u64::MAX);
-        assert_eq!((span.address, span.len()), (0x1ff0, 0x10));
-        assert_eq!(span.request, MemoryRequest::translated(0xaff0));
+        let segment = Segment::new(&piece, &hit(0x1000, 0x1fff, 0xaff0), &request, u64::MAX);
+        assert_eq!((segment.address, segment.len()), (0x1ff0, 0x10));
+        assert_eq!(segment.request, MemoryRequest::translated(0xaff0));
 
         let down = Piece {
             backward: true,
             ..Piece::forward(0x1f00, 0x110, Access::Read)
         };
-        let span = Span::new(&down, &hit(0x2000, 0x2fff, 0xb00f), &request, u64::MAX);
-        assert_eq!((span.address, span.len()), (0x2000, 0x10));
-        assert_eq!(span.request, MemoryRequest::translated(0xb000));
-        assert_eq!(span.tail(4).request, MemoryRequest::translated(0xb00c));
+        let segment = Segment::new(&down, &hit(0x2000, 0x2fff, 0xb00f), &request, u64::MAX);
+        assert_eq!((segment.address, segment.len()), (0x2000, 0x10));
+        assert_eq!(segment.request, MemoryRequest::translated(0xb000));
+        assert_eq!(segment.tail(4).request, MemoryRequest::translated(0xb00c));
 
         let all = Piece::forward(0, u64::MAX, Access::Read);
-        let span = Span::new(&all, &hit(0, u64::MAX, 0), &request, u64::MAX);
-        assert_eq!(span.len(), MAX_CHUNK);
+        let segment = Segment::new(&all, &hit(0, u64::MAX, 0), &request, u64::MAX);
+        assert_eq!(segment.len(), MAX_CHUNK);
     }
 
     #[test]
@@ -331,9 +334,9 @@ mod tests {
             ..hit(0x1000, 0x1fff, 0xa008)
         };
         let request = MemoryRequest::untranslated(0, Some(pasid));
-        let span = Span::new(&piece, &entry, &request, u64::MAX);
+        let segment = Segment::new(&piece, &entry, &request, u64::MAX);
         assert_eq!(
-            span.request,
+            segment.request,
             MemoryRequest::untranslated(0x1008, Some(pasid))
         );
     }

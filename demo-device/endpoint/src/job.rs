@@ -4,7 +4,7 @@
 use crate::access::Failure;
 use crate::completion::{self, Record};
 use crate::context::Activity;
-use crate::dma::{Dma, Scratch, Span};
+use crate::dma::{Dma, Scratch, Segment};
 use crate::fast::runs::{Run, Runs};
 use crate::operation::Demand;
 use pcie_ats::RootPort;
@@ -20,7 +20,7 @@ pub(crate) enum Ending {
     /// The descriptor is complete, and wants no record.
     Silent,
     /// The record of the descriptor is written there.
-    Record(Span),
+    Record(Segment),
 }
 
 /// How far a job has come.
@@ -87,9 +87,9 @@ impl Job {
             Ending::Open => return lives(),
             _ if !lives() => return false,
             Ending::Silent => Ok(()),
-            Ending::Record(span) => {
+            Ending::Record(segment) => {
                 let record = completion::success(self.activity.bytes_done(), result);
-                Record::new(span.address(), &record).perform(dma, &[span])
+                Record::new(segment.address(), &record).perform(dma, &[segment])
             }
         };
         self.progress = Progress::Complete(written);

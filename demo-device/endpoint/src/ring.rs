@@ -2,7 +2,7 @@
 //! Reading descriptors from the submission ring or the array of a batch, several at a time.
 
 use crate::access::{Access, Failure, Piece};
-use crate::dma::{Dma, Scratch, Span};
+use crate::dma::{Dma, Scratch, Segment};
 use crate::operation::Demand;
 use pcie_ats::RootPort;
 use svm_abi::descriptor::{Descriptor, SIZE};
@@ -46,16 +46,16 @@ impl Fetch {
         Demand::Access(piece, None)
     }
 
-    /// Reads as many whole descriptors as the span holds: at least one, because both descriptors
+    /// Reads as many whole descriptors as the segment holds: at least one, because both descriptors
     /// and translations are aligned.
     pub fn perform<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,
-        spans: &[Span],
+        segments: &[Segment],
         scratch: &mut Scratch,
     ) -> Result<(), Failure> {
-        let [span] = spans else { return Ok(()) };
-        self.fetched = dma.read(span, &mut scratch.first)?.len();
+        let [segment] = segments else { return Ok(()) };
+        self.fetched = dma.read(segment, &mut scratch.first)?.len();
         Ok(())
     }
 

@@ -260,7 +260,7 @@ fn add_types(table: &mut Table, path: &Path, file: &object::File) -> Result<(), 
 
 /// A place in the debug information: a unit, and an entry in it.
 #[derive(Clone, Copy)]
-struct Place {
+struct EntryRef {
     unit: usize,
     entry: UnitOffset,
 }
@@ -270,7 +270,7 @@ struct Member {
     /// Its first bit in the structure, and its width for a bit field.
     bit: u64,
     bits: Option<u64>,
-    kind: Option<Place>,
+    kind: Option<EntryRef>,
 }
 
 /// What the debug information says of types.
@@ -310,7 +310,7 @@ impl<'a> Types<'a> {
             let mut children = tree.root()?.children();
             while let Some(child) = children.next()? {
                 let entry = child.entry();
-                let place = Place {
+                let place = EntryRef {
                     unit,
                     entry: entry.offset(),
                 };
@@ -367,7 +367,7 @@ impl<'a> Types<'a> {
         Ok(())
     }
 
-    fn entry(&self, place: Place) -> gimli::Result<Entry<'_, 'a>> {
+    fn entry(&self, place: EntryRef) -> gimli::Result<Entry<'_, 'a>> {
         self.units[place.unit].entry(place.entry)
     }
 
@@ -385,9 +385,9 @@ impl<'a> Types<'a> {
         unit: usize,
         entry: &Entry<'_, 'a>,
         attribute: gimli::DwAt,
-    ) -> gimli::Result<Option<Place>> {
+    ) -> gimli::Result<Option<EntryRef>> {
         Ok(match entry.attr_value(attribute)? {
-            Some(AttributeValue::UnitRef(entry)) => Some(Place { unit, entry }),
+            Some(AttributeValue::UnitRef(entry)) => Some(EntryRef { unit, entry }),
             Some(AttributeValue::DebugInfoRef(offset)) => {
                 let after = self.headers.partition_point(|header| {
                     header
@@ -397,19 +397,19 @@ impl<'a> Types<'a> {
                 });
                 after.checked_sub(1).and_then(|unit| {
                     let entry = offset.to_unit_offset(&self.headers[unit])?;
-                    Some(Place { unit, entry })
+                    Some(EntryRef { unit, entry })
                 })
             }
             _ => None,
         })
     }
 
-    fn type_of(&self, place: Place) -> gimli::Result<Option<Place>> {
+    fn type_of(&self, place: EntryRef) -> gimli::Result<Option<EntryRef>> {
         self.reference(place.unit, &self.entry(place)?, dw::DW_AT_type)
     }
 
     /// Leaves out names and qualifiers of a type; None is `void`.
-    fn strip(&self, mut place: Option<Place>) -> gimli::Result<Option<(Place, DwTag)>> {
+    fn strip(&self, mut place: Option<EntryRef>) -> gimli::Result<Option<(EntryRef, DwTag)>> {
         while let Some(at) = place {
             match self.entry(at)?.tag() {
                 dw::DW_TAG_typedef
@@ -425,7 +425,7 @@ impl<'a> Types<'a> {
 
     /// The structure itself, if the entry is a whole one, or a name for a whole one that has no
     /// other.
-    fn complete_structure(&self, place: Place) -> gimli::Result<Option<Place>> {
+    fn complete_structure(&self, place: EntryRef) -> gimli::Result<Option<EntryRef>> {
         let mut place = place;
         if self.entry(place)?.tag() == dw::DW_TAG_typedef {
             match self.strip(Some(place))? {
@@ -449,7 +449,7 @@ impl<'a> Types<'a> {
         &self,
         table: &mut Table,
         wanted: &interface::Structure,
-        place: Place,
+        place: EntryRef,
     ) -> gimli::Result<()> {
         let size = constant(&self.entry(place)?, dw::DW_AT_byte_size)?;
         table.set(Kind::Size, wanted.name, size.unwrap_or(0), 0);
@@ -476,7 +476,7 @@ impl<'a> Types<'a> {
     }
 
     /// A member by its name, or by the names of members in members, with dots between them.
-    fn member(&self, structure: Place, path: &str) -> gimli::Result<Option<Member>> {
+    fn member(&self, structure: EntryRef, path: &str) -> gimli::Result<Option<Member>> {
         let (first, rest) = match path.split_once('.') {
             Some((first, rest)) => (first, Some(rest)),
             None => (path, None),
@@ -498,7 +498,7 @@ impl<'a> Types<'a> {
     }
 
     /// A member of a structure or of a structure without a name in it.
-    fn direct_member(&self, structure: Place, name: &str) -> gimli::Result<Option<Member>> {
+    fn direct_member(&self, structure: EntryRef, name: &str) -> gimli::Result<Option<Member>> {
         let unit = &self.units[structure.unit];
         let mut tree = unit.entries_tree(Some(structure.entry))?;
         let mut children = tree.root()?.children();
@@ -533,7 +533,7 @@ impl<'a> Types<'a> {
     }
 
     /// The size of a type in bytes; None of `void`, and of what has none.
-    fn size(&self, kind: Option<Place>) -> gimli::Result<Option<u64>> {
+    fn size(&self, kind: Option<EntryRef>) -> gimli::Result<Option<u64>> {
         let Some((place, tag)) = self.strip(kind)? else {
             return Ok(None);
         };
@@ -544,7 +544,7 @@ impl<'a> Types<'a> {
         }
     }
 
-    fn array_size(&self, array: Place) -> gimli::Result<Option<u64>> {
+    fn array_size(&self, array: EntryRef) -> gimli::Result<Option<u64>> {
         let Some(mut size) = self.size(self.type_of(array)?)? else {
             return Ok(None);
         };
@@ -565,7 +565,7 @@ impl<'a> Types<'a> {
     }
 
     /// The function type that a pointer points to.
-    fn function_behind(&self, kind: Option<Place>) -> gimli::Result<Option<Place>> {
+    fn function_behind(&self, kind: Option<EntryRef>) -> gimli::Result<Option<EntryRef>> {
         let Some((pointer, dw::DW_TAG_pointer_type)) = self.strip(kind)? else {
             return Ok(None);
         };
@@ -576,7 +576,7 @@ impl<'a> Types<'a> {
     }
 
     /// Parameters and result of a function or a type of functions.
-    fn signature(&self, place: Place) -> gimli::Result<String> {
+    fn signature(&self, place: EntryRef) -> gimli::Result<String> {
         let mut parameters = Vec::new();
         let mut tree = self.units[place.unit].entries_tree(Some(place.entry))?;
         let mut children = tree.root()?.children();
@@ -599,7 +599,7 @@ impl<'a> Types<'a> {
     }
 
     /// A type in a signature.
-    fn word(&self, kind: Option<Place>) -> gimli::Result<String> {
+    fn word(&self, kind: Option<EntryRef>) -> gimli::Result<String> {
         let Some((place, tag)) = self.strip(kind)? else {
             return Ok("void".to_owned());
         };
@@ -622,7 +622,7 @@ impl<'a> Types<'a> {
     }
 
     /// The name that a structure without one has by a `typedef`.
-    fn typedef_name(&self, mut kind: Option<Place>) -> gimli::Result<String> {
+    fn typedef_name(&self, mut kind: Option<EntryRef>) -> gimli::Result<String> {
         while let Some(place) = kind {
             let entry = self.entry(place)?;
             if let Some(name) = self.name(place.unit, &entry)? {

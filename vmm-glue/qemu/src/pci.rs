@@ -29,7 +29,7 @@ const NO_SOFT_RESET: u32 = 1 << 3;
 
 /// Why QEMU refused a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum RequestError {
     /// The function or the vIOMMU does not permit it now.
     NotPermitted,
     /// There is no vIOMMU.
@@ -42,15 +42,15 @@ pub enum Refusal {
     Invalid,
 }
 
-impl Refusal {
+impl RequestError {
     /// The refusal of a negative error number.
-    fn from_errno(result: i64) -> Refusal {
+    fn from_errno(result: i64) -> RequestError {
         match -result {
-            EPERM => Refusal::NotPermitted,
-            EIO => Refusal::Access,
-            ENODEV => Refusal::NoIommu,
-            ENOSPC => Refusal::QueueFull,
-            _ => Refusal::Invalid,
+            EPERM => RequestError::NotPermitted,
+            EIO => RequestError::Access,
+            ENODEV => RequestError::NoIommu,
+            ENOSPC => RequestError::QueueFull,
+            _ => RequestError::Invalid,
         }
     }
 }
@@ -329,7 +329,7 @@ impl PciDevice {
         _bql: &Bql,
         query: &TranslationQuery,
         entries: &mut [IOMMUTLBEntry],
-    ) -> Result<usize, Refusal> {
+    ) -> Result<usize, RequestError> {
         let mut failed = 0;
         // SAFETY: the device is realized; the buffer has the length that is given.
         let result = unsafe {
@@ -348,12 +348,12 @@ impl PciDevice {
         };
         match usize::try_from(result) {
             Ok(count) => Ok(count.min(entries.len())),
-            Err(_) => Err(Refusal::from_errno(result as i64)),
+            Err(_) => Err(RequestError::from_errno(result as i64)),
         }
     }
 
     /// Sends a page request.
-    pub fn request_page(self, _bql: &Bql, query: &PageQuery) -> Result<(), Refusal> {
+    pub fn request_page(self, _bql: &Bql, query: &PageQuery) -> Result<(), RequestError> {
         // SAFETY: the device is realized.
         let result = unsafe {
             (qemu().pci_pri_request_page)(
@@ -382,7 +382,7 @@ impl PciDevice {
         notifier: *mut IOMMUNotifier,
         notify: IommuNotify,
         opaque: *mut std::ffi::c_void,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), RequestError> {
         // SAFETY: the caller's promise.
         check(unsafe {
             (qemu().pci_iommu_init_iotlb_notifier)(self.raw(), notifier, notify, opaque)
@@ -399,7 +399,7 @@ impl PciDevice {
         _bql: &Bql,
         pasid: u32,
         notifier: *mut IOMMUNotifier,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), RequestError> {
         // SAFETY: the caller's promise.
         check(unsafe { (qemu().pci_iommu_register_iotlb_notifier)(self.raw(), pasid, notifier) })
     }
@@ -414,7 +414,7 @@ impl PciDevice {
         _bql: &Bql,
         pasid: u32,
         notifier: *mut IOMMUNotifier,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), RequestError> {
         // SAFETY: the caller's promise.
         check(unsafe { (qemu().pci_iommu_unregister_iotlb_notifier)(self.raw(), pasid, notifier) })
     }
@@ -429,7 +429,7 @@ impl PciDevice {
         _bql: &Bql,
         pasid: u32,
         notifier: *mut IOMMUPRINotifier,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), RequestError> {
         // SAFETY: the caller's promise.
         check(unsafe { (qemu().pci_pri_register_notifier)(self.raw(), pasid, notifier) })
     }
@@ -442,9 +442,9 @@ impl PciDevice {
 }
 
 /// The result of a function that returns 0 or a negative error number.
-fn check(result: c_int) -> Result<(), Refusal> {
+fn check(result: c_int) -> Result<(), RequestError> {
     if result < 0 {
-        Err(Refusal::from_errno(result.into()))
+        Err(RequestError::from_errno(result.into()))
     } else {
         Ok(())
     }

@@ -12,10 +12,10 @@ use crate::bql::Bql;
 use crate::device::Device;
 use crate::memory::{AccessRefused, Space};
 use crate::message;
-use crate::pci::{PageQuery, Refusal, TranslationQuery};
+use crate::pci::{PageQuery, RequestError, TranslationQuery};
 use crate::refused::automatic;
 use crate::remedy::{self, pasid_entries};
-use crate::trace::Access;
+use crate::trace::MemoryOperation;
 
 /// The most translations of one completion.
 const MOST_TRANSLATIONS: usize = 16;
@@ -74,7 +74,9 @@ impl<'a> Port<'a> {
             .pci
             .translate(self.bql, &query, &mut entries[..pages])
             .map_err(|refusal| match refusal {
-                Refusal::NotPermitted | Refusal::NoIommu => TranslationError::UnsupportedRequest,
+                RequestError::NotPermitted | RequestError::NoIommu => {
+                    TranslationError::UnsupportedRequest
+                }
                 _ => TranslationError::CompleterAbort,
             })?;
         let refused = count > 0 && entries[0].perm & (perm::READ | perm::WRITE) == 0;
@@ -113,14 +115,14 @@ impl<'a> Port<'a> {
     }
 
     /// Sends a page request; an error is the reason why nobody will answer it.
-    fn send_page_request(&self, request: &PageRequest) -> Result<(), Refusal> {
+    fn send_page_request(&self, request: &PageRequest) -> Result<(), RequestError> {
         if !self
             .device
             .notifiers
             .ensure(self.bql, request.pasid)
             .responses
         {
-            return Err(Refusal::NotPermitted);
+            return Err(RequestError::NotPermitted);
         }
         let query = PageQuery {
             pasid: number(request.pasid),
@@ -146,7 +148,7 @@ impl<'a> Port<'a> {
     /// Makes an access to memory with the attributes of a request, and notes it in the trace.
     fn access<T>(
         &self,
-        kind: Access,
+        kind: MemoryOperation,
         request: &MemoryRequest,
         length: usize,
         access: impl FnOnce(Space, u32) -> Result<T, AccessRefused>,
@@ -202,20 +204,26 @@ impl RootPort for Port<'_> {
     }
 
     fn read(&self, request: &MemoryRequest, data: &mut [u8]) -> Result<(), MemoryError> {
-        self.access(Access::Read, request, data.len(), |space, attributes| {
-            space.read(request.address, attributes, data)
-        })
+        self.access(
+            MemoryOperation::Read,
+            request,
+            data.len(),
+            |space, attributes| space.read(request.address, attributes, data),
+        )
     }
 
     fn write(&self, request: &MemoryRequest, data: &[u8]) -> Result<(), MemoryError> {
-        self.access(Access::Write, request, data.len(), |space, attributes| {
-            space.write(request.address, attributes, data)
-        })
+        self.access(
+            MemoryOperation::Write,
+            request,
+            data.len(),
+            |space, attributes| space.write(request.address, attributes, data),
+        )
     }
 
     fn fetch_add(&self, request: &MemoryRequest, addend: u64) -> Result<u64, MemoryError> {
         self.access(
-            Access::FetchAdd,
+            MemoryOperation::FetchAdd,
             request,
             size_of::<u64>(),
             |space, attributes| space.fetch_add(self.bql, request.address, attributes, addend),
@@ -229,7 +237,7 @@ impl RootPort for Port<'_> {
         new: u64,
     ) -> Result<u64, MemoryError> {
         self.access(
-            Access::CompareSwap,
+            MemoryOperation::CompareSwap,
             request,
             size_of::<u64>(),
             |space, attributes| space.compare_exchange(request.address, attributes, expected, new),

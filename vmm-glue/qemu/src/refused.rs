@@ -12,19 +12,21 @@
 
 use pcie_ats::{PageRequest, ResponseCode};
 
-use crate::pci::Refusal;
+use crate::pci::RequestError;
 
 /// The answer that hardware gives to a refused request, at once; none to one that is not the last
 /// of its group. How soon a device asks again is its own decision.
-pub fn automatic(request: &PageRequest, refusal: Refusal) -> Option<ResponseCode> {
+pub fn automatic(request: &PageRequest, refusal: RequestError) -> Option<ResponseCode> {
     let is_stop_marker = !request.read && !request.write;
     if !request.last || is_stop_marker {
         return None;
     }
     Some(match refusal {
-        Refusal::QueueFull => ResponseCode::Success,
-        Refusal::Access => ResponseCode::ResponseFailure,
-        Refusal::NotPermitted | Refusal::NoIommu | Refusal::Invalid => ResponseCode::InvalidRequest,
+        RequestError::QueueFull => ResponseCode::Success,
+        RequestError::Access => ResponseCode::ResponseFailure,
+        RequestError::NotPermitted | RequestError::NoIommu | RequestError::Invalid => {
+            ResponseCode::InvalidRequest
+        }
     })
 }
 
@@ -49,28 +51,36 @@ mod tests {
     #[test]
     fn a_full_queue_is_answered_success() {
         assert_eq!(
-            automatic(&request(true), Refusal::QueueFull),
+            automatic(&request(true), RequestError::QueueFull),
             Some(ResponseCode::Success)
         );
     }
 
     #[test]
     fn what_is_not_permitted_is_answered_invalid_at_once() {
-        for refusal in [Refusal::NotPermitted, Refusal::NoIommu, Refusal::Invalid] {
+        for refusal in [
+            RequestError::NotPermitted,
+            RequestError::NoIommu,
+            RequestError::Invalid,
+        ] {
             assert_eq!(
                 automatic(&request(true), refusal),
                 Some(ResponseCode::InvalidRequest)
             );
         }
         assert_eq!(
-            automatic(&request(true), Refusal::Access),
+            automatic(&request(true), RequestError::Access),
             Some(ResponseCode::ResponseFailure)
         );
     }
 
     #[test]
     fn only_the_last_request_of_a_group_is_answered() {
-        for refusal in [Refusal::QueueFull, Refusal::NotPermitted, Refusal::Access] {
+        for refusal in [
+            RequestError::QueueFull,
+            RequestError::NotPermitted,
+            RequestError::Access,
+        ] {
             assert_eq!(automatic(&request(false), refusal), None);
         }
     }
@@ -81,6 +91,6 @@ mod tests {
             read: false,
             ..request(true)
         };
-        assert_eq!(automatic(&marker, Refusal::QueueFull), None);
+        assert_eq!(automatic(&marker, RequestError::QueueFull), None);
     }
 }

@@ -50,7 +50,7 @@ pub struct Moment(u128);
 
 /// What kind of access to memory it was.
 #[derive(Clone, Copy)]
-pub enum Access {
+pub enum MemoryOperation {
     /// A read.
     Read,
     /// A write.
@@ -201,7 +201,7 @@ impl Trace {
     pub fn access(
         &self,
         begin: Moment,
-        access: Access,
+        access: MemoryOperation,
         request: &MemoryRequest,
         length: usize,
         succeeded: bool,
@@ -211,10 +211,10 @@ impl Trace {
             MemoryAddressType::Untranslated => (UNTRANSLATED, "untranslated"),
         };
         let access = match access {
-            Access::Read => "read",
-            Access::Write => "write",
-            Access::FetchAdd => "fetch-add",
-            Access::CompareSwap => "compare-swap",
+            MemoryOperation::Read => "read",
+            MemoryOperation::Write => "write",
+            MemoryOperation::FetchAdd => "fetch-add",
+            MemoryOperation::CompareSwap => "compare-swap",
         };
         let args = json!({
             "address": hex(request.address),

@@ -14,22 +14,22 @@ use crate::spec::{DomainId, SourceId, mask};
 
 /// A fault condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fault {
+pub(crate) struct FaultCondition {
     /// Its reason.
     pub reason: R,
     /// An entry on the way had Fault Processing Disable set.
     pub fpd: bool,
 }
 
-impl Fault {
+impl FaultCondition {
     /// A fault, the report of which nothing disables so far.
     pub const fn new(reason: R) -> Self {
-        Fault { reason, fpd: false }
+        FaultCondition { reason, fpd: false }
     }
 
     /// The fault, with what an entry on the way says of fault processing.
     pub const fn with_fpd(self, fpd: bool) -> Self {
-        Fault {
+        FaultCondition {
             reason: self.reason,
             fpd: self.fpd || fpd,
         }
@@ -43,7 +43,7 @@ fn any(words: &[u64]) -> bool {
 
 /// How the first stage translates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FirstStage {
+pub(crate) struct FirstStageTables {
     /// FSPTPTR.
     pub table: u64,
     /// Levels, from FSPM: 4 or 5.
@@ -62,7 +62,7 @@ pub(crate) struct FirstStage {
 
 /// How the second stage translates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SecondStage {
+pub(crate) struct SecondStageTables {
     /// SSPTPTR.
     pub table: u64,
     /// Levels, from AW: 3 to 5.
@@ -79,12 +79,12 @@ pub(crate) struct SecondStage {
     pub scalable: bool,
 }
 
-/// The stages of a translation.
+/// How addresses are translated: by which stages (PGTT, or TT of legacy mode).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stages {
-    First(FirstStage),
-    Second(SecondStage),
-    Nested(FirstStage, SecondStage),
+pub(crate) enum TranslationType {
+    First(FirstStageTables),
+    Second(SecondStageTables),
+    Nested(FirstStageTables, SecondStageTables),
     PassThrough,
 }
 
@@ -93,8 +93,8 @@ pub(crate) enum Stages {
 pub(crate) struct Regime {
     /// DID.
     pub domain: DomainId,
-    /// The stages.
-    pub stages: Stages,
+    /// The type of its translation.
+    pub translation: TranslationType,
     /// Fault Processing Disable of any entry on the way.
     pub fpd: bool,
     /// Scalable mode: its fault reasons apply.
@@ -109,7 +109,7 @@ pub(crate) struct Regime {
 
 /// A context entry, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Context {
+pub(crate) enum CheckedContext {
     /// Of legacy mode.
     Legacy {
         /// The translation of all requests.
@@ -134,20 +134,20 @@ pub(crate) struct ScalableContext {
     pub rid_priv: bool,
 }
 
-impl Context {
+impl CheckedContext {
     /// FPD of the entry.
     pub const fn fpd(&self) -> bool {
         match self {
-            Context::Legacy { regime, .. } => regime.fpd,
-            Context::Scalable(c) => c.fpd,
+            CheckedContext::Legacy { regime, .. } => regime.fpd,
+            CheckedContext::Scalable(c) => c.fpd,
         }
     }
 
     /// DID of the entry; only those of legacy mode have one.
     pub const fn domain(&self) -> Option<DomainId> {
         match self {
-            Context::Legacy { regime, .. } => Some(regime.domain),
-            Context::Scalable(_) => None,
+            CheckedContext::Legacy { regime, .. } => Some(regime.domain),
+            CheckedContext::Scalable(_) => None,
         }
     }
 }
@@ -158,21 +158,21 @@ pub(crate) fn legacy_context(
     caps: &Capabilities,
     root_table: u64,
     requester: SourceId,
-) -> Result<Context, Fault> {
+) -> Result<CheckedContext, FaultCondition> {
     let haw = caps.host_address_width();
     let at = root_table | (requester.bus() as u64) << 4;
-    let root = read_words(memory, at).map_err(|_| Fault::new(R::RootEntryAccess))?;
+    let root = read_words(memory, at).map_err(|_| FaultCondition::new(R::RootEntryAccess))?;
     let root = RootEntry(root);
     if !root.p() {
-        return Err(Fault::new(R::RootEntryNotPresent));
+        return Err(FaultCondition::new(R::RootEntryNotPresent));
     }
     if root.reserved(haw) != 0 {
-        return Err(Fault::new(R::RootEntryReserved));
+        return Err(FaultCondition::new(R::RootEntryReserved));
     }
     let at = root.ctp() | (requester.devfn() as u64) << 4;
-    let entry = read_words(memory, at).map_err(|_| Fault::new(R::ContextEntryAccess))?;
+    let entry = read_words(memory, at).map_err(|_| FaultCondition::new(R::ContextEntryAccess))?;
     let entry = ContextEntry(entry);
-    let fault = |reason| Fault::new(reason).with_fpd(entry.fpd());
+    let fault = |reason| FaultCondition::new(reason).with_fpd(entry.fpd());
     if !entry.p() {
         return Err(fault(R::ContextEntryNotPresent));
     }
@@ -182,7 +182,7 @@ pub(crate) fn legacy_context(
     let Some((levels, bits)) = caps.second_stage(entry.aw()) else {
         return Err(fault(R::ContextEntryInvalid));
     };
-    let second = Stages::Second(SecondStage {
+    let second = TranslationType::Second(SecondStageTables {
         table: entry.ssptptr(),
         levels,
         bits,
@@ -191,16 +191,16 @@ pub(crate) fn legacy_context(
         snooped: true,
         scalable: false,
     });
-    let (stages, device_tlb) = match entry.tt() {
+    let (translation, device_tlb) = match entry.tt() {
         0 => (second, false),
         1 if caps.ecap().dt() => (second, true),
-        2 if caps.ecap().pt() => (Stages::PassThrough, false),
+        2 if caps.ecap().pt() => (TranslationType::PassThrough, false),
         _ => return Err(fault(R::ContextEntryInvalid)),
     };
-    Ok(Context::Legacy {
+    Ok(CheckedContext::Legacy {
         regime: Regime {
             domain: entry.did(),
-            stages,
+            translation,
             fpd: entry.fpd(),
             scalable: false,
             page_snoop: false,
@@ -217,22 +217,24 @@ pub(crate) fn scalable_context(
     caps: &Capabilities,
     root_table: u64,
     requester: SourceId,
-) -> Result<Context, Fault> {
+) -> Result<CheckedContext, FaultCondition> {
     let haw = caps.host_address_width();
     let upper = requester.devfn() >= 128;
     let at = root_table | (requester.bus() as u64) << 4 | (upper as u64) << 3;
     let root = memory.read_u64(at);
-    let root = ScalableRootHalf(root.map_err(|_| Fault::new(R::ScalableRootEntryAccess))?);
+    let root = ScalableRootHalf(root.map_err(|_| FaultCondition::new(R::ScalableRootEntryAccess))?);
     if !root.p() {
-        return Err(Fault::new(R::ScalableRootEntryNotPresent));
+        return Err(FaultCondition::new(R::ScalableRootEntryNotPresent));
     }
     if root.reserved(haw) != 0 {
-        return Err(Fault::new(R::ScalableRootEntryReserved));
+        return Err(FaultCondition::new(R::ScalableRootEntryReserved));
     }
     let at = root.ctp() | (requester.devfn() as u64 & 127) << 5;
     let entry = read_words(memory, at);
-    let entry = ScalableContextEntry(entry.map_err(|_| Fault::new(R::ScalableContextEntryAccess))?);
-    let fault = |reason| Err(Fault::new(reason).with_fpd(entry.fpd()));
+    let entry = ScalableContextEntry(
+        entry.map_err(|_| FaultCondition::new(R::ScalableContextEntryAccess))?,
+    );
+    let fault = |reason| Err(FaultCondition::new(reason).with_fpd(entry.fpd()));
     if !entry.p() {
         return fault(R::ScalableContextEntryNotPresent);
     }
@@ -242,7 +244,7 @@ pub(crate) fn scalable_context(
     if entry.pre() && !entry.dte() || entry.rid_pasid() >= entry.pasid_limit() {
         return fault(R::ScalableContextEntryInvalid);
     }
-    Ok(Context::Scalable(ScalableContext {
+    Ok(CheckedContext::Scalable(ScalableContext {
         fpd: entry.fpd(),
         dte: entry.dte(),
         paside: entry.paside(),
@@ -261,16 +263,16 @@ pub(crate) fn pasid_entry(
     caps: &Capabilities,
     context: &ScalableContext,
     pasid: u32,
-) -> Result<Regime, Fault> {
+) -> Result<Regime, FaultCondition> {
     let haw = caps.host_address_width();
     let at = context.directory + (pasid as u64 >> 6) * 8;
     let directory = memory.read_u64(at);
     // The reason itself is not qualified, but one that takes precedence over it may be.
-    let access = |reason, fpd| Fault::new(reason).with_fpd(fpd);
+    let access = |reason, fpd| FaultCondition::new(reason).with_fpd(fpd);
     let directory =
         PasidDirectoryEntry(directory.map_err(|_| access(R::PasidDirectoryAccess, context.fpd))?);
     let fpd = context.fpd || directory.fpd();
-    let fault = |reason| Err(Fault::new(reason).with_fpd(fpd));
+    let fault = |reason| Err(FaultCondition::new(reason).with_fpd(fpd));
     if !directory.p() {
         return fault(R::PasidDirectoryNotPresent);
     }
@@ -281,8 +283,8 @@ pub(crate) fn pasid_entry(
     let entry = read_words(memory, at).map_err(|_| access(R::PasidEntryAccess, fpd))?;
     let entry = PasidEntry(entry);
     let fpd = fpd || entry.fpd();
-    let fault = |reason| Err(Fault::new(reason).with_fpd(fpd));
-    if breaks(Mutant::B01) && stages(caps, &entry).is_none() {
+    let fault = |reason| Err(FaultCondition::new(reason).with_fpd(fpd));
+    if breaks(Mutant::B01) && translation_type(caps, &entry).is_none() {
         return fault(R::PasidEntryInvalid);
     }
     if !entry.p() {
@@ -291,12 +293,12 @@ pub(crate) fn pasid_entry(
     if any(&entry.reserved(haw, caps.cap(), caps.ecap())) && !breaks(Mutant::G27) {
         return fault(R::PasidEntryReserved);
     }
-    let Some(stages) = stages(caps, &entry) else {
+    let Some(translation) = translation_type(caps, &entry) else {
         return fault(R::PasidEntryInvalid);
     };
     Ok(Regime {
         domain: entry.did(),
-        stages,
+        translation,
         fpd,
         scalable: true,
         page_snoop: entry.pgsnp(),
@@ -305,12 +307,12 @@ pub(crate) fn pasid_entry(
     })
 }
 
-/// The stages that a PASID table entry asks for; none if the unit does not have them (SPT.4).
-fn stages(caps: &Capabilities, entry: &PasidEntry) -> Option<Stages> {
+/// The type of translation that a PASID table entry asks for; none if the unit does not have them (SPT.4).
+fn translation_type(caps: &Capabilities, entry: &PasidEntry) -> Option<TranslationType> {
     let pgtt = entry.pgtt().filter(|p| p.supported(caps.ecap()))?;
     let ers = caps.ecap().ers();
     let first = || {
-        Some(FirstStage {
+        Some(FirstStageTables {
             table: entry.fsptptr(),
             levels: match entry.fspm() {
                 _ if breaks(Mutant::B04) => entry.aw() + 2,
@@ -328,7 +330,7 @@ fn stages(caps: &Capabilities, entry: &PasidEntry) -> Option<Stages> {
     };
     let second = || {
         let (levels, bits) = caps.second_stage(entry.aw())?;
-        Some(SecondStage {
+        Some(SecondStageTables {
             table: entry.ssptptr(),
             levels,
             bits,
@@ -339,9 +341,9 @@ fn stages(caps: &Capabilities, entry: &PasidEntry) -> Option<Stages> {
         })
     };
     Some(match pgtt {
-        Pgtt::FirstStage => Stages::First(first()?),
+        Pgtt::FirstStage => TranslationType::First(first()?),
         Pgtt::SecondStage if breaks(Mutant::G02) => return None,
-        Pgtt::SecondStage => Stages::Second(second()?),
+        Pgtt::SecondStage => TranslationType::Second(second()?),
         Pgtt::Nested if breaks(Mutant::G01) => return None,
         Pgtt::Nested => {
             let (first, second) = (first()?, second()?);
@@ -349,8 +351,8 @@ fn stages(caps: &Capabilities, entry: &PasidEntry) -> Option<Stages> {
             if first.table & mask(63, second.bits.into()) != 0 {
                 return None;
             }
-            Stages::Nested(first, second)
+            TranslationType::Nested(first, second)
         }
-        Pgtt::PassThrough => Stages::PassThrough,
+        Pgtt::PassThrough => TranslationType::PassThrough,
     })
 }

@@ -184,7 +184,7 @@ pub struct Atc {
 
 /// Where an entry stands, if it is there.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct Slot {
     set: usize,
     /// Its fingerprint in every lane.
     print: u64,
@@ -293,10 +293,10 @@ impl Atc {
 
     /// Where the entry of a range that begins at `first` stands, if it is there.
     #[inline(always)]
-    const fn place(salt: u64, first: u64) -> Place {
+    const fn place(salt: u64, first: u64) -> Slot {
         // Ranges that begin at the same address share a set, whatever their sizes: few do.
         let hash = (first ^ salt).wrapping_mul(GOLDEN);
-        Place {
+        Slot {
             set: (hash >> 32) as usize,
             print: (hash >> 49).wrapping_mul(EACH_LANE),
         }
@@ -336,7 +336,7 @@ impl Atc {
         // The smallest size comes last, and so counts: where a larger one begins, so does often a
         // smaller, which is found for both.
         for mask in masks.into_iter().rev() {
-            let Place { set, print } = Self::place(salt, address & mask);
+            let Slot { set, print } = Self::place(salt, address & mask);
             let set = set & set_mask;
             let found = matching(prints[set], print);
             lanes = if found != 0 { found } else { lanes };
@@ -354,7 +354,7 @@ impl Atc {
         let salt = Self::salt(space);
         let mut index = usize::MAX;
         for mask in self.masks.iter().rev() {
-            let Place { set, print } = Self::place(salt, address & mask);
+            let Slot { set, print } = Self::place(salt, address & mask);
             let first = (set & self.set_mask) * self.words;
             for word in first..first + self.words {
                 let found = matching(self.prints[word], print);
@@ -383,7 +383,7 @@ impl Atc {
     /// The entry of a tag.
     #[inline]
     fn find(&self, space: Space, tag: u64) -> Option<usize> {
-        let Place { set, print } = Self::place(Self::salt(space), first_of(tag));
+        let Slot { set, print } = Self::place(Self::salt(space), first_of(tag));
         let first = (set & self.set_mask) * self.words;
         for word in first..first + self.words {
             let mut found = matching(self.prints[word], print);
@@ -438,7 +438,7 @@ impl Atc {
         let shift = u32::from(new.range.shift());
         let tag = tag(new.range.base(), shift);
         let known = self.find(space, tag);
-        let Place { set, print } = Self::place(Self::salt(space), first_of(tag));
+        let Slot { set, print } = Self::place(Self::salt(space), first_of(tag));
         let first = (set & self.set_mask) * self.words * LANES;
         let ways = &self.entries[first..first + self.ways];
         let place = known.or_else(|| Some(first + ways.iter().position(|e| e.tag == 0)?));

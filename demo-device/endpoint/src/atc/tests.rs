@@ -258,7 +258,7 @@ enum Op {
 
 /// A cache that does something wrong, to see that the comparison notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
+enum InjectedFault {
     None,
     /// Rule 37.
     OnlyTheSameSize,
@@ -276,7 +276,7 @@ enum Fault {
 struct Pair {
     atc: Atc,
     model: Vec<Known>,
-    fault: Fault,
+    fault: InjectedFault,
     /// Translations that were kept: each has memory of its own.
     kept: u64,
 }
@@ -297,7 +297,7 @@ fn permits(cached: &Cached, access: Access) -> bool {
 }
 
 impl Pair {
-    fn new(entries_log2: u32, ways_log2: u32, fault: Fault) -> Self {
+    fn new(entries_log2: u32, ways_log2: u32, fault: InjectedFault) -> Self {
         Pair {
             atc: Atc::new(1 << entries_log2, 1 << ways_log2.min(entries_log2)),
             model: Vec::new(),
@@ -315,7 +315,7 @@ impl Pair {
                     range: range(address, shift),
                     output: self.kept << 36,
                     read,
-                    write: write || self.fault == Fault::AnyPermission,
+                    write: write || self.fault == InjectedFault::AnyPermission,
                     untranslated_only,
                 };
                 let evicted = self.atc.insert(space, &new);
@@ -330,7 +330,7 @@ impl Pair {
             }
             Op::Lookup(space, address, access) => {
                 let told = match self.fault {
-                    Fault::EveryMode => Space::new(pasid(1), true),
+                    InjectedFault::EveryMode => Space::new(pasid(1), true),
                     _ => space,
                 };
                 let fits = |(s, c): &&Known| {
@@ -352,11 +352,11 @@ impl Pair {
                 let r = range(address, shift);
                 let gone = self.drop_from_model(|s, c| covers(scope, s) && c.overlaps(r));
                 let count = match (self.fault, scope) {
-                    (Fault::EveryPasid, _) => self.atc.invalidate(Scope::Every, r),
-                    (Fault::OnlyTheSameSize, Scope::One(pasid)) => {
+                    (InjectedFault::EveryPasid, _) => self.atc.invalidate(Scope::Every, r),
+                    (InjectedFault::OnlyTheSameSize, Scope::One(pasid)) => {
                         self.atc.forget_exactly(Space::new(pasid, false), r)
                     }
-                    (Fault::Nothing, _) => gone,
+                    (InjectedFault::Nothing, _) => gone,
                     _ => self.atc.invalidate(scope, r),
                 };
                 assert_eq!(count, gone);
@@ -422,7 +422,7 @@ proptest! {
         ways_log2 in 0u32..=4,
         ops in prop::collection::vec(op(), 1..300),
     ) {
-        let mut pair = Pair::new(entries_log2, ways_log2, Fault::None);
+        let mut pair = Pair::new(entries_log2, ways_log2, InjectedFault::None);
         for op in ops {
             pair.apply(op);
         }
@@ -433,7 +433,7 @@ proptest! {
 const GEOMETRIES: [(u32, u32); 4] = [(2, 1), (5, 2), (6, 4), (8, 2)];
 
 /// Compares operations at random, the same in every run.
-fn compare_with_the_list(operations: u64, (entries, ways): (u32, u32), fault: Fault) {
+fn compare_with_the_list(operations: u64, (entries, ways): (u32, u32), fault: InjectedFault) {
     let mut numbers = Numbers(0x2545_f491_4f6c_dd1d ^ u64::from(entries) << 32);
     let mut next = |below| numbers.below(below);
     let mut pair = Pair::new(entries, ways, fault);
@@ -470,18 +470,18 @@ fn compare_with_the_list(operations: u64, (entries, ways): (u32, u32), fault: Fa
 #[test]
 fn the_cache_agrees_with_the_list_for_a_million_operations() {
     for geometry in GEOMETRIES {
-        compare_with_the_list(250_000, geometry, Fault::None);
+        compare_with_the_list(250_000, geometry, InjectedFault::None);
     }
 }
 
 #[test]
 fn the_list_notices_a_cache_that_does_something_wrong() {
     for fault in [
-        Fault::OnlyTheSameSize,
-        Fault::EveryPasid,
-        Fault::EveryMode,
-        Fault::AnyPermission,
-        Fault::Nothing,
+        InjectedFault::OnlyTheSameSize,
+        InjectedFault::EveryPasid,
+        InjectedFault::EveryMode,
+        InjectedFault::AnyPermission,
+        InjectedFault::Nothing,
     ] {
         let wrong = || compare_with_the_list(10_000, GEOMETRIES[1], fault);
         let sources = [("/atc/tests.rs", include_str!("tests.rs"))];

@@ -5,7 +5,7 @@ use super::Device;
 use crate::access::{Access, Failure, Piece, canonical};
 use crate::atc::{Hit, Space};
 use crate::counters::index;
-use crate::dma::{MAX_CHUNK, Span};
+use crate::dma::{MAX_CHUNK, Segment};
 use crate::fast::recent::{NONE, Recent};
 use crate::fast::runs::Run;
 use crate::flight::Pin;
@@ -187,11 +187,11 @@ impl Device {
 
     /// Where the bytes of a piece are by what a look-up found, up to a limit.
     #[inline]
-    pub(crate) fn span(&self, view: &View, piece: &Piece, hit: &Hit, limit: u64) -> Span {
-        let span = Span::new(piece, hit, &view.untranslated, limit);
+    pub(crate) fn segment(&self, view: &View, piece: &Piece, hit: &Hit, limit: u64) -> Segment {
+        let segment = Segment::new(piece, hit, &view.untranslated, limit);
         match (self.mutant, view.pasid) {
-            (Some(Mutant::Rule30), Some(pasid)) => span.with_pasid(pasid),
-            _ => span,
+            (Some(Mutant::Rule30), Some(pasid)) => segment.with_pasid(pasid),
+            _ => segment,
         }
     }
 
@@ -211,7 +211,7 @@ impl Device {
         let Some(hit) = self.hit(view, nth, focus, piece.access) else {
             return Err(Obstacle::Missing(*piece));
         };
-        run.begin(self.span(view, piece, &hit, piece.length));
+        run.begin(self.segment(view, piece, &hit, piece.length));
         Ok(Pin::new(&hit))
     }
 }

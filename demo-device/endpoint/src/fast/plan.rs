@@ -95,9 +95,9 @@ impl Device {
             return None;
         }
         let hit = self.hit(view, RECORDS, piece.address, piece.access)?;
-        let span = self.span(view, &piece, &hit, piece.length);
+        let segment = self.segment(view, &piece, &hit, piece.length);
         jobs.pins.push(Pin::new(&hit));
-        jobs.end(Ending::Record(span));
+        jobs.end(Ending::Record(segment));
         Some(1)
     }
 }

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What one action may access: the bytes of one or two pieces for which translations are at hand,
-//! as spans that memory has in one piece each. Knows nothing of where translations come from, and
-//! of the activity only that it demands pieces and works on spans.
+//! as segments that memory has in one piece each. Knows nothing of where translations come from, and
+//! of the activity only that it demands pieces and works on segments.
 
 use crate::access::{Failure, Piece};
 use crate::atc::Hit;
 use crate::context::Activity;
-use crate::dma::{Dma, MAX_CHUNK, Scratch, Span};
+use crate::dma::{Dma, MAX_CHUNK, Scratch, Segment};
 use crate::operation::Demand;
 use pcie_ats::{MemoryRequest, PAGE_SIZE, RootPort};
 
-/// The most spans of a piece: pages, of which the first and the last may be parts.
-const MAX_SPANS: usize = MAX_CHUNK / PAGE_SIZE as usize + 1;
+/// The most segments of a piece: pages, of which the first and the last may be parts.
+const MAX_SEGMENTS: usize = MAX_CHUNK / PAGE_SIZE as usize + 1;
 
 /// Bytes of a piece from its focus on.
 #[derive(Debug)]
 pub(crate) struct Run {
     /// One behind the other.
-    spans: Vec<Span>,
+    segments: Vec<Segment>,
     /// Their bytes.
     length: u64,
 }
@@ -25,28 +25,28 @@ pub(crate) struct Run {
 impl Run {
     fn new() -> Self {
         Run {
-            spans: Vec::with_capacity(MAX_SPANS),
+            segments: Vec::with_capacity(MAX_SEGMENTS),
             length: 0,
         }
     }
 
-    /// Begins anew, with the first span.
-    pub fn begin(&mut self, span: Span) {
-        self.spans.clear();
-        self.length = span.len() as u64;
-        self.spans.push(span);
+    /// Begins anew, with the first segment.
+    pub fn begin(&mut self, segment: Segment) {
+        self.segments.clear();
+        self.length = segment.len() as u64;
+        self.segments.push(segment);
     }
 
     /// Goes on with the bytes from the address on that an entry of the cache covers. For
-    /// `untranslated` see [`Span::new`].
+    /// `untranslated` see [`Segment::new`].
     #[inline]
     pub fn extend(&mut self, hit: &Hit, untranslated: &MemoryRequest, address: u64, length: usize) {
         self.length += length as u64;
-        match self.spans.last_mut() {
+        match self.segments.last_mut() {
             Some(last) if last.precedes(hit) => last.grow(length),
             _ => self
-                .spans
-                .push(Span::at(address, hit, untranslated, length)),
+                .segments
+                .push(Segment::at(address, hit, untranslated, length)),
         }
     }
 
@@ -58,31 +58,31 @@ impl Run {
 
 /// Goes through a run.
 struct Cursor<'r> {
-    spans: &'r [Span],
-    /// Bytes of the first span that lie behind.
+    segments: &'r [Segment],
+    /// Bytes of the first segment that lie behind.
     done: usize,
 }
 
 impl<'r> Cursor<'r> {
     fn new(run: &'r Run) -> Self {
         Cursor {
-            spans: &run.spans,
+            segments: &run.segments,
             done: 0,
         }
     }
 
-    /// Bytes to the end of the span.
+    /// Bytes to the end of the segment.
     fn room(&self) -> Option<usize> {
-        Some(self.spans.first()?.len() - self.done)
+        Some(self.segments.first()?.len() - self.done)
     }
 
     /// The next bytes, as many as asked for, which are no more than there is room.
-    fn take(&mut self, length: usize) -> Option<Span> {
-        let span = self.spans.first()?;
-        let part = span.part(self.done, length);
+    fn take(&mut self, length: usize) -> Option<Segment> {
+        let segment = self.segments.first()?;
+        let part = segment.part(self.done, length);
         self.done += length;
-        if self.done == span.len() {
-            self.spans = &self.spans[1..];
+        if self.done == segment.len() {
+            self.segments = &self.segments[1..];
             self.done = 0;
         }
         Some(part)
@@ -133,16 +133,16 @@ impl Runs {
         let [first, second] = &self.of;
         let (mut one, mut other) = (Cursor::new(first), Cursor::new(second));
         if self.pieces == 1 {
-            while let Some(span) = one.room().and_then(|room| one.take(room)) {
-                if !demands(activity, &span, None) {
+            while let Some(segment) = one.room().and_then(|room| one.take(room)) {
+                if !demands(activity, &segment, None) {
                     break;
                 }
-                activity.perform(dma, &[span], scratch)?;
+                activity.perform(dma, &[segment], scratch)?;
             }
             return Ok(());
         }
-        if let ([from], [to]) = (&*first.spans, &*second.spans) {
-            // Backward pieces have one span, and get to its end by themselves.
+        if let ([from], [to]) = (&*first.segments, &*second.segments) {
+            // Backward pieces have one segment, and get to its end by themselves.
             return activity.perform(dma, &[*from, *to], scratch);
         }
         while let (Some(a), Some(b)) = (one.room(), other.room()) {
@@ -159,11 +159,12 @@ impl Runs {
     }
 }
 
-/// Whether the spans are what an activity needs next. It may have ended before all that it asked
+/// Whether the segments are what an activity needs next. It may have ended before all that it asked
 /// for, or have found that it needs something else.
-fn demands(activity: &Activity, one: &Span, other: Option<&Span>) -> bool {
-    let begins = |piece: &Piece, span: &Span| {
-        piece.length >= span.len() as u64 && (piece.address == span.address() || piece.backward)
+fn demands(activity: &Activity, one: &Segment, other: Option<&Segment>) -> bool {
+    let begins = |piece: &Piece, segment: &Segment| {
+        piece.length >= segment.len() as u64
+            && (piece.address == segment.address() || piece.backward)
     };
     match (activity.demand(), other) {
         (Demand::Access(first, None), None) => begins(&first, one),

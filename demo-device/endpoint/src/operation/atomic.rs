@@ -4,7 +4,7 @@
 use super::fields::{aligned, transfer, zero};
 use super::machine::{Demand, Machine};
 use crate::access::{Access, Failure, Piece};
-use crate::dma::{Dma, Scratch, Span};
+use crate::dma::{Dma, Scratch, Segment};
 use pcie_ats::RootPort;
 use svm_abi::descriptor::{Descriptor, Operation as Code};
 
@@ -63,13 +63,13 @@ impl Machine for Atomic {
     fn perform<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,
-        spans: &[Span],
+        segments: &[Segment],
         _: &mut Scratch,
     ) -> Result<(), Failure> {
-        let [span] = spans else { return Ok(()) };
+        let [segment] = segments else { return Ok(()) };
         self.old = Some(match self.change {
-            Change::Add(addend) => dma.fetch_add(span, addend)?,
-            Change::Swap { expected, new } => dma.compare_and_swap(span, expected, new)?,
+            Change::Add(addend) => dma.fetch_add(segment, addend)?,
+            Change::Swap { expected, new } => dma.compare_and_swap(segment, expected, new)?,
         });
         Ok(())
     }

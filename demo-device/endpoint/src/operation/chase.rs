@@ -4,7 +4,7 @@
 use super::fields::{aligned, zero};
 use super::machine::{Demand, Machine};
 use crate::access::{Access, Failure, Piece};
-use crate::dma::{Dma, Scratch, Span};
+use crate::dma::{Dma, Scratch, Segment};
 use pcie_ats::RootPort;
 use svm_abi::completion::Error;
 use svm_abi::descriptor::Descriptor;
@@ -68,10 +68,12 @@ impl Machine for Chase {
     fn perform<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,
-        spans: &[Span],
+        segments: &[Segment],
         _: &mut Scratch,
     ) -> Result<(), Failure> {
-        let [value, next] = spans else { return Ok(()) };
+        let [value, next] = segments else {
+            return Ok(());
+        };
         // Aligned words of 8 bytes never cross the end of a translation.
         let mut word = [0; 8];
         dma.read(value, &mut word)?;

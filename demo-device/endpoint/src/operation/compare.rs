@@ -5,7 +5,7 @@ use super::fields::zero;
 use super::machine::{Demand, Machine};
 use super::stretch::Stretch;
 use crate::access::{Access, Failure};
-use crate::dma::{Dma, Scratch, Span};
+use crate::dma::{Dma, Scratch, Segment};
 use pcie_ats::RootPort;
 use svm_abi::descriptor::Descriptor;
 
@@ -40,10 +40,12 @@ impl Machine for Compare {
     fn perform<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,
-        spans: &[Span],
+        segments: &[Segment],
         scratch: &mut Scratch,
     ) -> Result<(), Failure> {
-        let [one, other] = spans else { return Ok(()) };
+        let [one, other] = segments else {
+            return Ok(());
+        };
         let length = one.len().min(other.len());
         let a = dma.read(&one.head(length), &mut scratch.first)?;
         let b = dma.read(&other.head(length), &mut scratch.second)?;

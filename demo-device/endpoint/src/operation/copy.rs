@@ -4,7 +4,7 @@
 use super::fields::{transfer, zero};
 use super::machine::{Demand, Machine};
 use crate::access::{Access, Failure, Piece};
-use crate::dma::{Dma, Scratch, Span};
+use crate::dma::{Dma, Scratch, Segment};
 use pcie_ats::RootPort;
 use svm_abi::descriptor::Descriptor;
 
@@ -62,15 +62,15 @@ impl Machine for Copy {
     fn perform<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,
-        spans: &[Span],
+        segments: &[Segment],
         scratch: &mut Scratch,
     ) -> Result<(), Failure> {
-        let [from, to] = spans else { return Ok(()) };
+        let [from, to] = segments else { return Ok(()) };
         let length = from.len().min(to.len());
         let part = if self.backward {
-            Span::tail
+            Segment::tail
         } else {
-            Span::head
+            Segment::head
         };
         dma.copy(&part(from, length), &part(to, length), &mut scratch.first)?;
         self.done += length as u64;

@@ -5,7 +5,7 @@ use super::fields::zero;
 use super::machine::{Demand, Machine};
 use super::stretch::Stretch;
 use crate::access::{Access, Failure};
-use crate::dma::{Dma, Scratch, Span};
+use crate::dma::{Dma, Scratch, Segment};
 use pcie_ats::RootPort;
 use svm_abi::descriptor::Descriptor;
 
@@ -35,10 +35,10 @@ impl Machine for Crc32c {
     fn perform<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,
-        spans: &[Span],
+        segments: &[Segment],
         scratch: &mut Scratch,
     ) -> Result<(), Failure> {
-        let [from] = spans else { return Ok(()) };
+        let [from] = segments else { return Ok(()) };
         let data = dma.read(from, &mut scratch.first)?;
         self.checksum = ::crc32c::crc32c_append(self.checksum, data);
         self.source.advance(from.len());

@@ -5,7 +5,7 @@ use super::fields::zero;
 use super::machine::{Demand, Machine};
 use super::stretch::Stretch;
 use crate::access::{Access, Failure};
-use crate::dma::{Dma, Scratch, Span};
+use crate::dma::{Dma, Scratch, Segment};
 use pcie_ats::RootPort;
 use svm_abi::descriptor::Descriptor;
 
@@ -35,10 +35,10 @@ impl Machine for Fill {
     fn perform<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,
-        spans: &[Span],
+        segments: &[Segment],
         scratch: &mut Scratch,
     ) -> Result<(), Failure> {
-        let [to] = spans else { return Ok(()) };
+        let [to] = segments else { return Ok(()) };
         let data = &mut scratch.first[..to.len()];
         // The pattern goes on where the last action left it.
         let phase = (self.bytes_done() % 8) as u32;

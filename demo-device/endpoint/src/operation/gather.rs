@@ -4,7 +4,7 @@
 use super::fields::{transfer, zero};
 use super::machine::{Demand, Machine};
 use crate::access::{Access, Failure, Piece};
-use crate::dma::{Dma, Scratch, Span};
+use crate::dma::{Dma, Scratch, Segment};
 use pcie_ats::RootPort;
 use svm_abi::completion::Error;
 use svm_abi::descriptor::{Descriptor, gather};
@@ -72,10 +72,10 @@ impl Machine for Gather {
     fn perform<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,
-        spans: &[Span],
+        segments: &[Segment],
         scratch: &mut Scratch,
     ) -> Result<(), Failure> {
-        match spans {
+        match segments {
             [from, to] => {
                 let length = from.len().min(to.len());
                 let data = dma.read(&from.head(length), &mut scratch.first)?;

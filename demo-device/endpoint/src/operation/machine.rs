@@ -2,7 +2,7 @@
 //! An operation, as the engine sees it: a machine that says what it needs next.
 
 use crate::access::{Failure, Piece};
-use crate::dma::{Dma, Scratch, Span};
+use crate::dma::{Dma, Scratch, Segment};
 use pcie_ats::RootPort;
 use svm_abi::descriptor::Descriptor;
 
@@ -31,11 +31,11 @@ pub(crate) trait Machine: Sized {
     /// What is needed next.
     fn demand(&self) -> Demand;
 
-    /// Works on the spans of the pieces demanded last, each at least one byte.
+    /// Works on the segments of the pieces demanded last, each at least one byte.
     fn perform<P: RootPort + ?Sized>(
         &mut self,
         _dma: &mut Dma<'_, P>,
-        _spans: &[Span],
+        _spans: &[Segment],
         _scratch: &mut Scratch,
     ) -> Result<(), Failure> {
         Ok(())

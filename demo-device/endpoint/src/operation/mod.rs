@@ -26,7 +26,7 @@ pub(crate) use batch::Batch;
 pub(crate) use machine::{Demand, Machine};
 
 use crate::access::Failure;
-use crate::dma::{Dma, Scratch, Span};
+use crate::dma::{Dma, Scratch, Segment};
 use pcie_ats::RootPort;
 use svm_abi::completion::Error;
 use svm_abi::descriptor::{Descriptor, Operation as Code};
@@ -66,11 +66,11 @@ macro_rules! machines {
             pub fn perform<P: RootPort + ?Sized>(
                 &mut self,
                 dma: &mut Dma<'_, P>,
-                spans: &[Span],
+                segments: &[Segment],
                 scratch: &mut Scratch,
             ) -> Result<(), Failure> {
                 match self {
-                    $(Operation::$name(machine) => machine.perform(dma, spans, scratch),)+
+                    $(Operation::$name(machine) => machine.perform(dma, segments, scratch),)+
                 }
             }
 

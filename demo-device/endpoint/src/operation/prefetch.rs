@@ -5,7 +5,7 @@ use super::fields::{wants_write, zero};
 use super::machine::{Demand, Machine};
 use super::stretch::Stretch;
 use crate::access::{Access, Failure};
-use crate::dma::{Dma, Scratch, Span};
+use crate::dma::{Dma, Scratch, Segment};
 use pcie_ats::RootPort;
 use svm_abi::descriptor::Descriptor;
 
@@ -36,12 +36,12 @@ impl Machine for Prefetch {
     fn perform<P: RootPort + ?Sized>(
         &mut self,
         _: &mut Dma<'_, P>,
-        spans: &[Span],
+        segments: &[Segment],
         _: &mut Scratch,
     ) -> Result<(), Failure> {
-        let [span] = spans else { return Ok(()) };
+        let [segment] = segments else { return Ok(()) };
         // The translation is in the cache: that was all.
-        self.source.advance(span.len());
+        self.source.advance(segment.len());
         Ok(())
     }
 

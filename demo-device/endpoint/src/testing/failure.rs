@@ -12,11 +12,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
 /// A place: a file, and a line of it.
-pub type Place = (String, u32);
+pub type SourceLine = (String, u32);
 
 /// The first failure of a test that is expected to fail, in whichever of its threads.
 #[derive(Clone, Debug, Default)]
-pub struct Watch(Arc<Mutex<Option<Place>>>);
+pub struct Watch(Arc<Mutex<Option<SourceLine>>>);
 
 thread_local! {
     /// That of the test which this thread works for, if it is expected to fail.
@@ -34,13 +34,13 @@ impl Watch {
         WATCH.set(watch);
     }
 
-    fn place(&self) -> std::sync::MutexGuard<'_, Option<Place>> {
+    fn place(&self) -> std::sync::MutexGuard<'_, Option<SourceLine>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Where a test fails first, if it does. What it says then is not shown.
-pub fn place_of_failure(test: impl FnOnce()) -> Option<Place> {
+pub fn place_of_failure(test: impl FnOnce()) -> Option<SourceLine> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = take_hook();
@@ -67,9 +67,9 @@ pub fn caught(
     test: impl FnOnce(),
     sources: &[(&str, &str)],
     functions: &[&str],
-) -> Result<(), Option<Place>> {
+) -> Result<(), Option<SourceLine>> {
     let place = place_of_failure(test);
-    let within = |(file, line): &Place| {
+    let within = |(file, line): &SourceLine| {
         let source = sources.iter().find(|(end, _)| file.ends_with(end));
         source.is_some_and(|(_, text)| {
             let around = functions_at(text, *line);

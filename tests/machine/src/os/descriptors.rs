@@ -127,12 +127,12 @@ mod tests {
     use super::*;
     use pcie_ats::{Prgi, ResponseCode};
     use vtd::spec::descriptor::{
-        Context, ContextScope, Descriptor, DeviceTlbInvalidation, IotlbScope, PasidScope,
+        ContextScope, Descriptor, DeviceTlbInvalidation, IotlbScope, PasidScope, UnitMode,
     };
 
     fn parse(words: Words) -> Descriptor {
         let caps = vtd::Capabilities::new(crate::unit()).unwrap();
-        let context = Context {
+        let context = UnitMode {
             cap: caps.cap(),
             ecap: caps.ecap(),
             host_address_width: 46,

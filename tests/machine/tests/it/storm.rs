@@ -2,7 +2,7 @@
 //! Rule 48: a storm of work, invalidations, pages on the move and page faults, compared with a
 //! model of what memory has to hold. What fails says the seed; `SVM_SEED` chooses another one.
 
-use crate::failure::{Place, Watch, caught};
+use crate::failure::{SourceLine, Watch, caught};
 use machine::os::{
     App, Behaviour, Driver, FRAME, Layout, Migration, Mode, Nesting, Os, Process, QueueFault,
     Ticket, copy, device_tlb_pasid, fill, unblocked,
@@ -664,7 +664,7 @@ const JUDGES: [&str; 8] = [
 fn noticed(
     storm: fn(u64, u64, Option<Mutant>) -> u64,
     mutant: Mutant,
-) -> Result<(), Option<Place>> {
+) -> Result<(), Option<SourceLine>> {
     let sources = [("/it/storm.rs", include_str!("storm.rs"))];
     let test = || {
         storm(SEED, MUTANT, Some(mutant));

@@ -175,7 +175,7 @@ fn make(bql: &Bql, device: Neighbour, error: ErrorOut) -> Result<(), Option<Stri
     let inherited = Inherited::read(bql, device)?;
     let config = settings.config(&inherited)?;
     let capabilities = Capabilities::new(config).map_err(|error| error.to_string())?;
-    let place = Place::find(bql, device)?;
+    let place = ParentSite::find(bql, device)?;
     let sink = record::sink(&settings.record)?;
     let host = Host::new(bql, capabilities, sink, &settings, device, place.root)
         .ok_or_else(|| "QEMUTimer is not laid out as expected".to_owned())?;
@@ -238,17 +238,17 @@ fn realize_parent(device: Neighbour, error: ErrorOut) -> Result<(), Option<Strin
 }
 
 /// Where the parent sits in the machine.
-struct Place {
+struct ParentSite {
     root_bus: NonNull<Object>,
     root: Bus,
     /// Where the machine keeps the address space of the I/O APIC.
     ioapic: NonNull<*mut AddressSpace>,
 }
 
-impl Place {
+impl ParentSite {
     /// Finds it, and that the machine is laid out as expected: the parent has left its own traces
     /// there.
-    fn find(bql: &Bql, device: Neighbour) -> Result<Place, String> {
+    fn find(bql: &Bql, device: Neighbour) -> Result<ParentSite, String> {
         let bus = Neighbour::at(bql, ROOT_BUS)
             .and_then(|bus| NonNull::new(bus.as_ptr()))
             .ok_or("the machine has no root bus for it: use -M q35")?;
@@ -268,7 +268,7 @@ impl Place {
             let ioapic = machine.cast::<u8>().add(at.x86_machine.ioapic_as);
             let ioapic = NonNull::new(ioapic.cast::<*mut AddressSpace>());
             match ioapic {
-                Some(ioapic) if ioapic.read() == parent => Ok(Place {
+                Some(ioapic) if ioapic.read() == parent => Ok(ParentSite {
                     root_bus: bus,
                     root: Bus::new(bus.cast()),
                     ioapic,

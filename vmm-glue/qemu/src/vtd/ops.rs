@@ -98,15 +98,15 @@ unsafe extern "C" fn get_address_space(
     }
 }
 
-/// An address space below the unit, as most operations name it.
-struct Place {
+/// Whose address space it is, as most operations name it: a function below the unit, and a PASID.
+struct Requester {
     host: &'static Host,
     function: Function,
     pasid: Option<Pasid>,
 }
 
-impl Place {
-    /// The place that QEMU means. None if there is none.
+impl Requester {
+    /// The requester that QEMU means. None if there is none.
     ///
     /// # Safety
     ///
@@ -117,10 +117,10 @@ impl Place {
         opaque: *mut c_void,
         devfn: c_int,
         number: u32,
-    ) -> Option<Place> {
+    ) -> Option<Requester> {
         // SAFETY: the caller's promise.
         let (host, function) = unsafe { (host(opaque), Function::new(bus, devfn)?) };
-        Some(Place {
+        Some(Requester {
             host,
             function,
             pasid: pasid(number).ok()?,
@@ -161,11 +161,11 @@ unsafe extern "C" fn register_iotlb_notifier(
     notifier: *mut IOMMUNotifier,
 ) {
     // SAFETY: QEMU's rule is that a notifier exists until it is unregistered.
-    let place = unsafe { Place::new(bus, opaque, devfn, number) };
-    if let (Some(place), Some(notifier)) = (place, NonNull::new(notifier)) {
-        let clients = &place.host.clients;
+    let requester = unsafe { Requester::new(bus, opaque, devfn, number) };
+    if let (Some(requester), Some(notifier)) = (requester, NonNull::new(notifier)) {
+        let clients = &requester.host.clients;
         // SAFETY: the rule of above.
-        unsafe { clients.add_invalidations(place.function, place.pasid, notifier) };
+        unsafe { clients.add_invalidations(requester.function, requester.pasid, notifier) };
     }
 }
 
@@ -178,10 +178,10 @@ unsafe extern "C" fn unregister_iotlb_notifier(
     notifier: *mut IOMMUNotifier,
 ) {
     // SAFETY: QEMU's rule is that a notifier exists until it is unregistered.
-    let place = unsafe { Place::new(bus, opaque, devfn, number) };
-    if let (Some(place), Some(notifier)) = (place, NonNull::new(notifier)) {
-        let clients = &place.host.clients;
-        clients.remove_invalidations(place.function, place.pasid, notifier);
+    let requester = unsafe { Requester::new(bus, opaque, devfn, number) };
+    if let (Some(requester), Some(notifier)) = (requester, NonNull::new(notifier)) {
+        let clients = &requester.host.clients;
+        clients.remove_invalidations(requester.function, requester.pasid, notifier);
     }
 }
 
@@ -203,16 +203,16 @@ unsafe extern "C" fn ats_request_translation(
 ) -> isize {
     // SAFETY: these are the arguments of an operation; QEMU gives room for the results and the
     // count.
-    let (place, results, failed) = unsafe {
+    let (requester, results, failed) = unsafe {
         let results = std::slice::from_raw_parts_mut(results, room);
         (
-            Place::new(bus, opaque, devfn, number),
+            Requester::new(bus, opaque, devfn, number),
             results,
             &mut *failed,
         )
     };
     *failed = 0;
-    let Some(place) = place else {
+    let Some(requester) = requester else {
         return -(EINVAL as isize);
     };
     let offset = address & (PAGE_SIZE - 1);
@@ -224,14 +224,14 @@ unsafe extern "C" fn ats_request_translation(
     let request = TranslationRequest {
         address: address - offset,
         pages: pages.min(most) as u16,
-        pasid: place.pasid,
+        pasid: requester.pasid,
         privileged,
         execute,
         no_write,
     };
     let mut translations = [NOTHING; MOST_TRANSLATIONS];
-    let result = place.host.unit.with(|unit, effects| {
-        let requester = place.function.source_id();
+    let result = requester.host.unit.with(|unit, effects| {
+        let requester = requester.function.source_id();
         unit.translation_request(
             &GuestMemory,
             requester,
@@ -300,11 +300,11 @@ unsafe extern "C" fn pri_register_notifier(
     notifier: *mut IOMMUPRINotifier,
 ) {
     // SAFETY: QEMU's rule is that a notifier exists until it is unregistered.
-    let place = unsafe { Place::new(bus, opaque, devfn, number) };
-    if let (Some(place), Some(notifier)) = (place, NonNull::new(notifier)) {
-        let clients = &place.host.clients;
+    let requester = unsafe { Requester::new(bus, opaque, devfn, number) };
+    if let (Some(requester), Some(notifier)) = (requester, NonNull::new(notifier)) {
+        let clients = &requester.host.clients;
         // SAFETY: the rule of above.
-        unsafe { clients.add_responses(place.function, place.pasid, notifier) };
+        unsafe { clients.add_responses(requester.function, requester.pasid, notifier) };
     }
 }
 
@@ -316,9 +316,9 @@ unsafe extern "C" fn pri_unregister_notifier(
     number: u32,
 ) {
     // SAFETY: these are the arguments of an operation.
-    if let Some(place) = unsafe { Place::new(bus, opaque, devfn, number) } {
-        let clients = &place.host.clients;
-        clients.remove_responses(place.function, place.pasid, None);
+    if let Some(requester) = unsafe { Requester::new(bus, opaque, devfn, number) } {
+        let clients = &requester.host.clients;
+        clients.remove_responses(requester.function, requester.pasid, None);
     }
 }
 
@@ -338,15 +338,15 @@ unsafe extern "C" fn pri_request_page(
     write: bool,
 ) -> c_int {
     // SAFETY: these are the arguments of an operation.
-    let place = unsafe { Place::new(bus, opaque, devfn, number) };
-    let (Some(place), Ok(prgi)) = (place, Prgi::new(prgi)) else {
+    let requester = unsafe { Requester::new(bus, opaque, devfn, number) };
+    let (Some(requester), Ok(prgi)) = (requester, Prgi::new(prgi)) else {
         return -EINVAL;
     };
-    place.host.page_request(
-        place.function.source_id(),
+    requester.host.page_request(
+        requester.function.source_id(),
         &PageRequest {
             address,
-            pasid: place.pasid,
+            pasid: requester.pasid,
             read,
             write,
             execute,

@@ -2,7 +2,7 @@
 //! The context cache (section 6.2.2): context entries by requester.
 
 use super::NumberMap;
-use crate::context::Context;
+use crate::context::CheckedContext;
 use crate::mutant::{Mutant, breaks};
 use crate::spec::SourceId;
 use crate::spec::descriptor::ContextScope;
@@ -11,7 +11,7 @@ use crate::spec::descriptor::ContextScope;
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     requester: SourceId,
-    context: Context,
+    context: CheckedContext,
     /// A number that no other filling has.
     stamp: u64,
     /// Was used since the clock's hand passed.
@@ -38,7 +38,7 @@ pub(crate) struct ContextCache {
 }
 
 /// The number of the list of a domain, or of none.
-fn list_of(context: &Context) -> u64 {
+fn list_of(context: &CheckedContext) -> u64 {
     context.domain().map_or(1 << 16, |did| did.0.into())
 }
 
@@ -59,7 +59,7 @@ impl ContextCache {
     }
 
     /// The entry of a requester, with its stamp.
-    pub fn get(&mut self, requester: SourceId) -> Option<(Context, u64)> {
+    pub fn get(&mut self, requester: SourceId) -> Option<(CheckedContext, u64)> {
         let slot = self.index[usize::from(requester.0)].checked_sub(1)?;
         let slot = self.slots[slot as usize].as_mut()?;
         slot.used = true;
@@ -67,7 +67,7 @@ impl ContextCache {
     }
 
     /// Caches the entry of a requester, and returns its stamp.
-    pub fn insert(&mut self, requester: SourceId, context: Context) -> u64 {
+    pub fn insert(&mut self, requester: SourceId, context: CheckedContext) -> u64 {
         self.remove(requester);
         let at = if let Some(at) = self.free.pop() {
             at as usize
@@ -147,7 +147,7 @@ impl ContextCache {
     /// Invalidates entries (section 6.5.2.1). Entries of scalable mode have no domain: a
     /// domain-selective invalidation takes all of them.
     pub fn invalidate(&mut self, scope: ContextScope) {
-        let of = |context: &Context, did| context.domain().is_none_or(|d| d == did);
+        let of = |context: &CheckedContext, did| context.domain().is_none_or(|d| d == did);
         match scope {
             ContextScope::Global => self.clear(),
             ContextScope::Domain(_) if breaks(Mutant::G25) => self.clear(),
@@ -184,14 +184,14 @@ impl ContextCache {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::{Regime, ScalableContext, Stages};
+    use crate::context::{Regime, ScalableContext, TranslationType};
     use crate::spec::DomainId;
 
-    fn legacy(domain: u16) -> Context {
-        Context::Legacy {
+    fn legacy(domain: u16) -> CheckedContext {
+        CheckedContext::Legacy {
             regime: Regime {
                 domain: DomainId(domain),
-                stages: Stages::PassThrough,
+                translation: TranslationType::PassThrough,
                 fpd: false,
                 scalable: false,
                 page_snoop: false,
@@ -293,7 +293,7 @@ mod tests {
         let mut cache = ContextCache::new(4);
         cache.insert(
             SourceId(1),
-            Context::Scalable(ScalableContext {
+            CheckedContext::Scalable(ScalableContext {
                 fpd: false,
                 dte: false,
                 paside: false,

@@ -264,7 +264,7 @@ fn unlist(lists: &mut NumberMap<Vec<SpaceId>>, key: u64, place: u32) -> Option<S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::Stages;
+    use crate::context::TranslationType;
     use pcie_ats::Pasid;
     use proptest::prelude::*;
     use std::collections::HashMap;
@@ -272,7 +272,7 @@ mod tests {
     fn regime(domain: u16) -> Regime {
         Regime {
             domain: DomainId(domain),
-            stages: Stages::PassThrough,
+            translation: TranslationType::PassThrough,
             fpd: false,
             scalable: true,
             page_snoop: false,

@@ -187,7 +187,7 @@ pub enum Descriptor {
 
 /// What the meaning of a descriptor depends on.
 #[derive(Clone, Copy, Debug)]
-pub struct Context {
+pub struct UnitMode {
     /// Capabilities.
     pub cap: Capability,
     /// Extended capabilities.
@@ -206,15 +206,15 @@ impl Descriptor {
     ///
     /// An index mask beyond MHMV is not valid: such a descriptor selects more entries than the
     /// unit said it takes (section 6.5.2.8).
-    pub fn parse(w: [u64; 4], context: &Context) -> Result<Self, DescriptorError> {
+    pub fn parse(w: [u64; 4], mode: &UnitMode) -> Result<Self, DescriptorError> {
         const UNKNOWN: DescriptorError = DescriptorError {
             error: QueueError::Type,
             wrong: Wrong::Field("type"),
         };
         const GRANULARITY: DescriptorError = invalid("granularity (G)");
-        let Context { cap, ecap, .. } = *context;
+        let UnitMode { cap, ecap, .. } = *mode;
         let kind = kind(w[0]);
-        if kind >= 6 && !context.scalable_types {
+        if kind >= 6 && !mode.scalable_types {
             return Err(UNKNOWN);
         }
         let low = [w[0], w[1]];
@@ -252,7 +252,7 @@ impl Descriptor {
             IotlbInvalidate::TYPE => {
                 let d = IotlbInvalidate(low);
                 check(IotlbInvalidate::FIELDS, [0; 2])?;
-                let drain = context.always_drain || d.dw() && cap.dwd() || d.dr() && cap.drd();
+                let drain = mode.always_drain || d.dw() && cap.dwd() || d.dr() && cap.drd();
                 let did = domain(d.did());
                 let scope = match d.g() {
                     1 => IotlbScope::Global,
@@ -294,7 +294,7 @@ impl Descriptor {
                 let missing = if ecap.pds() { [0; 2] } else { drain.0 };
                 check(InvalidationWait::FIELDS, missing)?;
                 // Hardware ignores the bits beyond the host address width.
-                let address = d.status_addr() & mask(context.host_address_width as u32 - 1, 2);
+                let address = d.status_addr() & mask(mode.host_address_width as u32 - 1, 2);
                 Ok(Descriptor::Wait(Wait {
                     interrupt: d.interrupt(),
                     status: d.sw().then(|| (address, d.status_data())),
@@ -378,9 +378,9 @@ mod tests {
     use super::*;
 
     /// Everything is supported, with DIT only where `dit` says so.
-    fn context(dit: bool) -> Context {
+    fn context(dit: bool) -> UnitMode {
         let ecap = 1 << 1 | 1 << 2 | 1 << 3 | 15 << 20 | 1 << 29 | 1 << 40 | 1 << 42 | 1 << 43;
-        Context {
+        UnitMode {
             cap: Capability(6 | 1 << 39 | 18 << 48 | 3 << 54),
             ecap: ExtendedCapability(ecap | (dit as u64) << 41),
             host_address_width: 46,
@@ -459,7 +459,7 @@ mod tests {
         for kind in 0..128u64 {
             let w0 = kind & 15 | (kind >> 4) << 9 | 0x20;
             // A granularity of 2 is reserved in some types; the type itself is known.
-            let known = |c: &Context| {
+            let known = |c: &UnitMode| {
                 let got = Descriptor::parse([w0, 0, 0, 0], c);
                 got.map_err(|e| e.error) != Err(QueueError::Type)
             };

@@ -2,8 +2,8 @@
 //! Translation requests of Device-TLBs (section 4.2.3).
 
 use super::Unit;
-use super::translation::{Found, Origin};
-use crate::context::{Context, Fault, Stages};
+use super::translation::{FoundSpace, Origin};
+use crate::context::{CheckedContext, FaultCondition, TranslationType};
 use crate::effect::Effects;
 use crate::memory::Memory;
 use crate::mutant::{Mutant, breaks};
@@ -29,7 +29,7 @@ fn nothing(address: u64, privileged: bool) -> Translation {
 
 /// What a translation request asks for, and of which address space.
 struct Asked {
-    found: Found,
+    found: FoundSpace,
     want: Want,
     no_write: bool,
     privileged: bool,
@@ -173,7 +173,7 @@ impl Unit {
         requester: SourceId,
         request: &TranslationRequest,
         address: u64,
-    ) -> Result<Translation, Fault> {
+    ) -> Result<Translation, FaultCondition> {
         self.check_mode(request.pasid)?;
         let context = self.context(memory, requester)?;
         self.check_device_tlb(&context.0)?;
@@ -187,7 +187,9 @@ impl Unit {
             });
         }
         let asked = self.asked(memory, requester, &context, request)?;
-        if matches!(asked.found.regime.stages, Stages::PassThrough) && in_range(address) {
+        if matches!(asked.found.regime.translation, TranslationType::PassThrough)
+            && in_range(address)
+        {
             return Ok(nothing(address, asked.privileged));
         }
         let mapping = self.mapping(memory, &asked.found, address, &asked.want)?;
@@ -199,9 +201,9 @@ impl Unit {
         &mut self,
         memory: &impl Memory,
         requester: SourceId,
-        context: &(Context, u64),
+        context: &(CheckedContext, u64),
         request: &TranslationRequest,
-    ) -> Result<Asked, Fault> {
+    ) -> Result<Asked, FaultCondition> {
         let pasid = request.pasid;
         let privileged = request.privileged && pasid.is_some();
         let no_write = request.no_write && self.ecap().nwfs();
@@ -209,7 +211,7 @@ impl Unit {
         self.check_enables(&found, request.execute && pasid.is_some())?;
         // A unit that has no execute requests never grants execution.
         let executes = self.ecap().ers() && found.regime.execute && pasid.is_some();
-        let legacy = matches!(context.0, Context::Legacy { .. });
+        let legacy = matches!(context.0, CheckedContext::Legacy { .. });
         Ok(Asked {
             want: Want::translation(no_write, found.privileged),
             found,
@@ -234,7 +236,7 @@ impl Unit {
         let context = self.context(memory, requester).ok()?;
         self.check_device_tlb(&context.0).ok()?;
         let asked = self.asked(memory, requester, &context, request).ok()?;
-        let Stages::First(stage) = &asked.found.regime.stages else {
+        let TranslationType::First(stage) = &asked.found.regime.translation else {
             return None;
         };
         let walker = Walker {
@@ -254,7 +256,7 @@ impl Unit {
         address: u64,
     ) -> Option<Translation> {
         let regime = &near.asked.found.regime;
-        let Stages::First(stage) = &regime.stages else {
+        let TranslationType::First(stage) = &regime.translation else {
             return None;
         };
         let walker = Walker {

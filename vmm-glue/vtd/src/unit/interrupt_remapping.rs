@@ -21,7 +21,7 @@ pub enum Remapped {
 }
 
 /// A blocked interrupt request.
-struct Fault {
+struct InterruptFault {
     reason: R,
     fpd: bool,
     /// The interrupt_index, where it is known.
@@ -91,8 +91,8 @@ impl Unit {
         requester: Option<SourceId>,
         request: Message,
         post_it: bool,
-    ) -> Result<Remapped, Fault> {
-        let unknown = |reason| Fault {
+    ) -> Result<Remapped, InterruptFault> {
+        let unknown = |reason| InterruptFault {
             reason,
             fpd: false,
             index: None,
@@ -110,7 +110,7 @@ impl Unit {
         let entries = 2u32 << field(self.irta, 3, 0);
         let number = request.index();
         let index = number as u16;
-        let fault = |reason, fpd| Fault {
+        let fault = |reason, fpd| InterruptFault {
             reason,
             fpd,
             index: Some(index),

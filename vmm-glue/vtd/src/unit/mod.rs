@@ -275,7 +275,7 @@ impl Unit {
     }
 
     fn forget(&mut self, scope: IotlbScope) {
-        use crate::context::Stages;
+        use crate::context::TranslationType;
         let iotlb = &mut self.iotlb;
         match scope {
             IotlbScope::Global => self.spaces.forget_all(),
@@ -285,8 +285,10 @@ impl Unit {
             IotlbScope::DomainPages(did, range) => {
                 // What went through the first stage goes whatever its address.
                 self.spaces.forget_some(did, None, |space| {
-                    matches!(space.regime.stages, Stages::Second(_) | Stages::PassThrough)
-                        && iotlb.remove(space.tag, space.sizes, range)
+                    matches!(
+                        space.regime.translation,
+                        TranslationType::Second(_) | TranslationType::PassThrough
+                    ) && iotlb.remove(space.tag, space.sizes, range)
                 });
             }
             IotlbScope::Pasid(did, pasid) => {

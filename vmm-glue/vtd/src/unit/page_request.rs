@@ -3,7 +3,7 @@
 
 use super::Unit;
 use super::translation::Origin;
-use crate::context::{Context, Fault, Regime, Stages};
+use crate::context::{CheckedContext, FaultCondition, Regime, TranslationType};
 use crate::effect::{Effect, Effects};
 use crate::memory::Memory;
 use crate::mutant::{Mutant, breaks};
@@ -92,7 +92,7 @@ impl Unit {
         let Some((head, tail, base, size)) = self.registers.page_request_queue() else {
             return Err(ResponseCode::InvalidRequest);
         };
-        if breaks(Mutant::B07) && !matches!(regime.stages, Stages::First(_)) {
+        if breaks(Mutant::B07) && !matches!(regime.translation, TranslationType::First(_)) {
             return Err(ResponseCode::InvalidRequest);
         }
         let next = match breaks(Mutant::Rule76) {
@@ -131,17 +131,17 @@ impl Unit {
         memory: &impl Memory,
         requester: SourceId,
         request: &PageRequest,
-    ) -> Result<(Regime, u32), Fault> {
+    ) -> Result<(Regime, u32), FaultCondition> {
         if self.translation_table_mode() == TranslationTableMode::Legacy {
-            return Err(Fault::new(R::PageRequestInLegacyMode));
+            return Err(FaultCondition::new(R::PageRequestInLegacyMode));
         }
         self.check_mode(request.pasid)?;
         let context = self.context(memory, requester)?;
-        let Context::Scalable(scalable) = context.0 else {
-            return Err(Fault::new(R::PageRequestInLegacyMode));
+        let CheckedContext::Scalable(scalable) = context.0 else {
+            return Err(FaultCondition::new(R::PageRequestInLegacyMode));
         };
         if !scalable.pre {
-            return Err(Fault::new(R::PageRequestDisabled).with_fpd(scalable.fpd));
+            return Err(FaultCondition::new(R::PageRequestDisabled).with_fpd(scalable.fpd));
         }
         let found = self.space(memory, requester, &context, request.pasid, false)?;
         let pasid = request.pasid.map_or(scalable.rid_pasid, Pasid::get);
@@ -152,9 +152,11 @@ impl Unit {
     fn forget_page(&mut self, regime: &Regime, pasid: u32, address: u64) {
         let page = AlignedRange::page(address);
         let did = regime.domain;
-        self.forget(match (&regime.stages, Pasid::new(pasid)) {
-            (Stages::First(_), Ok(pasid)) => IotlbScope::PasidPages(did, pasid, page),
-            (Stages::Second(_) | Stages::PassThrough, _) => IotlbScope::DomainPages(did, page),
+        self.forget(match (&regime.translation, Pasid::new(pasid)) {
+            (TranslationType::First(_), Ok(pasid)) => IotlbScope::PasidPages(did, pasid, page),
+            (TranslationType::Second(_) | TranslationType::PassThrough, _) => {
+                IotlbScope::DomainPages(did, page)
+            }
             _ => IotlbScope::Domain(did),
         });
     }

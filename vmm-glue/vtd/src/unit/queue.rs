@@ -12,7 +12,7 @@ use crate::memory::{Memory, read_words};
 use crate::mutant::{Mutant, breaks};
 use crate::spec::SourceId;
 use crate::spec::descriptor::{
-    Context, Descriptor, DescriptorError, DeviceTlbInvalidation, QueueError, Wrong,
+    Descriptor, DescriptorError, DeviceTlbInvalidation, QueueError, UnitMode, Wrong,
 };
 use crate::spec::register::TranslationTableMode;
 use pcie_ats::{InvalidateCompletion, InvalidateRequest};
@@ -104,7 +104,7 @@ impl Unit {
         };
         let descriptor = Descriptor::parse(
             checked,
-            &Context {
+            &UnitMode {
                 cap: self.cap(),
                 ecap: self.ecap(),
                 host_address_width: self.caps.host_address_width(),

@@ -3,7 +3,7 @@
 //! advance, to hardware below or to another process (section 6.1, Caching Mode).
 
 use super::Unit;
-use crate::context::{self, Context, Fault, Regime, Stages};
+use crate::context::{self, CheckedContext, FaultCondition, Regime, TranslationType};
 use crate::memory::Memory;
 use crate::spec::fault::FaultReason as R;
 use crate::spec::mask;
@@ -125,7 +125,7 @@ impl Unit {
         let Ok((regime, privileged)) = self.regime_now(memory, requester) else {
             return whole(Reach::Pages(Vec::new()));
         };
-        if regime.stages == Stages::PassThrough {
+        if regime.translation == TranslationType::PassThrough {
             return whole(Reach::Everything);
         }
         let walker = Walker {
@@ -159,7 +159,7 @@ impl Unit {
         &self,
         memory: &impl Memory,
         requester: SourceId,
-    ) -> Result<(Regime, bool), Fault> {
+    ) -> Result<(Regime, bool), FaultCondition> {
         self.check_mode(None)?;
         let table = self.rtaddr & mask(63, 12);
         let context = match self.translation_table_mode() {
@@ -169,11 +169,11 @@ impl Unit {
             _ => context::scalable_context(memory, &self.caps, table, requester)?,
         };
         match context {
-            Context::Legacy { regime, .. } => Ok((regime, false)),
-            Context::Scalable(c) => {
+            CheckedContext::Legacy { regime, .. } => Ok((regime, false)),
+            CheckedContext::Scalable(c) => {
                 let regime = context::pasid_entry(memory, &self.caps, &c, c.rid_pasid)?;
                 if c.rid_priv && !regime.supervisor {
-                    return Err(Fault::new(R::SupervisorRequestDisabled));
+                    return Err(FaultCondition::new(R::SupervisorRequestDisabled));
                 }
                 Ok((regime, c.rid_priv))
             }

@@ -4,7 +4,7 @@
 
 use super::Unit;
 use crate::cache::{SpaceId, SpaceKey};
-use crate::context::{self, Context, Fault, Regime, ScalableContext};
+use crate::context::{self, CheckedContext, FaultCondition, Regime, ScalableContext};
 use crate::effect::Effects;
 use crate::memory::Memory;
 use crate::mutant::{Mutant, breaks};
@@ -18,7 +18,7 @@ use crate::walk::{Mapping, Walker, Want, Write};
 use pcie_ats::{AlignedRange, Pasid};
 
 /// An address space that a request was found to belong to.
-pub(super) struct Found {
+pub(super) struct FoundSpace {
     pub id: SpaceId,
     pub regime: Regime,
     /// The permissions of privileged mode apply, be it by PR or by RID_PRIV.
@@ -106,11 +106,11 @@ impl Unit {
         &mut self,
         memory: &impl Memory,
         request: &Request,
-    ) -> Result<(Mapping, Found), Fault> {
+    ) -> Result<(Mapping, FoundSpace), FaultCondition> {
         self.check_mode(request.pasid)?;
         if request.pasid.is_none() && in_range(request.address) && !breaks(Mutant::Rule24) {
             let fpd = self.suppresses_faults(memory, request.requester);
-            return Err(Fault::new(self.interrupt_address()).with_fpd(fpd));
+            return Err(FaultCondition::new(self.interrupt_address()).with_fpd(fpd));
         }
         let context = self.context(memory, request.requester)?;
         let found = self.space(
@@ -151,8 +151,8 @@ impl Unit {
     }
 
     /// Checks the translation table mode (conditions RTA.1 to RTA.4).
-    pub(super) fn check_mode(&self, pasid: Option<Pasid>) -> Result<(), Fault> {
-        Err(Fault::new(match self.translation_table_mode() {
+    pub(super) fn check_mode(&self, pasid: Option<Pasid>) -> Result<(), FaultCondition> {
+        Err(FaultCondition::new(match self.translation_table_mode() {
             TranslationTableMode::Legacy if pasid.is_none() => return Ok(()),
             TranslationTableMode::Legacy => R::RequestWithPasidInLegacyMode,
             TranslationTableMode::Scalable if self.ecap().smts() => return Ok(()),
@@ -168,7 +168,7 @@ impl Unit {
         &mut self,
         memory: &impl Memory,
         requester: SourceId,
-    ) -> Result<(Context, u64), Fault> {
+    ) -> Result<(CheckedContext, u64), FaultCondition> {
         if let Some(found) = self.contexts.get(requester) {
             return Ok(found);
         }
@@ -185,8 +185,12 @@ impl Unit {
 
     /// Checks that a context lets requests with a PASID through (conditions SCT.6, SCT.7, SCT.9
     /// and SGN.10).
-    pub(super) fn check_pasid(&self, context: &ScalableContext, pasid: Pasid) -> Result<(), Fault> {
-        let fault = |reason| Err(Fault::new(reason).with_fpd(context.fpd));
+    pub(super) fn check_pasid(
+        &self,
+        context: &ScalableContext,
+        pasid: Pasid,
+    ) -> Result<(), FaultCondition> {
+        let fault = |reason| Err(FaultCondition::new(reason).with_fpd(context.fpd));
         if !context.paside {
             return fault(R::PasidDisabled);
         }
@@ -207,16 +211,16 @@ impl Unit {
         &mut self,
         memory: &impl Memory,
         requester: SourceId,
-        context: &(Context, u64),
+        context: &(CheckedContext, u64),
         pasid: Option<Pasid>,
         privileged: bool,
-    ) -> Result<Found, Fault> {
+    ) -> Result<FoundSpace, FaultCondition> {
         let (context, stamp) = context;
         let (pasid, privileged) = match (context, pasid) {
-            (Context::Legacy { .. }, _) => (None, false),
-            (Context::Scalable(_), None) if breaks(Mutant::G14) => (Some(0), false),
-            (Context::Scalable(c), None) => (Some(c.rid_pasid), c.rid_priv),
-            (Context::Scalable(c), Some(pasid)) => {
+            (CheckedContext::Legacy { .. }, _) => (None, false),
+            (CheckedContext::Scalable(_), None) if breaks(Mutant::G14) => (Some(0), false),
+            (CheckedContext::Scalable(c), None) => (Some(c.rid_pasid), c.rid_priv),
+            (CheckedContext::Scalable(c), Some(pasid)) => {
                 self.check_pasid(c, pasid)?;
                 if breaks(Mutant::B02) {
                     context::pasid_entry(memory, &self.caps, c, 0)?;
@@ -232,15 +236,15 @@ impl Unit {
             Some(known) => known,
             None => {
                 let regime = match context {
-                    Context::Legacy { regime, .. } => *regime,
-                    Context::Scalable(c) => {
+                    CheckedContext::Legacy { regime, .. } => *regime,
+                    CheckedContext::Scalable(c) => {
                         context::pasid_entry(memory, &self.caps, c, pasid.unwrap_or_default())?
                     }
                 };
                 (self.spaces.insert(key, *stamp, regime), regime)
             }
         };
-        Ok(Found {
+        Ok(FoundSpace {
             id,
             regime,
             privileged,
@@ -249,8 +253,12 @@ impl Unit {
 
     /// Checks that an address space takes privileged and execute requests (conditions SPT.5 and
     /// SPT.6).
-    pub(super) fn check_enables(&self, found: &Found, execute: bool) -> Result<(), Fault> {
-        let fault = |reason| Err(Fault::new(reason).with_fpd(found.regime.fpd));
+    pub(super) fn check_enables(
+        &self,
+        found: &FoundSpace,
+        execute: bool,
+    ) -> Result<(), FaultCondition> {
+        let fault = |reason| Err(FaultCondition::new(reason).with_fpd(found.regime.fpd));
         if execute && !found.regime.execute {
             return fault(R::ExecuteRequestDisabled);
         }
@@ -267,11 +275,11 @@ impl Unit {
     pub(super) fn mapping(
         &mut self,
         memory: &impl Memory,
-        found: &Found,
+        found: &FoundSpace,
         address: u64,
         want: &Want,
-    ) -> Result<Mapping, Fault> {
-        let Found { id, privileged, .. } = *found;
+    ) -> Result<Mapping, FaultCondition> {
+        let FoundSpace { id, privileged, .. } = *found;
         if let Some(space) = self.spaces.space(id) {
             let sizes = space.sizes[usize::from(privileged)];
             let cached = self.iotlb.get(space.tag, sizes, privileged, address);
@@ -357,15 +365,15 @@ impl Unit {
         memory: &impl Memory,
         requester: SourceId,
         address: u64,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), FaultCondition> {
         self.check_mode(None)?;
         let (context, _) = self.context(memory, requester)?;
         self.check_device_tlb(&context)?;
-        let fault = |reason| Err(Fault::new(reason).with_fpd(context.fpd()));
+        let fault = |reason| Err(FaultCondition::new(reason).with_fpd(context.fpd()));
         if !self.caps.holds(address) {
             return fault(match context {
-                Context::Legacy { .. } => R::AddressBeyondMgaw,
-                Context::Scalable(_) => R::AddressBeyondHost,
+                CheckedContext::Legacy { .. } => R::AddressBeyondMgaw,
+                CheckedContext::Scalable(_) => R::AddressBeyondHost,
             });
         }
         if in_range(address) && !breaks(Mutant::Rule31) {
@@ -375,20 +383,27 @@ impl Unit {
     }
 
     /// Checks that a context allows a Device-TLB (conditions LCT.5 and SCT.5).
-    pub(super) fn check_device_tlb(&self, context: &Context) -> Result<(), Fault> {
+    pub(super) fn check_device_tlb(&self, context: &CheckedContext) -> Result<(), FaultCondition> {
         let (allowed, reason) = match context {
-            Context::Legacy { device_tlb, .. } => (*device_tlb, R::TranslationRequestBlocked),
-            Context::Scalable(c) => (c.dte, R::DeviceTlbDisabled),
+            CheckedContext::Legacy { device_tlb, .. } => {
+                (*device_tlb, R::TranslationRequestBlocked)
+            }
+            CheckedContext::Scalable(c) => (c.dte, R::DeviceTlbDisabled),
         };
         if allowed || breaks(Mutant::G16) {
             Ok(())
         } else {
-            Err(Fault::new(reason).with_fpd(context.fpd()))
+            Err(FaultCondition::new(reason).with_fpd(context.fpd()))
         }
     }
 
     /// Records a fault unless software suppresses it (section 7.1.1).
-    pub(super) fn fault(&mut self, fault: Fault, origin: &Origin, fx: &mut Effects) -> Blocked {
+    pub(super) fn fault(
+        &mut self,
+        fault: FaultCondition,
+        origin: &Origin,
+        fx: &mut Effects,
+    ) -> Blocked {
         if !(fault.fpd && fault.reason.qualified()) || breaks(Mutant::Rule77) {
             let pasid = origin.pasid.map(Pasid::get);
             let pasid = pasid.filter(|_| !breaks(Mutant::Rule32));

@@ -3,7 +3,7 @@
 
 use super::flags::{Entry, Updates};
 use super::want::{Mapping, Read, Stop, Walker, Want, Write, check};
-use crate::context::{Fault, FirstStage, Regime, SecondStage};
+use crate::context::{FaultCondition, FirstStageTables, Regime, SecondStageTables};
 use crate::memory::Memory;
 use crate::mutant::{Mutant, breaks};
 use crate::spec::fault::FaultReason as R;
@@ -17,7 +17,7 @@ fn canonical(address: u64, bits: u32) -> bool {
 }
 
 /// Where an entry of the first stage lies.
-pub(super) struct Place {
+pub(super) struct EntryAddress {
     /// Host address.
     pub(super) address: u64,
     /// Its flags may be set.
@@ -40,7 +40,7 @@ impl Rights {
     };
 
     /// What is left of them with another entry.
-    fn with(self, stage: &FirstStage, entry: FirstStageEntry) -> Rights {
+    fn with(self, stage: &FirstStageTables, entry: FirstStageEntry) -> Rights {
         Rights {
             user: self.user & entry.us(),
             write: self.write & entry.rw(),
@@ -51,7 +51,7 @@ impl Rights {
     /// What a leaf maps an address to, with the rights that it leaves.
     fn mapping(
         self,
-        stage: &FirstStage,
+        stage: &FirstStageTables,
         want: &Want,
         leaf: FirstStageEntry,
         level: u8,
@@ -71,7 +71,7 @@ impl Rights {
 }
 
 /// The flags that every entry of a walk gets.
-const fn used(stage: &FirstStage) -> u64 {
+const fn used(stage: &FirstStageTables) -> u64 {
     if stage.eafe {
         FirstStageEntry::A | FirstStageEntry::EA
     } else {
@@ -89,7 +89,12 @@ pub(crate) struct LeafTable {
 impl<M: Memory> Walker<'_, M> {
     /// The table whose entry maps an address, if all entries on the way bear their flags: it was
     /// used before. None also for whatever else a walk has to deal with. Nothing is nested here.
-    pub fn leaf_table(&self, stage: &FirstStage, address: u64, want: &Want) -> Option<LeafTable> {
+    pub fn leaf_table(
+        &self,
+        stage: &FirstStageTables,
+        address: u64,
+        want: &Want,
+    ) -> Option<LeafTable> {
         if !canonical(address, 12 + 9 * stage.levels as u32) {
             return None;
         }
@@ -113,7 +118,7 @@ impl<M: Memory> Walker<'_, M> {
     pub fn in_leaf_table(
         &self,
         regime: &Regime,
-        stage: &FirstStage,
+        stage: &FirstStageTables,
         leaves: &LeafTable,
         address: u64,
         want: &Want,
@@ -140,7 +145,7 @@ impl<M: Memory> Walker<'_, M> {
             let mut updates = Updates::default();
             let address = place;
             updates.first(Entry { address, value }, flags);
-            updates.apply(self.memory, &regime.stages).ok()?;
+            updates.apply(self.memory, &regime.translation).ok()?;
         }
         mapping.snoop |= regime.page_snoop;
         Some(mapping)
@@ -149,14 +154,14 @@ impl<M: Memory> Walker<'_, M> {
     /// Walks the first stage, through `second` if there is one.
     pub(super) fn first(
         &self,
-        stage: &FirstStage,
-        second: Option<&SecondStage>,
+        stage: &FirstStageTables,
+        second: Option<&SecondStageTables>,
         address: u64,
         want: &Want,
         updates: &mut Updates,
     ) -> Result<Mapping, Stop> {
         if !canonical(address, 12 + 9 * stage.levels as u32) {
-            return Err(Fault::new(R::NotCanonical).into());
+            return Err(FaultCondition::new(R::NotCanonical).into());
         }
         let (haw, fs1gp) = (self.caps.host_address_width(), self.caps.cap().fs1gp());
         let used = used(stage);
@@ -167,7 +172,7 @@ impl<M: Memory> Walker<'_, M> {
             let top = level == stage.levels;
             let place = self.place(second, entry_address(table, address, level), top, updates)?;
             let value = self.memory.read_u64(place.address).map_err(|_| {
-                Fault::new(if top {
+                FaultCondition::new(if top {
                     R::FirstStageTableAccess
                 } else {
                     R::FirstStageEntryAccess
@@ -175,19 +180,19 @@ impl<M: Memory> Walker<'_, M> {
             })?;
             let entry = FirstStageEntry(value);
             if !entry.p() {
-                return Err(Fault::new(R::FirstStageEntryNotPresent).into());
+                return Err(FaultCondition::new(R::FirstStageEntryNotPresent).into());
             }
             let fs1gp = fs1gp || breaks(Mutant::Rule79);
             if entry.reserved(level, haw, fs1gp) != 0 {
-                return Err(Fault::new(R::FirstStageEntryReserved).into());
+                return Err(FaultCondition::new(R::FirstStageEntryReserved).into());
             }
             if second.is_some_and(|s| entry.addr() & mask(63, s.bits.into()) != 0) {
-                return Err(Fault::new(R::FirstStageEntryBeyondMgaw).into());
+                return Err(FaultCondition::new(R::FirstStageEntryBeyondMgaw).into());
             }
             rights = rights.with(stage, entry);
             let privileged = want.privileged && !breaks(Mutant::G05);
             if !privileged && !rights.user {
-                return Err(Fault::new(R::SupervisorPage).into());
+                return Err(FaultCondition::new(R::SupervisorPage).into());
             }
             let entry_read = Entry {
                 address: place.address,
@@ -217,7 +222,7 @@ impl<M: Memory> Walker<'_, M> {
             }
             blocked |= updates.first(entry_read, flags) && !place.writable;
             if blocked {
-                return Err(Fault::new(R::NestedEntryWrite).into());
+                return Err(FaultCondition::new(R::NestedEntryWrite).into());
             }
             return Ok(mapping);
         }
@@ -226,13 +231,13 @@ impl<M: Memory> Walker<'_, M> {
     /// Where a first-stage entry lies: at its address, or where the second stage puts it.
     pub(super) fn place(
         &self,
-        second: Option<&SecondStage>,
+        second: Option<&SecondStageTables>,
         address: u64,
         top: bool,
         updates: &mut Updates,
-    ) -> Result<Place, Fault> {
+    ) -> Result<EntryAddress, FaultCondition> {
         let Some(second) = second else {
-            return Ok(Place {
+            return Ok(EntryAddress {
                 address,
                 writable: true,
             });
@@ -248,7 +253,7 @@ impl<M: Memory> Walker<'_, M> {
         let m = &found.mapping;
         // With accessed and dirty flags in use, reading a table counts as writing it.
         if !m.read || second.ssade && !m.write {
-            return Err(Fault::new(if top {
+            return Err(FaultCondition::new(if top {
                 R::NestedTableRead
             } else {
                 R::NestedEntryRead
@@ -257,7 +262,7 @@ impl<M: Memory> Walker<'_, M> {
         if second.ssade {
             updates.dirty_second(found.leaf);
         }
-        Ok(Place {
+        Ok(EntryAddress {
             address: m.address,
             writable: m.write,
         })
@@ -267,11 +272,11 @@ impl<M: Memory> Walker<'_, M> {
     /// maps it there.
     fn page(
         &self,
-        second: &SecondStage,
+        second: &SecondStageTables,
         mapping: &mut Mapping,
         want: &Want,
         updates: &mut Updates,
-    ) -> Result<Entry, Fault> {
+    ) -> Result<Entry, FaultCondition> {
         let found = self.second(second, mapping.address, want, updates)?;
         let m = &found.mapping;
         mapping.address = m.address;

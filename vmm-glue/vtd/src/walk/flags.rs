@@ -3,7 +3,7 @@
 //! 3.7.2 and 3.10).
 
 use super::want::{ATTEMPTS, Stop};
-use crate::context::{Fault, Stages};
+use crate::context::{FaultCondition, TranslationType};
 use crate::memory::Memory;
 use crate::mutant::{Mutant, breaks};
 use crate::spec::fault::FaultReason as R;
@@ -61,18 +61,18 @@ impl Updates {
     }
 
     /// Sets the flags: first those that only say that an entry was used.
-    pub fn apply(&self, memory: &impl Memory, stages: &Stages) -> Result<(), Stop> {
+    pub fn apply(&self, memory: &impl Memory, translation: &TranslationType) -> Result<(), Stop> {
         let list = &self.0;
         if list.is_empty() {
             return Ok(());
         }
-        let snooped = match stages {
-            Stages::First(first) | Stages::Nested(first, _) => first.snooped,
-            Stages::Second(second) => second.snooped,
-            Stages::PassThrough => true,
+        let snooped = match translation {
+            TranslationType::First(first) | TranslationType::Nested(first, _) => first.snooped,
+            TranslationType::Second(second) => second.snooped,
+            TranslationType::PassThrough => true,
         };
         if !snooped && !breaks(Mutant::G03) {
-            return Err(Fault::new(if list.iter().any(|u| u.first_stage) {
+            return Err(FaultCondition::new(if list.iter().any(|u| u.first_stage) {
                 R::FirstStageUpdateNotSnooped
             } else {
                 R::SecondStageUpdateNotSnooped
@@ -112,7 +112,7 @@ impl Update {
             }
             let found = memory
                 .compare_exchange(self.entry.address, current, current | self.bits)
-                .map_err(|_| Fault::new(failed))?;
+                .map_err(|_| FaultCondition::new(failed))?;
             if found == current {
                 return Ok(());
             }

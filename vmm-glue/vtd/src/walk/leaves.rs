@@ -7,7 +7,7 @@
 
 use super::flags::Updates;
 use super::want::{Mapping, Walker, Want};
-use crate::context::{FirstStage, Regime, SecondStage, Stages};
+use crate::context::{FirstStageTables, Regime, SecondStageTables, TranslationType};
 use crate::memory::Memory;
 use crate::spec::paging::{FirstStageEntry, SecondStageEntry, entry_address, level_shift};
 use pcie_ats::AlignedRange;
@@ -44,7 +44,7 @@ struct Tables<'a> {
     /// First stage: addresses are canonical.
     first: bool,
     /// The stage that the tables' own addresses go through.
-    second: Option<&'a SecondStage>,
+    second: Option<&'a SecondStageTables>,
 }
 
 /// An entry that may map a page.
@@ -60,7 +60,7 @@ type Visit<'a> = dyn FnMut(Leaf, &mut Budget) -> Result<(), Ended> + 'a;
 
 impl<'a> Tables<'a> {
     /// Those of a first stage, which may be nested in a second.
-    const fn of_first(first: &FirstStage, second: Option<&'a SecondStage>) -> Self {
+    const fn of_first(first: &FirstStageTables, second: Option<&'a SecondStageTables>) -> Self {
         Tables {
             root: first.table,
             levels: first.levels,
@@ -70,7 +70,7 @@ impl<'a> Tables<'a> {
     }
 
     /// Those of a second stage.
-    const fn of_second(second: &SecondStage) -> Self {
+    const fn of_second(second: &SecondStageTables) -> Self {
         Tables {
             root: second.table,
             levels: second.levels,
@@ -111,11 +111,11 @@ impl<M: Memory> Walker<'_, M> {
                 visit(input, mapping);
             }
         };
-        let tables = match &regime.stages {
-            Stages::PassThrough => return None,
-            Stages::First(first) => Tables::of_first(first, None),
-            Stages::Second(second) => Tables::of_second(second),
-            Stages::Nested(first, second) => Tables::of_first(first, Some(second)),
+        let tables = match &regime.translation {
+            TranslationType::PassThrough => return None,
+            TranslationType::First(first) => Tables::of_first(first, None),
+            TranslationType::Second(second) => Tables::of_second(second),
+            TranslationType::Nested(first, second) => Tables::of_first(first, Some(second)),
         };
         let ended = self.leaves(&tables, span, budget, &mut |leaf: Leaf, budget| {
             let Some(second) = tables.second else {

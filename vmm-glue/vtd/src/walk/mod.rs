@@ -12,7 +12,7 @@ mod leaves;
 mod second_stage;
 mod want;
 
-use crate::context::{Fault, Regime, Stages};
+use crate::context::{FaultCondition, Regime, TranslationType};
 use crate::memory::Memory;
 use crate::mutant::{Mutant, breaks};
 use crate::spec::fault::FaultReason as R;
@@ -25,7 +25,12 @@ pub(crate) use want::{Mapping, Read, Walker, Want, Write};
 
 impl<M: Memory> Walker<'_, M> {
     /// Translates an address, sets the flags that go with it, and says what is permitted.
-    pub fn translate(&self, regime: &Regime, address: u64, want: &Want) -> Result<Mapping, Fault> {
+    pub fn translate(
+        &self,
+        regime: &Regime,
+        address: u64,
+        want: &Want,
+    ) -> Result<Mapping, FaultCondition> {
         let mut last = R::FirstStageUpdateFailed;
         for _ in 0..ATTEMPTS {
             match self.attempt(regime, address, want) {
@@ -34,18 +39,20 @@ impl<M: Memory> Walker<'_, M> {
                 Err(Stop::Fault(fault)) => return Err(fault.with_fpd(regime.fpd)),
             }
         }
-        Err(Fault::new(last).with_fpd(regime.fpd))
+        Err(FaultCondition::new(last).with_fpd(regime.fpd))
     }
 
     fn attempt(&self, regime: &Regime, address: u64, want: &Want) -> Result<Mapping, Stop> {
         let mut updates = Updates::default();
-        let mut mapping = match &regime.stages {
-            Stages::PassThrough => self.pass_through(regime, address)?,
-            Stages::First(first) => self.first(first, None, address, want, &mut updates)?,
-            Stages::Nested(first, second) => {
+        let mut mapping = match &regime.translation {
+            TranslationType::PassThrough => self.pass_through(regime, address)?,
+            TranslationType::First(first) => {
+                self.first(first, None, address, want, &mut updates)?
+            }
+            TranslationType::Nested(first, second) => {
                 self.first(first, Some(second), address, want, &mut updates)?
             }
-            Stages::Second(second) => {
+            TranslationType::Second(second) => {
                 let found = self.second(second, address, want, &mut updates)?;
                 let leaf = found.leaf;
                 let mut m = found.mapping;
@@ -58,22 +65,22 @@ impl<M: Memory> Walker<'_, M> {
             }
         };
         if mapping.meets_interrupts(want.whole_page) {
-            return Err(Fault::new(if regime.scalable {
+            return Err(FaultCondition::new(if regime.scalable {
                 R::ScalableInterruptAddress
             } else {
                 R::InterruptAddress
             })
             .into());
         }
-        updates.apply(self.memory, &regime.stages)?;
+        updates.apply(self.memory, &regime.translation)?;
         mapping.snoop |= regime.page_snoop && !breaks(Mutant::G13);
         Ok(mapping)
     }
 
     /// Pass-through (section 3.9): the widest page that goes through unchanged.
-    fn pass_through(&self, regime: &Regime, address: u64) -> Result<Mapping, Fault> {
+    fn pass_through(&self, regime: &Regime, address: u64) -> Result<Mapping, FaultCondition> {
         if !self.caps.holds(address) {
-            return Err(Fault::new(if regime.scalable {
+            return Err(FaultCondition::new(if regime.scalable {
                 R::AddressBeyondHost
             } else {
                 R::AddressBeyondMgaw

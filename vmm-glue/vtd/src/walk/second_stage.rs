@@ -3,13 +3,13 @@
 
 use super::flags::{Entry, Updates};
 use super::want::{Mapping, Walker, Want, Write};
-use crate::context::{Fault, SecondStage};
+use crate::context::{FaultCondition, SecondStageTables};
 use crate::memory::Memory;
 use crate::spec::fault::FaultReason as R;
 use crate::spec::paging::{SecondStageEntry, entry_address, level_shift};
 
 /// What a second-stage walk found.
-pub(super) struct Found {
+pub(super) struct FoundPage {
     /// The translation, with the permissions of the tables.
     pub mapping: Mapping,
     /// The entry that maps the page.
@@ -21,14 +21,14 @@ impl<M: Memory> Walker<'_, M> {
     /// request is not. `want` says which fault it is if nothing is permitted in legacy mode.
     pub(super) fn second(
         &self,
-        stage: &SecondStage,
+        stage: &SecondStageTables,
         address: u64,
         want: &Want,
         updates: &mut Updates,
-    ) -> Result<Found, Fault> {
+    ) -> Result<FoundPage, FaultCondition> {
         let reason = |legacy, scalable| if stage.scalable { scalable } else { legacy };
         if address >> stage.bits != 0 {
-            return Err(Fault::new(reason(
+            return Err(FaultCondition::new(reason(
                 R::AddressBeyondMgaw,
                 R::AddressBeyondSecondStage,
             )));
@@ -48,7 +48,7 @@ impl<M: Memory> Walker<'_, M> {
         loop {
             let at = entry_address(table, address, level);
             let value = self.memory.read_u64(at).map_err(|_| {
-                Fault::new(if level == stage.levels {
+                FaultCondition::new(if level == stage.levels {
                     reason(R::ContextEntryInvalid, R::SecondStageTableAccess)
                 } else {
                     reason(R::SecondStageEntryAccess, R::ScalableSecondStageEntryAccess)
@@ -56,10 +56,13 @@ impl<M: Memory> Walker<'_, M> {
             })?;
             let entry = SecondStageEntry(value);
             if !(entry.r() || entry.w() || stage.ssee && entry.x()) {
-                return Err(Fault::new(reason(nothing, R::SecondStageNoPermission)));
+                return Err(FaultCondition::new(reason(
+                    nothing,
+                    R::SecondStageNoPermission,
+                )));
             }
             if entry.reserved(level, haw, large, sc) != 0 {
-                return Err(Fault::new(reason(
+                return Err(FaultCondition::new(reason(
                     R::SecondStageEntryReserved,
                     R::ScalableSecondStageEntryReserved,
                 )));
@@ -68,7 +71,10 @@ impl<M: Memory> Walker<'_, M> {
             write &= entry.w();
             execute &= entry.x() || !stage.ssee;
             if !(read || write) {
-                return Err(Fault::new(reason(nothing, R::SecondStageNoPermission)));
+                return Err(FaultCondition::new(reason(
+                    nothing,
+                    R::SecondStageNoPermission,
+                )));
             }
             let leaf = Entry { address: at, value };
             if stage.ssade {
@@ -76,7 +82,7 @@ impl<M: Memory> Walker<'_, M> {
             }
             if entry.is_leaf(level) {
                 let offset = (1u64 << level_shift(level)) - 1;
-                return Ok(Found {
+                return Ok(FoundPage {
                     mapping: Mapping {
                         address: entry.addr() & !offset | address & offset,
                         shift: level_shift(level),

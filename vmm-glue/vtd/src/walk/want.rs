@@ -2,7 +2,7 @@
 //! What a walk (sections 3.6 to 3.9) is asked for, what it gives, and when it gives nothing.
 
 use crate::config::Capabilities;
-use crate::context::Fault;
+use crate::context::FaultCondition;
 use crate::request::Access;
 use crate::spec::fault::FaultReason as R;
 use crate::spec::interrupt::{RANGE_BASE, RANGE_LAST, in_range};
@@ -125,11 +125,11 @@ pub(super) enum Stop {
     /// An entry changed under the walk.
     Again(R),
     /// A fault condition.
-    Fault(Fault),
+    Fault(FaultCondition),
 }
 
-impl From<Fault> for Stop {
-    fn from(fault: Fault) -> Self {
+impl From<FaultCondition> for Stop {
+    fn from(fault: FaultCondition) -> Self {
         Stop::Fault(fault)
     }
 }
@@ -139,8 +139,8 @@ impl From<Fault> for Stop {
 pub(super) const ATTEMPTS: usize = 1000;
 
 /// Checks what the stages together permit.
-pub(super) fn check(scalable: bool, mapping: &Mapping, want: &Want) -> Result<(), Fault> {
-    let fault = |reason| Err(Fault::new(reason));
+pub(super) fn check(scalable: bool, mapping: &Mapping, want: &Want) -> Result<(), FaultCondition> {
+    let fault = |reason| Err(FaultCondition::new(reason));
     if want.write == Write::Required && !mapping.write {
         return fault(if scalable { R::ScalableWrite } else { R::Write });
     }
