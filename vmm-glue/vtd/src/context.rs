@@ -7,6 +7,7 @@ use crate::config::Capabilities;
 use crate::memory::{Memory, read_words};
 use crate::mutant::{Mutant, breaks};
 use crate::spec::context::{ContextEntry, ScalableContextEntry};
+use crate::spec::descriptor::Wrong;
 use crate::spec::fault::FaultReason as R;
 use crate::spec::pasid::{PasidDirectoryEntry, PasidEntry, Pgtt};
 use crate::spec::root::{RootEntry, ScalableRootHalf};
@@ -19,12 +20,18 @@ pub(crate) struct FaultCondition {
     pub reason: R,
     /// An entry on the way had Fault Processing Disable set.
     pub fpd: bool,
+    /// What was wrong with the entry, where the reason alone does not tell.
+    pub wrong: Option<Wrong>,
 }
 
 impl FaultCondition {
     /// A fault, the report of which nothing disables so far.
     pub const fn new(reason: R) -> Self {
-        FaultCondition { reason, fpd: false }
+        FaultCondition {
+            reason,
+            fpd: false,
+            wrong: None,
+        }
     }
 
     /// The fault, with what an entry on the way says of fault processing.
@@ -32,13 +39,17 @@ impl FaultCondition {
         FaultCondition {
             reason: self.reason,
             fpd: self.fpd || fpd,
+            wrong: self.wrong,
         }
     }
-}
 
-/// Whether any bit of some words is set.
-fn any(words: &[u64]) -> bool {
-    words.iter().any(|w| *w != 0)
+    /// The fault, with what was wrong with the entry.
+    pub const fn of(self, wrong: Wrong) -> Self {
+        FaultCondition {
+            wrong: Some(wrong),
+            ..self
+        }
+    }
 }
 
 /// How the first stage translates.
@@ -166,8 +177,8 @@ pub(crate) fn legacy_context(
     if !root.p() {
         return Err(FaultCondition::new(R::RootEntryNotPresent));
     }
-    if root.reserved(haw) != 0 {
-        return Err(FaultCondition::new(R::RootEntryReserved));
+    if let Some(wrong) = Wrong::reserved(&root.reserved(haw)) {
+        return Err(FaultCondition::new(R::RootEntryReserved).of(wrong));
     }
     let at = root.ctp() | (requester.devfn() as u64) << 4;
     let entry = read_words(memory, at).map_err(|_| FaultCondition::new(R::ContextEntryAccess))?;
@@ -176,11 +187,11 @@ pub(crate) fn legacy_context(
     if !entry.p() {
         return Err(fault(R::ContextEntryNotPresent));
     }
-    if any(&entry.reserved(haw, caps.cap())) {
-        return Err(fault(R::ContextEntryReserved));
+    if let Some(wrong) = Wrong::reserved(&entry.reserved(haw, caps.cap())) {
+        return Err(fault(R::ContextEntryReserved).of(wrong));
     }
     let Some((levels, bits)) = caps.second_stage(entry.aw()) else {
-        return Err(fault(R::ContextEntryInvalid));
+        return Err(fault(R::ContextEntryInvalid).of(Wrong::Field("AW")));
     };
     let second = TranslationType::Second(SecondStageTables {
         table: entry.ssptptr(),
@@ -195,7 +206,7 @@ pub(crate) fn legacy_context(
         0 => (second, false),
         1 if caps.ecap().dt() => (second, true),
         2 if caps.ecap().pt() => (TranslationType::PassThrough, false),
-        _ => return Err(fault(R::ContextEntryInvalid)),
+        _ => return Err(fault(R::ContextEntryInvalid).of(Wrong::Field("TT"))),
     };
     Ok(CheckedContext::Legacy {
         regime: Regime {
@@ -226,8 +237,8 @@ pub(crate) fn scalable_context(
     if !root.p() {
         return Err(FaultCondition::new(R::ScalableRootEntryNotPresent));
     }
-    if root.reserved(haw) != 0 {
-        return Err(FaultCondition::new(R::ScalableRootEntryReserved));
+    if let Some(wrong) = Wrong::reserved(&[root.reserved(haw)]) {
+        return Err(FaultCondition::new(R::ScalableRootEntryReserved).of(wrong));
     }
     let at = root.ctp() | (requester.devfn() as u64 & 127) << 5;
     let entry = read_words(memory, at);
@@ -238,11 +249,18 @@ pub(crate) fn scalable_context(
     if !entry.p() {
         return fault(R::ScalableContextEntryNotPresent);
     }
-    if any(&entry.reserved(haw, caps.ecap())) {
-        return fault(R::ScalableContextEntryReserved);
+    if let Some(wrong) = Wrong::reserved(&entry.reserved(haw, caps.ecap())) {
+        return fault(R::ScalableContextEntryReserved).map_err(|fault| fault.of(wrong));
     }
-    if entry.pre() && !entry.dte() || entry.rid_pasid() >= entry.pasid_limit() {
-        return fault(R::ScalableContextEntryInvalid);
+    let invalid = |name| {
+        let fault = fault(R::ScalableContextEntryInvalid);
+        fault.map_err(|fault| fault.of(Wrong::Field(name)))
+    };
+    if entry.pre() && !entry.dte() {
+        return invalid("PRE without DTE");
+    }
+    if entry.rid_pasid() >= entry.pasid_limit() {
+        return invalid("RID_PASID");
     }
     Ok(CheckedContext::Scalable(ScalableContext {
         fpd: entry.fpd(),
@@ -276,8 +294,8 @@ pub(crate) fn pasid_entry(
     if !directory.p() {
         return fault(R::PasidDirectoryNotPresent);
     }
-    if directory.reserved(haw) != 0 {
-        return fault(R::PasidDirectoryReserved);
+    if let Some(wrong) = Wrong::reserved(&[directory.reserved(haw)]) {
+        return fault(R::PasidDirectoryReserved).map_err(|fault| fault.of(wrong));
     }
     let at = directory.smptblptr() | (pasid as u64 & 63) << 6;
     let entry = read_words(memory, at).map_err(|_| access(R::PasidEntryAccess, fpd))?;
@@ -290,11 +308,14 @@ pub(crate) fn pasid_entry(
     if !entry.p() {
         return fault(R::PasidEntryNotPresent);
     }
-    if any(&entry.reserved(haw, caps.cap(), caps.ecap())) && !breaks(Mutant::G27) {
-        return fault(R::PasidEntryReserved);
+    if let Some(wrong) = Wrong::reserved(&entry.reserved(haw, caps.cap(), caps.ecap())) {
+        if !breaks(Mutant::G27) {
+            return fault(R::PasidEntryReserved).map_err(|fault| fault.of(wrong));
+        }
     }
     let Some(translation) = translation_type(caps, &entry) else {
-        return fault(R::PasidEntryInvalid);
+        let wrong = Wrong::Field("PGTT, or AW, FSPM or FSPTPTR of its stages");
+        return fault(R::PasidEntryInvalid).map_err(|fault| fault.of(wrong));
     };
     Ok(Regime {
         domain: entry.did(),

@@ -3,10 +3,15 @@
 //! which the host carries out in order after it has let go of the unit.
 
 use crate::spec::SourceId;
+use crate::spec::context::{ContextEntry, ScalableContextEntry};
 use crate::spec::descriptor::{ContextScope, IotlbScope, PasidScope, QueueError, Wrong};
+use crate::spec::fault::FaultReason;
 use crate::spec::interrupt::Message;
 use crate::spec::invalidation::Fields;
+use crate::spec::pasid::{PasidDirectoryEntry, PasidEntry};
+use crate::spec::root::{RootEntry, ScalableRootHalf};
 use pcie_ats::{InvalidateRequest, PrgResponse};
+use std::fmt::Debug;
 
 /// Work for the host: messages to functions and processors (sections 4.3, 5.1 and
 /// 7.6.1), and notices of what has changed.
@@ -40,7 +45,8 @@ pub enum Effect {
     /// instance in an IOMMU below or in interrupt routes.
     Invalidated(Invalidated),
     /// Something that software or a function asked for was refused: for hosts that log it.
-    /// Blocked requests are not among them: their callers are told.
+    /// Blocked requests are not among them, for their callers are told; but what was wrong with an
+    /// entry that blocked one is.
     Refused(Refusal),
 }
 
@@ -55,6 +61,16 @@ pub enum Refusal {
         words: [u64; 4],
         /// IQEI.
         error: QueueError,
+        /// What was wrong.
+        wrong: Wrong,
+    },
+    /// A request was blocked because of a table entry that is not as it must be (table 30). The
+    /// fault is recorded.
+    Entry {
+        /// The function.
+        requester: SourceId,
+        /// The reason, which tells of what kind the entry is.
+        reason: FaultReason,
         /// What was wrong.
         wrong: Wrong,
     },
@@ -96,6 +112,18 @@ impl std::fmt::Display for Refusal {
                      correct it and clear IQE"
                 )
             }
+            Refusal::Entry {
+                requester,
+                reason,
+                wrong,
+            } => {
+                let condition = reason.condition();
+                write!(
+                    f,
+                    "a request of function {requester} was blocked ({condition}): "
+                )?;
+                entry(f, *reason, *wrong)
+            }
             Refusal::ContextCommand(value) => write!(
                 f,
                 "the context-cache invalidation {value:#x} by CCMD_REG was refused (CAIG 0): it \
@@ -122,6 +150,33 @@ impl std::fmt::Display for Refusal {
             ),
         }
     }
+}
+
+/// Says what is wrong with the entry that a reason is about: reserved bits with the names of their
+/// fields, which belong to what the unit does not have.
+fn entry(f: &mut std::fmt::Formatter<'_>, reason: FaultReason, wrong: Wrong) -> std::fmt::Result {
+    use FaultReason as R;
+    let (word, bits) = match wrong {
+        Wrong::Reserved { word, bits } => (usize::from(word), bits),
+        Wrong::Field(name) => {
+            return write!(f, "not valid: {name}");
+        }
+    };
+    f.write_str("reserved bits are set: ")?;
+    match reason {
+        R::RootEntryReserved => RootEntry(only(word, bits)).fmt(f),
+        R::ContextEntryReserved => ContextEntry(only(word, bits)).fmt(f),
+        R::ScalableRootEntryReserved => ScalableRootHalf(bits).fmt(f),
+        R::ScalableContextEntryReserved => ScalableContextEntry(only(word, bits)).fmt(f),
+        R::PasidDirectoryReserved => PasidDirectoryEntry(bits).fmt(f),
+        R::PasidEntryReserved => PasidEntry(only(word, bits)).fmt(f),
+        _ => write!(f, "{bits:#x} of word {word}"),
+    }
+}
+
+/// Words of which one has bits.
+fn only<const N: usize>(word: usize, bits: u64) -> [u64; N] {
+    std::array::from_fn(|n| if n == word { bits } else { 0 })
 }
 
 /// Which cached state became invalid (section 6.5).

@@ -30,7 +30,8 @@ pub enum QueueError {
     TranslationTableMode = 7,
 }
 
-/// What of a descriptor was wrong, which tells why a queue has stopped.
+/// What of a descriptor or of an entry was wrong, which tells why a queue has stopped or a request
+/// was blocked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
     /// A field has a value that is not valid; its name.
@@ -42,6 +43,15 @@ pub enum Wrong {
         /// The reserved bits of it that are set.
         bits: u64,
     },
+}
+
+impl Wrong {
+    /// The first reserved bits of these words that are set, if there are any.
+    #[inline]
+    pub fn reserved(words: &[u64]) -> Option<Wrong> {
+        let found = (0u8..).zip(words).find(|(_, bits)| **bits != 0);
+        found.map(|(word, bits)| Wrong::Reserved { word, bits: *bits })
+    }
 }
 
 impl std::fmt::Display for Wrong {
@@ -72,11 +82,11 @@ const fn invalid(name: &'static str) -> DescriptorError {
 
 /// Refuses the reserved bits that are set.
 fn no_reserved(words: [u64; 4]) -> Result<(), DescriptorError> {
-    match (0u8..).zip(words).find(|(_, bits)| *bits != 0) {
+    match Wrong::reserved(&words) {
         None => Ok(()),
-        Some((word, bits)) => Err(DescriptorError {
+        Some(wrong) => Err(DescriptorError {
             error: QueueError::Reserved,
-            wrong: Wrong::Reserved { word, bits },
+            wrong,
         }),
     }
 }

@@ -15,9 +15,10 @@ layout! {
 }
 
 impl RootEntry {
-    /// The reserved bits that are set.
-    pub const fn reserved(&self, host_address_width: u8) -> u64 {
-        self.0[1] | self.0[0] & (!Self::FIELDS[0] | above(host_address_width))
+    /// The reserved bits that are set, by word.
+    pub const fn reserved(&self, host_address_width: u8) -> [u64; 2] {
+        let low = !Self::FIELDS[0] | above(host_address_width);
+        [self.0[0] & low, self.0[1]]
     }
 }
 
@@ -48,8 +49,8 @@ mod tests {
         for n in 0..64 {
             let (low, high) = (RootEntry([1 << n, 0]), RootEntry([0, 1 << n]));
             let named = n == 0 || (12..46).contains(&n);
-            assert_eq!(low.reserved(46) == 0, named, "bit {n}");
-            assert_ne!(high.reserved(46), 0, "bit {}", 64 + n);
+            assert_eq!(low.reserved(46) == [0; 2], named, "bit {n}");
+            assert_ne!(high.reserved(46), [0; 2], "bit {}", 64 + n);
             assert_eq!(ScalableRootHalf(1 << n).reserved(46) == 0, named, "bit {n}");
         }
     }

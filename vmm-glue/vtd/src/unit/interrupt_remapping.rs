@@ -2,10 +2,11 @@
 //! Interrupt remapping and posting (chapter 5), with the interrupt entry cache (section 6.4).
 
 use super::Unit;
-use crate::effect::{Effect, Effects, Invalidated};
+use crate::effect::{Effect, Effects, Invalidated, Refusal};
 use crate::memory::{Memory, read_words};
 use crate::mutant::{Mutant, breaks};
 use crate::request::Blocked;
+use crate::spec::descriptor::Wrong;
 use crate::spec::fault::{AddressType, FaultReason as R, FaultRecord, RequestKind};
 use crate::spec::interrupt::{Irte, Message, PostedControl, RemappableRequest, message};
 use crate::spec::register::global;
@@ -26,6 +27,8 @@ struct InterruptFault {
     fpd: bool,
     /// The interrupt_index, where it is known.
     index: Option<u16>,
+    /// What was wrong with the entry, where the reason alone does not tell.
+    wrong: Option<Wrong>,
 }
 
 impl Unit {
@@ -57,6 +60,13 @@ impl Unit {
                         },
                         fx,
                     );
+                    if let Some(wrong) = fault.wrong {
+                        fx.push(Effect::Refused(Refusal::Entry {
+                            requester: requester.unwrap_or_default(),
+                            reason: fault.reason,
+                            wrong,
+                        }));
+                    }
                 }
                 Blocked::Fault(fault.reason)
             })
@@ -96,6 +106,7 @@ impl Unit {
             reason,
             fpd: false,
             index: None,
+            wrong: None,
         };
         if !RemappableRequest::is_remappable(request.address) {
             if self.eime() || !self.registers.status(global::CFI) {
@@ -114,6 +125,7 @@ impl Unit {
             reason,
             fpd,
             index: Some(index),
+            wrong: None,
         };
         let at = (self.irta & mask(63, 12)) + u64::from(number) * 16;
         if number >= entries || !self.caps.holds(at) {
@@ -129,8 +141,11 @@ impl Unit {
             return Err(fault(R::IrteNotPresent, fpd));
         }
         let (haw, eime, pi) = (self.caps.host_address_width(), self.eime(), self.cap().pi());
-        if irte.reserved(haw, eime, pi) != [0; 2] {
-            return Err(fault(R::IrteReserved, fpd));
+        if let Some(wrong) = Wrong::reserved(&irte.reserved(haw, eime, pi)) {
+            return Err(InterruptFault {
+                wrong: Some(wrong),
+                ..fault(R::IrteReserved, fpd)
+            });
         }
         // An entry is good or bad by itself; the requester is verified each time.
         if cached.is_none() {

@@ -5,7 +5,7 @@
 use super::Unit;
 use crate::cache::{SpaceId, SpaceKey};
 use crate::context::{self, CheckedContext, FaultCondition, Regime, ScalableContext};
-use crate::effect::Effects;
+use crate::effect::{Effect, Effects, Refusal};
 use crate::memory::Memory;
 use crate::mutant::{Mutant, breaks};
 use crate::request::{Access, Blocked, Request, Translated};
@@ -420,6 +420,13 @@ impl Unit {
                 },
                 fx,
             );
+            if let Some(wrong) = fault.wrong {
+                fx.push(Effect::Refused(Refusal::Entry {
+                    requester: origin.requester,
+                    reason: fault.reason,
+                    wrong,
+                }));
+            }
         }
         Blocked::Fault(fault.reason)
     }

@@ -6,6 +6,7 @@ use super::want::{Mapping, Read, Stop, Walker, Want, Write, check};
 use crate::context::{FaultCondition, FirstStageTables, Regime, SecondStageTables};
 use crate::memory::Memory;
 use crate::mutant::{Mutant, breaks};
+use crate::spec::descriptor::Wrong;
 use crate::spec::fault::FaultReason as R;
 use crate::spec::mask;
 use crate::spec::paging::{FirstStageEntry, entry_address, level_shift};
@@ -183,8 +184,10 @@ impl<M: Memory> Walker<'_, M> {
                 return Err(FaultCondition::new(R::FirstStageEntryNotPresent).into());
             }
             let fs1gp = fs1gp || breaks(Mutant::Rule79);
-            if entry.reserved(level, haw, fs1gp) != 0 {
-                return Err(FaultCondition::new(R::FirstStageEntryReserved).into());
+            if let Some(wrong) = Wrong::reserved(&[entry.reserved(level, haw, fs1gp)]) {
+                return Err(FaultCondition::new(R::FirstStageEntryReserved)
+                    .of(wrong)
+                    .into());
             }
             if second.is_some_and(|s| entry.addr() & mask(63, s.bits.into()) != 0) {
                 return Err(FaultCondition::new(R::FirstStageEntryBeyondMgaw).into());

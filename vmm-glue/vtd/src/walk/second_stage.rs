@@ -5,6 +5,7 @@ use super::flags::{Entry, Updates};
 use super::want::{Mapping, Walker, Want, Write};
 use crate::context::{FaultCondition, SecondStageTables};
 use crate::memory::Memory;
+use crate::spec::descriptor::Wrong;
 use crate::spec::fault::FaultReason as R;
 use crate::spec::paging::{SecondStageEntry, entry_address, level_shift};
 
@@ -61,11 +62,12 @@ impl<M: Memory> Walker<'_, M> {
                     R::SecondStageNoPermission,
                 )));
             }
-            if entry.reserved(level, haw, large, sc) != 0 {
-                return Err(FaultCondition::new(reason(
+            if let Some(wrong) = Wrong::reserved(&[entry.reserved(level, haw, large, sc)]) {
+                let reason = reason(
                     R::SecondStageEntryReserved,
                     R::ScalableSecondStageEntryReserved,
-                )));
+                );
+                return Err(FaultCondition::new(reason).of(wrong));
             }
             read &= entry.r();
             write &= entry.w();

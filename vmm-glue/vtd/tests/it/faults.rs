@@ -4,6 +4,7 @@
 use crate::bench::*;
 use pcie_ats::{Translation, TranslationError, TranslationRequest};
 use vtd::spec::fault::{AddressType, RequestKind};
+use vtd::spec::pasid::PasidEntry;
 use vtd::spec::register::{fsts, global, offset};
 use vtd::{Access, Effect, Request};
 
@@ -228,4 +229,49 @@ fn the_fault_index_rewinds_when_both_translations_are_off() {
     b.command(global::TE);
     b.access(0x1000, Access::Read).unwrap_err();
     assert_eq!(b.read32(offset::FSTS) >> 8, 0);
+}
+
+#[test]
+fn what_was_wrong_with_an_entry_is_told() {
+    let told = |b: &mut Bench, code| {
+        assert_eq!(b.goes_pasid(5, 0x1000, Access::Read), Err(code));
+        let effects = std::mem::take(&mut b.fx);
+        let refused = effects.iter().filter_map(|effect| match effect {
+            Effect::Refused(what) => Some(what.to_string()),
+            _ => None,
+        });
+        refused.collect::<Vec<_>>()
+    };
+    let said = |condition, what| {
+        [format!(
+            "a request of function {SID} was blocked ({condition}): {what}"
+        )]
+    };
+    let unit = || Bench::scalable(|c| c.scalable.as_mut().unwrap().supervisor_requests = false);
+    let entry = PasidEntry(first_stage(0x9000, 1));
+    // What the unit does not have, and what nobody has.
+    let mut b = unit();
+    b.pasid(SID, 5, entry.with_sre(true).0);
+    let what = "reserved bits are set: PasidEntry { sre: true }";
+    assert_eq!(told(&mut b, 0x5a), said("SPT.3", what));
+    let mut b = unit();
+    let mut words = entry.0;
+    words[4] = 4;
+    b.pasid(SID, 5, words);
+    let what = "reserved bits are set: PasidEntry { reserved bits of word 4: 0x4 }";
+    assert_eq!(told(&mut b, 0x5a), said("SPT.3", what));
+    let mut b = unit();
+    b.pasid(SID, 5, entry.with_pgtt_bits(7).0);
+    let what = "not valid: PGTT, or AW, FSPM or FSPTPTR of its stages";
+    assert_eq!(told(&mut b, 0x5b), said("SPT.4", what));
+    let mut b = unit();
+    let table = b.page();
+    b.pasid(SID, 5, first_stage(table, 1));
+    b.map(table, 4, 3, 0x1000, 1 << 13 | PS | USER, USER);
+    let what = "reserved bits are set: 0x2000 of word 0";
+    assert_eq!(told(&mut b, 0x72), said("SFS.3", what));
+    // Who wants no report of a fault gets none of its reason either.
+    let mut b = unit();
+    b.pasid(SID, 5, entry.with_sre(true).with_fpd(true).0);
+    assert_eq!(told(&mut b, 0x5a), [""; 0]);
 }
