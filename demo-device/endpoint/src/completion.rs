@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Writing a completion record, so that a program that sees its status sees all of it.
+//! Completion records: where a descriptor wants its own, and how one is written, so that a program
+//! that sees its status sees all of it.
 
 use crate::access::{Access, Failure, Piece};
 use crate::dma::{Dma, Segment};
 use crate::operation::Demand;
 use pcie_ats::RootPort;
 use svm_abi::completion::{BYTES_DONE, Completion, SIZE, access, status};
+use svm_abi::descriptor::{Descriptor, flags};
 
 /// The record of an operation that succeeded.
 pub(crate) fn success(bytes_done: u64, result: u64) -> Completion {
@@ -71,5 +73,46 @@ impl Record {
         dma.publish(segment, &self.bytes, BYTES_DONE)?;
         self.written = true;
         Ok(())
+    }
+}
+
+/// What follows the operation of a descriptor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tail {
+    /// Address of the record; 0 for none.
+    pub completion: u64,
+    /// An interrupt.
+    pub interrupt: bool,
+}
+
+impl Tail {
+    /// Of a descriptor.
+    pub fn of(descriptor: &Descriptor) -> Self {
+        Tail {
+            completion: descriptor.completion,
+            interrupt: descriptor.flags & flags::INTERRUPT != 0,
+        }
+    }
+}
+
+/// Where a descriptor wants its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RecordPlace {
+    /// Nowhere.
+    None,
+    /// Where no record can be.
+    Bad,
+    /// At an aligned address.
+    Good,
+}
+
+impl RecordPlace {
+    /// What an address of a record, or 0, means.
+    pub fn of(completion: u64) -> Self {
+        match completion {
+            0 => RecordPlace::None,
+            address if address % SIZE as u64 != 0 => RecordPlace::Bad,
+            _ => RecordPlace::Good,
+        }
     }
 }

@@ -197,7 +197,7 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
         Ok(())
     }
 
-    /// Writes as many bytes of `data` as the segment has, so that the first `head` are visible last.
+    /// Writes as many bytes of `data` as the segment has, the first `head` visible last.
     pub fn publish(&mut self, segment: &Segment, data: &[u8], head: usize) -> Result<(), Failure> {
         self.check(segment, Access::Write)?;
         match self
@@ -217,8 +217,8 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
         }
     }
 
-    /// Copies between segments of the same length, which may overlap, by way of `buffer` if there is
-    /// no shorter one.
+    /// Copies between segments of the same length, which may overlap, by way of `buffer` if there
+    /// is no shorter one.
     pub fn copy(&mut self, from: &Segment, to: &Segment, buffer: &mut [u8]) -> Result<(), Failure> {
         debug_assert_eq!(from.length, to.length);
         let buffer = &mut buffer[..from.length];

@@ -2,8 +2,8 @@
 //! A job: work of a context in memory for which all translations are at hand, and what follows it.
 
 use crate::access::Failure;
+use crate::activity::Activity;
 use crate::completion::{self, Record};
-use crate::context::Activity;
 use crate::dma::{Dma, Scratch, Segment};
 use crate::fast::runs::{Run, Runs};
 use crate::operation::Demand;

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod activity;
 mod atc;
 mod ats_messages;
 mod completion;

@@ -328,7 +328,8 @@ pub(crate) fn pasid_entry(
     })
 }
 
-/// The type of translation that a PASID table entry asks for; none if the unit does not have them (SPT.4).
+/// The type of translation that a PASID table entry asks for; none if the unit does not have it
+/// (SPT.4).
 fn translation_type(caps: &Capabilities, entry: &PasidEntry) -> Option<TranslationType> {
     let pgtt = entry.pgtt().filter(|p| p.supported(caps.ecap()))?;
     let ers = caps.ecap().ers();

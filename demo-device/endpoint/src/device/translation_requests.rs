@@ -3,9 +3,9 @@
 
 use super::Device;
 use crate::access::{Failure, Piece, canonical};
+use crate::activity::Activity;
 use crate::atc::Space;
 use crate::ats_messages;
-use crate::context::Activity;
 use crate::counters::index;
 use crate::mutant::Mutant;
 use crate::turn::{Action, Turn};

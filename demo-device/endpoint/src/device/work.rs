@@ -3,8 +3,9 @@
 
 use super::Device;
 use crate::access::Failure;
-use crate::completion;
-use crate::context::{Activity, RecordPlace, Stall, State};
+use crate::activity::Activity;
+use crate::completion::{self, RecordPlace};
+use crate::context::{Stall, State};
 use crate::counters::index;
 use crate::job::Progress;
 use crate::mutant::Mutant;

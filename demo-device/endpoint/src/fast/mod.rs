@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The fast paths: what exists for speed only. The device keeps every rule without this folder, so a
-//! reader may skip it, and assume instead:
+//! The fast paths: what exists for speed only. The device keeps every rule without this folder, so
+//! a reader may skip it, and assume instead:
 //!
 //! * An action has one job: what its context has in hand. Here it may have up to eight ([`jobs`]):
 //!   behind the first come its record and the descriptors that follow, with theirs, if no
 //!   translation is missing ([`plan`]).
 //! * A job accesses what one translation covers of each of its pieces. Here it goes on over the
 //!   translations behind, up to 256 KiB ([`extend`], [`runs`]).
-//! * Each look-up asks the cache. Here it first looks at the last entry that was found ([`recent`]).
-//! * A translation request is sent alone, for what is missing. Here requests for what will be needed
-//!   next go with it ([`predict`], [`read_ahead`]).
+//! * Each look-up asks the cache. Here it looks first at the entry that was found last
+//!   ([`recent`]).
+//! * A translation request is sent alone, for what is missing. Here requests for what will be
+//!   needed next go with it ([`predict`], [`read_ahead`]).
 //! * The cache keeps translations as they came. Here neighbours become one larger entry ([`join`]).
 //!
 //! What the fast paths must keep, and the mutants numbered above 100 break: whatever an access uses

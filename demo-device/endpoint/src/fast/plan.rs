@@ -2,8 +2,8 @@
 //! What is done behind the first job of an action, without another look at the device's state.
 
 use crate::access::canonical;
-use crate::completion::Record;
-use crate::context::{Activity, RecordPlace, Tail};
+use crate::activity::Activity;
+use crate::completion::{Record, RecordPlace, Tail};
 use crate::device::Device;
 use crate::device::resolve::{RECORDS, View};
 use crate::fast::jobs::Jobs;

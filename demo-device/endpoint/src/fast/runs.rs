@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What one action may access: the bytes of one or two pieces for which translations are at hand,
-//! as segments that memory has in one piece each. Knows nothing of where translations come from, and
-//! of the activity only that it demands pieces and works on segments.
+//! as segments that memory has in one piece each. Knows nothing of where translations come from,
+//! and of the activity only that it demands pieces and works on segments.
 
 use crate::access::{Failure, Piece};
+use crate::activity::Activity;
 use crate::atc::Hit;
-use crate::context::Activity;
 use crate::dma::{Dma, MAX_CHUNK, Scratch, Segment};
 use crate::operation::Demand;
 use pcie_ats::{MemoryRequest, PAGE_SIZE, RootPort};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The page request queue of a unit (section 7.4 of the VT-d specification): requests become groups.
+//! The page request queue of a unit (section 7.4 of the VT-d specification): its requests become
+//! groups.
 
 use super::frames::Frames;
 use crate::machine::Machine;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How a structure is declared: once, with the bits of each field. One declaration serves to read, to
-//! build and to print it. Not of the specification.
+//! How a structure is declared: once, with the bits of each field. One declaration serves to read,
+//! to build and to print it. Not of the specification.
 //!
 //! A structure has one to eight words of 64 bits; crates for bit fields have them in one integer.
 

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One context: its registers, its states, and where it stands in its work. It decides nothing
-//! that needs another part of the device.
+//! One context: its registers and its states. It decides nothing that needs another part of the
+//! device.
 
-use crate::access::{Failure, Piece};
-use crate::completion::{self, Record};
-use crate::counters::{Counters, index};
-use crate::dma::{Dma, Scratch, Segment};
+mod descriptors;
+
+use crate::access::Piece;
+use crate::activity::Activity;
+use crate::counters::Counters;
 use crate::moderation::Moderation;
-use crate::operation::{Batch, Demand, Operation};
+use crate::operation::Batch;
 use crate::permit::Life;
-use crate::ring::{Fetch, MAX_FETCH};
-use pcie_ats::{Pasid, PasidWidth, Prgi, RootPort};
-use svm_abi::completion::{Completion, Error, SIZE as RECORD_SIZE};
-use svm_abi::descriptor::{Descriptor, Operation as Code, SIZE, flags};
+use crate::ring::MAX_FETCH;
+use pcie_ats::{Pasid, PasidWidth, Prgi};
+use svm_abi::descriptor::{Descriptor, SIZE};
 use svm_abi::ids::MAX_RING_LOG2;
-use svm_abi::registers::{context, halt, lost, pasid, status, vector};
+use svm_abi::registers::{context, halt, pasid, status, vector};
 
 /// Whether a context works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,54 +27,6 @@ pub(crate) enum State {
     Stopping,
     /// It met an error that is not of one descriptor: see [`halt`].
     Halted(u8),
-}
-
-/// What a context is doing.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Activity {
-    /// Nothing.
-    Idle,
-    /// Reading its ring, or the array of its batch.
-    Fetch(Fetch),
-    /// The operation of its descriptor.
-    Operate(Operation),
-    /// Writing the completion record of its descriptor.
-    Complete(Record),
-}
-
-impl Activity {
-    /// What is needed to go on.
-    pub fn demand(&self) -> Demand {
-        match self {
-            Activity::Idle => Demand::Done(0),
-            Activity::Fetch(fetch) => fetch.demand(),
-            Activity::Operate(operation) => operation.demand(),
-            Activity::Complete(record) => record.demand(),
-        }
-    }
-
-    /// What the completion record says was done.
-    pub fn bytes_done(&self) -> u64 {
-        match self {
-            Activity::Operate(operation) => operation.bytes_done(),
-            _ => 0,
-        }
-    }
-
-    /// Works on the segments of the pieces demanded last.
-    pub fn perform<P: RootPort + ?Sized>(
-        &mut self,
-        dma: &mut Dma<'_, P>,
-        segments: &[Segment],
-        scratch: &mut Scratch,
-    ) -> Result<(), Failure> {
-        match self {
-            Activity::Idle => Ok(()),
-            Activity::Fetch(fetch) => fetch.perform(dma, segments, scratch),
-            Activity::Operate(operation) => operation.perform(dma, segments, scratch),
-            Activity::Complete(record) => record.perform(dma, segments),
-        }
-    }
 }
 
 /// Why the activity does not go on.
@@ -370,179 +322,6 @@ impl Context {
         }
     }
 
-    /// The context waits for pages whatever the descriptor says: its own structures are its
-    /// owner's business, and cannot be done without.
-    pub fn blocks(&self) -> bool {
-        match self.activity {
-            Activity::Operate(_) => self.descriptor.flags & flags::BLOCK_ON_FAULT != 0,
-            Activity::Fetch(_) => self.batch.is_none_or(|batch| batch.blocks()),
-            _ => true,
-        }
-    }
-
-    /// Begins with what is next, if it is idle and there is something. Returns whether it did.
-    pub fn begin(&mut self) -> bool {
-        if let Some(batch) = self.batch {
-            self.begin_entry(&batch);
-            return true;
-        }
-        match self.fetched.pop() {
-            Some(descriptor) if descriptor.operation == Code::Batch as u8 => {
-                self.descriptor = descriptor;
-                match Batch::start(&descriptor) {
-                    Ok(batch) => self.batch = Some(batch),
-                    Err(failure) => self.conclude(&completion::failure(0, &failure)),
-                }
-                true
-            }
-            Some(descriptor) => {
-                self.begin_operation(&descriptor);
-                true
-            }
-            None if self.head < self.tail => {
-                let log2 = self.ring_log2 as u32;
-                let fetch = Fetch::new(self.ring, log2, self.head, self.tail);
-                self.activity = Activity::Fetch(fetch);
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Of the descriptors that were read and not begun, the one that comes after `skip` others;
-    /// none if it is not simply to be performed.
-    pub fn following(&self, skip: usize) -> Option<&Descriptor> {
-        let waiting = match self.batch {
-            Some(_) => &self.entries,
-            None => &self.fetched,
-        };
-        let at = waiting.len().checked_sub(skip + 1)?;
-        let descriptor = &waiting[at];
-        if self.batch.is_some_and(|batch| !batch.admits(descriptor)) {
-            return None;
-        }
-        Some(descriptor)
-    }
-
-    /// Takes up the descriptor that [`Context::following`] gave for 0.
-    pub fn take_up(&mut self) {
-        let waiting = match self.batch {
-            Some(_) => &mut self.entries,
-            None => &mut self.fetched,
-        };
-        if let Some(descriptor) = waiting.pop() {
-            self.descriptor = descriptor;
-        }
-    }
-
-    /// Begins with what is next in a batch, or ends it.
-    fn begin_entry(&mut self, batch: &Batch) {
-        match (self.entries.pop(), batch.rest()) {
-            (Some(entry), _) if batch.admits(&entry) => self.begin_operation(&entry),
-            (None, Some((address, count))) => {
-                self.activity = Activity::Fetch(Fetch::array(address, count));
-            }
-            _ => self.end_batch(&batch.record()),
-        }
-    }
-
-    /// Begins the operation of a descriptor.
-    fn begin_operation(&mut self, descriptor: &Descriptor) {
-        self.descriptor = *descriptor;
-        match Operation::start(descriptor) {
-            Ok(operation) => self.activity = Activity::Operate(operation),
-            Err(failure) => self.conclude(&completion::failure(0, &failure)),
-        }
-    }
-
-    /// The array of a batch cannot be read. Returns false if it was not an array that was read.
-    pub fn lose_array(&mut self, failure: &Failure) -> bool {
-        match self.batch {
-            Some(batch) => {
-                self.end_batch(&batch.failure(failure));
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// The batch ends with a record of its own.
-    fn end_batch(&mut self, record: &Completion) {
-        if let Some(batch) = self.batch.take() {
-            self.entries.clear();
-            self.descriptor = batch.descriptor();
-            self.conclude(record);
-        }
-    }
-
-    /// Takes over the descriptors that a fetch read.
-    pub fn fetched(&mut self, fetch: &Fetch, scratch: &Scratch) {
-        let place = match self.batch {
-            Some(_) => &mut self.entries,
-            None => &mut self.fetched,
-        };
-        place.extend(fetch.descriptors(scratch));
-        place.reverse();
-        self.activity = Activity::Idle;
-    }
-
-    /// Where the descriptor in hand writes, or the last one did; 0 if there was none.
-    pub fn destination(&self) -> u64 {
-        self.descriptor.destination
-    }
-
-    /// Has the descriptors that were read and not begun write elsewhere: a mutant.
-    pub fn redirect(&mut self, destination: u64) {
-        for descriptor in &mut self.fetched {
-            descriptor.destination = destination;
-        }
-    }
-
-    /// The descriptor has ended: its record comes next.
-    pub fn conclude(&mut self, record: &Completion) {
-        self.failed = record.status != svm_abi::completion::status::SUCCESS;
-        self.activity = Activity::Complete(Record::new(self.descriptor.completion, record));
-    }
-
-    /// Whether the record of the descriptor can be written at all.
-    pub fn record(&self) -> RecordPlace {
-        RecordPlace::of(self.descriptor.completion)
-    }
-
-    /// What follows the descriptor in hand, if it succeeds.
-    pub fn tail(&self) -> Tail {
-        Tail::of(&self.descriptor)
-    }
-
-    /// The record of the descriptor cannot be written.
-    pub fn lose_record(&mut self, why: Error) {
-        self.lost = lost::encode(why as u8, self.head);
-        self.counters.add(index::LOST_COMPLETIONS, 1);
-    }
-
-    /// Whether the descriptor in hand has failed.
-    pub fn has_failed(&self) -> bool {
-        self.failed
-    }
-
-    /// The descriptor in hand has succeeded.
-    pub fn succeed(&mut self) {
-        self.failed = false;
-    }
-
-    /// The descriptor has been completed, with or without a record. Returns whether it failed.
-    pub fn retire(&mut self) -> bool {
-        match &mut self.batch {
-            Some(batch) => batch.note(self.failed),
-            None => self.head += 1,
-        }
-        self.activity = Activity::Idle;
-        if self.descriptor.flags & flags::INTERRUPT != 0 {
-            self.interrupt |= self.moderation.completed();
-        }
-        self.failed
-    }
-
     /// Whether something waits for its time: an interrupt that is held back, or a page request.
     pub fn waits_for_time(&self) -> bool {
         self.moderation.holds_back() || matches!(self.stall, Stall::Rests { .. })
@@ -576,50 +355,10 @@ pub(crate) fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     one.into_iter().chain(other).min()
 }
 
-/// What follows the operation of a descriptor.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Tail {
-    /// Address of the record; 0 for none.
-    pub completion: u64,
-    /// An interrupt.
-    pub interrupt: bool,
-}
-
-impl Tail {
-    /// Of a descriptor.
-    pub fn of(descriptor: &Descriptor) -> Self {
-        Tail {
-            completion: descriptor.completion,
-            interrupt: descriptor.flags & flags::INTERRUPT != 0,
-        }
-    }
-}
-
-/// Where a descriptor wants its record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RecordPlace {
-    /// Nowhere.
-    None,
-    /// Where no record can be.
-    Bad,
-    /// At an aligned address.
-    Good,
-}
-
-impl RecordPlace {
-    /// What an address of a record, or 0, means.
-    pub fn of(completion: u64) -> Self {
-        match completion {
-            0 => RecordPlace::None,
-            address if address % RECORD_SIZE as u64 != 0 => RecordPlace::Bad,
-            _ => RecordPlace::Good,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::index;
     use crate::permit::Permit;
     use crate::sync::Arc;
 
