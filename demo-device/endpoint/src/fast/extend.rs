@@ -2,11 +2,13 @@
 //! How an access goes on behind what its first translation covers.
 
 use crate::access::{Piece, canonical};
+use crate::atc::Hit;
 use crate::device::Device;
 use crate::device::resolve::View;
 use crate::fast::runs::Run;
 use crate::flight::Pin;
 use crate::mutant::Mutant;
+use pcie_ats::PAGE_SIZE;
 
 impl Device {
     /// Goes on with the first `most` bytes of a piece, as far as translations are at hand, and
@@ -30,14 +32,35 @@ impl Device {
             let Some(hit) = self.hit(view, nth, address, piece.access) else {
                 break;
             };
-            let length = (hit.last - address).saturating_add(1).min(end - address);
-            run.extend(&hit, &view.untranslated, address, length as usize);
+            let next = behind(address, &hit, end);
+            run.extend(&hit, &view.untranslated, address, (next - address) as usize);
             if !self.breaks(Mutant::Extend38) {
                 pin.extend(&hit);
             }
-            address += length;
+            address = next;
             hits += 1;
         }
         hits
     }
+}
+
+/// Where the entry at an address ends, at most at `end`.
+///
+/// Most entries are pages, whose end follows from the address alone. A processor that foresees this
+/// branch goes on with the next look-up while this one still waits for memory; were the end read
+/// from the entry, each would wait for the one before.
+#[inline(always)]
+fn behind(address: u64, hit: &Hit, end: u64) -> u64 {
+    let page = address | (PAGE_SIZE - 1);
+    if hit.last == page && page < end {
+        return page + 1;
+    }
+    behind_other(hit, end)
+}
+
+/// As [`behind`], of an entry that is no page, or goes on behind the end.
+#[cold]
+#[inline(never)]
+fn behind_other(hit: &Hit, end: u64) -> u64 {
+    hit.last.saturating_add(1).min(end)
 }

@@ -7,7 +7,7 @@ use crate::access::{Failure, Piece};
 use crate::activity::Activity;
 use crate::atc::Hit;
 use crate::dma::{Dma, MAX_CHUNK, Scratch, Segment};
-use crate::operation::Demand;
+use crate::operation::{Demand, Operation};
 use pcie_ats::{MemoryRequest, PAGE_SIZE, RootPort};
 
 /// The most segments of a piece: pages, of which the first and the last may be parts.
@@ -57,6 +57,7 @@ impl Run {
 }
 
 /// Goes through a run.
+#[derive(Clone)]
 struct Cursor<'r> {
     segments: &'r [Segment],
     /// Bytes of the first segment that lie behind.
@@ -72,11 +73,13 @@ impl<'r> Cursor<'r> {
     }
 
     /// Bytes to the end of the segment.
+    #[inline]
     fn room(&self) -> Option<usize> {
         Some(self.segments.first()?.len() - self.done)
     }
 
     /// The next bytes, as many as asked for, which are no more than there is room.
+    #[inline]
     fn take(&mut self, length: usize) -> Option<Segment> {
         let segment = self.segments.first()?;
         let part = segment.part(self.done, length);
@@ -131,8 +134,8 @@ impl Runs {
             return Ok(());
         }
         let [first, second] = &self.of;
-        let (mut one, mut other) = (Cursor::new(first), Cursor::new(second));
         if self.pieces == 1 {
+            let mut one = Cursor::new(first);
             while let Some(segment) = one.room().and_then(|room| one.take(room)) {
                 if !demands(activity, &segment, None) {
                     break;
@@ -145,17 +148,40 @@ impl Runs {
             // Backward pieces have one segment, and get to its end by themselves.
             return activity.perform(dma, &[*from, *to], scratch);
         }
-        while let (Some(a), Some(b)) = (one.room(), other.room()) {
-            let length = a.min(b);
-            let (Some(from), Some(to)) = (one.take(length), other.take(length)) else {
-                break;
-            };
+        let pairs = Pairs {
+            one: Cursor::new(first),
+            other: Cursor::new(second),
+        };
+        let begins = |[from, to]: [Segment; 2]| demands(activity, &from, Some(&to));
+        if pairs.clone().next().is_some_and(begins)
+            && let Activity::Operate(Operation::Copy(copy)) = activity
+        {
+            return copy.perform_all(dma, pairs, scratch);
+        }
+        for [from, to] in pairs {
             if !demands(activity, &from, Some(&to)) {
                 break;
             }
             activity.perform(dma, &[from, to], scratch)?;
         }
         Ok(())
+    }
+}
+
+/// Two runs side by side: segments of the same length.
+#[derive(Clone)]
+struct Pairs<'r> {
+    one: Cursor<'r>,
+    other: Cursor<'r>,
+}
+
+impl Iterator for Pairs<'_> {
+    type Item = [Segment; 2];
+
+    #[inline]
+    fn next(&mut self) -> Option<[Segment; 2]> {
+        let length = self.one.room()?.min(self.other.room()?);
+        Some([self.one.take(length)?, self.other.take(length)?])
     }
 }
 

@@ -35,6 +35,24 @@ impl Copy {
     }
 }
 
+impl Copy {
+    /// Works on segments that follow each other upwards: as [`Machine::perform`] with each pair, and
+    /// without asking what is needed next, which is the next pair.
+    pub fn perform_all<P: RootPort + ?Sized>(
+        &mut self,
+        dma: &mut Dma<'_, P>,
+        pairs: impl Iterator<Item = [Segment; 2]>,
+        scratch: &mut Scratch,
+    ) -> Result<(), Failure> {
+        debug_assert!(!self.backward);
+        for [from, to] in pairs {
+            dma.copy(&from, &to, &mut scratch.first)?;
+            self.done += from.len() as u64;
+        }
+        Ok(())
+    }
+}
+
 impl Machine for Copy {
     fn start(d: &Descriptor) -> Result<Self, Failure> {
         zero(d.operand0 | d.operand1)?;
