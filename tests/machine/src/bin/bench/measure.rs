@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Measuring on a machine that is not quiet: measurements that are compared take turns, and the
-//! best of many rounds counts, because all that disturbs makes slower.
+//! best of many rounds counts, because all that disturbs makes slower. The median and the 99th
+//! percentile show how far the rounds lie apart.
 
 use std::time::{Duration, Instant};
 
@@ -20,24 +21,51 @@ pub fn time(work: impl FnOnce()) -> Duration {
     begin.elapsed()
 }
 
-/// The best times of several subjects that take turns, in seconds for an operation, of which each
-/// call does so many.
-pub fn best<const N: usize>(
+/// What an operation took in the rounds of a measurement, in seconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// The least of all rounds.
+    pub best: f64,
+    /// The median.
+    pub p50: f64,
+    /// What 99 of 100 rounds did not exceed: with fewer than 100, the slowest.
+    pub p99: f64,
+}
+
+impl Times {
+    /// From the times of all rounds, each of so many operations.
+    fn new(mut rounds: Vec<Duration>, operations: usize) -> Self {
+        rounds.sort_unstable();
+        let at = |percent: usize| {
+            let place = (rounds.len() * percent).div_ceil(100).max(1) - 1;
+            rounds[place].as_secs_f64() / operations as f64
+        };
+        Times {
+            best: at(0),
+            p50: at(50),
+            p99: at(99),
+        }
+    }
+}
+
+/// The times of several subjects that take turns, for an operation, of which each call does so
+/// many.
+pub fn times<const N: usize>(
     effort: Effort,
     operations: usize,
     mut subjects: [Subject<'_>; N],
-) -> [f64; N] {
-    let mut best = [Duration::MAX; N];
+) -> [Times; N] {
+    let mut rounds = [(); N].map(|()| Vec::with_capacity(effort.rounds as usize));
     // One round more, whose times do not count: it fills caches and learns branches.
     for round in 0..=effort.rounds {
-        for (subject, best) in subjects.iter_mut().zip(&mut best) {
+        for (subject, rounds) in subjects.iter_mut().zip(&mut rounds) {
             let took = subject();
             if round != 0 {
-                *best = took.min(*best);
+                rounds.push(took);
             }
         }
     }
-    best.map(|best| best.as_secs_f64() / operations as f64)
+    rounds.map(|rounds| Times::new(rounds, operations))
 }
 
 /// Numbers that look like chance and are the same in every run.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The results.
 
+use crate::measure::Times;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -9,8 +10,6 @@ use std::path::Path;
 pub enum Goal {
     /// Nothing was set.
     None,
-    /// The value must be at most this.
-    ValueAtMost(f64),
     /// The ratio of value to baseline must be at least this.
     RatioAtLeast(f64),
     /// The ratio of value to baseline (the smaller, the better) must be at most this.
@@ -29,9 +28,54 @@ pub struct Entry {
     /// What that is.
     pub against: &'static str,
     pub goal: Goal,
+    /// The times behind value and baseline, where both are times.
+    pub times: Option<[Times; 2]>,
 }
 
 impl Entry {
+    /// Operations a second, or bytes.
+    pub fn rate(
+        name: impl Into<String>,
+        unit: &'static str,
+        [ours, theirs]: [Times; 2],
+        against: &'static str,
+        goal: Goal,
+    ) -> Self {
+        Entry {
+            name: name.into(),
+            value: 1.0 / ours.best,
+            unit,
+            baseline: 1.0 / theirs.best,
+            against,
+            goal,
+            times: Some([ours, theirs]),
+        }
+    }
+
+    /// Nanoseconds for an operation.
+    pub fn nanoseconds(
+        name: impl Into<String>,
+        [ours, theirs]: [Times; 2],
+        against: &'static str,
+        goal: Goal,
+    ) -> Self {
+        Entry {
+            name: name.into(),
+            value: ours.best * 1e9,
+            unit: "ns",
+            baseline: theirs.best * 1e9,
+            against,
+            goal,
+            times: Some([ours, theirs]),
+        }
+    }
+
+    /// Median and 99th percentile of value and baseline, each in multiples of its best.
+    fn spread(&self) -> Option<[[f64; 2]; 2]> {
+        self.times
+            .map(|times| times.map(|times| [times.p50 / times.best, times.p99 / times.best]))
+    }
+
     fn ratio(&self) -> f64 {
         match self.goal {
             Goal::SpeedupAtLeast(_) => self.baseline / self.value,
@@ -42,7 +86,6 @@ impl Entry {
     fn met(&self) -> Option<bool> {
         match self.goal {
             Goal::None => None,
-            Goal::ValueAtMost(most) => Some(self.value <= most),
             Goal::RatioAtLeast(least) | Goal::SpeedupAtLeast(least) => Some(self.ratio() >= least),
             Goal::RatioAtMost(most) => Some(self.ratio() <= most),
         }
@@ -51,7 +94,6 @@ impl Entry {
     fn goal(&self) -> Option<String> {
         match self.goal {
             Goal::None => None,
-            Goal::ValueAtMost(most) => Some(format!("value <= {most} {}", self.unit)),
             Goal::RatioAtLeast(least) => Some(format!("value / baseline >= {least}")),
             Goal::RatioAtMost(most) => Some(format!("value / baseline <= {most}")),
             Goal::SpeedupAtLeast(least) => Some(format!("baseline / value >= {least}")),
@@ -68,6 +110,12 @@ impl Entry {
             "ratio": rounded(self.ratio()),
             "goal": self.goal(),
             "met": self.met(),
+            "spread": self.spread().map(|[value, baseline]| json!({
+                "p50": rounded(value[0]),
+                "p99": rounded(value[1]),
+                "baseline_p50": rounded(baseline[0]),
+                "baseline_p99": rounded(baseline[1]),
+            })),
         })
     }
 }
@@ -136,8 +184,8 @@ impl Report {
     pub fn print(&self) {
         let width = self.entries.iter().map(|e| e.name.len()).max().unwrap_or(4);
         println!(
-            "{:width$}  {:>11} {:13} {:>11} {:>7}  goal",
-            "name", "value", "unit", "baseline", "ratio"
+            "{:width$}  {:>11} {:13} {:>11} {:>7} {:>5} {:>5}  goal",
+            "name", "value", "unit", "baseline", "ratio", "p50", "p99"
         );
         for entry in &self.entries {
             let goal = match (entry.goal(), entry.met()) {
@@ -145,8 +193,12 @@ impl Report {
                 (Some(goal), _) => format!("NOT MET  {goal}"),
                 (None, _) => String::new(),
             };
+            let [p50, p99] = match entry.spread() {
+                Some([[p50, p99], _]) => [format!("{p50:.2}"), format!("{p99:.2}")],
+                None => [String::new(), String::new()],
+            };
             println!(
-                "{:width$}  {:>11} {:13} {:>11} {:>7.2}  {goal} (baseline: {})",
+                "{:width$}  {:>11} {:13} {:>11} {:>7.2} {p50:>5} {p99:>5}  {goal} (baseline: {})",
                 entry.name,
                 readable(entry.value),
                 entry.unit,

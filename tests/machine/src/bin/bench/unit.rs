@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The remapping unit: translation and invalidation, against doing the same by hand.
 
-use crate::measure::{Effort, best, numbers, time};
+use crate::measure::{Effort, Times, numbers, time, times};
 use crate::report::{Entry, Goal, Report};
 use anyhow::Result;
 use machine::os::{
@@ -11,6 +11,8 @@ use machine::{Machine, MachineConfig, Ram};
 use pcie_ats::{AlignedRange, Pasid};
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use vtd::{Access, Request};
 
 const QUERIES: usize = 1 << 14;
@@ -21,6 +23,8 @@ const BASE: u64 = 0x7f12_3400_0000;
 /// smaller one. What makes them slower is the host's caches; a cache of the unit that is emptied
 /// or that fills up costs a factor of ten and more.
 const NO_CLIFF: f64 = 0.4;
+/// And compared with the smallest one.
+const IN_ALL: f64 = 0.6;
 
 /// A machine of one unit and an endpoint.
 fn boot(change: impl FnOnce(&mut MachineConfig)) -> Result<Os> {
@@ -98,16 +102,31 @@ pub fn run(effort: Effort, report: &mut Report) -> Result<()> {
 }
 
 /// Translations a second.
-fn rate(name: &str, value: f64, baseline: f64, against: &'static str, goal: Goal) -> Entry {
-    Entry {
-        name: name.into(),
-        value: 1.0 / value,
-        unit: "translations/s",
-        baseline: 1.0 / baseline,
-        against,
-        goal,
+fn rate(name: &str, ours: Times, theirs: Times, against: &'static str, goal: Goal) -> Entry {
+    Entry::rate(name, "translations/s", [ours, theirs], against, goal)
+}
+
+/// A hash table of pages, and the look-ups that are compared with the unit's.
+struct Table(HashMap<(Option<Pasid>, u64), u64>);
+
+impl Table {
+    fn new(queries: &[Request]) -> Self {
+        let pages = queries
+            .iter()
+            .map(|q| ((q.pasid, q.address >> 12), q.address));
+        Table(pages.collect())
+    }
+
+    fn time(&self, queries: &[Request]) -> Duration {
+        time(|| {
+            for q in queries {
+                black_box(self.0.get(&(q.pasid, q.address >> 12)));
+            }
+        })
     }
 }
+
+const AGAINST_TABLE: &str = "one probe of a HashMap";
 
 fn hit(effort: Effort, report: &mut Report) -> Result<()> {
     if !report.wants("translation_iotlb_hit") {
@@ -117,30 +136,17 @@ fn hit(effort: Effort, report: &mut Report) -> Result<()> {
     let machine = os.machine();
     let processes = [process(&os, Layout::default(), 512)];
     let queries = queries(machine, &processes, 512);
-    let table: HashMap<(Option<Pasid>, u64), u64> = queries
-        .iter()
-        .map(|q| ((q.pasid, q.address >> 12), q.address))
-        .collect();
+    let table = Table::new(&queries);
     warm(machine, &processes, 512);
-    let [ours, theirs] = best(
+    let [ours, theirs] = times(
         effort,
         QUERIES,
         [&mut || time(|| translate(machine, &queries)), &mut || {
-            time(|| {
-                for q in &queries {
-                    black_box(table.get(&(q.pasid, q.address >> 12)));
-                }
-            })
+            table.time(&queries)
         }],
     );
-    let against = "one probe of a HashMap";
-    report.add(rate(
-        "translation_iotlb_hit",
-        ours,
-        theirs,
-        against,
-        Goal::None,
-    ));
+    let name = "translation_iotlb_hit";
+    report.add(rate(name, ours, theirs, AGAINST_TABLE, Goal::None));
     Ok(())
 }
 
@@ -178,7 +184,7 @@ fn misses(effort: Effort, report: &mut Report) -> Result<()> {
         let ram = machine.ram();
         let first = processes[0].first_stage().pointer();
         let second = processes[0].second_stage().map(|stage| stage.root);
-        let [ours, theirs] = best(
+        let [ours, theirs] = times(
             effort,
             QUERIES,
             [&mut || time(|| translate(machine, &queries)), &mut || {
@@ -202,9 +208,14 @@ fn misses(effort: Effort, report: &mut Report) -> Result<()> {
 
 fn working_sets(effort: Effort, report: &mut Report) -> Result<()> {
     const SIZES: [u64; 6] = [64, 256, 1024, 4096, 16384, 65536];
-    let name = |pages| format!("translation_{pages}_pages");
+    let grown = Grown {
+        name: |pages| format!("translation_{pages}_pages"),
+        numbers: SIZES,
+        next: "the next smaller number of cached pages",
+        all: "64 cached pages",
+    };
     let share = "iotlb_hit_share_65536_pages";
-    if !SIZES.iter().any(|pages| report.wants(&name(*pages))) && !report.wants(share) {
+    if !grown.wanted(report) && !report.wants(share) {
         return Ok(());
     }
     let os = boot(|_| {})?;
@@ -213,26 +224,10 @@ fn working_sets(effort: Effort, report: &mut Report) -> Result<()> {
     let sets = SIZES.map(|pages| queries(machine, &processes, pages));
     warm(machine, &processes, SIZES[5]);
     let before = counters(machine);
-    let mut work = sets
-        .each_ref()
-        .map(|queries| move || time(|| translate(machine, queries)));
-    let rates = best(
-        effort,
-        QUERIES,
-        work.each_mut()
-            .map(|work| work as &mut dyn FnMut() -> std::time::Duration),
-    );
+    grown.measure(effort, report, machine, &sets);
     let after = counters(machine);
     let hits = (after.iotlb_hits - before.iotlb_hits) as f64;
     let walks = (after.page_walks - before.page_walks) as f64;
-    for (n, pages) in SIZES.into_iter().enumerate() {
-        let (smaller, goal) = match n {
-            0 => (rates[0], Goal::None),
-            _ => (rates[n - 1], Goal::RatioAtLeast(NO_CLIFF)),
-        };
-        let against = "the next smaller number of cached pages";
-        report.add(rate(&name(pages), rates[n], smaller, against, goal));
-    }
     report.add(Entry {
         name: share.into(),
         value: hits / (hits + walks),
@@ -240,15 +235,21 @@ fn working_sets(effort: Effort, report: &mut Report) -> Result<()> {
         baseline: 1.0,
         against: "no miss at all",
         goal: Goal::RatioAtLeast(0.99),
+        times: None,
     });
     Ok(())
 }
 
 fn pasids(effort: Effort, report: &mut Report) -> Result<()> {
-    const COUNTS: [usize; 5] = [1, 8, 64, 512, 4096];
+    const COUNTS: [u64; 5] = [1, 8, 64, 512, 4096];
     const PAGES: u64 = 16;
-    let name = |count| format!("translation_{count}_pasids");
-    if !COUNTS.iter().any(|count| report.wants(&name(*count))) {
+    let grown = Grown {
+        name: |count| format!("translation_{count}_pasids"),
+        numbers: COUNTS,
+        next: "the next smaller number of PASIDs",
+        all: "one PASID",
+    };
+    if !grown.wanted(report) {
         return Ok(());
     }
     let os = boot(|_| {})?;
@@ -256,34 +257,70 @@ fn pasids(effort: Effort, report: &mut Report) -> Result<()> {
     let processes: Vec<Process> = (0..COUNTS[4])
         .map(|_| process(&os, Layout::default(), PAGES))
         .collect();
-    let sets = COUNTS.map(|count| queries(machine, &processes[..count], PAGES));
+    let sets = COUNTS.map(|count| queries(machine, &processes[..count as usize], PAGES));
     warm(machine, &processes, PAGES);
-    let mut work = sets
-        .each_ref()
-        .map(|queries| move || time(|| translate(machine, queries)));
-    let rates = best(
-        effort,
-        QUERIES,
-        work.each_mut()
-            .map(|work| work as &mut dyn FnMut() -> std::time::Duration),
-    );
-    for (n, count) in COUNTS.into_iter().enumerate() {
-        let (smaller, goal) = match n {
-            0 => (rates[0], Goal::None),
-            _ => (rates[n - 1], Goal::RatioAtLeast(NO_CLIFF)),
-        };
-        let against = "the next smaller number of PASIDs";
-        report.add(rate(&name(count), rates[n], smaller, against, goal));
-    }
+    grown.measure(effort, report, machine, &sets);
     Ok(())
 }
 
+/// Translations as something grows: each number is compared with the next smaller one, where a
+/// cliff would be, and the largest with the smallest, where all that is lost adds up.
+struct Grown<const N: usize> {
+    name: fn(u64) -> String,
+    numbers: [u64; N],
+    next: &'static str,
+    all: &'static str,
+}
+
+impl<const N: usize> Grown<N> {
+    fn whole(&self) -> String {
+        let [smallest, largest] = [self.numbers[0], self.numbers[N - 1]];
+        format!("{}_against_{smallest}", (self.name)(largest))
+    }
+
+    fn wanted(&self, report: &Report) -> bool {
+        report.wants(&self.whole()) || self.numbers.iter().any(|n| report.wants(&(self.name)(*n)))
+    }
+
+    /// Measures translations of queries for each number, all in turns.
+    fn measure(
+        &self,
+        effort: Effort,
+        report: &mut Report,
+        machine: &Machine,
+        sets: &[Vec<Request>; N],
+    ) {
+        let table = Table::new(&sets[0]);
+        let [by_hand] = times(effort, QUERIES, [&mut || table.time(&sets[0])]);
+        let mut work = sets
+            .each_ref()
+            .map(|queries| move || time(|| translate(machine, queries)));
+        let rates = times(
+            effort,
+            QUERIES,
+            work.each_mut()
+                .map(|work| work as &mut dyn FnMut() -> Duration),
+        );
+        for (n, number) in self.numbers.into_iter().enumerate() {
+            let (smaller, against, goal) = match n {
+                0 => (by_hand, AGAINST_TABLE, Goal::None),
+                _ => (rates[n - 1], self.next, Goal::RatioAtLeast(NO_CLIFF)),
+            };
+            report.add(rate(&(self.name)(number), rates[n], smaller, against, goal));
+        }
+        let goal = Goal::RatioAtLeast(IN_ALL);
+        report.add(rate(&self.whole(), rates[N - 1], rates[0], self.all, goal));
+    }
+}
+
+/// An invalidation has to take away what it selects, however much is cached. The smallest number of
+/// pages is compared with what a structure can at best cost, the others with the smallest.
 fn invalidations(effort: Effort, report: &mut Report) -> Result<()> {
     const SIZES: [u64; 4] = [64, 1024, 16384, 65536];
     const BATCH: usize = 64;
     let name = |kind: &str, pages: u64| format!("invalidation_{kind}_{pages}_cached");
     for kind in ["page", "pasid", "global"] {
-        let mut base = None;
+        let mut fewest: Option<Times> = None;
         for pages in SIZES {
             if !report.wants(&name(kind, pages)) {
                 continue;
@@ -303,24 +340,44 @@ fn invalidations(effort: Effort, report: &mut Report) -> Result<()> {
                 _ => vec![IOTLB_GLOBAL],
             };
             let queue = os.queue(0);
-            let mut submit = || {
-                warm(machine, &processes, pages / 2);
-                time(|| {
-                    for words in &descriptors {
-                        black_box(queue.try_submit_only(&[*words]));
-                    }
-                })
+            let generation = AtomicU64::new(0);
+            let [cost, store] = times(
+                effort,
+                descriptors.len(),
+                [
+                    &mut || {
+                        warm(machine, &processes, pages / 2);
+                        time(|| {
+                            for words in &descriptors {
+                                black_box(queue.try_submit_only(&[*words]));
+                            }
+                        })
+                    },
+                    &mut || {
+                        warm(machine, &processes, pages / 2);
+                        time(|| {
+                            for n in 0..descriptors.len() as u64 {
+                                generation.store(n, Ordering::SeqCst);
+                            }
+                        })
+                    },
+                ],
+            );
+            let (baseline, against, goal) = match fewest {
+                None => (store, "one store, seen by all", Goal::None),
+                Some(fewest) => (
+                    fewest,
+                    "the same with the fewest pages cached",
+                    Goal::RatioAtMost(2.0),
+                ),
             };
-            let [cost] = best(effort, descriptors.len(), [&mut submit]);
-            let cost = cost * 1e9;
-            report.add(Entry {
-                name: name(kind, pages),
-                value: cost,
-                unit: "ns",
-                baseline: *base.get_or_insert(cost),
-                against: "the same with the fewest pages cached",
-                goal: Goal::None,
-            });
+            fewest.get_or_insert(cost);
+            report.add(Entry::nanoseconds(
+                name(kind, pages),
+                [cost, baseline],
+                against,
+                goal,
+            ));
         }
     }
     Ok(())
