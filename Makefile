@@ -17,7 +17,7 @@ BASELINE ?=
 # What the names of the tests of make check have to contain.
 ONLY ?=
 
-.PHONY: help demo check test test-debug lint dist shell bench fuzz coverage prepare doctor manual next clean
+.PHONY: help demo check test test-debug lint dist shell bench bench-guest fuzz coverage prepare doctor manual next clean
 
 help:
 	@echo "make demo       run the demonstration in a guest (IOMMU=svm-vtd: on this project's VT-d)"
@@ -27,6 +27,7 @@ help:
 	@echo "make lint       check formatting, lints, licences and documentation"
 	@echo "make shell      an interactive guest with the device, its driver and svmctl"
 	@echo "make bench      measure; a table, and target/report/bench.json (BASELINE=file: what moved)"
+	@echo "make bench-guest  measure in the guest, on both IOMMUs; target/report/bench-guest*"
 	@echo "make fuzz       fuzz unit and device for a minute (FUZZ_SECONDS, FUZZ_SEED)"
 	@echo "make coverage   line coverage of the device's ATC, ATS and PRI code, by file"
 	@echo "make prepare    only prepare what the guest needs"
@@ -65,6 +66,10 @@ shell:
 
 bench:
 	@$(CARGO) run --profile optimized -p machine --bin bench -- $(if $(BASELINE),--baseline '$(BASELINE)')
+
+bench-guest:
+	@$(BUILD_SVM_VM)
+	@$(CARGO) run --quiet -p svm-tests --bin bench-guest
 
 fuzz:
 	@$(CARGO) run --release -p machine --bin fuzz -- --seconds $(FUZZ_SECONDS) --seed $(FUZZ_SEED)

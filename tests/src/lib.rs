@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agreement;
+pub mod bench_guest;
 #[cfg(test)]
 mod carried;
 pub mod ci;
