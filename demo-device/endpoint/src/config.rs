@@ -62,7 +62,7 @@ impl Default for Config {
             atc_ways: 4,
             pasid_width: PasidWidth::MAX,
             // One for each context, and groups besides.
-            pri_capacity: 128,
+            pri_capacity: 512,
             laboratory: false,
             address_bits: 57,
             page_response_timeout: 0,

@@ -164,7 +164,7 @@ mod tests {
         let mut space = ConfigSpace::new(&Config::default());
         assert_eq!(space.read(ATS, None), 0x1101_000f);
         assert_eq!(space.read(ATS + 4, None) & 0x7f, 0x60);
-        assert_eq!(space.read(PRI + 8, None), 128);
+        assert_eq!(space.read(PRI + 8, None), 512);
         assert_eq!(space.read(PASID + 4, None), 20 << 8);
         assert_eq!(space.write(0, !0, !0, None), PriChange::None);
         assert_eq!(space.write(0x200, !0, !0, None), PriChange::None);

@@ -179,6 +179,8 @@ mutants! {
     Extend38 = 138;
     /// Answers that were asked for ahead are kept though an invalidation overtook them.
     Ahead39 = 139;
+    /// Groups of pages ahead are sent without credits.
+    Ahead58 = 158;
     /// A context writes to where another one of its address space has written.
     Mixed = 201;
 }

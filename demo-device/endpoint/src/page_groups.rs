@@ -157,6 +157,67 @@ impl Groups {
     }
 }
 
+/// By how much the number of pages ahead grows from one access to the next that goes on where they
+/// end.
+const GROWTH: u32 = 4;
+
+/// The page requests ahead of what a context waits for. Counts pages by their numbers: addresses
+/// without the low [`pcie_ats::PAGE_SHIFT`] bits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PagesAhead {
+    /// The page that is requested next, or that behind all that were.
+    next: u64,
+    /// Number of pages that are still to be requested.
+    left: u32,
+    /// Number of pages that were to be requested when it began.
+    window: u32,
+    /// Groups that wait for a response.
+    groups: u32,
+}
+
+impl PagesAhead {
+    /// Begins behind `pages` pages from `first` on, as many again or, if that is where the pages
+    /// ahead ended before, more than then; none behind `last`.
+    pub fn begin(&mut self, first: u64, pages: u32, last: u64) {
+        self.window = match first == self.next {
+            true => self.window.saturating_mul(GROWTH),
+            false => pages,
+        };
+        self.next = first + u64::from(pages);
+        let needed = (last + 1).saturating_sub(self.next);
+        self.left = self.window.min(needed.try_into().unwrap_or(u32::MAX));
+    }
+
+    /// No more are to be requested.
+    pub fn stop(&mut self) {
+        self.left = 0;
+    }
+
+    /// Number of pages that are still to be requested.
+    pub fn left(&self) -> u32 {
+        self.left
+    }
+
+    /// A group of the next pages is sent: returns its first page.
+    pub fn take(&mut self, pages: u32) -> u64 {
+        let first = self.next;
+        self.next += u64::from(pages);
+        self.left = self.left.saturating_sub(pages);
+        self.groups += 1;
+        first
+    }
+
+    /// A group has ended.
+    pub fn ended(&mut self) {
+        self.groups = self.groups.saturating_sub(1);
+    }
+
+    /// Groups that wait for a response.
+    pub fn groups(&self) -> u32 {
+        self.groups
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -103,7 +103,7 @@ static PROPERTIES: [Property<Settings>; 16] = [
         c"pri-capacity",
         (1, u32::MAX as u64),
         |s| &mut s.pri_capacity,
-        c"page requests that may be outstanding: 1 to 4294967295 (default: 128)",
+        c"page requests that may be outstanding: 1 to 4294967295 (default: 512)",
     ),
     Property::number(
         c"page-response-timeout",

@@ -9,6 +9,7 @@ use crate::activity::Activity;
 use crate::counters::Counters;
 use crate::moderation::Moderation;
 use crate::operation::Batch;
+use crate::page_groups::PagesAhead;
 use crate::permit::Life;
 use crate::ring::MAX_FETCH;
 use pcie_ats::{Pasid, PasidWidth, Prgi};
@@ -54,13 +55,20 @@ pub(crate) enum Stall {
     },
     /// A page request group waits for its response.
     Waits {
-        /// Its index.
-        prgi: Prgi,
+        /// Its index; none once it was answered, and only groups ahead are waited for.
+        prgi: Option<Prgi>,
         /// Number of pages asked for.
         pages: u32,
         /// What they are for.
         piece: Piece,
     },
+}
+
+impl Stall {
+    /// Whether it ends with the response to a group: that of the access itself, and not one ahead.
+    pub fn awaits(&self, group: Prgi) -> bool {
+        matches!(self, Stall::Waits { prgi, .. } if *prgi == Some(group))
+    }
 }
 
 /// A context.
@@ -103,6 +111,8 @@ pub(crate) struct Context {
     pub misses: u32,
     /// Page request groups of any life of the context that wait for a response.
     pub groups: u32,
+    /// Page requests ahead of the access in progress.
+    pub ahead: PagesAhead,
     /// It must send an interrupt.
     pub interrupt: bool,
     /// A translation request was completed with Unsupported Request: none is sent any more
@@ -138,6 +148,7 @@ impl Context {
             one_page: false,
             misses: 0,
             groups: 0,
+            ahead: PagesAhead::default(),
             interrupt: false,
             refused: false,
             marker: false,
@@ -295,6 +306,8 @@ impl Context {
         self.marker = false;
         self.progress();
         self.stall = Stall::None;
+        // Responses to what was sent before are of another life.
+        self.ahead = PagesAhead::default();
     }
 
     /// Halts, and has that reported by an interrupt.

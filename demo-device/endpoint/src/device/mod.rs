@@ -4,7 +4,7 @@
 
 mod atc_fill;
 mod experiments;
-mod page_requests;
+pub(crate) mod page_requests;
 pub(crate) mod resolve;
 mod translation_requests;
 mod work;
@@ -38,11 +38,11 @@ pub(crate) struct Device {
     pub(crate) contexts: Vec<Context>,
     laboratory: Option<Laboratory>,
     pub(crate) atc: Atc,
-    groups: Groups,
+    pub(crate) groups: Groups,
     flights: Flights,
     counters: Counters,
     /// Contexts that may have something to do. One that has is always in it, unless it is busy.
-    ready: Set,
+    pub(crate) ready: Set,
     /// Contexts whose turn it is, in some thread.
     busy: Set,
     /// Contexts that have pages to request and no credit for them.
@@ -65,7 +65,7 @@ pub(crate) struct Device {
     /// Withdrawn when what was decided upon must not be sent any more.
     permit: Arc<Permit>,
     /// The rule that the device breaks, because its laboratory says so.
-    mutant: Option<Mutant>,
+    pub(crate) mutant: Option<Mutant>,
 }
 
 impl Device {

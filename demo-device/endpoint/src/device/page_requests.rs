@@ -7,10 +7,10 @@ use crate::context::{Context, Stall, State, earlier};
 use crate::counters::index;
 use crate::laboratory::Outcome;
 use crate::mutant::Mutant;
-use crate::page_groups::{Group, Owner};
+use crate::page_groups::{Group, Owner, PagesAhead};
 use crate::set::Set;
 use crate::turn::{Action, Turn};
-use pcie_ats::{PAGE_SHIFT, PageRequest, PrgResponse, Prgi, ResponseCode};
+use pcie_ats::{PAGE_SHIFT, PageRequest, Pasid, PrgResponse, Prgi, ResponseCode};
 use svm_abi::completion::Error;
 
 /// The most pages of a group.
@@ -22,7 +22,7 @@ pub(crate) const MAX_ATTEMPTS: u32 = 1000;
 
 impl Device {
     /// Whether page requests may be sent at all.
-    pub(super) fn pri_accepts(&self) -> bool {
+    pub(crate) fn pri_accepts(&self) -> bool {
         let pri = &self.space.pri;
         let failed = pri.response_failure && !self.breaks(Mutant::Rule55);
         pri.enable && !failed && pri.allocation > 0
@@ -78,7 +78,7 @@ impl Device {
     /// The pages that a context may request now (rule 58). Of half of the allocation, each context
     /// has one to itself, so that those whose requests nobody answers cannot keep the others from
     /// theirs.
-    fn credits(&self, member: usize) -> u32 {
+    pub(crate) fn credits(&self, member: usize) -> u32 {
         let allocation = self.space.pri.allocation;
         let free = allocation.saturating_sub(self.groups.outstanding());
         let has_none = |context: &Context| context.groups == 0;
@@ -119,12 +119,9 @@ impl Device {
             pages,
             since: None,
         };
-        let prgi = if pages == 0 {
-            None
-        } else if self.breaks(Mutant::Rule49) {
-            self.groups.open_again(group)
-        } else {
-            self.groups.open(group)
+        let prgi = match pages {
+            0 => None,
+            _ => self.open_group(group),
         };
         let Some(prgi) = prgi else {
             if self.groups.all_given_up() {
@@ -135,18 +132,48 @@ impl Device {
             self.starved.insert(member);
             return Ok(None);
         };
+        let context = &mut self.contexts[member];
+        context.attempts += 1;
+        // The response may come from inside the request: from here on the context waits.
+        context.stall = Stall::Waits {
+            prgi: Some(prgi),
+            pages,
+            piece,
+        };
+        self.begin_ahead(member, &piece, pages);
+        let first = piece.focus() >> PAGE_SHIFT << PAGE_SHIFT;
+        Ok(Some(
+            self.group_action(member, pasid, &piece, first, pages, prgi),
+        ))
+    }
+
+    /// Takes an index for a group.
+    pub(crate) fn open_group(&mut self, group: Group) -> Option<Prgi> {
+        match self.breaks(Mutant::Rule49) {
+            true => self.groups.open_again(group),
+            false => self.groups.open(group),
+        }
+    }
+
+    /// The action that sends a context's group: as many pages from an address on, for a piece.
+    pub(crate) fn group_action(
+        &mut self,
+        member: usize,
+        pasid: Pasid,
+        piece: &Piece,
+        address: u64,
+        pages: u32,
+        prgi: Prgi,
+    ) -> Action {
         let silent = self.breaks(Mutant::Rule50);
         let broken = self.breaks(Mutant::Rule73);
         let context = &mut self.contexts[member];
         let privileged = context.privileged() || broken;
         context.groups += 1;
-        context.attempts += 1;
-        // The response may come from inside the request: from here on the context waits.
-        context.stall = Stall::Waits { prgi, pages, piece };
         self.count(member, index::PAGE_REQUESTS, u64::from(pages));
-        Ok(Some(Action::PageRequests {
+        Action::PageRequests {
             first: PageRequest {
-                address: piece.focus() >> PAGE_SHIFT << PAGE_SHIFT,
+                address,
                 pasid: Some(pasid),
                 read: piece.access.reads() && !silent,
                 write: piece.access.writes() && !silent,
@@ -158,7 +185,7 @@ impl Device {
             pages,
             all_last: self.breaks(Mutant::Rule51),
             sent: 0,
-        }))
+        }
     }
 
     /// The page requests of a group were sent, or some of them, because the state of the function
@@ -177,9 +204,13 @@ impl Device {
         if sent == pages || !self.groups.waits(first.prgi, owner) {
             return;
         }
-        self.groups.close_any(first.prgi);
+        let prgi = first.prgi;
+        self.groups.close_any(prgi);
         let context = &mut self.contexts[turn.index];
         context.groups = context.groups.saturating_sub(1);
+        if context.life.number() == turn.generation && !context.stall.awaits(prgi) {
+            self.ahead_ended(turn.index);
+        }
         self.pri_settles();
     }
 
@@ -233,17 +264,14 @@ impl Device {
                         lab.abandon(Error::ResponseTimeout);
                     }
                 }
-                Owner::Context { index, .. } => {
+                Owner::Context { index, generation } => {
                     let context = &mut self.contexts[index];
                     context.groups = context.groups.saturating_sub(1);
                     match context.stall {
-                        Stall::Waits {
-                            prgi: awaited,
-                            piece,
-                            ..
-                        } if awaited == prgi => {
+                        Stall::Waits { piece, .. } if context.stall.awaits(prgi) => {
                             self.fail(index, &Failure::at(Error::ResponseTimeout, &piece));
                         }
+                        _ if context.life.number() == generation => self.ahead_ended(index),
                         _ => {}
                     }
                     self.finish_stop(index);
@@ -318,21 +346,24 @@ impl Device {
         self.starved = Set::default();
     }
 
-    /// The group that a context waits for was answered.
+    /// A group of a context was answered.
     fn answered(&mut self, member: usize, prgi: Prgi, code: ResponseCode) {
         let context = &mut self.contexts[member];
-        let Stall::Waits {
-            prgi: awaited,
-            pages,
-            piece,
-        } = context.stall
-        else {
-            return;
+        let Stall::Waits { pages, piece, .. } = context.stall else {
+            return self.ahead_ended(member);
         };
-        if prgi != awaited {
-            return;
+        if !context.stall.awaits(prgi) {
+            // Whatever it says: a page that is reached and is still absent is requested again.
+            return self.ahead_ended(member);
         }
         match code {
+            ResponseCode::Success if context.ahead.groups() > 0 => {
+                context.stall = Stall::Waits {
+                    prgi: None,
+                    pages,
+                    piece,
+                };
+            }
             // Rule 53: the translation is asked for again, because the page may be gone again.
             ResponseCode::Success => context.stall = Stall::None,
             ResponseCode::InvalidRequest if pages > 1 => {
@@ -377,6 +408,7 @@ impl Device {
         for member in 0..self.contexts.len() {
             let context = &mut self.contexts[member];
             context.groups = 0;
+            context.ahead = PagesAhead::default();
             if let Stall::Waits { .. } = context.stall {
                 context.stall = Stall::None;
             }

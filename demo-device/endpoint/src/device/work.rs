@@ -149,7 +149,8 @@ impl Device {
             }
             match context.stall {
                 Stall::None => {}
-                Stall::Waits { .. } | Stall::Rests { .. } => return false,
+                Stall::Waits { .. } => return buffers.take(self.request_pages_ahead(member)),
+                Stall::Rests { .. } => return false,
                 Stall::Wants { .. } => {
                     match self.request_pages(member) {
                         Ok(action) => return buffers.take(action),

@@ -11,6 +11,8 @@
 //!   ([`recent`]).
 //! * A translation request is sent alone, for what is missing. Here requests for what will be
 //!   needed next go with it ([`predict`], [`read_ahead`]).
+//! * One group of page requests of a context is outstanding. Here groups for the pages behind go
+//!   with it, which the access will need, too ([`pages_ahead`]).
 //! * The cache keeps translations as they came. Here neighbours become one larger entry ([`join`]).
 //!
 //! What the fast paths must keep, and the mutants numbered above 100 break: whatever an access uses
@@ -20,6 +22,7 @@
 mod extend;
 pub(crate) mod jobs;
 pub(crate) mod join;
+pub(crate) mod pages_ahead;
 mod plan;
 mod predict;
 pub(crate) mod read_ahead;

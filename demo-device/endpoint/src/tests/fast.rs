@@ -3,9 +3,9 @@
 //! action, and translation requests for what will be needed next.
 
 use super::*;
-use crate::testing::World;
+use crate::testing::{Service, World};
 use crate::{Config, Step};
-use pcie_ats::{AlignedRange, Invalidation};
+use pcie_ats::{AlignedRange, Function, Invalidation, PageRequest, ResponseCode};
 use std::sync::{Arc, Mutex};
 use svm_abi::counters::index;
 use svm_abi::registers::{context, control};
@@ -462,4 +462,165 @@ fn what_is_read_ahead_does_not_take_the_permission_to_write_away() {
     }
     // To write, to read ahead, and again when the page is needed and when it is there.
     assert_eq!(requests(&world), [HERE + PAGE, HERE, HERE, HERE]);
+}
+
+/// A world whose page requests are kept, with absent pages from [`HERE`] on, and credits for as
+/// many.
+fn absent(pages: u64, allocation: u32, config: Config) -> World {
+    let world = World::new(Config {
+        contexts: 1,
+        pri_capacity: 512,
+        ..config
+    });
+    world.enable(allocation);
+    world.start(0, 1);
+    success(world.perform(nop()));
+    for page in 0..pages {
+        world.map_absent(1, HERE + page * PAGE, true);
+    }
+    *world.service.lock().unwrap() = Service::Later;
+    world
+}
+
+/// The groups that wait for their responses, the oldest first.
+fn groups(world: &World) -> Vec<Vec<PageRequest>> {
+    let queue = world.inner.lock().unwrap().queue.clone();
+    let mut groups: Vec<Vec<PageRequest>> = Vec::new();
+    for request in queue {
+        match groups
+            .iter_mut()
+            .find(|group| group[0].prgi == request.prgi)
+        {
+            Some(group) => group.push(request),
+            None => groups.push(vec![request]),
+        }
+    }
+    groups
+}
+
+/// The first page of each group that waits, from [`HERE`] on, and how many there are.
+fn waiting(world: &World) -> Vec<(u64, usize)> {
+    let first = |group: &Vec<PageRequest>| ((group[0].address - HERE) / PAGE, group.len());
+    groups(world).iter().map(first).collect()
+}
+
+/// Answers the group that waits at a place, and lets the device go on.
+fn answer(world: &World, place: usize) {
+    let group = groups(world).remove(place);
+    let mut inner = world.inner.lock().unwrap();
+    inner.queue.retain(|request| request.prgi != group[0].prgi);
+    drop(inner);
+    world.serve_group(&group, ResponseCode::Success);
+    world.run();
+}
+
+#[test]
+fn pages_behind_a_group_that_is_absent_as_a_whole_are_requested_with_it() {
+    let world = absent(256, 512, Config::default());
+    let record = world.submit(fill(HERE, 256 * PAGE));
+    world.run();
+    assert_eq!(waiting(&world), [(0, 16), (16, 16)]);
+    // Each group is one by itself.
+    for group in groups(&world) {
+        let lasts = group.iter().filter(|request| request.last).count();
+        assert_eq!((lasts, group[15].last), (1, true));
+    }
+    // The access waits for both, in any order.
+    answer(&world, 1);
+    assert_eq!(waiting(&world), [(0, 16)]);
+    answer(&world, 0);
+    // It goes on where the pages ahead ended: the next time they are more.
+    let third = [(32, 16), (48, 16), (64, 16), (80, 16), (96, 16)];
+    assert_eq!(waiting(&world), third);
+    for _ in 0..4 {
+        answer(&world, 0);
+    }
+    assert_eq!(waiting(&world), [(96, 16)]);
+    answer(&world, 0);
+    // Up to a quarter of the allocation, and none behind the last page.
+    let all: usize = waiting(&world).iter().map(|(_, pages)| pages).sum();
+    assert_eq!(all, 128);
+    while !groups(&world).is_empty() {
+        answer(&world, 0);
+    }
+    success(world.record(1, record));
+    assert_eq!(world.counter(0, index::PAGE_REQUESTS), 256);
+    assert_eq!(world.counter(0, index::PRG_RESPONSES), 16);
+    assert_eq!(world.peek(1, HERE + 255 * PAGE, 8), [0x5a; 8]);
+}
+
+#[test]
+fn what_the_response_to_pages_ahead_says_is_of_no_account() {
+    // The last twelve pages of the group ahead do not exist.
+    let world = absent(20, 512, Config::default());
+    let record = world.submit(fill(HERE, 32 * PAGE));
+    world.run();
+    assert_eq!(waiting(&world), [(0, 16), (16, 16)]);
+    answer(&world, 1);
+    answer(&world, 0);
+    while !groups(&world).is_empty() {
+        answer(&world, 0);
+    }
+    // Those that exist were reached, and the first that does not is named.
+    let record = world.record(1, record);
+    assert_eq!(
+        failure(record),
+        (Error::PageFault, HERE + 20 * PAGE, 1),
+        "{record:?}"
+    );
+    assert_eq!(record.bytes_done, 20 * PAGE);
+}
+
+#[test]
+fn pages_ahead_that_nobody_answers_do_not_keep_the_access_for_ever() {
+    let config = Config {
+        page_response_timeout: 100,
+        ..Config::default()
+    };
+    let world = absent(32, 512, config);
+    let record = world.submit(fill(HERE, 32 * PAGE));
+    world.run();
+    world.endpoint.tick(1000);
+    answer(&world, 0);
+    assert_eq!(waiting(&world), [(16, 16)]);
+    world.endpoint.tick(1100);
+    world.run();
+    // They are needed now, and requested as such; the old group is still outstanding.
+    assert_eq!(waiting(&world), [(16, 16), (16, 16)]);
+    answer(&world, 1);
+    success(world.record(1, record));
+    answer(&world, 0);
+    assert_eq!(
+        world.endpoint.config_read(crate::config_space::PRI + 4) >> 17 & 1,
+        0
+    );
+}
+
+#[test]
+fn a_context_stops_when_its_pages_ahead_are_answered_too() {
+    let world = absent(32, 512, Config::default());
+    world.submit(fill(HERE, 32 * PAGE));
+    world.run();
+    world.set(0, context::CONTROL, control::STOP);
+    world.run();
+    let state = || svm_abi::registers::status::state(world.get(0, context::STATUS));
+    for _ in 0..2 {
+        assert_eq!(state(), svm_abi::registers::status::STOPPING);
+        answer(&world, 0);
+    }
+    // The stop marker has no response.
+    world.inner.lock().unwrap().queue.clear();
+    assert_eq!(state(), svm_abi::registers::status::DISABLED);
+}
+
+#[test]
+pub(super) fn rule_58_credits_bound_the_pages_ahead() {
+    // With those of an access, pages ahead fill at most a quarter of the allocation.
+    for (allocation, expected) in [(20, 16), (64, 16), (96, 24), (128, 32), (512, 32)] {
+        let world = absent(64, allocation, Config::default());
+        world.submit(fill(HERE, 64 * PAGE));
+        world.run();
+        let pages = world.inner.lock().unwrap().queue.len();
+        assert_eq!(pages, expected, "of {allocation}");
+    }
 }

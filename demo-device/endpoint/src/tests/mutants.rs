@@ -100,6 +100,7 @@ fn test(mutant: Mutant) -> (&'static str, fn()) {
         Mutant::Page15 => named!(translation::rule_15_a_large_translation_serves_all_of_its_range_and_no_more),
         Mutant::Join37 => named!(fast::rule_37_what_has_grown_to_2_mib_goes_with_any_of_its_pages),
         Mutant::Extend38 => named!(invalidation::rule_38_all_pages_of_a_run_are_held_until_the_last_is_done),
+        Mutant::Ahead58 => named!(fast::rule_58_credits_bound_the_pages_ahead),
         Mutant::Ahead39 => named!(fast::rule_39_what_was_asked_for_ahead_and_overtaken_is_not_used),
         Mutant::Mixed => named!(states::contexts_of_one_address_space_do_work_of_their_own),
     }

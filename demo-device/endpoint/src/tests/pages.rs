@@ -388,7 +388,10 @@ fn want_many_pages(world: &World, n: u16, pasid: u32) {
 
 #[test]
 fn contexts_that_nobody_answers_leave_each_other_a_credit() {
-    let config = Config::default();
+    let config = Config {
+        pri_capacity: 128,
+        ..Config::default()
+    };
     let world = World::new(config);
     world.enable(config.pri_capacity);
     *world.service.lock().unwrap() = Service::Later;

@@ -32,7 +32,7 @@ fn the_registers_describe_the_device() {
     assert_eq!(capabilities::batch_log2(value), ids::MAX_BATCH_LOG2);
     assert_eq!(value & capabilities::LABORATORY, 0);
     assert_eq!(read(device::OPERATIONS), 0x3fff);
-    assert_eq!(read(device::RESOURCES), 128 << 32 | 1024);
+    assert_eq!(read(device::RESOURCES), 512 << 32 | 1024);
     assert_eq!(read(device::FUNCTION), 0);
     world.enable(64);
     let all = function::BUS_MASTER | function::ATS | function::PRI | function::PASID;
