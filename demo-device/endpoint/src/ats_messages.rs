@@ -4,8 +4,9 @@
 
 use crate::access::Piece;
 use crate::atc::Cached;
-use crate::dma::MAX_TRANSLATIONS;
-use pcie_ats::{AlignedRange, PAGE_SHIFT, Pasid, Translation, TranslationRequest};
+use pcie_ats::{
+    AlignedRange, MAX_TRANSLATIONS, PAGE_SHIFT, Pasid, Translation, TranslationRequest,
+};
 
 /// The request for what a piece needs next, and as much after that as one completion can hold, in
 /// smallest translation units of 4 KiB << `stu` (rules 3, 4 and 14).

@@ -6,15 +6,13 @@ use crate::access::{Access, Failure, Piece};
 use crate::atc::Hit;
 use crate::permit::{Permit, Ticket};
 use pcie_ats::{
-    CopyError, MemoryAddressType, MemoryError, MemoryRequest, Pasid, RootPort, Translation,
+    CopyError, MAX_TRANSLATIONS, MemoryAddressType, MemoryError, MemoryRequest, Pasid, RootPort,
+    Translation,
 };
 use svm_abi::completion::Error;
 
 /// The most bytes that one action reads or writes at one end.
 pub(crate) const MAX_CHUNK: usize = 256 << 10;
-/// The most translations that are asked for at once: as many as two completions of 64 bytes hold
-/// (PCIe 10.2.3.2).
-pub(crate) const MAX_TRANSLATIONS: usize = 16;
 
 /// Bytes that one translation covers, or several whose translated ranges follow each other, ready
 /// to be accessed.

@@ -26,7 +26,7 @@ pub mod range;
 mod translation;
 
 pub use invalidation::{InvalidateCompletion, InvalidateRequest, Invalidation, Itag};
-pub use limits::{OutOfRange, PAGE_SHIFT, PAGE_SIZE};
+pub use limits::{MAX_TRANSLATIONS, OutOfRange, PAGE_SHIFT, PAGE_SIZE};
 pub use memory::{CopyError, MemoryAddressType, MemoryError, MemoryRequest};
 pub use page_request::{PageRequest, PrgResponse, Prgi, ResponseCode};
 pub use pasid::{Pasid, PasidWidth};

@@ -6,6 +6,10 @@ pub const PAGE_SHIFT: u8 = 12;
 /// Size of the smallest page in bytes.
 pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
 
+/// The most translations of one request: as many as two completions of 64 bytes hold
+/// (PCIe 10.2.3.2).
+pub const MAX_TRANSLATIONS: usize = 16;
+
 /// A value that a field of the protocol cannot carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is at most {max:#x}, not {value:#x}")]

@@ -2,9 +2,9 @@
 //! The endpoint's root port: what a step sends upstream, as calls of QEMU's functions.
 
 use pcie_ats::{
-    AlignedRange, InvalidateCompletion, MemoryAddressType, MemoryError, MemoryRequest, PAGE_SHIFT,
-    PAGE_SIZE, PageRequest, Pasid, PrgResponse, RootPort, Translation, TranslationError,
-    TranslationRequest,
+    AlignedRange, InvalidateCompletion, MAX_TRANSLATIONS, MemoryAddressType, MemoryError,
+    MemoryRequest, PAGE_SHIFT, PAGE_SIZE, PageRequest, Pasid, PrgResponse, RootPort, Translation,
+    TranslationError, TranslationRequest,
 };
 
 use crate::abi::layout::{IOMMUTLBEntry, MemTxAttrs, NO_PASID, perm};
@@ -16,9 +16,6 @@ use crate::pci::{PageQuery, RequestError, TranslationQuery};
 use crate::refused::automatic;
 use crate::remedy::{self, pasid_entries};
 use crate::trace::MemoryOperation;
-
-/// The most translations of one completion.
-const MOST_TRANSLATIONS: usize = 16;
 
 /// The port, for the time of one step.
 pub struct Port<'a> {
@@ -58,7 +55,7 @@ impl<'a> Port<'a> {
             };
         }
         // QEMU fails the whole request if the translations do not fit; each covers a page or more.
-        let most = translations.len().min(MOST_TRANSLATIONS);
+        let most = translations.len().min(MAX_TRANSLATIONS);
         let pages = usize::from(request.pages).clamp(1, most.max(1));
         let query = TranslationQuery {
             pasid: number(request.pasid),
@@ -68,7 +65,7 @@ impl<'a> Port<'a> {
             length: pages << PAGE_SHIFT,
             no_write: request.no_write,
         };
-        let mut entries = [NO_ENTRY; MOST_TRANSLATIONS];
+        let mut entries = [NO_ENTRY; MAX_TRANSLATIONS];
         let count = self
             .device
             .pci

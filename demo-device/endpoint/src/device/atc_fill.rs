@@ -6,13 +6,13 @@ use crate::access::{Access, Failure};
 use crate::atc::Cached;
 use crate::ats_messages;
 use crate::counters::index;
-use crate::dma::MAX_TRANSLATIONS;
 use crate::fast::join::joined;
 use crate::fast::read_ahead::MAX_AHEAD;
 use crate::mutant::Mutant;
 use crate::turn::{Action, Turn};
 use pcie_ats::{
-    AlignedRange, PAGE_SHIFT, Pasid, Translation, TranslationError, TranslationRequest,
+    AlignedRange, MAX_TRANSLATIONS, PAGE_SHIFT, Pasid, Translation, TranslationError,
+    TranslationRequest,
 };
 use svm_abi::completion::Error;
 

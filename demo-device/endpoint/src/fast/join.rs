@@ -3,8 +3,7 @@
 
 use crate::atc::{Atc, Cached, Space};
 use crate::device::Device;
-use crate::dma::MAX_TRANSLATIONS;
-use pcie_ats::{AlignedRange, PAGE_SHIFT, Pasid};
+use pcie_ats::{AlignedRange, MAX_TRANSLATIONS, PAGE_SHIFT, Pasid};
 
 /// Log2 of the size of a completion's translations together.
 const COMPLETION: u8 = PAGE_SHIFT + MAX_TRANSLATIONS.trailing_zeros() as u8;

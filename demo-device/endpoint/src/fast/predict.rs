@@ -5,11 +5,11 @@ use crate::access::{Piece, canonical};
 use crate::ats_messages;
 use crate::device::Device;
 use crate::device::resolve::View;
-use crate::dma::{MAX_CHUNK, MAX_TRANSLATIONS};
+use crate::dma::MAX_CHUNK;
 use crate::fast::read_ahead::{MAX_AHEAD, ReadAhead};
 use crate::job::ACCESS;
 use crate::operation::{Demand, Operation};
-use pcie_ats::{PAGE_SHIFT, TranslationRequest};
+use pcie_ats::{MAX_TRANSLATIONS, PAGE_SHIFT, TranslationRequest};
 
 /// The part of the cache that may be asked for ahead.
 const SHARE: u32 = 4;

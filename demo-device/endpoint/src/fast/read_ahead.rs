@@ -3,9 +3,10 @@
 //! round through the device's lock serves as many pages as the turn will reach. They ask for
 //! nothing but translations: pages that are not present are requested when they are needed.
 
-use crate::dma::MAX_TRANSLATIONS;
 use crate::permit::{Permit, Ticket};
-use pcie_ats::{AlignedRange, PAGE_SHIFT, RootPort, Translation, TranslationRequest};
+use pcie_ats::{
+    AlignedRange, MAX_TRANSLATIONS, PAGE_SHIFT, RootPort, Translation, TranslationRequest,
+};
 
 /// The most requests ahead.
 pub(crate) const MAX_AHEAD: usize = 15;

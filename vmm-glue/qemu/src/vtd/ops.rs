@@ -6,8 +6,8 @@ use std::ptr::NonNull;
 
 use nix::libc::{EINVAL, EIO, EPERM};
 use pcie_ats::{
-    AlignedRange, PAGE_SHIFT, PAGE_SIZE, PageRequest, Pasid, Prgi, Translation, TranslationError,
-    TranslationRequest,
+    AlignedRange, MAX_TRANSLATIONS, PAGE_SHIFT, PAGE_SIZE, PageRequest, Pasid, Prgi, Translation,
+    TranslationError, TranslationRequest,
 };
 
 use super::function::Function;
@@ -18,9 +18,6 @@ use crate::abi::layout::*;
 use crate::abi::room;
 use crate::bql::Bql;
 use crate::memory::Space;
-
-/// The most translations of one completion.
-const MOST_TRANSLATIONS: usize = 16;
 
 /// The table, which lives for ever. What has no entry concerns devices that are assigned from the
 /// host.
@@ -217,7 +214,7 @@ unsafe extern "C" fn ats_request_translation(
     };
     let offset = address & (PAGE_SIZE - 1);
     let pages = (length as u64).saturating_add(offset).div_ceil(PAGE_SIZE);
-    let most = results.len().min(MOST_TRANSLATIONS) as u64;
+    let most = results.len().min(MAX_TRANSLATIONS) as u64;
     if pages == 0 || most == 0 {
         return -(EINVAL as isize);
     }
@@ -229,7 +226,7 @@ unsafe extern "C" fn ats_request_translation(
         execute,
         no_write,
     };
-    let mut translations = [NOTHING; MOST_TRANSLATIONS];
+    let mut translations = [NOTHING; MAX_TRANSLATIONS];
     let result = requester.host.unit.with(|unit, effects| {
         let requester = requester.function.source_id();
         unit.translation_request(
