@@ -3,7 +3,7 @@
 //! directory and PASID table entries, each read from memory and checked (sections 3.4 and 9.1 to
 //! 9.6, faults of table 30). Nothing is cached here.
 
-use crate::config::Capabilities;
+use crate::capabilities::Capabilities;
 use crate::memory::{Memory, read_words};
 use crate::mutant::{Mutant, breaks};
 use crate::spec::context::{ContextEntry, ScalableContextEntry};

@@ -83,6 +83,7 @@
 #![forbid(unsafe_code)]
 
 mod cache;
+mod capabilities;
 pub mod config;
 mod context;
 mod device_tlb;
@@ -102,7 +103,8 @@ pub mod spec;
 mod unit;
 mod walk;
 
-pub use config::{Capabilities, Config, ConfigError};
+pub use capabilities::Capabilities;
+pub use config::{Config, ConfigError};
 pub use effect::{Effect, Effects, Invalidated, Refusal};
 pub use in_flight::Ticket;
 pub use request::{Access, Blocked, Request, Translated};

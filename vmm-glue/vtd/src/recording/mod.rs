@@ -43,7 +43,7 @@
 
 mod text;
 
-use crate::config::Capabilities;
+use crate::capabilities::Capabilities;
 use crate::effect::Effects;
 use crate::memory::{Memory, MemoryError};
 use crate::request::{Access, Blocked, Request, Translated};

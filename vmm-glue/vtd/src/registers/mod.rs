@@ -3,7 +3,7 @@
 //! from them. It does not know tables, caches or queues: what a write asks of the rest of the unit
 //! it returns as a [`Command`].
 
-use crate::config::Capabilities;
+use crate::capabilities::Capabilities;
 use crate::effect::{Effect, Effects, Refusal};
 use crate::event::Event;
 use crate::fault::{FaultLog, Recorded};

@@ -16,7 +16,7 @@ mod state;
 mod translation;
 mod waits;
 
-use crate::config::Capabilities;
+use crate::capabilities::Capabilities;
 use crate::effect::{Effect, Effects, Invalidated, Refusal};
 use crate::in_flight::Ticket;
 use crate::memory::Memory;

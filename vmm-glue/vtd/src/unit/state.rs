@@ -4,7 +4,7 @@
 use super::groups::Groups;
 use super::waits::Waits;
 use crate::cache::{ContextCache, InterruptEntryCache, Iotlb, SpaceCache};
-use crate::config::Capabilities;
+use crate::capabilities::Capabilities;
 use crate::device_tlb::DeviceTlb;
 use crate::in_flight::InFlight;
 use crate::registers::Registers;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a walk (sections 3.6 to 3.9) is asked for, what it gives, and when it gives nothing.
 
-use crate::config::Capabilities;
+use crate::capabilities::Capabilities;
 use crate::context::FaultCondition;
 use crate::request::Access;
 use crate::spec::fault::FaultReason as R;

@@ -1,52 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! A record of what passes between the device and the root complex, as Chrome trace JSON, which
-//! Perfetto and chrome://tracing show.
-//!
-//! The file is an array of events. An array without its end is a legal file of this format, and
-//! events are written whole, so that a QEMU that is killed leaves a readable trace of all but
-//! the last moments. Each PASID is a track, and so is each kind of event without one; a page
-//! request group is one asynchronous event, from its first request to its response.
+//! A record of what passes between the device and the root complex, event by event. How it is
+//! written: [`output`].
 
-use std::collections::HashSet;
-use std::fs::File;
-use std::io::{self, Write};
+mod output;
+
+use std::io;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use pcie_ats::{
-    AlignedRange, MemoryAddressType, MemoryRequest, PageRequest, Pasid, PrgResponse, Prgi,
-    ResponseCode, Translation, TranslationError, TranslationRequest,
+    AlignedRange, MemoryAddressType, MemoryRequest, PageRequest, Pasid, PrgResponse, ResponseCode,
+    Translation, TranslationError, TranslationRequest,
 };
 use serde_json::{Value, json};
 
 use crate::message;
-
-/// Bytes that are collected before they are written.
-const BUFFER: usize = 1 << 16;
-
-/// The process that viewers show: the device.
-const DEVICE: u64 = 1;
-
-/// Tracks, in the order in which viewers show them. The one whose number is the process's is its
-/// main track there.
-const FUNCTION: u64 = DEVICE;
-const WITHOUT_PASID: u64 = 2;
-const TRANSLATED: u64 = 3;
-const UNTRANSLATED: u64 = 4;
-const INTERRUPTS: u64 = 5;
-/// The track of PASID 0; those of the others follow.
-const PASIDS: u64 = 1000;
+use output::{
+    DEVICE, FUNCTION, INTERRUPTS, Moment, Output, TRANSLATED, UNTRANSLATED, micros, track,
+};
 
 /// The trace of one device.
 pub struct Trace {
     started: Instant,
     output: Mutex<Output>,
 }
-
-/// A moment, as the trace counts: nanoseconds since its start.
-#[derive(Clone, Copy)]
-pub struct Moment(u128);
 
 /// What kind of access to memory it was.
 #[derive(Clone, Copy)]
@@ -61,46 +39,13 @@ pub enum MemoryOperation {
     CompareSwap,
 }
 
-/// What a page request group is known by.
-type Group = (Option<Pasid>, Prgi);
-
-/// The file, and what the events written so far have begun.
-struct Output {
-    /// None when it has been closed, or writing has failed.
-    file: Option<File>,
-    buffer: Vec<u8>,
-    tracks: HashSet<u64>,
-    open_groups: HashSet<Group>,
-    /// Bytes in the file.
-    written: u64,
-    /// How many there may be, with a little more for the end.
-    limit: u64,
-    /// Why the trace has ended early, until that has been reported.
-    end: Option<String>,
-}
-
 impl Trace {
     /// Creates the file, anew if there is one, for a device of this name. It ends when it has
     /// `limit` bytes.
     pub fn create(path: &Path, device: &str, limit: u64) -> io::Result<Trace> {
-        let file = File::create(path)?;
-        let first = json!({
-            "name": "process_name", "ph": "M", "pid": DEVICE, "tid": FUNCTION,
-            "args": { "name": format!("svm-demo {device}") },
-        });
-        let mut output = Output {
-            file: Some(file),
-            buffer: format!("[\n{first}").into_bytes(),
-            tracks: HashSet::new(),
-            open_groups: HashSet::new(),
-            written: 0,
-            limit,
-            end: None,
-        };
-        output.write()?;
         Ok(Trace {
             started: Instant::now(),
-            output: Mutex::new(output),
+            output: Mutex::new(Output::create(path, device, limit)?),
         })
     }
 
@@ -284,124 +229,6 @@ impl Trace {
     }
 }
 
-impl Output {
-    /// An event at a moment.
-    fn instant(&mut self, name: &str, category: &str, tid: u64, at: Moment, args: Value) {
-        self.event(
-            tid,
-            &json!({
-                "name": name, "cat": category, "ph": "i", "s": "t", "pid": DEVICE, "tid": tid,
-                "ts": micros(at), "args": args,
-            }),
-        );
-    }
-
-    /// One end (`b`, `e`) of the time during which a group is outstanding.
-    fn group(&mut self, phase: &str, (pasid, prgi): Group, at: Moment, args: Value) {
-        let tid = track(pasid);
-        let name = format!("page request groups, {}", track_name(tid));
-        self.event(
-            tid,
-            &json!({
-                "name": name, "cat": "prg", "ph": phase, "pid": DEVICE, "tid": tid,
-                "id2": { "local": format!("{tid:#x}.{}", prgi.get()) }, "ts": micros(at),
-                "args": args,
-            }),
-        );
-    }
-
-    /// Ends all groups that are outstanding.
-    fn end_groups(&mut self, at: Moment, why: &str) {
-        for group in std::mem::take(&mut self.open_groups) {
-            self.group("e", group, at, json!({ "code": why }));
-        }
-    }
-
-    /// Adds an event, and the name of its track if it is the first there.
-    fn event(&mut self, tid: u64, event: &Value) {
-        if self.file.is_none() {
-            return;
-        }
-        if self.tracks.insert(tid) {
-            self.add(&json!({
-                "name": "thread_name", "ph": "M", "pid": DEVICE, "tid": tid,
-                "args": { "name": track_name(tid) },
-            }));
-            self.add(&json!({
-                "name": "thread_sort_index", "ph": "M", "pid": DEVICE, "tid": tid,
-                "args": { "sort_index": tid },
-            }));
-        }
-        self.add(event);
-        if self.written + self.buffer.len() as u64 >= self.limit {
-            self.end_at_limit(&event["ts"]);
-        } else if self.buffer.len() >= BUFFER {
-            self.flush();
-        }
-    }
-
-    /// Adds an element to the array.
-    fn add(&mut self, element: &Value) {
-        self.buffer
-            .extend_from_slice(format!(",\n{element}").as_bytes());
-    }
-
-    /// Writes the buffer, and gives up if that fails.
-    fn flush(&mut self) {
-        if let Err(error) = self.write() {
-            self.end = Some(error.to_string());
-            self.file = None;
-        }
-    }
-
-    fn write(&mut self) -> io::Result<()> {
-        if let Some(file) = &mut self.file {
-            file.write_all(&self.buffer)?;
-            self.written += self.buffer.len() as u64;
-        }
-        self.buffer.clear();
-        Ok(())
-    }
-
-    /// Ends the array and closes the file.
-    fn close(&mut self) {
-        if self.file.is_some() {
-            self.buffer.extend_from_slice(b"\n]\n");
-            self.flush();
-            self.file = None;
-        }
-    }
-
-    /// Ends the trace for its size, with an event that says so.
-    fn end_at_limit(&mut self, event_time: &Value) {
-        let reason = format!("it has reached its limit of {} MiB", self.limit >> 20);
-        self.add(&json!({
-            "name": "trace limit", "cat": "function", "ph": "i", "s": "g", "pid": DEVICE,
-            "tid": FUNCTION, "ts": event_time,
-            "args": { "reason": reason },
-        }));
-        self.close();
-        self.end = Some(reason + ": a larger one can be chosen by the property trace-limit");
-    }
-}
-
-/// The track of a PASID.
-fn track(pasid: Option<Pasid>) -> u64 {
-    pasid.map_or(WITHOUT_PASID, |pasid| PASIDS + u64::from(pasid.get()))
-}
-
-/// What viewers call a track.
-fn track_name(track: u64) -> String {
-    match track {
-        FUNCTION => "function".to_owned(),
-        WITHOUT_PASID => "requests without PASID".to_owned(),
-        TRANSLATED => "translated accesses".to_owned(),
-        UNTRANSLATED => "untranslated accesses".to_owned(),
-        INTERRUPTS => "interrupts".to_owned(),
-        pasid => format!("PASID {:#x}", pasid - PASIDS),
-    }
-}
-
 /// A PASID, as a number or nothing.
 fn number(pasid: Option<Pasid>) -> Option<u32> {
     pasid.map(Pasid::get)
@@ -429,14 +256,10 @@ fn hex(address: u64) -> String {
     format!("{address:#x}")
 }
 
-/// Microseconds, as the format wants them.
-fn micros(moment: Moment) -> f64 {
-    moment.0 as f64 / 1000.0
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pcie_ats::Prgi;
 
     fn events(trace: &Trace, path: &Path) -> Vec<Value> {
         trace.flush();

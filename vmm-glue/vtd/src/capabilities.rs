@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The capabilities of a unit: a configuration that was found possible, as CAP_REG and ECAP_REG
+//! report it (sections 11.4.2 and 11.4.3), and what follows from it.
+
+use crate::config::{Config, ConfigError, LargePages, Stages};
+use crate::mutant::{Mutant, breaks};
+use crate::spec::capability::{Capability, ExtendedCapability};
+use crate::spec::register::offset;
+
+/// A checked configuration with its capability registers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    config: Config,
+    cap: Capability,
+    ecap: ExtendedCapability,
+}
+
+impl Capabilities {
+    /// The capability registers of a configuration.
+    pub fn new(config: Config) -> Result<Self, ConfigError> {
+        let range = |what, value: u32, min, max| {
+            if (min..=max).contains(&value) {
+                Ok(())
+            } else {
+                Err(ConfigError::OutOfRange {
+                    what,
+                    value,
+                    min,
+                    max,
+                })
+            }
+        };
+        range("the major version", config.version.0.into(), 1, 7)?;
+        range("the minor version", config.version.1.into(), 0, 15)?;
+        let haw = config.host_address_width;
+        range("the host address width", haw.into(), 32, 52)?;
+        range("the domain id width", config.domain_id_width.into(), 4, 16)?;
+        let most = (offset::FRCD_END - offset::FRCD) / 16;
+        let records = config.fault_records;
+        range(
+            "the number of fault records",
+            records.into(),
+            1,
+            most.into(),
+        )?;
+        range(
+            "the context cache's size",
+            config.caches.contexts,
+            1,
+            1 << 16,
+        )?;
+        range("the PASID cache's size", config.caches.pasids, 1, 1 << 24)?;
+        range("the IOTLB's size", config.caches.iotlb, 8, 1 << 26)?;
+        let interrupts = config.caches.interrupts;
+        range("the interrupt entry cache's size", interrupts, 1, 1 << 16)?;
+        if config.domain_id_width % 2 != 0 {
+            return Err(ConfigError::OddDomainIdWidth(config.domain_id_width));
+        }
+        if let Some(s) = &config.scalable {
+            let needs = |has: bool, what, needs| {
+                if has {
+                    Ok(())
+                } else {
+                    Err(ConfigError::Needs { what, needs })
+                }
+            };
+            let (first, second) = match s.stages {
+                Stages::First(first) => (Some(first), false),
+                Stages::Second => (None, true),
+                Stages::Both { first, .. } => (Some(first), true),
+            };
+            let ea = first.is_some_and(|f| f.extended_accessed);
+            let walks = "coherent page walks (SMPWCS)";
+            needs(
+                !ea || s.coherent_walks,
+                "the extended-accessed flag (EAFS)",
+                walks,
+            )?;
+            let dirty = "second-stage accessed and dirty flags (SSADS)";
+            needs(!s.second_stage_dirty || s.coherent_walks, dirty, walks)?;
+            needs(
+                !s.second_stage_dirty || second,
+                dirty,
+                "a second stage (SSTS)",
+            )?;
+        }
+        Ok(Capabilities {
+            cap: capability(&config),
+            ecap: extended_capability(&config),
+            config,
+        })
+    }
+
+    /// The configuration.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// CAP_REG.
+    pub const fn cap(&self) -> Capability {
+        self.cap
+    }
+
+    /// ECAP_REG.
+    pub const fn ecap(&self) -> ExtendedCapability {
+        self.ecap
+    }
+
+    /// VER_REG.
+    pub const fn version(&self) -> u32 {
+        (self.config.version.0 as u32) << 4 | self.config.version.1 as u32
+    }
+
+    /// Host address width.
+    pub const fn host_address_width(&self) -> u8 {
+        self.config.host_address_width
+    }
+
+    /// Whether an address fits into the host address width.
+    pub const fn holds(&self, address: u64) -> bool {
+        address >> self.config.host_address_width == 0
+    }
+
+    /// The width of the second stage that an AW field names, if it is supported: the number of
+    /// levels, and the number of bits that input addresses may have (also limited by MGAW).
+    pub const fn second_stage(&self, aw: u8) -> Option<(u8, u8)> {
+        if aw == 0 || aw > 3 || self.cap.sagaw() & 1 << aw == 0 {
+            return None;
+        }
+        let bits = 30 + 9 * aw;
+        let mgaw = self.cap.mgaw();
+        Some((aw + 2, if bits < mgaw { bits } else { mgaw }))
+    }
+}
+
+/// CAP_REG (section 11.4.2).
+fn capability(c: &Config) -> Capability {
+    let first = match c.scalable.map(|s| s.stages) {
+        Some(Stages::First(first) | Stages::Both { first, .. }) => Some(first),
+        _ => None,
+    };
+    let posted = c.interrupt_remapping.is_some_and(|i| i.posted);
+    let flag = |set: bool, n: u32| (set as u64) << n;
+    // Widths up to the widest, which are bits 1 to AW of SAGAW.
+    let sagaw = (1u64 << (c.second_stage_width.aw() + 1)) - 2;
+    let (sslps, mamv) = match c.large_pages {
+        LargePages::None => (0, 18),
+        LargePages::TwoMib => (1, 18),
+        LargePages::OneGib => (3, 18),
+    };
+    let mgaw = c.second_stage_width.bits().max(c.host_address_width);
+    Capability(
+        ((c.domain_id_width as u64 - 4) / 2)
+            | flag(c.protected_memory, 5)
+            | flag(c.protected_memory, 6)
+            | flag(c.caching_mode, 7)
+            | sagaw << 8
+            | (mgaw as u64 - 1) << 16
+            | 1 << 22 // ZLR
+            | (offset::FRCD as u64 / 16) << 24
+            | sslps << 34
+            | 1 << 39 // PSI
+            | (c.fault_records as u64 - 1) << 40
+            | mamv << 48
+            | 3 << 54 // DWD, DRD
+            | flag(first.is_some_and(|f| f.one_gib_pages), 56)
+            | flag(posted, 59)
+            | flag(first.is_some_and(|f| f.five_levels), 60)
+            | flag(c.interrupt_remapping.is_some(), 62) // ESIRTPS
+            | 1 << 63, // ESRTPS
+    )
+}
+
+/// ECAP_REG (section 11.4.3).
+fn extended_capability(c: &Config) -> ExtendedCapability {
+    let flag = |set: bool, n: u32| (set as u64) << n;
+    let mut e = 3 // C, QI
+        | flag(c.pass_through, 6)
+        | flag(c.snoop_control, 7)
+        | (offset::IVA as u64 / 16) << 8
+        | flag(c.abort_dma, 52);
+    if let Some(d) = &c.device_tlbs {
+        e |= 1 << 2 | flag(d.no_write_flag, 33) | flag(d.throttle, 41);
+    }
+    if let Some(i) = &c.interrupt_remapping {
+        e |= 1 << 3 | flag(i.extended_mode, 4) | 15 << 20;
+    }
+    if let Some(s) = &c.scalable {
+        let (first, second, nested) = match s.stages {
+            Stages::First(first) => (Some(first), false, false),
+            Stages::Second => (None, true, false),
+            Stages::Both { first, nested } => (Some(first), true, nested),
+        };
+        e |= 1 << 43
+            | flag(nested, 26)
+            | flag(s.supervisor_requests, 31)
+            | flag(first.is_some_and(|f| f.extended_accessed), 34)
+            | flag(s.second_stage_dirty, 45)
+            | flag(second, 46)
+            | flag(first.is_some(), 47)
+            | flag(s.coherent_walks, 48)
+            | flag(s.rid_pasid || breaks(Mutant::Rule80), 49)
+            | flag(s.supervisor_requests, 53);
+        if let Some(p) = &s.pasids {
+            e |= 1 << 40 | (p.width.bits() as u64 - 1) << 35 | flag(p.execute_requests, 30);
+        }
+        if c.device_tlbs.is_some_and(|d| d.page_requests) {
+            e |= 1 << 29 | 1 << 42 | 1 << 58;
+        }
+    }
+    ExtendedCapability(e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{AddressWidth, FirstStage, Scalable};
+
+    fn caps(change: impl FnOnce(&mut Config)) -> Result<Capabilities, ConfigError> {
+        let mut config = Config::default();
+        change(&mut config);
+        Capabilities::new(config)
+    }
+
+    #[test]
+    fn the_default_has_all_that_linux_asks_for() {
+        let c = caps(|_| {}).unwrap();
+        let (cap, e) = (c.cap(), c.ecap());
+        assert!(e.qi() && e.dt() && e.ir() && e.eim() && e.pt() && e.sc() && e.nest());
+        assert!(e.prs() && e.pds() && e.pasid() && e.smts() && e.ssts() && e.fsts());
+        assert!(e.smpwcs() && e.ssads() && e.srs() && e.eafs() && e.rps() && e.adms());
+        assert_eq!(e.pasid_width(), 20);
+        assert!(cap.fs1gp() && cap.fs5lp() && cap.psi() && cap.esrtps() && !cap.cm());
+        assert_eq!(
+            (cap.domain_id_width(), cap.sagaw(), cap.mgaw()),
+            (16, 6, 52)
+        );
+        assert_eq!((cap.sslps(), cap.fault_recording_registers()), (3, 8));
+        assert_eq!(cap.fault_recording_offset(), offset::FRCD);
+        assert_eq!(e.iotlb_offset(), offset::IVA);
+    }
+
+    #[test]
+    fn abilities_go_with_what_they_need() {
+        let e = caps(|c| c.scalable = None).unwrap().ecap();
+        assert!(e.dt() && !e.prs() && !e.pds() && !e.smts() && !e.pasid() && !e.fsts());
+        assert_eq!(e.pasid_width(), 0);
+        let c = caps(|c| c.device_tlbs = None).unwrap().ecap();
+        assert!(!c.dt() && !c.prs() && !c.pds() && !c.nwfs() && !c.dit() && !c.sms());
+        let c = caps(|c| c.interrupt_remapping = None).unwrap();
+        assert!(!c.ecap().ir() && !c.ecap().eim() && !c.cap().pi() && !c.cap().esirtps());
+        assert_eq!(c.ecap().mhmv(), 0);
+        let c = caps(|c| c.scalable.as_mut().unwrap().stages = Stages::Second);
+        assert_eq!(c.unwrap().cap().0 & (1 << 56 | 1 << 60), 0);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let scalable = |change: fn(&mut Scalable)| caps(|c| change(c.scalable.as_mut().unwrap()));
+        let needs = |r: Result<_, _>| matches!(r, Err(ConfigError::Needs { .. }));
+        assert!(needs(scalable(|s| s.coherent_walks = false)));
+        assert!(needs(scalable(|s| {
+            s.stages = Stages::First(FirstStage {
+                five_levels: false,
+                one_gib_pages: true,
+                extended_accessed: false,
+            });
+        })));
+        let bounds: [fn(&mut Config); 6] = [
+            |c| c.host_address_width = 53,
+            |c| c.host_address_width = 31,
+            |c| c.fault_records = 0,
+            |c| c.fault_records = 15,
+            |c| c.version = (8, 0),
+            |c| c.caches.iotlb = 0,
+        ];
+        for change in bounds {
+            assert!(matches!(caps(change), Err(ConfigError::OutOfRange { .. })));
+        }
+        assert_eq!(
+            caps(|c| c.domain_id_width = 5),
+            Err(ConfigError::OddDomainIdWidth(5))
+        );
+    }
+
+    #[test]
+    fn second_stage_widths_are_those_of_sagaw() {
+        let c = caps(|c| c.second_stage_width = AddressWidth::Bits57).unwrap();
+        let all = [0, 1, 2, 3, 4].map(|aw| c.second_stage(aw));
+        assert_eq!(
+            all,
+            [None, Some((3, 39)), Some((4, 48)), Some((5, 57)), None]
+        );
+        let c = caps(|c| c.second_stage_width = AddressWidth::Bits39).unwrap();
+        assert_eq!(c.second_stage(2), None);
+    }
+}
