@@ -23,6 +23,8 @@ const SOURCES: &str = "demo-device/endpoint/src";
 /// device's part in them.
 const FILES: &[&str] = &[
     "atc/mod.rs",
+    "atc/entry.rs",
+    "atc/invalidate.rs",
     "flight.rs",
     "ats_messages.rs",
     "device/translation_requests.rs",

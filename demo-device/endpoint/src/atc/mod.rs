@@ -10,11 +10,16 @@
 //!
 //! The cache knows nothing of requests, pins and contexts.
 
+mod entry;
+mod invalidate;
 #[cfg(test)]
 mod tests;
 
+pub use entry::{Cached, Hit, Scope, Space};
+
 use crate::access::Access;
-use pcie_ats::{AlignedRange, PAGE_SHIFT, Pasid};
+use entry::{Entry, FREE, UNTRANSLATED_ONLY, bit, first_of, low_bits, tag, tag_of};
+use pcie_ats::AlignedRange;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -35,84 +40,6 @@ const FOUND: u64 = EACH_LANE << 15;
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 /// The end of a list.
 const NIL: u32 = u32::MAX;
-
-/// An address space as the cache tells it from others: a PASID or none, and the mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Space(u32);
-
-impl Space {
-    /// The space of requests with these attributes.
-    pub fn new(pasid: Option<Pasid>, privileged: bool) -> Self {
-        // No space is 0: that is what a free entry has.
-        let tag = pasid.map_or(1 << 21, |pasid| pasid.get() | 1 << 22);
-        Space(tag | u32::from(privileged) << 20)
-    }
-}
-
-/// The address spaces that an invalidation is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Those of one PASID, or those without.
-    One(Option<Pasid>),
-    /// All.
-    Every,
-}
-
-/// A translation as the cache keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cached {
-    /// The untranslated range.
-    pub range: AlignedRange,
-    /// Where the translated range begins.
-    pub output: u64,
-    /// Reads are permitted.
-    pub read: bool,
-    /// Writes are permitted.
-    pub write: bool,
-    /// To be reached by untranslated requests only.
-    pub untranslated_only: bool,
-}
-
-/// What a look-up found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hit {
-    /// First untranslated address of the entry.
-    pub first: u64,
-    /// Last untranslated address of the entry.
-    pub last: u64,
-    /// Translated address of the address that was looked up.
-    pub output: u64,
-    /// To be reached by untranslated requests only.
-    pub untranslated_only: bool,
-}
-
-/// Bit of an entry that only untranslated requests may reach, beside the bits of
-/// [`Access`].
-const UNTRANSLATED_ONLY: u32 = 1 << 2;
-
-/// One entry. Half a cache line.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(32))]
-struct Entry {
-    /// First untranslated address, with log2 of the size in the low bits; 0 if free.
-    tag: u64,
-    /// First translated address.
-    output: u64,
-    /// When it was used last.
-    used: u64,
-    /// Its [`Space`]; 0 if free.
-    space: u32,
-    /// Permissions and [`UNTRANSLATED_ONLY`].
-    bits: u32,
-}
-
-const FREE: Entry = Entry {
-    tag: 0,
-    output: 0,
-    used: 0,
-    space: 0,
-    bits: 0,
-};
 
 /// Neighbours of an entry in the list of its space.
 #[derive(Clone, Copy, Debug)]
@@ -201,59 +128,6 @@ const fn matching(word: u64, print: u64) -> u64 {
 /// The lane of the lowest bit of [`FOUND`] that is set.
 const fn lane(found: u64) -> usize {
     found.trailing_zeros() as usize / 16
-}
-
-/// The low `shift` bits, 1 to 64.
-const fn low_bits(shift: u32) -> u64 {
-    // In two shifts, because one by 64 does not exist and a branch would cost more.
-    !(u64::MAX << (shift - 1) << 1)
-}
-
-/// A bit, if a condition holds.
-const fn bit(condition: bool, bit: u32) -> u32 {
-    if condition { bit } else { 0 }
-}
-
-/// The tag of the entry of 2^`shift` bytes that contains an address.
-const fn tag(address: u64, shift: u32) -> u64 {
-    address & !low_bits(shift) | shift as u64
-}
-
-/// The tag of the entry that contains an address, and whose size has this mask.
-const fn tag_of(address: u64, mask: u64) -> u64 {
-    // The mask of all addresses is 0, which has 64 zeros.
-    address & mask | mask.trailing_zeros() as u64
-}
-
-/// The first address of the range of a tag.
-const fn first_of(tag: u64) -> u64 {
-    tag & !low_bits(PAGE_SHIFT as u32)
-}
-
-impl Entry {
-    const fn shift(&self) -> u32 {
-        self.tag as u32 & 0x7f
-    }
-
-    const fn first(&self) -> u64 {
-        first_of(self.tag)
-    }
-
-    const fn last(&self) -> u64 {
-        self.first() | low_bits(self.shift())
-    }
-
-    /// Whether it is for the address, and permits what is needed there.
-    #[inline(always)]
-    const fn answers(&self, space: Space, address: u64, need: u32) -> bool {
-        self.space == space.0
-            && (address ^ self.tag) & !low_bits(self.shift()) == 0
-            && self.bits & need == need
-    }
-
-    const fn overlaps(&self, range: AlignedRange) -> bool {
-        self.first() <= range.last() && range.base() <= self.last()
-    }
 }
 
 impl Atc {
@@ -503,33 +377,6 @@ impl Atc {
         };
     }
 
-    /// Forgets every translation that overlaps the range in the address spaces of the scope, and
-    /// returns how many there were (PCIe 10.3.1).
-    pub fn invalidate(&mut self, scope: Scope, range: AlignedRange) -> u32 {
-        match scope {
-            Scope::One(pasid) => {
-                self.invalidate_space(Space::new(pasid, false), range)
-                    + self.invalidate_space(Space::new(pasid, true), range)
-            }
-            Scope::Every => {
-                let mut visiting = std::mem::take(&mut self.visiting);
-                visiting.clear();
-                visiting.extend(self.spaces.keys());
-                let count = visiting
-                    .iter()
-                    .map(|s| self.invalidate_space(*s, range))
-                    .sum();
-                self.visiting = visiting;
-                count
-            }
-        }
-    }
-
-    /// Forgets everything.
-    pub fn clear(&mut self) -> u32 {
-        self.invalidate(Scope::Every, AlignedRange::ALL)
-    }
-
     /// Number of entries of 2^`shift` bytes.
     pub fn count(&self, shift: u8) -> u32 {
         let size = usize::from(shift).checked_sub(12);
@@ -541,108 +388,6 @@ impl Atc {
     #[cfg(test)]
     pub(crate) fn len(&self) -> u32 {
         self.counts.iter().sum()
-    }
-
-    fn invalidate_space(&mut self, space: Space, range: AlignedRange) -> u32 {
-        let Some(list) = self.spaces.get(&space).copied() else {
-            return 0;
-        };
-        if self.probes(range) > u64::from(list.length) {
-            return self.sweep(list, range);
-        }
-        let mut count = 0;
-        let sizes = self.counts.map(|count| count != 0);
-        for (shift, _) in (12..).zip(sizes).filter(|(_, used)| *used) {
-            let mut address = range.base();
-            loop {
-                count += self.forget(space, tag(address, shift));
-                let last = address | low_bits(shift);
-                if last >= range.last() {
-                    break;
-                }
-                address = last + 1;
-            }
-        }
-        count
-    }
-
-    /// Forgets the translation of exactly this range.
-    pub fn forget_exactly(&mut self, space: Space, range: AlignedRange) -> u32 {
-        self.forget(space, tag(range.base(), range.shift().into()))
-    }
-
-    /// Forgets the translations that lie within a range, and none that is larger, as a device does
-    /// that forgets what has grown together.
-    pub fn forget_within(&mut self, space: Space, range: AlignedRange) -> u32 {
-        let mut index = self.spaces.get(&space).map_or(NIL, |list| list.head);
-        let mut count = 0;
-        while index != NIL {
-            let next = self.links[index as usize].next;
-            let entry = &self.entries[index as usize];
-            if entry.overlaps(range) && entry.shift() <= u32::from(range.shift()) {
-                self.remove(index as usize);
-                count += 1;
-            }
-            index = next;
-        }
-        count
-    }
-
-    /// Forgets the translations of a space that overlap the addresses from `first` to `last`.
-    pub fn forget_between(&mut self, pasid: Option<Pasid>, first: u64, last: u64) -> u32 {
-        let mut count = 0;
-        let mut address = first & !low_bits(PAGE_SHIFT.into());
-        loop {
-            // The largest aligned range that begins here and does not go beyond the end.
-            let mut shift = PAGE_SHIFT;
-            let most = address.trailing_zeros().min(64) as u8;
-            while shift < most && address | low_bits(u32::from(shift) + 1) <= last {
-                shift += 1;
-            }
-            if let Ok(range) = AlignedRange::containing(address, shift) {
-                count += self.invalidate(Scope::One(pasid), range);
-            }
-            match (address | low_bits(shift.into())).checked_add(1) {
-                Some(next) if next <= last => address = next,
-                _ => return count,
-            }
-        }
-    }
-
-    /// How many entries could overlap a range, of the sizes in use.
-    fn probes(&self, range: AlignedRange) -> u64 {
-        let mut probes = 0u64;
-        for mask in &self.masks {
-            let more = u32::from(range.shift()).saturating_sub(mask.trailing_zeros());
-            probes = probes.saturating_add(1u64.checked_shl(more).unwrap_or(u64::MAX));
-        }
-        probes
-    }
-
-    /// Removes the entry of a tag, if it is there.
-    fn forget(&mut self, space: Space, tag: u64) -> u32 {
-        match self.find(space, tag) {
-            Some(index) => {
-                self.remove(index);
-                1
-            }
-            None => 0,
-        }
-    }
-
-    /// Removes what overlaps a range from a list.
-    fn sweep(&mut self, list: List, range: AlignedRange) -> u32 {
-        let mut count = 0;
-        let mut index = list.head;
-        while index != NIL {
-            let next = self.links[index as usize].next;
-            if self.entries[index as usize].overlaps(range) {
-                self.remove(index as usize);
-                count += 1;
-            }
-            index = next;
-        }
-        count
     }
 
     /// Frees an entry that is in use.

@@ -4,6 +4,7 @@
 use super::*;
 use crate::testing::Numbers;
 use crate::testing::failure::caught;
+use pcie_ats::Pasid;
 use proptest::prelude::*;
 
 fn pasid(n: u32) -> Option<Pasid> {
