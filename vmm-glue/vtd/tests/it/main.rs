@@ -7,6 +7,7 @@
 
 mod bench;
 mod caching;
+mod defects;
 mod events;
 #[path = "../../../../demo-device/endpoint/src/testing/failure.rs"]
 mod failure;

@@ -4,7 +4,7 @@
 
 use crate::bench::*;
 use crate::failure::{caught, place_of_failure};
-use crate::{faults, gaps, page_requests, queue, translation};
+use crate::{defects, faults, gaps, page_requests, queue, translation};
 use pcie_ats::{Translation, TranslationRequest};
 use std::fmt::Write;
 use vtd::config::{FirstStage, Stages};
@@ -169,25 +169,27 @@ fn test(mutant: Mutant) -> (&'static str, fn()) {
         Mutant::G29 => named!(gaps::g29_every_pasid_gets_its_responses),
         Mutant::G30 => named!(gaps::g30_untranslated_requests_with_20_bits_of_pasid),
         Mutant::G31 => named!(queue::invalidations_are_told_to_hosts_that_keep_copies),
-        Mutant::B01 => named!(gaps::b01_present_comes_before_the_translation_type),
-        Mutant::B02 => named!(gaps::b02_a_pasid_does_not_need_pasid_0),
-        Mutant::B03 => named!(gaps::b03_a_cached_page_is_no_leave_to_write),
-        Mutant::B04 => named!(gaps::b04_the_first_stage_goes_by_fspm_and_not_by_aw),
-        Mutant::B05 => named!(gaps::b05_a_new_entry_replaces_the_old_one_with_its_domain),
-        Mutant::B06 => named!(gaps::b06_page_request_descriptors_end_in_zeros),
-        Mutant::B07 => named!(gaps::b07_page_requests_of_all_kinds_of_entries_one_behind_the_other),
-        Mutant::B08 => named!(gaps::b08_the_active_mode_chooses_the_fault_reason),
-        Mutant::B09 => named!(gaps::b09_translations_do_not_wrap_round),
-        Mutant::B10 => named!(gaps::b10_privileged_translation_requests),
-        Mutant::B11 => named!(gaps::b11_the_second_fault_is_recorded),
-        Mutant::B12 => named!(gaps::b12_responses_are_checked_and_unknown_ones_counted),
-        Mutant::B13 => named!(gaps::b13_all_errors_are_write_1_to_clear),
-        Mutant::Rule23 => named!(gaps::b01_present_comes_before_the_translation_type),
+        Mutant::B01 => named!(defects::b01_present_comes_before_the_translation_type),
+        Mutant::B02 => named!(defects::b02_a_pasid_does_not_need_pasid_0),
+        Mutant::B03 => named!(defects::b03_a_cached_page_is_no_leave_to_write),
+        Mutant::B04 => named!(defects::b04_the_first_stage_goes_by_fspm_and_not_by_aw),
+        Mutant::B05 => named!(defects::b05_a_new_entry_replaces_the_old_one_with_its_domain),
+        Mutant::B06 => named!(defects::b06_page_request_descriptors_end_in_zeros),
+        Mutant::B07 => {
+            named!(defects::b07_page_requests_of_all_kinds_of_entries_one_behind_the_other)
+        }
+        Mutant::B08 => named!(defects::b08_the_active_mode_chooses_the_fault_reason),
+        Mutant::B09 => named!(defects::b09_translations_do_not_wrap_round),
+        Mutant::B10 => named!(defects::b10_privileged_translation_requests),
+        Mutant::B11 => named!(defects::b11_the_second_fault_is_recorded),
+        Mutant::B12 => named!(defects::b12_responses_are_checked_and_unknown_ones_counted),
+        Mutant::B13 => named!(defects::b13_all_errors_are_write_1_to_clear),
+        Mutant::Rule23 => named!(defects::b01_present_comes_before_the_translation_type),
         Mutant::Rule24 => named!(rule_24_the_interrupt_range_is_blocked_for_requests_without_pasid),
-        Mutant::Rule25 => named!(gaps::b10_privileged_translation_requests),
+        Mutant::Rule25 => named!(defects::b10_privileged_translation_requests),
         Mutant::Rule26 => named!(rule_26_dirty_is_set_with_permission_to_write_alone),
-        Mutant::Rule27 => named!(gaps::b04_the_first_stage_goes_by_fspm_and_not_by_aw),
-        Mutant::Rule28 => named!(gaps::b05_a_new_entry_replaces_the_old_one_with_its_domain),
+        Mutant::Rule27 => named!(defects::b04_the_first_stage_goes_by_fspm_and_not_by_aw),
+        Mutant::Rule28 => named!(defects::b05_a_new_entry_replaces_the_old_one_with_its_domain),
         Mutant::Rule30 => named!(translation::translated_requests_are_checked),
         Mutant::Rule31 => named!(translation::translated_requests_are_checked),
         Mutant::Rule32 => named!(gaps::g21_fault_records),
@@ -204,6 +206,7 @@ fn test(mutant: Mutant) -> (&'static str, fn()) {
 
 /// The files with these tests.
 const SOURCES: &[(&str, &str)] = &[
+    ("defects.rs", include_str!("defects.rs")),
     ("faults.rs", include_str!("faults.rs")),
     ("gaps.rs", include_str!("gaps.rs")),
     ("page_requests.rs", include_str!("page_requests.rs")),
