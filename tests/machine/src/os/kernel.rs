@@ -15,7 +15,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use vtd::spec::context::ScalableContextEntry;
 use vtd::spec::fault::FaultRecord;
-use vtd::spec::interrupt::Message;
+use vtd::spec::interrupt::{Irte, Message};
 use vtd::spec::register::{global, offset};
 
 /// The mode that the units are run in.
@@ -273,14 +273,16 @@ impl Os {
         );
         let sid = kernel.machine.requester(function);
         let processor_vector = FIRST_VECTOR + u32::from(index) % (0xff - FIRST_VECTOR);
-        let destination = u64::from(index);
+        let destination = u32::from(index);
         let at = unit.interrupt_table + u64::from(index) * 16;
-        // SVT = 01b, SQ = 00b: only this function may use the entry.
-        kernel.store(at + 8, u64::from(sid.0) | 1 << 18);
-        kernel.store(
-            at,
-            destination << 32 | u64::from(processor_vector) << 16 | 1,
-        );
+        let entry = Irte::ZERO
+            .with_p(true)
+            .with_vector(processor_vector as u8)
+            .with_dst(destination)
+            // Only this function may use the entry.
+            .with_svt_bits(1)
+            .with_sid(sid.0);
+        kernel.store_all(at, &entry.0);
         let handle = u64::from(index);
         let request = Message {
             // Remappable format, no subhandle.

@@ -2,6 +2,7 @@
 //! Interrupt requests (section 5.1.2), interrupt remapping table entries (sections 9.9 and 9.10)
 //! and the posted interrupt descriptor (section 9.11).
 
+use super::layout::layout;
 use super::{SourceId, above, bit, field, mask};
 
 /// First address of the interrupt address range, FEEx_xxxxh (section 3.15).
@@ -75,77 +76,90 @@ pub enum SourceValidation {
     Reserved,
 }
 
-/// An interrupt remapping table entry (sections 9.9 and 9.10): 128 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Irte(pub [u64; 2]);
+layout! {
+    /// An interrupt remapping table entry of a remapped interrupt (section 9.9): 128 bits. One with
+    /// IM set is a [`PostedIrte`].
+    pub struct Irte([u64; 2]) {
+        /// P: Present.
+        p, with_p: bool = 0[0];
+        /// FPD: Fault Processing Disable; evaluated also when the entry is not present.
+        fpd, with_fpd: bool = 0[1];
+        /// DM: Destination Mode, set for logical.
+        dm, with_dm: bool = 0[2];
+        /// RH: Redirection Hint.
+        rh, with_rh: bool = 0[3];
+        /// TM: Trigger Mode, set for level.
+        tm, with_tm: bool = 0[4];
+        /// DLM: Delivery Mode.
+        dlm, with_dlm: u8 = 0[7:5];
+        /// AVAIL: for software.
+        avail, with_avail: u8 = 0[11:8];
+        /// IM: IRTE Mode, set for posted interrupts.
+        im, with_im: bool = 0[15];
+        /// V: vector.
+        vector, with_vector: u8 = 0[23:16];
+        /// DST: Destination ID.
+        dst, with_dst: u32 = 0[63:32];
+        /// SID: Source Identifier.
+        sid, with_sid: u16 = 1[15:0];
+        /// SQ: Source-id Qualifier.
+        sq, with_sq: u8 = 1[17:16];
+        /// The bits of SVT: Source Validation Type.
+        svt_bits, with_svt_bits: u8 = 1[19:18];
+    }
+}
+
+layout! {
+    /// An interrupt remapping table entry of a posted interrupt (section 9.10): 128 bits.
+    pub struct PostedIrte([u64; 2]) {
+        /// P: Present.
+        p, with_p: bool = 0[0];
+        /// FPD: Fault Processing Disable.
+        fpd, with_fpd: bool = 0[1];
+        /// AVAIL: for software.
+        avail, with_avail: u8 = 0[11:8];
+        /// URG: the posted interrupt is urgent.
+        urg, with_urg: bool = 0[14];
+        /// IM: IRTE Mode, set for posted interrupts.
+        im, with_im: bool = 0[15];
+        /// VV: virtual vector.
+        vv, with_vv: u8 = 0[23:16];
+        /// PDAL: Posted Descriptor Address, bits 31:6.
+        pdal, with_pdal: u32 = 0[63:38];
+        /// SID: Source Identifier.
+        sid, with_sid: u16 = 1[15:0];
+        /// SQ: Source-id Qualifier.
+        sq, with_sq: u8 = 1[17:16];
+        /// The bits of SVT: Source Validation Type.
+        svt_bits, with_svt_bits: u8 = 1[19:18];
+        /// PDAH: Posted Descriptor Address, bits 63:32.
+        pdah, with_pdah: u32 = 1[63:32];
+    }
+}
 
 impl Irte {
-    /// P: Present.
-    pub const fn p(&self) -> bool {
-        bit(self.0[0], 0)
+    /// The entry as that of a posted interrupt.
+    pub const fn posted(&self) -> PostedIrte {
+        PostedIrte(self.0)
     }
 
-    /// FPD: Fault Processing Disable; evaluated also when the entry is not present.
-    pub const fn fpd(&self) -> bool {
-        bit(self.0[0], 1)
-    }
-
-    /// DM: Destination Mode, set for logical.
-    pub const fn dm(&self) -> bool {
-        bit(self.0[0], 2)
-    }
-
-    /// RH: Redirection Hint.
-    pub const fn rh(&self) -> bool {
-        bit(self.0[0], 3)
-    }
-
-    /// TM: Trigger Mode, set for level.
-    pub const fn tm(&self) -> bool {
-        bit(self.0[0], 4)
-    }
-
-    /// DLM: Delivery Mode.
-    pub const fn dlm(&self) -> u8 {
-        field(self.0[0], 7, 5) as u8
-    }
-
-    /// URG: the posted interrupt is urgent.
+    /// URG of a posted interrupt.
     pub const fn urg(&self) -> bool {
-        bit(self.0[0], 14)
+        self.posted().urg()
     }
 
-    /// IM: IRTE Mode, set for posted interrupts.
-    pub const fn im(&self) -> bool {
-        bit(self.0[0], 15)
-    }
-
-    /// V or VV: vector.
-    pub const fn vector(&self) -> u8 {
-        field(self.0[0], 23, 16) as u8
-    }
-
-    /// DST: Destination ID.
-    pub const fn dst(&self) -> u32 {
-        field(self.0[0], 63, 32) as u32
-    }
-
-    /// PDAH and PDAL: Posted Descriptor Address.
+    /// PDAH and PDAL of a posted interrupt: Posted Descriptor Address.
     pub const fn posted_descriptor(&self) -> u64 {
-        self.0[1] & mask(63, 32) | field(self.0[0], 63, 38) << 6
-    }
-
-    /// SID: Source Identifier.
-    pub const fn sid(&self) -> u16 {
-        field(self.0[1], 15, 0) as u16
+        let posted = self.posted();
+        (posted.pdah() as u64) << 32 | (posted.pdal() as u64) << 6
     }
 
     /// SVT with SQ.
     pub const fn svt(&self) -> SourceValidation {
-        match field(self.0[1], 19, 18) {
+        match self.svt_bits() {
             0 => SourceValidation::None,
             1 => SourceValidation::Requester {
-                mask: match field(self.0[1], 17, 16) {
+                mask: match self.sq() {
                     0 => !0,
                     1 => !4,
                     2 => !6,
@@ -182,8 +196,8 @@ impl Irte {
             // A host address above 32 bits has its upper part in bits 127:96.
             let high = above(host_address_width) & mask(63, 32);
             return [
-                self.0[0] & (mask(7, 2) | mask(13, 12) | mask(37, 24)),
-                self.0[1] & (mask(31, 20) | svt | high),
+                self.0[0] & !PostedIrte::FIELDS[0],
+                self.0[1] & (!PostedIrte::FIELDS[1] | svt | high),
             ];
         }
         let dst = if eime { 0 } else { mask(63, 48) | mask(39, 32) };
@@ -194,8 +208,8 @@ impl Irte {
             0
         };
         [
-            self.0[0] & (mask(15, 12) | mask(31, 24) | dst | dlm),
-            self.0[1] & (mask(63, 20) | svt),
+            self.0[0] & (!Self::FIELDS[0] | Self::ZERO.with_im(true).0[0] | dst | dlm),
+            self.0[1] & (!Self::FIELDS[1] | svt),
         ]
     }
 
@@ -226,39 +240,34 @@ pub const fn message(destination: u32, vector: u8, logical: bool, redirection: b
     }
 }
 
-/// The control word of a posted interrupt descriptor (section 9.11): bits 319:256.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PostedControl(pub u64);
+layout! {
+    /// The control word of a posted interrupt descriptor (section 9.11): bits 319:256.
+    pub struct PostedControl(u64) {
+        /// ON: Outstanding Notification.
+        on, with_on: bool = 0[0];
+        /// SN: Suppress Notification.
+        sn, with_sn: bool = 0[1];
+        /// NV: Notification Vector.
+        nv, with_nv: u8 = 0[23:16];
+        /// The bits of NDST: Notification Destination.
+        ndst_bits, with_ndst_bits: u32 = 0[63:32];
+    }
+}
 
 impl PostedControl {
     /// Offset of the control word in the descriptor.
     pub const OFFSET: u64 = 32;
 
-    /// ON: Outstanding Notification.
-    pub const fn on(&self) -> bool {
-        bit(self.0, 0)
-    }
-
-    /// SN: Suppress Notification.
-    pub const fn sn(&self) -> bool {
-        bit(self.0, 1)
-    }
-
-    /// NV: Notification Vector.
-    pub const fn nv(&self) -> u8 {
-        field(self.0, 23, 16) as u8
-    }
-
     /// NDST: Notification Destination, an APIC id.
     pub const fn ndst(&self, eime: bool) -> u32 {
-        let raw = field(self.0, 63, 32) as u32;
+        let raw = self.ndst_bits();
         if eime { raw } else { raw >> 8 & 0xff }
     }
 
     /// The reserved bits that are set.
     pub const fn reserved(&self, eime: bool) -> u64 {
         let dst = if eime { 0 } else { mask(63, 48) | mask(39, 32) };
-        self.0 & (mask(15, 2) | mask(31, 24) | dst)
+        self.0 & (!Self::FIELDS[0] | dst)
     }
 }
 
