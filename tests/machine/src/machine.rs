@@ -12,7 +12,7 @@ use crate::memory::Ram;
 use crate::moment::Moment;
 use crate::msix::Msix;
 use crate::shadow::Shadow;
-use crate::sync::{Event, Flag, Mutex};
+use crate::sync::{Event, Mutex};
 use pcie_ats::Function;
 use std::collections::HashMap;
 use std::fmt;
@@ -32,10 +32,6 @@ pub(crate) struct UnitSlot {
     changes: AtomicU64,
     /// The first address that no request may go to.
     end: u64,
-    /// The invalidation queue has something to do.
-    queue_ready: Flag,
-    /// A thread processes the invalidation queue, and carries out what comes of it.
-    queue_busy: Flag,
     /// Copies of translations, which must hear of invalidations.
     pub shadows: Mutex<Vec<Weak<Shadow>>>,
     has_shadows: AtomicBool,
@@ -111,8 +107,6 @@ impl Machine {
                 changes: AtomicU64::new(0),
                 end: 1 << caps.host_address_width(),
                 unit: Mutex::new(Unit::new(caps)),
-                queue_ready: Flag::default(),
-                queue_busy: Flag::default(),
                 shadows: Mutex::default(),
                 has_shadows: AtomicBool::new(false),
             });
@@ -439,23 +433,18 @@ impl Machine {
     /// what one round asks for is carried out before the next one begins.
     fn process_queue(&self, unit: usize) {
         let slot = &self.0.units[unit];
-        slot.queue_ready.set(true);
-        while slot.queue_ready.get() {
-            if slot.queue_busy.swap(true) {
-                // The thread that is at it looks at the flag again after its round.
-                return;
+        loop {
+            let mut fx = Effects::new();
+            let now = self.now();
+            let mut guard = slot.unit.lock();
+            let turn = guard.process_queue(&self.0.ram, now, &mut fx);
+            slot.changes.store(guard.changes(), Ordering::Release);
+            drop(guard);
+            // Comes back here for QueueReady, and finds that it is not its turn.
+            self.carry_out(unit, fx);
+            if !slot.unit.lock().end_turn(turn) {
+                break;
             }
-            while slot.queue_ready.swap(false) {
-                let mut fx = Effects::new();
-                let now = self.now();
-                let mut guard = slot.unit.lock();
-                guard.process_queue(&self.0.ram, now, &mut fx);
-                slot.changes.store(guard.changes(), Ordering::Release);
-                drop(guard);
-                // Comes back here for QueueReady, sets the flag, and finds the queue busy.
-                self.carry_out(unit, fx);
-            }
-            slot.queue_busy.set(false);
         }
         self.0.news.signal();
     }

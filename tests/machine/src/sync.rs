@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A lock that a panic elsewhere does not close, a flag, and an event that threads wait for: all
-//! that threads of a machine meet at, so that a model checker can decide which goes on there.
+//! A lock that a panic elsewhere does not close, and an event that threads wait for: all that threads
+//! of a machine meet at, so that a model checker can decide which goes on there.
 
 #[cfg(test)]
 pub(crate) mod model;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex as StdMutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -43,30 +43,6 @@ impl<T> Mutex<T> {
 pub(crate) fn point() {
     #[cfg(test)]
     model::point();
-}
-
-/// A truth value that threads tell each other.
-#[derive(Debug, Default)]
-pub(crate) struct Flag(AtomicBool);
-
-impl Flag {
-    /// What it is.
-    pub fn get(&self) -> bool {
-        point();
-        self.0.load(Ordering::SeqCst)
-    }
-
-    /// Sets it.
-    pub fn set(&self, value: bool) {
-        point();
-        self.0.store(value, Ordering::SeqCst);
-    }
-
-    /// Sets it, and returns what it was.
-    pub fn swap(&self, value: bool) -> bool {
-        point();
-        self.0.swap(value, Ordering::SeqCst)
-    }
 }
 
 /// Something that happens again and again. Signalling it costs two atomic accesses as long as

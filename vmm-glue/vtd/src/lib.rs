@@ -100,6 +100,7 @@ pub mod recording;
 pub mod registers;
 pub mod request;
 pub mod spec;
+mod turn;
 mod unit;
 mod walk;
 
@@ -108,6 +109,7 @@ pub use config::{Config, ConfigError};
 pub use effect::{Effect, Effects, Invalidated, Refusal};
 pub use in_flight::Ticket;
 pub use request::{Access, Blocked, Request, Translated};
+pub use turn::QueueTurn;
 pub use unit::{Counters, MappedPage, Reach, ReachPart, Remapped, TooManyEntries, Unit};
 
 /// The examples of the README are tests.

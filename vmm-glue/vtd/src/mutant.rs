@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Mutants of the unit: each breaks one rule, so that a test can prove that it would notice. `G`
-//! and `B` are the rows of docs/vtd.md, `Rule` those of docs/rules.md that are the unit's. Not of
-//! the specification.
+//! and `B` are the rows of docs/vtd.md, `Rule` those of docs/rules.md that are the unit's; `Turn` is
+//! what a host with several threads rests on. Not of the specification.
 //!
 //! Only the tests of this crate can set one, with the feature `mutants`. Without it, nothing is
 //! left of them.
@@ -153,6 +153,8 @@ mutants! {
     Rule80,
     /// The caches live on over a reset.
     Rule81,
+    /// The invalidation queue is processed during the turn of another.
+    Turn,
 }
 
 #[cfg(feature = "mutants")]

@@ -40,8 +40,6 @@ pub struct Host {
     pub clients: Clients,
     /// The invalidation queue has something to do.
     queue_ready: AtomicBool,
-    /// It is being processed.
-    queue_busy: AtomicBool,
     /// The thread that processes it, if there is one.
     bell: Option<Arc<Bell>>,
     /// Expires when an invalidation request times out.
@@ -68,7 +66,6 @@ impl Host {
             spaces: Spaces::default(),
             clients: Clients::default(),
             queue_ready: AtomicBool::new(false),
-            queue_busy: AtomicBool::new(false),
             bell: settings.thread.then(Arc::default),
             timeouts: OnceLock::new(),
             lose_every: AtomicU64::new(settings.lose_every),
@@ -171,26 +168,27 @@ impl Host {
 
     /// Processes the invalidation queue until it is empty or stopped, or waits for something.
     pub fn process_queue(&'static self, bql: &Bql) {
-        if self.queue_busy.swap(true, Ordering::AcqRel) {
-            // By a function that writes the unit's registers while it is being told something.
-            self.queue_ready.store(true, Ordering::Release);
-            return;
-        }
         loop {
             let mut effects = Effects::new();
             let now = timer::virtual_now();
-            self.unit
+            let turn = self
+                .unit
                 .lock()
                 .process_queue(&GuestMemory, now, &mut effects);
+            if !turn.is_held() {
+                // By a function that writes the unit's registers while it is being told something:
+                // who has the turn goes on.
+                return;
+            }
             for effect in effects {
                 self.carry_out_one(bql, effect);
             }
             self.refresh_copies(bql);
-            if !self.queue_ready.swap(false, Ordering::AcqRel) {
+            let asked = self.unit.lock().end_turn(turn);
+            if !self.queue_ready.swap(false, Ordering::AcqRel) && !asked {
                 break;
             }
         }
-        self.queue_busy.store(false, Ordering::Release);
         self.await_timeouts();
     }
 

@@ -49,6 +49,7 @@ use crate::memory::{Memory, MemoryError};
 use crate::request::{Access, Blocked, Request, Translated};
 use crate::spec::SourceId;
 use crate::spec::interrupt::Message;
+use crate::turn::QueueTurn;
 use crate::unit::{Remapped, Unit};
 use pcie_ats::{
     InvalidateCompletion, PageRequest, Pasid, Translation, TranslationError, TranslationRequest,
@@ -345,13 +346,27 @@ impl RecordedUnit {
     }
 
     /// [`Unit::process_queue`].
-    pub fn process_queue(&mut self, memory: &impl Memory, now: Duration, fx: &mut Effects) {
-        self.call(
-            memory,
-            fx,
-            |unit, memory, fx| unit.process_queue(memory, now, fx),
-            |()| format!("process {}", now.as_nanos()),
-        );
+    pub fn process_queue(
+        &mut self,
+        memory: &impl Memory,
+        now: Duration,
+        fx: &mut Effects,
+    ) -> QueueTurn {
+        let turn = self.unit.take_turn();
+        if turn.is_held() {
+            self.call(
+                memory,
+                fx,
+                |unit, memory, fx| unit.process_turn(memory, now, fx),
+                |()| format!("process {}", now.as_nanos()),
+            );
+        }
+        turn
+    }
+
+    /// [`Unit::end_turn`]. Nothing that a player of the recording would have to do.
+    pub fn end_turn(&mut self, turn: QueueTurn) -> bool {
+        self.unit.end_turn(turn)
     }
 
     /// [`Unit::advance`].

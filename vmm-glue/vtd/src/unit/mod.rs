@@ -51,10 +51,11 @@ impl Unit {
     }
 
     /// Resets the unit: registers get the defaults of section 11.4, caches are empty. Requests that
-    /// are in flight stay so: their tickets remain good.
+    /// are in flight stay so: their tickets remain good, and so does the turn of the queue.
     pub fn reset(&mut self, fx: &mut Effects) {
         let was = [global::TE, global::IRE].map(|f| self.registers.status(f));
         let (counters, in_flight) = (self.counters, std::mem::take(&mut self.in_flight));
+        let turns = std::mem::take(&mut self.turns);
         let changes = self.changes + 1;
         let fresh = Unit::new(self.caps);
         let before = std::mem::replace(self, fresh);
@@ -65,6 +66,7 @@ impl Unit {
         self.counters = counters;
         self.changes = changes;
         self.in_flight = in_flight;
+        self.turns = turns;
         if was[0] {
             fx.push(Effect::TranslationEnabled(false));
         }

@@ -15,6 +15,7 @@ use crate::spec::descriptor::{
     Descriptor, DescriptorError, DeviceTlbInvalidation, QueueError, UnitMode, Wrong,
 };
 use crate::spec::register::TranslationTableMode;
+use crate::turn::QueueTurn;
 use pcie_ats::{InvalidateCompletion, InvalidateRequest};
 use std::time::Duration;
 
@@ -40,9 +41,35 @@ impl Stop {
 impl Unit {
     /// Processes descriptors of the invalidation queue until it is empty, or something has to
     /// happen first. The host calls this when [`Effect::QueueReady`] asks for it, with an empty
-    /// list of effects, and carries the effects out before it calls this again: a wait descriptor
-    /// is not processed together with what is ahead of it, so that its status says the truth.
-    pub fn process_queue(&mut self, memory: &impl Memory, now: Duration, fx: &mut Effects) {
+    /// list of effects, carries the effects out, and then ends the turn by [`Unit::end_turn`]: a
+    /// wait descriptor is not processed together with what is ahead of it, nor during the turn of
+    /// another thread, so that its status says the truth.
+    pub fn process_queue(
+        &mut self,
+        memory: &impl Memory,
+        now: Duration,
+        fx: &mut Effects,
+    ) -> QueueTurn {
+        let turn = self.take_turn();
+        if turn.is_held() || breaks(Mutant::Turn) {
+            self.process_turn(memory, now, fx);
+        }
+        turn
+    }
+
+    /// The effects of a round were carried out. Returns whether the queue was to be processed
+    /// meanwhile: then this host has to call [`Unit::process_queue`] again.
+    pub fn end_turn(&mut self, turn: QueueTurn) -> bool {
+        self.turns.end(turn)
+    }
+
+    /// Takes the turn of the queue, if it is nobody's.
+    pub(crate) fn take_turn(&mut self) -> QueueTurn {
+        self.turns.take()
+    }
+
+    /// Processes descriptors, during a turn.
+    pub(crate) fn process_turn(&mut self, memory: &impl Memory, now: Duration, fx: &mut Effects) {
         self.accesses_ended();
         self.complete_waits_here(memory, fx);
         while self.registers.queue_runs()

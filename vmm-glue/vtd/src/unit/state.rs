@@ -8,6 +8,7 @@ use crate::capabilities::Capabilities;
 use crate::device_tlb::DeviceTlb;
 use crate::in_flight::InFlight;
 use crate::registers::Registers;
+use crate::turn::Turns;
 
 /// Counters of what the unit did. Not of the specification, which has its performance monitoring
 /// for that.
@@ -48,6 +49,7 @@ pub struct Unit {
     pub(super) queue: Waits,
     pub(super) device_tlb: DeviceTlb,
     pub(super) in_flight: InFlight,
+    pub(super) turns: Turns,
     /// A register-based IOTLB invalidation that waits for requests in flight: its IAIG, and the
     /// generation of requests to drain.
     pub(super) draining: Option<(u8, u64)>,
@@ -73,6 +75,7 @@ impl Unit {
             queue: Waits::default(),
             device_tlb: DeviceTlb::new(timeout.unwrap_or_default()),
             in_flight: InFlight::default(),
+            turns: Turns::default(),
             draining: None,
             groups: Groups::default(),
             counters: Counters::default(),

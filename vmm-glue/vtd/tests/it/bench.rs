@@ -427,7 +427,7 @@ impl Bench {
         while let Some(at) = self.fx.iter().position(|e| *e == Effect::QueueReady) {
             self.fx.remove(at);
             let mut fx = Effects::new();
-            self.unit.process_queue(&self.ram, self.now, &mut fx);
+            drop(self.unit.process_queue(&self.ram, self.now, &mut fx));
             self.fx.append(&mut fx);
         }
     }

@@ -69,7 +69,7 @@ impl Storm {
         let mut fx = Effects::new();
         for _ in 0..40_000 {
             fx.clear();
-            self.b.unit.process_queue(&self.b.ram, self.b.now, &mut fx);
+            drop(self.b.unit.process_queue(&self.b.ram, self.b.now, &mut fx));
             if !fx.contains(&Effect::QueueReady) {
                 break;
             }
@@ -195,7 +195,7 @@ impl Storm {
             }
             Event::Process => {
                 let mut fx = Effects::new();
-                unit.process_queue(ram, b.now, &mut fx);
+                drop(unit.process_queue(ram, b.now, &mut fx));
             }
             Event::Reset => unit.reset(fx),
         }

@@ -554,7 +554,7 @@ fn tickets_cannot_be_lost_or_mixed_up() {
     let lost = b.unit.begin_access();
     assert!(!b.submit_and_wait(&[IOTLB_GLOBAL]));
     drop(lost);
-    b.unit.process_queue(&b.ram, b.now, &mut b.fx);
+    drop(b.unit.process_queue(&b.ram, b.now, &mut b.fx));
     assert_eq!(b.ram.get(STATUS), 1);
     // Another unit's.
     let (here, there) = (b.unit.begin_access(), other.unit.begin_access());
@@ -563,7 +563,7 @@ fn tickets_cannot_be_lost_or_mixed_up() {
     assert_eq!(b.ram.get(STATUS), 0);
     assert!(other.submit_and_wait(&[IOTLB_GLOBAL]));
     other.end(here);
-    b.unit.process_queue(&b.ram, b.now, &mut b.fx);
+    drop(b.unit.process_queue(&b.ram, b.now, &mut b.fx));
     assert_eq!(b.ram.get(STATUS), 1);
 }
 
@@ -609,7 +609,7 @@ fn a_wait_is_not_processed_before_the_host_did_what_is_ahead_of_it() {
     b.store(QUEUE + 32, &wait(STATUS, 1));
     b.write(offset::IQT, 64);
     let mut fx = Effects::new();
-    b.unit.process_queue(&b.ram, b.now, &mut fx);
+    drop(b.unit.process_queue(&b.ram, b.now, &mut fx));
     assert!(matches!(
         fx[..],
         [Effect::PrgResponse { requester: SID, response }, Effect::QueueReady]
@@ -617,8 +617,39 @@ fn a_wait_is_not_processed_before_the_host_did_what_is_ahead_of_it() {
     ));
     assert_eq!(b.ram.get(STATUS), 0);
     fx.clear();
-    b.unit.process_queue(&b.ram, b.now, &mut fx);
+    drop(b.unit.process_queue(&b.ram, b.now, &mut fx));
     assert_eq!((b.ram.get(STATUS), fx), (1, vec![]));
+}
+
+/// Two threads are told that the queue can go on: one of them has it, until it has carried out what
+/// came of that.
+#[test]
+pub(super) fn a_round_of_the_queue_ends_before_the_next_begins() {
+    let mut b = Bench::new();
+    let response = [u64::from(SID.0) << 16 | 5 << 32 | 0x19, 7 << 3];
+    b.store(QUEUE, &response);
+    b.store(QUEUE + 32, &wait(STATUS, 1));
+    b.write(offset::IQT, 64);
+    let mut effects = Effects::new();
+    let turn = b.unit.process_queue(&b.ram, b.now, &mut effects);
+    assert_eq!((turn.is_held(), effects.len()), (true, 2));
+    // The response is not sent yet.
+    let mut others = Effects::new();
+    let other = b.unit.process_queue(&b.ram, b.now, &mut others);
+    assert_eq!(b.ram.get(STATUS), 0, "the wait is complete too early");
+    assert_eq!((other.is_held(), others), (false, vec![]));
+    assert!(!b.unit.end_turn(other));
+    assert!(b.unit.end_turn(turn), "the other has asked");
+    effects.clear();
+    let turn = b.unit.process_queue(&b.ram, b.now, &mut effects);
+    assert_eq!((turn.is_held(), b.ram.get(STATUS)), (true, 1));
+    // A reset ends no turn, and one that is lost does.
+    b.unit.reset(&mut effects);
+    let other = b.unit.process_queue(&b.ram, b.now, &mut effects);
+    assert!(!other.is_held());
+    drop(turn);
+    let turn = b.unit.process_queue(&b.ram, b.now, &mut effects);
+    assert!(turn.is_held());
 }
 
 #[test]

@@ -201,6 +201,7 @@ fn test(mutant: Mutant) -> (&'static str, fn()) {
         Mutant::Rule79 => named!(rule_79_pages_of_1_gib_are_an_ability),
         Mutant::Rule80 => named!(rule_80_what_is_not_there_is_not_reported),
         Mutant::Rule81 => named!(rule_81_a_reset_empties_the_caches),
+        Mutant::Turn => named!(queue::a_round_of_the_queue_ends_before_the_next_begins),
     }
 }
 

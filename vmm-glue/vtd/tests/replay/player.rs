@@ -145,7 +145,7 @@ fn call(unit: &mut RecordedUnit, image: &Image, event: &Event<'_>) -> Result<(),
         Call::Route(requester, request) => {
             unit.route_interrupt(image, requester, request);
         }
-        Call::Process(now) => unit.process_queue(image, now, fx),
+        Call::Process(now) => drop(unit.process_queue(image, now, fx)),
         Call::Advance(now) => unit.advance(now, fx),
     }
     Ok(())
