@@ -37,6 +37,14 @@ compile_error!("this kernel has no shared virtual addressing: it needs CONFIG_IO
 /// `IOMMU_PASID_INVALID`, a macro with a cast, which has no binding.
 const INVALID_PASID: u32 = !0;
 
+// It has no binding: its header is not among those that the kernel's crate reads.
+#[allow(improper_ctypes)]
+unsafe extern "C" {
+    /// Waits for the page requests of a device that are being handled; an error says that none can
+    /// be, because the device has no queue for them.
+    fn iopf_queue_flush_dev(dev: *mut bindings::device) -> core::ffi::c_int;
+}
+
 /// A bond between a device and an address space. Dropping it ends the bond.
 ///
 /// It exists within a [`Devres`] only, see [`Bond::bind`]: so it ends at the latest when the device
@@ -58,6 +66,7 @@ const INVALID_PASID: u32 = !0;
 ///
 /// - `handle` was returned by `iommu_sva_bind_device()`, for a device that stays bound to its
 ///   driver for as long as `self` exists.
+/// - `dev` is that device.
 /// - `self` owns one reference to it, that is, one call of `iommu_sva_unbind_device()`.
 ///
 /// # Examples
@@ -72,6 +81,8 @@ const INVALID_PASID: u32 = !0;
 /// ```
 pub(crate) struct Bond {
     handle: NonNull<bindings::iommu_sva>,
+    /// The device that `handle` is for.
+    dev: NonNull<bindings::device>,
     /// The address space; holds the structure, not the memory.
     mm: ARef<Mm>,
 }
@@ -125,6 +136,7 @@ impl Bond {
             // INVARIANT: `handle` is the handle just returned for `dev`, with the one reference
             // that comes with it. The only caller puts it into a `Devres` of `dev`.
             handle: NonNull::new(handle).ok_or(ENODEV)?,
+            dev: NonNull::new(raw).ok_or(ENODEV)?,
             mm: mm.into(),
         })
     }
@@ -151,6 +163,13 @@ impl Drop for Bond {
             // SAFETY: The function has no requirements but a context that may sleep, as ends of
             // bonds need anyway.
             unsafe { bindings::mmu_notifier_synchronize() };
+            // The notifier has torn the entry down, and the IOMMU driver of Linux 7.3 does not see
+            // it: `iommu_sva_unbind_device()` then returns without waiting for the page requests
+            // that are being handled, and frees what their worker still reads. It may even be that
+            // worker that has put the last reference to the address space.
+            //
+            // SAFETY: By the type invariants, `dev` is a device that is bound, whose IOMMU has it.
+            unsafe { iopf_queue_flush_dev(self.dev.as_ptr()) };
         }
 
         // SAFETY: By the type invariants, the handle is valid and this call gives back the
