@@ -68,8 +68,11 @@ fn bench(launcher: &Launcher, iommu: &str) -> anyhow::Result<Value> {
     let reports = launcher.checkout().join(REPORT);
     fs::create_dir_all(&reports).with_context(|| format!("cannot make {}", reports.display()))?;
     for path in RESULTS.map(Path::new) {
-        let file = path.file_name().context("a file has a name")?;
-        let from = launcher.run_dir(&name).join("fetched").join(file);
+        // As in the guest, below the run's folder.
+        let below = path
+            .strip_prefix("/")
+            .context("a path in the guest begins at its root")?;
+        let from = launcher.run_dir(&name).join("fetched").join(below);
         let ending = path.extension().context("a file has an ending")?;
         let to = reports
             .join(format!("bench-guest-{iommu}"))
