@@ -13,6 +13,9 @@ use pcie_ats::{PAGE_SIZE, PageRequest, RootPort, TranslationError, TranslationRe
 
 /// The most bytes that a turn moves before others have theirs.
 pub(crate) const BUDGET: u64 = MAX_CHUNK as u64;
+/// The same while other contexts wait for theirs: what one that has little to do waits for is a
+/// turn of each of the others.
+pub(crate) const SHARED_BUDGET: u64 = 64 << 10;
 /// The most actions of a turn.
 const MAX_ACTIONS: u32 = 32;
 
@@ -117,14 +120,20 @@ pub(crate) struct Turn {
 }
 
 impl Turn {
-    /// A turn that begins with the action in the buffers.
-    pub fn new(index: usize, generation: u64, ticket: Ticket, buffers: Box<Buffers>) -> Self {
+    /// A turn that begins with the action in the buffers, and may move `budget` bytes.
+    pub fn new(
+        index: usize,
+        generation: u64,
+        ticket: Ticket,
+        buffers: Box<Buffers>,
+        budget: u64,
+    ) -> Self {
         Turn {
             index,
             generation,
             ticket,
             buffers,
-            budget: BUDGET,
+            budget,
             actions: MAX_ACTIONS,
         }
     }

@@ -11,7 +11,7 @@ use crate::fast::runs::Run;
 use crate::flight::Pin;
 use crate::job::Job;
 use crate::mutant::Mutant;
-use crate::turn::{Action, Buffers};
+use crate::turn::{Action, Buffers, SHARED_BUDGET};
 use pcie_ats::{MemoryRequest, Pasid};
 use svm_abi::completion::Error;
 
@@ -21,6 +21,8 @@ pub(crate) struct View {
     pub space: Space,
     /// The permit for untranslated requests.
     pub untranslated: MemoryRequest,
+    /// The most bytes of an access.
+    pub most: u64,
     /// The last hit for each of the two pieces of an operation, and for records. What follows is
     /// often in the same entry, and nothing leaves the cache while this lives.
     pub recent: [Recent; 3],
@@ -57,6 +59,10 @@ impl Device {
         let privileged = context.privileged();
         let mut view = View {
             recent: [NONE; 3],
+            most: match budget > SHARED_BUDGET {
+                true => MAX_CHUNK as u64,
+                false => SHARED_BUDGET,
+            },
             pasid,
             space: self.space_of(pasid, privileged),
             untranslated: MemoryRequest {
@@ -133,7 +139,7 @@ impl Device {
             runs.pieces = 2;
         }
         let mut hits = runs.pieces as u32;
-        let mut most = first.length.min(MAX_CHUNK as u64);
+        let mut most = first.length.min(view.most);
         if one.len() < most {
             hits += self.extend(view, 0, first, most, one, &mut pins[pinned]);
         }
@@ -211,7 +217,7 @@ impl Device {
         let Some(hit) = self.hit(view, nth, focus, piece.access) else {
             return Err(Obstacle::Missing(*piece));
         };
-        run.begin(self.segment(view, piece, &hit, piece.length));
+        run.begin(self.segment(view, piece, &hit, view.most));
         Ok(Pin::new(&hit))
     }
 }

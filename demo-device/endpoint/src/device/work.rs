@@ -10,7 +10,7 @@ use crate::counters::index;
 use crate::job::Progress;
 use crate::mutant::Mutant;
 use crate::operation::Demand;
-use crate::turn::{Action, BUDGET, Buffers, Turn};
+use crate::turn::{Action, BUDGET, Buffers, SHARED_BUDGET, Turn};
 use svm_abi::completion::Error;
 use svm_abi::registers::{context as registers, halt};
 
@@ -23,15 +23,21 @@ impl Device {
     /// Begins the next turn, if some context has something to do.
     pub fn begin_turn(&mut self) -> Option<Turn> {
         loop {
-            let member = self.ready.without(&self.busy).next(self.cursor)?;
+            let mut waiting = self.ready.without(&self.busy);
+            let member = waiting.next(self.cursor)?;
+            waiting.remove(member);
+            let budget = match waiting.is_empty() {
+                true => BUDGET,
+                false => SHARED_BUDGET,
+            };
             self.cursor = member + 1;
             let fresh = || Box::new(Buffers::new());
             let mut buffers = self.buffers.pop().unwrap_or_else(fresh);
-            if self.next_action(member, &mut buffers, BUDGET) {
+            if self.next_action(member, &mut buffers, budget) {
                 self.busy.insert(member);
                 let generation = self.generation(member);
                 let ticket = self.permit.ticket();
-                return Some(Turn::new(member, generation, ticket, buffers));
+                return Some(Turn::new(member, generation, ticket, buffers, budget));
             }
             self.buffers.push(buffers);
             self.ready.remove(member);

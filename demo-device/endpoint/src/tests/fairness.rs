@@ -5,6 +5,7 @@
 use super::*;
 use crate::dma::MAX_CHUNK;
 use crate::testing::{Service, World};
+use crate::turn::SHARED_BUDGET;
 use crate::{Config, Step};
 use pcie_ats::AlignedRange;
 use std::sync::Arc;
@@ -83,6 +84,36 @@ fn a_turn_ends_when_its_bytes_are_moved_however_many_descriptors_follow() {
         turns += 1;
     }
     assert!((4..=12).contains(&turns), "{turns}");
+}
+
+#[test]
+fn beside_others_a_turn_is_short() {
+    let world = World::running();
+    world.map(1, HERE, true);
+    let range = AlignedRange::containing(LARGE, 21).unwrap();
+    world.map_to(2, range, world.frames(21), true, true);
+    world.start(1, 2);
+    success(world.perform(fill(HERE, 8)));
+    for _ in 0..4 {
+        world.submit_to(1, 2, fill(LARGE, 1 << 21));
+    }
+    let written = || world.counter(1, index::BYTES_WRITTEN);
+    // By itself it has what an action can move: the first step reads the ring.
+    while written() == 0 {
+        assert_eq!(world.endpoint.step(&world), Step::Worked);
+    }
+    assert_eq!(written(), MAX_CHUNK as u64);
+    let mut shares = Vec::new();
+    for _ in 0..8 {
+        let before = written();
+        let record = world.submit(fill(HERE, 8));
+        while world.record(1, record).status == status_pending() {
+            assert_eq!(world.endpoint.step(&world), Step::Worked);
+        }
+        shares.push(written() - before);
+    }
+    // The other has its turn first, but perhaps for the first time.
+    assert_eq!(shares[1..], [SHARED_BUDGET; 7]);
 }
 
 #[test]
