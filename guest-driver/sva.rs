@@ -163,10 +163,10 @@ impl Drop for Bond {
             // SAFETY: The function has no requirements but a context that may sleep, as ends of
             // bonds need anyway.
             unsafe { bindings::mmu_notifier_synchronize() };
-            // The notifier has torn the entry down, and the IOMMU driver of Linux 7.3 does not see
-            // it: `iommu_sva_unbind_device()` then returns without waiting for the page requests
-            // that are being handled, and frees what their worker still reads. It may even be that
-            // worker that has put the last reference to the address space.
+            // The notifier has torn the entry down without FPD, and so the IOMMU driver of Linux
+            // 7.3 does not see it: `iommu_sva_unbind_device()` then returns without waiting for the
+            // page requests that are being handled, and frees what their worker still reads. It may
+            // even be that worker that has put the last reference to the address space.
             //
             // SAFETY: By the type invariants, `dev` is a device that is bound, whose IOMMU has it.
             unsafe { iopf_queue_flush_dev(self.dev.as_ptr()) };

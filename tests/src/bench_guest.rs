@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::launcher::Launcher;
@@ -64,7 +64,7 @@ fn bench(launcher: &Launcher, iommu: &str) -> anyhow::Result<Value> {
     let mut arguments = vec!["run", "--name", &name, "--iommu", iommu, "--exec", &line];
     arguments.extend(["--fetch", results, "--fetch", picture]);
     eprintln!("measuring on {iommu} ...");
-    succeed(launcher, &arguments)?;
+    launcher.succeeding(&arguments)?;
     let reports = launcher.checkout().join(REPORT);
     fs::create_dir_all(&reports).with_context(|| format!("cannot make {}", reports.display()))?;
     for path in RESULTS.map(Path::new) {
@@ -87,23 +87,8 @@ fn bench(launcher: &Launcher, iommu: &str) -> anyhow::Result<Value> {
 fn demo(launcher: &Launcher, iommu: &str) -> anyhow::Result<Value> {
     let name = format!("bench-demo-{iommu}");
     eprintln!("measuring the demonstration on {iommu} ...");
-    succeed(
-        launcher,
-        &["run", "--plan", "demo", "--name", &name, "--iommu", iommu],
-    )?;
+    launcher.succeeding(&["run", "--plan", "demo", "--name", &name, "--iommu", iommu])?;
     read(&launcher.run_dir(&name).join("results.json"))
-}
-
-fn succeed(launcher: &Launcher, arguments: &[&str]) -> anyhow::Result<()> {
-    let output = launcher.captured(arguments)?;
-    ensure!(
-        output.status.success(),
-        "svm-vm {} failed:\n{}{}",
-        arguments.join(" "),
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
 }
 
 fn read(path: &Path) -> anyhow::Result<Value> {
@@ -140,8 +125,7 @@ fn rows_of(iommu: &'static str, measured: &Value, demo: &Value) -> anyhow::Resul
             median(measured, "size", "device copy", 64.0)?,
             "µs",
             13.5,
-            "half of the 27 µs that it took; a doorbell, two changes of thread in QEMU and a load \
-             that sees the record",
+            "half of the 27 µs that it took",
         ),
         row(
             "boot",

@@ -162,10 +162,7 @@ fn boot_times(launcher: &Launcher) -> anyhow::Result<[f64; 2]> {
     for _ in 0..TIMED {
         for (iommu, best) in ["intel-iommu", "svm-vtd"].iter().zip(&mut fastest_of) {
             let name = format!("boot-{iommu}");
-            succeed(
-                launcher,
-                &["run", "--name", &name, "--iommu", iommu, "--exec", "true"],
-            )?;
+            launcher.succeeding(&["run", "--name", &name, "--iommu", iommu, "--exec", "true"])?;
             let boots = boots(&launcher.run_dir(&name))?;
             ensure!(!boots.is_empty(), "the guest does not say that it is ready");
             *best = best.min(fastest(&boots));
@@ -270,7 +267,7 @@ impl Machine {
         arguments.extend(["--", "-cpu", self.cpu, "-action", "reboot=reset"]);
         let devices = files.devices()?;
         arguments.extend(devices.iter().map(String::as_str));
-        succeed(launcher, &arguments)?;
+        launcher.succeeding(&arguments)?;
         files.compare()?;
         let boots = boots(&directory)?;
         ensure!(
@@ -376,18 +373,6 @@ fn went_through(recording: &[String], remaps: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs `svm-vm`, which must succeed; its output is shown if it does not.
-fn succeed(launcher: &Launcher, arguments: &[&str]) -> anyhow::Result<()> {
-    let output = launcher.captured(arguments)?;
-    ensure!(
-        output.status.success(),
-        "svm-vm failed:\n{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(())
-}
-
 /// How long the kernel took from its start to the first process, for each time that it did.
 fn boots(directory: &Path) -> anyhow::Result<Vec<f64>> {
     let text = fs::read_to_string(directory.join("events.jsonl"))?;
@@ -441,7 +426,8 @@ names $second "$second (integrated endpoint) has no ACS"
     ];
     let mut arguments = vec!["run", "--name", "ports", "--exec", script, "--"];
     arguments.extend(devices.iter().flat_map(|device| ["-device", device]));
-    succeed(launcher, &arguments)
+    launcher.succeeding(&arguments)?;
+    Ok(())
 }
 
 /// 300 processes hold contexts, and with them PASIDs, of two devices; the next ones, with PASIDs
@@ -485,7 +471,7 @@ done
         "-D",
         log_argument,
     ];
-    succeed(launcher, &arguments)?;
+    launcher.succeeding(&arguments)?;
     let text = fs::read_to_string(&log).with_context(|| log.display().to_string())?;
     let masters = masters(&text);
     ensure!(

@@ -87,6 +87,23 @@ impl Launcher {
             .context("svm-vm did not start")
     }
 
+    /// Runs `svm-vm`, which must succeed, and keeps its output; the error shows it.
+    ///
+    /// # Errors
+    ///
+    /// It does not start, or fails.
+    pub fn succeeding(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        let output = self.captured(arguments)?;
+        ensure!(
+            output.status.success(),
+            "svm-vm {} failed:\n{}{}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(output)
+    }
+
     /// The top directory of the checkout.
     pub fn checkout(&self) -> &Path {
         &self.checkout
@@ -106,12 +123,7 @@ impl Launcher {
     /// Writes a program that is the prepared QEMU with the plug-in in it, and returns its path.
     /// The plug-in is built now, and not each time.
     pub fn qemu_wrapper(&self) -> anyhow::Result<PathBuf> {
-        let output = self.captured(&["qemu", "--print"])?;
-        ensure!(
-            output.status.success(),
-            "svm-vm qemu --print failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        let output = self.succeeding(&["qemu", "--print"])?;
         let line = String::from_utf8(output.stdout).context("svm-vm qemu printed no UTF-8")?;
         let path = self.checkout.join("target/qemu-with-svm-demo");
         let mut file = std::fs::OpenOptions::new()

@@ -198,13 +198,16 @@ impl PagesAhead {
         self.left
     }
 
-    /// A group of the next pages is sent: returns its first page.
-    pub fn take(&mut self, pages: u32) -> u64 {
-        let first = self.next;
+    /// The page that is requested next.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// A group of the next pages is sent.
+    pub fn sent(&mut self, pages: u32) {
         self.next += u64::from(pages);
         self.left = self.left.saturating_sub(pages);
         self.groups += 1;
-        first
     }
 
     /// A group has ended.

@@ -110,20 +110,9 @@ impl Device {
             _ => self.credits(member),
         };
         let pages = pages.min(credits);
-        let group = Group {
-            owner: Owner::Context {
-                index: member,
-                generation: context.life.number(),
-            },
-            pasid: Some(pasid),
-            pages,
-            since: None,
-        };
-        let prgi = match pages {
-            0 => None,
-            _ => self.open_group(group),
-        };
-        let Some(prgi) = prgi else {
+        let address = piece.focus() >> PAGE_SHIFT << PAGE_SHIFT;
+        let sent = self.open_group(member, pasid, &piece, address, pages);
+        let Some((prgi, action)) = sent else {
             if self.groups.all_given_up() {
                 // Nothing that is outstanding was answered in time: nobody answers.
                 self.fail(member, &Failure::at(Error::ResponseTimeout, &piece));
@@ -141,37 +130,41 @@ impl Device {
             piece,
         };
         self.begin_ahead(member, &piece, pages);
-        let first = piece.focus() >> PAGE_SHIFT << PAGE_SHIFT;
-        Ok(Some(
-            self.group_action(member, pasid, &piece, first, pages, prgi),
-        ))
+        Ok(Some(action))
     }
 
-    /// Takes an index for a group.
-    pub(crate) fn open_group(&mut self, group: Group) -> Option<Prgi> {
-        match self.breaks(Mutant::Rule49) {
-            true => self.groups.open_again(group),
-            false => self.groups.open(group),
-        }
-    }
-
-    /// The action that sends a context's group: as many pages from an address on, for a piece.
-    pub(crate) fn group_action(
+    /// Opens a group of a context for a piece: as many pages from an address on. Returns its index,
+    /// and the action that sends it; none if there are no pages, or no index is free.
+    pub(crate) fn open_group(
         &mut self,
         member: usize,
         pasid: Pasid,
         piece: &Piece,
         address: u64,
         pages: u32,
-        prgi: Prgi,
-    ) -> Action {
+    ) -> Option<(Prgi, Action)> {
+        if pages == 0 {
+            return None;
+        }
+        let context = &self.contexts[member];
+        let group = Group {
+            owner: Owner::Context {
+                index: member,
+                generation: context.life.number(),
+            },
+            pasid: Some(pasid),
+            pages,
+            since: None,
+        };
+        let privileged = context.privileged() || self.breaks(Mutant::Rule73);
         let silent = self.breaks(Mutant::Rule50);
-        let broken = self.breaks(Mutant::Rule73);
-        let context = &mut self.contexts[member];
-        let privileged = context.privileged() || broken;
-        context.groups += 1;
+        let prgi = match self.breaks(Mutant::Rule49) {
+            true => self.groups.open_again(group),
+            false => self.groups.open(group),
+        }?;
+        self.contexts[member].groups += 1;
         self.count(member, index::PAGE_REQUESTS, u64::from(pages));
-        Action::PageRequests {
+        let action = Action::PageRequests {
             first: PageRequest {
                 address,
                 pasid: Some(pasid),
@@ -185,7 +178,8 @@ impl Device {
             pages,
             all_last: self.breaks(Mutant::Rule51),
             sent: 0,
-        }
+        };
+        Some((prgi, action))
     }
 
     /// The page requests of a group were sent, or some of them, because the state of the function

@@ -12,7 +12,6 @@ use crate::context::Stall;
 use crate::device::Device;
 use crate::device::page_requests::MAX_GROUP;
 use crate::mutant::Mutant;
-use crate::page_groups::{Group, Owner};
 use crate::turn::Action;
 use pcie_ats::PAGE_SHIFT;
 
@@ -46,7 +45,10 @@ impl Device {
         let Stall::Waits { piece, .. } = context.stall else {
             return None;
         };
-        let ahead = context.ahead;
+        let left = context.ahead.left();
+        if left == 0 {
+            return None;
+        }
         let pasid = context.pasid().filter(|_| self.pri_accepts())?;
         let share = self.space.pri.allocation / SHARE;
         let room = match self.mutant {
@@ -55,21 +57,11 @@ impl Device {
                 .saturating_sub(self.groups.outstanding())
                 .min(self.credits(member).saturating_sub(KEPT)),
         };
-        let pages = ahead.left().min(room).min(MAX_GROUP as u32);
-        if pages == 0 {
-            return None;
-        }
-        let prgi = self.open_group(Group {
-            owner: Owner::Context {
-                index: member,
-                generation: context.life.number(),
-            },
-            pasid: Some(pasid),
-            pages,
-            since: None,
-        })?;
-        let address = self.contexts[member].ahead.take(pages) << PAGE_SHIFT;
-        Some(self.group_action(member, pasid, &piece, address, pages, prgi))
+        let pages = left.min(room).min(MAX_GROUP as u32);
+        let address = context.ahead.next() << PAGE_SHIFT;
+        let (_, action) = self.open_group(member, pasid, &piece, address, pages)?;
+        self.contexts[member].ahead.sent(pages);
+        Some(action)
     }
 
     /// A group ahead of a context's access was answered, or will not be.

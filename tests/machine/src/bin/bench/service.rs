@@ -115,8 +115,8 @@ fn fairness(effort: Effort, report: &mut Report) {
         name: names[0].into(),
         value: theirs / turns,
         unit: "bytes",
-        baseline: (256 << 10) as f64,
-        against: "the most that a turn moves; value: what the large context moves in between",
+        baseline: (64 << 10) as f64,
+        against: "what a turn beside others moves; value: what the large context moves in between",
         goal: Goal::RatioAtMost(1.5),
         times: None,
     });

@@ -312,35 +312,24 @@ fn page_requests(effort: Effort, report: &mut Report) {
     let app = app();
     let base = app.process().map(SOURCE, COUNT * FRAME);
     let pages = || (0..COUNT).map(|page| base + page * FRAME);
-    let evict = |address| {
-        app.process().evict_only(address);
-        let invalidated = app.process().invalidate(address, FRAME);
-        assert_eq!(invalidated, Ok(()));
+    let run = |bring: &dyn Fn(u64)| -> Duration {
+        let fills = pages().map(|address| {
+            app.process().evict_only(address);
+            let invalidated = app.process().invalidate(address, FRAME);
+            assert_eq!(invalidated, Ok(()));
+            let brought = time(|| bring(address));
+            let finish = |app: &App| app.os().settle();
+            brought + perform(&app, &[fill(address, 8, address)], finish)
+        });
+        fills.sum()
     };
-    let finish = |app: &App| app.os().settle();
+    let by_the_process = |address| {
+        black_box(app.process().load(address));
+    };
     let measured = times(
         effort,
         COUNT as usize,
-        [
-            &mut || {
-                pages()
-                    .map(|address| {
-                        evict(address);
-                        perform(&app, &[fill(address, 8, address)], finish)
-                    })
-                    .sum()
-            },
-            &mut || {
-                pages()
-                    .map(|address| {
-                        evict(address);
-                        time(|| {
-                            black_box(app.process().load(address));
-                        }) + perform(&app, &[fill(address, 8, address)], finish)
-                    })
-                    .sum()
-            },
-        ],
+        [&mut || run(&|_| ()), &mut || run(&by_the_process)],
     );
     report.add(Entry::nanoseconds(
         name,
