@@ -676,13 +676,15 @@ impl Context {
 
         match core::mem::replace(&mut *state, State::Gone) {
             State::Open(FileState { mappings, held }) => {
+                self.progress.lock().started = false;
+                // Before the zap: a process that rings after it dies of SIGBUS, and its address
+                // space with it, which the context must not be working in by then. Without a
+                // device there is nothing to be stopped.
+                let result = self.registers(registers).begin_stop();
+                self.tracer.revoke(trace::result(&result));
                 // Later page faults find the door closed; earlier ones are undone.
                 *self.doorbell.lock() = Door::Closed;
                 mappings.zap();
-                self.progress.lock().started = false;
-                // Without a device there is nothing to be stopped.
-                let result = self.registers(registers).begin_stop();
-                self.tracer.revoke(trace::result(&result));
                 *state = State::Draining(held);
             }
             // It was asked to stop already.
