@@ -19,7 +19,7 @@ use kernel::{
 
 use crate::{
     device::Device,
-    file, //
+    raw, //
 };
 
 /// `struct svm_demo_node` of `node.c`.
@@ -110,8 +110,7 @@ impl Drop for Node {
 ///
 /// # Invariants
 ///
-/// `node` is shown with the operations of [`file`], and its owner is the `Device` that `device`
-/// refers to.
+/// The owner of `node` is the `Device` that `device` refers to.
 pub(crate) struct CharDevice {
     node: NonNull<RawNode>,
     device: Arc<Device>,
@@ -125,15 +124,20 @@ unsafe impl Send for CharDevice {}
 unsafe impl Sync for CharDevice {}
 
 impl CharDevice {
-    /// Registers a character device, with the PCI function as its parent.
-    pub(crate) fn register(device: Arc<Device>, number: Number) -> Result<Self> {
+    /// Registers a character device, with the PCI function as its parent. `operations` are those of
+    /// its files.
+    pub(crate) fn register(
+        device: Arc<Device>,
+        number: Number,
+        operations: &'static bindings::file_operations,
+    ) -> Result<Self> {
         // SAFETY: The parent is a valid device. The operations live as long as the module. The
         // owner lives until `drop()`, which closes the node first.
         let node = from_err_ptr(unsafe {
             svm_demo_node_new(
-                &raw mut (*crate::raw(device.pdev())).dev,
+                &raw mut (*raw::pci_dev(device.pdev())).dev,
                 number.0,
-                file::OPERATIONS,
+                operations,
                 Arc::as_ptr(&device).cast_mut().cast(),
             )
         })?;

@@ -2,6 +2,8 @@
 
 //! What the kernel crate names differently from release to release. `Kbuild` says which release it
 //! is; a driver in the kernel's own tree would not need this module.
+//!
+//! What is a macro here names things that the macro `module!` defines, in the module's first file.
 
 #[cfg(not(since_7_3))]
 mod names {
@@ -27,26 +29,29 @@ mod names {
     pub(crate) use pci_device_table;
 
     /// The module, as the owner of its files.
-    pub(crate) const fn owner() -> *mut bindings::module {
-        crate::THIS_MODULE.as_ptr()
+    macro_rules! module_owner {
+        () => {
+            THIS_MODULE.as_ptr()
+        };
     }
+    pub(crate) use module_owner;
 
     /// What a handler returns for an interrupt that it handled.
     pub(crate) const IRQ_HANDLED: bindings::irqreturn_t =
         IrqReturn::Handled as bindings::irqreturn_t;
 
     /// The value of the module's parameter.
-    pub(crate) fn contexts_per_user() -> u32 {
-        *crate::module_parameters::contexts_per_user.value()
+    macro_rules! contexts_per_user {
+        () => {
+            *module_parameters::contexts_per_user.value()
+        };
     }
+    pub(crate) use contexts_per_user;
 }
 
 #[cfg(since_7_3)]
 mod names {
-    use kernel::{
-        bindings,
-        module::this_module, //
-    };
+    use kernel::bindings;
     pub(crate) use kernel::{
         pci::DevresBar,
         pci_device_table, //
@@ -56,17 +61,23 @@ mod names {
     pub(crate) type IdInfo<'a, T> = Option<&'a T>;
 
     /// The module, as the owner of its files.
-    pub(crate) const fn owner() -> *mut bindings::module {
-        this_module::<crate::LocalModule>().as_ptr()
+    macro_rules! module_owner {
+        () => {
+            ::kernel::module::this_module::<LocalModule>().as_ptr()
+        };
     }
+    pub(crate) use module_owner;
 
     /// What a handler returns for an interrupt that it handled.
     pub(crate) const IRQ_HANDLED: bindings::irqreturn_t = bindings::irqreturn::IRQ_HANDLED;
 
     /// The value of the module's parameter.
-    pub(crate) fn contexts_per_user() -> u32 {
-        crate::module_parameters::contexts_per_user.value()
+    macro_rules! contexts_per_user {
+        () => {
+            module_parameters::contexts_per_user.value()
+        };
     }
+    pub(crate) use contexts_per_user;
 }
 
 pub(crate) use names::*;

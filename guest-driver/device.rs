@@ -29,10 +29,7 @@ use crate::{
         Registers,
         StopTimeout, //
     },
-    compat::{
-        self,
-        DevresBar, //
-    },
+    compat::DevresBar,
     context::{
         Context,
         Pause,
@@ -48,6 +45,7 @@ use crate::{
         Quota,
         Share, //
     },
+    raw,
     regs::{
         Phase,
         FUNCTION, //
@@ -107,8 +105,12 @@ pub(crate) struct Device {
 
 impl Device {
     /// Takes possession of `pdev`, which is enabled and need not be a bus master yet, to become
-    /// `/dev/svmN`.
-    pub(crate) fn new(pdev: &pci::Device<Bound>, number: u32) -> Result<Arc<Self>> {
+    /// `/dev/svmN`, of which one user may have `contexts_per_user` contexts (0: all).
+    pub(crate) fn new(
+        pdev: &pci::Device<Bound>,
+        number: u32,
+        contexts_per_user: u32,
+    ) -> Result<Arc<Self>> {
         let registers = Arc::new(Registers::map(pdev)?, GFP_KERNEL)?;
         let capabilities = registers.identify(pdev)?;
         let needed = doorbell::bar_size(capabilities.contexts);
@@ -151,7 +153,7 @@ impl Device {
         Ok(Arc::new(
             Self {
                 pdev: pdev.into(),
-                contexts_per_user: Atomic::new(compat::contexts_per_user()),
+                contexts_per_user: Atomic::new(contexts_per_user),
                 reaper,
                 registers,
                 capabilities,
@@ -381,7 +383,7 @@ impl Device {
     /// Makes the function send nothing any more.
     fn silence(&self) {
         // SAFETY: `pdev` is a valid device.
-        unsafe { bindings::pci_clear_master(crate::raw(&self.pdev)) };
+        unsafe { bindings::pci_clear_master(raw::pci_dev(&self.pdev)) };
     }
 
     /// Turns the refusal of a bond into what programs get, and says why if it is for good.
@@ -414,7 +416,7 @@ impl Device {
 ///
 /// Not by `pci_reset_function_locked()`: that tells the driver, which has no data yet.
 fn reset(pdev: &pci::Device<Bound>) {
-    let raw = crate::raw(pdev);
+    let raw = raw::pci_dev(pdev);
     // SAFETY: `pdev` is a valid device. Its lock is held, since its driver is being bound to it, so
     // nobody else changes its configuration meanwhile.
     let result = unsafe {

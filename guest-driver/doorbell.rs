@@ -18,19 +18,11 @@ use kernel::{
     prelude::*, //
 };
 
-use crate::{
-    abi::{
-        doorbell,
-        ids,
-        ioctl, //
-    },
-    context::Doorbell,
-    file::OpenFile, //
+use crate::abi::{
+    doorbell,
+    ids,
+    ioctl, //
 };
-
-/// Milliseconds that a page fault waits at a time for the end of a reset. Not longer, because it
-/// holds the lock of the address space; the access faults again if it was too short.
-const RESET_WAIT: u32 = 10;
 
 const _: () = assert!(
     PAGE_SIZE as u64 == doorbell::PAGE_SIZE,
@@ -78,12 +70,12 @@ impl Mappings {
     }
 }
 
-/// Prepares `vma` for page faults of the doorbell page.
+/// Prepares `vma` for page faults of the doorbell page, which `operations` answer.
 ///
 /// # Errors
 ///
 /// `EINVAL` unless the mapping is shared, of one page at offset 0, and not executable.
-pub(crate) fn prepare(vma: &VmaNew) -> Result {
+pub(crate) fn prepare(vma: &VmaNew, operations: &'static bindings::vm_operations_struct) -> Result {
     let raw = vma.as_ptr();
     // SAFETY: `VmaNew` proves that the area is valid and under construction, by this task alone.
     let offset = unsafe { (*raw).vm_pgoff };
@@ -107,11 +99,11 @@ pub(crate) fn prepare(vma: &VmaNew) -> Result {
     //   without copy-on-write since `VM_SHARED` is set. `VM_MIXEDMAP` is not set, and cannot come to
     //   be: `VmaNew` has a way to set it, which counts on there being none to set `VM_PFNMAP`; but
     //   this `vma` is given to nobody after this function, its last user.
-    // - The operations are valid for any area whose file is one of `crate::file`, as this one's.
+    // - The operations are those of the file's module, for areas of its files.
     unsafe {
         (*raw).__bindgen_anon_2.vm_flags |= flags::PFNMAP;
         (*raw).vm_page_prot = device_page((*raw).vm_page_prot);
-        (*raw).vm_ops = OPERATIONS;
+        (*raw).vm_ops = operations;
     }
     Ok(())
 }
@@ -134,44 +126,6 @@ fn device_page(prot: bindings::pgprot_t) -> bindings::pgprot_t {
 
 #[cfg(not(CONFIG_X86_64))]
 compile_error!("the attributes of an uncached page are known for x86-64 only: see device_page()");
-
-const OPERATIONS: &bindings::vm_operations_struct = &bindings::vm_operations_struct {
-    fault: Some(fault),
-    ..pin_init::zeroed()
-};
-
-/// # Safety
-///
-/// Only for areas that went through [`prepare`], as their `fault` operation.
-unsafe extern "C" fn fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: The caller gives a valid fault in a valid area, which stays valid during the call.
-    let (vma, address) = unsafe {
-        let fault = &(*fault).__bindgen_anon_1;
-        (fault.vma, fault.address)
-    };
-    // SAFETY: The area holds a reference to its file, which is one of `crate::file` and open.
-    let file = unsafe { OpenFile::borrow((*vma).vm_file) };
-    let page = file.doorbell_page();
-
-    // SAFETY: `vma` is valid, has `VM_PFNMAP` and is not copy-on-write; `address` lies in it, as
-    // the caller found it by the address. `page` is the doorbell page in the BAR of the device,
-    // which is there for as long as the closure runs: the context is taken away before the driver
-    // lets go of the BAR.
-    let map = || unsafe { bindings::vmf_insert_pfn(vma, address, page) };
-
-    // Before the look, so that no end of a reset happens unseen between look and sleep.
-    let events = file.context().signals().events();
-
-    match file.context().with_doorbell(map) {
-        Doorbell::Mapped(result) => result,
-        Doorbell::Later => {
-            // A signal is handled before the access is made again.
-            let _ = file.context().signals().wait_for(events, RESET_WAIT);
-            bindings::vm_fault_reason_VM_FAULT_NOPAGE
-        }
-        Doorbell::Never => bindings::vm_fault_reason_VM_FAULT_SIGBUS,
-    }
-}
 
 /// Page frame number of the doorbell page of context `index`, in a BAR at `bar`.
 pub(crate) fn page_frame(bar: u64, index: u16) -> usize {

@@ -12,18 +12,18 @@ use crate::{
         counters,
         ioctl::fdinfo as key, //
     },
-    context::View,
-    file::OpenFile, //
+    context::{
+        Context,
+        View, //
+    },
+    device::Device, //
 };
 
-/// Writes all lines of `open`.
-pub(crate) fn show(open: &OpenFile, to: &SeqFile) {
-    let device = open.device();
-    let context = open.context();
-
+/// Writes all lines of a file that has `context` of `device`, bound with `pasid`.
+pub(crate) fn show(device: &Device, context: &Context, pasid: u32, to: &SeqFile) {
     seq_print!(to, "{}:\t{}\n", key::DEVICE, device.name());
     seq_print!(to, "{}:\t{}\n", key::CONTEXT, context.index());
-    seq_print!(to, "{}:\t{}\n", key::PASID, open.pasid());
+    seq_print!(to, "{}:\t{}\n", key::PASID, pasid);
 
     let Ok(view) = context.view(device.registers()) else {
         seq_print!(to, "{}:\tgone\n", key::STATE);

@@ -18,17 +18,13 @@ use kernel::{
         virt::VmaNew,
         Mm, //
     },
-    page::PAGE_SIZE,
     prelude::*,
     seq_file::SeqFile,
     sync::{
         aref::ARef,
         Arc, //
     },
-    transmute::{
-        AsBytes,
-        FromBytes, //
-    },
+    transmute::AsBytes,
     uaccess::{
         UserPtr,
         UserSlice, //
@@ -40,14 +36,19 @@ use crate::{
         descriptor,
         ioctl, //
     },
+    argument::{
+        first_size,
+        read_argument,
+        read_size, //
+    },
     bar::Start,
     chardev::{
         Node,
         Opening, //
     },
-    compat,
     context::{
         Context,
+        Doorbell,
         FileState,
         HeldResources,
         Owner,
@@ -66,46 +67,8 @@ const QUEUE_STOP: u32 = _IO(ioctl::TYPE as u32, ioctl::QUEUE_STOP as u32);
 const EVENTFD: u32 = _IO(ioctl::TYPE as u32, ioctl::EVENTFD as u32);
 const MODERATION: u32 = _IO(ioctl::TYPE as u32, ioctl::MODERATION as u32);
 
-/// Size of the arguments when they were first there. They have no padding, and the same layout for
-/// 32-bit and 64-bit programs.
-mod first_size {
-    pub(super) const INFO: usize = 56;
-    pub(super) const QUEUE: usize = 24;
-    pub(super) const EVENTFD: usize = 16;
-    pub(super) const MODERATION: usize = 16;
-}
-
-const _: () = {
-    assert!(size_of::<ioctl::Info>() == first_size::INFO);
-    assert!(size_of::<ioctl::Queue>() == first_size::QUEUE);
-    assert!(size_of::<ioctl::Eventfd>() == first_size::EVENTFD);
-    assert!(size_of::<ioctl::Moderation>() == first_size::MODERATION);
-};
-
-// SAFETY: The structure is made of integers and has no padding (asserted above), so all its bytes
-// are initialized.
-unsafe impl AsBytes for ioctl::Info {}
-
-// SAFETY: The structure is made of integers: every bit pattern is a value.
-unsafe impl FromBytes for ioctl::Queue {}
-
-// SAFETY: As above.
-unsafe impl FromBytes for ioctl::Eventfd {}
-
-// SAFETY: As above.
-unsafe impl FromBytes for ioctl::Moderation {}
-
-// SAFETY: The structure is made of integers and has no padding (asserted above).
-unsafe impl AsBytes for ioctl::Queue {}
-
-// SAFETY: As above.
-unsafe impl AsBytes for ioctl::Eventfd {}
-
-// SAFETY: As above.
-unsafe impl AsBytes for ioctl::Moderation {}
-
 /// What an open file has.
-pub(crate) struct OpenFile {
+struct OpenFile {
     device: Arc<Device>,
     context: Arc<Context>,
     node: Node,
@@ -176,7 +139,7 @@ impl OpenFile {
     /// # Safety
     ///
     /// `file` is a file of this module, and stays open during `'a`.
-    pub(crate) unsafe fn borrow<'a>(file: *mut bindings::file) -> &'a Self {
+    unsafe fn borrow<'a>(file: *mut bindings::file) -> &'a Self {
         // SAFETY: `f_open()` has stored a pointer to an `OpenFile` there, which is freed by
         // `f_release()` only.
         unsafe { &*(*file).private_data.cast::<Self>() }
@@ -199,23 +162,6 @@ impl OpenFile {
             return Err(EPERM);
         }
         Ok(())
-    }
-
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
-    }
-
-    pub(crate) fn context(&self) -> &Context {
-        &self.context
-    }
-
-    pub(crate) fn pasid(&self) -> u32 {
-        self.pasid
-    }
-
-    /// Page frame number of the context's doorbell page.
-    pub(crate) fn doorbell_page(&self) -> usize {
-        self.device.doorbell_page(self.context.index())
     }
 
     fn ioctl(&self, cmd: u32, arg: usize) -> Result {
@@ -333,7 +279,7 @@ impl OpenFile {
         if self.context.is_gone() {
             return Err(ENODEV);
         }
-        doorbell::prepare(vma)
+        doorbell::prepare(vma, AREA_OPERATIONS)
     }
 
     /// Waits for interrupts, and gives their number.
@@ -391,72 +337,23 @@ impl Drop for OpenFile {
     }
 }
 
-/// The first two fields of all arguments.
-#[repr(C)]
-struct Header {
-    size: u32,
-    flags: u32,
-}
-
-// SAFETY: The structure is made of integers: every bit pattern is a value.
-unsafe impl FromBytes for Header {}
-
-/// The size that a program says its argument has, after a look at what is the same for all.
-///
-/// # Errors
-///
-/// `EINVAL` if it is smaller than the argument was `first`, or flags are set; `E2BIG` if no
-/// argument will ever be so large.
-fn read_size(from: UserPtr, first: usize) -> Result<usize> {
-    let header: Header = UserSlice::new(from, size_of::<Header>()).reader().read()?;
-    let size = header.size as usize;
-
-    if size < first || header.flags != 0 {
-        return Err(EINVAL);
+/// The operations. `owner` is this module, which is kept loaded while a file is open.
+pub(crate) const fn operations(owner: *mut bindings::module) -> bindings::file_operations {
+    bindings::file_operations {
+        owner,
+        open: Some(f_open),
+        release: Some(f_release),
+        unlocked_ioctl: Some(f_ioctl),
+        // The structures are the same for 32-bit programs.
+        #[cfg(CONFIG_COMPAT)]
+        compat_ioctl: bindings::compat_ptr_ioctl,
+        mmap: Some(f_mmap),
+        read: Some(f_read),
+        poll: Some(f_poll),
+        show_fdinfo: Some(f_show_fdinfo),
+        ..pin_init::zeroed()
     }
-    if size > PAGE_SIZE {
-        return Err(E2BIG);
-    }
-    Ok(size)
 }
-
-/// Reads the argument of an ioctl, which had `first` bytes when it was first there: what a shorter
-/// one lacks is 0, and what a longer one has more must be.
-///
-/// # Errors
-///
-/// Those of [`read_size`], `E2BIG` if it has more, and `EFAULT`.
-fn read_argument<T: FromBytes + AsBytes + Default>(from: UserPtr, first: usize) -> Result<T> {
-    let size = read_size(from, first)?;
-    let mut reader = UserSlice::new(from, size).reader();
-    let mut argument = T::default();
-    let bytes = T::as_bytes_mut(&mut argument);
-    let known = size.min(bytes.len());
-
-    reader.read_slice(bytes.get_mut(..known).ok_or(EINVAL)?)?;
-    while !reader.is_empty() {
-        if reader.read::<u8>()? != 0 {
-            return Err(E2BIG);
-        }
-    }
-    Ok(argument)
-}
-
-/// The operations. The owner keeps the module loaded while a file is open.
-pub(crate) const OPERATIONS: &bindings::file_operations = &bindings::file_operations {
-    owner: compat::owner(),
-    open: Some(f_open),
-    release: Some(f_release),
-    unlocked_ioctl: Some(f_ioctl),
-    // The structures are the same for 32-bit programs.
-    #[cfg(CONFIG_COMPAT)]
-    compat_ioctl: bindings::compat_ptr_ioctl,
-    mmap: Some(f_mmap),
-    read: Some(f_read),
-    poll: Some(f_poll),
-    show_fdinfo: Some(f_show_fdinfo),
-    ..pin_init::zeroed()
-};
 
 /// # Safety
 ///
@@ -565,5 +462,48 @@ unsafe extern "C" fn f_show_fdinfo(to: *mut bindings::seq_file, file: *mut bindi
     // SAFETY: The caller gives a file that it makes in this task during the call.
     let to = unsafe { SeqFile::from_raw(to) };
 
-    fdinfo::show(open, to);
+    fdinfo::show(&open.device, &open.context, open.pasid, to);
+}
+
+/// Milliseconds that a page fault waits at a time for the end of a reset. Not longer, because it
+/// holds the lock of the address space; the access faults again if it was too short.
+const RESET_WAIT: u32 = 10;
+
+/// The operations of the areas where the doorbell page is mapped.
+const AREA_OPERATIONS: &bindings::vm_operations_struct = &bindings::vm_operations_struct {
+    fault: Some(area_fault),
+    ..pin_init::zeroed()
+};
+
+/// # Safety
+///
+/// Only for areas that went through [`doorbell::prepare`], as their `fault` operation.
+unsafe extern "C" fn area_fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+    // SAFETY: The caller gives a valid fault in a valid area, which stays valid during the call.
+    let (vma, address) = unsafe {
+        let fault = &(*fault).__bindgen_anon_1;
+        (fault.vma, fault.address)
+    };
+    // SAFETY: The area holds a reference to its file, which is one of this module and open.
+    let open = unsafe { OpenFile::borrow((*vma).vm_file) };
+    let page = open.device.doorbell_page(open.context.index());
+
+    // SAFETY: `vma` is valid, has `VM_PFNMAP` and is not copy-on-write; `address` lies in it, as
+    // the caller found it by the address. `page` is the doorbell page in the BAR of the device,
+    // which is there for as long as the closure runs: the context is taken away before the driver
+    // lets go of the BAR.
+    let map = || unsafe { bindings::vmf_insert_pfn(vma, address, page) };
+
+    // Before the look, so that no end of a reset happens unseen between look and sleep.
+    let events = open.context.signals().events();
+
+    match open.context.with_doorbell(map) {
+        Doorbell::Mapped(result) => result,
+        Doorbell::Later => {
+            // A signal is handled before the access is made again.
+            let _ = open.context.signals().wait_for(events, RESET_WAIT);
+            bindings::vm_fault_reason_VM_FAULT_NOPAGE
+        }
+        Doorbell::Never => bindings::vm_fault_reason_VM_FAULT_SIGBUS,
+    }
 }

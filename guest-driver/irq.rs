@@ -31,7 +31,8 @@ use crate::{
     bar::Registers,
     compat,
     context::Context,
-    faults::Faults, //
+    faults::Faults,
+    raw, //
 };
 
 /// The most vectors that a device gets. A CPU has about 200, for all devices.
@@ -108,7 +109,7 @@ impl Vectors {
     fn allocate(pdev: &pci::Device<Bound>, most: u32) -> Result<(Self, u32)> {
         // SAFETY: `pdev` is a valid device; the function checks the other arguments.
         let count = unsafe {
-            bindings::pci_alloc_irq_vectors(crate::raw(pdev), 1, most, bindings::PCI_IRQ_MSIX)
+            bindings::pci_alloc_irq_vectors(raw::pci_dev(pdev), 1, most, bindings::PCI_IRQ_MSIX)
         };
         let count = u32::try_from(count).map_err(|_| Error::from_errno(count))?;
 
@@ -121,7 +122,7 @@ impl Drop for Vectors {
     fn drop(&mut self) {
         // SAFETY: `pdev` is a valid device. By the type invariants it has vectors; their handlers
         // are gone, since they were registered with the same device later.
-        unsafe { bindings::pci_free_irq_vectors(crate::raw(&self.pdev)) };
+        unsafe { bindings::pci_free_irq_vectors(raw::pci_dev(&self.pdev)) };
     }
 }
 
@@ -237,7 +238,7 @@ pub(crate) fn register(
 /// Interrupt number of `vector`; an error if so many were not allocated.
 fn number(pdev: &pci::Device<Bound>, vector: u32) -> Result<u32> {
     // SAFETY: `pdev` is a valid device; the function checks `vector`.
-    let irq = unsafe { bindings::pci_irq_vector(crate::raw(pdev), vector) };
+    let irq = unsafe { bindings::pci_irq_vector(raw::pci_dev(pdev), vector) };
 
     u32::try_from(irq).map_err(|_| Error::from_errno(irq))
 }

@@ -8,20 +8,17 @@
 //! through a ring in its own memory and a doorbell page, without the kernel; the kernel comes in
 //! for page faults and interrupts only.
 //!
-//! From here downwards, each module knows only those below it: [`chardev`], [`file`], [`fdinfo`]
-//! and [`debugfs`], what programs and people see; [`device`], one function; [`context`], the life
-//! of a context; [`signals`], what it tells those who wait; [`irq`], [`doorbell`], [`bar`] and
-//! [`regs`], the parts of the function; [`faults`], [`quota`] and [`trace`], what is counted and
-//! told; [`eventfd`], [`pm`], [`reset`], [`sva`], [`wait`] and [`work`], which could be any
-//! driver's; [`abi`], the interface of the device.
+//! From here downwards, each module knows only those below it: [`file`], [`fdinfo`], [`chardev`]
+//! and [`debugfs`], what programs and people see; [`device`], one function; [`irq`] and
+//! [`context`], the life of a context; [`signals`], what it tells those who wait; [`doorbell`],
+//! [`bar`] and [`regs`], the parts of the function; [`faults`], [`quota`] and [`trace`], what is
+//! counted and told; [`argument`] and [`abi`], the interfaces of driver and device; [`eventfd`],
+//! [`pm`], [`reset`], [`sva`], [`wait`] and [`work`], which could be any driver's; [`raw`] and
+//! [`compat`], what the kernel crate lacks and names differently.
 
-use core::ptr;
 use kernel::{
     bindings,
-    device::{
-        Core,
-        DeviceContext, //
-    },
+    device::Core,
     devres,
     driver::Registration,
     new_mutex,
@@ -45,6 +42,7 @@ use kernel::{
     clippy::wrong_self_convention
 )]
 mod abi;
+mod argument;
 mod bar;
 mod chardev;
 mod compat;
@@ -59,6 +57,7 @@ mod file;
 mod irq;
 mod pm;
 mod quota;
+mod raw;
 mod regs;
 mod reset;
 mod signals;
@@ -75,11 +74,8 @@ use chardev::{
 use context::Pause;
 use device::Device;
 
-/// The pointer that C functions want, of a device in any context.
-fn raw<Ctx: DeviceContext>(pdev: &pci::Device<Ctx>) -> *mut bindings::pci_dev {
-    // `pci::Device` is a transparent wrapper of `struct pci_dev`.
-    ptr::from_ref(pdev).cast_mut().cast()
-}
+/// The operations of the character devices.
+const OPERATIONS: &bindings::file_operations = &file::operations(compat::module_owner!());
 
 /// A function that decodes accesses to its memory. Dropping the value disables it again.
 ///
@@ -99,7 +95,7 @@ impl Enabled {
 impl Drop for Enabled {
     fn drop(&mut self) {
         // SAFETY: The device is valid. By the type invariants, it was enabled, which this undoes.
-        unsafe { bindings::pci_disable_device(raw(&self.0)) };
+        unsafe { bindings::pci_disable_device(raw::pci_dev(&self.0)) };
     }
 }
 
@@ -178,7 +174,7 @@ impl pci::Driver for SvmDemo {
 
             let number = Number::take()?;
             let name = CString::try_from_fmt(fmt!("svm{}", number.get()))?;
-            let device = Device::new(pdev, number.get())?;
+            let device = Device::new(pdev, number.get(), compat::contexts_per_user!())?;
             let capabilities = device.capabilities();
             let missing = device::missing(device.registers().function()?);
 
@@ -187,7 +183,7 @@ impl pci::Driver for SvmDemo {
                 _debugfs: debugfs::Directory::new(&name, device.clone())?,
                 _sleep: pm::Registration::new(device.clone())?,
                 // Last, because from here on it can be opened.
-                _chardev: CharDevice::register(device.clone(), number)?,
+                _chardev: CharDevice::register(device.clone(), number, OPERATIONS)?,
             };
 
             dev_info!(
