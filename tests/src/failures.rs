@@ -3,6 +3,7 @@
 //! launcher that is killed, an option that makes no sense. Beside these, what people do with guests
 //! of their own.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, ExitStatus, Stdio};
 
@@ -131,12 +132,18 @@ fn a_hang_fails_the_run(launcher: &Launcher) -> anyhow::Result<()> {
         );
         // As it boots is another failure, of a busy host.
         if said.contains("guest is up") {
-            for needle in ["hung in the step \"exec\"", &format!("{limit} s")] {
+            let limit = format!("{limit} s: processor 0 at ");
+            for needle in ["hung in the step \"exec\"", &limit] {
                 ensure!(
                     said.contains(needle),
                     "no {needle:?} in the output:\n{said}"
                 );
             }
+            let found = fs::read_to_string(launcher.run_dir("hang").join("hang.txt"))?;
+            ensure!(
+                found.contains("processor 1") && found.contains("RIP=") && found.contains("stack"),
+                "not where the processors are:\n{found}"
+            );
             return Ok(());
         }
     }

@@ -89,12 +89,14 @@ impl Follower {
         })
     }
 
-    /// Follows until the process ended, giving each line to `take`.
+    /// Follows until the process ended, giving each line to `take`. A process that reaches its
+    /// deadline is given to `late` before it is killed.
     pub fn follow(
         &mut self,
         child: &mut Child,
         time: Duration,
         mut take: impl FnMut(Source, &str) -> Result<Then>,
+        late: impl FnOnce(&Child),
     ) -> Result<Ending> {
         let start = Instant::now();
         let mut deadline = start + time;
@@ -120,6 +122,7 @@ impl Follower {
                 return Ok(Ending::Interrupted(signal));
             }
             if Instant::now() >= deadline {
+                late(child);
                 kill(child)?;
                 return Ok(Ending::TimedOut);
             }
@@ -219,6 +222,7 @@ mod tests {
         time: Duration,
         action: impl FnOnce(),
     ) -> (Ending, Vec<(Source, String)>) {
+        let mut was_late = false;
         let directory = tempfile::tempdir().unwrap();
         let [console, results] = ["console", "results"].map(|name| directory.path().join(name));
         fs::write(&console, "").unwrap();
@@ -235,14 +239,20 @@ mod tests {
         action();
         let mut lines = Vec::new();
         let ending = follower
-            .follow(&mut child, time, |source, line| {
-                lines.push((source, line.to_owned()));
-                Ok(match line {
-                    "bye" => Then::EndsWithin(Duration::ZERO),
-                    _ => Then::Continue,
-                })
-            })
+            .follow(
+                &mut child,
+                time,
+                |source, line| {
+                    lines.push((source, line.to_owned()));
+                    Ok(match line {
+                        "bye" => Then::EndsWithin(Duration::ZERO),
+                        _ => Then::Continue,
+                    })
+                },
+                |child| was_late = Path::new(&format!("/proc/{}", child.id())).exists(),
+            )
             .unwrap();
+        assert_eq!(was_late, ending == Ending::TimedOut);
         (ending, lines)
     }
 

@@ -39,8 +39,9 @@ pub fn status(results: &Results, ending: &Ending, is_exec: bool) -> u8 {
     }
 }
 
-/// Takes into the results how following a guest ended.
-pub fn ending(results: &mut Results, ending: &Ending, timeout: Duration) {
+/// Takes into the results how following a guest ended. `found` is what a machine did that came to
+/// no end in time.
+pub fn ending(results: &mut Results, ending: &Ending, timeout: Duration, found: &str) {
     let at = match (results.under_way(), &results.kernel) {
         (Some(step), _) => format!("in the step {step:?}"),
         (None, None) => "before the guest was up".to_owned(),
@@ -63,13 +64,15 @@ pub fn ending(results: &mut Results, ending: &Ending, timeout: Duration) {
             ));
         }
         Ending::TimedOut if results.ended() => {
-            results.fail("the guest did not power off after its plan".to_owned());
+            results.fail(format!(
+                "the guest did not power off after its plan: {found}"
+            ));
         }
         Ending::TimedOut if panicked || !results.failures.is_empty() => {}
         Ending::TimedOut => {
             results.hung = true;
             results.fail(format!(
-                "the guest hung {at}: no end within {} s",
+                "the guest hung {at}: no end within {} s: {found}",
                 timeout.as_secs()
             ));
         }
@@ -111,14 +114,14 @@ mod tests {
     /// What is said of the end of a run with these events.
     fn said(lines: &[&str], end: Ending) -> Vec<String> {
         let mut results = fed(lines);
-        ending(&mut results, &end, Duration::from_secs(7));
+        ending(&mut results, &end, Duration::from_secs(7), "processor 0");
         results.failures
     }
 
     /// The exit statuses of a run with these events: of a plan, and of a command.
     fn statuses(lines: &[&str], end: Ending) -> (u8, u8) {
         let mut results = fed(lines);
-        ending(&mut results, &end, Duration::from_secs(7));
+        ending(&mut results, &end, Duration::from_secs(7), "processor 0");
         results.close();
         (status(&results, &end, false), status(&results, &end, true))
     }
@@ -147,7 +150,7 @@ mod tests {
             (
                 &[READY, BEGIN],
                 Ending::TimedOut,
-                "the guest hung in the step \"a\": no end within 7 s",
+                "the guest hung in the step \"a\": no end within 7 s: processor 0",
             ),
             (&[READY, END], Ending::TimedOut, "did not power off"),
             (
@@ -172,7 +175,7 @@ mod tests {
                 kind: Kind::Panic,
                 line: "Kernel panic".into(),
             });
-            ending(&mut results, &end, Duration::ZERO);
+            ending(&mut results, &end, Duration::ZERO, "processor 0");
             assert_eq!((results.failed, results.failures.len()), (1, 0));
             assert_eq!(status(&results, &end, true), NOT_THE_COMMAND);
         }

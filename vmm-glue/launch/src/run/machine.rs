@@ -36,6 +36,8 @@ pub struct Files {
     pub results: PathBuf,
     /// The device's trace.
     pub trace: PathBuf,
+    /// What a machine did that came to no end in time.
+    pub hang: PathBuf,
     /// What the guest sends out, as it comes.
     pub archive: PathBuf,
     /// The directory of what came.
@@ -62,13 +64,14 @@ impl Files {
             qemu: directory.join("qemu.log"),
             results: directory.join("results.json"),
             trace: directory.join("trace.json"),
+            hang: directory.join("hang.txt"),
             archive: directory.join("fetched.tar"),
             fetched: directory.join("fetched"),
         }
     }
 
     /// All of them, without the directory.
-    pub fn all(&self) -> [&Path; 7] {
+    pub fn all(&self) -> [&Path; 8] {
         [
             &self.initramfs,
             &self.console,
@@ -76,6 +79,7 @@ impl Files {
             &self.qemu,
             &self.results,
             &self.trace,
+            &self.hang,
             &self.archive,
         ]
     }

@@ -5,6 +5,7 @@
 mod console;
 pub mod fetch;
 mod follow;
+mod hang;
 mod judge;
 mod junit;
 mod machine;
@@ -39,6 +40,7 @@ use crate::progress::{Progress, Task};
 
 use console::{Kind, Watcher};
 use follow::{Ending, Follower, Source, Then};
+use hang::Monitor;
 pub use judge::NOT_THE_COMMAND;
 use machine::{Console, Files};
 use render::Renderer;
@@ -264,7 +266,7 @@ impl Run<'_> {
         ])?;
         let task = self.progress.quick_task("booting the guest");
         let start = Instant::now();
-        let mut child = start_qemu(prepared, self.options, &files, &fetch)?;
+        let (mut child, monitor) = start_qemu(prepared, self.options, &files, fetch)?;
         if output_was_shown {
             self.progress
                 .line(&format!("QEMU is process {}", child.id()));
@@ -277,18 +279,29 @@ impl Run<'_> {
             results: &mut results,
             start,
         };
-        let ending = follower.follow(&mut child, self.timeout, |source, line| {
-            Ok(match source {
-                Source::Console => view.console(line),
-                Source::Results => view.event(line),
-                Source::Qemu => view.qemu(line),
-            })
-        })?;
+        let mut found = None;
+        let ending = follower.follow(
+            &mut child,
+            self.timeout,
+            |source, line| {
+                Ok(match source {
+                    Source::Console => view.console(line),
+                    Source::Results => view.event(line),
+                    Source::Qemu => view.qemu(line),
+                })
+            },
+            |child| found = Some(monitor.report(child.id())),
+        )?;
         if let Some(task) = view.booting.take() {
             drop(task);
         }
         results.seconds = start.elapsed().as_secs_f64();
-        judge::ending(&mut results, &ending, self.timeout);
+        if let Some(found) = &found {
+            fs::write(&files.hang, &found.text)
+                .with_context(|| format!("cannot write {}", files.hang.display()))?;
+        }
+        let found = found.map(|found| found.summary).unwrap_or_default();
+        judge::ending(&mut results, &ending, self.timeout, &found);
         if let Err(error) = take_fetched(&files, &self.plan, self.progress) {
             results.fail(format!("{error:#}"));
         }
@@ -507,16 +520,19 @@ fn start_qemu(
     prepared: &Prepared,
     options: &MachineOptions,
     files: &Files,
-    fetch: &[OsString],
-) -> Result<Child> {
+    mut extra: Vec<OsString>,
+) -> Result<(Child, Monitor)> {
+    let (monitor, inherited) = Monitor::new()?;
+    extra.extend(inherited.arguments());
     let log = qemu_log(files)?;
     let copy = log.try_clone().context("cannot duplicate a file")?;
-    machine::command(prepared, options, files, Console::File, fetch)?
+    let child = machine::command(prepared, options, files, Console::File, &extra)?
         .command()
         .stdout(copy)
         .stderr(log)
         .spawn()
-        .context("cannot start QEMU by setpriv")
+        .context("cannot start QEMU by setpriv")?;
+    Ok((child, monitor))
 }
 
 /// Shows why a run failed: the ends of the logs where the fault is not in a step.

@@ -41,7 +41,7 @@ pub fn attend(terminal: impl AsFd, start: impl FnOnce() -> Result<Child>) -> Res
     // From here on signals are taken from a descriptor.
     let mut follower = Follower::new(&[])?;
     let mut child = start()?;
-    follower.follow(&mut child, NO_LIMIT, |_, _| Ok(Then::Continue))
+    follower.follow(&mut child, NO_LIMIT, |_, _| Ok(Then::Continue), |_| {})
 }
 
 /// Reads commands from standard input that is no terminal.
