@@ -72,8 +72,8 @@ const LAST_INTERVAL: i64 = 20_000;
 /// to its page requests, and those for nothing but page faults: a file on a slow medium, at worst.
 const STOP_TIMEOUT: Delta = Delta::from_secs(10);
 
-/// How long it waits if it need not, because who is waited for has kept it waiting in vain before,
-/// or because the context will be stopped in any case.
+/// How long it waits if it need not, because the same process has kept it waiting to no avail
+/// before, or because the context will be stopped in any case.
 const OVERDUE_TIMEOUT: Delta = Delta::from_millis(100);
 
 /// What a read gives when no device answers (PCIe 2.3.2).

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! One context of the device: who has it, and how it is started, stopped and taken away.
+//! One context of the device: its owner, and how it is started, stopped and taken away.
 //!
 //! The order of teardown is the purpose of this module. It is always: no new work (the doorbell
 //! page goes, or its owner is gone), stop, wait for the responses to the page requests, end the
@@ -88,7 +88,7 @@ pub(crate) struct Owner {
     pub(crate) pasid: u32,
 }
 
-/// Who has the context.
+/// The owner of the context.
 enum State {
     /// Nobody.
     Free,
@@ -149,7 +149,7 @@ impl Drop for Reservation {
 
 /// What was asked of the context, and how far the readers have come.
 struct Progress {
-    /// Who opened the context last.
+    /// The process that opened the context last.
     owner: Option<Owner>,
     /// The context was started, and nobody has asked it to stop.
     started: bool,
@@ -285,13 +285,13 @@ impl Context {
 
     /// Whether the context was taken away.
     pub(crate) fn is_gone(&self) -> bool {
-        // Acquire: who sees it also sees the end of the bond before it.
+        // Acquire: a thread that sees it also sees the end of the bond before it.
         self.gone.load(Acquire)
     }
 
     /// Whether nobody has the context.
     pub(crate) fn is_free(&self) -> bool {
-        // Who holds the lock has it, or is about to give it back.
+        // The holder of the lock owns the context, or is about to give it back.
         self.state
             .try_lock()
             .is_some_and(|state| matches!(*state, State::Free))
@@ -324,7 +324,7 @@ impl Context {
 
     /// Takes the context if it is free; `EAGAIN` if the function is being reset.
     fn try_reserve(&self, registers: &Registers) -> Result<bool> {
-        // Who holds the lock has the context, or is about to give it back.
+        // The holder of the lock owns the context, or is about to give it back.
         let Some(mut state) = self.state.try_lock() else {
             return Ok(false);
         };
@@ -469,7 +469,7 @@ impl Context {
             State::Free | State::Reserved | State::Gone => return Err(ENODEV),
         }
 
-        // Without the lock, because any number of threads may wait here: who takes the context
+        // Without the lock, because any number of threads may wait here: taking the context
         // away must not wait for them.
         drop(state);
         let task = current!();
@@ -571,7 +571,7 @@ impl Context {
     /// Frees the context if it drains and has stopped. Does not wait for that, but for the end of
     /// the bond. Gives whether it may drain still.
     pub(crate) fn reap(&self, registers: &Registers) -> bool {
-        // Who holds the lock is about to do something with the context.
+        // The holder of the lock is about to do something with the context.
         let Some(mut state) = self.state.try_lock() else {
             return true;
         };
@@ -604,7 +604,7 @@ impl Context {
     /// reset decodes no memory, and accesses to it are errors of the bus.
     pub(crate) fn pause(&self, registers: &Registers, why: Pause) {
         self.progress.lock().paused.set(why, true);
-        // Waits for who has seen that it was not paused, and goes on.
+        // Waits for a thread that saw that it was not paused, and goes on.
         let state = self.state.lock();
         // Without a device there is nothing to be stopped.
         let _ = self.registers(registers).begin_stop();
@@ -615,7 +615,8 @@ impl Context {
         }
     }
 
-    /// Lets the context be started again. Who had started it before learns that it has halted.
+    /// Lets the context be started again. A program that had started it before learns that it has
+    /// halted.
     pub(crate) fn end_pause(&self, why: Pause) {
         self.progress.lock().paused.set(why, false);
         if why == Pause::Reset {
@@ -689,7 +690,7 @@ impl Context {
             }
             // It was asked to stop already.
             State::Draining(held) => *state = State::Draining(held),
-            // Who ends the bond is waited for before `release()`.
+            // `release()` comes after the end of the bond.
             State::Ending => *state = State::Ending,
             State::Free | State::Reserved | State::Gone => {}
         }
@@ -744,7 +745,7 @@ impl Context {
 
         let context = self.registers(registers);
         let mut progress = self.progress.lock();
-        // What is to be said is said after the reset.
+        // The message comes after the reset.
         if progress.paused.reset {
             return Pending::Interrupts(0);
         }
@@ -803,7 +804,7 @@ impl Context {
         if self.is_gone() {
             return Err(ENODEV);
         }
-        // Who closes it waits for it with the lock held; others hold it for a moment.
+        // `close()` waits for the context with the lock held; others hold it for a moment.
         let holder = match self.state.try_lock().as_deref() {
             None => None,
             Some(State::Free) => Some("free"),

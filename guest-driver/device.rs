@@ -62,8 +62,9 @@ const REAP_INTERVAL: u32 = 250;
 
 /// Ends the bonds of contexts that had not stopped in time when they were closed, and have since.
 ///
-/// In a worker of the kernel, because the end of a bond may take as long as somebody's page fault:
-/// nobody who opens or closes a file, or resets the function, should wait for another's.
+/// In a worker of the kernel, because the end of a bond may take as long as a page fault of its
+/// process: opening or closing a file, or a reset of the function, should not wait for that of
+/// another process.
 struct Reaper {
     contexts: Arc<Contexts>,
     registers: Arc<Registers>,

@@ -18,7 +18,7 @@ use kernel::{
     types::Opaque, //
 };
 
-/// Who wants to know.
+/// What is told before the machine sleeps and after it woke up.
 pub(crate) trait Sleeper: Send + Sync {
     /// The machine is about to suspend, to hibernate, or to become what an image of it was. May
     /// sleep. If that must not be, undoes what it has done and fails.

@@ -19,13 +19,13 @@ use kernel::{
 /// The users of one device.
 #[pin_data]
 pub(crate) struct Quota {
-    /// Who has how many, for those who have any.
+    /// The users that have contexts, each with the number of them.
     #[pin]
     users: Mutex<KVec<(Kuid, u32)>>,
 }
 
 impl Quota {
-    /// Makes a quota of which nobody has used anything.
+    /// Makes a quota that is not used yet.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             users <- new_mutex!(KVec::new(), "svm_demo::Quota::users"),

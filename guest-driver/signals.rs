@@ -2,8 +2,8 @@
 
 //! What those who wait for a context are told: sleepers, pollers, and the program's eventfd.
 //!
-//! All of it may be told in interrupt context. What happened is not kept here: who is told looks at
-//! the context.
+//! All of it may be told in interrupt context. What happened is not kept here: a waiter that is
+//! told looks at the context.
 
 use kernel::{
     prelude::*,
@@ -91,7 +91,7 @@ impl Signals {
 
     /// Says that those who sleep or poll must look again.
     fn notify(&self) {
-        // Release: who sees this event also sees what it is about. The queue's lock orders the
+        // Release: a thread that sees this event also sees its cause. The queue's lock orders the
         // addition before the look that a sleeper takes.
         self.events.fetch_add(1, Release);
         self.queue.wake_all();

@@ -84,7 +84,7 @@ DEFINE_EVENT(svm_demo_result, svm_demo_close,
 	TP_ARGS(device, context, result)
 );
 
-/* The context was taken away from whoever had it, because the device goes. */
+/* The context was taken away from its file, because the device goes. */
 DEFINE_EVENT(svm_demo_result, svm_demo_revoke,
 	TP_PROTO(u32 device, u16 context, int result),
 	TP_ARGS(device, context, result)

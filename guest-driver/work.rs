@@ -22,9 +22,9 @@ unsafe extern "C" {
     fn svm_demo_work_init(work: *mut bindings::delayed_work, function: bindings::work_func_t);
 }
 
-/// What is to be done.
+/// Work that can be called off.
 pub(crate) trait Task: Send + Sync {
-    /// Does it. May sleep. Gives the milliseconds after which it is to be done again, if it is.
+    /// Does it. May sleep. Returns the milliseconds until it runs again, if it does.
     fn run(&self) -> Option<u32>;
 }
 

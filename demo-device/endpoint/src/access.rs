@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What parts of the device ask of memory: a piece of a process's address space and what is to be
-//! done there. Knows nothing of translations.
+//! What parts of the device ask of memory: a piece of a process's address space and what
+//! happens there. Knows nothing of translations.
 
 use svm_abi::completion::Error;
 

@@ -28,7 +28,7 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// The bytes of a piece from its focus on that an entry of the cache covers, at most `limit`.
-    /// `untranslated` says how what is to be reached untranslated is reached.
+    /// `untranslated` says how to reach untranslated memory.
     #[inline]
     pub fn new(piece: &Piece, hit: &Hit, untranslated: &MemoryRequest, limit: u64) -> Self {
         let focus = piece.focus();

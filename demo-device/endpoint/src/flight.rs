@@ -120,7 +120,7 @@ impl Flights {
 
     /// Whatever the member had on its way has ended. Returns the ITag vector of the invalidations
     /// that waited for that alone.
-    #[must_use = "these invalidations are to be completed"]
+    #[must_use = "these invalidations have to be completed"]
     pub fn complete(&mut self, member: usize) -> u32 {
         self.flights[member] = Flight::None;
         self.in_flight.remove(member);

@@ -155,8 +155,8 @@ impl Laboratory {
         }
     }
 
-    /// Makes everything as new, except that a request on its way stays recognisable as old, and that
-    /// what is to be seen by a driver, which may begin with a function level reset, stays.
+    /// Makes everything as new, except that a request on its way stays recognisable as old. What a
+    /// driver has to see stays, too, because it may begin with a function level reset.
     pub fn reset(&mut self, kind: Reset) {
         let silence = match kind {
             Reset::FunctionLevel => self.silence,

@@ -21,7 +21,7 @@ impl Moderation {
     }
 
     /// Changes the setting. Returns whether to send an interrupt for what was held back.
-    #[must_use = "what was held back is to be told"]
+    #[must_use = "the interrupt that was held back has to be sent"]
     pub fn set(&mut self, setting: u64) -> bool {
         let held = self.holds_back();
         *self = Moderation {
@@ -32,7 +32,7 @@ impl Moderation {
     }
 
     /// A completion asks for an interrupt. Returns whether to send one now.
-    #[must_use = "the interrupt is to be sent"]
+    #[must_use = "the interrupt has to be sent"]
     pub fn completed(&mut self) -> bool {
         self.held += 1;
         let send = self.held >= moderation::completions(self.setting);

@@ -169,7 +169,7 @@ pub(crate) struct PagesAhead {
     next: u64,
     /// Number of pages that are still to be requested.
     left: u32,
-    /// Number of pages that were to be requested when it began.
+    /// Number of pages to request when it began.
     window: u32,
     /// Groups that wait for a response.
     groups: u32,
@@ -188,7 +188,7 @@ impl PagesAhead {
         self.left = self.window.min(needed.try_into().unwrap_or(u32::MAX));
     }
 
-    /// No more are to be requested.
+    /// Requests no more.
     pub fn stop(&mut self) {
         self.left = 0;
     }

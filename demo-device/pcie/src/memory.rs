@@ -69,7 +69,7 @@ pub enum MemoryError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CopyError {
     /// The read. Nothing was written.
-    #[error("cannot read what is to be copied: {0}")]
+    #[error("cannot read the source of the copy: {0}")]
     Read(MemoryError),
     /// The write.
     #[error("cannot write what was copied: {0}")]

@@ -36,8 +36,8 @@ pub trait RootPort {
     /// is read before any is written, so that the two may overlap. What `buffer` holds then is not
     /// said.
     ///
-    /// It is no request of its own, but a read and a write that are sent at one moment, for the
-    /// sake of those above who can do without the copy in the middle. An implementation in which
+    /// It is no request of its own, but a read and a write that are sent at one moment, for
+    /// callers that can do without the copy in the middle. An implementation in which
     /// anything could happen between the two leaves this as it is, or answers so for some requests:
     /// the function then sends the one, looks whether its state still permits the other, and sends
     /// that.
@@ -54,8 +54,8 @@ pub trait RootPort {
     /// them sees all of the others. None if nothing was written, because that cannot be done at one
     /// moment here.
     ///
-    /// Like [`RootPort::copy`] it stands for two requests, the rest and then the head, and is there
-    /// for those above who can do with less than it takes to send two.
+    /// Like [`RootPort::copy`] it stands for two requests, the rest and then the head, for
+    /// callers that need less time than it takes to send two.
     fn publish(
         &self,
         _request: &MemoryRequest,

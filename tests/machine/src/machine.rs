@@ -456,7 +456,7 @@ impl Machine {
         (slot.unit == unit).then_some(slot)
     }
 
-    /// Has a shadow told of a unit's invalidations.
+    /// Tells a shadow of a unit's invalidations from now on.
     pub(crate) fn add_shadow(&self, unit: usize, shadow: &Arc<Shadow>) {
         let slot = &self.0.units[unit];
         let mut shadows = slot.shadows.lock();

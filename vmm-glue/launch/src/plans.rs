@@ -219,7 +219,7 @@ fn watching(given: &Given) -> Vec<Step> {
     )];
     if given.has("CONFIG_DEBUG_FS") {
         let line = format!("exec 3<>/dev/svm0 && cat {contexts} && grep -q ' open ' {contexts}");
-        steps.push(Step::shell("debugfs knows who has a context", &line));
+        steps.push(Step::shell("debugfs knows the owner of a context", &line));
     }
     if given.has("CONFIG_EVENT_TRACING") {
         let line = "cd /sys/kernel/tracing && echo 1 >events/svm_demo/enable && \

@@ -11,7 +11,7 @@ use crate::bql::Bql;
 /// What is done when the machine begins to run (true) or stops (false).
 type Action = Box<dyn Fn(&Bql, bool) + Send + Sync>;
 
-/// Has an action done at each change, until it is dropped.
+/// Runs an action at each change, until it is dropped.
 pub struct Watch {
     entry: *mut VMChangeStateEntry,
     action: NonNull<Action>,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whose turn it is with the invalidation queue: what one round of it asks the host for is carried out
-//! before the next round begins, so that the status of a wait descriptor (section 6.5.2.8) says the
-//! truth.
+//! Turns at the invalidation queue: the host carries out what one round asks for before the next
+//! round begins, so that the status of a wait descriptor (section 6.5.2.8) says the truth.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct QueueTurn(Option<Arc<AtomicBool>>);
 
 impl QueueTurn {
-    /// Whether the queue was processed. Otherwise it is another's turn, who goes on with the queue
-    /// when it ends.
+    /// Whether the queue was processed. Otherwise another thread has the turn, and goes on
+    /// with the queue when it ends.
     pub fn is_held(&self) -> bool {
         self.0.is_some()
     }

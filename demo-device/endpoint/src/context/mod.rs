@@ -42,7 +42,7 @@ pub(crate) enum Stall {
         /// Number of pages.
         pages: u32,
     },
-    /// It requested pages in vain, and requests them once more after a while.
+    /// Its page request failed, and it repeats the request after a while.
     Rests {
         /// What they are for.
         piece: Piece,
@@ -340,8 +340,8 @@ impl Context {
         self.moderation.holds_back() || matches!(self.stall, Stall::Rests { .. })
     }
 
-    /// Does what is due at a time: has the interrupt sent that was held back, and the pages
-    /// requested that rest. Returns whether anything was due, and when more will be.
+    /// Does what is due at a time: sends the interrupt that was held back, and requests the pages
+    /// that rest. Returns whether anything was due, and when more will be.
     pub fn tick(&mut self, now: u64) -> (bool, Option<u64>) {
         let mut interrupt = self.moderation.deadline(now);
         let told = interrupt.take_if(|deadline| *deadline <= now).is_some();

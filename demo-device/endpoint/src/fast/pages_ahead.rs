@@ -39,7 +39,7 @@ impl Device {
         }
     }
 
-    /// The next group ahead of a context that waits for one, if there is to be one.
+    /// The next group ahead of a context that waits for one, if one follows.
     pub(crate) fn request_pages_ahead(&mut self, member: usize) -> Option<Action> {
         let context = &self.contexts[member];
         let Stall::Waits { piece, .. } = context.stall else {

@@ -362,7 +362,7 @@ impl Bench {
         slot.stopping = true;
     }
 
-    /// One operation of whoever is about.
+    /// One operation of any of the contexts.
     fn operate(&mut self) {
         self.model.now += 1;
         // What holds now held during this operation, too.

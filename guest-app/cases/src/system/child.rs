@@ -131,7 +131,7 @@ impl Child {
         kill(pid, Signal::SIGKILL)?;
         match waitpid(pid, None)? {
             WaitStatus::Signaled(_, Signal::SIGKILL, _) => Ok(()),
-            status => bail!("the child was to be killed, and ended before: {status:?}"),
+            status => bail!("the child ended before it was killed: {status:?}"),
         }
     }
 

@@ -79,7 +79,7 @@ impl Injection {
     }
 
     /// Lets only such calls fail that `module` makes, at whatever depth, and of these none that the
-    /// kernel's function `except` makes. `false` if the kernel does not look at who calls
+    /// kernel's function `except` makes. `false` if the kernel does not look at the caller
     /// (`CONFIG_FAULT_INJECTION_STACKTRACE_FILTER`).
     ///
     /// # Errors

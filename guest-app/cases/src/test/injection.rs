@@ -70,7 +70,7 @@ const NO_INJECTION: &str =
 
 /// Why the driver's own calls cannot be told from others.
 const NO_FILTER: &str =
-    "this kernel does not look at who calls (CONFIG_FAULT_INJECTION_STACKTRACE_FILTER)";
+    "this kernel does not look at the caller (CONFIG_FAULT_INJECTION_STACKTRACE_FILTER)";
 
 /// The function by which Linux makes the files of an interrupt below /proc. It does not look
 /// whether it could (`kernel/irq/proc.c`), and the kernel warns when the interrupt is given back
@@ -530,7 +530,7 @@ fn by_chance(bench: &mut Bench) -> anyhow::Result<Verdict> {
     }
     ensure!(
         aborted == processes || succeeded > 0 && failed > 0,
-        "{succeeded} tries succeeded and {failed} failed: both were to be expected"
+        "{succeeded} tries succeeded and {failed} failed: both were expected"
     );
     bench.queue().nop()?;
     let left = before.check(bench, processes.into())?;

@@ -67,7 +67,7 @@ fn all_contexts(bench: &mut Bench) -> anyhow::Result<Verdict> {
             }
             Ok(())
         })?;
-        // One after the other: it is the work that is to be at the same time.
+        // One after the other: only the work has to be simultaneous.
         let pasid: u32 = child.line().receive()?;
         children.push((child, pasid));
     }

@@ -201,7 +201,7 @@ impl Collection {
             {
                 Item::Directory(_) => {}
                 _ => bail!(
-                    "/{} is a file, and something else is to be copied below it (option --copy)",
+                    "/{} is a file, but --copy puts something else below it",
                     directory.display()
                 ),
             }

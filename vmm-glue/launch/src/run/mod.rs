@@ -573,7 +573,7 @@ fn show_failures(results: &Results, files: &Files, output_was_shown: bool) {
     eprintln!("all of it is in {}", files.directory.display());
 }
 
-/// A person sees the shell; that the driver did not load they shall be told.
+/// Reports what failed before the shell came up, such as the driver that did not load.
 fn report_setup_failures(files: &Files) -> Result<()> {
     let text = fs::read_to_string(&files.events)
         .with_context(|| format!("cannot read {}", files.events.display()))?;

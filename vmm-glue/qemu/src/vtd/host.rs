@@ -176,8 +176,8 @@ impl Host {
                 .lock()
                 .process_queue(&GuestMemory, now, &mut effects);
             if !turn.is_held() {
-                // By a function that writes the unit's registers while it is being told something:
-                // who has the turn goes on.
+                // A function wrote the unit's registers while it was being told something: the
+                // holder of the turn goes on.
                 return;
             }
             for effect in effects {

@@ -51,7 +51,7 @@ impl LockedUnit {
         }
     }
 
-    /// Says, once, who carries out what the unit asks for.
+    /// Sets, once, what carries out the effects of the unit.
     pub fn set_above(&self, above: &'static dyn CarryOut) {
         // A second one would be of another machine.
         let _ = self.above.set(above);

@@ -57,8 +57,8 @@ impl Unit {
         turn
     }
 
-    /// The effects of a round were carried out. Returns whether the queue was to be processed
-    /// meanwhile: then this host has to call [`Unit::process_queue`] again.
+    /// The effects of a round were carried out. Returns whether another thread asked
+    /// for the queue meanwhile: then this host has to call [`Unit::process_queue`] again.
     pub fn end_turn(&mut self, turn: QueueTurn) -> bool {
         self.turns.end(turn)
     }

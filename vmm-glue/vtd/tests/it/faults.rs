@@ -270,7 +270,7 @@ fn what_was_wrong_with_an_entry_is_told() {
     b.map(table, 4, 3, 0x1000, 1 << 13 | PS | USER, USER);
     let what = "reserved bits are set: 0x2000 of word 0";
     assert_eq!(told(&mut b, 0x72), said("SFS.3", what));
-    // Who wants no report of a fault gets none of its reason either.
+    // A fault that is not reported has no reason reported either.
     let mut b = unit();
     b.pasid(SID, 5, entry.with_sre(true).with_fpd(true).0);
     assert_eq!(told(&mut b, 0x5a), [""; 0]);

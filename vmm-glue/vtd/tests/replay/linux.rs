@@ -7,8 +7,8 @@
 //!   masked.
 //! * Fault records: QEMU's unit has one fault recording register, this one has eight and takes
 //!   the next at each fault. Linux clears the one that it has read.
-//! * Device-TLB invalidations: this unit has ECAP_REG.DIT, so that Linux says in PFSID whose queue
-//!   is to be spared; QEMU's has not, and PFSID stays 0.
+//! * Device-TLB invalidations: this unit has ECAP_REG.DIT, so that Linux names in PFSID the queue
+//!   to throttle; QEMU's has not, and PFSID stays 0.
 //! * Setting the interrupt remapping table: this unit has CAP_REG.ESIRTPS and forgets what it knew
 //!   by itself; with QEMU's, Linux has to ask for that.
 //! * How often the kernel submits to the queue depends on the timing of interrupts and programs,

@@ -27,8 +27,8 @@ const RESET_AND_BOUND: &[&str] = &[RESET, BOUND[0], BOUND[1]];
 
 /// See the module.
 pub const CASES: &[Case] = &[
-    // Who rings a doorbell that has just gone dies of SIGBUS, and can be dead before its context has
-    // stopped.
+    // A process that rings a doorbell that has just gone dies of SIGBUS, and can be dead before its
+    // context has stopped.
     Case::new("unbound and bound again at work", unbind)
         .provoking(BOUND)
         .killing(),

@@ -88,7 +88,7 @@ fn close_working(bench: &mut Bench) -> anyhow::Result<Verdict> {
         unsafe { queue.fill_pages(&memory, u64::MAX) };
         drop(queue);
         drop(memory);
-        // Whoever gets the same address later has it alone.
+        // A later mapping of the same address has it alone.
         let memory = Region::at_address(address, length)?;
         bench.queue().nop()?;
         all_free(bench)?;

@@ -233,9 +233,8 @@ fn faults(queue: &RawQueue) -> anyhow::Result<bool> {
     Ok(faults()? != before)
 }
 
-/// Reads of the doorbell page for as long as the function is being reset, beside who resets it. The
-/// page is not mapped then, and who reads it waits for the end of the reset. Returns how often that
-/// was.
+/// Reads the doorbell page for as long as another thread resets the function. The page is not
+/// mapped then, and a reader waits for the end of the reset. Returns how often that happened.
 fn read_until(queue: &RawQueue, over: &AtomicBool) -> anyhow::Result<u32> {
     let mut waited = 0;
     // A context that was reset says so, when the reset has ended.
@@ -256,7 +255,7 @@ fn read_until(queue: &RawQueue, over: &AtomicBool) -> anyhow::Result<u32> {
 fn no_doorbell(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let function = Function::of(bench.device())?;
     let least = bench.rounds(4);
-    // The pages of all files of a device go together. Here the only one is to be this one.
+    // The pages of all files of a device go together. This file has to be the only one here.
     bench.close();
     let (mut round, mut waited) = (0, 0);
     while round < least || waited == 0 {
@@ -294,7 +293,7 @@ fn no_doorbell(bench: &mut Bench) -> anyhow::Result<Verdict> {
 
 /// Looks of the driver at a context that stops which are answered with all ones, and what the
 /// program is told: the first may have been in the middle of a reset that has ended since, and
-/// whoever answers the second neither is gone.
+/// a device that does not answer the second one either is gone.
 const SILENCES: [(u64, Result<(), Errno>); 2] = [(1, Ok(())), (2, Err(Errno::ENODEV))];
 
 fn silent(bench: &mut Bench) -> anyhow::Result<Verdict> {

@@ -72,7 +72,7 @@ fn debugged(bench: &mut Bench) -> anyhow::Result<Verdict> {
         let status = waitpid(pid, None)?;
         ensure!(
             matches!(status, WaitStatus::Stopped(..)),
-            "the process is {status:?}, and was to be stopped"
+            "the process is {status:?}, and should be stopped"
         );
         // The device goes on, and the kernel handles its page requests for a process that does not
         // run.

@@ -179,13 +179,13 @@ fn others(bench: &mut Bench) -> anyhow::Result<Verdict> {
     Unanswered::begin(bench.device(), false)?.end()?;
     let before = Before::take(bench)?;
     let unanswered = Unanswered::begin(bench.device(), false)?;
-    // The end of a bond waits for all faults that the kernel handles; and who opens the device
+    // The end of a bond waits for all faults that the kernel handles; and an open of the device
     // waits for that end. Neither can be helped by a driver.
     let first = open_and_close(bench.device())?;
     is_stuck(&first, "the end of a bond")?;
     let second = open_and_close(bench.device())?;
     is_stuck(&second, "the next open")?;
-    // Who opens another device has nothing to do with it.
+    // An open of another device has nothing to do with it.
     let mut other = Child::fork(|_| {
         OpenOptions::new()
             .read(true)
@@ -204,8 +204,12 @@ fn others(bench: &mut Bench) -> anyhow::Result<Verdict> {
         ),
     }
     answered?;
-    first.finish().context("who closed the device")?;
-    second.finish().context("who opened the device")?;
+    first
+        .finish()
+        .context("the process that closed the device")?;
+    second
+        .finish()
+        .context("the process that opened the device")?;
     works(bench)?;
     before.check(bench, 4)?;
     passed()

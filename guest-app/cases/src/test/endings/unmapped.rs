@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory that goes while the device works on it: data, completion records, the ring. Whoever maps
-//! the address next has it alone.
+//! Memory that goes while the device works on it: data, completion records, the ring. The next
+//! mapping of the address has it alone.
 
 use std::sync::atomic::Ordering;
 

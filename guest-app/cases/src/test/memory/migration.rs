@@ -238,7 +238,8 @@ fn move_pages(bench: &mut Bench) -> anyhow::Result<Verdict> {
     if let Some(reason) = one_node() {
         return skipped(reason);
     }
-    // It brings pages back to the node of whoever reads them, and then nothing is left to be moved.
+    // It brings pages back to the node of the processor that reads them, and then no page is left
+    // to move.
     let unbalanced = without_balancing()?;
     let memory = Region::new(64 * PAGE)?;
     memory.advise(Advice::NoHugePage)?;
@@ -311,7 +312,7 @@ fn balancing(bench: &mut Bench) -> anyhow::Result<Verdict> {
                 let now = vmstat("numa_pte_updates ")?;
                 Ok((now > start)
                     .then_some(())
-                    .ok_or_else(|| "the kernel takes no page away to see who wants it".to_owned()))
+                    .ok_or_else(|| "the kernel takes no page away to find its node".to_owned()))
             })
         })?
         .0;
@@ -320,7 +321,7 @@ fn balancing(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let taken = vmstat("numa_pte_updates ")? - before;
     drop(faster);
     remark(format!(
-        "{taken} pages taken away to see who wants them, {times} times written and read"
+        "{taken} pages taken away to find their node, {times} times written and read"
     ))
 }
 
