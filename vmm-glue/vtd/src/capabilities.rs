@@ -140,50 +140,53 @@ fn capability(c: &Config) -> Capability {
         _ => None,
     };
     let posted = c.interrupt_remapping.is_some_and(|i| i.posted);
-    let flag = |set: bool, n: u32| (set as u64) << n;
     // Widths up to the widest, which are bits 1 to AW of SAGAW.
-    let sagaw = (1u64 << (c.second_stage_width.aw() + 1)) - 2;
-    let (sslps, mamv) = match c.large_pages {
-        LargePages::None => (0, 18),
-        LargePages::TwoMib => (1, 18),
-        LargePages::OneGib => (3, 18),
+    let sagaw = (1 << (c.second_stage_width.aw() + 1)) - 2;
+    let sslps = match c.large_pages {
+        LargePages::None => 0,
+        LargePages::TwoMib => 1,
+        LargePages::OneGib => 3,
     };
     let mgaw = c.second_stage_width.bits().max(c.host_address_width);
-    Capability(
-        ((c.domain_id_width as u64 - 4) / 2)
-            | flag(c.protected_memory, 5)
-            | flag(c.protected_memory, 6)
-            | flag(c.caching_mode, 7)
-            | sagaw << 8
-            | (mgaw as u64 - 1) << 16
-            | 1 << 22 // ZLR
-            | (offset::FRCD as u64 / 16) << 24
-            | sslps << 34
-            | 1 << 39 // PSI
-            | (c.fault_records as u64 - 1) << 40
-            | mamv << 48
-            | 3 << 54 // DWD, DRD
-            | flag(first.is_some_and(|f| f.one_gib_pages), 56)
-            | flag(posted, 59)
-            | flag(first.is_some_and(|f| f.five_levels), 60)
-            | flag(c.interrupt_remapping.is_some(), 62) // ESIRTPS
-            | 1 << 63, // ESRTPS
-    )
+    Capability::ZERO
+        .with_nd((c.domain_id_width - 4) / 2)
+        .with_plmr(c.protected_memory)
+        .with_phmr(c.protected_memory)
+        .with_cm(c.caching_mode)
+        .with_sagaw(sagaw)
+        .with_mgaw_less_1(mgaw - 1)
+        .with_zlr(true)
+        .with_fro(offset::FRCD / 16)
+        .with_sslps(sslps)
+        .with_psi(true)
+        .with_nfr_less_1(c.fault_records - 1)
+        .with_mamv(18)
+        .with_dwd(true)
+        .with_drd(true)
+        .with_fs1gp(first.is_some_and(|f| f.one_gib_pages))
+        .with_pi(posted)
+        .with_fs5lp(first.is_some_and(|f| f.five_levels))
+        .with_esirtps(c.interrupt_remapping.is_some())
+        .with_esrtps(true)
 }
 
 /// ECAP_REG (section 11.4.3).
 fn extended_capability(c: &Config) -> ExtendedCapability {
-    let flag = |set: bool, n: u32| (set as u64) << n;
-    let mut e = 3 // C, QI
-        | flag(c.pass_through, 6)
-        | flag(c.snoop_control, 7)
-        | (offset::IVA as u64 / 16) << 8
-        | flag(c.abort_dma, 52);
+    let mut e = ExtendedCapability::ZERO
+        .with_c(true)
+        .with_qi(true)
+        .with_pt(c.pass_through)
+        .with_sc(c.snoop_control)
+        .with_iro(offset::IVA / 16)
+        .with_adms(c.abort_dma);
     if let Some(d) = &c.device_tlbs {
-        e |= 1 << 2 | flag(d.no_write_flag, 33) | flag(d.throttle, 41);
+        e = e
+            .with_dt(true)
+            .with_nwfs(d.no_write_flag)
+            .with_dit(d.throttle);
     }
     if let Some(i) = &c.interrupt_remapping {
-        e |= 1 << 3 | flag(i.extended_mode, 4) | 15 << 20;
+        e = e.with_ir(true).with_eim(i.extended_mode).with_mhmv(15);
     }
     if let Some(s) = &c.scalable {
         let (first, second, nested) = match s.stages {
@@ -191,24 +194,28 @@ fn extended_capability(c: &Config) -> ExtendedCapability {
             Stages::Second => (None, true, false),
             Stages::Both { first, nested } => (Some(first), true, nested),
         };
-        e |= 1 << 43
-            | flag(nested, 26)
-            | flag(s.supervisor_requests, 31)
-            | flag(first.is_some_and(|f| f.extended_accessed), 34)
-            | flag(s.second_stage_dirty, 45)
-            | flag(second, 46)
-            | flag(first.is_some(), 47)
-            | flag(s.coherent_walks, 48)
-            | flag(s.rid_pasid || breaks(Mutant::Rule80), 49)
-            | flag(s.supervisor_requests, 53);
+        e = e
+            .with_smts(true)
+            .with_nest(nested)
+            .with_srs(s.supervisor_requests)
+            .with_eafs(first.is_some_and(|f| f.extended_accessed))
+            .with_ssads(s.second_stage_dirty)
+            .with_ssts(second)
+            .with_fsts(first.is_some())
+            .with_smpwcs(s.coherent_walks)
+            .with_rps(s.rid_pasid || breaks(Mutant::Rule80))
+            .with_rprivs(s.supervisor_requests);
         if let Some(p) = &s.pasids {
-            e |= 1 << 40 | (p.width.bits() as u64 - 1) << 35 | flag(p.execute_requests, 30);
+            e = e
+                .with_pasid(true)
+                .with_pss_less_1(p.width.bits() - 1)
+                .with_ers(p.execute_requests);
         }
         if c.device_tlbs.is_some_and(|d| d.page_requests) {
-            e |= 1 << 29 | 1 << 42 | 1 << 58;
+            e = e.with_prs(true).with_pds(true).with_sms(true);
         }
     }
-    ExtendedCapability(e)
+    e
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use crate::spec::fault::FaultReason;
 use crate::spec::interrupt::Message;
 use crate::spec::invalidation::Fields;
 use crate::spec::pasid::{PasidDirectoryEntry, PasidEntry};
+use crate::spec::register::{ContextCommand, IotlbCommand};
 use crate::spec::root::{RootEntry, ScalableRootHalf};
 use pcie_ats::{InvalidateRequest, PrgResponse};
 use std::fmt::Debug;
@@ -75,9 +76,9 @@ pub enum Refusal {
         wrong: Wrong,
     },
     /// A register-based context-cache invalidation: CCMD_REG as it was written (section 11.4.6.1).
-    ContextCommand(u64),
+    ContextCommand(ContextCommand),
     /// A register-based IOTLB invalidation: IOTLB_REG as it was written (section 11.4.6.3).
-    IotlbCommand(u64),
+    IotlbCommand(IotlbCommand),
     /// A function completed an invalidation request that was not pending, which sets ICE
     /// (section 4.3).
     Completion {
@@ -126,12 +127,12 @@ impl std::fmt::Display for Refusal {
             }
             Refusal::ContextCommand(value) => write!(
                 f,
-                "the context-cache invalidation {value:#x} by CCMD_REG was refused (CAIG 0): it \
+                "the context-cache invalidation {value:?} by CCMD_REG was refused (CAIG 0): it \
                  needs legacy mode, a queue that is off, and a granularity of 1 to 3"
             ),
             Refusal::IotlbCommand(value) => write!(
                 f,
-                "the IOTLB invalidation {value:#x} by IOTLB_REG was refused (IAIG 0): it needs \
+                "the IOTLB invalidation {value:?} by IOTLB_REG was refused (IAIG 0): it needs \
                  legacy mode, a queue that is off, a granularity of 1 to 3 and a mask of at most \
                  MAMV"
             ),

@@ -17,7 +17,7 @@ use vtd::memory::Memory;
 use vtd::spec::SourceId;
 use vtd::spec::context::ScalableContextEntry;
 use vtd::spec::pasid::{PasidDirectoryEntry, PasidEntry};
-use vtd::spec::register::{TranslationTableMode, global, offset};
+use vtd::spec::register::{RootTableAddress, TranslationTableMode, global, offset};
 use vtd::spec::root::ScalableRootHalf;
 
 use crate::bql::Bql;
@@ -40,12 +40,13 @@ pub fn admits(bql: &Bql, requester: u16, pasid: u32) -> bool {
 
 /// The entry of a PASID, if the tables lead to one.
 fn entry(memory: &impl Memory, rtaddr: u64, requester: SourceId, pasid: u32) -> Option<PasidEntry> {
-    if TranslationTableMode::of(rtaddr) != TranslationTableMode::Scalable {
+    let rtaddr = RootTableAddress(rtaddr);
+    if rtaddr.mode() != TranslationTableMode::Scalable {
         return None;
     }
     let word = |address: u64| memory.read_u64(address).ok();
     let (bus, devfn) = (u64::from(requester.bus()), u64::from(requester.devfn()));
-    let half = ScalableRootHalf(word((rtaddr & !0xfff) + 16 * bus + 8 * (devfn >> 7))?);
+    let half = ScalableRootHalf(word(rtaddr.rta() + 16 * bus + 8 * (devfn >> 7))?);
     if !half.p() {
         return None;
     }

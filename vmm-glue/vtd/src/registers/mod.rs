@@ -11,7 +11,11 @@ use crate::mutant::{Mutant, breaks};
 use crate::spec::SourceId;
 use crate::spec::descriptor::QueueError;
 use crate::spec::fault::FaultRecord;
-use crate::spec::register::{fsts, global, offset, prs};
+use crate::spec::register::{
+    ContextCommand, InterruptRemappingTableAddress, InvalidateAddress, InvalidationQueueAddress,
+    InvalidationQueueErrorRecord, IotlbCommand, PageRequestQueueAddress, RootTableAddress, fsts,
+    global, offset, prs,
+};
 use crate::spec::{above, mask};
 
 /// What a register write asks of the unit.
@@ -43,10 +47,10 @@ const PROTECTED_GRANULE: u64 = 1 << 21;
 pub struct Registers {
     caps: Capabilities,
     gsts: u32,
-    rtaddr: u64,
-    ccmd: u64,
-    iotlb: u64,
-    iva: u64,
+    rtaddr: RootTableAddress,
+    ccmd: ContextCommand,
+    iotlb: IotlbCommand,
+    iva: InvalidateAddress,
     /// PFO, IQE, ICE and ITE; PPF and FRI are computed.
     fsts: u32,
     fri: u8,
@@ -55,15 +59,15 @@ pub struct Registers {
     protected: ProtectedMemory,
     iqh: u64,
     iqt: u64,
-    iqa: u64,
+    iqa: InvalidationQueueAddress,
     iwc: bool,
     invalidation_event: Event,
-    iqercd: u64,
-    irta: u64,
+    iqercd: InvalidationQueueErrorRecord,
+    irta: InterruptRemappingTableAddress,
     pqh: u64,
     pqt: u64,
     /// None until it was written.
-    pqa: Option<u64>,
+    pqa: Option<PageRequestQueueAddress>,
     prs: u32,
     page_request_event: Event,
 }
@@ -85,10 +89,10 @@ impl Registers {
     pub fn new(caps: Capabilities) -> Self {
         Registers {
             gsts: 0,
-            rtaddr: 0,
-            ccmd: 0,
-            iotlb: 0,
-            iva: 0,
+            rtaddr: RootTableAddress::ZERO,
+            ccmd: ContextCommand::ZERO,
+            iotlb: IotlbCommand::ZERO,
+            iva: InvalidateAddress::ZERO,
             fsts: 0,
             fri: 0,
             faults: FaultLog::new(caps.cap().fault_recording_registers()),
@@ -96,11 +100,11 @@ impl Registers {
             protected: ProtectedMemory::default(),
             iqh: 0,
             iqt: 0,
-            iqa: 0,
+            iqa: InvalidationQueueAddress::ZERO,
             iwc: false,
             invalidation_event: Event::default(),
-            iqercd: 0,
-            irta: 0,
+            iqercd: InvalidationQueueErrorRecord::ZERO,
+            irta: InterruptRemappingTableAddress::ZERO,
             pqh: 0,
             pqt: 0,
             pqa: None,
@@ -128,19 +132,19 @@ impl Registers {
         match at & !7 {
             o::CAP => return half(self.caps.cap().0, at),
             o::ECAP => return half(self.caps.ecap().0, at),
-            o::RTADDR => return half(self.rtaddr, at),
-            o::CCMD => return half(self.ccmd, at),
+            o::RTADDR => return half(self.rtaddr.0, at),
+            o::CCMD => return half(self.ccmd.0, at),
             o::PHMBASE => return half(self.protected.high[0], at),
             o::PHMLIMIT => return half(self.protected.high[1], at),
             o::IQH => return half(self.iqh, at),
             o::IQT => return half(self.iqt, at),
-            o::IQA => return half(self.iqa, at),
-            o::IQERCD => return half(self.iqercd, at),
-            o::IRTA => return half(self.irta, at),
+            o::IQA => return half(self.iqa.0, at),
+            o::IQERCD => return half(self.iqercd.0, at),
+            o::IRTA => return half(self.irta.0, at),
             o::PQH => return half(self.pqh, at),
             o::PQT => return half(self.pqt, at),
-            o::PQA => return half(self.pqa.unwrap_or_default(), at),
-            o::IOTLB => return half(self.iotlb, at),
+            o::PQA => return half(self.pqa.map_or(0, |pqa| pqa.0), at),
+            o::IOTLB => return half(self.iotlb.0, at),
             _ => {}
         }
         match at {
@@ -196,18 +200,23 @@ impl Registers {
     fn write32(&mut self, at: u16, value: u32, fx: &mut Effects) -> Option<Command> {
         use offset as o;
         let ecap = self.caps.ecap();
-        let address = mask(63, 12) & !above(self.caps.host_address_width());
+        let held = !above(self.caps.host_address_width());
         let mut command = None;
         match at & !7 {
-            o::RTADDR => put(&mut self.rtaddr, at, value, address | mask(11, 10)),
+            o::RTADDR => {
+                let writable = RootTableAddress::FIELDS[0] & held;
+                put(&mut self.rtaddr.0, at, value, writable);
+            }
             o::CCMD => {
-                put(&mut self.ccmd, at, value, mask(63, 61) | mask(33, 0));
+                let computed = ContextCommand::ZERO.with_caig(3).0;
+                let writable = ContextCommand::FIELDS[0] & !computed;
+                put(&mut self.ccmd.0, at, value, writable);
                 if at & 4 != 0 && value >> 31 != 0 {
                     command = Some(Command::InvalidateContext);
                 }
             }
             o::PHMBASE | o::PHMLIMIT if self.caps.cap().phmr() => {
-                let writable = !(PROTECTED_GRANULE - 1) & !above(self.caps.host_address_width());
+                let writable = !(PROTECTED_GRANULE - 1) & held;
                 let register = &mut self.protected.high[usize::from(at & !7 == o::PHMLIMIT)];
                 put(register, at, value, writable);
             }
@@ -217,25 +226,29 @@ impl Registers {
                     command = Some(Command::Queue);
                 }
             }
-            o::IQA => put(&mut self.iqa, at, value, address | 1 << 11 | mask(2, 0)),
+            o::IQA => {
+                let writable = InvalidationQueueAddress::FIELDS[0] & held;
+                put(&mut self.iqa.0, at, value, writable);
+            }
             o::IRTA if ecap.ir() => {
-                let eime = if ecap.eim() { 1 << 11 } else { 0 };
-                put(&mut self.irta, at, value, address | eime | mask(3, 0));
+                let reserved = InterruptRemappingTableAddress::ZERO
+                    .with_eime(!ecap.eim())
+                    .0;
+                let writable = InterruptRemappingTableAddress::FIELDS[0] & held & !reserved;
+                put(&mut self.irta.0, at, value, writable);
             }
             o::PQH if ecap.prs() => put(&mut self.pqh, at, value, mask(18, 5)),
             o::PQT if ecap.prs() => put(&mut self.pqt, at, value, mask(18, 5)),
             o::PQA if ecap.prs() => {
-                let pqa = self.pqa.get_or_insert_default();
-                put(pqa, at, value, address | mask(2, 0));
+                let pqa = self.pqa.get_or_insert(PageRequestQueueAddress::ZERO);
+                let writable = PageRequestQueueAddress::FIELDS[0] & held;
+                put(&mut pqa.0, at, value, writable);
             }
-            o::IVA => put(&mut self.iva, at, value, mask(63, 12) | mask(6, 0)),
+            o::IVA => put(&mut self.iva.0, at, value, InvalidateAddress::FIELDS[0]),
             o::IOTLB => {
-                put(
-                    &mut self.iotlb,
-                    at,
-                    value,
-                    1 << 63 | mask(61, 60) | mask(49, 32),
-                );
+                let computed = IotlbCommand::ZERO.with_iaig(3).0;
+                let writable = IotlbCommand::FIELDS[0] & !computed;
+                put(&mut self.iotlb.0, at, value, writable);
                 if at & 4 != 0 && value >> 31 != 0 {
                     command = Some(Command::InvalidateIotlb);
                 }
@@ -339,14 +352,14 @@ impl Registers {
 
     /// The invalidation queue met an error.
     pub fn queue_error(&mut self, error: QueueError, fx: &mut Effects) {
-        self.iqercd = self.iqercd & !mask(3, 0) | error as u64;
+        self.iqercd = self.iqercd.with_iqei(error as u8);
         self.set_error(fsts::IQE, fx);
     }
 
     /// An invalidation completion was not expected.
     pub fn completion_error(&mut self, requester: SourceId, fx: &mut Effects) {
         if self.fsts & fsts::ICE == 0 {
-            self.iqercd = self.iqercd & !mask(63, 48) | (requester.0 as u64) << 48;
+            self.iqercd = self.iqercd.with_icesid(requester);
         }
         self.set_error(fsts::ICE, fx);
     }
@@ -354,7 +367,7 @@ impl Registers {
     /// An invalidation request timed out.
     pub fn timeout_error(&mut self, requester: SourceId, fx: &mut Effects) {
         if self.fsts & fsts::ITE == 0 {
-            self.iqercd = self.iqercd & !mask(47, 32) | (requester.0 as u64) << 32;
+            self.iqercd = self.iqercd.with_itesid(requester);
         }
         self.set_error(fsts::ITE, fx);
     }
@@ -408,38 +421,38 @@ impl Registers {
     }
 
     /// RTADDR_REG.
-    pub const fn rtaddr(&self) -> u64 {
+    pub const fn rtaddr(&self) -> RootTableAddress {
         self.rtaddr
     }
 
     /// IRTA_REG.
-    pub const fn irta(&self) -> u64 {
+    pub const fn irta(&self) -> InterruptRemappingTableAddress {
         self.irta
     }
 
     /// CCMD_REG.
-    pub const fn ccmd(&self) -> u64 {
+    pub const fn ccmd(&self) -> ContextCommand {
         self.ccmd
     }
 
     /// IOTLB_REG.
-    pub const fn iotlb(&self) -> u64 {
+    pub const fn iotlb(&self) -> IotlbCommand {
         self.iotlb
     }
 
     /// IVA_REG.
-    pub const fn iva(&self) -> u64 {
+    pub const fn iva(&self) -> InvalidateAddress {
         self.iva
     }
 
     /// Completes a context-cache invalidation: ICC clears, CAIG says what was done; 0 refuses.
     pub const fn complete_context_invalidation(&mut self, caig: u8) {
-        self.ccmd = self.ccmd & !(1 << 63 | 3 << 59) | (caig as u64) << 59;
+        self.ccmd = self.ccmd.with_icc(false).with_caig(caig);
     }
 
     /// Completes an IOTLB invalidation: IVT clears, IAIG says what was done; 0 refuses.
     pub const fn complete_iotlb_invalidation(&mut self, iaig: u8) {
-        self.iotlb = self.iotlb & !(1 << 63 | 3 << 57) | (iaig as u64) << 57;
+        self.iotlb = self.iotlb.with_ivt(false).with_iaig(iaig);
     }
 
     /// IQH_REG: offset of the next descriptor.
@@ -459,15 +472,14 @@ impl Registers {
 
     /// IQA_REG: base, bytes of the queue, whether descriptors have 256 bits.
     pub const fn iqa(&self) -> (u64, u64, bool) {
-        let size = 4096 << (self.iqa & 7);
-        (self.iqa & mask(63, 12), size, self.iqa >> 11 & 1 != 0)
+        (self.iqa.iqa(), 4096 << self.iqa.qs(), self.iqa.dw())
     }
 
     /// PQH_REG, PQT_REG, and of PQA_REG the base and the bytes of the queue; nothing as long as
     /// software has given no queue.
     pub fn page_request_queue(&self) -> Option<(u64, u64, u64, u64)> {
         let pqa = self.pqa?;
-        Some((self.pqh, self.pqt, pqa & mask(63, 12), 4096 << (pqa & 7)))
+        Some((self.pqh, self.pqt, pqa.pqa(), 4096 << pqa.pqs()))
     }
 
     /// Moves the tail of the page request queue.

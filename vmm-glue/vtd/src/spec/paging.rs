@@ -4,7 +4,8 @@
 //! Levels are counted from the leaf tables: 1 is a page table, 2 a page directory, 3 a
 //! page-directory-pointer table, 4 a PML4 table and 5 a PML5 table.
 
-use super::{above_in_entry, bit, mask};
+use super::layout::layout;
+use super::{above_in_entry, mask};
 
 /// Log2 of the bytes that an entry of a level covers: 12, 21, 30, 39 or 48.
 pub const fn level_shift(level: u8) -> u8 {
@@ -16,118 +17,109 @@ pub const fn entry_address(table: u64, address: u64, level: u8) -> u64 {
     table | (address >> level_shift(level) & 511) << 3
 }
 
-/// A first-stage paging entry (section 9.7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FirstStageEntry(pub u64);
+layout! {
+    /// A first-stage paging entry (section 9.7).
+    pub struct FirstStageEntry(u64) {
+        /// P: Present.
+        p, with_p: bool = 0[0];
+        /// R/W: writes are permitted.
+        rw, with_rw: bool = 0[1];
+        /// U/S: user-level requests are permitted.
+        us, with_us: bool = 0[2];
+        /// A: Accessed.
+        a, with_a: bool = 0[5];
+        /// D: Dirty, of an entry that maps a page.
+        d, with_d: bool = 0[6];
+        /// PS: Page Size: an entry of level 2 or 3 maps a page.
+        ps, with_ps: bool = 0[7];
+        /// EA: Extended Accessed.
+        ea, with_ea: bool = 0[10];
+        /// ADDR: the address of the next table, or of a page of 4 KiB.
+        addr, with_addr: pointer = 0[51:12];
+        /// XD: execution is not permitted (revision 3.4; needs NXE).
+        xd, with_xd: bool = 0[63];
+    }
+}
 
 impl FirstStageEntry {
     /// The accessed flag.
-    pub const A: u64 = 1 << 5;
+    pub const A: u64 = Self::ZERO.with_a(true).0;
     /// The dirty flag.
-    pub const D: u64 = 1 << 6;
+    pub const D: u64 = Self::ZERO.with_d(true).0;
     /// The extended-accessed flag.
-    pub const EA: u64 = 1 << 10;
-
-    /// P: Present.
-    pub const fn p(&self) -> bool {
-        bit(self.0, 0)
-    }
-
-    /// R/W: writes are permitted.
-    pub const fn rw(&self) -> bool {
-        bit(self.0, 1)
-    }
-
-    /// U/S: user-level requests are permitted.
-    pub const fn us(&self) -> bool {
-        bit(self.0, 2)
-    }
-
-    /// XD: execution is not permitted (revision 3.4; needs NXE).
-    pub const fn xd(&self) -> bool {
-        bit(self.0, 63)
-    }
-
-    /// ADDR: the address of the next table, or of a page of 4 KiB.
-    pub const fn addr(&self) -> u64 {
-        self.0 & mask(51, 12)
-    }
+    pub const EA: u64 = Self::ZERO.with_ea(true).0;
 
     /// Whether an entry of `level` maps a page.
     pub const fn is_leaf(&self, level: u8) -> bool {
-        level == 1 || level <= 3 && bit(self.0, 7)
+        level == 1 || level <= 3 && self.ps()
     }
 
     /// The reserved bits that are set in a present entry of `level` (section 3.6). `fs1gp` says
     /// whether pages of 1 GiB exist. Bit 63 is ignored where it is not XD.
     pub const fn reserved(&self, level: u8, host_address_width: u8, fs1gp: bool) -> u64 {
+        const PS: u64 = FirstStageEntry::ZERO.with_ps(true).0;
         let mut r = above_in_entry(host_address_width);
         match level {
-            4 | 5 => r |= 1 << 7,
-            3 if !fs1gp => r |= 1 << 7,
-            3 if bit(self.0, 7) => r |= mask(29, 13),
-            2 if bit(self.0, 7) => r |= mask(20, 13),
+            4 | 5 => r |= PS,
+            3 if !fs1gp => r |= PS,
+            3 if self.ps() => r |= mask(29, 13),
+            2 if self.ps() => r |= mask(20, 13),
             _ => {}
         }
         self.0 & r
     }
 }
 
-/// A second-stage paging entry (section 9.8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SecondStageEntry(pub u64);
+layout! {
+    /// A second-stage paging entry (section 9.8).
+    pub struct SecondStageEntry(u64) {
+        /// R: Read.
+        r, with_r: bool = 0[0];
+        /// W: Write.
+        w, with_w: bool = 0[1];
+        /// X: Execute (revision 3.4; needs SSEE).
+        x, with_x: bool = 0[2];
+        /// PS: Page Size: an entry of level 2 or 3 maps a page.
+        ps, with_ps: bool = 0[7];
+        /// A: Accessed.
+        a, with_a: bool = 0[8];
+        /// D: Dirty, of an entry that maps a page.
+        d, with_d: bool = 0[9];
+        /// SNP: accesses to the page snoop processor caches.
+        snp, with_snp: bool = 0[11];
+        /// ADDR: the address of the next table, or of a page of 4 KiB.
+        addr, with_addr: pointer = 0[51:12];
+        /// IW: reserved unless I/O read and write bits are in use, which this unit lacks.
+        iw, with_iw: bool = 0[62];
+    }
+}
 
 impl SecondStageEntry {
     /// The accessed flag.
-    pub const A: u64 = 1 << 8;
+    pub const A: u64 = Self::ZERO.with_a(true).0;
     /// The dirty flag.
-    pub const D: u64 = 1 << 9;
-
-    /// R: Read.
-    pub const fn r(&self) -> bool {
-        bit(self.0, 0)
-    }
-
-    /// W: Write.
-    pub const fn w(&self) -> bool {
-        bit(self.0, 1)
-    }
-
-    /// X: Execute (revision 3.4; needs SSEE).
-    pub const fn x(&self) -> bool {
-        bit(self.0, 2)
-    }
-
-    /// SNP: accesses to the page snoop processor caches.
-    pub const fn snp(&self) -> bool {
-        bit(self.0, 11)
-    }
-
-    /// ADDR: the address of the next table, or of a page of 4 KiB.
-    pub const fn addr(&self) -> u64 {
-        self.0 & mask(51, 12)
-    }
+    pub const D: u64 = Self::ZERO.with_d(true).0;
 
     /// Whether an entry of `level` maps a page.
     pub const fn is_leaf(&self, level: u8) -> bool {
-        level == 1 || level <= 3 && bit(self.0, 7)
+        level == 1 || level <= 3 && self.ps()
     }
 
     /// The reserved bits that are set in an entry of `level` that grants something (section 3.7).
     /// `large` is SSLPS: bit 0 for 2 MiB, bit 1 for 1 GiB; `sc` is Snoop Control.
     pub const fn reserved(&self, level: u8, host_address_width: u8, large: u8, sc: bool) -> u64 {
-        // Bit 62 (IW) is reserved unless I/O read and write bits are in use; they never are.
-        let mut r = above_in_entry(host_address_width) | 1 << 62;
+        const PS: u64 = SecondStageEntry::ZERO.with_ps(true).0;
+        let mut r = above_in_entry(host_address_width) | Self::ZERO.with_iw(true).0;
         match level {
-            4 | 5 => r |= 1 << 7,
-            3 if large & 2 == 0 => r |= 1 << 7,
-            2 if large & 1 == 0 => r |= 1 << 7,
-            3 if bit(self.0, 7) => r |= mask(29, 12),
-            2 if bit(self.0, 7) => r |= mask(20, 12),
+            4 | 5 => r |= PS,
+            3 if large & 2 == 0 => r |= PS,
+            2 if large & 1 == 0 => r |= PS,
+            3 if self.ps() => r |= mask(29, 12),
+            2 if self.ps() => r |= mask(20, 12),
             _ => {}
         }
         if !self.is_leaf(level) || !sc {
-            r |= 1 << 11;
+            r |= Self::ZERO.with_snp(true).0;
         }
         self.0 & r
     }

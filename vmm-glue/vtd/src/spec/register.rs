@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Offsets and fields of the registers (section 11.4).
 
+use super::layout::layout;
+
 /// Offsets of the registers from the register base (section 11.3).
 pub mod offset {
     /// VER_REG (section 11.4.1), 32 bits.
@@ -105,6 +107,16 @@ pub mod prs {
     pub const PRO: u32 = 1 << 1;
 }
 
+layout! {
+    /// RTADDR_REG: Root Table Address Register (section 11.4.5).
+    pub struct RootTableAddress(u64) {
+        /// TTM: Translation Table Mode: see [`Self::mode`].
+        ttm, with_ttm: u8 = 0[11:10];
+        /// RTA: Root Table Address.
+        rta, with_rta: pointer = 0[63:12];
+    }
+}
+
 /// TTM: Translation Table Mode of RTADDR_REG (section 11.4.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TranslationTableMode {
@@ -119,14 +131,108 @@ pub enum TranslationTableMode {
     AbortDma,
 }
 
-impl TranslationTableMode {
-    /// The mode that a value of RTADDR_REG names.
-    pub const fn of(rtaddr: u64) -> Self {
-        match rtaddr >> 10 & 3 {
+impl RootTableAddress {
+    /// The mode that TTM names.
+    pub const fn mode(&self) -> TranslationTableMode {
+        match self.ttm() {
             0 => TranslationTableMode::Legacy,
             1 => TranslationTableMode::Scalable,
             2 => TranslationTableMode::Reserved,
             _ => TranslationTableMode::AbortDma,
         }
+    }
+}
+
+layout! {
+    /// CCMD_REG: Context Command Register (section 11.4.6.1).
+    pub struct ContextCommand(u64) {
+        /// DID: Domain-ID.
+        did, with_did: u16 = 0[15:0];
+        /// SID: Source-ID.
+        sid, with_sid: SourceId = 0[31:16];
+        /// FM: Function Mask.
+        fm, with_fm: u8 = 0[33:32];
+        /// CAIG: Context Actual Invalidation Granularity. 0: nothing was invalidated.
+        caig, with_caig: u8 = 0[60:59];
+        /// CIRG: Context Invalidation Request Granularity. 1: global, 2: domain, 3: device.
+        cirg, with_cirg: u8 = 0[62:61];
+        /// ICC: Invalidate Context-Cache.
+        icc, with_icc: bool = 0[63];
+    }
+}
+
+layout! {
+    /// IOTLB_REG: IOTLB Invalidate Register (section 11.4.6.3).
+    pub struct IotlbCommand(u64) {
+        /// DID: Domain-ID.
+        did, with_did: u16 = 0[47:32];
+        /// DW: Drain Writes.
+        dw, with_dw: bool = 0[48];
+        /// DR: Drain Reads.
+        dr, with_dr: bool = 0[49];
+        /// IAIG: IOTLB Actual Invalidation Granularity. 0: nothing was invalidated.
+        iaig, with_iaig: u8 = 0[58:57];
+        /// IIRG: IOTLB Invalidation Request Granularity. 1: global, 2: domain, 3: pages.
+        iirg, with_iirg: u8 = 0[61:60];
+        /// IVT: Invalidate IOTLB.
+        ivt, with_ivt: bool = 0[63];
+    }
+}
+
+layout! {
+    /// IVA_REG: Invalidate Address Register (section 11.4.6.4).
+    pub struct InvalidateAddress(u64) {
+        /// AM: Address Mask, log2 of a number of pages of 4 KiB.
+        am, with_am: u8 = 0[5:0];
+        /// IH: Invalidation Hint.
+        ih, with_ih: bool = 0[6];
+        /// ADDR: Address.
+        addr, with_addr: pointer = 0[63:12];
+    }
+}
+
+layout! {
+    /// IQA_REG: Invalidation Queue Address Register (section 11.4.9.3).
+    pub struct InvalidationQueueAddress(u64) {
+        /// QS: Queue Size, log2 of a number of pages of 4 KiB.
+        qs, with_qs: u8 = 0[2:0];
+        /// DW: Descriptor Width. Set: 256 bits.
+        dw, with_dw: bool = 0[11];
+        /// IQA: Invalidation Queue Base Address.
+        iqa, with_iqa: pointer = 0[63:12];
+    }
+}
+
+layout! {
+    /// IQERCD_REG: Invalidation Queue Error Record Register (section 11.4.9.9).
+    pub struct InvalidationQueueErrorRecord(u64) {
+        /// IQEI: Invalidation Queue Error Info.
+        iqei, with_iqei: u8 = 0[3:0];
+        /// ITESID: Invalidation Time-out Error Source Identifier.
+        itesid, with_itesid: SourceId = 0[47:32];
+        /// ICESID: Invalidation Completion Error Source Identifier.
+        icesid, with_icesid: SourceId = 0[63:48];
+    }
+}
+
+layout! {
+    /// IRTA_REG: Interrupt Remapping Table Address Register (section 11.4.10).
+    pub struct InterruptRemappingTableAddress(u64) {
+        /// S: Size, 2^(S + 1) entries.
+        s, with_s: u8 = 0[3:0];
+        /// EIME: Extended Interrupt Mode Enable.
+        eime, with_eime: bool = 0[11];
+        /// IRTA: Interrupt Remapping Table Address.
+        irta, with_irta: pointer = 0[63:12];
+    }
+}
+
+layout! {
+    /// PQA_REG: Page Request Queue Address Register (section 11.4.11.3).
+    pub struct PageRequestQueueAddress(u64) {
+        /// PQS: Page Queue Size, log2 of a number of pages of 4 KiB.
+        pqs, with_pqs: u8 = 0[2:0];
+        /// PQA: Page Request Queue Base Address.
+        pqa, with_pqa: pointer = 0[63:12];
     }
 }

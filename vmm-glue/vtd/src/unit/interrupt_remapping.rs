@@ -6,11 +6,11 @@ use crate::effect::{Effect, Effects, Invalidated, Refusal};
 use crate::memory::{Memory, read_words};
 use crate::mutant::{Mutant, breaks};
 use crate::request::Blocked;
+use crate::spec::SourceId;
 use crate::spec::descriptor::Wrong;
 use crate::spec::fault::{AddressType, FaultReason as R, FaultRecord, RequestKind};
 use crate::spec::interrupt::{Irte, Message, PostedControl, RemappableRequest, message};
 use crate::spec::register::global;
-use crate::spec::{SourceId, bit, field, mask};
 
 /// What becomes of an interrupt request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Unit {
 
     /// IRTA_REG.EIME as latched by SIRTP.
     const fn eime(&self) -> bool {
-        bit(self.irta, 11)
+        self.irta.eime()
     }
 
     /// What becomes of an interrupt request, which is posted only if `post_it` says so.
@@ -118,7 +118,7 @@ impl Unit {
         if request.reserved() != 0 {
             return Err(unknown(R::InterruptRequestReserved));
         }
-        let entries = 2u32 << field(self.irta, 3, 0);
+        let entries = 2u32 << self.irta.s();
         let number = request.index();
         let index = number as u16;
         let fault = |reason, fpd| InterruptFault {
@@ -127,7 +127,7 @@ impl Unit {
             index: Some(index),
             wrong: None,
         };
-        let at = (self.irta & mask(63, 12)) + u64::from(number) * 16;
+        let at = self.irta.irta() + u64::from(number) * 16;
         if number >= entries || !self.caps.holds(at) {
             return Err(fault(R::InterruptIndexBeyondTable, false));
         }

@@ -25,8 +25,8 @@ use crate::registers::Command;
 use crate::spec::capability::{Capability, ExtendedCapability};
 use crate::spec::descriptor::{ContextScope, IotlbScope, PasidScope, function_mask};
 use crate::spec::fault::FaultRecord;
-use crate::spec::register::{TranslationTableMode, global};
-use crate::spec::{DomainId, SourceId, field, mask};
+use crate::spec::register::{ContextCommand, IotlbCommand, TranslationTableMode, global};
+use crate::spec::{DomainId, mask};
 pub use interrupt_remapping::Remapped;
 use pcie_ats::AlignedRange;
 pub use reach::{MappedPage, Reach, ReachPart, TooManyEntries};
@@ -112,7 +112,7 @@ impl Unit {
 
     /// The translation table mode in effect (TTM, section 11.4.5), latched by SRTP.
     pub const fn translation_table_mode(&self) -> TranslationTableMode {
-        TranslationTableMode::of(self.rtaddr)
+        self.rtaddr.mode()
     }
 
     const fn cap(&self) -> Capability {
@@ -186,15 +186,15 @@ impl Unit {
     /// ICC was set (section 11.4.6.1).
     fn context_command(&mut self, fx: &mut Effects) {
         let ccmd = self.registers.ccmd();
-        let did = self.domain(field(ccmd, 15, 0));
-        let granularity = field(ccmd, 62, 61) as u8;
+        let did = self.domain(ccmd.did());
+        let granularity = ccmd.cirg();
         let scope = match granularity {
             1 => ContextScope::Global,
             2 => ContextScope::Domain(did),
             3 => ContextScope::Device {
                 did,
-                sid: SourceId(field(ccmd, 31, 16) as u16),
-                mask: function_mask(field(ccmd, 33, 32)),
+                sid: ccmd.sid(),
+                mask: function_mask(ccmd.fm().into()),
             },
             _ => return self.refuse_context_command(ccmd, fx),
         };
@@ -208,10 +208,10 @@ impl Unit {
     /// IVT was set (section 11.4.6.3).
     fn iotlb_command(&mut self, fx: &mut Effects) {
         let (iotlb, iva) = (self.registers.iotlb(), self.registers.iva());
-        let did = self.domain(field(iotlb, 47, 32));
-        let granularity = field(iotlb, 61, 60) as u8;
-        let am = field(iva, 5, 0) as u8;
-        let range = AlignedRange::containing(iva, 12 + am.min(52));
+        let did = self.domain(iotlb.did());
+        let granularity = iotlb.iirg();
+        let am = iva.am();
+        let range = AlignedRange::containing(iva.addr(), 12 + am.min(52));
         let scope = match (granularity, range) {
             (1, _) => IotlbScope::Global,
             (2, _) => IotlbScope::Domain(did),
@@ -222,7 +222,7 @@ impl Unit {
             return self.refuse_iotlb_command(iotlb, fx);
         }
         self.invalidate_iotlb(scope, fx);
-        let asked = field(iotlb, 49, 48) != 0;
+        let asked = iotlb.dw() || iotlb.dr();
         if asked || self.caps.config().version.0 >= 2 {
             let generation = self.in_flight.drain();
             if !self.in_flight.drained(generation) {
@@ -234,20 +234,20 @@ impl Unit {
     }
 
     /// CAIG = 0 says that nothing was invalidated.
-    fn refuse_context_command(&mut self, ccmd: u64, fx: &mut Effects) {
+    fn refuse_context_command(&mut self, ccmd: ContextCommand, fx: &mut Effects) {
         self.registers.complete_context_invalidation(0);
         fx.push(Effect::Refused(Refusal::ContextCommand(ccmd)));
     }
 
     /// IAIG = 0 says that nothing was invalidated.
-    fn refuse_iotlb_command(&mut self, iotlb: u64, fx: &mut Effects) {
+    fn refuse_iotlb_command(&mut self, iotlb: IotlbCommand, fx: &mut Effects) {
         self.registers.complete_iotlb_invalidation(0);
         fx.push(Effect::Refused(Refusal::IotlbCommand(iotlb)));
     }
 
     /// The domain that a field names: hardware ignores the bits beyond the width.
-    const fn domain(&self, bits: u64) -> DomainId {
-        DomainId((bits & mask(self.cap().domain_id_width() - 1, 0)) as u16)
+    const fn domain(&self, bits: u16) -> DomainId {
+        DomainId(bits & mask(self.cap().domain_id_width() - 1, 0) as u16)
     }
 
     fn invalidate_all(&mut self, fx: &mut Effects) {

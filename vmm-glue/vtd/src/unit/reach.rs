@@ -6,7 +6,6 @@ use super::Unit;
 use crate::context::{self, CheckedContext, FaultCondition, Regime, TranslationType};
 use crate::memory::Memory;
 use crate::spec::fault::FaultReason as R;
-use crate::spec::mask;
 use crate::spec::register::TranslationTableMode;
 use crate::spec::{DomainId, SourceId};
 use crate::walk::{Budget, Span, Walker};
@@ -147,7 +146,7 @@ impl Unit {
         });
         ReachPart {
             reach: Reach::Pages(pages),
-            domain: Some(self.domain(u64::from(regime.domain.0))),
+            domain: Some(self.domain(regime.domain.0)),
             next,
             entries: budget.present,
         }
@@ -161,7 +160,7 @@ impl Unit {
         requester: SourceId,
     ) -> Result<(Regime, bool), FaultCondition> {
         self.check_mode(None)?;
-        let table = self.rtaddr & mask(63, 12);
+        let table = self.rtaddr.rta();
         let context = match self.translation_table_mode() {
             TranslationTableMode::Legacy => {
                 context::legacy_context(memory, &self.caps, table, requester)?

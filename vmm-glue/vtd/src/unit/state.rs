@@ -8,6 +8,7 @@ use crate::capabilities::Capabilities;
 use crate::device_tlb::DeviceTlb;
 use crate::in_flight::InFlight;
 use crate::registers::Registers;
+use crate::spec::register::{InterruptRemappingTableAddress, RootTableAddress};
 use crate::turn::Turns;
 
 /// Counters of what the unit did. Not of the specification, which has its performance monitoring
@@ -39,9 +40,9 @@ pub struct Unit {
     pub(super) caps: Capabilities,
     pub(super) registers: Registers,
     /// RTADDR_REG as it was at the last SRTP.
-    pub(super) rtaddr: u64,
+    pub(super) rtaddr: RootTableAddress,
     /// IRTA_REG as it was at the last SIRTP.
-    pub(super) irta: u64,
+    pub(super) irta: InterruptRemappingTableAddress,
     pub(super) contexts: ContextCache,
     pub(super) spaces: SpaceCache,
     pub(super) iotlb: Iotlb,
@@ -66,8 +67,8 @@ impl Unit {
         let timeout = caps.config().device_tlbs.map(|d| d.timeout);
         Unit {
             registers: Registers::new(caps),
-            rtaddr: 0,
-            irta: 0,
+            rtaddr: RootTableAddress::ZERO,
+            irta: InterruptRemappingTableAddress::ZERO,
             contexts: ContextCache::new(sizes.contexts),
             spaces: SpaceCache::new(sizes.pasids),
             iotlb: Iotlb::new(sizes.iotlb),

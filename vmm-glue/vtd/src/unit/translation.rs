@@ -12,7 +12,6 @@ use crate::request::{Access, Blocked, Request, Translated};
 use crate::spec::SourceId;
 use crate::spec::fault::{AddressType, FaultReason as R, FaultRecord, RequestKind};
 use crate::spec::interrupt::in_range;
-use crate::spec::mask;
 use crate::spec::register::TranslationTableMode;
 use crate::walk::{Mapping, Walker, Want, Write};
 use pcie_ats::{AlignedRange, Pasid};
@@ -172,7 +171,7 @@ impl Unit {
         if let Some(found) = self.contexts.get(requester) {
             return Ok(found);
         }
-        let table = self.rtaddr & mask(63, 12);
+        let table = self.rtaddr.rta();
         let context = match self.translation_table_mode() {
             TranslationTableMode::Legacy => {
                 context::legacy_context(memory, &self.caps, table, requester)?

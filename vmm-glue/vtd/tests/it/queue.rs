@@ -9,7 +9,7 @@ use vtd::effect::Invalidated;
 use vtd::spec::SourceId;
 use vtd::spec::descriptor::{QueueError, Wrong};
 use vtd::spec::invalidation::{InvalidationWait, IotlbInvalidate};
-use vtd::spec::register::{fsts, global, offset};
+use vtd::spec::register::{ContextCommand, IotlbCommand, fsts, global, offset};
 use vtd::{Access, Effect, Effects, Refusal, Ticket};
 
 /// A Device-TLB invalidation of everything of a PASID, with a depth.
@@ -237,8 +237,8 @@ fn nothing_is_refused_silently() {
     assert_eq!(
         refused(&mut b),
         [
-            Refusal::ContextCommand(1 << 63 | 1 << 61),
-            Refusal::IotlbCommand(1 << 63 | 1 << 60)
+            Refusal::ContextCommand(ContextCommand::ZERO.with_icc(true).with_cirg(1)),
+            Refusal::IotlbCommand(IotlbCommand::ZERO.with_ivt(true).with_iirg(1))
         ]
     );
     let late = InvalidateCompletion {
