@@ -4,15 +4,16 @@
 use std::hint::black_box;
 
 use anyhow::ensure;
-use svmctl::abi::completion::Completion;
 use svmctl::abi::counters::index;
 use svmctl::abi::descriptor::Operation;
 use svmctl::region::{Advice, PAGE, Region};
-use svmctl::{Batch, Descriptor, Failure, Queue};
+use svmctl::{Batch, Descriptor, Queue};
 
+use super::invalidations::invalidations;
 use super::measure::{Effort, time};
 use super::names;
 use super::results::{Axis, Figure, Series};
+use super::work::{all, check, present, sizes, touch};
 use svm_cases::system::pages::{HUGE, huge_bytes, no_huge_pages};
 
 /// A measurement.
@@ -26,7 +27,7 @@ pub struct Measurement {
 }
 
 /// All of them.
-pub const FIGURES: [Measurement; 6] = [
+pub const FIGURES: [Measurement; 7] = [
     Measurement {
         name: "size",
         about: "time of one operation by size",
@@ -53,6 +54,11 @@ pub const FIGURES: [Measurement; 6] = [
         run: faults,
     },
     Measurement {
+        name: "invalidations",
+        about: "taking pages away",
+        run: invalidations,
+    },
+    Measurement {
         name: "interrupts",
         about: "moderation of interrupts",
         run: interrupts,
@@ -75,22 +81,8 @@ const SIZES: [usize; 9] = [
 /// Areas that are summed up with empty and filled cache.
 const AREAS: [usize; 6] = [64 << 10, 256 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20];
 
-/// Those of the sizes that one descriptor can have.
-fn sizes(queue: &Queue, all: &[usize]) -> Vec<usize> {
-    let longest = 1u64.checked_shl(queue.info().transfer_log2_max);
-    let fits = |size: &usize| longest.is_none_or(|longest| *size as u64 <= longest);
-    all.iter().copied().filter(fits).collect()
-}
-
 fn has(queue: &Queue, operation: Operation) -> bool {
     queue.info().operations >> operation as u8 & 1 != 0
-}
-
-fn check(record: &Completion) -> anyhow::Result<()> {
-    match Failure::of(record) {
-        None => Ok(()),
-        Some(failure) => Err(failure.into()),
-    }
 }
 
 /// The time of one operation, submitted and waited for, on memory that is present and whose
@@ -198,36 +190,6 @@ fn rate(queue: &mut Queue, effort: Effort) -> anyhow::Result<Figure> {
         series: vec![copy, crc, memcpy],
         notes: Vec::new(),
     })
-}
-
-/// Submits all at once, the last with an interrupt, and waits.
-fn all(queue: &mut Queue, work: &[Descriptor]) -> anyhow::Result<()> {
-    let last = work.len().saturating_sub(1);
-    let work: Vec<_> = work
-        .iter()
-        .enumerate()
-        .map(|(n, work)| if n == last { *work } else { work.quiet() })
-        .collect();
-    // SAFETY: regions alone are named, which are accessed by atomic accesses and live longer.
-    unsafe { queue.execute_all(&work) }?
-        .iter()
-        .try_for_each(check)
-}
-
-/// A region all of whose pages are present, in pages of 4 KiB.
-fn present(length: usize) -> anyhow::Result<Region> {
-    let region = Region::new(length)?;
-    region.advise(Advice::NoHugePage)?;
-    touch(&region, |_| true);
-    Ok(region)
-}
-
-/// Writes to the pages that are chosen.
-fn touch(region: &Region, chosen: impl Fn(usize) -> bool) {
-    let words = region.words();
-    for page in (0..region.len() / PAGE).filter(|page| chosen(*page)) {
-        words[page * PAGE / 8].store(1, std::sync::atomic::Ordering::Relaxed);
-    }
 }
 
 /// Time of one small copy, by how many are under way: each submitted by itself, all in the ring

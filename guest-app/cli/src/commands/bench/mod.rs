@@ -2,10 +2,12 @@
 //! `svmctl bench`: how long the device takes, beside what the processor takes for the same.
 
 mod figures;
+mod invalidations;
 mod measure;
 mod names;
 mod plot;
 mod results;
+mod work;
 
 use std::fs;
 use std::io::{self, Write};

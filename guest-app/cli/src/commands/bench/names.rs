@@ -11,5 +11,7 @@ pub const SMALL_COLD: &str = "4 KiB pages, ATC empty";
 pub const SMALL_WARM: &str = "4 KiB pages, ATC filled";
 pub const LARGE_COLD: &str = "2 MiB pages, ATC empty";
 pub const LARGE_WARM: &str = "2 MiB pages, ATC filled";
+pub const TAKEN_CACHED: &str = "translations cached";
+pub const TAKEN_UNCACHED: &str = "no translation cached";
 pub const RING: &str = "in the ring";
 pub const BATCH: &str = "in a batch";
