@@ -36,10 +36,66 @@ impl Row {
     }
 }
 
+/// The same work on both IOMMUs.
+#[derive(Debug)]
+struct Peers {
+    name: &'static str,
+    /// Microseconds, in the order of [`IOMMUS`].
+    micros: [f64; 2],
+}
+
+/// What the IOMMUs are compared by: a name, and figure, curve and place of `svmctl bench`. The
+/// device has 1,024 translations, so of 2,048 pages it has none when it comes to them again.
+const COMPARED: [(&str, &str, &str, f64); 7] = [
+    (
+        "a page of 256, translation asked for",
+        "pages",
+        "4 KiB pages, ATC empty",
+        1048576.0,
+    ),
+    (
+        "a page of 2,048, translation asked for",
+        "pages",
+        "4 KiB pages, ATC empty",
+        8388608.0,
+    ),
+    (
+        "a page of 2,048, asked for again",
+        "pages",
+        "4 KiB pages, ATC filled",
+        8388608.0,
+    ),
+    (
+        "a page that is absent, requested",
+        "faults",
+        "device",
+        100.0,
+    ),
+    (
+        "1 page taken away",
+        "invalidations",
+        "translations cached",
+        1.0,
+    ),
+    (
+        "1,024 pages taken away",
+        "invalidations",
+        "translations cached",
+        1024.0,
+    ),
+    (
+        "a copy of 64 bytes, waited for",
+        "size",
+        "device copy",
+        64.0,
+    ),
+];
+
 /// All results.
 #[derive(Debug)]
 pub struct Report {
     rows: Vec<Row>,
+    peers: Vec<Peers>,
 }
 
 /// Measures.
@@ -49,11 +105,29 @@ pub struct Report {
 /// A guest fails, or leaves no results.
 pub fn run(launcher: &Launcher) -> anyhow::Result<Report> {
     let mut rows = Vec::new();
+    let mut all = Vec::new();
     for iommu in IOMMUS {
         let (measured, boot) = (bench(launcher, iommu)?, demo(launcher, iommu)?);
         rows.extend(rows_of(iommu, &measured, &boot)?);
+        all.push(measured);
     }
-    Ok(Report { rows })
+    let peers = match &all[..] {
+        [reference, own] => peers_of([reference, own])?,
+        _ => Vec::new(),
+    };
+    Ok(Report { rows, peers })
+}
+
+/// The same work on both IOMMUs.
+fn peers_of(measured: [&Value; 2]) -> anyhow::Result<Vec<Peers>> {
+    COMPARED
+        .iter()
+        .map(|&(name, figure, series, x)| {
+            let [reference, own] = measured.map(|value| median(value, figure, series, x));
+            let micros = [reference?, own?];
+            Ok(Peers { name, micros })
+        })
+        .collect()
 }
 
 /// What `svmctl bench` measures in a guest. Leaves its files among the reports.
@@ -172,6 +246,21 @@ impl Report {
                 row.iommu, row.name, row.value, row.unit, row.goal, row.unit, row.about
             );
         }
+        let [reference, own] = IOMMUS;
+        let _ = writeln!(
+            text,
+            "\n{:40} {reference:>12} {own:>12} {:>7}",
+            "the same work on both, µs", "ratio"
+        );
+        for peers in &self.peers {
+            let [reference, own] = peers.micros;
+            let _ = writeln!(
+                text,
+                "{:40} {reference:>12.2} {own:>12.2} {:>7.2}",
+                peers.name,
+                own / reference
+            );
+        }
         text
     }
 
@@ -187,8 +276,10 @@ impl Report {
     /// The file cannot be written.
     pub fn write(&self, checkout: &Path) -> anyhow::Result<PathBuf> {
         let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
+        let peers: Vec<Value> = self.peers.iter().map(Peers::json).collect();
         let path = checkout.join(REPORT).join("bench-guest.json");
-        fs::write(&path, format!("{:#}\n", Value::from(rows)))
+        let all = json!({ "rows": rows, "peers": peers });
+        fs::write(&path, format!("{all:#}\n"))
             .with_context(|| format!("cannot write {}", path.display()))?;
         Ok(path)
     }
@@ -204,6 +295,19 @@ impl Row {
             "goal": self.goal,
             "met": self.met(),
             "about": self.about,
+        })
+    }
+}
+
+impl Peers {
+    fn json(&self) -> Value {
+        let [reference, own] = self.micros;
+        json!({
+            "name": self.name,
+            "unit": "µs",
+            IOMMUS[0]: reference,
+            IOMMUS[1]: own,
+            "ratio": own / reference,
         })
     }
 }
@@ -229,13 +333,21 @@ mod tests {
             met,
             [(2.5, true), (20.0, false), (3.5, true), (6.25, false)]
         );
-        let report = Report { rows: rows.into() };
+        let report = Report {
+            rows: rows.into(),
+            peers: vec![Peers {
+                name: "a page",
+                micros: [4.0, 3.0],
+            }],
+        };
         assert!(!report.all_met());
         assert!(
             report.table().contains("NOT MET  <= 6 s"),
             "{}",
             report.table()
         );
+        assert!(report.table().contains("4.00         3.00    0.75"));
+        assert_eq!(report.peers[0].json()["ratio"], 0.75);
     }
 
     #[test]

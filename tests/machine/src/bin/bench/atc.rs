@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The endpoint's address translation cache, against hash tables.
 
+use crate::chained::Chained;
 use crate::measure::{Effort, Times, numbers, time, times};
 use crate::report::{Entry, Goal, Report};
 use pcie_ats::{AlignedRange, Pasid};
 use std::collections::HashMap;
 use std::hint::black_box;
-use svm_endpoint::translation_cache::{Access, Atc, Cached, Space};
+use svm_endpoint::translation_cache::{Access, Atc, Cached, Scope, Space};
 
 const ENTRIES: u32 = 1024;
 const WAYS: u32 = 4;
@@ -15,6 +16,9 @@ const LOOKUPS: usize = 1 << 15;
 const RUN: usize = 16;
 const SHIFTS: [u8; 3] = [12, 21, 30];
 const SPACES: u64 = 8;
+
+/// The published demonstrations' way to cache translations, written anew for this comparison.
+const PEER: &str = "a chained hash table for each size, two allocations an entry, scans";
 
 /// Translations of three sizes in several address spaces; as many as the cache has room for.
 fn translations() -> Vec<(Space, Cached)> {
@@ -53,7 +57,10 @@ pub fn run(effort: Effort, report: &mut Report) {
     if !report.wants_any(&[
         "atc_lookup_hit_speedup_in_runs",
         "atc_lookup_hit_in_runs",
+        "atc_lookup_hit_peer_in_runs",
         "atc_insert",
+        "atc_insert_peer",
+        "atc_insert_and_invalidate_peer",
     ]) {
         return;
     }
@@ -79,7 +86,7 @@ pub fn run(effort: Effort, report: &mut Report) {
         })
         .collect();
     for (suffix, run) in [("", 1), ("_in_runs", RUN)] {
-        let [ours, direct, probes] = lookups(effort, &mut atc, &table, &present, run);
+        let [ours, direct, probes, chains] = lookups(effort, &mut atc, &table, &present, run);
         report.add(Entry::nanoseconds(
             format!("atc_lookup_hit{suffix}"),
             [ours, direct],
@@ -92,8 +99,15 @@ pub fn run(effort: Effort, report: &mut Report) {
             "three probes of a HashMap",
             Goal::SpeedupAtLeast(4.0),
         ));
+        report.add(Entry::nanoseconds(
+            format!("atc_lookup_hit_peer{suffix}"),
+            [ours, chains],
+            PEER,
+            Goal::None,
+        ));
     }
     insert(effort, report, &all);
+    invalidate(effort, report, &all);
 }
 
 /// Looks up addresses in the ranges of entries that are drawn one by one, `run` addresses in each:
@@ -104,7 +118,7 @@ fn lookups(
     table: &Table,
     present: &[&(Space, Cached)],
     run: usize,
-) -> [Times; 3] {
+) -> [Times; 4] {
     let mut entry = 0;
     let mut entries = Vec::with_capacity(LOOKUPS);
     let queries: Vec<(Space, u64)> = numbers(0xfeed)
@@ -120,12 +134,16 @@ fn lookups(
             (*space, cached.range.base() + offset)
         })
         .collect();
+    let mut chained = Chained::new(ENTRIES as usize);
+    for (space, cached) in present {
+        chained.insert(*space, cached);
+    }
     for (space, address) in &queries {
         let hit = atc.lookup(*space, *address, Access::Read);
-        assert_eq!(
-            hit.map(|hit| hit.output),
-            probe(table, *space, *address),
-            "cache and table disagree about {address:#x}"
+        let hit = hit.map(|hit| hit.output);
+        assert!(
+            hit == probe(table, *space, *address) && hit == chained.lookup(*space, *address),
+            "the caches disagree about {address:#x}"
         );
     }
     let direct: Vec<Direct> = present
@@ -158,6 +176,14 @@ fn lookups(
                     let hits = queries
                         .iter()
                         .filter_map(|(space, address)| probe(table, *space, *address));
+                    black_box(hits.fold(0, |sum: u64, output| sum.wrapping_add(output)));
+                })
+            },
+            &mut || {
+                time(|| {
+                    let hits = queries
+                        .iter()
+                        .filter_map(|(space, address)| chained.lookup(*space, *address));
                     black_box(hits.fold(0, |sum: u64, output| sum.wrapping_add(output)));
                 })
             },
@@ -202,7 +228,8 @@ fn insert(effort: Effort, report: &mut Report, all: &[(Space, Cached)]) {
     let mut atc = Atc::new(ENTRIES, WAYS);
     let mut table = Table::new();
     let mut order = std::collections::VecDeque::new();
-    let measured = times(
+    let mut chained = Chained::new(ENTRIES as usize);
+    let [ours, table_times, chains] = times(
         effort,
         LOOKUPS,
         [
@@ -228,12 +255,76 @@ fn insert(effort: Effort, report: &mut Report, all: &[(Space, Cached)]) {
                     }
                 })
             },
+            &mut || {
+                time(|| {
+                    for (space, cached) in &fresh {
+                        chained.insert(*space, cached);
+                    }
+                })
+            },
         ],
     );
     report.add(Entry::nanoseconds(
         "atc_insert",
-        measured,
+        [ours, table_times],
         "a HashMap that forgets the oldest",
+        Goal::None,
+    ));
+    report.add(Entry::nanoseconds(
+        "atc_insert_peer",
+        [ours, chains],
+        PEER,
+        Goal::None,
+    ));
+}
+
+/// A translation comes into the full cache, and its page is invalidated: what a system does that
+/// maps, uses and unmaps page after page.
+fn invalidate(effort: Effort, report: &mut Report, all: &[(Space, Cached)]) {
+    /// Fewer than of the others: the peer goes through everything each time.
+    const PAGES: usize = 256;
+    let mut atc = Atc::new(ENTRIES, WAYS);
+    let mut chained = Chained::new(ENTRIES as usize);
+    for (space, cached) in all {
+        atc.insert_over(*space, cached, u64::MAX);
+        chained.insert(*space, cached);
+    }
+    let pages: Vec<(Pasid, Cached)> = numbers(0xace)
+        .take(PAGES)
+        .filter_map(|n| {
+            let range = AlignedRange::containing(n & ((1 << 46) - 1), 12).ok()?;
+            let pasid = Pasid::new((n % SPACES) as u32 + 1).ok()?;
+            let (_, cached) = all[0];
+            Some((pasid, Cached { range, ..cached }))
+        })
+        .collect();
+    let measured = times(
+        effort,
+        PAGES,
+        [
+            &mut || {
+                time(|| {
+                    for (pasid, cached) in &pages {
+                        atc.insert_over(Space::new(Some(*pasid), false), cached, u64::MAX);
+                        black_box(atc.invalidate(Scope::One(Some(*pasid)), cached.range));
+                    }
+                })
+            },
+            &mut || {
+                time(|| {
+                    for (pasid, cached) in &pages {
+                        let space = Space::new(Some(*pasid), false);
+                        chained.insert(space, cached);
+                        chained.invalidate(space, cached.range);
+                    }
+                })
+            },
+        ],
+    );
+    report.add(Entry::nanoseconds(
+        "atc_insert_and_invalidate_peer",
+        measured,
+        PEER,
         Goal::None,
     ));
 }

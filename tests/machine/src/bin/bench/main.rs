@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod atc;
+mod chained;
 mod compare;
 mod measure;
 mod report;
