@@ -313,66 +313,89 @@ impl<const N: usize> Grown<N> {
     }
 }
 
+/// The largest of the processor's caches is smaller, in words of 64 bits.
+const BEYOND_CACHES: usize = 8 << 20;
+
 /// An invalidation has to take away what it selects, however much is cached. The smallest number of
 /// pages is compared with what a structure can at best cost, the others with the smallest.
+///
+/// To have many pages cached, the unit has to translate them, which pushes its other data out of
+/// the processor's caches. So there are rows, too, before which these caches are emptied each time:
+/// what still grows there is work of the unit.
 fn invalidations(effort: Effort, report: &mut Report) -> Result<()> {
     const SIZES: [u64; 4] = [64, 1024, 16384, 65536];
-    const BATCH: usize = 64;
-    let name = |kind: &str, pages: u64| format!("invalidation_{kind}_{pages}_cached");
+    const ENDS: [u64; 2] = [SIZES[0], SIZES[3]];
     for kind in ["page", "pasid", "global"] {
-        let mut fewest: Option<Times> = None;
-        for pages in SIZES {
-            if !report.wants(&name(kind, pages)) {
-                continue;
-            }
-            let os = boot(|_| {})?;
-            let machine = os.machine();
-            // The neighbour's translations stay, or go with the others.
-            let processes = [(); 2].map(|()| process(&os, Layout::default(), pages / 2));
-            let (did, pasid) = (processes[0].domain(), processes[0].pasid());
-            let page = |n: u64| {
-                let page = AlignedRange::page(BASE + n % (pages / 2) * 4096);
-                iotlb_pasid_pages(did, pasid, page)
-            };
-            let descriptors: Vec<Words> = match kind {
-                "page" => (0..BATCH as u64).map(|n| page(n * 37)).collect(),
-                "pasid" => vec![iotlb_pasid(did, pasid)],
-                _ => vec![IOTLB_GLOBAL],
-            };
-            let queue = os.queue(0);
-            let mut invalidate = || {
-                warm(machine, &processes, pages / 2);
+        invalidations_of(effort, report, kind, &SIZES, false)?;
+        invalidations_of(effort, report, kind, &ENDS, true)?;
+    }
+    Ok(())
+}
+
+/// Invalidations of a kind at several numbers of cached pages, with the processor's caches emptied
+/// before each if `cold`.
+fn invalidations_of(
+    effort: Effort,
+    report: &mut Report,
+    kind: &str,
+    sizes: &[u64],
+    cold: bool,
+) -> Result<()> {
+    const BATCH: usize = 64;
+    let suffix = if cold { "_cold" } else { "" };
+    let others = vec![1u64; if cold { BEYOND_CACHES } else { 0 }];
+    let mut fewest: Option<Times> = None;
+    for &pages in sizes {
+        let name = format!("invalidation_{kind}_{pages}_cached{suffix}");
+        if !report.wants(&name) {
+            continue;
+        }
+        let os = boot(|_| {})?;
+        let machine = os.machine();
+        // The neighbour's translations stay, or go with the others.
+        let processes = [(); 2].map(|()| process(&os, Layout::default(), pages / 2));
+        let (did, pasid) = (processes[0].domain(), processes[0].pasid());
+        let page = |n: u64| {
+            let page = AlignedRange::page(BASE + n % (pages / 2) * 4096);
+            iotlb_pasid_pages(did, pasid, page)
+        };
+        let descriptors: Vec<Words> = match kind {
+            "page" => (0..BATCH as u64).map(|n| page(n * 37)).collect(),
+            "pasid" => vec![iotlb_pasid(did, pasid)],
+            _ => vec![IOTLB_GLOBAL],
+        };
+        let prepare = || {
+            warm(machine, &processes, pages / 2);
+            black_box(others.iter().step_by(8).sum::<u64>());
+        };
+        let queue = os.queue(0);
+        let mut invalidate = || {
+            prepare();
+            time(|| {
+                for words in &descriptors {
+                    black_box(queue.try_submit_only(&[*words]));
+                }
+            })
+        };
+        let (measured, against, goal) = if let Some(fewest) = fewest {
+            let [cost] = times(effort, descriptors.len(), [&mut invalidate]);
+            let against = "the same with the fewest pages cached";
+            ([cost, fewest], against, Goal::RatioAtMost(2.0))
+        } else {
+            let generation = AtomicU64::new(0);
+            let mut store = || {
+                prepare();
                 time(|| {
-                    for words in &descriptors {
-                        black_box(queue.try_submit_only(&[*words]));
+                    for n in 0..descriptors.len() as u64 {
+                        generation.store(n, Ordering::SeqCst);
                     }
                 })
             };
-            let (measured, against, goal) = if let Some(fewest) = fewest {
-                let [cost] = times(effort, descriptors.len(), [&mut invalidate]);
-                let against = "the same with the fewest pages cached";
-                ([cost, fewest], against, Goal::RatioAtMost(2.0))
-            } else {
-                let generation = AtomicU64::new(0);
-                let mut store = || {
-                    warm(machine, &processes, pages / 2);
-                    time(|| {
-                        for n in 0..descriptors.len() as u64 {
-                            generation.store(n, Ordering::SeqCst);
-                        }
-                    })
-                };
-                let measured = times(effort, descriptors.len(), [&mut invalidate, &mut store]);
-                (measured, "one store, seen by all", Goal::None)
-            };
-            fewest.get_or_insert(measured[0]);
-            report.add(Entry::nanoseconds(
-                name(kind, pages),
-                measured,
-                against,
-                goal,
-            ));
-        }
+            let measured = times(effort, descriptors.len(), [&mut invalidate, &mut store]);
+            (measured, "one store, seen by all", Goal::None)
+        };
+        fewest.get_or_insert(measured[0]);
+        report.add(Entry::nanoseconds(name, measured, against, goal));
     }
     Ok(())
 }
