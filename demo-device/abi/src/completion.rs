@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The completion record: 32 bytes, written by the device at the address that the descriptor
-//! names, aligned to 32 bytes.
+//! The completion record: 32 bytes that the device writes to the address in the descriptor, aligned
+//! to 32 bytes.
 //!
 //! The process sets the status to 0 before it submits. The device writes bytes 8 to 31 first and
 //! bytes 0 to 7 last, in one access: when the status is not 0, the record and all data of the
@@ -15,8 +15,8 @@ pub const STATUS: usize = 0;
 pub const ERROR: usize = 1;
 /// Offset of the access that failed, 8 bits: see [`access`].
 pub const ACCESS: usize = 2;
-/// Offset of the number of bytes that were processed before the operation ended, 64 bits. For
-/// `CHASE`, the number of nodes; for `BATCH`, that of descriptors.
+/// Offset of the number of bytes processed before the operation ended, 64 bits. For `CHASE`, the
+/// number of nodes; for `BATCH`, the number of descriptors.
 pub const BYTES_DONE: usize = 8;
 /// Offset of the virtual address whose access failed, 64 bits; 0 if none did.
 pub const FAULT_ADDRESS: usize = 16;
@@ -25,7 +25,7 @@ pub const RESULT: usize = 24;
 
 /// Values of the status.
 pub mod status {
-    /// The device has not finished. Written by the process, never by the device.
+    /// The device has not finished. The process writes this value, never the device.
     pub const PENDING: u8 = 0;
     /// The operation succeeded.
     pub const SUCCESS: u8 = 1;
@@ -84,16 +84,16 @@ errors! {
     Misaligned = 3, "an address is not aligned as the operation demands";
     /// The length is longer than the longest transfer, or a range wraps round the address space.
     BadLength = 4, "the length is too long, or the range wraps round the address space";
-    /// The page request was answered "invalid request": the process has no such mapping, or not
-    /// with this permission (PCIe 10.4.2).
+    /// The response to the page request was "invalid request": the process has no such mapping, or
+    /// not with this permission (PCIe 10.4.2).
     PageFault = 5, "the address is not mapped with the permission that the access needs";
-    /// The page request was answered "response failure", and page requests stay off until they
-    /// are enabled anew (PCIe 10.4.2).
+    /// The response to the page request was "response failure", and page requests stay off until
+    /// software enables them again (PCIe 10.4.2).
     ResponseFailure = 6, "the page request interface failed";
-    /// The page was still not accessible after as many successful page requests as the device
-    /// makes for one access.
+    /// The page was still not accessible after the device's limit of successful page requests for
+    /// one access.
     RetriesExhausted = 7, "the page was gone again after every page request";
-    /// The page is not present, and page requests are disabled, not accepted, or not wanted by
+    /// The page is not present, and page requests are disabled, not accepted, or not requested by
     /// the descriptor (`BLOCK_ON_FAULT` clear).
     NotPresent = 8, "the page is not present and no page request was possible or wanted";
     /// A translation request was completed with Unsupported Request (PCIe 10.2.3).
@@ -104,19 +104,19 @@ errors! {
     MemoryAccess = 11, "memory refused a translated access";
     /// The chain of `CHASE` is longer than the descriptor allows.
     ChainTooLong = 12, "the chain is longer than allowed";
-    /// The address is one that no process can have: it is not canonical.
+    /// No process can have this address: it is not canonical.
     BadAddress = 13, "the address cannot belong to a process";
     /// A translation request was not completed in time (completion time-out, PCIe 2.8).
     CompletionTimeout = 14, "no answer came to a translation request";
-    /// A page request was not answered in time, or none can be sent because earlier ones never
-    /// were.
+    /// A page request got no response in time, or the device cannot send one because earlier ones
+    /// never got a response.
     ResponseTimeout = 15, "no answer came to a page request";
-    /// What is above the device cannot carry the request, or does not let the function send it: an
-    /// atomic operation that it lacks, or a request for the permission to execute while Execute
-    /// Permission Enable is off (PCIe 7.8.9.3).
+    /// The root complex cannot carry the request, or the function may not send it: an atomic
+    /// operation that the root complex lacks, or a request for the permission to execute while
+    /// Execute Permission Enable is off (PCIe 7.8.9.3).
     UnsupportedAccess = 16, "the memory does not know this kind of access";
-    /// A descriptor of the batch failed; its own record says why. The fault address is that of the
-    /// descriptor in the array.
+    /// A descriptor of the batch failed; its own record gives the reason. The fault address is the
+    /// address of the descriptor in the array.
     EntryFailed = 17, "a descriptor of the batch failed";
     /// A descriptor of a batch is a batch itself.
     NestedBatch = 18, "a batch cannot hold another batch";
@@ -140,7 +140,7 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// The record as it stands in memory, little-endian.
+    /// The record as stored in memory, little-endian.
     pub fn to_bytes(&self) -> [u8; SIZE] {
         let mut bytes = [0; SIZE];
         bytes[STATUS] = self.status;
@@ -152,7 +152,7 @@ impl Completion {
         bytes
     }
 
-    /// The record that stands in memory.
+    /// The record from its bytes in memory.
     pub fn from_bytes(bytes: &[u8; SIZE]) -> Self {
         let word = |at: usize| {
             let mut w = [0; 8];

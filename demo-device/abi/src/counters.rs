@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the device counts, for itself as a whole and for each context.
+//! The device's counters, for the whole device and for each context.
 //!
-//! The same counters stand in the registers (of the device and of each context) and, for one
-//! context, in its doorbell page. Each is 64 bits wide, read-only, wraps, and is cleared by a
-//! reset of the function. Those of a context are cleared when the context is started and when its
-//! PASID is written, so that one process does not see what another did.
+//! The same counters appear in the registers (of the device and of each context) and, for one
+//! context, in its doorbell page. Each is 64 bits wide, read-only, wraps, and is cleared by a reset
+//! of the function. A context's counters are cleared when the context is started and when its PASID
+//! is written, so that one process does not see the activity of another.
 
 /// Declares the counters once: constants by name, and the table for manuals and tools.
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident = $index:literal, $key:literal;)+) => {
-        /// Places of the counters in a counter block, in units of 8 bytes.
+        /// Positions of the counters in a counter block, in units of 8 bytes.
         pub mod index {
             $($(#[doc = $doc])+ pub const $name: usize = $index;)+
         }
-        /// Every counter: its name in tools, its place, and what it counts.
+        /// Every counter: its name in tools, its position, and what it counts.
         pub const COUNTERS: &[Counter] = &[
             $(Counter { key: $key, index: $index, doc: concat!($($doc),+) },)+
         ];
@@ -25,7 +25,7 @@ macro_rules! counters {
 pub struct Counter {
     /// Name in tools and files.
     pub key: &'static str,
-    /// Place in the block, in units of 8 bytes.
+    /// Position in the block, in units of 8 bytes.
     pub index: usize,
     /// What is counted.
     pub doc: &'static str,
@@ -34,17 +34,17 @@ pub struct Counter {
 counters! {
     /// Descriptors completed, whether they succeeded or failed.
     DESCRIPTORS = 0, "descriptors";
-    /// Descriptors among them that completed with an error.
+    /// Descriptors that completed with an error.
     FAILED_DESCRIPTORS = 1, "failed_descriptors";
-    /// Completion records that could not be written because their address was not writable.
+    /// Completion records that the device could not write because their address was not writable.
     LOST_COMPLETIONS = 2, "lost_completions";
     /// ATS translation requests sent (PCIe 10.2.2).
     TRANSLATION_REQUESTS = 3, "translation_requests";
     /// Look-ups that the address translation cache answered.
     ATC_HITS = 4, "atc_hits";
-    /// Look-ups that it could not answer.
+    /// Look-ups that the address translation cache could not answer.
     ATC_MISSES = 5, "atc_misses";
-    /// Entries that had to leave the address translation cache for others.
+    /// Entries of the address translation cache that were evicted for others.
     ATC_EVICTIONS = 6, "atc_evictions";
     /// Invalidation requests received (PCIe 10.3.1).
     INVALIDATIONS = 7, "invalidations";

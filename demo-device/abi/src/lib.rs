@@ -3,9 +3,9 @@
 //! completion records and the ioctls of its driver.
 //!
 //! The device, the kernel module, the guest library and the reference manual all use these same
-//! source files. They therefore know nobody: no standard library, no dependency, no allocation.
-//! The kernel module includes the files one by one, so they refer to each other by `super::`,
-//! and compile in edition 2021 as well as 2024.
+//! source files. They therefore need no standard library, no dependency and no allocation. The
+//! kernel module includes each file separately, so they refer to each other by `super::`, and
+//! compile in edition 2021 as well as 2024.
 #![no_std]
 #![forbid(unsafe_code)]
 

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The registers of BAR 0.
 //!
-//! All registers are 64 bits wide, little-endian, and are accessed with aligned accesses of 8
-//! bytes, or of 4 bytes for either half; a write of one half leaves the other half as it is.
-//! Accesses of other sizes or alignments read as zero and write nothing. Reserved bits and
-//! offsets read as zero and ignore writes.
+//! All registers are 64 bits wide and little-endian. Software accesses them with aligned accesses
+//! of 8 bytes, or of 4 bytes for either half; a write of one half does not change the other half.
+//! Accesses of other sizes or alignments read as zero and write nothing. Reserved bits and offsets
+//! read as zero and ignore writes.
 
 /// How software may access a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegisterAccess {
     /// Read-only: writes are ignored.
     ReadOnly,
-    /// Written to give a command; reads as zero.
+    /// A write gives a command; reads as zero.
     WriteOnly,
     /// Read and written at any time.
     ReadWrite,
@@ -85,17 +85,19 @@ block! {
 block! {
     /// Registers of one context, from `CONTEXTS + n * CONTEXT_STRIDE`.
     context, CONTEXT_REGISTERS;
-    /// Command: 1 START, 2 STOP. Others are ignored, as are commands that the state forbids.
+    /// Command: 1 START, 2 STOP. Other commands are ignored, and so are commands that the state
+    /// forbids.
     CONTROL = 0x00, WriteOnly;
-    /// State 7:0 (0 DISABLED, 1 ENABLED, 2 STOPPING, 3 HALTED); why it halted 15:8.
+    /// State 7:0 (0 DISABLED, 1 ENABLED, 2 STOPPING, 3 HALTED); reason of the halt 15:8.
     STATUS = 0x08, ReadOnly;
     /// Address space of the ring, the descriptors, the completion records and the data: PASID
     /// 19:0, none 29, privileged 30, valid 31. A write also clears the counters, `HEAD`, `TAIL` and
-    /// `MODERATION`: they are nothing to the next process. Requests of a privileged context ask
-    /// for privileged mode: it is for the owner of the machine, and never for a process. It starts
-    /// only while such requests are enabled. Requests of a context with bit 29 have no PASID, and
-    /// 31 and 30 must be 0 then: its address space is that of the function itself, as the owner of
-    /// the machine maps it. Such a context requests no pages and needs no PASID to be enabled.
+    /// `MODERATION`, so that the next process does not see them. Requests of a privileged context
+    /// ask for privileged mode: such a context is for the owner of the machine, and never for a
+    /// process. It starts only while such requests are enabled. Requests of a context with bit 29
+    /// set have no PASID, and bits 31 and 30 must be 0: its address space is that of the function
+    /// itself, as the owner of the machine maps it. Such a context requests no pages, and works
+    /// while PASID is not enabled.
     PASID = 0x10, WhileDisabled;
     /// Virtual address of the submission ring, aligned to 64 bytes.
     RING = 0x18, WhileDisabled;
@@ -109,23 +111,23 @@ block! {
     /// write of `PASID`.
     TAIL = 0x38, ReadOnly;
     /// Moderation of the context's interrupts: number of completions 15:0, microseconds 63:32.
-    /// Completions that ask for an interrupt are counted, and one interrupt is sent for all of them
-    /// when there are as many as the number, or when the first of them is as old as the time, by
-    /// the clock of the host, which may be late. Number 0 or 1: no moderation, each completion's
-    /// interrupt is sent at once. Time 0: no limit of time, only the number. A write has what was
-    /// held back sent at once, and begins anew. STOP and a reset drop it; an interrupt that says
-    /// that the context halted is not held back. Kept over STOP and START; 0 after a reset and
-    /// after a write of `PASID`.
+    /// The device counts completions that ask for an interrupt, and sends one interrupt for all of
+    /// them when the number is reached, or when the time has passed since the first of them, by the
+    /// clock of the host, which may be late. Number 0 or 1: no moderation, the device sends each
+    /// completion's interrupt at once. Time 0: no time limit, only the number. A write sends a
+    /// pending interrupt at once and restarts the count. STOP and a reset drop it; the interrupt of
+    /// a halt is always sent at once. The register keeps its value over STOP and START; it is 0
+    /// after a reset and after a write of `PASID`.
     MODERATION = 0x40, ReadWrite;
-    /// The last completion record that could not be written: why, as the error of a record, 7:0
-    /// (`Misaligned` if its address was not aligned to 32 bytes), and the number of its descriptor
-    /// since the start 63:8. 0 if none was lost. Cleared with the counters.
+    /// The last completion record that the device could not write: the reason, as the error of a
+    /// record, 7:0 (`Misaligned` if its address was not aligned to 32 bytes), and the number of its
+    /// descriptor since the start 63:8. 0 if no record was lost. Cleared with the counters.
     LOST = 0x48, ReadOnly;
 }
 
 block! {
-    /// Laboratory: raw requests of the function, for tests of what is above it. Present only if
-    /// the device was made with its laboratory on; reads as zero otherwise.
+    /// Laboratory: raw requests of the function, for tests of the IOMMU and the root complex.
+    /// Present only if the device was created with its laboratory on; reads as zero otherwise.
     laboratory, LABORATORY_REGISTERS;
     /// Address of the request.
     ADDRESS = 0x00, ReadWrite;
@@ -142,22 +144,22 @@ block! {
     /// completion record: BadOperation for an unknown command, NotPresent if the state of the
     /// function, the credits or a group index in use forbid the request, PageFault and
     /// ResponseFailure for such responses, UnsupportedRequest, CompleterAbort and
-    /// CompletionTimeout for such completions, MemoryAccess if memory refused. Written with
-    /// anything, becomes 0 if it is 2 or 3.
+    /// CompletionTimeout for such completions, MemoryAccess if memory refused. A write of any value
+    /// sets it to 0 if it is 2 or 3.
     STATE = 0x20, ReadWrite;
     /// Translated address of a translation completion.
     TRANSLATED = 0x28, ReadOnly;
     /// Size of the translation as log2 of bytes 7:0; read 8, write 9, execute 10, privileged 11,
     /// global 12, untranslated only 13.
     COMPLETION = 0x30, ReadOnly;
-    /// Number of the rule of the conformance table that the device breaks from now on, 0 for
-    /// none: a mutant, so that a test can prove that it would notice. Numbers that the device has
-    /// no mutant for are not taken over. Kept over a function level reset.
+    /// Number of the rule of the conformance table that the device breaks from now on, 0 for none:
+    /// a mutant, so that a test can prove that it notices. The device ignores numbers for which it
+    /// has no mutant. Kept over a function level reset.
     MUTANT = 0x38, ReadWrite;
-    /// Number of reads of a context's `STATUS`, here and not in the doorbell pages, that are answered
-    /// with all ones, from the next STOP of a context on that is not DISABLED: as by a function
-    /// that is being reset, so that a test can see what a driver makes of it. Counts down. Kept over
-    /// a function level reset.
+    /// Number of reads of a context's `STATUS` in BAR 0 (not in the doorbell pages) that return all
+    /// ones, beginning with the next STOP of a context that is not DISABLED. A function in reset
+    /// reads the same; a test checks how a driver reacts. Counts down. Kept over a function level
+    /// reset.
     SILENCE = 0x40, ReadWrite;
 }
 
@@ -248,7 +250,7 @@ pub mod capabilities {
     pub const fn transfer_log2(value: u64) -> u8 {
         (value >> 40) as u8
     }
-    /// Log2 of the longest batch; of no meaning if the device performs none.
+    /// Log2 of the longest batch; meaningless if the device performs no batches.
     pub const fn batch_log2(value: u64) -> u8 {
         (value >> 48) as u8 & 0x7f
     }
@@ -272,12 +274,12 @@ pub mod function {
 
 /// Commands of a context's `CONTROL` register.
 pub mod control {
-    /// From DISABLED to ENABLED: takes over `PASID`, `RING` and `RING_LOG2`, clears the counters,
-    /// head and tail. Halts at once with an error if a register is wrong.
+    /// From DISABLED to ENABLED: reads `PASID`, `RING` and `RING_LOG2`, clears the counters, head
+    /// and tail. Halts at once with an error if a register is wrong.
     pub const START: u64 = 1;
     /// From any state to STOPPING, and to DISABLED as soon as no page request of the context is
     /// outstanding. Descriptors in progress are abandoned without a completion record, but an
-    /// access that is on its way ends first, also if it is that of the record.
+    /// access in flight ends first, even if it writes the record.
     pub const STOP: u64 = 2;
 }
 
@@ -289,7 +291,7 @@ pub mod status {
     pub const ENABLED: u8 = 1;
     /// Waits for the responses to its page requests.
     pub const STOPPING: u8 = 2;
-    /// Met an error that is not of one descriptor; only STOP leads on.
+    /// Has met an error that does not belong to one descriptor; only STOP leads out of this state.
     pub const HALTED: u8 = 3;
 
     /// State.
@@ -310,8 +312,8 @@ pub mod status {
 pub mod halt {
     /// It did not halt.
     pub const NONE: u8 = 0;
-    /// Started without a valid PASID and without `NONE`, with both, with one that is wider than the
-    /// function's PASIDs, or as privileged while the function may not ask for privileged mode.
+    /// Started without a valid PASID and without `NONE`, with both, with a PASID that is wider than
+    /// the function's PASIDs, or as privileged while the function may not request privileged mode.
     pub const BAD_PASID: u8 = 1;
     /// Started with a ring that is not aligned, too large, or wraps round the address space.
     pub const BAD_RING: u8 = 2;
@@ -345,7 +347,7 @@ pub mod vector {
 
 /// Bits of `LOST`.
 pub mod lost {
-    /// The register's value: the error's number, and that of the descriptor.
+    /// The register's value from the number of the error and the number of the descriptor.
     pub const fn encode(error: u8, descriptor: u64) -> u64 {
         error as u64 | descriptor << 8
     }
@@ -353,7 +355,7 @@ pub mod lost {
     pub const fn error(value: u64) -> u8 {
         value as u8
     }
-    /// Number of the descriptor since the start; of a descriptor of a batch, that of the batch.
+    /// Number of the descriptor since the start; for an entry of a batch, the number of the batch.
     pub const fn descriptor(value: u64) -> u64 {
         value >> 8
     }
@@ -372,7 +374,7 @@ pub mod moderation {
     pub const fn completions(value: u64) -> u16 {
         value as u16
     }
-    /// Longest time that a completion's interrupt is held back, in microseconds; 0 for ever.
+    /// The longest delay of a completion's interrupt, in microseconds; 0 means no limit.
     pub const fn microseconds(value: u64) -> u32 {
         (value >> 32) as u32
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The extended capability structures of ATS, PRI and PASID (PCIe 7.8.8, 10.5.1 and 10.5.2): their
-//! registers with their access rules, and nothing of what a function does with them.
+//! registers and access rules, independent of what a function does with them.
 //!
 //! `read` and `write` take double words at offsets from the start of the structure. The header at
-//! offset 0 links the structures and belongs to the code that lays out configuration space.
+//! offset 0 links the structures; the code that lays out configuration space handles it.
 
 use crate::PasidWidth;
 
@@ -61,7 +61,7 @@ impl Ats {
     }
 
     /// Writes the bits of `mask` of the double word at `offset`. The smallest translation unit
-    /// changes only while, and as long as, ATS is not enabled.
+    /// changes only while ATS is not enabled; the write that enables ATS may still set it.
     pub const fn write(&mut self, offset: u16, value: u32, mask: u32) {
         if offset != 4 {
             return;
@@ -92,7 +92,7 @@ pub struct PasidCapability {
 }
 
 impl PasidCapability {
-    /// The structure after a reset, with the kinds of requests that are supported.
+    /// The structure after a reset, with the supported kinds of requests.
     pub const fn new(width: PasidWidth, execute: bool, privileged: bool) -> Self {
         PasidCapability {
             width,
@@ -120,8 +120,8 @@ impl PasidCapability {
     }
 
     /// Writes the bits of `mask` of the double word at `offset`. The control register does not
-    /// change while ATS is enabled (PCIe 7.8.9.3), which the caller knows, and what is not
-    /// supported is never enabled.
+    /// change while ATS is enabled (PCIe 7.8.9.3); the caller passes that state. Features that are
+    /// not supported are never enabled.
     pub const fn write(&mut self, offset: u16, value: u32, mask: u32, ats_enabled: bool) {
         if offset == 4 && !ats_enabled {
             let new = self.read(4) & !mask | value & mask;
@@ -135,9 +135,10 @@ impl PasidCapability {
 /// The page request extended capability (PCIe 10.5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pri {
-    /// Outstanding Page Request Capacity: pages that the function could have outstanding.
+    /// Outstanding Page Request Capacity: the largest number of outstanding pages that the function
+    /// supports.
     pub capacity: u32,
-    /// Outstanding Page Request Allocation: pages that it may have outstanding.
+    /// Outstanding Page Request Allocation: the number of pages that it may have outstanding.
     pub allocation: u32,
     /// Enable.
     pub enable: bool,
@@ -145,11 +146,11 @@ pub struct Pri {
     pub response_failure: bool,
     /// Unexpected Page Request Group Index.
     pub unexpected_prgi: bool,
-    /// Stopped: not enabled, and no page request is outstanding.
+    /// Stopped: not enabled, and no page request outstanding.
     pub stopped: bool,
 }
 
-/// What a write to the page request structure asks of the function.
+/// What a write to the page request structure requires of the function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PriChange {
     /// Nothing.
@@ -158,7 +159,7 @@ pub enum PriChange {
     Enabled,
     /// It was disabled: no new requests; set `stopped` when none is outstanding.
     Disabled,
-    /// Reset was written while it was disabled: outstanding requests are forgotten.
+    /// Reset was written while it was disabled: the function drops outstanding requests.
     Reset,
 }
 
@@ -192,10 +193,10 @@ impl Pri {
         }
     }
 
-    /// Writes the bits of `mask` of the double word at `offset`, and says what follows. Enabling
-    /// is ignored unless `stopped` is set; the allocation changes only while disabled and is
-    /// limited to the capacity; Response Failure and Unexpected PRGI are cleared by writing 1, and
-    /// by enabling.
+    /// Writes the bits of `mask` of the double word at `offset`, and returns what the function has
+    /// to do. Enabling is ignored unless `stopped` is set; the allocation changes only while
+    /// disabled and is limited to the capacity; Response Failure and Unexpected PRGI are cleared by
+    /// writing 1, and by enabling.
     pub fn write(&mut self, offset: u16, value: u32, mask: u32) -> PriChange {
         let bits = value & mask;
         match offset {

@@ -26,20 +26,20 @@ impl Itag {
     }
 }
 
-/// An invalidation request (PCIe 10.3.1): the function must forget translations.
+/// An invalidation request (PCIe 10.3.1): the function must drop translations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidateRequest {
     /// Tag that the completion returns.
     pub itag: Itag,
-    /// Address space. Without it, only translations without a PASID are meant.
+    /// Address space. Without it, the request applies only to translations without a PASID.
     pub pasid: Option<Pasid>,
-    /// Untranslated addresses to forget.
+    /// Untranslated addresses to invalidate.
     pub range: AlignedRange,
-    /// Global Invalidate: the range is forgotten in every address space (PCIe 10.3.8).
+    /// Global Invalidate: the function drops the range in every address space (PCIe 10.3.8).
     pub global: bool,
 }
 
-/// What became of an invalidation request when the function had looked at it.
+/// The result of an invalidation request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a pending invalidation is completed later"]
 pub enum Invalidation {
@@ -54,6 +54,6 @@ pub enum Invalidation {
 pub struct InvalidateCompletion {
     /// ITag Vector: bit n is set if the request of tag n is complete.
     pub itag_vector: u32,
-    /// Completion Count: how many completions each of these requests gets; 1 to 8.
+    /// Completion Count: the number of completions for each of these requests; 1 to 8.
     pub completion_count: u8,
 }

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The words of the protocol between a function and a translation agent, as types: Address
-//! Translation Services, the Page Request Interface and PASID (PCI Express Base Specification,
-//! chapter 10 and section 6.20), and the two traits through which an endpoint and whatever is
-//! above it talk:
+//! The protocol between a function and a translation agent, as types: Address Translation Services,
+//! the Page Request Interface and PASID (PCI Express Base Specification, chapter 10 and section
+//! 6.20), and the two traits through which an endpoint and the root complex above it talk:
 //!
 //! * [`RootPort`]: what the endpoint sends upstream;
-//! * [`Function`]: what comes down to it.
+//! * [`Function`]: what it receives from upstream.
 //!
-//! Section numbers are those of revision 6 of the specification. Raw words become these types
-//! once, at the edge; a value of such a type is always a legal one.
+//! Section numbers are those of revision 6 of the specification. Raw words are converted to these
+//! types once, at the edge; a value of such a type is always legal.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -34,7 +33,7 @@ pub use port::{Function, Reset, RootPort};
 pub use range::AlignedRange;
 pub use translation::{Translation, TranslationError, TranslationRequest};
 
-/// The examples of the README are tests.
+/// Runs the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

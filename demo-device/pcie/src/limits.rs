@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The smallest page, and what is said of a value that a field cannot carry.
+//! The smallest page, and the error for a value that does not fit into a field.
 
 /// Log2 of the smallest page and smallest translation unit: 4 KiB (PCIe 10.5.1).
 pub const PAGE_SHIFT: u8 = 12;
 /// Size of the smallest page in bytes.
 pub const PAGE_SIZE: u64 = 1 << PAGE_SHIFT;
 
-/// The most translations of one request: as many as two completions of 64 bytes hold
+/// The largest number of translations of one request: two completions of 64 bytes hold this many
 /// (PCIe 10.2.3.2).
 pub const MAX_TRANSLATIONS: usize = 16;
 
-/// A value that a field of the protocol cannot carry.
+/// A value that does not fit into a field of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} is at most {max:#x}, not {value:#x}")]
 pub struct OutOfRange {

@@ -9,11 +9,11 @@ use crate::Pasid;
 pub enum MemoryAddressType {
     /// AT = 00: the translation agent translates the address.
     Untranslated,
-    /// AT = 10: the address came from a translation completion and is used as it is.
+    /// AT = 10: the address came from a translation completion and is used directly.
     Translated,
 }
 
-/// Where a memory request goes, and on whose behalf.
+/// The address of a memory request, and the address space that it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryRequest {
     /// Address of the first byte.
@@ -57,7 +57,7 @@ pub enum MemoryError {
         /// Address of the request.
         address: u64,
     },
-    /// What is above the function cannot carry such a request.
+    /// The root complex cannot carry such a request.
     #[error("{what} cannot be sent here")]
     Unsupported {
         /// The kind of request.
@@ -74,7 +74,7 @@ pub enum CopyError {
     /// The write.
     #[error("cannot write what was copied: {0}")]
     Write(MemoryError),
-    /// Neither: nothing was read or written, because the two cannot be sent at one moment here.
+    /// Neither: nothing was read or written, because this port cannot send the two at one moment.
     #[error("reads and writes cannot be sent at one moment here: send one after the other")]
     Apart,
 }

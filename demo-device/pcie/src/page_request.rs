@@ -8,7 +8,7 @@ use crate::{OutOfRange, Pasid};
 pub struct Prgi(u16);
 
 impl Prgi {
-    /// How many there are.
+    /// Number of indices.
     pub const COUNT: u16 = 512;
 
     /// The index of a number.
@@ -53,16 +53,17 @@ pub struct PageRequest {
 /// Response Code of a page request group response (PCIe 10.4.2.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseCode {
-    /// All pages were made accessible (they may be gone again).
+    /// All pages were made accessible (they may already be gone again).
     Success,
     /// A page does not exist, or not with the permission asked for.
     InvalidRequest,
-    /// The interface broke down: the function sends no page request until it is enabled anew.
+    /// The interface has failed: the function sends no page request until software enables it
+    /// again.
     ResponseFailure,
 }
 
 impl ResponseCode {
-    /// The response code of the 4-bit field; what is reserved counts as a failure.
+    /// The response code of the 4-bit field; reserved values count as a failure.
     pub const fn from_bits(bits: u8) -> Self {
         match bits {
             0 => ResponseCode::Success,
@@ -84,11 +85,11 @@ impl ResponseCode {
 /// A page request group response message (PCIe 10.4.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrgResponse {
-    /// Group that is answered.
+    /// The group that this response answers.
     pub prgi: Prgi,
-    /// Address space; there if PRG Response PASID Required says so.
+    /// Address space; present if PRG Response PASID Required is set.
     pub pasid: Option<Pasid>,
-    /// What became of the group.
+    /// The result of the group.
     pub code: ResponseCode,
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The two traits between an endpoint and what is above it.
+//! The two traits between an endpoint and the root complex above it.
 //!
-//! Neither side may hold a lock of its own while it calls the other: a memory write can reach
-//! the function's own BAR, a page request can be answered before its call returns, and an
+//! Neither side may hold a lock of its own while it calls the other: a memory write can reach the
+//! function's own BAR, the response to a page request can arrive before its call returns, and an
 //! invalidation can arrive at any time.
 
 use crate::{
@@ -11,19 +11,19 @@ use crate::{
 };
 
 /// What a function sends upstream. A virtual machine monitor, an in-process machine, a mock and a
-/// fuzzer are implementations.
+/// fuzzer implement it.
 pub trait RootPort {
     /// Sends a translation request and waits for its completion. Fills `translations` from the
-    /// front and returns their number, at least 1: contiguous ranges from the request's address
-    /// on. Fewer than asked for is legal (PCIe 10.2.3).
+    /// front and returns their number, at least 1: contiguous ranges from the request's address on.
+    /// Fewer than requested is legal (PCIe 10.2.3).
     fn translate(
         &self,
         request: &TranslationRequest,
         translations: &mut [Translation],
     ) -> Result<usize, TranslationError>;
 
-    /// Sends a page request. It is a posted message: nothing is known until the response to its
-    /// group comes to [`Function::prg_response`], which may be before this returns.
+    /// Sends a page request. It is a posted message: the result arrives with the response to its
+    /// group in [`Function::prg_response`], possibly before this returns.
     fn page_request(&self, request: &PageRequest);
 
     /// Reads memory.
@@ -32,15 +32,13 @@ pub trait RootPort {
     /// Writes memory. When it returns, the data is visible to every reader.
     fn write(&self, request: &MemoryRequest, data: &[u8]) -> Result<(), MemoryError>;
 
-    /// Reads memory and writes what was read to another place, as many bytes as `buffer` has: all
-    /// is read before any is written, so that the two may overlap. What `buffer` holds then is not
-    /// said.
+    /// Copies as many bytes of memory as `buffer` has. It reads all of them before it writes any,
+    /// so the two ranges may overlap. The contents of `buffer` afterwards are unspecified.
     ///
-    /// It is no request of its own, but a read and a write that are sent at one moment, for
-    /// callers that can do without the copy in the middle. An implementation in which
-    /// anything could happen between the two leaves this as it is, or answers so for some requests:
-    /// the function then sends the one, looks whether its state still permits the other, and sends
-    /// that.
+    /// It is not a separate request, but a read and a write at one moment; it saves the copy
+    /// through a buffer. An implementation in which anything could happen between the two keeps
+    /// this default, or returns the same error for some requests: the function then sends the read,
+    /// checks that its state still permits the write, and sends that.
     fn copy(
         &self,
         _source: &MemoryRequest,
@@ -50,12 +48,12 @@ pub trait RootPort {
         Err(CopyError::Apart)
     }
 
-    /// Writes memory so that its first `head` bytes are visible last: a reader that sees one of
-    /// them sees all of the others. None if nothing was written, because that cannot be done at one
-    /// moment here.
+    /// Writes memory so that its first `head` bytes become visible last: a reader that sees one of
+    /// them sees all of the others. Returns none, and writes nothing, if this port cannot do that
+    /// at one moment.
     ///
-    /// Like [`RootPort::copy`] it stands for two requests, the rest and then the head, for
-    /// callers that need less time than it takes to send two.
+    /// Like [`RootPort::copy`] it replaces two requests, the rest and then the head, and takes less
+    /// time than they do.
     fn publish(
         &self,
         _request: &MemoryRequest,
@@ -66,15 +64,15 @@ pub trait RootPort {
     }
 
     /// Adds to the 8-byte number at an address aligned to 8 bytes, in one atomic access, and
-    /// returns what it was before (AtomicOp FetchAdd, PCIe 6.15).
+    /// returns its previous value (AtomicOp FetchAdd, PCIe 6.15).
     fn fetch_add(&self, request: &MemoryRequest, addend: u64) -> Result<u64, MemoryError>;
 
     /// Writes `new` to the 8-byte number at an address aligned to 8 bytes, if the number is
-    /// `expected`, in one atomic access, and returns what it was before (AtomicOp CAS, PCIe 6.15).
+    /// `expected`, in one atomic access, and returns its previous value (AtomicOp CAS, PCIe 6.15).
     ///
-    /// An implementation has to compare and write without another access between the two, by the
-    /// processor's own instruction where memory is mapped. One that cannot leaves this as it is:
-    /// an AtomicOp that a completer does not know is refused and changes nothing.
+    /// An implementation has to compare and write without another access in between; for mapped
+    /// memory it uses the processor's own instruction. An implementation that cannot do this keeps
+    /// this default: a completer refuses an AtomicOp that it does not support, and changes nothing.
     fn compare_and_swap(
         &self,
         _request: &MemoryRequest,
@@ -96,16 +94,16 @@ pub trait RootPort {
 /// Kinds of reset that reach a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
-    /// Fundamental or hot reset: everything is as after power-up (PCIe 6.6.1).
+    /// Fundamental or hot reset: the state after power-up (PCIe 6.6.1).
     Conventional,
     /// Function Level Reset (PCIe 6.6.2).
     FunctionLevel,
 }
 
-/// What comes down to a function.
+/// What a function receives from upstream.
 ///
-/// Every method may be called from any thread, also from inside a call of [`RootPort`], and
-/// returns without waiting.
+/// Any thread may call these methods, also from inside a call of [`RootPort`]. They return without
+/// waiting.
 pub trait Function {
     /// Reads the configuration double word at `offset`, a multiple of 4.
     fn config_read(&self, offset: u16) -> u32;
@@ -125,6 +123,6 @@ pub trait Function {
     /// Receives a page request group response.
     fn prg_response(&self, response: &PrgResponse);
 
-    /// Is reset.
+    /// Resets the function.
     fn reset(&self, kind: Reset);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Naturally aligned power-of-two ranges, and the address encoding of them that translation
-//! completions and invalidation requests share (PCIe 10.2.3.2 and 10.3.1, "S field").
+//! Naturally aligned power-of-two ranges, and their address encoding, which translation completions
+//! and invalidation requests share (PCIe 10.2.3.2 and 10.3.1, "S field").
 
 use crate::{OutOfRange, PAGE_SHIFT};
 
@@ -38,9 +38,9 @@ impl AlignedRange {
         }
     }
 
-    /// The range that a 64-bit word with its address in 63:12 and the S bit given names: without
-    /// S one page; with S, the lowest zero bit of the address from bit 12 on gives the size, and
-    /// no zero bit below 63 means everything.
+    /// The range that a 64-bit word with an address in 63:12 and an S bit encodes: without S one
+    /// page; with S, the lowest zero bit of the address from bit 12 on gives the size, and no zero
+    /// bit below 63 means all addresses.
     pub const fn decode(word: u64, s: bool) -> Self {
         if !s {
             return Self::page(word);
@@ -56,12 +56,12 @@ impl AlignedRange {
         }
     }
 
-    /// The address bits 63:12 and the S bit that name the range.
+    /// The address bits 63:12 and the S bit that encode the range.
     pub const fn encode(self) -> (u64, bool) {
         if self.shift == PAGE_SHIFT {
             return (self.base, false);
         }
-        // The size's own bit is the zero that ends the ones.
+        // The zero after the ones is the bit of the size.
         let ones = mask(self.shift - 1) & !mask(PAGE_SHIFT);
         (self.base | ones, true)
     }

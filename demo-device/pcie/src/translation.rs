@@ -6,10 +6,10 @@ use crate::{AlignedRange, Pasid};
 /// A translation request (PCIe 10.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TranslationRequest {
-    /// First untranslated address. Aligned to 4 KiB, as the Page Aligned Request bit promises.
+    /// First untranslated address. Aligned to 4 KiB, as the Page Aligned Request bit requires.
     pub address: u64,
-    /// The most translations that the completion may carry, in units of the smallest
-    /// translation unit; at least 1.
+    /// The largest number of translations in the completion, in units of the smallest translation
+    /// unit; at least 1.
     pub pages: u16,
     /// Address space; none for requests without a PASID.
     pub pasid: Option<Pasid>,
@@ -23,11 +23,10 @@ pub struct TranslationRequest {
 
 /// One translation of a completion (PCIe 10.2.3.2).
 ///
-/// With neither `read` nor `write` it says that nothing is mapped there, and how far.
+/// With neither `read` nor `write` it reports that nothing is mapped in the range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {
-    /// Translated range: where it begins and its size. Its size is also that of the untranslated
-    /// range.
+    /// Translated range. The untranslated range has the same size.
     pub range: AlignedRange,
     /// Reads are permitted.
     pub read: bool,
@@ -39,7 +38,7 @@ pub struct Translation {
     pub privileged: bool,
     /// The translation is the same in every address space of the function.
     pub global: bool,
-    /// Untranslated Access Only: the range may be reached by untranslated requests only.
+    /// Untranslated Access Only: only untranslated requests may access the range.
     pub untranslated_only: bool,
     /// Non-snooped accesses are required.
     pub non_snooped: bool,
@@ -86,7 +85,7 @@ pub enum TranslationError {
     /// Unsupported Request: the function may not use ATS.
     #[error("translation request completed with Unsupported Request")]
     UnsupportedRequest,
-    /// Completer Abort: the translation agent met an error.
+    /// Completer Abort: the translation agent had an error.
     #[error("translation request completed with Completer Abort")]
     CompleterAbort,
     /// No completion came within the requester's completion timeout (PCIe 2.8).
