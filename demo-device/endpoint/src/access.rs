@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What parts of the device ask of memory: a piece of a process's address space and what
-//! happens there. Knows nothing of translations.
+//! The memory accesses that parts of the device request: a piece of a process's address space and
+//! the kind of access. Knows nothing of translations.
 
 use svm_abi::completion::Error;
 
@@ -41,7 +41,7 @@ impl Access {
     }
 }
 
-/// Bytes of a process that somebody will access from one end to the other.
+/// Bytes of a process that the device will access from one end to the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Piece {
     /// First address.
@@ -55,7 +55,7 @@ pub(crate) struct Piece {
 }
 
 impl Piece {
-    /// A piece that is worked through upwards.
+    /// A piece that is processed upwards.
     pub const fn forward(address: u64, length: u64, access: Access) -> Self {
         Piece {
             address,
@@ -70,7 +70,7 @@ impl Piece {
         self.address + (self.length - 1)
     }
 
-    /// The address that comes next: it must be accessible for the work to go on.
+    /// The next address: it must be accessible for the work to continue.
     pub const fn focus(&self) -> u64 {
         if self.backward {
             self.last()
@@ -80,15 +80,15 @@ impl Piece {
     }
 }
 
-/// Whether an address can be one of a process: whether all bits from the highest of a number of
-/// bits on are equal. The device asks nobody about others (rule 27). Which addresses mean something
-/// else than memory to the machine is for the translation agent to know.
+/// Whether an address can belong to a process: all bits from bit `bits - 1` up are equal. The
+/// device sends no requests for other addresses (rule 27). The translation agent knows which
+/// addresses are not memory on this machine.
 pub(crate) const fn canonical(address: u64, bits: u8) -> bool {
     let unused = 64 - bits as u32;
     ((address << unused) as i64 >> unused) as u64 == address
 }
 
-/// Why work on a descriptor cannot go on.
+/// Why work on a descriptor cannot continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// The reason.
@@ -100,7 +100,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// A failure that is not one of an access.
+    /// A failure without a failed access.
     pub const fn of(error: Error) -> Self {
         Failure {
             error,

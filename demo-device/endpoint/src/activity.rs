@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a context is doing, as one machine: it demands pieces of memory, and works on the segments
-//! that it gets of them.
+//! The current activity of a context, as one machine: it demands pieces of memory, and works on the
+//! segments that it gets.
 
 use crate::access::Failure;
 use crate::completion::Record;
@@ -23,7 +23,7 @@ pub(crate) enum Activity {
 }
 
 impl Activity {
-    /// What is needed to go on.
+    /// What it needs to continue.
     pub fn demand(&self) -> Demand {
         match self {
             Activity::Idle => Demand::Done(0),
@@ -33,7 +33,7 @@ impl Activity {
         }
     }
 
-    /// What the completion record says was done.
+    /// The bytes done, for the completion record.
     pub fn bytes_done(&self) -> u64 {
         match self {
             Activity::Operate(operation) => operation.bytes_done(),

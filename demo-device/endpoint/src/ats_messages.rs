@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Translation requests: how they are put, and what a completion is taken to say (PCIe 10.2).
+//! Translation requests: how the device forms them, and how it interprets a completion (PCIe 10.2).
 //! Knows neither the cache nor the contexts.
 
 use crate::access::Piece;
@@ -8,8 +8,8 @@ use pcie_ats::{
     AlignedRange, MAX_TRANSLATIONS, PAGE_SHIFT, Pasid, Translation, TranslationRequest,
 };
 
-/// The request for what a piece needs next, and as much after that as one completion can hold, in
-/// smallest translation units of 4 KiB << `stu` (rules 3, 4 and 14).
+/// The request for the next address of a piece, and for as much after it as one completion can
+/// hold, in smallest translation units of 4 KiB << `stu` (rules 3, 4 and 14).
 pub(crate) fn request(
     piece: &Piece,
     pasid: Option<Pasid>,
@@ -19,13 +19,13 @@ pub(crate) fn request(
     let unit = u32::from(PAGE_SHIFT + stu);
     let first = piece.focus() >> unit;
     let units = if piece.backward {
-        // A completion may hold fewer translations than were asked for, and always the first.
+        // A completion may hold fewer translations than requested, but always the first.
         1
     } else {
         let most = MAX_TRANSLATIONS as u64;
         match (piece.last() >> unit) - first + 1 {
             needed if needed <= most => needed,
-            // What several requests ask for is better cut where translations can be joined.
+            // If the piece needs several requests, cut it where translations can be joined.
             _ => most - first % most,
         }
     };
@@ -39,9 +39,9 @@ pub(crate) fn request(
     }
 }
 
-/// The translations of a completion, each with the untranslated range that it is for. It ends at
-/// one that cannot be: smaller than the smallest translation unit, or not aligned to its size
-/// (rules 4, 14 and 15).
+/// The translations of a completion, each with its untranslated range. The list ends at an invalid
+/// translation: smaller than the smallest translation unit, or not aligned to its size (rules 4, 14
+/// and 15).
 pub(crate) fn completion<'a>(
     request: &'a TranslationRequest,
     translations: &'a [Translation],
@@ -58,20 +58,21 @@ pub(crate) fn completion<'a>(
         }
         first = false;
         next = range.last().checked_add(1);
-        // Rule 20: what holds in the other mode says nothing of the one that was asked for.
+        // Rule 20: permissions of the other mode do not apply to the requested mode.
         let asked = translation.privileged == request.privileged;
         Some(Cached {
             range,
             output: translation.range.base(),
             read: translation.read && asked,
-            // Rule 18: what was not asked for is not there, whatever the completion says.
+            // Rule 18: a permission that was not requested is not granted, whatever the completion
+            // says.
             write: translation.write && !request.no_write && asked,
             untranslated_only: translation.untranslated_only,
         })
     })
 }
 
-/// The same as a list, which ends with none.
+/// The same as a list, terminated by none.
 pub(crate) fn answers(
     request: &TranslationRequest,
     translations: &[Translation],
@@ -84,8 +85,8 @@ pub(crate) fn answers(
     list
 }
 
-/// How many pages of 4 KiB, from the focus of a piece on, a completion shows as lacking the
-/// permission that the piece needs; at most `limit`, at least 1.
+/// The number of pages of 4 KiB, from the focus of a piece on, that lack the piece's permission
+/// according to a completion; at most `limit`, at least 1.
 pub(crate) fn lacking(piece: &Piece, answers: impl Iterator<Item = Cached>, limit: u64) -> u64 {
     let page = |address: u64| address >> PAGE_SHIFT;
     let mut last = piece.focus();

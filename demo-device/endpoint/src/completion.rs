@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Completion records: where a descriptor wants its own, and how one is written, so that a program
-//! that sees its status sees all of it.
+//! Completion records: their place, and how the device writes one, so that a program that sees its
+//! status sees the whole record.
 
 use crate::access::{Access, Failure, Piece};
 use crate::dma::{Dma, Segment};
@@ -40,7 +40,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// A record to be written at an address, which is aligned to its size and therefore never
+    /// A record for an address, which is aligned to the record's size, so that the record never
     /// crosses the end of a translation.
     pub fn new(address: u64, record: &Completion) -> Self {
         Record {
@@ -55,7 +55,7 @@ impl Record {
         Piece::forward(address, SIZE as u64, Access::Write)
     }
 
-    /// What is needed next.
+    /// What it needs next.
     pub fn demand(&self) -> Demand {
         if self.written {
             return Demand::Done(0);
@@ -63,7 +63,7 @@ impl Record {
         Demand::Access(Record::piece(self.address), None)
     }
 
-    /// Writes the record: the status last, in one access with what stands beside it.
+    /// Writes the record: last the status, in one access with the bytes next to it.
     pub fn perform<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,
@@ -95,19 +95,19 @@ impl Tail {
     }
 }
 
-/// Where a descriptor wants its record.
+/// The place of a descriptor's record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordPlace {
     /// Nowhere.
     None,
-    /// Where no record can be.
+    /// An address that is not valid for a record.
     Bad,
     /// At an aligned address.
     Good,
 }
 
 impl RecordPlace {
-    /// What an address of a record, or 0, means.
+    /// The place that the address in a descriptor, or 0, stands for.
     pub fn of(completion: u64) -> Self {
         match completion {
             0 => RecordPlace::None,

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the maker of a device decides before it exists, and the checks of it.
+//! The properties of a device, set at its creation, and their checks.
 
 use pcie_ats::PasidWidth;
 use svm_abi::ids::MAX_CONTEXTS;
 
-/// The most entries of the address translation cache.
+/// The largest number of entries of the address translation cache.
 pub const MAX_ATC_ENTRIES: u32 = 1 << 16;
-/// The fewest entries of the address translation cache.
+/// The smallest number of entries of the address translation cache.
 pub const MIN_ATC_ENTRIES: u32 = 4;
-/// The fewest entries of a set of the address translation cache: a copy needs two translations at
-/// once, which can belong to the same set.
+/// The smallest number of entries of a set of the address translation cache: a copy needs two
+/// translations at once, which can belong to the same set.
 pub const MIN_ATC_WAYS: u32 = 2;
-/// The most entries of a set of the address translation cache.
+/// The largest number of entries of a set of the address translation cache.
 pub const MAX_ATC_WAYS: u32 = crate::atc::MAX_WAYS;
 
 /// Properties of a device.
@@ -21,27 +21,26 @@ pub struct Config {
     pub contexts: u16,
     /// Entries of the address translation cache: a power of two from 4 to 65536.
     pub atc_entries: u32,
-    /// Ways of the address translation cache, in other words entries of a set: a power of two from
-    /// 2 to 16, and not more than there are entries.
+    /// Ways of the address translation cache (entries per set): a power of two from 2 to 16, and at
+    /// most the number of entries.
     pub atc_ways: u32,
     /// Max PASID Width (PCIe 7.8.9.2).
     pub pasid_width: PasidWidth,
     /// Outstanding Page Request Capacity, in pages, at least 1 (PCIe 10.5.2.4).
     pub pri_capacity: u32,
-    /// Whether the registers of raw requests exist.
+    /// Whether the registers for raw requests exist.
     pub laboratory: bool,
-    /// Bits of a virtual address that carry information, with the bits above equal to the highest
-    /// of them: 48 or 57, as the page tables above have four or five levels. Addresses that are
-    /// wider fail without a request.
+    /// Number of significant bits of a virtual address; the bits above equal the highest of them:
+    /// 48 for page tables with four levels, 57 for five. Wider addresses fail without a request.
     pub address_bits: u8,
     /// How long a page request may wait for its response before its descriptor fails, in
     /// microseconds; 0 for ever.
     pub page_response_timeout: u64,
-    /// The longest time that an access waits before it requests pages once more that a response of
-    /// success did not bring, because a page request queue above was full or the pages are gone
-    /// again, in microseconds; 0 to wait never. The first repetition comes at once; the wait
-    /// before the second is 2 microseconds, and doubles from there. A host that sets it calls
-    /// [`crate::Endpoint::tick`], without which a wait does not end.
+    /// The longest wait of an access, in microseconds, before it repeats a request for pages that
+    /// are absent after a response of success, because a page request queue was full or the pages
+    /// are gone again; 0 for no wait. The first repetition is immediate; the wait before the second
+    /// is 2 microseconds, and doubles each time. A host that sets this must call
+    /// [`crate::Endpoint::tick`], which ends the waits.
     pub page_request_backoff: u64,
     /// Execute Permission Supported: whether the function offers to send requests for execution
     /// (PCIe 7.8.9.2).
@@ -49,8 +48,8 @@ pub struct Config {
     /// Privileged Mode Supported: whether the function offers to send requests in privileged mode
     /// (PCIe 7.8.9.2).
     pub privileged: bool,
-    /// Whether the last context of a PASID that stops sends a stop marker instead of waiting for
-    /// the responses to its page requests (PCIe 10.4.1.2).
+    /// Whether the last context of a PASID, when it stops, sends a stop marker instead of waiting
+    /// for the responses to its page requests (PCIe 10.4.1.2).
     pub stop_markers: bool,
 }
 
@@ -61,7 +60,7 @@ impl Default for Config {
             atc_entries: 1024,
             atc_ways: 4,
             pasid_width: PasidWidth::MAX,
-            // One for each context, and groups besides.
+            // One for each context, and the rest for groups.
             pri_capacity: 512,
             laboratory: false,
             address_bits: 57,
@@ -94,13 +93,13 @@ pub enum ConfigError {
     AtcWays {
         /// The number.
         ways: u32,
-        /// The largest that is possible with as many entries as there are.
+        /// The largest possible number for this number of entries.
         most: u32,
     },
-    /// There would be no page request.
+    /// The page request capacity is 0.
     #[error("the page request capacity is at least 1 page, not 0: choose a number such as 128")]
     PriCapacity,
-    /// Virtual addresses are not of a width that page tables have.
+    /// The width of virtual addresses is none of the widths of page tables.
     #[error("virtual addresses have 48 or 57 bits, not {0}: choose what the IOMMU translates")]
     AddressBits(u8),
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The part of configuration space that is the device's own: the three capability structures, one
-//! behind the other, and the bus master bit. It knows the registers and their rules, and nothing of
-//! what follows from them. The header of the function, BARs and MSI-X belong to the code that lays
-//! out configuration space, which may also link the structures in another way.
+//! The part of configuration space that belongs to the device: the three capability structures,
+//! linked in this order, and the bus master bit. It knows the registers and their rules, but not
+//! their effects. The code that lays out configuration space handles the header of the function,
+//! BARs and MSI-X, and may link the structures in another order.
 
 use crate::config::Config;
 use crate::mutant::Mutant;
@@ -28,8 +28,8 @@ const BUS_MASTER: u32 = 1 << 2;
 pub enum Power {
     /// It works.
     D0,
-    /// D3hot: only configuration space answers, and no request is sent. The state is kept
-    /// (No_Soft_Reset), but contexts that were at work halt.
+    /// D3hot: only configuration space answers, and the function sends no requests. The state is
+    /// kept (No_Soft_Reset), but active contexts halt.
     D3Hot,
 }
 
@@ -54,7 +54,7 @@ impl ConfigSpace {
         ConfigSpace {
             power: Power::D0,
             bus_master: false,
-            // Queue depth 0 means 32, as many as there are tags.
+            // Queue depth 0 means 32, the number of tags.
             ats: Ats::new(0, true),
             pri: Pri::new(config.pri_capacity),
             pasid: PasidCapability::new(config.pasid_width, config.execute, config.privileged),
@@ -72,20 +72,20 @@ impl ConfigSpace {
         self.translates(mutant) && self.pasid.enable
     }
 
-    /// The same for contexts whose requests have no PASID.
+    /// The same for contexts without a PASID.
     pub fn translates(&self, mutant: Option<Mutant>) -> bool {
         self.may_send(mutant) && (self.ats.enable || mutant == Some(Mutant::Rule69))
     }
 
-    /// Whether a context may begin, with a PASID or without.
+    /// Whether a context may start, with a PASID or without.
     pub fn may_start(&self, with_pasid: bool, mutant: Option<Mutant>) -> bool {
         self.may_send(None)
             && (self.ats.enable || mutant == Some(Mutant::Rule05))
             && (!with_pasid || self.pasid.enable || mutant == Some(Mutant::Rule70))
     }
 
-    /// Whether requests with a PASID may ask for execution and privileged mode (rule 7). There are
-    /// no such requests without one.
+    /// Whether requests with a PASID may request execution and privileged mode (rule 7). Requests
+    /// without a PASID cannot.
     pub fn may_ask(&self, pasid: Option<Pasid>, execute: bool, privileged: bool) -> bool {
         (!execute || pasid.is_some() && self.pasid.execute_enable)
             && (!privileged || pasid.is_some() && self.pasid.privileged_enable)
@@ -118,8 +118,8 @@ impl ConfigSpace {
         0
     }
 
-    /// Writes the bits of `mask` of a double word, and says what the page request interface is to
-    /// do about it.
+    /// Writes the bits of `mask` of a double word, and returns what the page request interface has
+    /// to do.
     pub fn write(
         &mut self,
         offset: u16,
@@ -150,7 +150,7 @@ const fn header(id: u16, next: u16) -> u32 {
     id as u32 | 1 << 16 | (next as u32) << 20
 }
 
-/// The offset inside a structure, if it is inside.
+/// The offset inside a structure, if the structure contains it.
 fn within(offset: u16, start: u16, size: u16) -> Option<u16> {
     offset.checked_sub(start).filter(|at| *at < size)
 }
@@ -181,7 +181,7 @@ mod tests {
             let _ = space.write(offset, value, !0, None);
         }
         assert!(space.operational(None));
-        // The interrupt disable bit and others of the command register are somebody else's.
+        // Other code handles the interrupt disable bit and other bits of the command register.
         let _ = space.write(COMMAND, 0x0400, 0xff00, None);
         assert!(space.operational(None));
         let _ = space.write(COMMAND, 0, 0xff, None);

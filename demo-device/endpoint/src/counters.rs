@@ -9,7 +9,7 @@ use svm_abi::counters::{BLOCK_SIZE, COUNT};
 pub(crate) struct Counters([u64; COUNT]);
 
 impl Counters {
-    /// Counts. The counters wrap.
+    /// Adds to a counter. The counters wrap.
     pub fn add(&mut self, index: usize, more: u64) {
         self.0[index] = self.0[index].wrapping_add(more);
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Accesses to memory through translations that are pinned for as long as they last. Knows the
-//! root port's memory requests, and not where translations come from.
+//! Memory accesses through translations that are pinned during the access. Knows the root port's
+//! memory requests, but not where translations come from.
 
 use crate::access::{Access, Failure, Piece};
 use crate::atc::Hit;
@@ -11,14 +11,14 @@ use pcie_ats::{
 };
 use svm_abi::completion::Error;
 
-/// The most bytes that one action reads or writes at one end.
+/// The largest number of bytes that one action reads or writes at one end.
 pub(crate) const MAX_CHUNK: usize = 256 << 10;
 
-/// Bytes that one translation covers, or several whose translated ranges follow each other, ready
-/// to be accessed.
+/// Bytes that one translation covers, or several translations with contiguous translated ranges,
+/// ready for an access.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Segment {
-    /// How the first byte is reached.
+    /// The memory request for the first byte.
     request: MemoryRequest,
     /// Virtual address of the first byte.
     address: u64,
@@ -50,7 +50,7 @@ impl Segment {
         Segment::at(focus - below, &first, untranslated, length as usize)
     }
 
-    /// Bytes from an address on, for which an entry of the cache was found.
+    /// Bytes from an address on that a found entry of the cache covers.
     #[inline]
     pub fn at(address: u64, hit: &Hit, untranslated: &MemoryRequest, length: usize) -> Self {
         let request = if hit.untranslated_only {
@@ -68,7 +68,7 @@ impl Segment {
         }
     }
 
-    /// The same, as a device that breaks rule 30 accesses it.
+    /// The same with a PASID, for a device that breaks rule 30.
     pub fn with_pasid(mut self, pasid: Pasid) -> Self {
         self.request.pasid = Some(pasid);
         self
@@ -84,7 +84,7 @@ impl Segment {
         self.address
     }
 
-    /// Whether a translation goes on in memory where this segment ends.
+    /// Whether a translation continues in memory where this segment ends.
     pub fn precedes(&self, next: &Hit) -> bool {
         self.request.address_type == MemoryAddressType::Translated
             && !next.untranslated_only
@@ -119,7 +119,7 @@ impl Segment {
     }
 }
 
-/// Buffers of one thread's work. Kept by the device from step to step.
+/// Buffers of one thread. The device keeps them from step to step.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     /// Bytes of the first segment.
@@ -141,7 +141,7 @@ impl Scratch {
     }
 }
 
-/// The way to memory, which counts what passes.
+/// The path to memory, which counts the bytes.
 pub(crate) struct Dma<'a, P: ?Sized> {
     port: &'a P,
     permit: &'a Permit,
@@ -153,7 +153,7 @@ pub(crate) struct Dma<'a, P: ?Sized> {
 }
 
 impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
-    /// The way through a root port.
+    /// The path through a root port.
     pub fn new(port: &'a P, permit: &'a Permit, ticket: Ticket) -> Self {
         Dma {
             port,
@@ -164,7 +164,7 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
         }
     }
 
-    /// Fails if the work was cancelled after this access was decided upon. The error is discarded
+    /// Fails if the work was cancelled after the decision on this access. The error is discarded
     /// with the work.
     fn check(&self, segment: &Segment, access: Access) -> Result<(), Failure> {
         if self.permit.holds(self.ticket) {
@@ -174,7 +174,7 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
         }
     }
 
-    /// Reads a segment into the front of `data`, and returns what was read.
+    /// Reads a segment into the front of `data`, and returns that part.
     pub fn read<'d>(&mut self, segment: &Segment, data: &'d mut [u8]) -> Result<&'d [u8], Failure> {
         self.check(segment, Access::Read)?;
         let data = &mut data[..segment.length];
@@ -195,7 +195,8 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
         Ok(())
     }
 
-    /// Writes as many bytes of `data` as the segment has, the first `head` visible last.
+    /// Writes as many bytes of `data` as the segment has. The first `head` bytes become visible
+    /// last.
     pub fn publish(&mut self, segment: &Segment, data: &[u8], head: usize) -> Result<(), Failure> {
         self.check(segment, Access::Write)?;
         match self
@@ -207,7 +208,7 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
                 Ok(())
             }
             Some(Err(_)) => Err(refused(segment, Access::Write)),
-            // Rule 68: each is a request of its own, and asks again whether it may be sent.
+            // Rule 68: each is a separate request, and checks again that it may be sent.
             None => {
                 self.write(&segment.part(head, segment.length - head), &data[head..])?;
                 self.write(&segment.head(head), data)
@@ -215,12 +216,12 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
         }
     }
 
-    /// Copies between segments of the same length, which may overlap, by way of `buffer` if there
-    /// is no shorter one.
+    /// Copies between segments of the same length, which may overlap, through `buffer` if the port
+    /// cannot copy directly.
     pub fn copy(&mut self, from: &Segment, to: &Segment, buffer: &mut [u8]) -> Result<(), Failure> {
         debug_assert_eq!(from.length, to.length);
         let buffer = &mut buffer[..from.length];
-        // Both requests are sent at one moment, at which they may be.
+        // Both requests are sent at one moment, at which they are permitted.
         self.check(from, Access::Read)?;
         match self.port.copy(&from.request, &to.request, buffer) {
             Ok(()) => {
@@ -233,7 +234,7 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
                 self.read += from.length as u64;
                 Err(refused(to, Access::Write))
             }
-            // Rule 68: the write is a request of its own, and asks again whether it may be sent.
+            // Rule 68: the write is a separate request, and checks again that it may be sent.
             Err(CopyError::Apart) => {
                 let data = self.read(from, buffer)?;
                 self.write(to, data)
@@ -241,14 +242,15 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
         }
     }
 
-    /// Adds to the 8 bytes of a segment, and returns what they were.
+    /// Adds to the 8 bytes of a segment, and returns their old value.
     pub fn fetch_add(&mut self, segment: &Segment, addend: u64) -> Result<u64, Failure> {
         self.check(segment, Access::ReadWrite)?;
         let old = self.port.fetch_add(&segment.request, addend);
         self.atomic(segment, old)
     }
 
-    /// Replaces the 8 bytes of a segment if they are as expected, and returns what they were.
+    /// Replaces the 8 bytes of a segment if they have the expected value, and returns their old
+    /// value.
     pub fn compare_and_swap(
         &mut self,
         segment: &Segment,
@@ -260,7 +262,7 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
         self.atomic(segment, old)
     }
 
-    /// Counts an AtomicOp, or says why it failed.
+    /// Counts an AtomicOp, or returns its failure.
     fn atomic(&mut self, segment: &Segment, old: Result<u64, MemoryError>) -> Result<u64, Failure> {
         let old = old.map_err(|error| {
             let failure = refused(segment, Access::ReadWrite);

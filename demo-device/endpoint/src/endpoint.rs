@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The device as its host sees it: the lock, the steps, and what comes down from upstream.
+//! The device as its host sees it: the lock, the steps, and the requests from upstream.
 
 use crate::config::{Config, ConfigError};
 use crate::config_space::Power;
@@ -15,16 +15,16 @@ use pcie_ats::{
 /// What a step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Something: there may be more to do.
+    /// The step worked; there may be more to do.
     Worked,
-    /// Nothing, until something comes down to the function (a doorbell, a response, a write to
+    /// Nothing to do until something reaches the function (a doorbell, a response, a write to
     /// configuration space, ...) or a step in another thread ends.
     Idle,
 }
 
 /// The device.
 ///
-/// Its lock is never held while the [`RootPort`] is called.
+/// It never holds its lock while it calls the [`RootPort`].
 #[derive(Debug)]
 pub struct Endpoint {
     config: Config,
@@ -34,7 +34,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Makes a device, as after power-up.
+    /// Creates a device in the state after power-up.
     pub fn new(config: Config) -> Result<Endpoint, ConfigError> {
         config.check()?;
         let pasid_generation = Arc::new(AtomicU64::new(0));
@@ -48,7 +48,7 @@ impl Endpoint {
         })
     }
 
-    /// The properties that the device was made with.
+    /// The properties of the device.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -59,8 +59,8 @@ impl Endpoint {
     }
 
     /// Gives one context its turn: a bounded number of look-ups and requests and at most 256 KiB of
-    /// data, usually all of several small descriptors. Never waits. Several threads may call it at once;
-    /// they work for different contexts.
+    /// data, usually several small descriptors. It never waits. Several threads may call it at
+    /// once; they work for different contexts.
     pub fn step<P: RootPort + ?Sized>(&self, port: &P) -> Step {
         let Some(mut turn) = self.device.lock().begin_turn() else {
             return Step::Idle;
@@ -91,49 +91,49 @@ impl Endpoint {
         }
     }
 
-    /// Whether the function is quiet after a reset, or after bus mastering, ATS or PASID was taken
-    /// away. Both take effect at once: nothing new is sent. But where several threads call
-    /// [`Endpoint::step`], each may be in the middle of one request then, which reaches memory
-    /// afterwards. A host that completes the reset (PCIe 6.6.2), or hands the memory to somebody
-    /// else, waits until this is true: it becomes so when those steps return or go on, and for good.
-    /// Where one thread does all, it is true whenever no step is under way.
+    /// Whether the function is quiet after a reset, or after bus mastering, ATS or PASID was
+    /// disabled. Both take effect at once: the function sends nothing new. But if several threads
+    /// call [`Endpoint::step`], each may be in the middle of a request, which reaches memory
+    /// afterwards. Before a host completes the reset (PCIe 6.6.2), or gives the memory to another
+    /// user, it waits until this is true: it becomes true when those steps return or continue, and
+    /// stays true. With a single thread it is true whenever no step is running.
     pub fn quiesced(&self) -> bool {
         self.device.lock().quiesced()
     }
 
-    /// Whether a step may have something to do. If not, it would be idle.
+    /// Whether a step may have something to do. If not, a step returns [`Step::Idle`].
     pub fn has_work(&self) -> bool {
         self.device.lock().has_work()
     }
 
-    /// Says what time it is, by a clock of the host that never runs backwards, in microseconds.
-    /// Returns when the next call is due; none if nothing waits for the time. Steps can begin new
-    /// waits, so a call is due after them in any case, but no sooner than the host is idle or some
+    /// Tells the device the time, in microseconds, from a clock of the host that never runs
+    /// backwards. Returns when the next call is due, or none if nothing waits for a time. Steps can
+    /// begin new waits, so the host also calls this after steps, but only once it is idle or some
     /// time has passed.
     ///
-    /// Three things wait. Descriptors whose page requests are not answered in time fail: see
-    /// [`Config::page_response_timeout`]. Pages that a response did not bring are requested once
-    /// more: see [`Config::page_request_backoff`]. And interrupts that moderation holds back are
-    /// sent in the end. A wait is timed from the first call after it began, so it lasts at most one
-    /// interval of calls longer than it may, and is never cut short.
+    /// Three things depend on the time. A descriptor fails if its page requests get no response in
+    /// time: see [`Config::page_response_timeout`]. The device repeats the request for a page that
+    /// is still absent after a response: see [`Config::page_request_backoff`]. And it sends the
+    /// interrupts that moderation holds back. A wait is timed from the first call after it began,
+    /// so it lasts at most one interval between calls too long, and is never too short.
     pub fn tick(&self, now: u64) -> Option<u64> {
         self.device.lock().tick(now)
     }
 
-    /// Changes the power state, as the power management capability of the host has it. Contexts
-    /// that are at work halt when it leaves D0. While it is in D3hot the BARs read as all ones and
-    /// ignore writes, and nothing is sent.
+    /// Changes the power state; the host's power management capability decides on it. Active
+    /// contexts halt when the function leaves D0. In D3hot the BARs read as all ones and ignore
+    /// writes, and the function sends nothing.
     pub fn set_power(&self, power: Power) {
         self.device.lock().set_power(power);
     }
 
-    /// How many translations of 2^`shift` bytes the address translation cache has now: those that
-    /// were answered in this size, and neighbours that have grown together to it. For tests.
+    /// The number of translations of 2^`shift` bytes in the address translation cache: answers of
+    /// this size, and neighbours that were joined to this size. For tests.
     pub fn cached(&self, shift: u8) -> u32 {
         self.device.lock().cached(shift)
     }
 
-    /// The PASIDs that contexts use now, each once.
+    /// The PASIDs that contexts use now, without duplicates.
     pub fn pasids(&self) -> Vec<Pasid> {
         self.device.lock().pasids()
     }
@@ -144,7 +144,7 @@ impl Endpoint {
     }
 }
 
-/// Completes the invalidations that waited.
+/// Completes invalidations that were pending.
 fn complete<P: RootPort + ?Sized>(port: &P, itag_vector: u32) {
     if itag_vector != 0 {
         port.invalidate_completion(&InvalidateCompletion {
@@ -190,7 +190,7 @@ impl Function for Endpoint {
     }
 
     fn reset(&self, kind: Reset) {
-        // Both kinds make everything as new; the laboratory's mutant outlives that of the function.
+        // Both kinds reset everything; the laboratory's mutant survives a function level reset.
         self.device.lock().reset(kind);
     }
 }

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is on its way at this moment, outside the lock: accesses that hold translations, and
-//! translation requests. This is where the invalidation contract is kept (PCIe 10.3, rules 38
-//! and 39):
+//! What is in flight outside the lock: accesses that hold translations, and translation requests.
+//! This module implements the invalidation contract (PCIe 10.3, rules 38 and 39):
 //!
-//! * an invalidation is complete when no access that pins a translation of its range is left;
-//! * a translation that an invalidation overtook while it was asked for is not to be used.
+//! * an invalidation is complete when no access pins a translation of its range any more;
+//! * the device must not use a translation that an invalidation overtook while the request was in
+//!   flight.
 //!
-//! It knows nothing of what the accesses are for.
+//! It does not know the purpose of the accesses.
 
 use crate::atc::{Hit, Scope};
 use crate::set::Set;
 use pcie_ats::{AlignedRange, Invalidation, Itag, Pasid};
 
-/// Translations in use that follow each other: they may leave the cache, but the invalidation that
-/// removes one of them waits.
+/// Contiguous translations in use: they may leave the cache, but an invalidation that removes one
+/// of them waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pin {
     first: u64,
@@ -21,7 +21,7 @@ pub(crate) struct Pin {
 }
 
 impl Pin {
-    /// Holds what a look-up found.
+    /// Pins the result of a look-up.
     pub fn new(hit: &Hit) -> Self {
         Pin {
             first: hit.first,
@@ -29,7 +29,7 @@ impl Pin {
         }
     }
 
-    /// Holds also what a look-up of what follows found.
+    /// Also pins the result of a look-up of the following address.
     pub fn extend(&mut self, hit: &Hit) {
         self.last = self.last.max(hit.last);
     }
@@ -39,7 +39,7 @@ impl Pin {
     }
 }
 
-/// What one member of the set of contexts has on its way.
+/// What one member of the set of contexts has in flight.
 #[derive(Clone, Copy, Debug)]
 enum Flight {
     None,
@@ -47,21 +47,21 @@ enum Flight {
     Access {
         pasid: Option<Pasid>,
     },
-    /// A translation request, and the least range that holds all that was invalidated since.
+    /// A translation request, and the smallest range that contains everything invalidated since.
     Request {
         pasid: Option<Pasid>,
         overtaken: Option<(u64, u64)>,
     },
 }
 
-/// An invalidation whose accesses are still on their way.
+/// An invalidation that waits for accesses in flight.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     itag: Itag,
     flights: Set,
 }
 
-/// All that is on its way.
+/// Everything in flight.
 #[derive(Debug)]
 pub(crate) struct Flights {
     flights: Vec<Flight>,
@@ -73,7 +73,7 @@ pub(crate) struct Flights {
 }
 
 impl Flights {
-    /// Nothing yet, for a number of members.
+    /// Nothing in flight, for a number of members.
     pub fn new(members: usize) -> Self {
         Flights {
             flights: vec![Flight::None; members],
@@ -83,7 +83,7 @@ impl Flights {
         }
     }
 
-    /// Accesses begin that use these translations.
+    /// Begins accesses that use these translations.
     pub fn access(&mut self, member: usize, pasid: Option<Pasid>, pins: &[Pin]) {
         self.flights[member] = Flight::Access { pasid };
         self.pins[member].clear();
@@ -91,7 +91,7 @@ impl Flights {
         self.in_flight.insert(member);
     }
 
-    /// A translation request is sent.
+    /// Begins a translation request.
     pub fn request(&mut self, member: usize, pasid: Option<Pasid>) {
         self.flights[member] = Flight::Request {
             pasid,
@@ -111,15 +111,16 @@ impl Flights {
         }
     }
 
-    /// Loses what overtook a translation request, as a device does that breaks rule 39.
+    /// Forgets that an invalidation overtook a translation request, for a device that breaks rule
+    /// 39.
     pub fn forget_overtaken(&mut self, member: usize) {
         if let Flight::Request { overtaken, .. } = &mut self.flights[member] {
             *overtaken = None;
         }
     }
 
-    /// Whatever the member had on its way has ended. Returns the ITag vector of the invalidations
-    /// that waited for that alone.
+    /// Ends what the member had in flight. Returns the ITag vector of the invalidations that waited
+    /// only for that.
     #[must_use = "these invalidations have to be completed"]
     pub fn complete(&mut self, member: usize) -> u32 {
         self.flights[member] = Flight::None;
@@ -134,7 +135,7 @@ impl Flights {
         itags
     }
 
-    /// An invalidation has removed its range from the cache.
+    /// Handles an invalidation that has removed its range from the cache.
     pub fn invalidate(&mut self, scope: Scope, range: AlignedRange, itag: Itag) -> Invalidation {
         let mut flights = Set::default();
         for member in self.in_flight.iter() {
@@ -152,8 +153,8 @@ impl Flights {
                 _ => {}
             }
         }
-        // A tag that comes again was given up by the translation agent, after a time-out: nobody
-        // waits for the request that had it, whose completion would be taken for this one's.
+        // If a tag is used again, the translation agent has given up the old request after a
+        // time-out. Drop that request, because its completion would be taken for the new one's.
         self.pending.retain(|pending| pending.itag != itag);
         if flights.is_empty() {
             return Invalidation::Completed;
@@ -162,8 +163,8 @@ impl Flights {
         Invalidation::Pending
     }
 
-    /// Everything was forgotten without an invalidation request (PCIe 10.3.7): no answer that is
-    /// on its way may be used.
+    /// Everything was dropped without an invalidation request (PCIe 10.3.7): no answer in flight
+    /// may be used.
     pub fn overtake_all(&mut self) {
         for member in self.in_flight.iter() {
             if let Flight::Request { overtaken, .. } = &mut self.flights[member] {
@@ -173,7 +174,7 @@ impl Flights {
     }
 }
 
-/// Whether an invalidation is for a PASID, or for requests without one.
+/// Whether the scope of an invalidation contains a PASID, or requests without one.
 fn covers(scope: Scope, pasid: Option<Pasid>) -> bool {
     match scope {
         Scope::One(one) => one == pasid,
@@ -212,7 +213,7 @@ mod tests {
         );
         assert_eq!(flights.complete(2), 0);
         assert_eq!(flights.complete(1), 0);
-        // A new access of a new translation does not prolong it.
+        // A new access with a new translation does not delay it.
         flights.access(1, pasid(1), &[pin(0x1000, 0x1fff)]);
         assert_eq!(flights.complete(3), 0);
         assert_eq!(flights.complete(0), 1 << 5);
@@ -227,12 +228,12 @@ mod tests {
         let scope = Scope::One(pasid(1));
         let pending = flights.invalidate(scope, AlignedRange::page(0x1000), itag(7));
         assert_eq!(pending, Invalidation::Pending);
-        // It was given up, and its tag used again.
+        // The agent has given it up and reused its tag.
         let pending = flights.invalidate(scope, AlignedRange::page(0x2000), itag(7));
         assert_eq!(pending, Invalidation::Pending);
         assert_eq!(flights.complete(0), 0);
         assert_eq!(flights.complete(1), 1 << 7);
-        // Also by one that is complete at once.
+        // The same if the new request is complete at once.
         flights.access(0, pasid(1), &[pin(0x1000, 0x1fff)]);
         let _ = flights.invalidate(scope, AlignedRange::page(0x1000), itag(7));
         let done = flights.invalidate(scope, AlignedRange::page(0x9000), itag(7));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A job: work of a context in memory for which all translations are at hand, and what follows it.
+//! A job: memory accesses of a context for which all translations are known, and what follows them.
 
 use crate::access::Failure;
 use crate::activity::Activity;
@@ -9,7 +9,7 @@ use crate::fast::runs::{Run, Runs};
 use crate::operation::Demand;
 use pcie_ats::RootPort;
 
-/// How many bytes could be moved instead of an access, however small it is.
+/// The cost of an access of any size, as a number of bytes that could be moved instead.
 pub(crate) const ACCESS: u64 = 8 << 10;
 
 /// What follows when the activity of a job is done.
@@ -17,33 +17,33 @@ pub(crate) const ACCESS: u64 = 8 << 10;
 pub(crate) enum Ending {
     /// Nothing: the device decides.
     Open,
-    /// The descriptor is complete, and wants no record.
+    /// The descriptor is complete, and has no record.
     Silent,
-    /// The record of the descriptor is written there.
+    /// The job writes the record of the descriptor there.
     Record(Segment),
 }
 
-/// How far a job has come.
+/// The progress of a job.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Progress {
-    /// It was not begun.
+    /// It has not started.
     Waiting,
-    /// Its activity did what it could, or failed; nothing followed.
+    /// Its activity has done its part, or failed; nothing followed.
     Accessed(Result<(), Failure>),
-    /// Its descriptor is complete: the record was written, or could not be.
+    /// Its descriptor is complete: the record was written, or writing it failed.
     Complete(Result<(), Failure>),
 }
 
 /// A job.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// The activity that accesses memory. It goes on.
+    /// The activity that accesses memory. The job advances it.
     pub activity: Activity,
     /// What it may access.
     pub runs: Runs,
     /// What follows.
     pub ending: Ending,
-    /// How far it has come.
+    /// Its progress.
     pub progress: Progress,
 }
 
@@ -57,7 +57,7 @@ impl Job {
         }
     }
 
-    /// Begins anew.
+    /// Restarts with another activity.
     pub fn begin(&mut self, activity: Activity) {
         self.activity = activity;
         self.runs.pieces = 0;
@@ -65,13 +65,13 @@ impl Job {
         self.progress = Progress::Waiting;
     }
 
-    /// The most bytes that it reads or writes, with what an access costs.
+    /// The largest number of bytes that it reads or writes, including the cost of an access.
     pub fn longest(&self) -> u64 {
         let runs = &self.runs.of[..self.runs.pieces];
         ACCESS + runs.iter().map(Run::len).max().unwrap_or(0)
     }
 
-    /// Does it, and says whether the next one may begin. What is void gets no record.
+    /// Performs it, and returns whether the next one may begin. A cancelled job writes no record.
     pub fn perform<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,

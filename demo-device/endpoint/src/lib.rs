@@ -3,9 +3,10 @@
 //! processes under their PASIDs, through Address Translation Services and the Page Request
 //! Interface (PCIe chapter 10).
 //!
-//! The crate has no input or output, no thread and no clock, and knows no virtual machine
-//! monitor. The device acts when its host calls [`Endpoint::step`], and then through the host's
-//! [`pcie_ats::RootPort`]; what comes down to it comes through its [`pcie_ats::Function`].
+//! The crate has no input or output, no thread and no clock, and does not depend on a virtual
+//! machine monitor. The device acts when its host calls [`Endpoint::step`], and sends its requests
+//! through the host's [`pcie_ats::RootPort`]. Requests to the device arrive through its
+//! [`pcie_ats::Function`].
 #![forbid(unsafe_code)]
 
 mod access;
@@ -39,7 +40,7 @@ mod testing;
 mod tests;
 mod turn;
 
-/// The address translation cache by itself, for benchmarks of it. No host needs it.
+/// The address translation cache alone, for its benchmarks. Hosts do not need it.
 pub mod translation_cache {
     pub use crate::access::Access;
     pub use crate::atc::{Atc, Cached, Hit, Scope, Space};
@@ -52,7 +53,7 @@ pub use config_space::Power;
 pub use endpoint::{Endpoint, Step};
 pub use mutant::Mutant;
 
-/// The examples of the README are tests.
+/// Runs the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Moderation of a context's interrupts: several completions share one. Knows the clock as an
-//! argument, and nothing of what interrupts are sent for.
+//! Moderation of a context's interrupts: several completions share one. The time is an argument;
+//! the module does not know the causes of interrupts.
 
 use svm_abi::registers::moderation;
 
@@ -10,7 +10,7 @@ pub(crate) struct Moderation {
     setting: u64,
     /// Completions whose interrupt is held back.
     held: u16,
-    /// When the first of them was first seen, by the clock of the host.
+    /// The time of the host's clock when the first of them was noticed.
     since: Option<u64>,
 }
 
@@ -20,7 +20,7 @@ impl Moderation {
         self.setting
     }
 
-    /// Changes the setting. Returns whether to send an interrupt for what was held back.
+    /// Changes the setting. Returns whether to send an interrupt that was held back.
     #[must_use = "the interrupt that was held back has to be sent"]
     pub fn set(&mut self, setting: u64) -> bool {
         let held = self.holds_back();
@@ -42,19 +42,19 @@ impl Moderation {
         send
     }
 
-    /// Whether anything is held back.
+    /// Whether an interrupt is held back.
     pub fn holds_back(&self) -> bool {
         self.held != 0
     }
 
-    /// Forgets what is held back.
+    /// Drops an interrupt that is held back.
     pub fn forget(&mut self) {
         self.held = 0;
         self.since = None;
     }
 
-    /// When to send what is held back, if there is a time for it. The wait begins when this
-    /// is first asked.
+    /// When to send the interrupt that is held back, if it has a time limit. The wait begins at the
+    /// first call.
     pub fn deadline(&mut self, now: u64) -> Option<u64> {
         let most = moderation::microseconds(self.setting);
         if !self.holds_back() || most == 0 {

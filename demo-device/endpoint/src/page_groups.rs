@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Page request groups that wait for their responses (PCIe 10.4). It hands out group indices and
-//! counts pages against the allocation, and knows nothing of what the pages are for.
+//! Page request groups that wait for their responses (PCIe 10.4). It allocates group indices and
+//! counts pages against the allocation. It does not know the purpose of the pages.
 
 use pcie_ats::{Pasid, Prgi};
 
@@ -16,8 +16,8 @@ pub(crate) enum Owner {
     },
     /// The laboratory.
     Laboratory,
-    /// Nobody any more: the sender has given up. Its index and its credits stay in use until
-    /// its response comes.
+    /// None any more: the sender has given up. The index and the credits stay in use until the
+    /// response arrives.
     Nobody,
 }
 
@@ -30,18 +30,18 @@ pub(crate) struct Group {
     pub pasid: Option<Pasid>,
     /// Number of its pages.
     pub pages: u32,
-    /// When it was first seen waiting, by the clock of the host.
+    /// The time of the host's clock when the wait was first noticed.
     pub since: Option<u64>,
 }
 
-/// The groups that wait.
+/// The groups that wait for responses.
 #[derive(Debug)]
 pub(crate) struct Groups {
     groups: Box<[Option<Group>]>,
-    /// Pages of all of them.
+    /// The pages of all groups.
     pages: u32,
-    /// Where the search for a free index begins: an index comes back as late as possible, so that
-    /// a response that is too late meets nobody.
+    /// Where the search for a free index begins. An index is reused as late as possible, so that a
+    /// late response does not match a new group.
     next: usize,
 }
 
@@ -55,12 +55,12 @@ impl Groups {
         }
     }
 
-    /// Pages that wait.
+    /// Number of pages that wait.
     pub fn outstanding(&self) -> u32 {
         self.pages
     }
 
-    /// Sends a group off under a free index, if there is one (rule 49).
+    /// Opens a group with a free index, if there is one (rule 49).
     pub fn open(&mut self, group: Group) -> Option<Prgi> {
         let count = self.groups.len();
         let index = (0..count)
@@ -70,7 +70,7 @@ impl Groups {
         self.insert(Prgi::new(index as u16).ok()?, group)
     }
 
-    /// Sends a group off under a certain index, if it is free.
+    /// Opens a group with a given index, if it is free.
     pub fn insert(&mut self, prgi: Prgi, group: Group) -> Option<Prgi> {
         let place = &mut self.groups[usize::from(prgi.get())];
         if place.is_some() {
@@ -81,8 +81,8 @@ impl Groups {
         Some(prgi)
     }
 
-    /// Takes the group of a response, if there is such a group in such an address space (rules 56
-    /// and 57).
+    /// Removes and returns the group of a response, if there is one with this index and address
+    /// space (rules 56 and 57).
     pub fn close(&mut self, prgi: Prgi, pasid: Option<Pasid>) -> Option<Group> {
         let place = &mut self.groups[usize::from(prgi.get())];
         let group = place.take_if(|group| group.pasid == pasid)?;
@@ -90,24 +90,24 @@ impl Groups {
         Some(group)
     }
 
-    /// Takes the group of an index, whatever the PASID of its response.
+    /// Removes and returns the group of an index, whatever the PASID of the response.
     pub fn close_any(&mut self, prgi: Prgi) -> Option<Group> {
         let pasid = self.groups[usize::from(prgi.get())]?.pasid;
         self.close(prgi, pasid)
     }
 
-    /// Whether a group waits for its response under an index, for a certain owner.
+    /// Whether a group of an owner waits with this index.
     pub fn waits(&self, prgi: Prgi, owner: Owner) -> bool {
         self.groups[usize::from(prgi.get())].is_some_and(|group| group.owner == owner)
     }
 
-    /// Whether groups wait, and nobody for any of them.
+    /// Whether groups wait and all of them were given up.
     pub fn all_given_up(&self) -> bool {
         let mut waiting = self.groups.iter().flatten().peekable();
         waiting.peek().is_some() && waiting.all(|group| group.owner == Owner::Nobody)
     }
 
-    /// Gives up the groups of an owner, and returns how many there were.
+    /// Gives up the groups of an owner, and returns their number.
     pub fn give_up(&mut self, gives_up: impl Fn(&Owner) -> bool) -> u32 {
         let mut count = 0;
         for group in self.groups.iter_mut().flatten() {
@@ -119,7 +119,7 @@ impl Groups {
         count
     }
 
-    /// When the first of the groups that somebody waits for will have waited for `timeout`.
+    /// When the first of the groups that were not given up will have waited for `timeout`.
     pub fn deadline(&self, timeout: u64) -> Option<u64> {
         let waiting = self.groups.iter().flatten();
         waiting
@@ -128,8 +128,8 @@ impl Groups {
             .min()
     }
 
-    /// Gives up one group that has waited for `timeout` or longer at a time, and returns its index
-    /// and owner. The wait begins when a group is first seen here, and so is never cut short.
+    /// Gives up one group that has waited for `timeout` or longer, and returns its index and owner.
+    /// The wait begins when this function first sees a group, so it is never too short.
     pub fn expire(&mut self, now: u64, timeout: u64) -> Option<(Prgi, Owner)> {
         for (index, place) in self.groups.iter_mut().enumerate() {
             let Some(group) = place else { continue };
@@ -142,30 +142,29 @@ impl Groups {
         None
     }
 
-    /// Sends a group off under an index that another has, as a device that breaks rule 49 does.
+    /// Opens a group with an index that is in use, for a device that breaks rule 49.
     pub fn open_again(&mut self, group: Group) -> Option<Prgi> {
         let first = Prgi::new(0).ok()?;
         self.groups[0] = None;
         self.insert(first, group)
     }
 
-    /// Forgets all groups. The search for a free index goes on where it was: responses to what is
-    /// forgotten may still come.
+    /// Drops all groups. The search for a free index continues at the same place, because responses
+    /// to the dropped groups may still arrive.
     pub fn clear(&mut self) {
         self.groups.fill(None);
         self.pages = 0;
     }
 }
 
-/// By how much the number of pages ahead grows from one access to the next that goes on where they
-/// end.
+/// The growth factor of the number of pages ahead, if the next access continues where they end.
 const GROWTH: u32 = 4;
 
-/// The page requests ahead of what a context waits for. Counts pages by their numbers: addresses
-/// without the low [`pcie_ats::PAGE_SHIFT`] bits.
+/// The page requests ahead of the group that a context waits for. Counts pages by their numbers:
+/// addresses without the low [`pcie_ats::PAGE_SHIFT`] bits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PagesAhead {
-    /// The page that is requested next, or that behind all that were.
+    /// The next page to request, or the page after all that were requested.
     next: u64,
     /// Number of pages that are still to be requested.
     left: u32,
@@ -176,8 +175,9 @@ pub(crate) struct PagesAhead {
 }
 
 impl PagesAhead {
-    /// Begins behind `pages` pages from `first` on, as many again or, if that is where the pages
-    /// ahead ended before, more than then; none behind `last`.
+    /// Begins after `pages` pages from `first` on, with the same number again or, if `first` is
+    /// where the previous pages ahead ended, with [`GROWTH`] times the previous number; no page
+    /// after `last`.
     pub fn begin(&mut self, first: u64, pages: u32, last: u64) {
         self.window = match first == self.next {
             true => self.window.saturating_mul(GROWTH),
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(groups.close(prgi, Pasid::new(1).ok()), None);
     }
 
-    /// A group as the naive model has it.
+    /// A group in the naive model.
     struct Waiting {
         prgi: u16,
         group: Group,
@@ -313,7 +313,7 @@ mod tests {
                     }
                 }
                 45..97 => {
-                    // Mostly one that waits, sometimes under another PASID.
+                    // Mostly a waiting group, sometimes with another PASID.
                     let chosen = next(model.len() as u64 + 2) as usize;
                     let prgi = model.get(chosen).map_or(next(512) as u16, |w| w.prgi);
                     let pasid = Pasid::new(next(3) as u32).ok();

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whether what was decided under the device's lock may still be sent. An action can consist of
-//! several requests, and the state of the function can change between two of them, also from
-//! inside the first: each request therefore asks again here, without the lock. And it can consist
-//! of several jobs of a context, which asks here whether the next one may begin.
+//! Whether a request that was decided on under the device's lock may still be sent. An action can
+//! consist of several requests, and the state of the function can change between two of them, even
+//! from inside the first. So each request checks again here, without the lock. An action can also
+//! consist of several jobs of a context; each checks here whether it may begin.
 
 use crate::sync::{Arc, AtomicU64, Ordering};
 
-/// What has been withdrawn so far. Each number changes when requests of its kind must cease.
+/// Counts withdrawals. Each number changes when requests of its kind must stop.
 #[derive(Debug)]
 pub(crate) struct Permit {
     requests: AtomicU64,
     pages: AtomicU64,
-    /// For each context, how often its work in progress became void.
+    /// For each context, how often its work in progress was cancelled.
     lives: Box<[AtomicU64]>,
 }
 
-/// The life of a context: it ends whenever the work in progress becomes void, and a new one begins.
+/// The life of a context: cancelling the work in progress ends it, and a new one begins.
 #[derive(Clone, Debug)]
 pub(crate) struct Life {
     permit: Arc<Permit>,
@@ -23,7 +23,7 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    /// That of a context.
+    /// The life of a context.
     pub fn new(permit: Arc<Permit>, context: usize) -> Self {
         Life { permit, context }
     }
@@ -39,7 +39,7 @@ impl Life {
     }
 }
 
-/// A permission as it was when an action was decided upon.
+/// A permission at the time of the decision on an action.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ticket {
     requests: u64,
@@ -47,7 +47,7 @@ pub(crate) struct Ticket {
 }
 
 impl Permit {
-    /// Nothing is withdrawn. There are so many contexts.
+    /// A permit without withdrawals, for a number of contexts.
     pub fn new(contexts: usize) -> Self {
         Permit {
             requests: AtomicU64::new(0),
@@ -56,13 +56,13 @@ impl Permit {
         }
     }
 
-    /// Whether a context still lives the life of a number.
+    /// Whether a context is still in the life with this number.
     pub fn lives(&self, context: usize, number: u64) -> bool {
         let life = self.lives.get(context);
         life.is_some_and(|life| life.load(Ordering::Acquire) == number)
     }
 
-    /// The permission of now.
+    /// The current permission.
     pub fn ticket(&self) -> Ticket {
         Ticket {
             requests: self.requests.load(Ordering::Acquire),
@@ -70,12 +70,12 @@ impl Permit {
         }
     }
 
-    /// From now on no action may send anything that was decided upon before.
+    /// Actions that were decided on before must not send anything more.
     pub fn withdraw(&self) {
         self.requests.fetch_add(1, Ordering::Release);
     }
 
-    /// From now on no page request may be sent that was decided upon before.
+    /// Page requests that were decided on before must not be sent any more.
     pub fn withdraw_pages(&self) {
         self.pages.fetch_add(1, Ordering::Release);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which register an access of a BAR means, and which half of it. Knows no values.
+//! Decodes an access of a BAR: the register, and the half of it. Knows no values.
 
 use svm_abi::counters::BLOCK_SIZE;
 use svm_abi::doorbell;
@@ -23,7 +23,7 @@ pub(crate) enum Register {
     Doorbell(usize, u64),
 }
 
-/// Which part of a register an access is for.
+/// The part of a register that an access reads or writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     /// All 64 bits.
@@ -55,8 +55,7 @@ impl Part {
     }
 }
 
-/// Finds the register of an access. There is none for other sizes and alignments than those that
-/// the device answers.
+/// Finds the register of an access; none if the size or alignment is not supported.
 pub(crate) fn decode(bar: u8, offset: u64, size: u8, contexts: usize) -> Option<(Register, Part)> {
     let part = match (size, offset % 8) {
         (8, 0) => Part::Whole,
@@ -109,7 +108,7 @@ fn doorbell(at: u64) -> Option<Register> {
     })
 }
 
-/// The offset in a counter block, if it is in the block.
+/// The offset in a counter block, if the block contains the address.
 fn counter(at: u64, block: u64) -> Option<u64> {
     at.checked_sub(block).filter(|at| *at < BLOCK_SIZE)
 }

@@ -7,10 +7,10 @@ use crate::operation::Demand;
 use pcie_ats::RootPort;
 use svm_abi::descriptor::{Descriptor, SIZE};
 
-/// The most descriptors that are read at once: a page of 4 KiB.
+/// The largest number of descriptors in one read: a page of 4 KiB.
 pub(crate) const MAX_FETCH: u64 = 64;
 
-/// Descriptors on their way from memory.
+/// A read of descriptors from memory.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fetch {
     address: u64,
@@ -19,8 +19,8 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
-    /// Reads what is submitted from `head` on, up to the end of the ring of 2^`log2` descriptors
-    /// at `ring`. At least one descriptor is submitted.
+    /// Reads the submitted descriptors from `head` on, up to the end of the ring of 2^`log2`
+    /// descriptors at `ring`. The caller ensures that there is at least one.
     pub fn new(ring: u64, log2: u32, head: u64, tail: u64) -> Self {
         let size = 1u64 << log2;
         let slot = head & (size - 1);
@@ -37,7 +37,7 @@ impl Fetch {
         }
     }
 
-    /// What is needed next.
+    /// What it needs next.
     pub fn demand(&self) -> Demand {
         if self.fetched != 0 {
             return Demand::Done(0);

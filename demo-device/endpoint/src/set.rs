@@ -3,7 +3,7 @@
 
 use svm_abi::ids::MAX_CONTEXTS;
 
-/// Words of the set: the contexts, and one member more for the laboratory.
+/// Words of the set: the contexts, and one more member for the laboratory.
 const WORDS: usize = MAX_CONTEXTS as usize / 64 + 1;
 
 /// A set of small numbers.
@@ -47,7 +47,7 @@ impl Set {
         rest
     }
 
-    /// The first member from `start` on, or else the first of all.
+    /// The first member from `start` on, otherwise the first of all.
     pub fn next(&self, start: usize) -> Option<usize> {
         let from = |word: usize, mask: u64| {
             let bits = self.0[word] & mask;

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The only place that names the primitives of concurrency, so that a model checker's can be put
-//! in their place.
+//! The only place that names concurrency primitives, so that a model checker can replace them.
 
 pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex as StdMutex, MutexGuard, PoisonError};
 
-/// A mutual exclusion lock that a panic elsewhere does not close for good.
+/// A mutex that a panic in another thread does not poison.
 #[derive(Debug)]
 pub(crate) struct Mutex<T>(StdMutex<T>);
 
@@ -26,8 +25,8 @@ impl<T> Mutex<T> {
     }
 }
 
-/// How the primitives behave while the model checker runs: everything is one thread of the host,
-/// and the checker decides at each of these points which thread goes on.
+/// The behaviour of the primitives while the model checker runs: everything is one thread of the
+/// host, and the checker decides at each of these points which task continues.
 #[cfg(test)]
 pub(crate) mod model {
     use super::{MutexGuard, PoisonError, StdMutex};
@@ -43,7 +42,7 @@ pub(crate) mod model {
         RUNNING.get()
     }
 
-    /// Lets another task go on, if the checker wants that.
+    /// Lets another task run, if the checker decides so.
     pub fn point() {
         if is_running() {
             shuttle::thread::yield_now();
@@ -62,7 +61,7 @@ pub(crate) mod model {
         }
     }
 
-    /// Where the random schedules begin: the same ones in every run.
+    /// The seed of the random schedules, so that every run has the same ones.
     const SEED: u64 = 38;
 
     /// Runs a test under a number of random schedules. It fails if one of them fails.

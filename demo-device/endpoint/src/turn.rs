@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A context's turn: what one thread does for it outside the lock, action by action. The device
-//! decides on the actions; here they are carried out.
+//! A context's turn: the work of one thread for it outside the lock, action by action. The device
+//! decides on the actions; this module carries them out.
 
 use crate::access::Piece;
 use crate::dma::{Dma, MAX_CHUNK, Scratch};
@@ -11,12 +11,12 @@ use crate::laboratory::{Outcome, Request};
 use crate::permit::{Permit, Ticket};
 use pcie_ats::{PAGE_SIZE, PageRequest, RootPort, TranslationError, TranslationRequest};
 
-/// The most bytes that a turn moves before others have theirs.
+/// The largest number of bytes that a turn moves before other contexts have their turns.
 pub(crate) const BUDGET: u64 = MAX_CHUNK as u64;
-/// The same while other contexts wait for theirs: what one that has little to do waits for is a
-/// turn of each of the others.
+/// The same while other contexts wait: a context with little work waits for one turn of each of the
+/// others.
 pub(crate) const SHARED_BUDGET: u64 = 64 << 10;
-/// The most actions of a turn.
+/// The largest number of actions of a turn.
 const MAX_ACTIONS: u32 = 32;
 
 /// One round to the root port.
@@ -32,10 +32,10 @@ pub(crate) enum Action {
         piece: Piece,
         /// Smallest translation unit at the time.
         stu: u8,
-        /// The time of the cache when the access in hand looked up its pieces; none if the answer
-        /// itself is wanted, and not for the cache.
+        /// The time of the cache when the current access looked up its pieces; none if the request
+        /// is for the answer itself and not for the cache.
         time: Option<u64>,
-        /// The number of translations in the buffer, afterwards.
+        /// Afterwards: the number of translations in the buffer.
         answer: Result<usize, TranslationError>,
     },
     /// The page requests of a group.
@@ -44,38 +44,38 @@ pub(crate) enum Action {
         first: PageRequest,
         /// Number of pages.
         pages: u32,
-        /// Every request says that it is the last of its group: rule 51 is broken.
+        /// Every request claims to be the last of its group: this breaks rule 51.
         all_last: bool,
-        /// Number of pages that were requested, afterwards.
+        /// Afterwards: the number of pages that were requested.
         sent: u32,
     },
     /// A stop marker.
     StopMarker(PageRequest),
     /// The jobs in the buffers.
     Access {
-        /// Bytes read, afterwards.
+        /// Afterwards: bytes read.
         read: u64,
-        /// Bytes written, afterwards.
+        /// Afterwards: bytes written.
         written: u64,
     },
     /// A request of the laboratory.
     Laboratory {
         /// The request.
         request: Request,
-        /// What came of it, afterwards.
+        /// Afterwards: the outcome.
         outcome: Outcome,
     },
 }
 
-/// What a thread needs for its work. Kept by the device from step to step, and written to where
-/// it is: to hand it round by value would take longer than a small access.
+/// The working memory of a thread. The device keeps it from step to step, and it is written in
+/// place: passing it by value would take longer than a small access.
 #[derive(Debug)]
 pub(crate) struct Buffers {
     /// What to do now.
     pub action: Action,
-    /// Work in memory, if that is what to do.
+    /// Memory accesses, if that is the action.
     pub jobs: Jobs,
-    /// What else to ask for, behind a translation request for the cache.
+    /// The translations to request after a translation request for the cache.
     pub read_ahead: ReadAhead,
     /// Data.
     pub scratch: Scratch,
@@ -92,7 +92,7 @@ impl Buffers {
         }
     }
 
-    /// Takes over the next action; false if there is none.
+    /// Stores the next action; false if there is none.
     pub fn take(&mut self, action: Option<Action>) -> bool {
         let some = action.is_some();
         if let Some(action) = action {
@@ -105,11 +105,11 @@ impl Buffers {
 /// A turn.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    /// Whose turn it is.
+    /// The context or laboratory whose turn it is.
     pub index: usize,
     /// The life of the context that the action belongs to.
     pub generation: u64,
-    /// The permission under which it was decided upon.
+    /// The permission at the time of the decision.
     pub ticket: Ticket,
     /// The action, and buffers.
     pub buffers: Box<Buffers>,
@@ -143,7 +143,7 @@ impl Turn {
         self.budget
     }
 
-    /// Whether the turn may go on at all.
+    /// Whether the turn may continue at all.
     pub fn has_actions(&self) -> bool {
         self.actions > 0
     }
@@ -176,7 +176,7 @@ impl Turn {
                 }
                 let count = usize::from(request.pages);
                 let translations = &mut scratch.translations[..count];
-                // A port that counts more than it was given room for is taken by what it filled.
+                // If a port reports more translations than fit, only those that fit count.
                 *answer = port.translate(request, translations).map(|n| n.min(count));
                 if let (Some(_), Ok(count)) = (time, answer) {
                     read_ahead.send(port, permit, ticket, request, &translations[..*count]);
