@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The laboratory: one raw request at a time, as its registers say. It goes round the cache, the
-//! checks and the pins on purpose: what is above the device is the subject of the experiment. And
-//! [`Silence`], whose subject is the driver.
+//! The laboratory: one raw request at a time, from its registers. It deliberately bypasses the
+//! cache, the checks and the pins, because it tests the IOMMU and the root complex. [`Silence`]
+//! tests the driver.
 
 use crate::dma::Scratch;
 use pcie_ats::{
@@ -15,9 +15,9 @@ use svm_abi::registers::{attributes, command, laboratory as registers};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Idle,
-    /// A command was given.
+    /// Software has written a command.
     Pending(Request),
-    /// The command's request is on its way.
+    /// The command's request is in flight.
     Busy,
     /// The page request was sent and waits for its response.
     Waiting,
@@ -36,18 +36,18 @@ pub(crate) enum Request {
     Read(MemoryRequest),
     /// A write of 8 bytes.
     Write(MemoryRequest, u64),
-    /// A zero-length read: a read of nothing, which needs any permission (rule 33).
+    /// A zero-length read: it reads nothing, and needs any permission (rule 33).
     Probe(MemoryRequest),
 }
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// A translation.
     Translated(Translation),
-    /// It was done. What was read, if it was a read.
+    /// Success, with the value of a read.
     Done(Option<u64>),
-    /// The response to the page request will tell.
+    /// The response to the page request decides.
     Waits,
     /// It failed.
     Failed(Error),
@@ -73,7 +73,8 @@ impl Request {
             }
             Request::Page(request) => {
                 port.page_request(request);
-                // A stop marker, and a request that does not end its group, has no response.
+                // A stop marker has no response, and neither has a request that does not end its
+                // group.
                 let marker = !request.read && !request.write;
                 if request.last && !marker {
                     Outcome::Waits
@@ -100,12 +101,12 @@ impl Request {
     }
 }
 
-/// Reads of a context's `STATUS` that are answered as by a function that is being reset.
+/// Answers reads of a context's `STATUS` like a function in reset.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Silence {
-    /// So many.
+    /// The number of these reads.
     reads: u64,
-    /// They have begun: with a STOP.
+    /// A STOP has begun them.
     begun: bool,
 }
 
@@ -115,7 +116,7 @@ impl Silence {
         self.begun = self.reads > 0;
     }
 
-    /// What a read of `STATUS` gives, where the register has `value`.
+    /// The value that a read of `STATUS` returns if the register has `value`.
     pub fn answer(&mut self, value: u64) -> u64 {
         if !self.begun {
             return value;
@@ -136,7 +137,7 @@ pub(crate) struct Laboratory {
     completion: u64,
     state: State,
     pub silence: Silence,
-    /// Changes whenever a request in progress becomes void.
+    /// Changes whenever a request in progress is cancelled.
     pub generation: u64,
 }
 
@@ -155,8 +156,8 @@ impl Laboratory {
         }
     }
 
-    /// Makes everything as new, except that a request on its way stays recognisable as old. What a
-    /// driver has to see stays, too, because it may begin with a function level reset.
+    /// Resets everything, except that a request in flight stays recognisable as old. The silence
+    /// stays, too, because a driver may begin with a function level reset.
     pub fn reset(&mut self, kind: Reset) {
         let silence = match kind {
             Reset::FunctionLevel => self.silence,
@@ -279,17 +280,17 @@ impl Laboratory {
         }
     }
 
-    /// The response that a page request waits for will not be listened to.
+    /// Gives up the response that a page request waits for.
     pub fn abandon(&mut self, why: Error) {
         if self.state == State::Waiting {
             self.state = State::Failed(why);
         }
     }
 
-    /// Notes what came of the request.
+    /// Records the outcome of the request.
     pub fn finish(&mut self, outcome: &Outcome) {
         self.state = match outcome {
-            // The response may have come already, from inside the request.
+            // The response may have arrived already, from inside the request.
             Outcome::Waits if self.state == State::Busy => State::Waiting,
             Outcome::Waits => self.state,
             Outcome::Failed(why) => State::Failed(*why),

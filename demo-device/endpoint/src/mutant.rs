@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The mutants of the laboratory: switches that make the device break one rule each, so that a
-//! test can prove that it would notice. Numbers are those of the rules in the conformance table;
-//! those that are 100 more break another clause of the rule, or break it only where the device does
-//! several things at once. Those from 200 on break what the device promises to programs.
+//! The mutants of the laboratory: switches that each make the device break one rule, so that a test
+//! can prove that it notices. The numbers are those of the rules in the conformance table. A mutant
+//! with 100 added breaks another clause of the rule, or breaks it only when the device does several
+//! things at once. Numbers from 200 on break promises of the device to programs.
 //!
-//! Only the laboratory's register sets one, and only a device made with a laboratory has that.
+//! Only the laboratory's register sets a mutant, and only a device with a laboratory has that
+//! register.
 
 /// Declares the mutants once.
 macro_rules! mutants {
@@ -27,7 +28,8 @@ macro_rules! mutants {
                 }
             }
 
-            /// Number of the mutant: that of its rule, or 100 more; from 200 on there is no rule.
+            /// Number of the mutant: the number of its rule, or 100 more; from 200 on there is no
+            /// rule.
             pub const fn rule(self) -> u8 {
                 self as u8
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The world above a device, for tests: processes with pages, memory, a translation agent and a
-//! page request queue, all of which can be told to misbehave; and a driver's few words.
+//! The environment of a device, for tests: processes with pages, memory, a translation agent and a
+//! page request queue, all of which can be made to misbehave; and the few operations of a driver.
 
 pub mod failure;
 mod gate;
@@ -30,13 +30,13 @@ pub struct Mapping {
     pub write: bool,
     pub present: bool,
     pub untranslated_only: bool,
-    /// It may not be read.
+    /// Reads are not permitted.
     pub write_only: bool,
     /// For privileged mode only.
     pub supervisor: bool,
 }
 
-/// Numbers that are the same in every run (xorshift).
+/// Random numbers, the same in every run (xorshift).
 pub struct Numbers(pub u64);
 
 impl Numbers {
@@ -52,13 +52,13 @@ impl Numbers {
 /// What happens to a page request group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
-    /// It is answered from inside the request.
+    /// The response comes from inside the request.
     Now,
-    /// It is kept for [`World::serve`].
+    /// The group waits for [`World::serve`].
     Later,
-    /// It is answered with success, and nothing is done.
+    /// The response is success, but nothing is done.
     Pretend,
-    /// It is answered with this code.
+    /// The response has this code.
     Refuse(ResponseCode),
 }
 
@@ -83,20 +83,20 @@ pub struct Inner {
     pub completions: Vec<InvalidateCompletion>,
     pub error: Option<TranslationError>,
     pub refuse_memory: Option<u64>,
-    /// Every request is compared with the state of the function and with what is outstanding.
+    /// Checks every request against the state of the function and the outstanding requests.
     pub judge: bool,
-    /// Frames that nobody may touch any more, and those that were touched.
+    /// Frames that must not be accessed any more, and the violations.
     pub retired: std::collections::HashSet<u64>,
     pub trespasses: Vec<u64>,
-    /// Memory requests with their lengths, and whether they are writes, if they are listened to.
+    /// If recorded: memory requests with their lengths, and whether they are writes.
     pub log: Option<Vec<(MemoryRequest, usize, bool)>>,
     /// Stop markers.
     pub markers: Vec<PageRequest>,
-    /// The world is no port for atomic compare-and-swap.
+    /// The port does not support atomic compare-and-swap.
     pub no_swap: bool,
-    /// The world reads and writes at one moment, if it is asked to.
+    /// The port supports reading and writing at one moment.
     pub copies: bool,
-    /// The function was pulled out: what it sends goes nowhere, and nothing comes to it.
+    /// Surprise removal: the function's requests reach nothing, and nothing reaches the function.
     pub gone: bool,
 }
 
@@ -117,7 +117,7 @@ pub fn pid(n: u32) -> Pasid {
     Pasid::new(n).unwrap()
 }
 
-/// Stands for the address space of requests without a PASID where a PASID is asked for.
+/// Stands for the address space of requests without a PASID in place of a PASID.
 pub const FUNCTION: u32 = 1 << 20;
 
 pub const RING: u64 = 0x10_0000;
@@ -167,7 +167,7 @@ impl World {
     pub fn enable(&self, allocation: u32) {
         let e = &self.endpoint;
         e.config_write(4, 4, 4);
-        // With execution and privileged mode, if the device was made with them.
+        // With execution and privileged mode, if the device supports them.
         e.config_write(config_space::PASID + 4, 7 << 16, 7 << 16);
         e.config_write(config_space::ATS + 4, 1 << 31, 0xffff_0000);
         e.config_write(config_space::PRI + 12, allocation, !0);
@@ -204,7 +204,7 @@ impl World {
         self.get(n, CONTEXT_COUNTERS + 8 * index as u64)
     }
 
-    /// Runs until there is nothing to do; fails if there always is.
+    /// Runs until there is nothing to do; fails if that never happens.
     pub fn run(&self) -> usize {
         for steps in 0..20_000 {
             if self.endpoint.step(self) == Step::Idle {
@@ -229,7 +229,7 @@ impl World {
         at
     }
 
-    /// The address where a process sees a frame.
+    /// The address at which a process sees a frame.
     pub fn address_of(&self, pasid: u32, frame: u64) -> Option<u64> {
         let inner = self.inner.lock().unwrap();
         let mut mappings = inner.mappings.iter();
@@ -295,7 +295,7 @@ impl World {
         })
     }
 
-    /// Answers the oldest group that was kept, and returns it; nothing if there is none.
+    /// Answers the oldest waiting group, and returns it; empty if there is none.
     pub fn serve(&self, code: ResponseCode) -> Vec<PageRequest> {
         let group: Vec<_> = {
             let mut inner = self.inner.lock().unwrap();
@@ -376,14 +376,15 @@ impl World {
             .access(frame, &mut vec![byte; length], true);
     }
 
-    /// From now on every access of the device to the frame is noted as an error.
+    /// From now on every access of the device to the frame is an error.
     pub fn retire_frame(&self, frame: u64) {
         self.inner.lock().unwrap().retired.insert(frame);
     }
 
-    // The program's words.
+    // The operations of a program.
 
-    /// Puts a descriptor into the ring of context 0 for PASID 1, with a record, and rings.
+    /// Puts a descriptor into the ring of context 0 for PASID 1, with a record, and rings the
+    /// doorbell.
     pub fn submit(&self, descriptor: Descriptor) -> u64 {
         self.submit_to(0, 1, descriptor)
     }
@@ -417,7 +418,7 @@ impl World {
         self.record(1, address)
     }
 
-    /// From now on the world judges each request of the device.
+    /// From now on the world checks each request of the device.
     pub fn judge(&self) {
         self.inner.lock().unwrap().judge = true;
     }

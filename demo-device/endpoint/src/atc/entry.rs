@@ -1,37 +1,37 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The entries of the cache, and how they are known: by the first address of their range with its
-//! size, and by their address space.
+//! The entries of the cache and their keys: the first address of the range with its size, and the
+//! address space.
 
 use pcie_ats::{AlignedRange, PAGE_SHIFT, Pasid};
 
-/// An address space as the cache tells it from others: a PASID or none, and the mode.
+/// An address space as the cache distinguishes it: a PASID or none, and the mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Space(pub(super) u32);
 
 impl Space {
     /// The space of requests with these attributes.
     pub fn new(pasid: Option<Pasid>, privileged: bool) -> Self {
-        // No space is 0: that is what a free entry has.
+        // No space is 0: 0 marks a free entry.
         let tag = pasid.map_or(1 << 21, |pasid| pasid.get() | 1 << 22);
         Space(tag | u32::from(privileged) << 20)
     }
 }
 
-/// The address spaces that an invalidation is for.
+/// The address spaces that an invalidation applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Those of one PASID, or those without.
+    /// The spaces of one PASID, or those without a PASID.
     One(Option<Pasid>),
     /// All.
     Every,
 }
 
-/// A translation as the cache keeps it.
+/// A translation as the cache stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cached {
     /// The untranslated range.
     pub range: AlignedRange,
-    /// Where the translated range begins.
+    /// First address of the translated range.
     pub output: u64,
     /// Reads are permitted.
     pub read: bool,
@@ -41,7 +41,7 @@ pub struct Cached {
     pub untranslated_only: bool,
 }
 
-/// What a look-up found.
+/// The result of a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hit {
     /// First untranslated address of the entry.
@@ -54,8 +54,7 @@ pub struct Hit {
     pub untranslated_only: bool,
 }
 
-/// Bit of an entry that only untranslated requests may reach, beside the bits of
-/// [`Access`].
+/// Bit of an entry that only untranslated requests may access, next to the bits of [`Access`].
 pub(super) const UNTRANSLATED_ONLY: u32 = 1 << 2;
 
 /// One entry. Half a cache line.
@@ -66,7 +65,7 @@ pub(super) struct Entry {
     pub(super) tag: u64,
     /// First translated address.
     pub(super) output: u64,
-    /// When it was used last.
+    /// The time of its last use.
     pub(super) used: u64,
     /// Its [`Space`]; 0 if free.
     pub(super) space: u32,
@@ -86,7 +85,7 @@ pub(super) const FREE: Entry = Entry {
 /// The low `shift` bits, 1 to 64.
 #[inline]
 pub(super) const fn low_bits(shift: u32) -> u64 {
-    // In two shifts, because one by 64 does not exist and a branch would cost more.
+    // Two shifts, because a shift by 64 does not exist and a branch would cost more.
     !(u64::MAX << (shift - 1) << 1)
 }
 
@@ -131,7 +130,7 @@ impl Entry {
         self.first() | low_bits(self.shift())
     }
 
-    /// Whether it is for the address, and permits what is needed there.
+    /// Whether it covers the address and has the needed permissions.
     #[inline(always)]
     pub(super) const fn answers(&self, space: Space, address: u64, need: u32) -> bool {
         self.space == space.0

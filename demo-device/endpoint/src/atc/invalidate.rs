@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How translations leave the cache: by an invalidation, and by the device's own wish.
+//! Removal of translations from the cache, by an invalidation or by the device itself.
 
 use super::entry::{low_bits, tag};
 use super::{Atc, List, NIL, Scope, Space};
 use pcie_ats::{AlignedRange, PAGE_SHIFT, Pasid};
 
 impl Atc {
-    /// Forgets every translation that overlaps the range in the address spaces of the scope, and
-    /// returns how many there were (PCIe 10.3.1).
+    /// Removes every translation that overlaps the range in the address spaces of the scope, and
+    /// returns their number (PCIe 10.3.1).
     pub fn invalidate(&mut self, scope: Scope, range: AlignedRange) -> u32 {
         match scope {
             Scope::One(pasid) => {
@@ -28,7 +28,7 @@ impl Atc {
         }
     }
 
-    /// Forgets everything.
+    /// Removes everything.
     pub fn clear(&mut self) -> u32 {
         self.invalidate(Scope::Every, AlignedRange::ALL)
     }
@@ -56,13 +56,13 @@ impl Atc {
         count
     }
 
-    /// Forgets the translation of exactly this range.
+    /// Removes the translation of exactly this range.
     pub fn forget_exactly(&mut self, space: Space, range: AlignedRange) -> u32 {
         self.forget(space, tag(range.base(), range.shift().into()))
     }
 
-    /// Forgets the translations that lie within a range, and none that is larger, as a device does
-    /// that forgets what has grown together.
+    /// Removes the translations that lie within a range, but no larger one, for a device that
+    /// forgets joined entries.
     pub fn forget_within(&mut self, space: Space, range: AlignedRange) -> u32 {
         let mut index = self.spaces.get(&space).map_or(NIL, |list| list.head);
         let mut count = 0;
@@ -78,12 +78,12 @@ impl Atc {
         count
     }
 
-    /// Forgets the translations of a space that overlap the addresses from `first` to `last`.
+    /// Removes the translations of a space that overlap the addresses from `first` to `last`.
     pub fn forget_between(&mut self, pasid: Option<Pasid>, first: u64, last: u64) -> u32 {
         let mut count = 0;
         let mut address = first & !low_bits(PAGE_SHIFT.into());
         loop {
-            // The largest aligned range that begins here and does not go beyond the end.
+            // The largest aligned range that begins here and does not exceed the end.
             let mut shift = PAGE_SHIFT;
             let most = address.trailing_zeros().min(64) as u8;
             while shift < most && address | low_bits(u32::from(shift) + 1) <= last {
@@ -99,7 +99,7 @@ impl Atc {
         }
     }
 
-    /// How many entries could overlap a range, of the sizes in use.
+    /// The number of entries, of the sizes in use, that could overlap a range.
     fn probes(&self, range: AlignedRange) -> u64 {
         let mut probes = 0u64;
         for mask in &self.masks {
@@ -109,7 +109,7 @@ impl Atc {
         probes
     }
 
-    /// Removes the entry of a tag, if it is there.
+    /// Removes the entry of a tag, if it exists.
     fn forget(&mut self, space: Space, tag: u64) -> u32 {
         match self.find(space, tag) {
             Some(index) => {
@@ -120,7 +120,7 @@ impl Atc {
         }
     }
 
-    /// Removes what overlaps a range from a list.
+    /// Removes the entries of a list that overlap a range.
     fn sweep(&mut self, list: List, range: AlignedRange) -> u32 {
         let mut count = 0;
         let mut index = list.head;

@@ -2,11 +2,10 @@
 //! The address translation cache (PCIe 10.1.2): a set-associative store of translations of
 //! several sizes at once, tagged by address space.
 //!
-//! A set is chosen by a hash of size, address and space, so a look-up probes one set for each size
-//! that is in use. It probes all of them before it looks at what it found: which of them it will
-//! be, no branch can foresee. The entries of a space are also linked into a list: an invalidation
-//! probes sets if it is small and walks the list if it is large, and so costs in proportion to the
-//! smaller of the two.
+//! A hash of size, address and space selects a set, so a look-up probes one set for each size in
+//! use. It probes all of them before it looks at the result, because the processor cannot predict
+//! which one hits. The entries of a space are also linked into a list: a small invalidation probes
+//! sets and a large one walks the list, so its cost is proportional to the smaller of the two.
 //!
 //! The cache knows nothing of requests, pins and contexts.
 
@@ -23,7 +22,7 @@ use pcie_ats::AlignedRange;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// The most entries of a set.
+/// The largest number of entries of a set.
 pub(crate) const MAX_WAYS: u32 = 16;
 /// Number of sizes of ranges: 2^12 to 2^64 bytes.
 const SIZES: usize = 53;
@@ -31,12 +30,12 @@ const SIZES: usize = 53;
 const LANES: usize = 4;
 /// The lowest bit of each lane of a word of fingerprints.
 const EACH_LANE: u64 = 0x0001_0001_0001_0001;
-/// The most sizes for which a look-up has code of its own: those of the pages of a processor, and
-/// those of neighbours that are one entry.
+/// The largest number of sizes with specialised look-up code: the page sizes of a processor, and
+/// the sizes of joined neighbours.
 const FEW: usize = 4;
-/// The highest bit of each lane, which no fingerprint has.
+/// The highest bit of each lane, which is 0 in every fingerprint.
 const FOUND: u64 = EACH_LANE << 15;
-/// An odd number without a pattern: the golden ratio, of Fibonacci hashing.
+/// An odd number without a pattern: the golden ratio, for Fibonacci hashing.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 /// The end of a list.
 const NIL: u32 = u32::MAX;
@@ -71,7 +70,7 @@ impl Hasher for SpaceHasher {
     }
 
     fn write_u32(&mut self, number: u32) {
-        // The table takes its bits from both ends; a product is good at the upper one only.
+        // The table uses bits from both ends; in a product only the upper ones are well mixed.
         let product = (self.0 ^ u64::from(number)).wrapping_mul(GOLDEN);
         self.0 = product ^ product >> 32;
     }
@@ -82,34 +81,33 @@ impl Hasher for SpaceHasher {
 pub struct Atc {
     /// The entries, set by set.
     entries: Box<[Entry]>,
-    /// For each entry 15 bits of its hash; 0 if it is free. A look-up compares these, and looks at
-    /// an entry only if they are equal. Each set begins with a word of its own.
+    /// For each entry 15 bits of its hash; 0 if it is free. A look-up compares these, and reads an
+    /// entry only if they are equal. Each set starts with a new word.
     prints: Box<[u64]>,
     links: Box<[Links]>,
     spaces: HashMap<Space, List, BuildHasherDefault<SpaceHasher>>,
     /// Entries of each size.
     counts: [u32; SIZES],
-    /// For each size in use, from the smallest up, the bits of an address that tell ranges of that
-    /// size apart.
+    /// For each size in use, from the smallest up, the bits of an address that distinguish ranges
+    /// of that size.
     masks: Vec<u64>,
-    /// The same, if they are few and a set is one word.
+    /// The same, if there are few sizes and a set is one word.
     few: [u64; FEW],
-    /// How many these are; 0 if there are more.
+    /// The number of these sizes; 0 if there are more.
     few_sizes: usize,
     /// Entries of a set.
     ways: usize,
-    /// Words of fingerprints of a set. In `entries` and `links` it has room for as many entries as
-    /// that has lanes.
+    /// Words of fingerprints of a set. `entries` and `links` have room for one entry per lane.
     words: usize,
-    /// Number of sets less one.
+    /// Number of sets minus one.
     set_mask: usize,
-    /// Counts translations kept and calls of [`Atc::tick`], to know what was used last.
+    /// Counts stored translations and calls of [`Atc::tick`], to order entries by their last use.
     now: u64,
-    /// Spaces of the invalidation in hand, kept for its memory.
+    /// Spaces of the current invalidation, kept to reuse its memory.
     visiting: Vec<Space>,
 }
 
-/// Where an entry stands, if it is there.
+/// The position of an entry, if it exists.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     set: usize,
@@ -117,11 +115,11 @@ struct Slot {
     print: u64,
 }
 
-/// The lanes of a word that hold a fingerprint, which every lane of `print` has, as bits of
+/// The lanes of a word that hold the fingerprint that is in every lane of `print`, as bits of
 /// [`FOUND`].
 const fn matching(word: u64, print: u64) -> u64 {
-    // No lane of the difference has its highest bit: none borrows from its neighbour, and only a
-    // zero leaves that bit as it is.
+    // No lane of the difference has its highest bit set, so no lane borrows from its neighbour, and
+    // only a zero keeps that bit.
     (FOUND - (word ^ print)) & FOUND
 }
 
@@ -159,16 +157,16 @@ impl Atc {
         }
     }
 
-    /// What the hashes of a space's entries have in common.
+    /// The common part of the hashes of a space's entries.
     #[inline(always)]
     const fn salt(space: Space) -> u64 {
         (space.0 as u64).wrapping_mul(0xd6e8_feb8_6659_fd93)
     }
 
-    /// Where the entry of a range that begins at `first` stands, if it is there.
+    /// The position of the entry of a range that begins at `first`, if it exists.
     #[inline(always)]
     const fn place(salt: u64, first: u64) -> Slot {
-        // Ranges that begin at the same address share a set, whatever their sizes: few do.
+        // Ranges of any size that begin at the same address share a set; there are few of these.
         let hash = (first ^ salt).wrapping_mul(GOLDEN);
         Slot {
             set: (hash >> 32) as usize,
@@ -176,8 +174,8 @@ impl Atc {
         }
     }
 
-    /// Finds an entry that permits the access at the address. An entry that lacks a permission is
-    /// passed over, because another may have it: the process may have gained it since.
+    /// Finds an entry that permits the access at the address. It skips an entry that lacks a
+    /// permission, because another may have it: the process may have gained it since.
     #[inline(always)]
     pub fn lookup(&mut self, space: Space, address: u64, access: Access) -> Option<Hit> {
         let [one, two, three, four] = self.few;
@@ -188,7 +186,7 @@ impl Atc {
             1 => self.probe(space, address, [one]),
             _ => self.probe_all(space, address),
         };
-        // Where no fingerprint fits, there is nothing.
+        // Without a matching fingerprint there is no entry.
         let entry = self.entries.get(index)?;
         if entry.answers(space, address, access.bits()) {
             return Some(self.hit(index, address));
@@ -196,19 +194,19 @@ impl Atc {
         self.search(space, address, access.bits())
     }
 
-    /// An entry whose fingerprint is that of an entry at the address; beyond all entries if there
-    /// is none. Probes the sizes of the masks without a branch on what it finds. A set is one word.
+    /// The index of an entry whose fingerprint matches the address; beyond all entries if there is
+    /// none. Probes the sizes of the masks without a branch on the result. A set is one word.
     #[inline(always)]
     fn probe<const N: usize>(&self, space: Space, address: u64, masks: [u64; N]) -> usize {
         let prints = &*self.prints;
-        // Says to the compiler that what is masked is in bounds. There is always a set.
+        // Tells the compiler that masked indices are in bounds. There is always a set.
         let Some(set_mask) = prints.len().checked_sub(1) else {
             return usize::MAX;
         };
         let salt = Self::salt(space);
         let (mut lanes, mut first) = (0, 0);
-        // The smallest size comes last, and so counts: where a larger one begins, so does often a
-        // smaller, which is found for both.
+        // The smallest size comes last and wins: a smaller range often begins where a larger one
+        // does, and the probes for both sizes find it.
         for mask in masks.into_iter().rev() {
             let Slot { set, print } = Self::place(salt, address & mask);
             let set = set & set_mask;
@@ -222,7 +220,7 @@ impl Atc {
         first * LANES + lane(lanes)
     }
 
-    /// As [`Atc::probe`], for sizes that are not few and sets of any number of words.
+    /// Like [`Atc::probe`], for many sizes and sets of any number of words.
     #[inline(never)]
     fn probe_all(&self, space: Space, address: u64) -> usize {
         let salt = Self::salt(space);
@@ -273,7 +271,7 @@ impl Atc {
         None
     }
 
-    /// What an entry says of an address in its range. Marks it as used.
+    /// The hit for an address in the range of an entry. Marks the entry as used.
     #[inline(always)]
     fn hit(&mut self, index: usize, address: u64) -> Hit {
         let entry = &mut self.entries[index];
@@ -287,21 +285,21 @@ impl Atc {
         }
     }
 
-    /// Lets time pass, and says what time it is now. What is looked up or kept from now on has been
-    /// used at this time or later.
+    /// Advances the time and returns it. Entries that are looked up or stored from now on have this
+    /// time or a later one.
     pub fn tick(&mut self) -> u64 {
         self.now += 1;
         self.now
     }
 
-    /// Keeps a translation, in place of what was known of the same range. If the set is full, the
-    /// entry that was used longest ago leaves, and is returned.
+    /// Stores a translation, and replaces an older one of the same range. If the set is full, it
+    /// evicts and returns the least recently used entry.
     #[cfg(test)]
     pub fn insert(&mut self, space: Space, new: &Cached) -> Option<(Space, AlignedRange)> {
         self.insert_over(space, new, u64::MAX)
     }
 
-    /// Keeps a translation, unless an entry had to leave for it that was used at a certain time or
+    /// Stores a translation, unless that would evict an entry that was used at a given time or
     /// later.
     pub fn insert_over(
         &mut self,
@@ -350,7 +348,7 @@ impl Atc {
         evicted
     }
 
-    /// The translation of exactly this range, if it is there. Does not mark it as used.
+    /// The translation of exactly this range, if it exists. Does not mark it as used.
     pub(crate) fn get(&self, space: Space, range: AlignedRange) -> Option<Cached> {
         let index = self.find(space, tag(range.base(), range.shift().into()))?;
         let Entry { output, bits, .. } = self.entries[index];
@@ -363,7 +361,7 @@ impl Atc {
         })
     }
 
-    /// Lists the sizes in use anew.
+    /// Rebuilds the list of sizes in use.
     fn list_sizes(&mut self) {
         let used = (12..).zip(&self.counts).filter(|(_, count)| **count != 0);
         self.masks.clear();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A context's way through its descriptors: those of its ring and of a batch, their records, and
-//! what follows them.
+//! How a context processes its descriptors: those of its ring and of a batch, their records and
+//! interrupts.
 
 use super::Context;
 use crate::access::Failure;
@@ -15,8 +15,8 @@ use svm_abi::descriptor::{Descriptor, Operation as Code, flags};
 use svm_abi::registers::lost;
 
 impl Context {
-    /// The context waits for pages whatever the descriptor says: its own structures are its
-    /// owner's business, and cannot be done without.
+    /// Whether the context waits for pages. It always does for its own structures, whatever the
+    /// descriptor says, because it cannot work without them.
     pub fn blocks(&self) -> bool {
         match self.activity {
             Activity::Operate(_) => self.descriptor.flags & flags::BLOCK_ON_FAULT != 0,
@@ -25,7 +25,7 @@ impl Context {
         }
     }
 
-    /// Begins with what is next, if it is idle and there is something. Returns whether it did.
+    /// Begins the next activity, if the context is idle and there is one. Returns whether it did.
     pub fn begin(&mut self) -> bool {
         if let Some(batch) = self.batch {
             self.begin_entry(&batch);
@@ -54,8 +54,8 @@ impl Context {
         }
     }
 
-    /// Of the descriptors that were read and not begun, the one that comes after `skip` others;
-    /// none if it is not simply to be performed.
+    /// Of the descriptors that were read and not begun, the one after `skip` others; none if it
+    /// needs more than to be performed.
     pub fn following(&self, skip: usize) -> Option<&Descriptor> {
         let waiting = match self.batch {
             Some(_) => &self.entries,
@@ -69,7 +69,7 @@ impl Context {
         Some(descriptor)
     }
 
-    /// Takes up the descriptor that [`Context::following`] gave for 0.
+    /// Starts the descriptor that [`Context::following`] returned for 0.
     pub fn take_up(&mut self) {
         let waiting = match self.batch {
             Some(_) => &mut self.entries,
@@ -80,7 +80,7 @@ impl Context {
         }
     }
 
-    /// Begins with what is next in a batch, or ends it.
+    /// Begins the next step of a batch, or ends it.
     fn begin_entry(&mut self, batch: &Batch) {
         match (self.entries.pop(), batch.rest()) {
             (Some(entry), _) if batch.admits(&entry) => self.begin_operation(&entry),
@@ -100,7 +100,8 @@ impl Context {
         }
     }
 
-    /// The array of a batch cannot be read. Returns false if it was not an array that was read.
+    /// Ends a batch whose array cannot be read. Returns false if the failed read was not of an
+    /// array.
     pub fn lose_array(&mut self, failure: &Failure) -> bool {
         match self.batch {
             Some(batch) => {
@@ -111,7 +112,7 @@ impl Context {
         }
     }
 
-    /// The batch ends with a record of its own.
+    /// Ends the batch with its own record.
     fn end_batch(&mut self, record: &Completion) {
         if let Some(batch) = self.batch.take() {
             self.entries.clear();
@@ -120,7 +121,7 @@ impl Context {
         }
     }
 
-    /// Takes over the descriptors that a fetch read.
+    /// Stores the descriptors that a fetch read.
     pub fn fetched(&mut self, fetch: &Fetch, scratch: &Scratch) {
         let place = match self.batch {
             Some(_) => &mut self.entries,
@@ -131,51 +132,51 @@ impl Context {
         self.activity = Activity::Idle;
     }
 
-    /// Where the descriptor in hand writes, or the last one did; 0 if there was none.
+    /// The destination of the current or last descriptor; 0 if there was none.
     pub fn destination(&self) -> u64 {
         self.descriptor.destination
     }
 
-    /// Has the descriptors that were read and not begun write elsewhere: a mutant.
+    /// Changes the destination of the descriptors that were read and not begun: a mutant.
     pub fn redirect(&mut self, destination: u64) {
         for descriptor in &mut self.fetched {
             descriptor.destination = destination;
         }
     }
 
-    /// The descriptor has ended: its record comes next.
+    /// Ends the descriptor: its record comes next.
     pub fn conclude(&mut self, record: &Completion) {
         self.failed = record.status != svm_abi::completion::status::SUCCESS;
         self.activity = Activity::Complete(Record::new(self.descriptor.completion, record));
     }
 
-    /// Whether the record of the descriptor can be written at all.
+    /// The place of the descriptor's record, which may be invalid.
     pub fn record(&self) -> RecordPlace {
         RecordPlace::of(self.descriptor.completion)
     }
 
-    /// What follows the descriptor in hand, if it succeeds.
+    /// What follows the current descriptor, if it succeeds.
     pub fn tail(&self) -> Tail {
         Tail::of(&self.descriptor)
     }
 
-    /// The record of the descriptor cannot be written.
+    /// Notes that the record of the descriptor cannot be written.
     pub fn lose_record(&mut self, why: Error) {
         self.lost = lost::encode(why as u8, self.head);
         self.counters.add(index::LOST_COMPLETIONS, 1);
     }
 
-    /// Whether the descriptor in hand has failed.
+    /// Whether the current descriptor has failed.
     pub fn has_failed(&self) -> bool {
         self.failed
     }
 
-    /// The descriptor in hand has succeeded.
+    /// The current descriptor has succeeded.
     pub fn succeed(&mut self) {
         self.failed = false;
     }
 
-    /// The descriptor has been completed, with or without a record. Returns whether it failed.
+    /// Retires the completed descriptor, with or without a record. Returns whether it failed.
     pub fn retire(&mut self) -> bool {
         match &mut self.batch {
             Some(batch) => batch.note(self.failed),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One context: its registers and its states. It decides nothing that needs another part of the
-//! device.
+//! One context: its registers and its states. It makes no decision that involves another part of
+//! the device.
 
 mod descriptors;
 
@@ -24,25 +24,25 @@ pub(crate) enum State {
     Disabled,
     /// It works on its ring.
     Enabled,
-    /// It waits for the responses to its page requests and for what it has on its way.
+    /// It waits for the responses to its page requests and for its requests in flight.
     Stopping,
-    /// It met an error that is not of one descriptor: see [`halt`].
+    /// It has met an error that does not belong to one descriptor: see [`halt`].
     Halted(u8),
 }
 
-/// Why the activity does not go on.
+/// Why the activity does not continue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stall {
-    /// It does.
+    /// It continues.
     None,
     /// It must request pages.
     Wants {
-        /// What they are for; the first of them is that of its focus.
+        /// The piece that needs them; its focus lies in the first page.
         piece: Piece,
         /// Number of pages.
         pages: u32,
     },
-    /// Its page request failed, and it repeats the request after a while.
+    /// Its page request had no effect, and it repeats the request after a while.
     Rests {
         /// What they are for.
         piece: Piece,
@@ -50,14 +50,14 @@ pub(crate) enum Stall {
         pages: u32,
         /// For how long, in microseconds.
         time: u64,
-        /// When that was first seen, by the clock of the host.
+        /// The time of the host's clock when the wait was first noticed.
         since: Option<u64>,
     },
     /// A page request group waits for its response.
     Waits {
-        /// Its index; none once it was answered, and only groups ahead are waited for.
+        /// Its index; none after its response, while the context waits only for groups ahead.
         prgi: Option<Prgi>,
-        /// Number of pages asked for.
+        /// Number of pages requested.
         pages: u32,
         /// What they are for.
         piece: Piece,
@@ -65,7 +65,7 @@ pub(crate) enum Stall {
 }
 
 impl Stall {
-    /// Whether it ends with the response to a group: that of the access itself, and not one ahead.
+    /// Whether the response to a group ends it: the group of the access itself, not a group ahead.
     pub fn awaits(&self, group: Prgi) -> bool {
         matches!(self, Stall::Waits { prgi, .. } if *prgi == Some(group))
     }
@@ -85,13 +85,13 @@ pub(crate) struct Context {
     lost: u64,
     /// Whether it works.
     pub state: State,
-    /// What it counted since it was started.
+    /// Its counters since its start.
     pub counters: Counters,
-    /// Ends whenever work in progress becomes void.
+    /// Ends whenever the work in progress is cancelled.
     pub life: Life,
     /// Descriptors that were read and not begun, in reverse order.
     fetched: Vec<Descriptor>,
-    /// The batch in progress. The descriptors are then its entries.
+    /// The batch in progress. Its entries are then the descriptors.
     batch: Option<Batch>,
     /// Entries of the batch that were read and not begun, in reverse order.
     entries: Vec<Descriptor>,
@@ -101,21 +101,21 @@ pub(crate) struct Context {
     failed: bool,
     /// What it is doing.
     pub activity: Activity,
-    /// Why it does not go on.
+    /// Why it does not continue.
     pub stall: Stall,
     /// Page request groups sent for the access in progress.
     pub attempts: u32,
-    /// It requests only one page at a time, to learn which of several does not exist.
+    /// It requests only one page at a time, to find the one that does not exist.
     pub one_page: bool,
-    /// Look-ups for the access in progress that the cache did not answer.
+    /// Misses in the cache for the access in progress.
     pub misses: u32,
-    /// Page request groups of any life of the context that wait for a response.
+    /// Page request groups, of all lives of the context, that wait for a response.
     pub groups: u32,
     /// Page requests ahead of the access in progress.
     pub ahead: PagesAhead,
     /// It must send an interrupt.
     pub interrupt: bool,
-    /// A translation request was completed with Unsupported Request: none is sent any more
+    /// A translation request was completed with Unsupported Request: the context sends no more
     /// (rule 13).
     pub refused: bool,
     /// It must send a stop marker (rules 50 and 66).
@@ -155,7 +155,7 @@ impl Context {
         }
     }
 
-    /// Makes everything as new, except that work that is on its way stays recognisable as old.
+    /// Resets everything, except that work in flight stays recognisable as old.
     pub fn reset(&mut self) {
         self.life.end();
         *self = Context {
@@ -201,7 +201,7 @@ impl Context {
             _ if self.state != State::Disabled => {}
             context::PASID => {
                 self.pasid = value & (pasid::MASK | pasid::NONE | pasid::PRIVILEGED | pasid::VALID);
-                // What was done for one process is nothing to the next.
+                // The next process must not see what the context did for this one.
                 self.clear();
                 self.moderation = Moderation::default();
             }
@@ -217,7 +217,7 @@ impl Context {
     }
 
     /// The address space of its requests, while it is not DISABLED: that of a PASID, or
-    /// `Some(None)`, that of requests without one.
+    /// `Some(None)` for requests without one.
     pub fn space(&self) -> Option<Option<Pasid>> {
         if self.state == State::Disabled {
             return None;
@@ -230,12 +230,12 @@ impl Context {
         self.pasid & pasid::NONE == 0
     }
 
-    /// Whether its requests are those of privileged mode.
+    /// Whether its requests use privileged mode.
     pub fn privileged(&self) -> bool {
         self.pasid & pasid::PRIVILEGED != 0
     }
 
-    /// The PASID register as an address space, if it names one.
+    /// The PASID register as an address space, if it is valid.
     fn bound(&self) -> Option<Option<Pasid>> {
         let number = (self.pasid & pasid::MASK) as u32;
         match self.pasid & (pasid::NONE | pasid::PRIVILEGED | pasid::VALID) {
@@ -252,8 +252,8 @@ impl Context {
         (self.vector & vector::ENABLE != 0).then_some((self.vector & vector::MASK) as u16)
     }
 
-    /// START, in state DISABLED: the registers are taken over, if they are right. `privileged` says
-    /// whether privileged mode may be asked for.
+    /// START, in state DISABLED: checks and uses the registers. `privileged` says whether the
+    /// function may request privileged mode.
     pub fn start(&mut self, width: PasidWidth, privileged: bool, operational: bool) {
         self.clear();
         self.refused = false;
@@ -270,12 +270,12 @@ impl Context {
             halt::NONE => State::Halted(halt::FUNCTION_DISABLED),
             error => State::Halted(error),
         };
-        // The memory is there before the work, which then never asks for any.
+        // Allocate before the work begins, so that the work never allocates.
         self.fetched.reserve(MAX_FETCH as usize);
         self.entries.reserve(MAX_FETCH as usize);
     }
 
-    /// Forgets what was done.
+    /// Clears everything that the context has counted.
     fn clear(&mut self) {
         self.head = 0;
         self.tail = 0;
@@ -283,7 +283,7 @@ impl Context {
         self.counters = Counters::default();
     }
 
-    /// What is wrong with the ring.
+    /// The error of the ring.
     fn ring_error(&self) -> u8 {
         if self.ring_log2 > u64::from(MAX_RING_LOG2) || self.ring % SIZE as u64 != 0 {
             return halt::BAD_RING;
@@ -294,7 +294,7 @@ impl Context {
         }
     }
 
-    /// Makes the work in progress void.
+    /// Cancels the work in progress.
     pub fn cancel_work(&mut self) {
         self.life.end();
         self.activity = Activity::Idle;
@@ -306,18 +306,18 @@ impl Context {
         self.marker = false;
         self.progress();
         self.stall = Stall::None;
-        // Responses to what was sent before are of another life.
+        // Responses to earlier requests belong to another life.
         self.ahead = PagesAhead::default();
     }
 
-    /// Halts, and has that reported by an interrupt.
+    /// Halts, and reports it by an interrupt.
     pub fn halt(&mut self, why: u8) {
         self.cancel_work();
         self.state = State::Halted(why);
         self.interrupt = true;
     }
 
-    /// An access was performed: the next one begins with all its attempts.
+    /// An access was performed: the next one has all its attempts again.
     pub fn progress(&mut self) {
         self.attempts = 0;
         self.one_page = false;
@@ -335,13 +335,13 @@ impl Context {
         }
     }
 
-    /// Whether something waits for its time: an interrupt that is held back, or a page request.
+    /// Whether something waits for a time: an interrupt that is held back, or a page request.
     pub fn waits_for_time(&self) -> bool {
         self.moderation.holds_back() || matches!(self.stall, Stall::Rests { .. })
     }
 
-    /// Does what is due at a time: sends the interrupt that was held back, and requests the pages
-    /// that rest. Returns whether anything was due, and when more will be.
+    /// Does what is due at a time: sends the interrupt that was held back, and repeats the page
+    /// request. Returns whether anything was due, and when something will be due next.
     pub fn tick(&mut self, now: u64) -> (bool, Option<u64>) {
         let mut interrupt = self.moderation.deadline(now);
         let told = interrupt.take_if(|deadline| *deadline <= now).is_some();
@@ -363,7 +363,7 @@ impl Context {
     }
 }
 
-/// The earlier of two times, of which there may be none.
+/// The earlier of two optional times.
 pub(crate) fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     one.into_iter().chain(other).min()
 }
@@ -456,7 +456,7 @@ mod tests {
             let counter = c.counters.read(8 * index::DESCRIPTORS as u64);
             (c.read(context::HEAD), c.read(context::TAIL), counter)
         };
-        // Not while it works, since the register is fixed then.
+        // Not while it works, because the register is fixed then.
         c.write(context::PASID, 0);
         assert_eq!(done(&c), (1, 1, 1));
         c.state = State::Disabled;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What becomes of the answers to translation requests for the cache (PCIe 10.2).
+//! Handles the answers to translation requests for the cache (PCIe 10.2).
 
 use super::Device;
 use crate::access::{Access, Failure};
@@ -40,7 +40,7 @@ impl Device {
         let time = time.unwrap_or(u64::MAX);
         let translations = &turn.buffers.scratch.translations[..count];
         let answers = self.answers(request, translations, *stu);
-        // A completion without a single sensible translation is no better than none.
+        // A completion without a valid translation counts as Completer Abort.
         let Some(wanted) = answers[0] else {
             return self.fail(member, &Failure::at(Error::CompleterAbort, piece));
         };
@@ -60,7 +60,7 @@ impl Device {
         }
         self.keep_wide(member, pasid, time, &mut wide[..=completions], wanted.range);
         if ats_messages::permits(&wanted, piece) || self.overtaken(member, wanted.range) {
-            // Either it is in the cache now, or it is asked for again (rule 39).
+            // Either it is in the cache now, or the context requests it again (rule 39).
             return;
         }
         let lacking =
@@ -68,7 +68,7 @@ impl Device {
         self.page_lacks(member, piece, lacking);
     }
 
-    /// The answers of a completion, as this device takes them.
+    /// The answers of a completion, as this device interprets them.
     fn answers(
         &self,
         request: &TranslationRequest,
@@ -87,11 +87,11 @@ impl Device {
         answers
     }
 
-    /// Puts the translations of a completion into the cache, or hands out the one that says the
-    /// same as all. A translation does not drive out what was used at a certain time or later: of
-    /// these `times`, the first is for the first one. Those beyond the one that is wanted must not
-    /// drive out what the access in hand has looked up already: in a small cache it would never
-    /// have all it needs.
+    /// Stores the translations of a completion in the cache, or returns the single one that is
+    /// equivalent to all. A translation does not evict an entry that was used at a given time or
+    /// later; the first of these `times` applies to the first translation. The translations after
+    /// the wanted one must not evict entries that the current access has already looked up: in a
+    /// small cache the access would never have all it needs.
     fn keep(
         &mut self,
         member: usize,
@@ -111,9 +111,9 @@ impl Device {
         }
     }
 
-    /// Puts a translation into the cache, unless it would drive out what was used at a certain time
-    /// or later. One that is not wanted now does not take the place of one that permits as much: it
-    /// may permit less, because less was asked for.
+    /// Stores a translation in the cache, unless that would evict an entry that was used at a given
+    /// time or later. A translation that is not needed now does not replace one with the same
+    /// permissions: it may permit less, because less was requested.
     pub(crate) fn keep_one(
         &mut self,
         member: usize,
@@ -131,7 +131,7 @@ impl Device {
         if time != u64::MAX && self.atc.lookup(space, first, access).is_some() {
             return;
         }
-        // Rule 17: what permits nothing is not kept. Rule 39: nor is what was overtaken.
+        // Rule 17: do not store what permits nothing. Rule 39: nor what was overtaken.
         let useful = answer.read || answer.write;
         if useful && !self.overtaken(member, answer.range) {
             let evicted = self.atc.insert_over(space, answer, time).is_some();
@@ -139,13 +139,13 @@ impl Device {
         }
     }
 
-    /// Whether an answer is not to be used because an invalidation overtook it (rule 39).
+    /// Whether an answer must not be used because an invalidation overtook it (rule 39).
     pub(crate) fn overtaken(&self, member: usize, range: AlignedRange) -> bool {
         !self.breaks(Mutant::Rule39) && self.flights.overtaken(member, range)
     }
 }
 
-/// Makes of the answers of a completion what a device that breaks a rule would make of them.
+/// Changes the answers of a completion as a device that breaks a rule would.
 fn apply_mutant(
     mutant: Mutant,
     request: &TranslationRequest,

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whether the laboratory may send what it is told to: the state of the function is a bound for it
-//! as well.
+//! Checks the laboratory's requests: the state of the function limits them, too.
 
 use super::Device;
 use crate::counters::index;
@@ -58,7 +57,7 @@ impl Device {
         }
     }
 
-    /// Opens the group of a raw page request, if it wants a response.
+    /// Opens the group of a raw page request, if it has a response.
     pub(super) fn opens(&mut self, page: &PageRequest) -> bool {
         let credits = self.space.pri.allocation > self.groups.outstanding();
         if !self.pri_accepts() || !credits {

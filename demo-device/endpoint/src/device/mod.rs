@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The device's state, all of which is behind one lock, and what comes down to it: accesses of its
-//! registers, invalidations, resets. It calls nobody.
+//! The device's state, all of it behind one lock, and the handling of requests from upstream:
+//! register accesses, invalidations, resets. It makes no outside calls.
 
 mod atc_fill;
 mod experiments;
@@ -41,16 +41,17 @@ pub(crate) struct Device {
     pub(crate) groups: Groups,
     flights: Flights,
     counters: Counters,
-    /// Contexts that may have something to do. One that has is always in it, unless it is busy.
+    /// Contexts that may have something to do. A context with work is always a member, unless it is
+    /// busy.
     pub(crate) ready: Set,
-    /// Contexts whose turn it is, in some thread.
+    /// Contexts that have a turn now, in some thread.
     busy: Set,
-    /// Contexts that have pages to request and no credit for them.
+    /// Contexts that have pages to request but no credit.
     starved: Set,
-    /// Contexts that may wait for a time. One that does is always in it.
+    /// Contexts that may wait for a time. A context that does is always a member.
     timed: Set,
-    /// Contexts that were in the middle of an action when what it rests on was taken away: one
-    /// request of each may still be on its way.
+    /// Contexts that were in the middle of an action when its permission was withdrawn: one request
+    /// of each may still be in flight.
     unsettled: Set,
     /// Where the search for the next turn begins.
     cursor: usize,
@@ -62,9 +63,9 @@ pub(crate) struct Device {
     buffers: Vec<Box<Buffers>>,
     /// Changes whenever the PASIDs in use may have changed.
     pasid_generation: Arc<AtomicU64>,
-    /// Withdrawn when what was decided upon must not be sent any more.
+    /// Withdrawn when requests that were decided on must not be sent any more.
     permit: Arc<Permit>,
-    /// The rule that the device breaks, because its laboratory says so.
+    /// The rule that the laboratory makes the device break.
     pub(crate) mutant: Option<Mutant>,
 }
 
@@ -96,7 +97,7 @@ impl Device {
         }
     }
 
-    /// Whether the device breaks the rule of a mutant.
+    /// Whether a mutant is active.
     pub(crate) fn breaks(&self, mutant: Mutant) -> bool {
         self.mutant == Some(mutant)
     }
@@ -114,12 +115,12 @@ impl Device {
         }
     }
 
-    /// How many translations of 2^`shift` bytes are in the cache.
+    /// Number of translations of 2^`shift` bytes in the cache.
     pub fn cached(&self, shift: u8) -> u32 {
         self.atc.count(shift)
     }
 
-    /// The PASIDs in use, each once.
+    /// The PASIDs in use, without duplicates.
     pub fn pasids(&self) -> Vec<Pasid> {
         let mut pasids: Vec<_> = self.contexts.iter().filter_map(Context::pasid).collect();
         pasids.sort_unstable();
@@ -273,8 +274,8 @@ impl Device {
         }
     }
 
-    /// The last context of a PASID stops: a stop marker says so, instead of responses that are
-    /// waited for (PCIe 10.4.1.2). Nobody listens to them when they come.
+    /// If the last context of a PASID stops, plans a stop marker instead of waiting for responses
+    /// (PCIe 10.4.1.2). The device then ignores these responses.
     fn want_stop_marker(&mut self, n: usize) {
         let pasid = self.contexts[n].pasid();
         let shared = |(m, other): (usize, &Context)| m != n && other.pasid() == pasid;
@@ -293,7 +294,7 @@ impl Device {
         self.ready.insert(n);
     }
 
-    /// Ends STOPPING when nothing of the context is outstanding any more.
+    /// Ends STOPPING when the context has nothing outstanding any more.
     fn finish_stop(&mut self, n: usize) {
         let waits = self.contexts[n].groups != 0 && !self.breaks(Mutant::Rule65);
         let context = &mut self.contexts[n];
@@ -323,7 +324,7 @@ impl Device {
         self.space.read(offset, self.mutant) | u32::from(depth)
     }
 
-    /// Writes a double word of configuration space, with all that follows from it.
+    /// Writes a double word of configuration space, with all its effects.
     pub fn config_write(&mut self, offset: u16, value: u32, mask: u32) {
         let before = self.space;
         let change = self.space.write(offset, value, mask, self.mutant);
@@ -361,14 +362,14 @@ impl Device {
         self.space.power = power;
         self.configuration_changed(&before);
         if power == Power::D0 {
-            // The interrupts of halts wait for this.
+            // Interrupts of halts wait for this.
             for n in 0..self.contexts.len() {
                 self.ready.insert(n);
             }
         }
     }
 
-    /// The function may have lost what it needs to work.
+    /// Handles a change of the configuration: the function may have lost what it needs to work.
     fn configuration_changed(&mut self, before: &ConfigSpace) {
         let mutant = self.mutant;
         for n in 0..self.contexts.len() {
@@ -386,36 +387,37 @@ impl Device {
             || lost(|space| space.may_send(None))
         {
             if self.space.operational(self.mutant) {
-                // The rule is broken.
+                // The mutant breaks the rule.
                 return;
             }
             self.withdraw_permits();
             for n in 0..self.contexts.len() {
-                // A marker cannot be sent any more.
+                // The function cannot send a marker any more.
                 self.contexts[n].marker = false;
                 self.finish_stop(n);
             }
         }
     }
 
-    /// Nothing that was decided upon may be sent any more. What is being sent at this moment is.
+    /// Nothing that was decided on before may be sent any more, except requests that are already
+    /// being sent.
     fn withdraw_permits(&mut self) {
         self.permit.withdraw();
         self.unsettled.extend(&self.busy);
     }
 
-    /// Whether nothing is on its way that was decided upon before a reset, or before bus mastering,
-    /// ATS or PASID was taken away.
+    /// Whether nothing is in flight that was decided on before a reset, or before bus mastering,
+    /// ATS or PASID was disabled.
     pub fn quiesced(&self) -> bool {
         self.unsettled.is_empty()
     }
 
-    /// Whether the action of a context was overtaken by such a change.
+    /// Whether such a change overtook the action of a context.
     pub fn is_unsettled(&self, member: usize) -> bool {
         self.unsettled.contains(member)
     }
 
-    /// All of an action that was overtaken has been sent.
+    /// The action that was overtaken has ended.
     pub fn settled(&mut self, member: usize) {
         self.unsettled.remove(member);
     }
@@ -461,7 +463,7 @@ impl Device {
         self.flights.invalidate(scope, request.range, request.itag)
     }
 
-    /// Drops the entries of one PASID, or of requests without, and counts them for it.
+    /// Drops the entries of one PASID, or of requests without one, and counts them for it.
     fn invalidate_space(&mut self, pasid: Option<Pasid>, range: AlignedRange) {
         let entries = match self.mutant {
             Some(Mutant::Rule37) => self.atc.forget_exactly(Space::new(pasid, false), range),
@@ -471,7 +473,7 @@ impl Device {
         self.count_invalidation(pasid, entries);
     }
 
-    /// Counts an invalidation for one PASID, or for requests without.
+    /// Counts an invalidation for one PASID, or for requests without one.
     fn count_invalidation(&mut self, pasid: Option<Pasid>, entries: u32) {
         self.counters
             .add(index::INVALIDATED_ENTRIES, u64::from(entries));
@@ -485,8 +487,8 @@ impl Device {
         }
     }
 
-    /// Everything becomes as after power-up, except that what is on its way stays known until it
-    /// has ended: it is void, and invalidations wait for it all the same.
+    /// Restores the state after power-up. Requests in flight stay known until they have ended: they
+    /// are cancelled, but invalidations still wait for them.
     pub fn reset(&mut self, kind: Reset) {
         self.withdraw_permits();
         self.space = ConfigSpace::new(&self.config);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Page requests and their responses (PCIe 10.4), as contexts live them.
+//! Page requests of contexts and their responses (PCIe 10.4).
 
 use super::Device;
 use crate::access::{Failure, Piece};
@@ -13,22 +13,22 @@ use crate::turn::{Action, Turn};
 use pcie_ats::{PAGE_SHIFT, PageRequest, Pasid, PrgResponse, Prgi, ResponseCode};
 use svm_abi::completion::Error;
 
-/// The most pages of a group.
+/// The largest number of pages of a group.
 pub(crate) const MAX_GROUP: u64 = 16;
-/// The most groups that are sent for one access before its descriptor fails. A page that is taken
-/// away as often as it is brought is a system's decision, which the device ends at some time. It
-/// is also what a queue overflow costs, which is answered by success (rule 61).
+/// The largest number of groups for one access before its descriptor fails. It ends the attempts if
+/// the system removes a page each time that it brings it. A queue overflow costs attempts, too,
+/// because its response is success (rule 61).
 pub(crate) const MAX_ATTEMPTS: u32 = 1000;
 
 impl Device {
-    /// Whether page requests may be sent at all.
+    /// Whether the function may send page requests at all.
     pub(crate) fn pri_accepts(&self) -> bool {
         let pri = &self.space.pri;
         let failed = pri.response_failure && !self.breaks(Mutant::Rule55);
         pri.enable && !failed && pri.allocation > 0
     }
 
-    /// The translation agent does not permit an access. `lacking` says how many pages are without
+    /// The translation agent does not permit an access. `lacking` is the number of pages without
     /// the permission, up to a limit.
     pub(super) fn page_lacks(
         &mut self,
@@ -64,9 +64,9 @@ impl Device {
         };
     }
 
-    /// How long an access waits before it requests pages again, after as many attempts, in
-    /// microseconds. A queue that is full answers at once (rule 61; VT-d 7.4.1): a device that
-    /// asked again as fast would have no attempts left before anybody had read the queue.
+    /// How long an access waits before it requests pages again, after a number of attempts, in
+    /// microseconds. A full queue answers at once (rule 61; VT-d 7.4.1): a device that repeated
+    /// requests as fast would use up its attempts before software has read the queue.
     fn rest(&self, attempts: u32) -> u64 {
         let longest = self.config.page_request_backoff;
         match attempts {
@@ -75,9 +75,9 @@ impl Device {
         }
     }
 
-    /// The pages that a context may request now (rule 58). Of half of the allocation, each context
-    /// has one to itself, so that those whose requests nobody answers cannot keep the others from
-    /// theirs.
+    /// The number of pages that a context may request now (rule 58). Half of the allocation is
+    /// reserved, one page for each context, so that contexts with unanswered requests cannot block
+    /// the others.
     pub(crate) fn credits(&self, member: usize) -> u32 {
         let allocation = self.space.pri.allocation;
         let free = allocation.saturating_sub(self.groups.outstanding());
@@ -91,14 +91,14 @@ impl Device {
         }
     }
 
-    /// Opens the group that a context wants, within the credits that there are (rule 58). An error
-    /// says that the activity has ended.
+    /// Opens the group that a context wants, within the available credits (rule 58). An error means
+    /// that the activity has ended.
     pub(super) fn request_pages(&mut self, member: usize) -> Result<Option<Action>, ()> {
         let context = &self.contexts[member];
         let Stall::Wants { piece, pages } = context.stall else {
             return Err(());
         };
-        // Without a PASID there is nobody to bring a page.
+        // Without a PASID no process can provide a page.
         let Some(pasid) = context.pasid().filter(|_| self.pri_accepts()) else {
             self.fail(member, &Failure::at(Error::NotPresent, &piece));
             return Err(());
@@ -114,7 +114,7 @@ impl Device {
         let sent = self.open_group(member, pasid, &piece, address, pages);
         let Some((prgi, action)) = sent else {
             if self.groups.all_given_up() {
-                // Nothing that is outstanding was answered in time: nobody answers.
+                // All outstanding groups timed out: no response will come.
                 self.fail(member, &Failure::at(Error::ResponseTimeout, &piece));
                 return Err(());
             }
@@ -123,7 +123,7 @@ impl Device {
         };
         let context = &mut self.contexts[member];
         context.attempts += 1;
-        // The response may come from inside the request: from here on the context waits.
+        // The response may arrive from inside the request: from here on the context waits.
         context.stall = Stall::Waits {
             prgi: Some(prgi),
             pages,
@@ -133,8 +133,8 @@ impl Device {
         Ok(Some(action))
     }
 
-    /// Opens a group of a context for a piece: as many pages from an address on. Returns its index,
-    /// and the action that sends it; none if there are no pages, or no index is free.
+    /// Opens a group of a context for a piece, with a number of pages from an address on. Returns
+    /// its index and the action that sends it; none if there are no pages or no free index.
     pub(crate) fn open_group(
         &mut self,
         member: usize,
@@ -182,8 +182,8 @@ impl Device {
         Some((prgi, action))
     }
 
-    /// The page requests of a group were sent, or some of them, because the state of the function
-    /// forbade the rest. Such a group has no last request and will have no response.
+    /// The page requests of a group were sent, or only some of them, because the state of the
+    /// function forbade the rest. Such a group has no last request and gets no response.
     pub(super) fn requested(&mut self, turn: &Turn) {
         let Action::PageRequests {
             first, pages, sent, ..
@@ -208,7 +208,7 @@ impl Device {
         self.pri_settles();
     }
 
-    /// The stop marker of a context that stops.
+    /// The stop marker of a stopping context.
     pub(super) fn stop_marker(&mut self, member: usize) -> Option<Action> {
         let context = &mut self.contexts[member];
         context.marker = false;
@@ -244,7 +244,7 @@ impl Device {
         next
     }
 
-    /// Gives up the page requests that have waited too long. Returns when the next will have.
+    /// Gives up the page requests that have waited too long. Returns when the next one will have.
     fn give_up(&mut self, now: u64) -> Option<u64> {
         let timeout = self.config.page_response_timeout;
         if timeout == 0 {
@@ -293,16 +293,16 @@ impl Device {
         let quiet = self.breaks(Mutant::Rule56);
         let pri = &mut self.space.pri;
         let Some(group) = group else {
-            // Rule 56: a response without a matching request (PCIe 10.5.2.3). One that is still on
-            // its way after a reset of the function or of the interface is such a response, too:
-            // the state of pending requests is gone (10.5.2.2), and to remember over a reset what
-            // was asked for before is not a function's. It is dropped silently as long as nothing
-            // can be asked for, and noted from then on. Indices come again as late as possible, so
-            // that it meets no new request.
+            // Rule 56: a response without a matching request (PCIe 10.5.2.3). A response that is
+            // still in flight after a reset of the function or of the interface is one, too: the
+            // state of pending requests is gone (10.5.2.2), and a function does not remember its
+            // requests over a reset. The function drops it silently while it cannot send requests,
+            // and reports it afterwards. Indices are reused as late as possible, so that it does
+            // not match a new request.
             pri.unexpected_prgi |= (pri.enable || !pri.stopped) && !quiet;
             return;
         };
-        // Rule 55: after a failure, responses return their credits and are not listened to.
+        // Rule 55: after a failure, responses return their credits and have no other effect.
         let ignores_responses = pri.response_failure;
         pri.response_failure |= code == ResponseCode::ResponseFailure;
         match group.owner {
@@ -340,14 +340,14 @@ impl Device {
         self.starved = Set::default();
     }
 
-    /// A group of a context was answered.
+    /// Handles the response to a group of a context.
     fn answered(&mut self, member: usize, prgi: Prgi, code: ResponseCode) {
         let context = &mut self.contexts[member];
         let Stall::Waits { pages, piece, .. } = context.stall else {
             return self.ahead_ended(member);
         };
         if !context.stall.awaits(prgi) {
-            // Whatever it says: a page that is reached and is still absent is requested again.
+            // The code does not matter: the access requests a page again if it is still absent.
             return self.ahead_ended(member);
         }
         match code {
@@ -358,10 +358,10 @@ impl Device {
                     piece,
                 };
             }
-            // Rule 53: the translation is asked for again, because the page may be gone again.
+            // Rule 53: request the translation again, because the page may be gone again.
             ResponseCode::Success => context.stall = Stall::None,
             ResponseCode::InvalidRequest if pages > 1 => {
-                // One of them does not exist. Which one, they tell when they are asked for alone.
+                // One of them does not exist. Requesting them one by one finds it.
                 context.stall = Stall::None;
                 context.one_page = true;
             }
@@ -376,7 +376,7 @@ impl Device {
         self.ready.insert(member);
     }
 
-    /// Rule 55: no response will be listened to, so nobody may wait for one.
+    /// Rule 55: the function ignores all responses, so no context may wait for one.
     fn pri_failed(&mut self) {
         for member in 0..self.contexts.len() {
             if let Stall::Waits { piece, .. } = self.contexts[member].stall {
@@ -396,7 +396,7 @@ impl Device {
         }
     }
 
-    /// Page requests were reset: what is outstanding is forgotten, and no response will come.
+    /// Handles a reset of page requests: drops the outstanding ones, which get no response.
     pub(super) fn forget_groups(&mut self) {
         self.groups.clear();
         for member in 0..self.contexts.len() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From what a context wants to reach to the job of an action: which translations it uses.
+//! From the memory that a context wants to access to the job of an action: finds the translations.
 
 use super::Device;
 use crate::access::{Access, Failure, Piece, canonical};
@@ -15,34 +15,34 @@ use crate::turn::{Action, Buffers, SHARED_BUDGET};
 use pcie_ats::{MemoryRequest, Pasid};
 use svm_abi::completion::Error;
 
-/// How the accesses of a context are made.
+/// The attributes of a context's accesses.
 pub(crate) struct View {
     pub pasid: Option<Pasid>,
     pub space: Space,
-    /// The permit for untranslated requests.
+    /// The template of untranslated requests.
     pub untranslated: MemoryRequest,
-    /// The most bytes of an access.
+    /// The largest number of bytes of an access.
     pub most: u64,
-    /// The last hit for each of the two pieces of an operation, and for records. What follows is
-    /// often in the same entry, and nothing leaves the cache while this lives.
+    /// The last hit for each of the two pieces of an operation, and for records. The next address
+    /// is often in the same entry, and nothing leaves the cache while this exists.
     pub recent: [Recent; 3],
 }
 
 /// The part of [`View::recent`] for records.
 pub(crate) const RECORDS: usize = 2;
 
-/// What stands in the way of an access.
+/// What prevents an access.
 pub(crate) enum Obstacle {
     /// There is no translation for the focus of the piece.
     Missing(Piece),
-    /// No process can own the focus of the piece.
+    /// No process can own the address of the focus.
     NotOwned(Piece),
 }
 
 impl Device {
-    /// Finds the translations of an access, or asks for the one that is missing; and of what comes
-    /// behind it, as far as the cache has all of it and the budget of bytes lasts. An error says
-    /// that the activity has ended.
+    /// Finds the translations of an access, or requests the missing one. Also finds those of the
+    /// following work, as far as the cache has all of them and the budget of bytes lasts. An error
+    /// means that the activity has ended.
     pub(super) fn resolve(
         &mut self,
         member: usize,
@@ -82,7 +82,7 @@ impl Device {
             Ok(hits) => {
                 let longest = job.longest();
                 jobs.add();
-                // A look-up that is repeated after its translation request is not a hit.
+                // A look-up that repeats after its translation request does not count as a hit.
                 let hits = hits.saturating_sub(self.contexts[member].misses);
                 let more = self.plan(member, &mut view, jobs, budget.saturating_sub(longest));
                 self.count(member, index::ATC_HITS, u64::from(hits + more));
@@ -130,8 +130,8 @@ impl Device {
         let pinned = pins.len();
         let runs = &mut job.runs;
         let [one, other] = &mut runs.of;
-        // What comes next must be there of each piece before more of any is looked at: in a small
-        // cache it would drive out the other's.
+        // Find the next translation of each piece before looking up more of either: in a small
+        // cache, more of one could evict that of the other.
         pins.push(self.find(view, 0, first, one)?);
         runs.pieces = 1;
         if let Some(second) = second {
@@ -143,7 +143,7 @@ impl Device {
         if one.len() < most {
             hits += self.extend(view, 0, first, most, one, &mut pins[pinned]);
         }
-        // The second piece is of use as far as the first one goes.
+        // The second piece is useful only up to the length of the first.
         if let Some(second) = second {
             most = second.length.min(one.len());
             if other.len() < most {
@@ -153,7 +153,7 @@ impl Device {
         Ok(hits)
     }
 
-    /// Looks an address up, first where the last one was found.
+    /// Looks an address up, first in the entry of the last hit.
     #[inline]
     pub(crate) fn hit(
         &mut self,
@@ -173,7 +173,7 @@ impl Device {
         Some(hit)
     }
 
-    /// The same, in a device that breaks a rule.
+    /// The same for a device that breaks a rule.
     #[cold]
     fn hit_wrongly(&mut self, view: &View, address: u64, access: Access) -> Option<Hit> {
         let access = match self.mutant {
@@ -191,7 +191,7 @@ impl Device {
         Some(hit)
     }
 
-    /// Where the bytes of a piece are by what a look-up found, up to a limit.
+    /// The segment of a piece for the result of a look-up, up to a limit.
     #[inline]
     pub(crate) fn segment(&self, view: &View, piece: &Piece, hit: &Hit, limit: u64) -> Segment {
         let segment = Segment::new(piece, hit, &view.untranslated, limit);
@@ -201,7 +201,8 @@ impl Device {
         }
     }
 
-    /// Finds the translation of the focus of a piece, and begins a run with what it covers.
+    /// Finds the translation of the focus of a piece, and begins a run with the bytes that it
+    /// covers.
     #[inline]
     fn find(
         &mut self,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Translation requests, and the answers to those past the cache (PCIe 10.2).
+//! Translation requests, and the answers to those that bypass the cache (PCIe 10.2).
 
 use super::Device;
 use crate::access::{Failure, Piece, canonical};
@@ -14,7 +14,7 @@ use svm_abi::completion::Error;
 use svm_abi::descriptor::translation;
 
 impl Device {
-    /// The address space of a PASID or of none in the cache, as a mode sees it (rule 20).
+    /// The address space in the cache of a PASID or of none, for a mode (rule 20).
     pub(crate) fn space_of(&self, pasid: Option<Pasid>, privileged: bool) -> Space {
         match self.breaks(Mutant::Rule21) {
             true => Space::new(None, false),
@@ -22,7 +22,7 @@ impl Device {
         }
     }
 
-    /// Sends a translation request for a piece. An error says that the activity has ended.
+    /// Makes a translation request for a piece. An error means that the activity has ended.
     pub(super) fn request(
         &mut self,
         member: usize,
@@ -55,7 +55,7 @@ impl Device {
         })
     }
 
-    /// Makes of a request what a device that breaks a rule would send.
+    /// Changes a request as a device that breaks a rule would.
     pub(crate) fn as_mutant_asks(&self, mut request: TranslationRequest) -> TranslationRequest {
         match self.mutant {
             Some(Mutant::Rule03) => request.address |= 0x800,
@@ -67,7 +67,7 @@ impl Device {
         request
     }
 
-    /// Asks for a translation past the cache. An error says that the activity has ended.
+    /// Requests a translation that bypasses the cache. An error means that the activity has ended.
     pub(super) fn ask(&mut self, member: usize, piece: Piece, execute: bool) -> Result<Action, ()> {
         let Some(pasid) = self.contexts[member].space() else {
             return Err(());
@@ -83,7 +83,7 @@ impl Device {
         self.request(member, pasid, piece, execute, None)
     }
 
-    /// The answer to a question past the cache came.
+    /// Handles the answer to a request that bypasses the cache.
     pub(super) fn translation_answered(&mut self, turn: &Turn) {
         let Action::Translate {
             request,
@@ -104,7 +104,7 @@ impl Device {
             return self.fail(member, &Failure::at(Error::CompleterAbort, piece));
         };
         if self.flights.overtaken(member, wanted.range) {
-            // Rule 39: it is asked again.
+            // Rule 39: request it again.
             return;
         }
         let bit = |condition: bool, bit: u64| if condition { bit } else { 0 };
@@ -114,7 +114,8 @@ impl Device {
             | bit(wanted.write, translation::WRITE)
             | bit(wanted.untranslated_only, translation::UNTRANSLATED_ONLY)
             | bit(answers[0].global, translation::GLOBAL)
-            // Rule 19: what was not asked for is not there, nor without the permission to read.
+            // Rule 19: there is no permission to execute unless it was requested, and none without
+            // the permission to read.
             | bit(
                 answers[0].execute && request.execute && wanted.read,
                 translation::EXECUTE,
@@ -139,11 +140,11 @@ impl Device {
         }
     }
 
-    /// A translation request was completed without a translation.
+    /// Handles a translation request that was completed without a translation.
     pub(super) fn refused(&mut self, member: usize, piece: &Piece, error: TranslationError) {
         let error = match error {
             TranslationError::UnsupportedRequest => {
-                // Rule 13: the function may not use ATS here. It does not ask again.
+                // Rule 13: the function may not use ATS here. It sends no more requests.
                 self.contexts[member].refused = true;
                 Error::UnsupportedRequest
             }

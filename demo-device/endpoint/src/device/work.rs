@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Whose turn it is, what to do in it, and what follows.
+//! Chooses the turns, their actions, and what follows.
 
 use super::Device;
 use crate::access::Failure;
@@ -44,7 +44,7 @@ impl Device {
         }
     }
 
-    /// Takes over what the action of a turn did. Returns the ITag vector of the invalidations that
+    /// Applies the result of a turn's action. Returns the ITag vector of the invalidations that
     /// waited for it.
     pub fn end_action(&mut self, turn: &mut Turn) -> u32 {
         let current = turn.generation == self.generation(turn.index);
@@ -76,7 +76,7 @@ impl Device {
         }
     }
 
-    /// Chooses the next action of a turn. Returns false if the turn may have none.
+    /// Chooses the next action of a turn. Returns false if the turn has none.
     pub fn next_in_turn(&mut self, turn: &mut Turn) -> bool {
         let member = turn.index;
         let budget = turn.budget();
@@ -121,14 +121,14 @@ impl Device {
         }
     }
 
-    /// Puts into the buffers what a context does next, and returns whether there is something
-    /// that it can do. It begins with new descriptors only within a budget of bytes.
+    /// Writes the next action of a context into the buffers, and returns whether there is one. It
+    /// begins new descriptors only within a budget of bytes.
     fn next_action(&mut self, member: usize, buffers: &mut Buffers, budget: u64) -> bool {
         if member == self.laboratory_index() {
             return buffers.take(self.next_of_laboratory());
         }
-        // Ends, because each round brings a descriptor nearer to its end, those that were read are
-        // few, and reading more is an action.
+        // Terminates, because each round brings a descriptor closer to its end, the number of
+        // descriptors that were read is small, and reading more is an action.
         loop {
             let lost = self.breaks(Mutant::Rule72);
             let sends = self.space.may_send(self.mutant);
@@ -206,7 +206,7 @@ impl Device {
         }
     }
 
-    /// Jobs were performed.
+    /// Handles jobs that were performed.
     fn accessed(&mut self, turn: &Turn) {
         let member = turn.index;
         for (n, job) in turn.buffers.jobs.list().iter().enumerate() {
@@ -246,7 +246,7 @@ impl Device {
         }
     }
 
-    /// Takes a context that has read descriptors for another one of its address space.
+    /// Confuses a context that has read descriptors with another one of its address space.
     fn mix(&mut self, member: usize) {
         let space = self.contexts[member].space();
         let mut contexts = self.contexts.iter().enumerate();
@@ -257,7 +257,7 @@ impl Device {
         }
     }
 
-    /// The activity of a context has done its work.
+    /// Ends the activity of a context, which has done its work.
     fn done(&mut self, member: usize, result: u64) {
         let context = &mut self.contexts[member];
         match &context.activity {
@@ -270,7 +270,7 @@ impl Device {
         }
     }
 
-    /// The activity of a context cannot go on.
+    /// Ends the activity of a context, which cannot continue.
     pub(super) fn fail(&mut self, member: usize, failure: &Failure) {
         let context = &mut self.contexts[member];
         context.stall = Stall::None;
@@ -294,13 +294,13 @@ impl Device {
         self.ready.insert(member);
     }
 
-    /// The record of a context's descriptor cannot be written.
+    /// Notes that the record of a context's descriptor cannot be written.
     fn lose_record(&mut self, member: usize, why: Error) {
         self.counters.add(index::LOST_COMPLETIONS, 1);
         self.contexts[member].lose_record(why);
     }
 
-    /// The descriptor of a context is finished.
+    /// Retires the descriptor of a context.
     fn retire(&mut self, member: usize) {
         let failed = self.contexts[member].retire();
         if self.contexts[member].waits_for_time() {

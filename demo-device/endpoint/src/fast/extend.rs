@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How an access goes on behind what its first translation covers.
+//! Extends an access beyond its first translation.
 
 use crate::access::{Piece, canonical};
 use crate::atc::Hit;
@@ -11,8 +11,8 @@ use crate::mutant::Mutant;
 use pcie_ats::PAGE_SIZE;
 
 impl Device {
-    /// Goes on with the first `most` bytes of a piece, as far as translations are at hand, and
-    /// returns how many there were.
+    /// Extends the run over the first `most` bytes of a piece, as far as translations are known,
+    /// and returns the number of look-ups that hit.
     pub(crate) fn extend(
         &mut self,
         view: &mut View,
@@ -44,11 +44,11 @@ impl Device {
     }
 }
 
-/// Where the entry at an address ends, at most at `end`.
+/// The end of the entry at an address, at most `end`.
 ///
-/// Most entries are pages, whose end follows from the address alone. A processor that foresees this
-/// branch goes on with the next look-up while this one still waits for memory; were the end read
-/// from the entry, each would wait for the one before.
+/// Most entries are pages, whose end follows from the address alone. A processor that predicts this
+/// branch continues with the next look-up while this one still waits for memory. If the end were
+/// read from the entry, each look-up would wait for the one before.
 #[inline(always)]
 fn behind(address: u64, hit: &Hit, end: u64) -> u64 {
     let page = address | (PAGE_SIZE - 1);
@@ -58,7 +58,7 @@ fn behind(address: u64, hit: &Hit, end: u64) -> u64 {
     behind_other(hit, end)
 }
 
-/// As [`behind`], of an entry that is no page, or goes on behind the end.
+/// Like [`behind`], for an entry that is not a page, or that extends beyond the end.
 #[cold]
 #[inline(never)]
 fn behind_other(hit: &Hit, end: u64) -> u64 {

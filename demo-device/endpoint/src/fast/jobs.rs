@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The jobs of one action, one behind the other: the first is what its context has in hand, the
-//! others are the descriptors behind it, each with its record. So a round through the device's lock
-//! serves several small descriptors.
+//! The jobs of one action, in order: the first is the current work of its context, the others are
+//! the following descriptors, each with its record. So a round through the device's lock serves
+//! several small descriptors.
 
 use crate::dma::{Dma, Scratch};
 use crate::flight::Pin;
 use crate::job::{Ending, Job};
 use pcie_ats::RootPort;
 
-/// The most jobs of an action.
+/// The largest number of jobs of an action.
 const MAX_JOBS: usize = 8;
 
-/// The jobs of an action. Kept from action to action for their memory.
+/// The jobs of an action. Kept from action to action to reuse their memory.
 #[derive(Debug)]
 pub(crate) struct Jobs {
     jobs: Vec<Job>,
@@ -31,31 +31,31 @@ impl Jobs {
         }
     }
 
-    /// Begins anew, without any.
+    /// Removes all jobs.
     pub fn clear(&mut self) {
         self.count = 0;
         self.pins.clear();
     }
 
-    /// The one behind the last, and the list of pins, unless there are as many as there can be. It
-    /// counts from [`Jobs::add`] on.
+    /// The job after the last, and the list of pins; none if the list is full. [`Jobs::add`] makes
+    /// it count.
     pub fn next(&mut self) -> Option<(&mut Job, &mut Vec<Pin>)> {
         Some((self.jobs.get_mut(self.count)?, &mut self.pins))
     }
 
-    /// Adds the job that [`Jobs::next`] gave.
+    /// Adds the job that [`Jobs::next`] returned.
     pub fn add(&mut self) {
         self.count += 1;
     }
 
-    /// Says what follows the last one.
+    /// Sets what follows the last job.
     pub fn end(&mut self, ending: Ending) {
         if let Some(last) = self.count.checked_sub(1) {
             self.jobs[last].ending = ending;
         }
     }
 
-    /// Takes the last one away, with the pins from a number on.
+    /// Removes the last job, with the pins from an index on.
     pub fn drop_last(&mut self, pins: usize) {
         self.count -= 1;
         self.pins.truncate(pins);
@@ -66,8 +66,8 @@ impl Jobs {
         &self.jobs[..self.count]
     }
 
-    /// Does one after the other, up to the first that does not get to its end, for as long as their
-    /// context lives. Returns how many were begun.
+    /// Performs one after another, up to the first that does not reach its end, while the life of
+    /// their context lasts. Returns how many were begun.
     pub fn perform<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,

@@ -1,25 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Translations of neighbours that become one entry of the cache.
+//! Joins translations of neighbours into one entry of the cache.
 
 use crate::atc::{Atc, Cached, Space};
 use crate::device::Device;
 use pcie_ats::{AlignedRange, MAX_TRANSLATIONS, PAGE_SHIFT, Pasid};
 
-/// Log2 of the size of a completion's translations together.
+/// Log2 of the total size of a completion's translations.
 const COMPLETION: u8 = PAGE_SHIFT + MAX_TRANSLATIONS.trailing_zeros() as u8;
-/// How many completions that each are one translation are one translation again, if they can be.
+/// Number of completions, each joined into one translation, that can be joined again.
 const JOINED: usize = 4;
-/// Log2 of the size of these together.
+/// Log2 of their total size.
 const MEDIUM: u8 = COMPLETION + JOINED.trailing_zeros() as u8;
-/// Log2 of the size to which neighbours grow together in the cache: a large page of a processor, of
-/// which there are often some anyway.
+/// Log2 of the size to which the cache joins neighbours: a large page of a processor, a size that
+/// is often in use anyway.
 const LARGE: u8 = 21;
-/// How many entries grow together.
+/// Number of entries that are joined.
 const PARTS: usize = 1 << (LARGE - MEDIUM);
 
 impl Device {
-    /// Puts what is left of the completions of a round into the cache: of each the one translation
-    /// that says the same as all, or of several one again. What is `wanted` may drive out any.
+    /// Stores the joined translations of a round's completions in the cache: for each completion
+    /// its one equivalent translation, or one for several completions. A `wanted` translation may
+    /// evict any entry.
     pub(crate) fn keep_wide(
         &mut self,
         member: usize,
@@ -28,7 +29,7 @@ impl Device {
         wide: &mut [Option<Cached>],
         wanted: AlignedRange,
     ) {
-        // Neighbours of two ends that took turns stand together then.
+        // This brings neighbours together if requests for two pieces alternated.
         wide.sort_unstable_by_key(|answer| answer.map(|answer| answer.range.base()));
         let mut wide = &*wide;
         while let [next, rest @ ..] = wide {
@@ -53,8 +54,8 @@ impl Device {
     }
 }
 
-/// Makes one entry of those that fill the range of 2^[`LARGE`] bytes round an address, if they can
-/// be one translation.
+/// Joins the entries that fill the range of 2^[`LARGE`] bytes around an address, if they can be one
+/// translation.
 fn grow(atc: &mut Atc, space: Space, address: u64) {
     let begin = address >> LARGE << LARGE;
     let mut parts = [None; PARTS];
@@ -70,14 +71,14 @@ fn grow(atc: &mut Atc, space: Space, address: u64) {
         for part in parts.iter().flatten() {
             atc.forget_exactly(space, part.range);
         }
-        // It begins where one of them did: there is room.
+        // It begins where one of them did, so there is room.
         atc.insert_over(space, &all, u64::MAX);
     }
 }
 
-/// The one translation that says the same as several, if there is one: they are a power of two of
-/// pages of 2^`shift` bytes, one behind the other in memory as well, all with the same permissions,
-/// and begin where a page of their size together can begin.
+/// The one translation that is equivalent to several, if there is one. They must be a power of two
+/// of pages of 2^`shift` bytes, contiguous also in memory, with the same permissions, and aligned
+/// to their total size.
 pub(crate) fn joined(answers: &[Option<Cached>], shift: u8) -> Option<Cached> {
     let together = shift + answers.len().trailing_zeros() as u8;
     let first = (*answers.first()?)?;
@@ -177,7 +178,7 @@ mod tests {
             grow(&mut atc, space, 0x4b_0000);
             let hit = atc.lookup(space, 0x5f_fff8, Access::Read);
             let size = hit.map(|hit| hit.last - hit.first + 1);
-            // An invalidation of a page takes what there is of it.
+            // An invalidation of a page removes the entry that contains it.
             let dropped = atc.invalidate(Scope::One(pasid), AlignedRange::page(0x5f_f000));
             assert_eq!(dropped, u32::from(size.is_some()));
             assert_eq!(atc.lookup(space, 0x5f_fff8, Access::Read), None);

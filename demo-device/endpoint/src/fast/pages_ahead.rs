@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Page requests for what an access will reach behind the group that it waits for. A round of
-//! request and response takes a system as long as some hundred page faults of its own; so a round
-//! brings as many pages as are likely to be absent.
+//! Page requests for the pages that an access will reach after the group that it waits for. A round
+//! of request and response takes a system as long as some hundred page faults of its own; so a
+//! round requests all pages that are likely to be absent.
 //!
-//! A context waits for the responses to these groups as well, or it would come to their pages
-//! before they are there. What the responses say is of no account: a page that is still absent when
-//! it is reached is requested again, and then waited for.
+//! A context also waits for the responses to these groups; otherwise it would reach their pages
+//! before they are present. The codes of these responses do not matter: if a page is still absent
+//! when the access reaches it, the context requests it again, and then waits for it.
 
 use crate::access::{Piece, canonical};
 use crate::context::Stall;
@@ -15,15 +15,15 @@ use crate::mutant::Mutant;
 use crate::turn::Action;
 use pcie_ats::PAGE_SHIFT;
 
-/// Pages ahead fill at most one part of so many of the allocation: the rest is for what is needed
-/// now.
+/// Pages ahead use at most this fraction of the allocation (1/4): the rest is for pages that are
+/// needed now.
 const SHARE: u32 = 4;
-/// And they leave as many credits as this to others.
+/// They also leave at least this many credits to others.
 const KEPT: u32 = 4 * MAX_GROUP as u32;
 
 impl Device {
-    /// A context has sent a group of a number of pages for a piece: decides what goes with it. Only
-    /// where all pages of a full group are absent, those behind are likely to be, too.
+    /// Decides which pages to request ahead after a context has sent a group for a piece. Only if
+    /// all pages of a full group are absent, the following ones are likely to be absent, too.
     pub(crate) fn begin_ahead(&mut self, member: usize, piece: &Piece, pages: u32) {
         let full = u64::from(pages) == MAX_GROUP;
         let owned = canonical(piece.last(), self.config.address_bits);
@@ -39,7 +39,7 @@ impl Device {
         }
     }
 
-    /// The next group ahead of a context that waits for one, if one follows.
+    /// The next group ahead of a waiting context, if there is one.
     pub(crate) fn request_pages_ahead(&mut self, member: usize) -> Option<Action> {
         let context = &self.contexts[member];
         let Stall::Waits { piece, .. } = context.stall else {
@@ -64,7 +64,7 @@ impl Device {
         Some(action)
     }
 
-    /// A group ahead of a context's access was answered, or will not be.
+    /// A group ahead of a context's access has its response, or will never have one.
     pub(crate) fn ahead_ended(&mut self, member: usize) {
         let context = &mut self.contexts[member];
         context.ahead.ended();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is done behind the first job of an action, without another look at the device's state.
+//! Plans the work after the first job of an action, which runs without another look at the device's
+//! state.
 
 use crate::access::canonical;
 use crate::activity::Activity;
@@ -12,9 +13,9 @@ use crate::job::Ending;
 use crate::operation::{Demand, Operation};
 
 impl Device {
-    /// Adds to the first job what comes behind it: its record if it ends its descriptor, and the
-    /// descriptors that follow with theirs. Stops where anything is missing, and looks at nothing
-    /// twice. Returns the number of look-ups that hit.
+    /// Adds the work after the first job: its record if it ends its descriptor, and the following
+    /// descriptors with theirs. Stops where a translation is missing, and repeats no look-up.
+    /// Returns the number of look-ups that hit.
     pub(crate) fn plan(
         &mut self,
         member: usize,
@@ -26,7 +27,7 @@ impl Device {
         let context = &self.contexts[member];
         let [job] = jobs.list() else { return 0 };
         match &job.activity {
-            // A fence could come behind a failure.
+            // A fence could follow a failure.
             Activity::Complete(_) if !context.has_failed() => {}
             Activity::Operate(operation)
                 if operation.ends() && job.runs.covers(&operation.demand()) =>
@@ -80,8 +81,8 @@ impl Device {
         hits
     }
 
-    /// Lets the last job end with its descriptor's record. Returns the number of look-ups that
-    /// hit; none if that cannot be.
+    /// Makes the last job end with its descriptor's record. Returns the number of look-ups that
+    /// hit; none if it is not possible.
     fn end(&mut self, view: &mut View, tail: Tail, jobs: &mut Jobs) -> Option<u32> {
         let piece = match RecordPlace::of(tail.completion) {
             RecordPlace::Bad => return None,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which translations a context will need next, beyond the one that is missing now.
+//! Predicts the translations that a context will need after the one that is missing now.
 
 use crate::access::{Piece, canonical};
 use crate::ats_messages;
@@ -11,13 +11,13 @@ use crate::job::ACCESS;
 use crate::operation::{Demand, Operation};
 use pcie_ats::{MAX_TRANSLATIONS, PAGE_SHIFT, TranslationRequest};
 
-/// The part of the cache that may be asked for ahead.
+/// The part of the cache that requests ahead may fill (1/4).
 const SHARE: u32 = 4;
 
 impl Device {
-    /// Lists the requests that may follow the one that is `wanted` for the first of these pieces:
-    /// for the rest of that, for the second, which is what else the activity demands and was not
-    /// looked up yet, and for the descriptors behind, as far as a budget of bytes goes.
+    /// Lists the requests that may follow the `wanted` one for the first of these pieces: for the
+    /// rest of that piece, for the second piece, which the activity also demands and which was not
+    /// looked up yet, and for the following descriptors, within a budget of bytes.
     pub(crate) fn predict(
         &mut self,
         member: usize,
@@ -62,7 +62,7 @@ impl Device {
         }
     }
 
-    /// Lists requests for what the cache does not have of a piece from an address on, as far as an
+    /// Lists requests for the missing translations of a piece from an address on, as far as an
     /// action can reach.
     fn predict_piece(
         &mut self,

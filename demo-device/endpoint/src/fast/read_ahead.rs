@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Translation requests for what will be needed next, sent behind one for what is needed now: so a
-//! round through the device's lock serves as many pages as the turn will reach. They ask for
-//! nothing but translations: pages that are not present are requested when they are needed.
+//! Translation requests for the addresses that will be needed next, sent after the request for the
+//! one that is needed now. So a round through the device's lock serves all pages that the turn will
+//! reach. They cause no page requests: the device requests absent pages when it needs them.
 
 use crate::permit::{Permit, Ticket};
 use pcie_ats::{
     AlignedRange, MAX_TRANSLATIONS, PAGE_SHIFT, RootPort, Translation, TranslationRequest,
 };
 
-/// The most requests ahead.
+/// The largest number of requests ahead.
 pub(crate) const MAX_AHEAD: usize = 15;
-/// The most requests of a round.
+/// The largest number of requests of a round.
 const MAX_REQUESTS: usize = 1 + MAX_AHEAD;
 
 /// The requests, and the answers to those that were sent.
 #[derive(Debug)]
 pub(crate) struct ReadAhead {
-    /// The one for what is needed now, which others send, and those behind it.
+    /// The request that is needed now, which other code sends, and those after it.
     requests: Vec<TranslationRequest>,
-    /// For each request that was sent, its number and that of its translations.
+    /// For each request that was sent, its index and the number of its translations.
     sent: Vec<(usize, usize)>,
-    /// Translations of a completion behind those of another.
+    /// The translations of all completions, in order.
     translations: Box<[Translation]>,
 }
 
@@ -35,20 +35,20 @@ impl ReadAhead {
         }
     }
 
-    /// Begins anew, behind a request.
+    /// Restarts, after a request.
     pub fn begin(&mut self, wanted: &TranslationRequest) {
         self.requests.clear();
         self.requests.push(*wanted);
         self.sent.clear();
     }
 
-    /// Number of requests behind the first.
+    /// Number of requests after the first.
     pub fn len(&self) -> usize {
         self.requests.len() - 1
     }
 
-    /// Where the pages end that a request asks for already, which has the permission to write if
-    /// that is needed; none if it is not asked for at an address.
+    /// The end of the pages of a request that covers an address, with the permission to write if
+    /// that is needed; none if no request covers it.
     pub fn asked(&self, address: u64, write: bool, stu: u8) -> Option<u64> {
         self.requests.iter().find_map(|request| {
             let length = u64::from(request.pages) << (PAGE_SHIFT + stu);
@@ -63,8 +63,8 @@ impl ReadAhead {
         self.requests.push(request);
     }
 
-    /// Sends them behind a request that was completed with these translations, up to one that is
-    /// not completed with all permissions: what comes behind it has time.
+    /// Sends them after a request that was completed with these translations. Stops at the first
+    /// that is not completed with all permissions: the rest can wait.
     pub fn send<P: RootPort + ?Sized>(
         &mut self,
         port: &P,
@@ -79,7 +79,7 @@ impl ReadAhead {
         };
         let places = self.translations.chunks_exact_mut(MAX_TRANSLATIONS);
         for (n, (request, place)) in self.requests.iter().zip(places).enumerate().skip(1) {
-            // A page was larger than the request thought.
+            // A page was larger than the request assumed.
             if known.contains(request.address) {
                 continue;
             }
@@ -90,7 +90,7 @@ impl ReadAhead {
             let Ok(count) = port.translate(request, place) else {
                 return;
             };
-            // A port that counts more than it was given room for is taken by what it filled.
+            // If a port reports more translations than fit, only those that fit count.
             let count = count.min(place.len());
             self.sent.push((n, count));
             match good(request, &place[..count]) {
@@ -109,8 +109,8 @@ impl ReadAhead {
     }
 }
 
-/// The untranslated range of the last translation of a completion, if it permits all that was asked
-/// for everywhere.
+/// The untranslated range of the last translation of a completion, if all translations have all
+/// requested permissions.
 fn good(request: &TranslationRequest, translations: &[Translation]) -> Option<AlignedRange> {
     let permits = |t: &Translation| t.read && (t.write || request.no_write);
     let (first, last) = (translations.first()?, translations.last()?);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The last look-up that hit: what comes next is often in the same entry.
+//! The last look-up that hit: the next address is often in the same entry.
 
 use crate::access::Access;
 use crate::atc::Hit;
@@ -23,7 +23,7 @@ pub(crate) const NONE: Recent = Recent {
 };
 
 impl Recent {
-    /// The hit for an address, if it is this one.
+    /// The hit for an address, if this entry covers it.
     #[inline]
     pub fn at(&self, address: u64, access: Access) -> Option<Hit> {
         let hit = &self.hit;
@@ -34,7 +34,7 @@ impl Recent {
         })
     }
 
-    /// What to remember of the hit at an address.
+    /// The part to remember of the hit at an address.
     #[inline]
     pub fn new(address: u64, access: Access, found: &Hit) -> Self {
         let hit = Hit {

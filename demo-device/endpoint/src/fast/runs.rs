@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What one action may access: the bytes of one or two pieces for which translations are at hand,
-//! as segments that memory has in one piece each. Knows nothing of where translations come from,
-//! and of the activity only that it demands pieces and works on segments.
+//! The bytes that one action may access: those of one or two pieces for which translations are
+//! known, as segments that are each contiguous in memory. It does not know where translations come
+//! from, and knows only that an activity demands pieces and works on segments.
 
 use crate::access::{Failure, Piece};
 use crate::activity::Activity;
@@ -10,15 +10,15 @@ use crate::dma::{Dma, MAX_CHUNK, Scratch, Segment};
 use crate::operation::{Demand, Operation};
 use pcie_ats::{MemoryRequest, PAGE_SIZE, RootPort};
 
-/// The most segments of a piece: pages, of which the first and the last may be parts.
+/// The largest number of segments of a piece: pages, the first and the last possibly partial.
 const MAX_SEGMENTS: usize = MAX_CHUNK / PAGE_SIZE as usize + 1;
 
 /// Bytes of a piece from its focus on.
 #[derive(Debug)]
 pub(crate) struct Run {
-    /// One behind the other.
+    /// The segments, in order.
     segments: Vec<Segment>,
-    /// Their bytes.
+    /// Their total length in bytes.
     length: u64,
 }
 
@@ -30,15 +30,15 @@ impl Run {
         }
     }
 
-    /// Begins anew, with the first segment.
+    /// Restarts with the first segment.
     pub fn begin(&mut self, segment: Segment) {
         self.segments.clear();
         self.length = segment.len() as u64;
         self.segments.push(segment);
     }
 
-    /// Goes on with the bytes from the address on that an entry of the cache covers. For
-    /// `untranslated` see [`Segment::new`].
+    /// Adds the bytes from an address on that an entry of the cache covers. For `untranslated` see
+    /// [`Segment::new`].
     #[inline]
     pub fn extend(&mut self, hit: &Hit, untranslated: &MemoryRequest, address: u64, length: usize) {
         self.length += length as u64;
@@ -56,11 +56,11 @@ impl Run {
     }
 }
 
-/// Goes through a run.
+/// A position in a run.
 #[derive(Clone)]
 struct Cursor<'r> {
     segments: &'r [Segment],
-    /// Bytes of the first segment that lie behind.
+    /// Bytes of the first segment before the position.
     done: usize,
 }
 
@@ -78,7 +78,7 @@ impl<'r> Cursor<'r> {
         Some(self.segments.first()?.len() - self.done)
     }
 
-    /// The next bytes, as many as asked for, which are no more than there is room.
+    /// The next `length` bytes, which the segment must contain.
     #[inline]
     fn take(&mut self, length: usize) -> Option<Segment> {
         let segment = self.segments.first()?;
@@ -95,7 +95,7 @@ impl<'r> Cursor<'r> {
 /// What an action may access.
 #[derive(Debug)]
 pub(crate) struct Runs {
-    /// Bytes of each piece. Only those of the pieces that are demanded count.
+    /// Bytes of each piece. Only the first `pieces` count.
     pub of: [Run; 2],
     /// Number of pieces.
     pub pieces: usize,
@@ -110,7 +110,7 @@ impl Runs {
         }
     }
 
-    /// Whether it is all that is demanded.
+    /// Whether it covers the whole demand.
     pub fn covers(&self, demand: &Demand) -> bool {
         let [one, other] = &self.of;
         match demand {
@@ -123,7 +123,7 @@ impl Runs {
         }
     }
 
-    /// Lets an activity work on all of it, as far as the activity itself wants to.
+    /// Lets an activity work on all of it, until the activity ends or needs something else.
     pub fn perform<P: RootPort + ?Sized>(
         &self,
         activity: &mut Activity,
@@ -145,7 +145,7 @@ impl Runs {
             return Ok(());
         }
         if let ([from], [to]) = (&*first.segments, &*second.segments) {
-            // Backward pieces have one segment, and get to its end by themselves.
+            // Backward pieces have one segment, which the activity processes alone.
             return activity.perform(dma, &[*from, *to], scratch);
         }
         let pairs = Pairs {
@@ -185,8 +185,8 @@ impl Iterator for Pairs<'_> {
     }
 }
 
-/// Whether the segments are what an activity needs next. It may have ended before all that it asked
-/// for, or have found that it needs something else.
+/// Whether the segments are what an activity needs next. It may have ended early, or need something
+/// else now.
 fn demands(activity: &Activity, one: &Segment, other: Option<&Segment>) -> bool {
     let begins = |piece: &Piece, segment: &Segment| {
         piece.length >= segment.len() as u64

@@ -8,12 +8,12 @@ use crate::dma::{Dma, Scratch, Segment};
 use pcie_ats::RootPort;
 use svm_abi::descriptor::{Descriptor, Operation as Code};
 
-/// What is done to the number.
+/// The change of the number.
 #[derive(Clone, Copy, Debug)]
 enum Change {
-    /// The addend is added.
+    /// Adds the addend.
     Add(u64),
-    /// It is replaced, if it is the expected one.
+    /// Replaces the number, if it has the expected value.
     Swap { expected: u64, new: u64 },
 }
 
@@ -22,13 +22,13 @@ enum Change {
 pub(crate) struct Atomic {
     destination: u64,
     change: Change,
-    /// What the number was.
+    /// The old value.
     old: Option<u64>,
 }
 
 /// Adding to a number.
 pub(crate) type FetchAdd = Atomic;
-/// Replacing a number, if it is the expected one.
+/// Replacing a number, if it has the expected value.
 pub(crate) type CompareSwap = Atomic;
 
 impl Machine for Atomic {
@@ -55,7 +55,7 @@ impl Machine for Atomic {
     fn demand(&self) -> Demand {
         match self.old {
             Some(old) => Demand::Done(old),
-            // Rule 35: an AtomicOp needs the permission to write, also where it writes nothing.
+            // Rule 35: an AtomicOp needs the permission to write, even if it writes nothing.
             None => Demand::Access(Piece::forward(self.destination, 8, Access::ReadWrite), None),
         }
     }

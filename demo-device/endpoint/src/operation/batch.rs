@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A batch: an array of descriptors, performed one after the other like those of the ring. Keeps
-//! the account of them, and knows neither how the array is read nor how its entries are performed.
+//! A batch: an array of descriptors, performed one after another like those of the ring. This
+//! module tracks their completion, and knows neither how the array is read nor how its entries are
+//! performed.
 
 use super::fields::{judge, transfer, zero};
 use crate::access::Failure;
@@ -20,7 +21,7 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Judges the fields of a descriptor whose operation is a batch, and begins.
+    /// Checks the fields of a batch descriptor, and begins.
     pub fn start(d: &Descriptor) -> Result<Self, Failure> {
         judge(d)?;
         zero(d.destination | d.operand0 | d.operand1)?;
@@ -49,7 +50,7 @@ impl Batch {
         self.descriptor.flags & flags::BLOCK_ON_FAULT != 0
     }
 
-    /// Where the entry stands that comes next.
+    /// Address of the next entry.
     fn entry(&self) -> u64 {
         self.descriptor.source + self.done * SIZE as u64
     }
@@ -60,7 +61,7 @@ impl Batch {
         (count > 0).then(|| (self.entry(), count))
     }
 
-    /// Whether the entry that comes next may begin: it is no fence behind a failure.
+    /// Whether the next entry may begin: not if it has a fence and an earlier entry failed.
     pub fn admits(&self, entry: &Descriptor) -> bool {
         entry.flags & flags::FENCE == 0 || self.first_failed.is_none()
     }
@@ -87,7 +88,7 @@ impl Batch {
         }
     }
 
-    /// The record of the batch if it ends for another reason than that it is done.
+    /// The record of the batch if it ends early.
     pub fn failure(&self, failure: &Failure) -> Completion {
         Completion {
             result: self.succeeded,

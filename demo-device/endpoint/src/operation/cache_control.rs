@@ -6,10 +6,10 @@ use super::machine::{Demand, Machine};
 use crate::access::Failure;
 use svm_abi::descriptor::{Descriptor, operand};
 
-/// A request to forget, before or after.
+/// A request to drop translations, before or after.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CacheControl {
-    /// First and last address; none to forget nothing.
+    /// First and last address; none to drop nothing.
     range: Option<(u64, u64)>,
     dropped: Option<u64>,
 }

@@ -12,7 +12,7 @@ use svm_abi::descriptor::Descriptor;
 /// A comparison in progress.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Compare {
-    /// What is done of both is equal.
+    /// The bytes done are equal in both.
     source: Stretch,
     destination: Stretch,
     differs: bool,

@@ -15,8 +15,8 @@ pub(crate) struct Copy {
     destination: u64,
     length: u64,
     done: u64,
-    /// From the last byte down, because the destination begins inside the source. The bytes done
-    /// are then the last ones.
+    /// Copies from the last byte down, because the destination begins inside the source. The bytes
+    /// done are then the last ones.
     backward: bool,
 }
 
@@ -36,8 +36,8 @@ impl Copy {
 }
 
 impl Copy {
-    /// Works on segments that follow each other upwards: as [`Machine::perform`] with each pair, and
-    /// without asking what is needed next, which is the next pair.
+    /// Works on contiguous segments upwards: like [`Machine::perform`] with each pair, without
+    /// checking the demand in between, which is always the next pair.
     pub fn perform_all<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,

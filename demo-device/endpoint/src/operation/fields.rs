@@ -6,7 +6,7 @@ use svm_abi::completion::Error;
 use svm_abi::descriptor::{Descriptor, Operation as Code, flags, operand};
 use svm_abi::ids::MAX_TRANSFER_LOG2;
 
-/// Judges what is the same in all descriptors.
+/// Checks the fields that all descriptors share.
 pub(super) fn judge(descriptor: &Descriptor) -> Result<Code, Failure> {
     let Some(code) = Code::from_u8(descriptor.operation) else {
         return Err(Failure::of(Error::BadOperation));

@@ -40,7 +40,7 @@ impl Machine for Fill {
     ) -> Result<(), Failure> {
         let [to] = segments else { return Ok(()) };
         let data = &mut scratch.first[..to.len()];
-        // The pattern goes on where the last action left it.
+        // The pattern continues where the last action ended.
         let phase = (self.bytes_done() % 8) as u32;
         let pattern = self.pattern.rotate_right(8 * phase).to_le_bytes();
         for word in data.chunks_mut(8) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Copying the ranges of a list one behind the other.
+//! Copying the ranges of a list, one after another.
 
 use super::fields::{transfer, zero};
 use super::machine::{Demand, Machine};
@@ -9,14 +9,14 @@ use pcie_ats::RootPort;
 use svm_abi::completion::Error;
 use svm_abi::descriptor::{Descriptor, gather};
 
-/// A gathering in progress.
+/// A gather in progress.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gather {
-    /// The entry that comes next.
+    /// Address of the next entry.
     entry: u64,
     /// Entries that were not read.
     entries: u64,
-    /// What is left of the range in hand.
+    /// The rest of the current range.
     source: u64,
     length: u64,
     destination: u64,

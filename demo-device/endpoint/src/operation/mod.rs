@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What descriptors ask for, as machines: each says what it must reach next, gets as much of that
-//! as one translation covers, works on it, and can be put aside at any such point.
+//! The operations of descriptors, as machines: each returns what it must access next, gets as much
+//! of it as one translation covers, works on it, and can be suspended at any such point.
 //!
 //! Nothing here knows of translations, page requests, contexts or locks.
 
@@ -46,8 +46,8 @@ macro_rules! machines {
         pub(crate) const OPERATIONS: u64 = 1 << Code::Batch as u8 $(| 1 << Code::$name as u8)+;
 
         impl Operation {
-            /// Judges a descriptor, and begins its operation. A [`Batch`] is none: a context that
-            /// can perform one begins it there.
+            /// Checks a descriptor, and begins its operation. A [`Batch`] is not an operation: a
+            /// context that can perform one begins it itself.
             pub fn start(descriptor: &Descriptor) -> Result<Self, Failure> {
                 match judge(descriptor)? {
                     $(Code::$name => Ok(Operation::$name(Machine::start(descriptor)?)),)+

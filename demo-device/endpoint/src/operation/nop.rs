@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The operations that do nothing themselves. A drain completes behind all earlier descriptors
-//! because a context works on one after the other.
+//! The operations that do nothing themselves. A drain completes after all earlier descriptors
+//! because a context works on one after another.
 
 use super::fields::zero;
 use super::machine::{Demand, Machine};
@@ -11,7 +11,7 @@ use svm_abi::descriptor::Descriptor;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Nop;
 
-/// Nothing, when all that came before is done.
+/// Nothing, after all earlier descriptors have completed.
 pub(crate) type Drain = Nop;
 
 impl Machine for Nop {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Having pages translated, and brought if need be, before they are used.
+//! Translating pages, and requesting them if they are absent, before their use.
 
 use super::fields::{wants_write, zero};
 use super::machine::{Demand, Machine};
@@ -40,7 +40,7 @@ impl Machine for Prefetch {
         _: &mut Scratch,
     ) -> Result<(), Failure> {
         let [segment] = segments else { return Ok(()) };
-        // The translation is in the cache: that was all.
+        // The translation is in the cache: nothing more to do.
         self.source.advance(segment.len());
         Ok(())
     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A range that an operation works through from its first byte to its last.
+//! A range that an operation processes from its first byte to its last.
 
 use super::fields::transfer;
 use crate::access::{Access, Failure, Piece};
 
-/// The range, and how far the work has come.
+/// The range, and the progress.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stretch {
     start: u64,
@@ -13,7 +13,7 @@ pub(crate) struct Stretch {
 }
 
 impl Stretch {
-    /// A range of which nothing is done, if it can be one.
+    /// A new range, if it is valid.
     pub fn new(start: u64, length: u64) -> Result<Self, Failure> {
         transfer(start, length)?;
         Ok(Stretch {
@@ -23,13 +23,13 @@ impl Stretch {
         })
     }
 
-    /// What is left; none at the end.
+    /// The rest; none at the end.
     pub fn rest(&self, access: Access) -> Option<Piece> {
         let left = self.length - self.done;
         (left > 0).then(|| Piece::forward(self.start + self.done, left, access))
     }
 
-    /// So many bytes more are done.
+    /// Notes that more bytes are done.
     pub fn advance(&mut self, bytes: usize) {
         self.done += bytes as u64;
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Asking what the translation agent says of a page.
+//! Asking the translation agent about a page.
 
 use super::fields::{transfer, wants_write, zero};
 use super::machine::{Demand, Machine};

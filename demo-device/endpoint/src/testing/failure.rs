@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where a test fails. A mutant is caught by an assertion of the test that should notice it; a
-//! panic anywhere else, while a bench is set up for instance, proves nothing. The tests of other
-//! crates include this file by its path.
+//! Where a test fails. A mutant counts as caught only if an assertion of its test fails; a panic
+//! anywhere else, for instance during set-up, proves nothing. The tests of other crates include
+//! this file by its path.
 #![allow(
     dead_code,
     reason = "not everybody who includes the file uses all of it"
@@ -11,25 +11,25 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
-/// A place: a file, and a line of it.
+/// A file, and a line of it.
 pub type SourceLine = (String, u32);
 
-/// The first failure of a test that is expected to fail, in whichever of its threads.
+/// The first failure of a test that is expected to fail, in any of its threads.
 #[derive(Clone, Debug, Default)]
 pub struct Watch(Arc<Mutex<Option<SourceLine>>>);
 
 thread_local! {
-    /// That of the test which this thread works for, if it is expected to fail.
+    /// The watch of the test that this thread works for, if the test is expected to fail.
     static WATCH: RefCell<Option<Watch>> = const { RefCell::new(None) };
 }
 
 impl Watch {
-    /// That of this thread, for a thread that it starts.
+    /// The watch of this thread, for a thread that it starts.
     pub fn current() -> Option<Watch> {
         WATCH.with_borrow(Clone::clone)
     }
 
-    /// From now on this thread works for another one's test.
+    /// From now on this thread works for the test of this watch.
     pub fn join(watch: Option<Watch>) {
         WATCH.set(watch);
     }
@@ -39,7 +39,7 @@ impl Watch {
     }
 }
 
-/// Where a test fails first, if it does. What it says then is not shown.
+/// Where a test fails first, if it fails. Does not print its message.
 pub fn place_of_failure(test: impl FnOnce()) -> Option<SourceLine> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -61,8 +61,8 @@ pub fn place_of_failure(test: impl FnOnce()) -> Option<SourceLine> {
     failed.then(|| place.unwrap_or_default())
 }
 
-/// Whether a test fails first in one of these functions of these files, which are given by the end
-/// of their path and by their text. If not, the error says where it does, or that it succeeds.
+/// Whether a test fails first in one of these functions of these files. A file is given by the end
+/// of its path and its text. Otherwise the error says where the test fails, or that it succeeds.
 pub fn caught(
     test: impl FnOnce(),
     sources: &[(&str, &str)],
@@ -82,8 +82,8 @@ pub fn caught(
     }
 }
 
-/// The functions that a line of a source file is in, the innermost first. It goes by how far lines
-/// are indented, as rustfmt does it.
+/// The functions that contain a line of a source file, the innermost first. It relies on the
+/// indentation of rustfmt.
 fn functions_at(source: &str, line: u32) -> Vec<&str> {
     let lines: Vec<&str> = source.lines().take(line as usize).collect();
     let indent = |line: &str| line.len() - line.trim_start().len();
@@ -92,7 +92,7 @@ fn functions_at(source: &str, line: u32) -> Vec<&str> {
         return functions;
     };
     let mut outermost = indent(last);
-    // The end of what takes several lines stands as far to the left as its beginning.
+    // The end of a construct of several lines has the same indentation as its beginning.
     let mut continued = false;
     for line in before.iter().rev().filter(|line| !line.trim().is_empty()) {
         let (text, column) = (line.trim_start(), indent(line));
@@ -105,7 +105,7 @@ fn functions_at(source: &str, line: u32) -> Vec<&str> {
     functions
 }
 
-/// The name of the function that begins with a line.
+/// The name of the function that begins in a line.
 fn function_in(text: &str) -> Option<&str> {
     let rest = match text.strip_prefix("fn ") {
         Some(rest) => rest,
@@ -181,7 +181,7 @@ impl World {
         assert_eq!(here(|| fails(false), &["fails"]), Err(None));
         let (file, _) = here(|| fails(true), &["other"]).unwrap_err().unwrap();
         assert!(file.ends_with("/testing/failure.rs"), "{file}");
-        // What fails first, in whichever thread.
+        // The first failure, in any thread.
         let threads = || {
             let watch = Watch::current();
             let other = std::thread::spawn(|| {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A gate in the way of writes, for tests of what happens meanwhile.
+//! A gate that holds writes, for tests of events during a write.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// Holds one write of a whole page at a time, after the device has sent it and before memory has
-/// it, until somebody lets it go.
+/// Holds one write of a whole page at a time, after the device has sent it and before it reaches
+/// memory, until a test releases it.
 #[derive(Default)]
 pub struct Gate {
     state: Mutex<GateState>,
@@ -22,7 +22,7 @@ impl Gate {
         self.state.lock().unwrap().closed = true;
     }
 
-    /// Lets the write go that is held, and all others from now on.
+    /// Releases the held write, and lets all later ones pass.
     pub fn open(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.closed = false;
@@ -30,14 +30,14 @@ impl Gate {
         self.change.notify_all();
     }
 
-    /// Waits until a write is held, and returns where it goes.
+    /// Waits until a write is held, and returns its address.
     pub fn held(&self) -> u64 {
         let state = self.state.lock().unwrap();
         let state = self.change.wait_while(state, |s| s.held.is_none()).unwrap();
         state.held.unwrap()
     }
 
-    /// Lets the write go that is held.
+    /// Releases the held write.
     pub fn release(&self) {
         self.state.lock().unwrap().held = None;
         self.change.notify_all();

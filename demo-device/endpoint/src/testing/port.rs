@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is above the device: it answers requests, and judges them by the rules.
+//! The root port above the device: it answers requests, and checks them against the rules.
 
 use super::{FUNCTION, Hook, Inner, MUTANT, Mapping, Service, World};
 use crate::sync::model;
@@ -11,8 +11,8 @@ use pcie_ats::{
 };
 use std::sync::Mutex;
 
-/// What the world itself demands of a device, whatever is tested. A device that breaks the
-/// rule is let through: the test of the rule has to notice.
+/// A requirement that the world checks in every test. It ignores a violation by the mutant of this
+/// rule: the test of the rule has to notice it.
 #[track_caller]
 fn demand(rule: u8, holds: bool) {
     let broken = MUTANT.get().is_some_and(|mutant| mutant.rule() == rule);
@@ -54,7 +54,7 @@ impl Inner {
         }
     }
 
-    /// The page fault handler: whether there is such a page with such a permission.
+    /// The page fault handler: whether the page exists with this permission.
     pub fn fault(&mut self, page: &PageRequest) -> bool {
         let number = page.pasid.unwrap().get();
         let Some(m) = self.mapping(number, page.address) else {
@@ -76,13 +76,13 @@ impl Inner {
         let m = hole.filter(|m| m.present && (request.privileged || !m.supervisor));
         let range = match m {
             Some(m) => AlignedRange::containing(m.output, m.range.shift()).unwrap(),
-            // How far the hole goes (rule 16).
+            // The size of the hole (rule 16).
             None => hole.map_or(AlignedRange::page(0), |m| m.range),
         };
         Translation {
             range,
             read: m.is_some_and(|m| !m.write_only),
-            // With No Write the request is one to read (PCIe 10.2.2), which such a page refuses.
+            // With No Write the request is for a read (PCIe 10.2.2), which such a page refuses.
             write: m.is_some_and(|m| m.write && !(m.write_only && request.no_write)),
             execute: m.is_some() && request.execute,
             privileged: request.privileged,
@@ -147,7 +147,7 @@ impl World {
         Ok(())
     }
 
-    /// Rules 5 to 7: what the function may send in its state.
+    /// Rules 5 to 7: what the function may send in its current state.
     fn check(&self, ats: bool, pasid: Option<Pasid>) {
         if !self.inner.lock().unwrap().judge {
             return;
@@ -165,7 +165,7 @@ impl World {
         }
     }
 
-    /// Rule 7: what a request may ask for. Privileged mode is also the matter of another rule.
+    /// Rule 7: the modes that a request may ask for. Another rule also covers privileged mode.
     fn check_attributes(&self, execute: bool, privileged: bool, rule: u8) {
         if self.inner.lock().unwrap().judge {
             let control = self.endpoint.config_read(config_space::PASID + 4);
@@ -208,7 +208,7 @@ impl RootPort for World {
             let mut count = 0;
             for slot in translations.iter_mut() {
                 let next = inner.translation(request, address);
-                // All of one size, as rule 14 has it.
+                // All of one size, as rule 14 requires.
                 if next.range.shift() != first.range.shift() {
                     break;
                 }
@@ -223,7 +223,7 @@ impl RootPort for World {
             }
             count
         };
-        // What happens from here on happens while the completion is on its way.
+        // From here on the completion is in flight.
         self.hook(&self.on_translate);
         std::thread::yield_now();
         Ok(count)
@@ -246,7 +246,7 @@ impl RootPort for World {
             let e = &self.endpoint;
             let control = e.config_read(config_space::PRI + 4);
             demand(55, control >> 16 & 1 == 0);
-            // Once begun, a group is sent to its end: Stopped is not set as long.
+            // A group that was begun is sent to its end, and Stopped stays clear until then.
             let begun = self.inner.lock().unwrap().queue.back().copied();
             let begun = begun.is_some_and(|p| p.prgi == request.prgi && !p.last);
             let stopped = control >> 24 & 1 != 0;
@@ -256,7 +256,7 @@ impl RootPort for World {
             let waiting = &self.inner.lock().unwrap().queue;
             demand(58, waiting.len() < allocation as usize);
             let same = |p: &&PageRequest| p.prgi == request.prgi;
-            // Two last requests under one index also break rule 51.
+            // Two last requests with one index also break rule 51.
             let all_last = MUTANT.get() == Some(Mutant::Rule51);
             demand(49, all_last || waiting.iter().filter(same).all(|p| !p.last));
         }
