@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The capabilities of a unit: a configuration that was found possible, as CAP_REG and ECAP_REG
-//! report it (sections 11.4.2 and 11.4.3), and what follows from it.
+//! The capabilities of a unit: a checked configuration, as CAP_REG and ECAP_REG report it (sections
+//! 11.4.2 and 11.4.3), and the values that it determines.
 
 use crate::config::{Config, ConfigError, LargePages, Stages};
 use crate::mutant::{Mutant, breaks};
@@ -121,8 +121,8 @@ impl Capabilities {
         address >> self.config.host_address_width == 0
     }
 
-    /// The width of the second stage that an AW field names, if it is supported: the number of
-    /// levels, and the number of bits that input addresses may have (also limited by MGAW).
+    /// The width of the second stage that an AW field selects, if it is supported: the number of
+    /// levels, and the number of bits of input addresses (also limited by MGAW).
     pub const fn second_stage(&self, aw: u8) -> Option<(u8, u8)> {
         if aw == 0 || aw > 3 || self.cap.sagaw() & 1 << aw == 0 {
             return None;
@@ -140,7 +140,7 @@ fn capability(c: &Config) -> Capability {
         _ => None,
     };
     let posted = c.interrupt_remapping.is_some_and(|i| i.posted);
-    // Widths up to the widest, which are bits 1 to AW of SAGAW.
+    // All widths up to the widest: bits 1 to AW of SAGAW.
     let sagaw = (1 << (c.second_stage_width.aw() + 1)) - 2;
     let sslps = match c.large_pages {
         LargePages::None => 0,

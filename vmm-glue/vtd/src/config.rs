@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a unit is able to do.
+//! The features of a unit.
 //!
-//! A [`Config`] nests every ability in the one that it needs, so that most contradictions cannot
-//! be written down; [`crate::Capabilities::new`] refuses the rest (the conditions of sections
-//! 11.4.2 and 11.4.3).
+//! A [`Config`] nests every feature in the one that it needs, so that most contradictions cannot be
+//! expressed; [`crate::Capabilities::new`] refuses the rest (the conditions of sections 11.4.2 and
+//! 11.4.3).
 
 use pcie_ats::PasidWidth;
 use std::time::Duration;
 
-/// Width of input addresses of the second stage: SAGAW (section 11.4.2). A unit that has a width
-/// has the smaller ones too.
+/// Width of input addresses of the second stage: SAGAW (section 11.4.2). A unit that supports a
+/// width also supports the smaller ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AddressWidth {
     /// 39 bits, 3 levels.
@@ -56,9 +56,9 @@ pub enum LargePages {
 pub struct DeviceTlbs {
     /// How long an invalidation request may take before it times out (section 4.3).
     pub timeout: Duration,
-    /// DIT: pending invalidations are counted by physical function.
+    /// DIT: the unit counts pending invalidations by physical function.
     pub throttle: bool,
-    /// NWFS: the No Write flag of translation requests counts.
+    /// NWFS: the unit honours the No Write flag of translation requests.
     pub no_write_flag: bool,
     /// PRS, with PDS and SMS. Has an effect in scalable mode only.
     pub page_requests: bool,
@@ -84,7 +84,7 @@ pub struct FirstStage {
     pub extended_accessed: bool,
 }
 
-/// The stages that scalable mode has.
+/// The stages of scalable mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stages {
     /// FSTS alone.
@@ -95,7 +95,7 @@ pub enum Stages {
     Both {
         /// The first stage.
         first: FirstStage,
-        /// NEST: and the two nested.
+        /// NEST: the two can be nested.
         nested: bool,
     },
 }
@@ -105,8 +105,8 @@ pub enum Stages {
 pub struct Pasids {
     /// PSS: number of bits.
     pub width: PasidWidth,
-    /// ERS: execute requests, with ERE, NXE, SMEP and SSEE as in revision 3.4. Later revisions
-    /// have removed them; major version 7 and below may have them.
+    /// ERS: execute requests, with ERE, NXE, SMEP and SSEE as in revision 3.4. Later revisions have
+    /// removed them; units up to major version 7 may have them.
     pub execute_requests: bool,
 }
 
@@ -128,7 +128,7 @@ pub struct Scalable {
     pub rid_pasid: bool,
 }
 
-/// Sizes of the caches, in entries. They bound the unit's memory and say nothing to software.
+/// Sizes of the caches, in entries. They bound the unit's memory and are not visible to software.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheSizes {
     /// Context cache.
@@ -152,11 +152,11 @@ impl Default for CacheSizes {
     }
 }
 
-/// What a unit is able to do.
+/// The features of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// VER_REG: major and minor version. From major version 2 on, IOTLB invalidations always
-    /// drain; up to 5, there is register-based invalidation.
+    /// VER_REG: major and minor version. From major version 2 on, IOTLB invalidations always drain;
+    /// up to version 5, the unit has register-based invalidation.
     pub version: (u8, u8),
     /// Host address width (HAW): 32 to 52 bits.
     pub host_address_width: u8,
@@ -166,8 +166,8 @@ pub struct Config {
     pub large_pages: LargePages,
     /// ND: number of bits of a domain id; even, 4 to 16.
     pub domain_id_width: u8,
-    /// CM: software invalidates also what was not present before. The unit caches nothing that
-    /// is not present in either case.
+    /// CM: software also invalidates entries that were not present before. In either case the unit
+    /// does not cache entries that are not present.
     pub caching_mode: bool,
     /// PT: pass-through.
     pub pass_through: bool,
@@ -185,10 +185,9 @@ pub struct Config {
     pub interrupt_remapping: Option<InterruptRemapping>,
     /// SMTS.
     pub scalable: Option<Scalable>,
-    /// Whether what software must not do is refused where that can be told. If not, the unit takes
-    /// 128-bit descriptors in scalable and abort-DMA mode too, where section 6.5.2 asks for
-    /// 256-bit ones (IQEI 5): for software that was written to a more lenient model. Nothing
-    /// else changes.
+    /// Whether the unit refuses everything that software must not do. Without this it also accepts
+    /// 128-bit descriptors in scalable and abort-DMA mode, where section 6.5.2 requires 256-bit
+    /// ones (IQEI 5): for software that was written for a more lenient model. Nothing else changes.
     pub strict: bool,
     /// Sizes of the caches.
     pub caches: CacheSizes,
@@ -252,22 +251,22 @@ pub enum ConfigError {
     OutOfRange {
         /// The number.
         what: &'static str,
-        /// What was given.
+        /// The given value.
         value: u32,
-        /// The least value.
+        /// The smallest value.
         min: u32,
-        /// The greatest value.
+        /// The largest value.
         max: u32,
     },
     /// The domain id width is odd.
     #[error("the domain id width is {0} bits; give an even number")]
     OddDomainIdWidth(u8),
-    /// An ability needs another one.
+    /// A feature needs another one.
     #[error("{what} needs {needs}; add that, or take {what} away")]
     Needs {
-        /// The ability.
+        /// The feature.
         what: &'static str,
-        /// The one that is missing.
+        /// The missing feature.
         needs: &'static str,
     },
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! From a requester and a PASID to the way its addresses are translated: root, context, PASID
-//! directory and PASID table entries, each read from memory and checked (sections 3.4 and 9.1 to
-//! 9.6, faults of table 30). Nothing is cached here.
+//! From a requester and a PASID to the translation of its addresses: root, context, PASID directory
+//! and PASID table entries, each read from memory and checked (sections 3.4 and 9.1 to 9.6, faults
+//! of table 30). This module caches nothing.
 
 use crate::capabilities::Capabilities;
 use crate::memory::{Memory, read_words};
@@ -18,14 +18,14 @@ use crate::spec::{DomainId, SourceId, mask};
 pub(crate) struct FaultCondition {
     /// Its reason.
     pub reason: R,
-    /// An entry on the way had Fault Processing Disable set.
+    /// An entry on the path had Fault Processing Disable set.
     pub fpd: bool,
-    /// What was wrong with the entry, where the reason alone does not tell.
+    /// What was wrong with the entry, if the reason alone does not tell.
     pub wrong: Option<Wrong>,
 }
 
 impl FaultCondition {
-    /// A fault, the report of which nothing disables so far.
+    /// A fault; no entry so far disables its report.
     pub const fn new(reason: R) -> Self {
         FaultCondition {
             reason,
@@ -34,7 +34,7 @@ impl FaultCondition {
         }
     }
 
-    /// The fault, with what an entry on the way says of fault processing.
+    /// The fault, with the FPD bit of an entry on the path.
     pub const fn with_fpd(self, fpd: bool) -> Self {
         FaultCondition {
             reason: self.reason,
@@ -52,7 +52,7 @@ impl FaultCondition {
     }
 }
 
-/// How the first stage translates.
+/// The parameters of the first stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FirstStageTables {
     /// FSPTPTR.
@@ -71,14 +71,14 @@ pub(crate) struct FirstStageTables {
     pub snooped: bool,
 }
 
-/// How the second stage translates.
+/// The parameters of the second stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SecondStageTables {
     /// SSPTPTR.
     pub table: u64,
     /// Levels, from AW: 3 to 5.
     pub levels: u8,
-    /// How many bits input addresses may have: the smaller of AW and MGAW.
+    /// Number of bits of input addresses: the smaller of AW and MGAW.
     pub bits: u8,
     /// SSADE.
     pub ssade: bool,
@@ -90,7 +90,7 @@ pub(crate) struct SecondStageTables {
     pub scalable: bool,
 }
 
-/// How addresses are translated: by which stages (PGTT, or TT of legacy mode).
+/// The stages that translate addresses (PGTT, or TT of legacy mode).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TranslationType {
     First(FirstStageTables),
@@ -99,14 +99,14 @@ pub(crate) enum TranslationType {
     PassThrough,
 }
 
-/// How the addresses of a requester's address space are translated.
+/// The translation of the addresses of an address space of a requester.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Regime {
     /// DID.
     pub domain: DomainId,
     /// The type of its translation.
     pub translation: TranslationType,
-    /// Fault Processing Disable of any entry on the way.
+    /// Fault Processing Disable of any entry on the path.
     pub fpd: bool,
     /// Scalable mode: its fault reasons apply.
     pub scalable: bool,
@@ -154,7 +154,7 @@ impl CheckedContext {
         }
     }
 
-    /// DID of the entry; only those of legacy mode have one.
+    /// DID of the entry; only entries of legacy mode have one.
     pub const fn domain(&self) -> Option<DomainId> {
         match self {
             CheckedContext::Legacy { regime, .. } => Some(regime.domain),
@@ -285,7 +285,7 @@ pub(crate) fn pasid_entry(
     let haw = caps.host_address_width();
     let at = context.directory + (pasid as u64 >> 6) * 8;
     let directory = memory.read_u64(at);
-    // The reason itself is not qualified, but one that takes precedence over it may be.
+    // The reason itself is not qualified, but a reason that takes precedence over it may be.
     let access = |reason, fpd| FaultCondition::new(reason).with_fpd(fpd);
     let directory =
         PasidDirectoryEntry(directory.map_err(|_| access(R::PasidDirectoryAccess, context.fpd))?);
@@ -328,7 +328,7 @@ pub(crate) fn pasid_entry(
     })
 }
 
-/// The type of translation that a PASID table entry asks for; none if the unit does not have it
+/// The type of translation that a PASID table entry selects; none if the unit does not support it
 /// (SPT.4).
 fn translation_type(caps: &Capabilities, entry: &PasidEntry) -> Option<TranslationType> {
     let pgtt = entry.pgtt().filter(|p| p.supported(caps.ecap()))?;
@@ -369,7 +369,7 @@ fn translation_type(caps: &Capabilities, entry: &PasidEntry) -> Option<Translati
         Pgtt::Nested if breaks(Mutant::G01) => return None,
         Pgtt::Nested => {
             let (first, second) = (first()?, second()?);
-            // FSPTPTR is an address that goes through the second stage.
+            // The second stage translates FSPTPTR.
             if first.table & mask(63, second.bits.into()) != 0 {
                 return None;
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Invalidation requests that were sent to Device-TLBs and are not completed yet (section 4.3):
-//! their tags, completions and time-outs.
+//! Pending invalidation requests to Device-TLBs (section 4.3): their tags, completions and
+//! time-outs.
 
 use crate::cache::NumberMap;
 use crate::mutant::{Mutant, breaks};
@@ -9,45 +9,44 @@ use crate::spec::descriptor::DeviceTlbInvalidation;
 use pcie_ats::{InvalidateCompletion, Itag};
 use std::time::Duration;
 
-/// How many tags a function has.
+/// Number of tags of a function.
 const TAGS: u8 = 32;
 
-/// An invalidation request that is not completed.
+/// A pending invalidation request.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     requester: SourceId,
-    /// Whose pending requests are counted.
+    /// The function whose pending requests are counted.
     throttle: SourceId,
     itag: u8,
     /// InvCmpCnt: completions received.
     completions: u8,
-    /// How many completions there will be, as the first one said.
+    /// Number of expected completions, from the first one.
     expected: Option<u8>,
-    /// Its completions contradict each other: nothing that they say can be relied on, and the
-    /// request times out.
+    /// Its completions contradict each other: they are not reliable, and the request times out.
     contradicted: bool,
     deadline: Duration,
     sequence: u64,
 }
 
-/// The invalidation requests that are not completed.
+/// The pending invalidation requests.
 #[derive(Debug)]
 pub(crate) struct DeviceTlb {
     timeout: Duration,
     pending: Vec<Pending>,
     /// The tag after the last one of each requester: tags are used in turn, so that a late
-    /// completion meets a free tag rather than another request.
+    /// completion finds a free tag rather than another request.
     next: NumberMap<u8>,
     sequence: u64,
 }
 
-/// What completions meant.
+/// The result of a completion message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Completed {
     /// At least one request is complete.
     pub any: bool,
-    /// At least one tag belonged to no request of the function, or to one whose earlier
-    /// completions said another number.
+    /// At least one tag belonged to no request of the function, or to one whose earlier completions
+    /// had another count.
     pub invalid: bool,
 }
 
@@ -61,8 +60,8 @@ impl DeviceTlb {
         }
     }
 
-    /// Starts a request, and returns its tag; none if the function has as many pending as it
-    /// takes, or no free tag.
+    /// Starts a request, and returns its tag; none if the function has its maximum of pending
+    /// requests, or no free tag.
     pub fn begin(&mut self, request: &DeviceTlbInvalidation, now: Duration) -> Option<Itag> {
         let pfsid = match breaks(Mutant::G20) {
             true => request.sid,
@@ -94,7 +93,7 @@ impl DeviceTlb {
         Some(itag)
     }
 
-    /// Takes a completion of a function: first its valid tags, then the others (section 4.3).
+    /// Handles a completion of a function: first its valid tags, then the others (section 4.3).
     pub fn complete(&mut self, requester: SourceId, message: &InvalidateCompletion) -> Completed {
         let mut completed = Completed::default();
         for tag in (0..TAGS).filter(|tag| message.itag_vector >> tag & 1 != 0) {
@@ -104,7 +103,7 @@ impl DeviceTlb {
                 continue;
             };
             let pending = &mut self.pending[at];
-            // A count of 0 stands for 8; all completions of a tag say the same (PCIe 10.3.3).
+            // A count of 0 means 8; all completions of a tag have the same count (PCIe 10.3.3).
             let count = match message.completion_count {
                 0 => 8,
                 count => count,
@@ -143,7 +142,7 @@ impl DeviceTlb {
         self.pending.iter().map(|p| p.deadline).min()
     }
 
-    /// The number that the next request will have.
+    /// The number of the next request.
     pub const fn sequence(&self) -> u64 {
         self.sequence
     }
@@ -153,7 +152,7 @@ impl DeviceTlb {
         self.pending.iter().all(|p| p.sequence >= sequence)
     }
 
-    /// How many requests are pending.
+    /// Number of pending requests.
     pub fn len(&self) -> usize {
         self.pending.len()
     }
@@ -215,7 +214,7 @@ mod tests {
         let late = d.complete(SourceId(1), &message(0b110, 1));
         assert_eq!((late.any, late.invalid), (true, true));
         assert!(d.settled(sequence));
-        // The same tag of another function is not the same.
+        // The same tag of another function is a different tag.
         let _ = d.begin(&to(1, 1, 32), Duration::ZERO);
         assert!(d.complete(SourceId(2), &message(1 << 3, 1)).invalid);
         assert_eq!(d.len(), 1);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the unit asks of its host. It never calls out: its methods append to a list of effects,
-//! which the host carries out in order after it has let go of the unit.
+//! The unit's requests to its host. The unit never calls out: its methods append to a list of
+//! effects, which the host carries out in order after it has released the unit.
 
 use crate::spec::SourceId;
 use crate::spec::context::{ContextEntry, ScalableContextEntry};
@@ -15,7 +15,7 @@ use pcie_ats::{InvalidateRequest, PrgResponse};
 use std::fmt::Debug;
 
 /// Work for the host: messages to functions and processors (sections 4.3, 5.1 and
-/// 7.6.1), and notices of what has changed.
+/// 7.6.1), and notifications of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Send an interrupt of the unit itself; it is not subject to remapping (section 5.1).
@@ -43,15 +43,15 @@ pub enum Effect {
     /// Interrupt remapping was switched on or off (IRES, section 11.4.4.2).
     InterruptRemappingEnabled(bool),
     /// Cached translations or interrupts became invalid: for hosts that keep copies of them, for
-    /// instance in an IOMMU below or in interrupt routes.
+    /// instance in a physical IOMMU or in interrupt routes.
     Invalidated(Invalidated),
-    /// Something that software or a function asked for was refused: for hosts that log it.
-    /// Blocked requests are not among them, for their callers are told; but what was wrong with an
+    /// The unit refused something that software or a function requested: for hosts that log it.
+    /// Blocked requests are not reported here, because their callers get an error; but a wrong
     /// entry that blocked one is.
     Refused(Refusal),
 }
 
-/// What was refused, and why (sections 6.5.2.11 and 11.2). As text it is one sentence.
+/// What was refused, and why (sections 6.5.2.11 and 11.2). It prints as one sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The invalidation queue stopped at a descriptor, with IQE (section 6.5.2.11).
@@ -65,33 +65,32 @@ pub enum Refusal {
         /// What was wrong.
         wrong: Wrong,
     },
-    /// A request was blocked because of a table entry that is not as it must be (table 30). The
-    /// fault is recorded.
+    /// A request was blocked because of an invalid table entry (table 30). The fault is recorded.
     Entry {
         /// The function.
         requester: SourceId,
-        /// The reason, which tells of what kind the entry is.
+        /// The reason, which tells the kind of the entry.
         reason: FaultReason,
         /// What was wrong.
         wrong: Wrong,
     },
-    /// A register-based context-cache invalidation: CCMD_REG as it was written (section 11.4.6.1).
+    /// A register-based context-cache invalidation: the written CCMD_REG (section 11.4.6.1).
     ContextCommand(ContextCommand),
-    /// A register-based IOTLB invalidation: IOTLB_REG as it was written (section 11.4.6.3).
+    /// A register-based IOTLB invalidation: the written IOTLB_REG (section 11.4.6.3).
     IotlbCommand(IotlbCommand),
-    /// A function completed an invalidation request that was not pending, which sets ICE
-    /// (section 4.3).
+    /// A function completed an invalidation request that was not pending; this sets ICE (section
+    /// 4.3).
     Completion {
         /// The function.
         requester: SourceId,
         /// The tags of its message.
         itag_vector: u32,
     },
-    /// A register access that is not one of 4 or 8 bytes at an aligned offset (section 11.2).
+    /// A register access other than 4 or 8 bytes at an aligned offset (section 11.2).
     RegisterWrite {
         /// The offset.
         offset: u16,
-        /// How many bytes.
+        /// Number of bytes.
         size: u8,
     },
 }
@@ -153,8 +152,8 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// Says what is wrong with the entry that a reason is about: reserved bits with the names of their
-/// fields, which belong to what the unit does not have.
+/// Describes the error in the entry of a fault reason: reserved bits with the names of their
+/// fields, which belong to features that the unit does not have.
 fn entry(f: &mut std::fmt::Formatter<'_>, reason: FaultReason, wrong: Wrong) -> std::fmt::Result {
     use FaultReason as R;
     let (word, bits) = match wrong {
@@ -175,7 +174,7 @@ fn entry(f: &mut std::fmt::Formatter<'_>, reason: FaultReason, wrong: Wrong) -> 
     }
 }
 
-/// Words of which one has bits.
+/// Words, one of which has bits.
 fn only<const N: usize>(word: usize, bits: u64) -> [u64; N] {
     std::array::from_fn(|n| if n == word { bits } else { 0 })
 }
@@ -189,7 +188,7 @@ pub enum Invalidated {
     Pasid(PasidScope),
     /// Translations (sections 6.5.2.3 and 6.5.2.4).
     Iotlb(IotlbScope),
-    /// Interrupt remapping table entries: the first and log2 of how many; none for all.
+    /// Interrupt remapping table entries: the first and log2 of their number; none for all.
     Interrupts(Option<(u16, u8)>),
 }
 

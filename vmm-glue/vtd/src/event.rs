@@ -46,8 +46,8 @@ impl Event {
         }
     }
 
-    /// Writes the double word at `offset` from the control register. Unmasking sends what is
-    /// pending.
+    /// Writes the double word at `offset` from the control register. Unmasking sends a pending
+    /// interrupt.
     pub fn write(&mut self, offset: u16, value: u32, fx: &mut Effects) {
         match offset {
             0 => {
@@ -61,13 +61,13 @@ impl Event {
         }
     }
 
-    /// An interrupt condition was met.
+    /// Handles an interrupt condition.
     pub fn raise(&mut self, fx: &mut Effects) {
         self.pending = true;
         self.send(fx);
     }
 
-    /// Software has serviced all conditions: what is still pending is not sent any more.
+    /// Software has serviced all conditions: an interrupt that is still pending is dropped.
     pub const fn serviced(&mut self) {
         self.pending = false;
     }

@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Primary fault logging (section 7.2.1): the fault recording registers.
 //!
-//! Which faults are recorded, and the fault event, are not decided here.
+//! Other modules decide which faults to record, and handle the fault event.
 
 use crate::mutant::{Mutant, breaks};
 use crate::spec::fault::FaultRecord;
 
-/// What became of a fault.
+/// The result of recording a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
-    /// It was recorded in the register of this index. `first` says that no fault was pending.
+    /// It was recorded in the register with this index.
     Recorded {
         /// Index of the register.
         index: u8,
         /// No other fault was pending.
         first: bool,
     },
-    /// The same fault is pending already.
+    /// The same fault is already pending.
     Collapsed,
     /// The next register still holds a fault: an overflow.
     Overflow,
@@ -43,8 +43,8 @@ impl FaultLog {
 
     /// Records a fault.
     ///
-    /// Only a fault that equals a pending one in every field is collapsed with it, so that
-    /// different faults of one requester are all told.
+    /// It merges a fault with a pending one only if they are equal in every field, so that software
+    /// learns of all different faults of one requester.
     pub fn record(&mut self, record: &FaultRecord) -> Recorded {
         let words = record.to_words();
         if breaks(Mutant::B11) && self.pending() {
@@ -74,8 +74,7 @@ impl FaultLog {
         self.records.iter().any(|r| r[1] & F != 0)
     }
 
-    /// The next fault is recorded in register 0 (translation of addresses and of interrupts are
-    /// both off).
+    /// Makes register 0 the next one (when DMA remapping and interrupt remapping are both off).
     pub const fn rewind(&mut self) {
         self.next = 0;
     }

@@ -1,28 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Untranslated requests that were translated and are still on their way to memory. Draining
-//! (section 6.5.4) waits for those that were there when it began, not for later ones.
+//! Untranslated requests that were translated and have not reached memory yet. Draining (section
+//! 6.5.4) waits for those that were in flight when it began, not for later ones.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// An access in flight. It ends when the ticket is given to [`crate::Unit::end_access`], and also
-/// when it is dropped: then what waits for it is complete with the next call of
-/// [`crate::Unit::process_queue`] or [`crate::Unit::end_access`]. It counts for the unit that it is
-/// from, whichever it is given to.
+/// An access in flight. It ends when the host passes the ticket to [`crate::Unit::end_access`], or
+/// drops it: then a drain that waits for it completes with the next call of
+/// [`crate::Unit::process_queue`] or [`crate::Unit::end_access`]. It counts for the unit that
+/// issued it, whichever unit it is passed to.
 #[derive(Debug)]
 #[must_use = "an access that ends before it has begun is not waited for"]
 pub struct Ticket(Arc<AtomicU64>);
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        // What was accessed comes before.
+        // Orders the access before the release.
         self.0.fetch_sub(1, Ordering::Release);
     }
 }
 
-/// How many accesses are in flight, by generation: each drain begins a new one. The tickets of a
-/// generation have its number, too, and count it down.
+/// Number of accesses in flight, by generation: each drain begins a new generation. The tickets of
+/// a generation share its counter, and decrement it.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     /// Number of the first generation in the list.
@@ -30,13 +30,13 @@ pub(crate) struct InFlight {
     counts: VecDeque<Arc<AtomicU64>>,
 }
 
-/// How many accesses of a generation are in flight.
+/// Number of accesses in flight of a generation.
 fn of(count: &Arc<AtomicU64>) -> u64 {
     count.load(Ordering::Acquire)
 }
 
 impl InFlight {
-    /// The generation that accesses begin in now.
+    /// The generation of new accesses.
     fn newest(&mut self) -> &Arc<AtomicU64> {
         if self.counts.is_empty() {
             self.counts.push_back(Arc::default());
@@ -50,7 +50,7 @@ impl InFlight {
         Ticket(count.clone())
     }
 
-    /// Forgets the generations that are over.
+    /// Removes the generations that have ended.
     pub fn settle(&mut self) {
         while self.counts.len() > 1 && self.counts.front().is_some_and(|count| of(count) == 0) {
             self.counts.pop_front();

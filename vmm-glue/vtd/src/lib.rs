@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Intel VT-d remapping hardware as a library: what the *Intel Virtualization Technology for
-//! Directed I/O Architecture Specification* says of a remapping unit, without a machine round it.
+//! Intel VT-d remapping hardware as a library: a remapping unit of the *Intel Virtualization
+//! Technology for Directed I/O Architecture Specification*, independent of any machine.
 //!
-//! [`Unit`] is the remapping unit. A host gives it
+//! [`Unit`] is the remapping unit. A host passes it
 //!
 //! * register accesses ([`Unit::read`], [`Unit::write`]),
 //! * requests of functions: untranslated ([`Unit::translate`]), translated
@@ -11,14 +11,14 @@
 //!   ([`Unit::invalidate_completion`]) and interrupts ([`Unit::remap_interrupt`]),
 //! * the time ([`Unit::advance`]) and the end of accesses ([`Unit::end_access`]),
 //!
-//! together with guest memory ([`memory::Memory`]), and carries out the [`effect::Effect`]s that
-//! come back. The unit does no I/O, has no thread, no clock and no lock.
+//! together with guest memory ([`memory::Memory`]), and carries out the [`effect::Effect`]s that it
+//! returns. The unit does no I/O and has no thread, no clock and no lock.
 //!
 //! Section numbers are those of revision 5.10 of the specification.
 //!
 //! # Example
 //!
-//! A function that passes through the unit in legacy mode, and a fault:
+//! A function in pass-through mode (legacy mode), and a fault:
 //!
 //! ```
 //! use std::sync::Mutex;
@@ -112,7 +112,7 @@ pub use request::{Access, Blocked, Request, Translated};
 pub use turn::QueueTurn;
 pub use unit::{Counters, MappedPage, Reach, ReachPart, Remapped, TooManyEntries, Unit};
 
-/// The examples of the README are tests.
+/// Runs the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

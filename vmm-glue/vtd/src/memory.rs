@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Guest physical memory, as the unit needs it: tables, queues and status words live there.
+//! Guest physical memory, as the unit needs it: it holds tables, queues and status words.
 //!
-//! The unit may be called with a lock of the host held, so an implementation must not wait for
+//! The host may hold a lock while it calls the unit, so an implementation must not wait for
 //! anything, and must not call back. Accesses to anything but memory must fail.
 
-/// A guest physical address that is not memory. What becomes of the request then, the conditions
-/// of section 7.1 say: an access to an entry "results in error".
+/// A guest physical address that is not memory. The conditions of section 7.1 determine the fate of
+/// the request: an access to an entry "results in error".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no memory at {address:#x}")]
 pub struct MemoryError {
@@ -20,12 +20,12 @@ pub trait Memory {
     /// entries of up to 128 bits are fetched atomically).
     fn read(&self, address: u64, data: &mut [u8]) -> Result<(), MemoryError>;
 
-    /// Writes memory. When it returns, processors see the data, and saw all data of earlier
+    /// Writes memory. When it returns, processors see the data, and they see all data of earlier
     /// writes before it.
     fn write(&self, address: u64, data: &[u8]) -> Result<(), MemoryError>;
 
     /// Replaces the 8 bytes at an aligned address by `new` if they are `current`, atomically also
-    /// with respect to processors. Returns what was there before: `current` if they were replaced.
+    /// with respect to processors. Returns the previous value: `current` if they were replaced.
     fn compare_exchange(&self, address: u64, current: u64, new: u64) -> Result<u64, MemoryError>;
 
     /// Reads a little-endian word of 8 bytes at an aligned address, atomically.

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Mutants of the unit: each breaks one rule, so that a test can prove that it would notice. `G`
-//! and `B` are the rows of docs/vtd.md, `Rule` those of docs/rules.md that are the unit's; `Turn` is
-//! what a host with several threads rests on. Not of the specification.
+//! Mutants of the unit: each breaks one rule, so that a test can prove that it notices. `G` and `B`
+//! are the rows of docs/vtd.md, `Rule` the unit's rules of docs/rules.md; hosts with several
+//! threads rely on `Turn`. Not of the specification.
 //!
-//! Only the tests of this crate can set one, with the feature `mutants`. Without it, nothing is
-//! left of them.
+//! Only the tests of this crate can set one, with the feature `mutants`. Without the feature, the
+//! mutants are not compiled.
 
 /// Declares the mutants once.
 macro_rules! mutants {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests that reach the unit, and what becomes of them.
+//! Requests that reach the unit, and their results.
 
 use crate::spec::SourceId;
 use crate::spec::fault::{FaultReason, RequestKind};
@@ -10,7 +10,7 @@ use pcie_ats::{AlignedRange, Pasid};
 pub enum Access {
     /// Reads.
     Read,
-    /// Reads nothing (section 3.14): permitted also where only writes are.
+    /// Reads nothing (section 3.14): also permitted where only writes are.
     ZeroLengthRead,
     /// Writes.
     Write,
@@ -52,18 +52,18 @@ pub struct Request {
     pub privileged: bool,
 }
 
-/// Where an untranslated request goes (sections 3.6 to 3.9).
+/// The translation of an untranslated request (sections 3.6 to 3.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translated {
     /// Host physical address of the first byte.
     pub address: u64,
-    /// The page of input addresses for which the translation holds, until it is invalidated.
+    /// The page of input addresses for which the translation is valid, until it is invalidated.
     pub page: AlignedRange,
     /// Reads are permitted in the page.
     pub read: bool,
-    /// Writes are permitted in the page without asking again.
+    /// Writes are permitted in the page without another translation.
     pub write: bool,
-    /// The access snoops processor caches whatever its No Snoop attribute says (section 3.10).
+    /// The access snoops processor caches, whatever its No Snoop attribute (section 3.10).
     pub snoop: bool,
 }
 
@@ -76,7 +76,7 @@ pub enum Blocked {
     /// The address is protected memory; that is not recorded (section 11.4.8.1).
     #[error("blocked: the address lies in a protected memory region")]
     ProtectedMemory,
-    /// The request is one that hardware does not take at all (section 4.2.1); not recorded.
+    /// Hardware does not accept such a request at all (section 4.2.1); not recorded.
     #[error("unsupported request: {0}")]
     Unsupported(&'static str),
 }

@@ -12,32 +12,32 @@ use crate::spec::descriptor::ContextScope;
 struct Slot {
     requester: SourceId,
     context: CheckedContext,
-    /// A number that no other filling has.
+    /// A number that no other version of an entry has.
     stamp: u64,
-    /// Was used since the clock's hand passed.
+    /// Used since the clock hand passed.
     used: bool,
-    /// Place in the list of its domain.
+    /// Position in the list of its domain.
     place: u32,
 }
 
 /// The context cache.
 #[derive(Clone, Debug)]
 pub(crate) struct ContextCache {
-    /// For each requester one more than its slot, or 0.
+    /// For each requester its slot plus one, or 0.
     index: Vec<u32>,
     slots: Vec<Option<Slot>>,
     free: Vec<u32>,
     hand: usize,
     capacity: usize,
     stamps: u64,
-    /// Requesters by domain, and by none: those of scalable mode.
+    /// Requesters by domain, or without one: those of scalable mode.
     by_domain: NumberMap<Vec<SourceId>>,
-    /// How many entries invalidations have looked at.
+    /// Number of entries that invalidations have examined.
     #[cfg(test)]
     looked_at: usize,
 }
 
-/// The number of the list of a domain, or of none.
+/// The number of the list of a domain, or of the list without one.
 fn list_of(context: &CheckedContext) -> u64 {
     context.domain().map_or(1 << 16, |did| did.0.into())
 }
@@ -92,7 +92,8 @@ impl ContextCache {
         self.stamps
     }
 
-    /// Makes room in a full cache: the first entry that was not used since the last time.
+    /// Makes room in a full cache: evicts the first entry that was not used since the hand passed
+    /// it.
     fn evict(&mut self) {
         loop {
             let at = self.hand;
@@ -127,7 +128,7 @@ impl ContextCache {
         if list.is_empty() {
             self.by_domain.remove(&number);
         }
-        // The last one of the list has its place now.
+        // The last entry of the list has moved to its position.
         let moved = moved.map(|requester| self.index[usize::from(requester.0)] as usize);
         if let Some(moved) = moved.and_then(|at| self.slots[at - 1].as_mut()) {
             moved.place = slot.place;
@@ -145,7 +146,7 @@ impl ContextCache {
     }
 
     /// Invalidates entries (section 6.5.2.1). Entries of scalable mode have no domain: a
-    /// domain-selective invalidation takes all of them.
+    /// domain-selective invalidation removes all of them.
     pub fn invalidate(&mut self, scope: ContextScope) {
         let of = |context: &CheckedContext, did| context.domain().is_none_or(|d| d == did);
         match scope {
@@ -164,7 +165,7 @@ impl ContextCache {
                 }
             }
             ContextScope::Device { did, sid, mask } => {
-                // The mask leaves out function bits only.
+                // The mask only excludes function bits.
                 for function in 0..8 {
                     let requester = SourceId(sid.0 & !7 | function);
                     if requester.0 & mask != sid.0 & mask {
@@ -251,7 +252,7 @@ mod tests {
         assert_eq!(cache.looked_at, 4);
     }
 
-    /// Against the list of what should be cached.
+    /// Compared with the list of entries that should be cached.
     #[test]
     fn entries_live_until_an_invalidation_selects_them() {
         let mut cache = ContextCache::new(64);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A quick hash for keys that are numbers which software chooses but gains nothing by choosing
-//! badly: a full bucket only evicts.
+//! A fast hash for numeric keys. Software chooses the keys, but gains nothing by bad choices: a
+//! full bucket only evicts.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

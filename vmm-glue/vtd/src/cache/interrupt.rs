@@ -3,10 +3,10 @@
 
 use crate::spec::interrupt::Irte;
 
-/// The interrupt entry cache: entries by index, each in one place.
+/// The interrupt entry cache: entries by index, direct-mapped.
 #[derive(Debug)]
 pub(crate) struct InterruptEntryCache {
-    /// One more than the index, and the entry.
+    /// The index plus one, and the entry.
     slots: Vec<(u32, Irte)>,
 }
 
@@ -31,8 +31,8 @@ impl InterruptEntryCache {
         self.slots[place] = (u32::from(index) + 1, irte);
     }
 
-    /// Removes the entries that a mask leaves of an index; none for all. Looks at as many places
-    /// as the mask selects entries, and at no more than there are.
+    /// Removes the entries that an index and a mask select; none for all. Examines one slot for
+    /// each selected entry, and each slot at most once.
     pub fn invalidate(&mut self, scope: Option<(u16, u8)>) {
         let count = scope.map_or(usize::MAX, |(_, im)| 1 << im);
         if let (Some((first, im)), true) = (scope, count < self.slots.len()) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The IOTLB (section 6.2.4): translations by tag and page; pages of 4 KiB, 2 MiB and 1 GiB side
-//! by side.
+//! The IOTLB (section 6.2.4): translations by tag and page; pages of 4 KiB, 2 MiB and 1 GiB share
+//! it.
 //!
-//! A translation lies in one of two sets of four that its hash names. With two sets to choose
-//! from, a cache that is half full loses next to nothing.
+//! A translation is in one of two sets of four that its hash selects. With two sets to choose from,
+//! a half full cache evicts almost nothing.
 
 use super::hash::spread;
 use crate::walk::Mapping;
@@ -15,10 +15,11 @@ const SHIFTS: [u8; 3] = [12, 21, 30];
 /// Translations in a set.
 const WAYS: usize = 4;
 
-/// The most lookups that a ranged invalidation does before it is cheaper to forget all.
+/// The largest number of look-ups of a ranged invalidation; beyond that it is cheaper to drop
+/// everything.
 const MOST_PROBES: u64 = 256;
 
-/// Bits of a slot's data under the page's address.
+/// Bits of a slot's data below the page's address.
 const READ: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
 const EXECUTE: u64 = 1 << 2;
@@ -40,13 +41,13 @@ struct Slot {
 #[derive(Clone, Debug)]
 pub(crate) struct Iotlb {
     slots: Vec<Slot>,
-    /// Turns over the slots of two full sets.
+    /// Rotates over the slots of two full sets.
     hand: usize,
-    /// How far to shift a hash for the number of a set.
+    /// Shift of a hash that gives the number of a set.
     shift: u32,
 }
 
-/// The key of a tag's translations of a size, which is an index into [`SHIFTS`].
+/// The key of a tag's translations of a size; the size is an index into [`SHIFTS`].
 const fn key(tag: u64, size: usize, privileged: bool) -> u64 {
     tag << 3 | (size as u64) << 1 | privileged as u64
 }
@@ -62,7 +63,7 @@ impl Iotlb {
         }
     }
 
-    /// Where the two sets of a key and a page begin.
+    /// First slots of the two sets of a key and a page.
     fn sets(&self, key: u64, page: u64) -> [usize; 2] {
         let hash = spread(page ^ key.rotate_left(32));
         let set = |hash: u64| (hash >> self.shift) as usize * WAYS;
@@ -77,8 +78,8 @@ impl Iotlb {
         })
     }
 
-    /// A slot for a key and a page: the one that it has, or a free one in the emptier set, or the
-    /// next in turn.
+    /// A slot for a key and a page: its current one, or a free one in the emptier set, or the next
+    /// in rotation.
     fn place(&mut self, key: u64, page: u64) -> usize {
         if let Some(at) = self.slot(key, page) {
             return at;
@@ -101,7 +102,7 @@ impl Iotlb {
         sets[self.hand / WAYS % 2] + self.hand % WAYS
     }
 
-    /// The translation of an address. `sizes` says which sizes the tag has.
+    /// The translation of an address. `sizes` are the sizes of the tag's translations.
     pub fn get(&self, tag: u64, sizes: u8, privileged: bool, address: u64) -> Option<Mapping> {
         for (size, shift) in SHIFTS.into_iter().enumerate() {
             if sizes & 1 << size == 0 {
@@ -147,8 +148,8 @@ impl Iotlb {
         1 << size
     }
 
-    /// Removes the translations of a tag in a range. Returns false, with nothing done, if that
-    /// takes too long: the tag's owner must take another tag.
+    /// Removes the translations of a tag in a range. Returns false without any change if that would
+    /// take too long: the tag's owner must take another tag.
     pub fn remove(&mut self, tag: u64, sizes: [u8; 2], range: AlignedRange) -> bool {
         let pages = |shift: u8| 1u64.checked_shl(range.shift().saturating_sub(shift).into());
         let mut probes = 0u64;
@@ -243,7 +244,7 @@ mod tests {
         }
         let kept = (0..4096u64).filter(|p| iotlb.get(7, 1, false, p << 12).is_some());
         assert!(kept.count() > 3000);
-        // A cache that is half full loses nothing.
+        // A half full cache evicts nothing.
         let mut iotlb = Iotlb::new(8192);
         for page in 0..4096u64 {
             iotlb.insert(7, false, page << 12, &mapping(page << 12, 12));

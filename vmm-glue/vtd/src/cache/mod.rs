@@ -2,11 +2,11 @@
 //! The caches of section 6.2: contexts, address spaces (PASID table entries, and the one address
 //! space of a legacy context), and translations.
 //!
-//! A lookup goes through all three, as hardware does: what was derived from an entry that is no
-//! longer cached is not found any more. An address space has a *tag*, a number that is never used
-//! twice; its translations are filed under the tag. To invalidate everything of an address space
-//! it gets a new tag, and to invalidate everything of a domain or of the unit a floor is raised
-//! below which tags do not count. So an invalidation costs what it selects, not what is cached.
+//! A look-up uses all three, as in hardware: it does not find anything that was derived from an
+//! entry that is no longer cached. An address space has a *tag*, a number that is never reused; its
+//! translations are stored under the tag. A new tag invalidates everything of an address space;
+//! raising a floor, below which tags are invalid, invalidates everything of a domain or of the
+//! unit. So the cost of an invalidation is proportional to what it selects, not to what is cached.
 
 mod context;
 mod hash;

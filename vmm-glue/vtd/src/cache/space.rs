@@ -8,12 +8,12 @@ use crate::mutant::{Mutant, breaks};
 use crate::spec::descriptor::PasidScope;
 use crate::spec::{DomainId, SourceId};
 
-/// Which address space: requester, and PASID. Requests without PASID have RID_PASID in scalable
-/// mode and none in legacy mode.
+/// The key of an address space: requester and PASID. Requests without PASID have RID_PASID in
+/// scalable mode and no PASID in legacy mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SpaceKey(u64);
 
-/// The PASID of requests in legacy mode: not one of 20 bits.
+/// Stands for the PASID of requests in legacy mode: larger than any PASID of 20 bits.
 const NO_PASID: u64 = 1 << 20;
 
 impl SpaceKey {
@@ -42,12 +42,12 @@ pub(crate) struct Space {
     pub regime: Regime,
     /// Stamp of the context entry that it was derived from.
     stamp: u64,
-    /// Its translations are filed under this.
+    /// Its translations are stored under this tag.
     pub tag: u64,
-    /// Sizes of its translations, a bit for each, by privilege.
+    /// Sizes of its translations, a bit for each, by privilege level.
     pub sizes: [u8; 2],
     used: bool,
-    /// Places in the lists of its domain and of its PASID in its domain.
+    /// Positions in the lists of its domain and of its PASID in its domain.
     places: [u32; 2],
 }
 
@@ -62,9 +62,9 @@ pub(crate) struct SpaceCache {
     by_domain: NumberMap<Vec<SpaceId>>,
     by_pasid: NumberMap<Vec<SpaceId>>,
     tags: u64,
-    /// Tags up to this do not count any more.
+    /// Tags up to this are invalid.
     floor: u64,
-    /// Tags up to this do not count any more, by domain.
+    /// Tags up to this are invalid, by domain.
     floors: Vec<u64>,
 }
 
@@ -105,8 +105,7 @@ impl SpaceCache {
         Some(id)
     }
 
-    /// A cached address space; the number must come from this cache, and nothing have been
-    /// removed since.
+    /// A cached address space; the number must come from this cache, without a removal since.
     pub fn space(&mut self, id: SpaceId) -> Option<&mut Space> {
         self.slots.get_mut(id as usize)?.as_mut()
     }
@@ -143,7 +142,7 @@ impl SpaceCache {
         id
     }
 
-    /// Removes the first address space that was not used since the last time.
+    /// Evicts the first address space that was not used since the hand passed it.
     fn evict(&mut self) {
         loop {
             let at = self.hand;
@@ -173,7 +172,7 @@ impl SpaceCache {
         self.moved(moved, 1, space.places[1]);
     }
 
-    /// Notes that an address space has another place in one of its lists.
+    /// Records the new position of an address space in one of its lists.
     fn moved(&mut self, id: Option<SpaceId>, which: usize, place: u32) {
         if let Some(space) = id.and_then(|id| self.slots[id as usize].as_mut()) {
             space.places[which] = place;
@@ -204,18 +203,18 @@ impl SpaceCache {
         }
     }
 
-    /// Forgets all translations.
+    /// Drops all translations.
     pub const fn forget_all(&mut self) {
         self.floor = self.tags;
     }
 
-    /// Forgets the translations of a domain.
+    /// Drops the translations of a domain.
     pub fn forget_domain(&mut self, domain: DomainId) {
         self.floors[usize::from(domain.0)] = self.tags;
     }
 
-    /// Calls `forget` for the address spaces of a domain, or of one PASID in it. If it returns
-    /// false, all translations of the address space are forgotten.
+    /// Calls `forget` for the address spaces of a domain, or of one PASID in it. If `forget`
+    /// returns false, drops all translations of the address space.
     pub fn forget_some(
         &mut self,
         domain: DomainId,
@@ -243,14 +242,14 @@ const fn pasid_key(domain: DomainId, pasid: u32) -> u64 {
     SpaceKey::new(SourceId(0), Some(pasid)).tagged(domain)
 }
 
-/// Appends to a list, and returns the place.
+/// Appends to a list, and returns the position.
 fn list(lists: &mut NumberMap<Vec<SpaceId>>, key: u64, id: SpaceId) -> u32 {
     let list = lists.entry(key).or_default();
     list.push(id);
     list.len() as u32 - 1
 }
 
-/// Removes from a list what is at a place, and returns what is there now.
+/// Removes the element at a position of a list, and returns the element that replaces it.
 fn unlist(lists: &mut NumberMap<Vec<SpaceId>>, key: u64, place: u32) -> Option<SpaceId> {
     let list = lists.get_mut(&key)?;
     list.swap_remove(place as usize);
@@ -282,7 +281,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a map that is searched for every invalidation.
+        /// Compared with a map that every invalidation searches.
         #[test]
         fn address_spaces_live_until_an_invalidation_selects_them(
             steps in proptest::collection::vec((0u8..5, 0u16..4, 0u32..4, 0u16..3), 1..200)

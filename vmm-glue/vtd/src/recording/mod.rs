@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What passes between a unit and its host, written down as text that can be played again.
+//! Records all calls between a unit and its host as text that can be replayed.
 //!
-//! [`RecordedUnit`] is a [`Unit`] whose calls are recorded: register accesses, requests of
-//! functions, completions and the time, each with its answer, what the unit read and wrote in
-//! memory for it, and the effects that it asked for. It knows nothing of files: the host gives it
-//! a [`Sink`].
+//! [`RecordedUnit`] is a [`Unit`] that records its calls: register accesses, requests of functions,
+//! completions and the time, each with its answer, the unit's memory accesses for it, and the
+//! resulting effects. It does not use files: the host provides a [`Sink`].
 //!
 //! # Format
 //!
-//! Lines that begin with `#` are comments. The first line is [`HEADER`], the second names the
-//! unit's capability registers. Then each call is a line, `CALL` or `CALL = ANSWER`, and what
-//! follows from it are lines behind two blanks. Numbers have `0x` if they are hexadecimal; a requester
-//! is `bus:device.function`; `-` stands for no PASID and for no flags; a range is its base, a
-//! slash and log2 of its size.
+//! Lines that begin with `#` are comments. The first line is [`HEADER`], the second has the unit's
+//! capability registers. Then each call is a line, `CALL` or `CALL = ANSWER`, followed by its
+//! consequences on lines that begin with two blanks. Hexadecimal numbers have `0x`; a requester is
+//! `bus:device.function`; `-` stands for no PASID and for no flags; a range is its base, a slash
+//! and log2 of its size.
 //!
 //! | call | meaning |
 //! | --- | --- |
 //! | `unit CAP ECAP` | CAP_REG and ECAP_REG of the unit; the second line |
-//! | `again COUNT` | all of what stands before it, from its call on, as often again |
+//! | `again COUNT` | the previous call with its consequences, repeated this often |
 //! | `reset` | [`Unit::reset`] |
 //! | `read OFFSET SIZE = VALUE` | a register is read |
 //! | `write OFFSET SIZE VALUE` | a register is written |
@@ -27,18 +26,18 @@
 //! | `page RID PASID ADDRESS FLAGS PRGI LAST` | a page request; flags `r`, `w`, `x`, `p`; `last` or `more` |
 //! | `complete RID ITAGS COUNT` | an invalidation completion |
 //! | `interrupt RID ADDRESS DATA` | an interrupt request; `-` if its requester is not known |
-//! | `route RID ADDRESS DATA = ADDRESS DATA` | where an interrupt would go; `-` if nowhere |
+//! | `route RID ADDRESS DATA = ADDRESS DATA` | the destination of an interrupt; `-` if there is none |
 //! | `process TIME` | the invalidation queue is processed at a time in nanoseconds |
 //! | `advance TIME` | time passes |
 //!
-//! A blocked request is answered by `fault`, reason and condition, by `protected-memory` or by
+//! The answer to a blocked request is `fault` with reason and condition, `protected-memory` or
 //! `unsupported`.
 //!
 //! | line below a call | meaning |
 //! | --- | --- |
-//! | `reads ADDRESS SIZE WORDS` | what was in memory, as little-endian words of up to 8 bytes; `failed` if there is no memory |
-//! | `writes ADDRESS SIZE WORDS` | what was written to memory; `failed` behind it if there is none |
-//! | `swaps ADDRESS CURRENT NEW = FOUND` | a compare-and-swap; it took place if `FOUND` is `CURRENT` |
+//! | `reads ADDRESS SIZE WORDS` | the contents of memory, as little-endian words of up to 8 bytes; `failed` if there is no memory |
+//! | `writes ADDRESS SIZE WORDS` | the data written to memory, followed by `failed` if there is no memory |
+//! | `swaps ADDRESS CURRENT NEW = FOUND` | a compare-and-swap; it succeeded if `FOUND` is `CURRENT` |
 //! | `> EFFECT` | an [`Effect`](crate::Effect), in order |
 
 mod text;
@@ -63,20 +62,20 @@ use text::{Answer, Flags, Of};
 /// The first line of a recording.
 pub const HEADER: &str = "svm-vtd recording 1";
 
-/// Takes the text of a recording: whole lines, a call with what follows from it at a time.
+/// Receives the text of a recording: whole lines, one call with its consequences at a time.
 pub type Sink = Box<dyn FnMut(&str) + Send>;
 
-/// Where calls are recorded.
+/// The recorder of calls.
 struct Recorder {
     sink: Sink,
-    /// The last call, with what followed from it.
+    /// The last call with its consequences.
     last: String,
-    /// How often it came again.
+    /// Number of its repetitions.
     again: u64,
 }
 
 impl Recorder {
-    /// Records a call. The same one again is only counted: interrupts come by the thousand.
+    /// Records a call. It only counts a repetition: interrupts come by the thousand.
     fn record(&mut self, event: String) {
         if event == self.last {
             self.again += 1;
@@ -87,7 +86,7 @@ impl Recorder {
         self.last = event;
     }
 
-    /// Writes down what has been counted.
+    /// Writes the counted repetitions.
     fn flush(&mut self) {
         if self.again != 0 {
             (self.sink)(&format!("again {}\n", self.again));
@@ -102,8 +101,8 @@ impl Drop for Recorder {
     }
 }
 
-/// A unit whose calls are recorded, if there is a sink. All that the unit is asked without
-/// changing it is that of [`Unit`].
+/// A unit that records its calls, if there is a sink. Calls that do not change the unit are those
+/// of [`Unit`].
 pub struct RecordedUnit {
     unit: Unit,
     recorder: Option<Recorder>,
@@ -364,7 +363,7 @@ impl RecordedUnit {
         turn
     }
 
-    /// [`Unit::end_turn`]. Nothing that a player of the recording would have to do.
+    /// [`Unit::end_turn`]. Not recorded, because a replay does not need it.
     pub fn end_turn(&mut self, turn: QueueTurn) -> bool {
         self.unit.end_turn(turn)
     }
@@ -379,7 +378,7 @@ impl RecordedUnit {
         );
     }
 
-    /// Calls the unit, and records that with what follows from it.
+    /// Calls the unit, and records the call with its consequences.
     fn call<M: Memory, R>(
         &mut self,
         memory: &M,
@@ -407,7 +406,7 @@ impl RecordedUnit {
     }
 }
 
-/// Memory that writes down how it is used.
+/// Memory that records its accesses.
 struct Watched<'a, M> {
     memory: &'a M,
     lines: Option<RefCell<String>>,
@@ -453,7 +452,7 @@ impl<M: Memory> Memory for Watched<'_, M> {
     }
 }
 
-/// The memory of calls that use none.
+/// The memory for calls that use none.
 struct Nowhere;
 
 impl Memory for Nowhere {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The words of a recording. Nothing here knows where they go, and they are not of the
-//! specification.
+//! The words of a recording, independent of their destination. They are not of the specification.
 
 use crate::effect::{Effect, Invalidated};
 use crate::request::{Access, Blocked, Translated};
@@ -11,7 +10,7 @@ use crate::unit::Remapped;
 use pcie_ats::{AlignedRange, Pasid, ResponseCode, Translation, TranslationError};
 use std::fmt::{self, Display, Formatter, Write};
 
-/// Something as a recording says it.
+/// The text of a value in a recording.
 pub struct Of<'a, T>(pub &'a T);
 
 /// The answer to a request.
@@ -30,7 +29,7 @@ impl Display for Flags<'_> {
     }
 }
 
-/// Little-endian words of up to 8 bytes, each behind a blank.
+/// Little-endian words of up to 8 bytes, each after a blank.
 pub fn words(data: &[u8]) -> String {
     let mut text = String::new();
     for bytes in data.chunks(8) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The register file (section 11.4): values, access rules and the event interrupts that follow
-//! from them. It does not know tables, caches or queues: what a write asks of the rest of the unit
-//! it returns as a [`Command`].
+//! from them. It does not know tables, caches or queues: it returns a write's request to the rest
+//! of the unit as a [`Command`].
 
 use crate::capabilities::Capabilities;
 use crate::effect::{Effect, Effects, Refusal};
@@ -18,7 +18,7 @@ use crate::spec::register::{
 };
 use crate::spec::{above, mask};
 
-/// What a register write asks of the unit.
+/// The request of a register write to the unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// GCMD_REG was written with this value.
@@ -66,20 +66,20 @@ pub struct Registers {
     irta: InterruptRemappingTableAddress,
     pqh: u64,
     pqt: u64,
-    /// None until it was written.
+    /// None until software writes it.
     pqa: Option<PageRequestQueueAddress>,
     prs: u32,
     page_request_event: Event,
 }
 
-/// Replaces the half of a register that `offset` names.
+/// Replaces the half of a register that `offset` selects.
 fn put(register: &mut u64, offset: u16, value: u32, writable: u64) {
     let shift = u32::from(offset % 8) * 8;
     let writable = writable & 0xffff_ffff << shift;
     *register = *register & !writable | (value as u64) << shift & writable;
 }
 
-/// The half of a register that `offset` names.
+/// The half of a register that `offset` selects.
 fn half(register: u64, offset: u16) -> u32 {
     (register >> (offset % 8 * 8)) as u32
 }
@@ -114,8 +114,8 @@ impl Registers {
         }
     }
 
-    /// Reads 4 or 8 bytes at an aligned offset. Anything else reads as zero (software must not do
-    /// it, section 11.2).
+    /// Reads 4 or 8 bytes at an aligned offset. Any other access reads as zero (section 11.2
+    /// forbids it to software).
     pub fn read(&self, offset: u16, size: u8) -> u64 {
         match size {
             4 if offset % 4 == 0 => self.read32(offset).into(),
@@ -167,7 +167,7 @@ impl Registers {
         }
     }
 
-    /// Writes 4 or 8 bytes at an aligned offset. Anything else is ignored.
+    /// Writes 4 or 8 bytes at an aligned offset. Any other access is ignored.
     pub fn write(
         &mut self,
         offset: u16,
@@ -178,8 +178,8 @@ impl Registers {
         match size {
             4 if offset % 4 == 0 => self.write32(offset, value as u32, fx),
             8 if offset % 8 == 0 => {
-                // No two registers that give commands share 8 bytes. The control register of an
-                // event comes last: unmasking sends what is pending, with the data written.
+                // No two command registers share 8 bytes. The control register of an event comes
+                // last: unmasking sends a pending interrupt with the new data.
                 let halves = [(offset, value as u32), (offset + 4, (value >> 32) as u32)];
                 let [first, second] = match offset {
                     offset::FECTL | offset::IECTL | offset::PECTL => [halves[1], halves[0]],
@@ -302,18 +302,18 @@ impl Registers {
         None
     }
 
-    /// FSTS_REG with what is computed.
+    /// FSTS_REG, including its computed fields.
     fn fault_status(&self) -> u32 {
         let ppf = if self.faults.pending() { fsts::PPF } else { 0 };
         self.fsts | ppf | (self.fri as u32) << 8
     }
 
-    /// Whether a condition of the fault event is yet to be serviced.
+    /// Whether software has not yet serviced a condition of the fault event.
     fn fault_unserviced(&self) -> bool {
         self.fsts != 0 || self.faults.pending()
     }
 
-    /// A pending fault event is not sent any more once everything was serviced (section 7.3).
+    /// Drops a pending fault event once software has serviced all conditions (section 7.3).
     fn fault_serviced(&mut self) {
         if !self.fault_unserviced() {
             self.fault_event.serviced();
@@ -350,13 +350,13 @@ impl Registers {
         }
     }
 
-    /// The invalidation queue met an error.
+    /// Reports an error of the invalidation queue.
     pub fn queue_error(&mut self, error: QueueError, fx: &mut Effects) {
         self.iqercd = self.iqercd.with_iqei(error as u8);
         self.set_error(fsts::IQE, fx);
     }
 
-    /// An invalidation completion was not expected.
+    /// Reports an unexpected invalidation completion.
     pub fn completion_error(&mut self, requester: SourceId, fx: &mut Effects) {
         if self.fsts & fsts::ICE == 0 {
             self.iqercd = self.iqercd.with_icesid(requester);
@@ -364,7 +364,7 @@ impl Registers {
         self.set_error(fsts::ICE, fx);
     }
 
-    /// An invalidation request timed out.
+    /// Reports a time-out of an invalidation request.
     pub fn timeout_error(&mut self, requester: SourceId, fx: &mut Effects) {
         if self.fsts & fsts::ITE == 0 {
             self.iqercd = self.iqercd.with_itesid(requester);
@@ -372,7 +372,7 @@ impl Registers {
         self.set_error(fsts::ITE, fx);
     }
 
-    /// A wait descriptor with IF completed (section 6.5.2.10).
+    /// Reports that a wait descriptor with IF completed (section 6.5.2.10).
     pub fn wait_completed(&mut self, fx: &mut Effects) {
         if !self.iwc {
             self.iwc = true;
@@ -445,12 +445,13 @@ impl Registers {
         self.iva
     }
 
-    /// Completes a context-cache invalidation: ICC clears, CAIG says what was done; 0 refuses.
+    /// Completes a context-cache invalidation: clears ICC and sets CAIG to the granularity; 0
+    /// refuses.
     pub const fn complete_context_invalidation(&mut self, caig: u8) {
         self.ccmd = self.ccmd.with_icc(false).with_caig(caig);
     }
 
-    /// Completes an IOTLB invalidation: IVT clears, IAIG says what was done; 0 refuses.
+    /// Completes an IOTLB invalidation: clears IVT and sets IAIG to the granularity; 0 refuses.
     pub const fn complete_iotlb_invalidation(&mut self, iaig: u8) {
         self.iotlb = self.iotlb.with_ivt(false).with_iaig(iaig);
     }
@@ -460,7 +461,7 @@ impl Registers {
         self.iqh
     }
 
-    /// IQT_REG: offset behind the last descriptor.
+    /// IQT_REG: offset after the last descriptor.
     pub const fn iqt(&self) -> u64 {
         self.iqt
     }
@@ -470,13 +471,13 @@ impl Registers {
         self.iqh = iqh;
     }
 
-    /// IQA_REG: base, bytes of the queue, whether descriptors have 256 bits.
+    /// IQA_REG: base, size of the queue in bytes, whether descriptors have 256 bits.
     pub const fn iqa(&self) -> (u64, u64, bool) {
         (self.iqa.iqa(), 4096 << self.iqa.qs(), self.iqa.dw())
     }
 
-    /// PQH_REG, PQT_REG, and of PQA_REG the base and the bytes of the queue; nothing as long as
-    /// software has given no queue.
+    /// PQH_REG, PQT_REG, and from PQA_REG the base and the size of the queue in bytes; none until
+    /// software has set up a queue.
     pub fn page_request_queue(&self) -> Option<(u64, u64, u64, u64)> {
         let pqa = self.pqa?;
         Some((self.pqh, self.pqt, pqa.pqa(), 4096 << pqa.pqs()))

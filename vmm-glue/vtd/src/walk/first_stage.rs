@@ -11,17 +11,17 @@ use crate::spec::fault::FaultReason as R;
 use crate::spec::mask;
 use crate::spec::paging::{FirstStageEntry, entry_address, level_shift};
 
-/// Whether the bits above a width equal the highest bit within it.
+/// Whether all bits above a width equal the highest bit within it.
 fn canonical(address: u64, bits: u32) -> bool {
     let high = address as i64 >> (bits - 1);
     high == 0 || high == -1 || breaks(Mutant::Rule27)
 }
 
-/// Where an entry of the first stage lies.
+/// The address of an entry of the first stage.
 pub(super) struct EntryAddress {
     /// Host address.
     pub(super) address: u64,
-    /// Its flags may be set.
+    /// Its flags may be set (it is writable).
     writable: bool,
 }
 
@@ -40,7 +40,7 @@ impl Rights {
         execute_disabled: false,
     };
 
-    /// What is left of them with another entry.
+    /// The remaining rights with another entry.
     fn with(self, stage: &FirstStageTables, entry: FirstStageEntry) -> Rights {
         Rights {
             user: self.user & entry.us(),
@@ -49,7 +49,7 @@ impl Rights {
         }
     }
 
-    /// What a leaf maps an address to, with the rights that it leaves.
+    /// The mapping of an address by a leaf, with the remaining rights.
     fn mapping(
         self,
         stage: &FirstStageTables,
@@ -80,7 +80,7 @@ const fn used(stage: &FirstStageTables) -> u64 {
     }
 }
 
-/// A table of leaves of 4 KiB, with what the entries on the way to it permit.
+/// A table of 4 KiB leaves, with the rights of the entries on the path to it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LeafTable {
     table: u64,
@@ -88,8 +88,9 @@ pub(crate) struct LeafTable {
 }
 
 impl<M: Memory> Walker<'_, M> {
-    /// The table whose entry maps an address, if all entries on the way bear their flags: it was
-    /// used before. None also for whatever else a walk has to deal with. Nothing is nested here.
+    /// The table whose entry maps an address, if all entries on the path have their flags set,
+    /// because the table was used before. Also none for anything else that needs a full walk. Not
+    /// for nested translation.
     pub fn leaf_table(
         &self,
         stage: &FirstStageTables,
@@ -114,8 +115,8 @@ impl<M: Memory> Walker<'_, M> {
         (want.privileged || rights.user).then_some(LeafTable { table, rights })
     }
 
-    /// Translates an address with the table of its leaf. None if that is not as simple as it
-    /// should be: a walk from the top says why.
+    /// Translates an address with the table of its leaf. None if there is any complication: then a
+    /// walk from the top gives the reason.
     pub fn in_leaf_table(
         &self,
         regime: &Regime,
@@ -202,7 +203,8 @@ impl<M: Memory> Walker<'_, M> {
                 value,
             };
             if !entry.is_leaf(level) {
-                // The flags are set if the walk succeeds; that they can be is known later.
+                // The walk sets the flags if it succeeds; whether they can be set is known only
+                // later.
                 blocked |= updates.first(entry_read, used) && !place.writable;
                 (table, level) = (entry.addr(), level - 1);
                 continue;
@@ -231,7 +233,8 @@ impl<M: Memory> Walker<'_, M> {
         }
     }
 
-    /// Where a first-stage entry lies: at its address, or where the second stage puts it.
+    /// The host address of a first-stage entry: its address, or the second stage's translation of
+    /// it.
     pub(super) fn place(
         &self,
         second: Option<&SecondStageTables>,
@@ -254,7 +257,7 @@ impl<M: Memory> Walker<'_, M> {
         };
         let found = self.second(second, address, &want, updates)?;
         let m = &found.mapping;
-        // With accessed and dirty flags in use, reading a table counts as writing it.
+        // If accessed and dirty flags are enabled, reading a table counts as writing it.
         if !m.read || second.ssade && !m.write {
             return Err(FaultCondition::new(if top {
                 R::NestedTableRead
@@ -271,7 +274,7 @@ impl<M: Memory> Walker<'_, M> {
         })
     }
 
-    /// Takes the page of a first-stage mapping through the second stage. Returns the entry that
+    /// Translates the page of a first-stage mapping by the second stage. Returns the entry that
     /// maps it there.
     fn page(
         &self,

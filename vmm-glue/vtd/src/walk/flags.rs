@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The accessed and dirty flags that a walk sets, and how (sections 3.6.2,
-//! 3.7.2 and 3.10).
+//! Sets the accessed and dirty flags of a walk (sections 3.6.2, 3.7.2 and 3.10).
 
 use super::want::{ATTEMPTS, Stop};
 use crate::context::{FaultCondition, TranslationType};
@@ -16,7 +15,7 @@ pub(super) struct Entry {
     pub value: u64,
 }
 
-/// Flags to be set in an entry.
+/// Flags to set in an entry.
 #[derive(Clone, Copy, Debug)]
 struct Update {
     entry: Entry,
@@ -24,8 +23,8 @@ struct Update {
     first_stage: bool,
 }
 
-/// The flags that a walk sets once it is known to succeed. Flags that are set already are
-/// left out, so that most walks have none.
+/// The flags that a walk sets once it is certain to succeed. Flags that are already set are
+/// omitted, so most walks have none.
 #[derive(Default)]
 pub(super) struct Updates(Vec<Update>);
 
@@ -44,23 +43,23 @@ impl Updates {
         }
     }
 
-    /// Flags of a first-stage entry. Returns whether any has to be set.
+    /// Adds flags of a first-stage entry. Returns whether any has to be set.
     pub fn first(&mut self, entry: Entry, bits: u64) -> bool {
         self.push(entry, bits, true);
         entry.value & bits != bits
     }
 
-    /// The accessed flag of a second-stage entry.
+    /// Adds the accessed flag of a second-stage entry.
     pub fn accessed_second(&mut self, entry: Entry) {
         self.push(entry, SecondStageEntry::A, false);
     }
 
-    /// The dirty flag of a second-stage leaf.
+    /// Adds the dirty flag of a second-stage leaf.
     pub fn dirty_second(&mut self, leaf: Entry) {
         self.push(leaf, SecondStageEntry::A | SecondStageEntry::D, false);
     }
 
-    /// Sets the flags: first those that only say that an entry was used.
+    /// Sets the flags: first those that only mark an entry as accessed.
     pub fn apply(&self, memory: &impl Memory, translation: &TranslationType) -> Result<(), Stop> {
         let list = &self.0;
         if list.is_empty() {
@@ -119,7 +118,7 @@ impl Update {
             if (found ^ current) & !flags != 0 {
                 return Err(Stop::Again(failed));
             }
-            // Somebody else set or cleared flags only: what was decided still holds.
+            // Only flags have changed meanwhile: the decision still holds.
             current = found;
         }
         Err(Stop::Again(failed))

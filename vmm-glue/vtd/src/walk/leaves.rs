@@ -2,8 +2,9 @@
 //! All pages that tables map in a range of input addresses (sections 3.6 to 3.8), for hosts that
 //! keep a copy of them.
 //!
-//! Here tables are only searched for entries that might map something. What such an entry maps,
-//! and for whom, a walk says, as for any request: there is no second reading of the rules.
+//! This module only searches tables for entries that might map something. A walk, as for any
+//! request, decides what such an entry maps, and for which requests: the rules are not implemented
+//! twice.
 
 use super::flags::Updates;
 use super::want::{Mapping, Walker, Want};
@@ -12,16 +13,16 @@ use crate::memory::Memory;
 use crate::spec::paging::{FirstStageEntry, SecondStageEntry, entry_address, level_shift};
 use pcie_ats::AlignedRange;
 
-/// How much is read at a time.
+/// The limit of one search.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
     /// Entries that may still be read, present or not.
     pub reads: usize,
-    /// Entries that were present.
+    /// Number of entries that were present.
     pub present: usize,
 }
 
-/// The search has ended early: this is the first address that it has not looked at.
+/// The search has ended early: this is the first address that it has not examined.
 struct Ended(u64);
 
 /// Addresses from the first to the last.
@@ -43,7 +44,7 @@ struct Tables<'a> {
     levels: u8,
     /// First stage: addresses are canonical.
     first: bool,
-    /// The stage that the tables' own addresses go through.
+    /// The stage that translates the tables' own addresses.
     second: Option<&'a SecondStageTables>,
 }
 
@@ -51,15 +52,15 @@ struct Tables<'a> {
 struct Leaf {
     /// Its input addresses.
     input: AlignedRange,
-    /// Its output, as far as the entry gives it.
+    /// Its output, as far as the entry defines it.
     output: u64,
 }
 
-/// What is done with such an entry.
+/// Handles such an entry.
 type Visit<'a> = dyn FnMut(Leaf, &mut Budget) -> Result<(), Ended> + 'a;
 
 impl<'a> Tables<'a> {
-    /// Those of a first stage, which may be nested in a second.
+    /// The tables of a first stage, which may be nested in a second.
     const fn of_first(first: &FirstStageTables, second: Option<&'a SecondStageTables>) -> Self {
         Tables {
             root: first.table,
@@ -69,7 +70,7 @@ impl<'a> Tables<'a> {
         }
     }
 
-    /// Those of a second stage.
+    /// The tables of a second stage.
     const fn of_second(second: &SecondStageTables) -> Self {
         Tables {
             root: second.table,
@@ -79,7 +80,7 @@ impl<'a> Tables<'a> {
         }
     }
 
-    /// The input addresses of an entry of `level`; `offset` is the number that the indexes form.
+    /// The input addresses of an entry of `level`; `offset` is the number that the indices form.
     fn input(&self, offset: u64, level: u8) -> AlignedRange {
         let unused = 64 - level_shift(self.levels) as u32 - 9;
         let address = if self.first {
@@ -92,10 +93,10 @@ impl<'a> Tables<'a> {
 }
 
 impl<M: Memory> Walker<'_, M> {
-    /// Calls `visit` for each page of a range that requests of this privilege may reach. Its flags
-    /// are set as by a translation request, for nobody sees the accesses any more: A, and D where
-    /// writes are permitted. When the budget is used up, what is left begins at the address that is
-    /// returned.
+    /// Calls `visit` for each page of a range that requests of this privilege may reach. Sets its
+    /// flags as a translation request does, because the unit does not see the later accesses: A,
+    /// and D if writes are permitted. If the budget is used up, returns the address at which the
+    /// rest begins.
     pub fn pages(
         &self,
         regime: &Regime,
@@ -126,7 +127,7 @@ impl<M: Memory> Walker<'_, M> {
             let Ok(middle) = AlignedRange::containing(leaf.output, shift) else {
                 return Ok(());
             };
-            // What of it lies in the span: a leaf may be larger.
+            // The part of it in the span: a leaf may be larger.
             let from = span.first.max(leaf.input.base()) - leaf.input.base();
             let to = span.last.min(leaf.input.last()) - leaf.input.base();
             let part = Span {
@@ -148,7 +149,7 @@ impl<M: Memory> Walker<'_, M> {
         ended.err().map(|Ended(at)| at.max(span.first))
     }
 
-    /// Calls `visit` for the entries of a stage that may map pages of a range, in their order.
+    /// Calls `visit` for the entries of a stage that may map pages of a range, in order.
     fn leaves(
         &self,
         tables: &Tables<'_>,
@@ -201,7 +202,7 @@ impl<M: Memory> Walker<'_, M> {
         Ok(())
     }
 
-    /// Reads an entry without any effect. None if it cannot be read.
+    /// Reads an entry without side effects. None if it cannot be read.
     fn peek(&self, tables: &Tables<'_>, address: u64) -> Option<u64> {
         let place = self.place(tables.second, address, false, &mut Updates::default());
         self.memory.read_u64(place.ok()?.address).ok()

@@ -24,7 +24,7 @@ use want::{ATTEMPTS, Stop, check};
 pub(crate) use want::{Mapping, Read, Walker, Want, Write};
 
 impl<M: Memory> Walker<'_, M> {
-    /// Translates an address, sets the flags that go with it, and says what is permitted.
+    /// Translates an address, sets the flags for the access, and returns the permissions.
     pub fn translate(
         &self,
         regime: &Regime,
@@ -77,7 +77,7 @@ impl<M: Memory> Walker<'_, M> {
         Ok(mapping)
     }
 
-    /// Pass-through (section 3.9): the widest page that goes through unchanged.
+    /// Pass-through (section 3.9): the largest page that is passed unchanged.
     fn pass_through(&self, regime: &Regime, address: u64) -> Result<Mapping, FaultCondition> {
         if !self.caps.holds(address) {
             return Err(FaultCondition::new(if regime.scalable {

@@ -9,7 +9,7 @@ use crate::spec::descriptor::Wrong;
 use crate::spec::fault::FaultReason as R;
 use crate::spec::paging::{SecondStageEntry, entry_address, level_shift};
 
-/// What a second-stage walk found.
+/// The result of a second-stage walk.
 pub(super) struct FoundPage {
     /// The translation, with the permissions of the tables.
     pub mapping: Mapping,
@@ -18,8 +18,8 @@ pub(super) struct FoundPage {
 }
 
 impl<M: Memory> Walker<'_, M> {
-    /// Walks the second stage. That some permission is given is checked, that it suffices for the
-    /// request is not. `want` says which fault it is if nothing is permitted in legacy mode.
+    /// Walks the second stage. It checks that there is some permission, but not that it suffices
+    /// for the request. `want` decides the fault if nothing is permitted in legacy mode.
     pub(super) fn second(
         &self,
         stage: &SecondStageTables,

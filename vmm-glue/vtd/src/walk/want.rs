@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a walk (sections 3.6 to 3.9) is asked for, what it gives, and when it gives nothing.
+//! The request to a walk (sections 3.6 to 3.9), its result, and its failures.
 
 use crate::capabilities::Capabilities;
 use crate::context::FaultCondition;
@@ -14,14 +14,14 @@ pub(crate) enum Write {
     No,
     /// It fails without.
     Required,
-    /// It takes it where it is given (a translation request).
+    /// It uses it if it is granted (a translation request).
     IfPermitted,
 }
 
 /// Whether a request needs read permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Read {
-    /// It does not read, or takes what there is (a translation request).
+    /// It does not read, or uses what is granted (a translation request).
     No,
     /// It fails without.
     Required,
@@ -62,7 +62,7 @@ impl Want {
         }
     }
 
-    /// What a translation request takes.
+    /// What a translation request uses.
     pub const fn translation(no_write: bool, privileged: bool) -> Self {
         Want {
             read: Read::No,
@@ -83,7 +83,7 @@ impl Want {
 pub(crate) struct Mapping {
     /// Output address for the input address.
     pub address: u64,
-    /// Log2 of the bytes of the page, in which output goes with input.
+    /// Log2 of the size of the page, within which output follows input.
     pub shift: u8,
     /// Reads are permitted.
     pub read: bool,
@@ -93,7 +93,7 @@ pub(crate) struct Mapping {
     pub execute: bool,
     /// Accesses snoop processor caches.
     pub snoop: bool,
-    /// Writes need no flag to be set any more.
+    /// Writes do not need to set any more flags.
     pub dirty: bool,
 }
 
@@ -114,15 +114,15 @@ impl Mapping {
     }
 }
 
-/// What walks have in common.
+/// The common data of walks.
 pub(crate) struct Walker<'a, M> {
     pub memory: &'a M,
     pub caps: &'a Capabilities,
 }
 
-/// A walk has to start again, or fails.
+/// Why a walk stops: it has to start again, or fails.
 pub(super) enum Stop {
-    /// An entry changed under the walk.
+    /// An entry changed during the walk.
     Again(R),
     /// A fault condition.
     Fault(FaultCondition),
@@ -134,11 +134,11 @@ impl From<FaultCondition> for Stop {
     }
 }
 
-/// How often a walk starts again before it gives up. Processors would have to change an entry of
-/// this very walk, between its being read and its being updated, as often as that.
+/// Number of attempts before a walk gives up. Each attempt fails only if a processor changes an
+/// entry of the walk between its read and its update.
 pub(super) const ATTEMPTS: usize = 1000;
 
-/// Checks what the stages together permit.
+/// Checks the permissions that both stages grant together.
 pub(super) fn check(scalable: bool, mapping: &Mapping, want: &Want) -> Result<(), FaultCondition> {
     let fault = |reason| Err(FaultCondition::new(reason));
     if want.write == Write::Required && !mapping.write {
