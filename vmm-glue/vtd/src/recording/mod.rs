@@ -40,11 +40,15 @@
 //! | `swaps ADDRESS CURRENT NEW = FOUND` | a compare-and-swap; it succeeded if `FOUND` is `CURRENT` |
 //! | `> EFFECT` | an [`Effect`](crate::Effect), in order |
 
+mod recorder;
 mod text;
+mod watched;
+
+pub use recorder::Sink;
 
 use crate::capabilities::Capabilities;
 use crate::effect::Effects;
-use crate::memory::{Memory, MemoryError};
+use crate::memory::Memory;
 use crate::request::{Access, Blocked, Request, Translated};
 use crate::spec::SourceId;
 use crate::spec::interrupt::Message;
@@ -53,53 +57,15 @@ use crate::unit::{Remapped, Unit};
 use pcie_ats::{
     InvalidateCompletion, PageRequest, Pasid, Translation, TranslationError, TranslationRequest,
 };
-use std::cell::RefCell;
+use recorder::Recorder;
 use std::fmt::Write;
 use std::ops::Deref;
 use std::time::Duration;
 use text::{Answer, Flags, Of};
+use watched::{Nowhere, Watched};
 
 /// The first line of a recording.
 pub const HEADER: &str = "svm-vtd recording 1";
-
-/// Receives the text of a recording: whole lines, one call with its consequences at a time.
-pub type Sink = Box<dyn FnMut(&str) + Send>;
-
-/// The recorder of calls.
-struct Recorder {
-    sink: Sink,
-    /// The last call with its consequences.
-    last: String,
-    /// Number of its repetitions.
-    again: u64,
-}
-
-impl Recorder {
-    /// Records a call. It only counts a repetition: interrupts come by the thousand.
-    fn record(&mut self, event: String) {
-        if event == self.last {
-            self.again += 1;
-            return;
-        }
-        self.flush();
-        (self.sink)(&event);
-        self.last = event;
-    }
-
-    /// Writes the counted repetitions.
-    fn flush(&mut self) {
-        if self.again != 0 {
-            (self.sink)(&format!("again {}\n", self.again));
-            self.again = 0;
-        }
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.flush();
-    }
-}
 
 /// A unit that records its calls, if there is a sink. Calls that do not change the unit are those
 /// of [`Unit`].
@@ -128,14 +94,9 @@ impl Deref for RecordedUnit {
 impl RecordedUnit {
     /// A unit after a reset.
     pub fn new(caps: Capabilities, sink: Option<Sink>) -> Self {
-        let recorder = sink.map(|mut sink| {
+        let recorder = sink.map(|sink| {
             let (cap, ecap) = (caps.cap().0, caps.ecap().0);
-            sink(&format!("{HEADER}\nunit {cap:#x} {ecap:#x}\n"));
-            Recorder {
-                sink,
-                last: String::new(),
-                again: 0,
-            }
+            Recorder::new(sink, &format!("{HEADER}\nunit {cap:#x} {ecap:#x}\n"))
         });
         RecordedUnit {
             unit: Unit::new(caps),
@@ -386,16 +347,13 @@ impl RecordedUnit {
         work: impl FnOnce(&mut Unit, &Watched<'_, M>, &mut Effects) -> R,
         line: impl FnOnce(&R) -> String,
     ) -> R {
-        let watched = Watched {
-            memory,
-            lines: self.recorder.is_some().then(RefCell::default),
-        };
+        let watched = Watched::new(memory, self.recorder.is_some());
         let before = fx.len();
         let result = work(&mut self.unit, &watched, fx);
-        if let (Some(recorder), Some(lines)) = (&mut self.recorder, watched.lines) {
+        if let (Some(recorder), Some(lines)) = (&mut self.recorder, watched.into_lines()) {
             let mut event = line(&result);
             event.push('\n');
-            event.push_str(&lines.into_inner());
+            event.push_str(&lines);
             for effect in &fx[before..] {
                 // Writing to a string does not fail.
                 let _ = writeln!(event, "  > {}", Of(effect));
@@ -403,69 +361,6 @@ impl RecordedUnit {
             recorder.record(event);
         }
         result
-    }
-}
-
-/// Memory that records its accesses.
-struct Watched<'a, M> {
-    memory: &'a M,
-    lines: Option<RefCell<String>>,
-}
-
-impl<M> Watched<'_, M> {
-    fn note(&self, line: impl FnOnce() -> String) {
-        if let Some(lines) = &self.lines {
-            // Writing to a string does not fail.
-            let _ = writeln!(lines.borrow_mut(), "  {}", line());
-        }
-    }
-}
-
-impl<M: Memory> Memory for Watched<'_, M> {
-    fn read(&self, address: u64, data: &mut [u8]) -> Result<(), MemoryError> {
-        let result = self.memory.read(address, data);
-        let size = data.len();
-        self.note(|| match result {
-            Ok(()) => format!("reads {address:#x} {size}{}", text::words(data)),
-            Err(_) => format!("reads {address:#x} {size} failed"),
-        });
-        result
-    }
-
-    fn write(&self, address: u64, data: &[u8]) -> Result<(), MemoryError> {
-        let result = self.memory.write(address, data);
-        let failed = if result.is_err() { " failed" } else { "" };
-        self.note(|| {
-            let (size, words) = (data.len(), text::words(data));
-            format!("writes {address:#x} {size}{words}{failed}")
-        });
-        result
-    }
-
-    fn compare_exchange(&self, address: u64, current: u64, new: u64) -> Result<u64, MemoryError> {
-        let result = self.memory.compare_exchange(address, current, new);
-        self.note(|| match result {
-            Ok(found) => format!("swaps {address:#x} {current:#x} {new:#x} = {found:#x}"),
-            Err(_) => format!("swaps {address:#x} {current:#x} {new:#x} = failed"),
-        });
-        result
-    }
-}
-
-/// The memory for calls that use none.
-struct Nowhere;
-
-impl Memory for Nowhere {
-    fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryError> {
-        Err(MemoryError { address })
-    }
-
-    fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryError> {
-        Err(MemoryError { address })
-    }
-
-    fn compare_exchange(&self, address: u64, _: u64, _: u64) -> Result<u64, MemoryError> {
-        Err(MemoryError { address })
     }
 }
 
