@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The big QEMU lock, as a value: a caller with a [`Bql`] holds it.
 //!
-//! Knows nothing of what the lock protects. Two rules keep it free of deadlocks: nobody holds a
-//! lock of this library while calling into QEMU, and nobody waits for a thread of this library
-//! while holding the BQL.
+//! Does not know what the lock protects. Two rules prevent deadlocks: no thread calls into QEMU
+//! while it holds a lock of this library, and no thread waits for a thread of this library while it
+//! holds the BQL.
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -18,15 +18,14 @@ impl Bql {
     ///
     /// # Safety
     ///
-    /// The thread holds the BQL for as long as the value lives, except while [`Bql::unlocked`]
-    /// runs.
+    /// The thread holds the BQL for the lifetime of the value, except while [`Bql::unlocked`] runs.
     pub unsafe fn held() -> Bql {
         Bql(PhantomData)
     }
 
-    /// Lets others have the lock while `wait` runs.
+    /// Releases the lock while `wait` runs.
     pub fn unlocked<R>(&mut self, wait: impl FnOnce() -> R) -> R {
-        // SAFETY: the thread holds the lock, and takes it back before anybody uses the proof.
+        // SAFETY: the thread holds the lock, and takes it again before any use of the proof.
         unsafe { (qemu().bql_unlock)() };
         let result = wait();
         acquire();
@@ -34,7 +33,7 @@ impl Bql {
     }
 }
 
-/// The BQL, taken by a thread of this library until the end of the scope.
+/// The BQL, held by a thread of this library until the end of the scope.
 pub struct Guard(Bql);
 
 impl Guard {
@@ -55,7 +54,7 @@ impl Deref for Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // SAFETY: the guard took the lock in this thread, and guards do not leave their thread.
+        // SAFETY: the guard took the lock in this thread, and guards do not move to other threads.
         unsafe { (qemu().bql_unlock)() }
     }
 }
@@ -68,7 +67,7 @@ pub fn is_held() -> bool {
 
 /// Takes the lock.
 fn acquire() {
-    // SAFETY: the thread does not hold the lock: it has given it back, or never had it. The
-    // string lives for ever; QEMU shows it in its statistics of locks.
+    // SAFETY: the thread does not hold the lock: it has released it, or never held it. The string
+    // is static; QEMU shows it in its lock statistics.
     unsafe { (qemu().bql_lock_impl)(c"svm-demo".as_ptr(), 0) }
 }

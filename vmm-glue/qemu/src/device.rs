@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! One device: the endpoint, and all that joins it to its place in QEMU. Knows nothing of QEMU's
-//! object model; [`crate::instance`] makes and ends it.
+//! One device: the endpoint, and its connections to QEMU. Knows nothing of QEMU's object model;
+//! [`crate::instance`] creates and destroys it.
 //!
-//! No lock of the device is held while it calls into QEMU or into the endpoint. All entries hold
-//! the BQL.
+//! The device holds none of its locks while it calls into QEMU or into the endpoint. All entry
+//! points hold the BQL.
 
 use std::ffi::c_int;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +33,7 @@ const INITIATE_FLR: u32 = 1 << 15;
 /// Stopped, in the status half of the page request capability's second double word.
 const PRI_STOPPED: u32 = 1 << 24;
 
-/// The structures that the endpoint answers, without their headers: first and last offset.
+/// The structures that the endpoint implements, without their headers: first and last offset.
 const STRUCTURES: [(u16, u16); 3] = [
     (config_space::ATS + 4, config_space::ATS + ATS_SIZE - 4),
     (config_space::PRI + 4, config_space::PRI + PRI_SIZE - 4),
@@ -45,25 +45,25 @@ const STRUCTURES: [(u16, u16); 3] = [
 
 /// A device.
 pub struct Device {
-    /// The function as QEMU has it.
+    /// QEMU's side of the function.
     pub pci: PciDevice,
-    /// The function as it behaves.
+    /// The behaviour of the function.
     pub endpoint: Endpoint,
-    /// What comes down from the vIOMMU.
+    /// Receives invalidations and responses from the vIOMMU.
     pub notifiers: Notifiers,
-    /// The record of what passes, if one was asked for.
+    /// The trace, if requested.
     pub trace: Option<Trace>,
     /// Tells the engine's thread that there is work.
     pub bell: Arc<Bell>,
-    /// Rings the bell when the endpoint waits for a time, in the time of the machine.
+    /// Rings the bell at the next deadline of the endpoint, in the machine's time.
     pub alarm: OnceLock<Timer>,
     /// The machine is stopped: memory must stay as it is.
     pub stopped: AtomicBool,
-    /// The vIOMMU is not asked about PASIDs whose entry is not present, if it is one that needs
-    /// that.
+    /// The property: do not ask the vIOMMU about PASIDs whose entry is not present, if it needs
+    /// this remedy.
     pasid_check: bool,
-    /// Whether it needs that: known when the machine is complete, and asked for the first time when
-    /// the device works.
+    /// Whether it needs the remedy: known when the machine is complete, and determined when the
+    /// device first works.
     checks_pasids: OnceLock<bool>,
     /// Offset of the PCI Express capability.
     express: OnceLock<u8>,
@@ -72,7 +72,7 @@ pub struct Device {
 }
 
 impl Device {
-    /// Joins an endpoint to its function.
+    /// Connects an endpoint to its function.
     pub fn new(
         pci: PciDevice,
         endpoint: Endpoint,
@@ -94,7 +94,7 @@ impl Device {
         })
     }
 
-    /// Makes the timer. False if QEMU's timers are not laid out as expected.
+    /// Creates the timer. False if QEMU's timers do not have the expected layout.
     pub fn prepare(self: &Arc<Self>, bql: &Bql) -> bool {
         let me = Arc::downgrade(self);
         let ring = move |_: &Bql| {
@@ -108,7 +108,7 @@ impl Device {
         self.alarm.set(alarm).is_ok()
     }
 
-    /// Lays out configuration space; the offsets of the capabilities of QEMU's are given.
+    /// Lays out configuration space, given the offsets of QEMU's own capabilities.
     pub fn add_capabilities(&self, bql: &Bql, express: u8, power: u8) {
         let config = self.endpoint.config();
         // A second call would be a second device.
@@ -127,8 +127,8 @@ impl Device {
         self.mirror(bql);
     }
 
-    /// Copies the endpoint's capability registers to where QEMU looks at them: its own checks of
-    /// what is enabled, and reads by software.
+    /// Copies the endpoint's capability registers into QEMU's configuration space, for QEMU's own
+    /// checks of enable bits and for reads by software.
     fn mirror(&self, bql: &Bql) {
         for (first, last) in STRUCTURES {
             for offset in (first..=last).step_by(4) {
@@ -138,14 +138,14 @@ impl Device {
         }
     }
 
-    /// Software reads configuration space.
+    /// Handles a read of configuration space.
     pub fn config_read(&self, bql: &Bql, address: u32, length: c_int) -> u32 {
-        // Status bits change by themselves.
+        // Status bits change without a write.
         self.mirror(bql);
         self.pci.read_config(bql, address, length)
     }
 
-    /// Software writes configuration space.
+    /// Handles a write of configuration space.
     pub fn config_write(&self, bql: &Bql, address: u32, value: u32, length: c_int) {
         let power = self.power(bql);
         self.pci.write_config(bql, address, value, length);
@@ -169,10 +169,10 @@ impl Device {
         self.bell.ring();
     }
 
-    /// The function is reset.
+    /// Handles a reset of the function.
     pub fn reset(&self, bql: &Bql) {
         let kind = match self.express.get() {
-            // QEMU leaves the bit set during the reset that it stands for.
+            // QEMU keeps the bit set during a function level reset.
             Some(express) if self.device_control(bql, *express) & INITIATE_FLR != 0 => {
                 Reset::FunctionLevel
             }
@@ -194,7 +194,7 @@ impl Device {
         self.bell.ring();
     }
 
-    /// Whether to look at a PASID's entry before asking the vIOMMU about it.
+    /// Whether to check a PASID's entry before asking the vIOMMU about it.
     pub fn checks_pasids(&self, bql: &Bql) -> bool {
         let needed = || self.pasid_check && remedy::intel_iommu(bql).is_some();
         *self.checks_pasids.get_or_init(needed)
@@ -215,7 +215,7 @@ impl Device {
             & 0xffff
     }
 
-    /// The machine begins to run, or stops.
+    /// Handles a start or stop of the machine.
     pub fn machine_runs(&self, _bql: &Bql, running: bool) {
         self.stopped.store(!running, Ordering::Release);
         if running {
@@ -223,7 +223,7 @@ impl Device {
         }
     }
 
-    /// Lets go of everything that QEMU could still call. The engine's thread has ended.
+    /// Unregisters everything that QEMU could still call. The engine's thread has ended.
     pub fn shut_down(&self, bql: &Bql) {
         self.notifiers.clear(bql);
         self.close_trace();
@@ -236,10 +236,10 @@ impl Device {
         }
     }
 
-    /// Lets the endpoint forget translations.
+    /// Makes the endpoint drop translations.
     fn invalidate(&self, pasid: Option<Pasid>, range: AlignedRange) {
         let Ok(itag) = Itag::new(0) else { return };
-        // It is pending only if an access of the device's own has led here: see
+        // It is pending only if the device's own access has caused it: see
         // `Port::invalidate_completion`.
         let _ = self.endpoint.invalidate(&InvalidateRequest {
             itag,
@@ -259,7 +259,7 @@ impl Device {
         self.ring_if_needed();
     }
 
-    /// The time for the endpoint, in microseconds: that of the machine.
+    /// The time for the endpoint, in microseconds: the machine's time.
     pub fn now(&self) -> u64 {
         u64::try_from(timer::virtual_now().as_micros()).unwrap_or(u64::MAX)
     }
@@ -301,7 +301,7 @@ impl Receiver for Device {
 pub struct Bar {
     /// The device.
     pub device: Weak<Device>,
-    /// Which of its BARs.
+    /// Number of the BAR.
     pub number: u8,
 }
 
@@ -322,7 +322,7 @@ impl Mmio for Bar {
     }
 }
 
-/// Whether the endpoint takes writes to the double word at an offset.
+/// Whether the endpoint handles writes to the double word at an offset.
 fn is_owned(offset: u16) -> bool {
     offset == COMMAND
         || STRUCTURES

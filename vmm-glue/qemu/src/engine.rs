@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! A device at work: what its thread does, step by step.
+//! The work of a device's thread, step by step.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -22,7 +22,7 @@ impl Engine for Device {
     }
 
     fn tick(&self) {
-        // When it is due again is asked when there is no more work.
+        // The time of the next call is queried when there is no more work.
         let _ = self.endpoint.tick(self.now());
     }
 

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The QOM type `svm-demo` and the life of its objects: made with properties, realized,
-//! reset, unplugged, freed.
+//! The QOM type `svm-demo` and the life of its objects: created with properties, realized, reset,
+//! unplugged, freed.
 //!
-//! QEMU's objects are as large as their parent class says; ours keep their state in a table of
-//! this module, keyed by the object's address. The table's lock is never held while anything
-//! else is called.
+//! An object of QEMU has the size of its parent type; ours keep their state in a table of this
+//! module, keyed by the object's address. The table's lock is not held during calls to other code.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_int, c_void};
@@ -53,13 +52,13 @@ static TYPE: DeviceType = DeviceType {
 #[derive(Default)]
 struct Instance {
     settings: Settings,
-    /// QEMU has them as children of the object and as its BARs, also of one whose realization
-    /// fails: they live until the object is freed.
+    /// QEMU holds them as children of the object and as its BARs, even if its realization fails:
+    /// they live until the object is freed.
     regions: Vec<IoRegion>,
     realized: Option<Realized>,
 }
 
-/// What an object has from its realization until it is unrealized.
+/// The state of an object from its realization until it is unrealized.
 struct Realized {
     device: Arc<Device>,
     worker: Option<Worker>,
@@ -132,8 +131,8 @@ unsafe extern "C" fn realize(object: *mut Object, error: ErrorOut) {
     let Some(pointer) = NonNull::new(object) else {
         return;
     };
-    // SAFETY: QEMU realizes devices with the BQL held; the object is a `PCIDevice`, and what is
-    // made of it is dropped when the object is finalized; the error's place outlives the call.
+    // SAFETY: QEMU realizes devices with the BQL held; the object is a `PCIDevice`, and values made
+    // from it are dropped when the object is finalized; the error slot outlives the call.
     let (bql, pci, slot) = unsafe {
         (
             Bql::held(),
@@ -148,11 +147,11 @@ unsafe extern "C" fn realize(object: *mut Object, error: ErrorOut) {
     }
 }
 
-/// Why a device could not be made.
+/// Why the realization failed.
 enum Failure {
-    /// QEMU has put the reason into the slot.
+    /// QEMU has stored the reason in the slot.
     Reported,
-    /// To be put into the slot.
+    /// The reason, not yet in the slot.
     Reason(String),
 }
 
@@ -168,7 +167,7 @@ impl From<&str> for Failure {
     }
 }
 
-/// A step of a realization that may fail.
+/// A step of the realization that may fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Layout,
@@ -181,7 +180,7 @@ enum Step {
 }
 
 impl Step {
-    /// All of them in their order, by the names that `x-fail-realize` has for them.
+    /// All steps in order, with their names for `x-fail-realize`.
     const ALL: [(&'static str, Step); 7] = [
         ("layout", Step::Layout),
         ("trace", Step::Trace),
@@ -192,7 +191,7 @@ impl Step {
         ("thread", Step::Thread),
     ];
 
-    /// The step that a property names, if any.
+    /// The step with a given name, if any.
     fn named(name: &str) -> Result<Option<Step>, String> {
         if name.is_empty() {
             return Ok(None);
@@ -205,7 +204,7 @@ impl Step {
     }
 }
 
-/// What a realization has added to the function. Dropped, it takes it away again.
+/// What a realization has added to the function. Dropping it undoes the additions.
 struct Added<'a> {
     bql: &'a Bql,
     pci: PciDevice,
@@ -213,7 +212,7 @@ struct Added<'a> {
 }
 
 impl Added<'_> {
-    /// The realization has succeeded.
+    /// Keeps the additions of a successful realization.
     fn keep(mut self) {
         self.undo.clear();
     }
@@ -227,8 +226,7 @@ impl Drop for Added<'_> {
     }
 }
 
-/// Makes the device and starts its thread. What fails leaves nothing but regions, which the object
-/// keeps.
+/// Creates the device and starts its thread. A failure leaves only regions, which the object keeps.
 fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure> {
     let settings = settings(pci.object());
     if was_realized(pci.object()) {
@@ -287,7 +285,7 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
     device.add_capabilities(bql, express, power);
     reach(Step::Thread)?;
     at_exit();
-    // It waits for the BQL before its first step.
+    // The thread waits for the BQL before its first step.
     let engine: Arc<dyn Engine> = Arc::clone(&device) as Arc<dyn Engine>;
     let worker = Worker::start(Arc::clone(&device.bell), engine)
         .map_err(|error| format!("cannot start the device's thread: {error}"))?;
@@ -299,7 +297,7 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
         wide_invalidations::request(bql);
     }
     if Neighbour::find(bql, c"intel-iommu").is_none() {
-        // It may come later on the command line.
+        // The vIOMMU may come later on the command line.
         static ONCE: OnceLock<()> = OnceLock::new();
         if ONCE.set(()).is_ok() {
             machine_done::when_complete(bql, compare_widths);
@@ -307,7 +305,7 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
     }
     static CHECKED: OnceLock<()> = OnceLock::new();
     if CHECKED.set(()).is_ok() {
-        // No device may send requests before.
+        // No device may send requests earlier.
         machine_done::when_complete(bql, check_page_requests);
     }
     let watched = Arc::downgrade(&device);
@@ -326,17 +324,17 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
     })
 }
 
-/// The width of PASIDs of the vIOMMU, if there is one that limits it.
+/// The PASID width of the vIOMMU, if there is one that limits it.
 fn pasid_bits(bql: &Bql) -> Option<u64> {
     let iommu = Neighbour::find(bql, c"intel-iommu")?;
     iommu.number(bql, c"pasid-bits").filter(|bits| *bits != 0)
 }
 
-/// The width of the addresses that the vIOMMU translates for PASIDs: wider ones are not worth a
-/// request. None if there is no vIOMMU, or one that says nothing of it.
+/// The width of the addresses that the vIOMMU translates for PASIDs: requests for wider ones always
+/// fail. None if there is no vIOMMU, or if it does not have these properties.
 fn address_bits(bql: &Bql) -> Option<u8> {
     if let Some(unit) = Neighbour::find(bql, vtd::TYPE) {
-        // Its aw-bits are those of the second stage.
+        // Its aw-bits is the width of the second stage.
         let five =
             |unit: Neighbour| Some(unit.switch(bql, c"fs5lp")? && unit.switch(bql, c"fsts")?);
         return Some(if five(unit)? { 57 } else { 48 });
@@ -346,8 +344,8 @@ fn address_bits(bql: &Bql) -> Option<u8> {
     (iommu.number(bql, c"aw-bits")? == 48).then_some(48)
 }
 
-/// Ends QEMU if a device that was there before the vIOMMU has wider PASIDs: it would have been
-/// refused behind it.
+/// Ends QEMU if a device before the vIOMMU on the command line has wider PASIDs: after the vIOMMU,
+/// it would have been refused.
 fn compare_widths(bql: &Bql) {
     let Some(most) = pasid_bits(bql) else { return };
     let devices: Vec<Arc<Device>> = table()
@@ -367,7 +365,7 @@ fn compare_widths(bql: &Bql) {
     }
 }
 
-/// Ends QEMU if the unit's operation for page requests is not where it is expected.
+/// Ends QEMU if the unit's operation for page requests is not at the expected offset.
 fn check_page_requests(bql: &Bql) {
     let device = table()
         .values()
@@ -379,7 +377,7 @@ fn check_page_requests(bql: &Bql) {
     }
 }
 
-/// Creates the trace file, if one is wanted.
+/// Creates the trace file, if requested.
 fn open_trace(bql: &Bql, pci: PciDevice, settings: &Settings) -> Result<Option<Trace>, String> {
     let path = &settings.trace;
     if path.is_empty() {
@@ -399,7 +397,7 @@ fn open_trace(bql: &Bql, pci: PciDevice, settings: &Settings) -> Result<Option<T
     }
 }
 
-/// Whether there was an attempt to realize an object that has left something.
+/// Whether an earlier attempt to realize an object has left regions.
 fn was_realized(object: *mut Object) -> bool {
     let table = table();
     let instance = table.get(&object.addr());
@@ -427,7 +425,7 @@ fn add_bars(bql: &Bql, pci: PciDevice, device: &Arc<Device>) {
             number,
         };
         // SAFETY: the object owns the region as its child, and finalizes it before it calls
-        // `instance_finalize`, which drops it. From here on it is in the table, whether the
+        // `instance_finalize`, which drops it. From here on the region is in the table, whether the
         // realization succeeds or not.
         let region = unsafe { IoRegion::new(bql, pci.object(), name, size, Box::new(bar)) };
         pci.add_bar(bql, number, &region);
@@ -470,7 +468,8 @@ fn take_watch(object: *mut Object) -> Option<Watch> {
 unsafe extern "C" fn exit(object: *mut Object) {
     // SAFETY: QEMU unrealizes devices with the BQL held.
     let bql = unsafe { Bql::held() };
-    // The function is still on its bus: nobody may come to it between here and the end.
+    // The function is still on its bus: the BQL stays held so that no other code reaches it until
+    // the end.
     if let Some(worker) = take_worker(object) {
         worker.dismiss(&bql);
     }
@@ -510,7 +509,8 @@ unsafe extern "C" fn config_write(object: *mut Object, address: u32, value: u32,
     }
 }
 
-/// Stops the threads and flushes the traces when QEMU ends, which unrealizes nothing then.
+/// Stops the threads and flushes the traces when QEMU ends, because QEMU does not unrealize devices
+/// then.
 fn at_exit() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -523,7 +523,7 @@ fn at_exit() {
     });
 }
 
-/// The process ends, in whatever thread has called `exit`.
+/// Runs at the end of the process, in the thread that called `exit`.
 unsafe extern "C" fn ending(_notifier: *mut Notifier, _data: *mut c_void) {
     let workers: Vec<Worker> = table()
         .values_mut()
@@ -531,7 +531,7 @@ unsafe extern "C" fn ending(_notifier: *mut Notifier, _data: *mut c_void) {
         .collect();
     let stop = || workers.into_iter().for_each(Worker::stop_unlocked);
     if bql::is_held() {
-        // SAFETY: the thread holds the BQL, as it has just said.
+        // SAFETY: the thread holds the BQL, as checked above.
         unsafe { Bql::held() }.unlocked(stop);
     } else {
         stop();

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Two devices for the unmodified QEMU:
 //!
-//! * `-device svm-demo`: the endpoint of `svm-endpoint` below a root port or root complex of
-//!   QEMU's;
-//! * `-device svm-vtd`: the remapping unit of `vtd` in the place of QEMU's own vIOMMU, for all
-//!   devices of the machine (module `vtd`).
+//! * `-device svm-demo`: the endpoint of `svm-endpoint` below one of QEMU's root ports or its root
+//!   complex;
+//! * `-device svm-vtd`: the remapping unit of `vtd` instead of QEMU's own vIOMMU, for all devices
+//!   of the machine (module `vtd`).
 //!
-//! The library is loaded into QEMU's process from outside, in one of two ways:
+//! There are two ways to load the library into QEMU's process:
 //!
-//! * `LD_PRELOAD` (or the loader's `--preload`): registers the type with all the others, so that
-//!   `-device help` lists it;
-//! * `-plugin`: registers it a little later; `-device svm-demo` works, `-device help` does not
-//!   know it.
+//! * `LD_PRELOAD` (or the loader's `--preload`): registers the types with QEMU's own, so that
+//!   `-device help` lists them;
+//! * `-plugin`: registers them a little later; `-device svm-demo` works, but `-device help` does
+//!   not list it.
 //!
-//! Only `abi` knows how QEMU is laid out. The modules above it are thin wrappers that state
-//! what QEMU demands of a caller in types (`bql::Bql` proves that the thread holds the big
-//! QEMU lock); the rest is written against those.
+//! Only `abi` knows QEMU's layout. The modules above it are thin wrappers that express QEMU's
+//! requirements on callers as types (`bql::Bql` proves that the thread holds the big QEMU lock);
+//! all other code uses these wrappers.
 
 mod abi;
 mod bql;
@@ -52,12 +52,12 @@ use qemu_layout::REFUSED;
 #[allow(non_upper_case_globals)]
 pub static qemu_plugin_version: c_int = 7;
 
-/// Runs when the library is loaded, before `main` if it is preloaded.
+/// Runs when the library is loaded; before `main` if it is preloaded.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOADED: extern "C" fn() = loaded;
 
-/// Asks QEMU to call [`register_types`] with the others that register types.
+/// Asks QEMU to call [`register_types`] with its own functions that register types.
 extern "C" fn loaded() {
     match verify::exports() {
         Ok(known) => {
@@ -65,41 +65,41 @@ extern "C" fn loaded() {
             abi::layout::set(known.layout);
             FROM_FILE.store(known.from_file, Ordering::Relaxed);
             MODULE_INIT.store(known.module_init, Ordering::Relaxed);
-            // SAFETY: QEMU's list of such functions may be added to at any time before it is
-            // run, and this is before `main`. Loaded by `-plugin` it has been run, and the
-            // entry waits for a run that never comes.
+            // SAFETY: QEMU's list of such functions may grow at any time before it is run, and this
+            // is before `main`. If the library is loaded by `-plugin`, the list has been run
+            // already, and the entry is never called.
             unsafe {
                 (functions::qemu().register_module_init)(register_types_last, known.module_init);
             }
         }
-        // Preloaded into some other program: nobody asked for the device.
+        // Preloaded into another program, which does not use the device.
         Err(Refusal::NotQemu) => {}
         Err(refusal) => refuse(&refusal),
     }
 }
 
-/// Puts [`register_types`] at the end of the list that is just being run, so that QEMU's own
-/// types are there when it looks at them.
+/// Puts [`register_types`] at the end of the list that is being run, so that QEMU's own types exist
+/// when it checks them.
 unsafe extern "C" fn register_types_last() {
     let module_init = MODULE_INIT.load(Ordering::Relaxed);
-    // SAFETY: the list may grow while it is run; its end is looked at after each entry.
+    // SAFETY: the list may grow while it is run; QEMU checks for its end after each entry.
     unsafe { (functions::qemu().register_module_init)(register_types, module_init) }
 }
 
-/// When types are registered, as [`verify::Known::module_init`] says.
+/// The phase in which types are registered: [`verify::Known::module_init`].
 static MODULE_INIT: AtomicI32 = AtomicI32::new(0);
 
 /// Whether a layout file describes this program.
 static FROM_FILE: AtomicBool = AtomicBool::new(false);
 
-/// Registers the device, if this is a QEMU that it knows.
+/// Registers the device, if this QEMU is supported.
 unsafe extern "C" fn register_types() {
     static DONE: AtomicBool = AtomicBool::new(false);
     if DONE.swap(true, Ordering::SeqCst) {
         return;
     }
     let from_file = FROM_FILE.load(Ordering::Relaxed);
-    // SAFETY: QEMU's types are registered, and it has one thread yet.
+    // SAFETY: QEMU's types are registered, and it still has one thread.
     match unsafe { verify::version_and_layout(functions::qemu(), from_file) } {
         Ok(()) => {
             instance::register();
@@ -119,7 +119,7 @@ unsafe extern "C" fn register_types() {
 ///
 /// # Safety
 ///
-/// Called by QEMU, once, before it makes the machine.
+/// QEMU calls it once, before it creates the machine.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn qemu_plugin_install(
     _id: u64,
@@ -129,16 +129,16 @@ pub unsafe extern "C" fn qemu_plugin_install(
 ) -> c_int {
     match functions::is_known() {
         true => {
-            // SAFETY: QEMU has registered its types before it loads plug-ins.
+            // SAFETY: QEMU registers its types before it loads plug-ins.
             unsafe { register_types() };
             0
         }
-        // `loaded` has said why.
+        // `loaded` has reported the reason.
         false => -1,
     }
 }
 
-/// Says why `-device svm-demo` will not be there.
+/// Reports why `-device svm-demo` will not be available.
 fn refuse(refusal: &Refusal) {
     let (major, minor) = verify::SERIES;
     eprintln!(

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Memory regions that functions of this library answer, and accesses to address spaces.
+//! Memory regions with handlers in this library, and accesses to address spaces.
 
 use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
@@ -9,7 +9,7 @@ use crate::abi::layout::*;
 use crate::abi::{qemu, room};
 use crate::bql::Bql;
 
-/// What answers a region. A write may come from inside an access to memory of the same device.
+/// The handler of a region. A write may come from inside a memory access of the same device.
 pub trait Mmio: Send + Sync {
     /// Reads `size` bytes, 1 to 8.
     fn read(&self, bql: &Bql, offset: u64, size: u8) -> u64;
@@ -17,8 +17,8 @@ pub trait Mmio: Send + Sync {
     fn write(&self, bql: &Bql, offset: u64, value: u64, size: u8);
 }
 
-/// Accesses of any size and alignment reach the handler as they are: the rules for them are the
-/// device's.
+/// Accesses of any size and alignment reach the handler unchanged: the device has its own rules for
+/// them.
 static OPS: Constant<MemoryRegionOps> = Constant(MemoryRegionOps {
     read: Some(read),
     write: Some(write),
@@ -38,17 +38,17 @@ static OPS: Constant<MemoryRegionOps> = Constant(MemoryRegionOps {
     },
 });
 
-/// A region that a [`Mmio`] answers. It must live as long as its owner.
+/// A region with a [`Mmio`] as its handler. It must live as long as its owner.
 pub struct IoRegion {
     region: NonNull<MemoryRegion>,
     handler: NonNull<Box<dyn Mmio>>,
 }
 
-// SAFETY: the region is touched by QEMU only, under its own rules; the handler is Send and Sync.
+// SAFETY: only QEMU accesses the region, under its own rules; the handler is Send and Sync.
 unsafe impl Send for IoRegion {}
 
 impl IoRegion {
-    /// Makes a region of `size` bytes.
+    /// Creates a region of `size` bytes.
     ///
     /// # Safety
     ///
@@ -61,7 +61,7 @@ impl IoRegion {
         size: u64,
         handler: Box<dyn Mmio>,
     ) -> IoRegion {
-        // QEMU's own regions lie in zeroed objects.
+        // QEMU's own regions are in zeroed objects.
         let region = IoRegion {
             region: room::allocate(layout().memory_region.size),
             handler: NonNull::from(Box::leak(Box::new(handler))),
@@ -101,7 +101,7 @@ impl Drop for IoRegion {
 /// `MemoryRegionOps.read`.
 unsafe extern "C" fn read(opaque: *mut c_void, offset: u64, size: u32) -> u64 {
     // SAFETY: the opaque pointer is the handler of a region that is being accessed, hence alive;
-    // QEMU takes the BQL for regions that do not say otherwise.
+    // QEMU takes the BQL for regions unless they opt out.
     let (handler, bql) = unsafe { (&*opaque.cast::<Box<dyn Mmio>>(), Bql::held()) };
     handler.read(&bql, offset, size as u8)
 }
@@ -113,11 +113,11 @@ unsafe extern "C" fn write(opaque: *mut c_void, offset: u64, value: u64, size: u
     handler.write(&bql, offset, value, size as u8);
 }
 
-/// An access that nothing answered, or that was refused.
+/// An access that nothing answered, or that QEMU refused.
 #[derive(Debug)]
 pub struct AccessRefused;
 
-/// An address space of QEMU's, with memory behind it.
+/// One of QEMU's address spaces.
 #[derive(Clone, Copy)]
 pub struct Space(NonNull<AddressSpace>);
 
@@ -140,7 +140,7 @@ impl Space {
     ///
     /// # Safety
     ///
-    /// It exists for as long as the value is used.
+    /// It exists while the value is used.
     pub unsafe fn new(space: NonNull<AddressSpace>) -> Space {
         Space(space)
     }
@@ -150,7 +150,7 @@ impl Space {
         self.0.as_ptr()
     }
 
-    /// Whether it is the one behind the pointer.
+    /// Whether it is the address space at a pointer.
     pub fn is(self, other: *const AddressSpace) -> bool {
         self.0.as_ptr().cast_const() == other
     }
@@ -171,10 +171,10 @@ impl Space {
         )
     }
 
-    /// Whether QEMU takes the attribute `MEMORY` for what it is: where there is no memory, it refuses
-    /// an access for this reason, and not because nothing answers.
+    /// Whether QEMU interprets the attribute `MEMORY` correctly: it then refuses an access where
+    /// there is no memory because of the attribute, and not because nothing answers.
     pub fn understands_memory(self, _bql: &Bql) -> bool {
-        /// An address where no machine has anything.
+        /// An address at which no machine has anything.
         const NOTHING: u64 = u64::MAX - 7;
         let mut data = [0u8; 4];
         // SAFETY: the address space exists, and the buffer is as long as the access.
@@ -191,7 +191,7 @@ impl Space {
         result == MEMTX_ACCESS_ERROR
     }
 
-    /// Reads into, or writes from, `length` bytes at `data`, which are writable for a read.
+    /// Reads into or writes from `length` bytes at `data`, which must be writable for a read.
     fn access(
         self,
         address: u64,
@@ -200,7 +200,7 @@ impl Space {
         length: usize,
         write: bool,
     ) -> Result<(), AccessRefused> {
-        // What this device does is in order with what the processors see of it, as on a bus.
+        // The processors see the accesses of this device in order, as on a bus.
         fence(Ordering::SeqCst);
         // SAFETY: the address space exists; the two callers above own the buffer, and QEMU
         // writes to it only for a read.
@@ -222,8 +222,8 @@ impl Space {
         }
     }
 
-    /// Adds to the number at an address aligned to 8 bytes in one access that is atomic for the
-    /// processors too, and returns what it was.
+    /// Adds to the number at an address aligned to 8 bytes in one access that is also atomic for
+    /// the processors, and returns the old value.
     pub fn fetch_add(
         self,
         _bql: &Bql,
@@ -237,7 +237,7 @@ impl Space {
     }
 
     /// Replaces the number at an address aligned to 8 bytes by `new` if it is `current`, in one
-    /// access that is atomic for the processors too, and returns what it was.
+    /// access that is also atomic for the processors, and returns the old value.
     pub fn compare_exchange(
         self,
         address: u64,
@@ -253,8 +253,8 @@ impl Space {
         })
     }
 
-    /// Works on the number at an address aligned to 8 bytes, which is guest memory. `work` says
-    /// whether it has changed the number. Neither the BQL nor any other lock is waited for.
+    /// Works on the number at an address aligned to 8 bytes, which is guest memory. `work` returns
+    /// whether it has changed the number. It does not wait for the BQL or any other lock.
     fn atomically<R>(
         self,
         address: u64,
@@ -267,7 +267,7 @@ impl Space {
         }
         let attributes = MemTxAttrs::new(attributes | MemTxAttrs::MEMORY);
         let mut length = SIZE;
-        // SAFETY: the address space exists; the length is written only.
+        // SAFETY: the address space exists; QEMU only writes the length.
         let host = unsafe {
             (qemu().address_space_map)(self.0.as_ptr(), address, &mut length, true, attributes)
         };
@@ -275,8 +275,8 @@ impl Space {
             return Err(AccessRefused);
         }
         let mut offset = 0;
-        // SAFETY: the function compares the address with those of guest memory, nothing else.
-        // What is not guest memory is a buffer of QEMU's, where nothing would be atomic.
+        // SAFETY: the function only compares the address with those of guest memory. Anything else
+        // is a bounce buffer of QEMU, in which an access would not be atomic.
         let is_memory = unsafe { !(qemu().memory_region_from_host)(host, &mut offset).is_null() };
         let result = if is_memory && length == SIZE && host.addr() % align_of::<u64>() == 0 {
             // SAFETY: eight bytes of guest memory, aligned, mapped until they are unmapped
@@ -289,14 +289,15 @@ impl Space {
         };
         let changed = result.as_ref().is_ok_and(|(_, changed)| *changed);
         let written = if changed { SIZE } else { 0 };
-        // SAFETY: what was mapped above.
+        // SAFETY: it was mapped above.
         unsafe { (qemu().address_space_unmap)(self.0.as_ptr(), host, length, true, written) };
         result.map(|(result, _)| result)
     }
 
-    /// Writes 4 bytes as a message, without attributes: an interrupt where interrupts go.
+    /// Writes 4 bytes as a message, without attributes: in the interrupt address range this is an
+    /// interrupt.
     pub fn send_message(self, _bql: &Bql, address: u64, data: u32) {
-        // SAFETY: the address space exists; nobody asks for the result.
+        // SAFETY: the address space exists; the result is optional.
         unsafe {
             (qemu().address_space_stl_le)(
                 self.0.as_ptr(),

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! What comes down from QEMU's vIOMMU: invalidations and page responses. QEMU delivers both by
-//! address space, to the client that has registered for it; a function on a bus receives them all.
+//! Receives invalidations and page responses from QEMU's vIOMMU. QEMU delivers both by address
+//! space, to the client that has registered for it; a function on a real bus receives all of them.
 //!
 //! So the device registers for a PASID before it first uses it, and stays registered when no
-//! context uses it any more, because the system invalidates the PASID's translations just then.
-//! To bound the number, only the last few that are idle are kept, and those with page requests that
-//! were not answered: their response, however late, gives back what the requests have taken.
+//! context uses it any more, because the system invalidates the PASID's translations at that time.
+//! To bound the number, the device keeps only the last few idle registrations, and those with
+//! unanswered page requests: even a late response releases the resources of its requests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ptr::NonNull;
@@ -20,22 +20,22 @@ use crate::message;
 use crate::pci::PciDevice;
 use crate::qom::Neighbour;
 
-/// How many PASIDs that no context uses stay registered.
+/// Number of unused PASIDs that stay registered.
 const IDLE: usize = 64;
 
 /// Offset of the PASID capability's control register in its double word, and its enable bit.
 const PASID_CONTROL: u16 = svm_endpoint::config_space::PASID + 4;
 const PASID_ENABLE: u32 = 1 << 16;
 
-/// An address space of the function: that of a PASID, or that without.
+/// An address space of the function: with a PASID, or without one.
 type Key = Option<Pasid>;
 
-/// What a device hears through its notifiers.
+/// The receiver of a device's notifications.
 pub trait Receiver: Send + Sync {
     /// An invalidation request arrives.
     fn invalidated(&self, bql: &Bql, pasid: Option<Pasid>, range: AlignedRange);
 
-    /// Nothing will be heard of an address space any more.
+    /// No more notifications will arrive for an address space.
     fn forget(&self, pasid: Option<Pasid>);
 
     /// A page request group response arrives.
@@ -48,7 +48,7 @@ struct Client {
     pasid: Key,
 }
 
-/// The notifier of page responses; QEMU gives back its address and nothing else.
+/// The notifier of page responses; QEMU passes only its address back.
 #[repr(C)]
 struct PriNotifier {
     base: IOMMUPRINotifier,
@@ -62,14 +62,13 @@ struct Registration {
     client: NonNull<Client>,
     has_iotlb: bool,
     has_pri: bool,
-    /// When it was last wanted: a count of [`Notifiers::sync`].
+    /// Time of its last use: a count of [`Notifiers::sync`].
     wanted: u64,
-    /// The page request groups that wait for their response.
+    /// The page request groups that wait for their responses.
     groups: BTreeSet<u16>,
 }
 
-// SAFETY: QEMU touches the notifiers under the BQL only, as this module does; the client is
-// only read.
+// SAFETY: QEMU and this module access the notifiers only under the BQL; the client is only read.
 unsafe impl Send for Registration {}
 
 impl Registration {
@@ -90,11 +89,11 @@ impl Registration {
         }
     }
 
-    /// Registers what is not registered yet, as far as the function's state permits.
+    /// Registers the notifiers that are not registered yet, as far as the function's state permits.
     fn register(&mut self, bql: &Bql, pci: PciDevice, pasid: u32) {
         if !self.has_iotlb {
-            // SAFETY: the notifier is writable and not registered, and stays where it is until
-            // `drop`, before which it is unregistered.
+            // SAFETY: the notifier is writable and not registered, and does not move until `drop`,
+            // before which it is unregistered.
             self.has_iotlb = unsafe {
                 pci.init_iotlb_notifier(
                     bql,
@@ -110,7 +109,7 @@ impl Registration {
             };
         }
         if !self.has_pri {
-            // SAFETY: the notifier stays where it is until `drop`.
+            // SAFETY: the notifier does not move until `drop`.
             self.has_pri = unsafe {
                 pci.register_pri_notifier(bql, pasid, self.pri.as_ptr().cast())
                     .is_ok()
@@ -118,7 +117,7 @@ impl Registration {
         }
     }
 
-    /// Whether QEMU has filled in the notifier where the layout says.
+    /// Whether QEMU has filled in the notifier at the offsets of the layout.
     fn is_laid_out(&self) -> bool {
         // SAFETY: the notifier is ours, and not registered.
         let good = unsafe {
@@ -135,11 +134,11 @@ impl Registration {
         good
     }
 
-    /// Unregisters what is registered.
+    /// Unregisters the registered notifiers.
     fn unregister(&mut self, bql: &Bql, pci: PciDevice, pasid: u32) {
         if self.has_iotlb {
-            // QEMU refuses while the PASID capability is disabled, though the notifier was
-            // registered before; nobody can see the bit meanwhile.
+            // QEMU refuses this while the PASID capability is disabled, although the notifier was
+            // registered before. Under the BQL no other code sees the temporary bit.
             let control = pci.read_config_raw(bql, PASID_CONTROL);
             pci.write_config_raw(bql, PASID_CONTROL, control | PASID_ENABLE);
             // SAFETY: it is registered for this PASID.
@@ -159,7 +158,7 @@ impl Drop for Registration {
         if self.has_iotlb || self.has_pri {
             return; // QEMU still knows them: rather lose the memory.
         }
-        // SAFETY: the three were made by `new`, and QEMU knows them no more.
+        // SAFETY: `new` created the three, and QEMU no longer uses them.
         unsafe {
             IOMMUNotifier::free(self.iotlb);
             drop(Box::from_raw(self.pri.as_ptr()));
@@ -191,8 +190,8 @@ impl Notifiers {
         }
     }
 
-    /// Registers for the PASIDs in use, if they may have changed, or if `again` says that what
-    /// could not be registered before might be now.
+    /// Registers for the PASIDs in use, if they may have changed, or if `again` says that earlier
+    /// failures might succeed now.
     pub fn sync(&self, bql: &Bql, endpoint: &svm_endpoint::Endpoint, again: bool) {
         let generation = endpoint.pasid_generation();
         if self.generation.swap(generation, Ordering::AcqRel) == generation && !again {
@@ -213,8 +212,8 @@ impl Notifiers {
         self.trim(bql, now);
     }
 
-    /// Unregisters idle PASIDs beyond those that are kept. The endpoint has to forget what it
-    /// may still know of them, because it will not hear of its end.
+    /// Unregisters idle PASIDs beyond the limit. The endpoint has to drop their cached
+    /// translations, because it will not receive their invalidations.
     fn trim(&self, bql: &Bql, now: u64) {
         let mut idle: Vec<(u64, Key)> = self
             .lock()
@@ -235,8 +234,8 @@ impl Notifiers {
         }
     }
 
-    /// Makes sure that invalidations and page responses of an address space arrive before it is
-    /// used. False, false if they cannot.
+    /// Ensures, before the first use of an address space, that its invalidations and page responses
+    /// will arrive. False, false if they cannot.
     pub fn ensure(&self, bql: &Bql, key: Key) -> Heard {
         let known = self.lock().get(&key).map(|r| Heard {
             invalidations: r.has_iotlb,
@@ -263,21 +262,21 @@ impl Notifiers {
         }
     }
 
-    /// A page request of a group is on its way.
+    /// Notes a page request of a group.
     pub fn page_requested(&self, key: Key, prgi: Prgi) {
         if let Some(registration) = self.lock().get_mut(&key) {
             registration.groups.insert(prgi.get());
         }
     }
 
-    /// A group was answered.
+    /// Notes the response to a group.
     pub fn page_answered(&self, key: Key, prgi: Prgi) {
         if let Some(registration) = self.lock().get_mut(&key) {
             registration.groups.remove(&prgi.get());
         }
     }
 
-    /// Nothing of page requests is outstanding any more.
+    /// Notes that no page request is outstanding any more.
     pub fn page_requests_stopped(&self) {
         for registration in self.lock().values_mut() {
             registration.groups.clear();
@@ -292,7 +291,8 @@ impl Notifiers {
         }
     }
 
-    /// Works on the registration of an address space, made if there is none, without the lock.
+    /// Works on the registration of an address space, without the lock. Creates it if there is
+    /// none.
     fn with<R>(&self, key: Key, work: impl FnOnce(&mut Registration) -> R, bql: &Bql) -> Option<R> {
         if !self.is_permitted(bql) {
             return None;
@@ -312,8 +312,8 @@ impl Notifiers {
         }
     }
 
-    /// Whether the vIOMMU takes notifiers of invalidations. QEMU ends the process if one is
-    /// registered with an intel-iommu that was not made for them; an svm-vtd takes them all.
+    /// Whether the vIOMMU accepts notifiers of invalidations. QEMU ends the process if one is
+    /// registered with an intel-iommu without device-iotlb; an svm-vtd accepts all.
     fn is_permitted(&self, bql: &Bql) -> bool {
         *self.permitted.get_or_init(|| {
             let Some(iommu) = Neighbour::find(bql, c"intel-iommu") else {
@@ -341,7 +341,7 @@ impl Notifiers {
     }
 }
 
-/// What of an address space reaches the device.
+/// The notifications of an address space that reach the device.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Heard {
     /// Invalidations.
@@ -355,7 +355,7 @@ fn number(key: Key) -> u32 {
     key.map_or(NO_PASID, Pasid::get)
 }
 
-/// The range that QEMU's address and mask mean.
+/// The range for QEMU's address and mask.
 fn range(address: u64, mask: u64) -> AlignedRange {
     let shift = (u64::BITS - mask.leading_zeros()) as u8;
     AlignedRange::containing(address, shift.max(pcie_ats::PAGE_SHIFT)).unwrap_or(AlignedRange::ALL)
@@ -366,8 +366,8 @@ unsafe extern "C" fn invalidated(notifier: *mut IOMMUNotifier, entry: *mut IOMMU
     let Some(notifier) = NonNull::new(notifier) else {
         return;
     };
-    // SAFETY: the notifier is registered, so its client lives; the entry is QEMU's, for the time
-    // of the call. QEMU handles invalidations with the BQL held.
+    // SAFETY: the notifier is registered, so its client is alive; the entry is QEMU's and valid
+    // during the call. QEMU handles invalidations with the BQL held.
     let (client, entry, bql) = unsafe {
         let client = IOMMUNotifier::opaque(notifier).cast::<Client>();
         (&*client, &*entry, Bql::held())
@@ -379,8 +379,8 @@ unsafe extern "C" fn invalidated(notifier: *mut IOMMUNotifier, entry: *mut IOMMU
 
 /// `IOMMUPRINotify`: a page request group response.
 unsafe extern "C" fn responded(notifier: *mut IOMMUPRINotifier, response: *mut IOMMUPRIResponse) {
-    // SAFETY: the notifier is the first field of a `PriNotifier` that is registered, so its
-    // client lives; the response is QEMU's. QEMU handles responses with the BQL held.
+    // SAFETY: the notifier is the first field of a registered `PriNotifier`, so its client is
+    // alive; the response is QEMU's. QEMU handles responses with the BQL held.
     let (client, response, bql) = unsafe {
         (
             &*(*notifier.cast::<PriNotifier>()).client,
@@ -408,7 +408,7 @@ mod tests {
         assert_eq!((page.base(), page.shift()), (0x7000_1234_5000, 12));
         assert_eq!(range(0x20_0000, 0x1f_ffff).shift(), 21);
         assert_eq!(range(0, u64::MAX), AlignedRange::ALL);
-        // Smaller than a page does not exist.
+        // There is no range smaller than a page.
         assert_eq!(range(0x1000, 0).shift(), 12);
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! A PCI Express function as QEMU has it: configuration space, capabilities, interrupts, and the
+//! QEMU's side of a PCI Express function: configuration space, capabilities, interrupts, and the
 //! requests that QEMU's vIOMMU answers. Knows nothing of the endpoint.
 
 use std::ffi::{CStr, c_int};
@@ -11,7 +11,7 @@ use crate::bql::Bql;
 use crate::memory::{IoRegion, Space};
 use crate::message::ErrorSlot;
 
-/// Error number of a request that may not be made now (`EPERM`).
+/// Error number of a request that is not permitted now (`EPERM`).
 const EPERM: i64 = 1;
 /// Error number of a failed access (`EIO`).
 const EIO: i64 = 5;
@@ -22,9 +22,9 @@ const ENOSPC: i64 = 28;
 
 /// Offset of the control and status register in the power management capability.
 pub const PM_CONTROL: u16 = 4;
-/// The power state in it: 0 for D0, 3 for D3hot.
+/// The power state in that register: 0 for D0, 3 for D3hot.
 pub const POWER_STATE: u32 = 3;
-/// No_Soft_Reset in it.
+/// No_Soft_Reset in that register.
 const NO_SOFT_RESET: u32 = 1 << 3;
 
 /// Why QEMU refused a request.
@@ -38,12 +38,12 @@ pub enum RequestError {
     QueueFull,
     /// An access to memory failed.
     Access,
-    /// The request is malformed, or about a PASID that does not exist.
+    /// The request is malformed, or for a PASID that does not exist.
     Invalid,
 }
 
 impl RequestError {
-    /// The refusal of a negative error number.
+    /// The error for a negative error number.
     fn from_errno(result: i64) -> RequestError {
         match -result {
             EPERM => RequestError::NotPermitted,
@@ -95,7 +95,7 @@ pub struct TranslationQuery {
 #[derive(Clone, Copy)]
 pub struct PciDevice(NonNull<PCIDevice>);
 
-// SAFETY: all that touches the object asks for a proof of the BQL.
+// SAFETY: all accesses to the object require a proof of the BQL.
 unsafe impl Send for PciDevice {}
 // SAFETY: as above.
 unsafe impl Sync for PciDevice {}
@@ -105,7 +105,7 @@ impl PciDevice {
     ///
     /// # Safety
     ///
-    /// It is an instance of `pci-device`, and is not finalized while the value is used.
+    /// It is an instance of `pci-device`, and is not finalized while the value is in use.
     pub unsafe fn new(device: NonNull<PCIDevice>) -> PciDevice {
         PciDevice(device)
     }
@@ -120,7 +120,7 @@ impl PciDevice {
         self.0.as_ptr().cast()
     }
 
-    /// What people call the device: its id, or its path.
+    /// The device's name for users: its id, or its path.
     pub fn name(self, _bql: &Bql) -> String {
         // SAFETY: the object is a device; the string is ours and is freed once.
         unsafe {
@@ -148,18 +148,18 @@ impl PciDevice {
         self.bytes(bql, layout::layout().pci_device.config)
     }
 
-    /// What a field points to, which is as large as configuration space.
+    /// The array that a field points to, which has the size of configuration space.
     fn bytes(self, _bql: &Bql, offset: usize) -> *mut u8 {
-        // SAFETY: the field lies inside of the object; `verify` has compared its size and
-        // `check_layout` what the field points to.
+        // SAFETY: the field lies inside the object; `verify` has compared the object's size and
+        // `check_layout` the array.
         unsafe {
             let field = self.raw().cast::<u8>().add(offset);
             field.cast::<*mut u8>().read()
         }
     }
 
-    /// Whether configuration space is where the layout says: it begins with these ids, which
-    /// cannot be written, and the command register, which can, follows.
+    /// Whether configuration space is at the offset of the layout: it begins with these ids, which
+    /// are read-only, followed by the command register, which is writable.
     pub fn check_layout(self, bql: &Bql, vendor: u16, device: u16) -> bool {
         let at = &layout::layout().pci_device;
         if [at.config, at.wmask].iter().any(|field| {
@@ -168,7 +168,7 @@ impl PciDevice {
         }) {
             return false;
         }
-        // SAFETY: both have been found to be aligned pointers, at offsets of this layout.
+        // SAFETY: both were found to be aligned pointers, at offsets of this layout.
         let writable = unsafe {
             let wmask = self.bytes(bql, at.wmask).cast::<u32>();
             [wmask.read(), wmask.add(1).read() & 7]
@@ -188,8 +188,8 @@ impl PciDevice {
         u32::from_le_bytes(bytes)
     }
 
-    /// Stores the double word at `offset`, a multiple of 4 below 4096, whatever software may
-    /// write there.
+    /// Stores the double word at `offset`, a multiple of 4 below 4096, regardless of which bits
+    /// software may write.
     pub fn write_config_raw(self, bql: &Bql, offset: u16, value: u32) {
         let bytes = value.to_le_bytes();
         // SAFETY: as for `read_config_raw`.
@@ -199,13 +199,13 @@ impl PciDevice {
         }
     }
 
-    /// What software reads, by QEMU's rules.
+    /// A read by software, with QEMU's rules.
     pub fn read_config(self, _bql: &Bql, address: u32, length: c_int) -> u32 {
-        // SAFETY: QEMU has checked address and length before it came to us with them.
+        // SAFETY: QEMU has checked address and length before it called us.
         unsafe { (qemu().pci_default_read_config)(self.raw(), address, length) }
     }
 
-    /// What software writes, by QEMU's rules; a function level reset happens in here.
+    /// A write by software, with QEMU's rules; a function level reset happens in here.
     pub fn write_config(self, _bql: &Bql, address: u32, value: u32, length: c_int) {
         // SAFETY: as for `read_config`.
         unsafe {
@@ -214,14 +214,14 @@ impl PciDevice {
         }
     }
 
-    /// Adds the power management capability (PCIe 7.5.2), with D0 and D3hot, in which the state is
-    /// kept, and returns its offset.
+    /// Adds the power management capability (PCIe 7.5.2), with D0 and D3hot and No_Soft_Reset, and
+    /// returns its offset.
     pub fn add_power_management(self, bql: &Bql, error: ErrorSlot) -> Option<u8> {
         // SAFETY: the device is being realized, and QEMU finds room for the capability.
         let offset = unsafe { (qemu().pci_pm_init)(self.raw(), 0, error.as_out()) };
         let offset = u8::try_from(offset).ok()?;
         let at = u16::from(offset);
-        // Version 3 in the upper half, behind the header.
+        // Version 3 in the upper half, after the header.
         let header = self.read_config_raw(bql, at) & 0xffff;
         self.write_config_raw(bql, at, header | 3 << 16);
         self.write_config_raw(bql, at + PM_CONTROL, NO_SOFT_RESET);
@@ -265,7 +265,7 @@ impl PciDevice {
         unsafe { (qemu().pcie_pri_init)(self.raw(), offset, capacity, true) }
     }
 
-    /// Adds the PASID capability, with requests for execution and in privileged mode or without.
+    /// Adds the PASID capability, optionally with requests for execution and in privileged mode.
     pub fn add_pasid(self, _bql: &Bql, offset: u16, width: u8, execute: bool, privileged: bool) {
         // SAFETY: as for `add_ats`; the width is at most 20.
         unsafe { (qemu().pcie_pasid_init)(self.raw(), offset, width, execute, privileged) }
@@ -299,19 +299,19 @@ impl PciDevice {
         unsafe { (qemu().msix_uninit_exclusive_bar)(self.raw()) }
     }
 
-    /// Sends the message of a vector that exists, or leaves it pending.
+    /// Sends the message of an existing vector, or leaves it pending.
     pub fn notify_msix(self, _bql: &Bql, vector: u16) {
         // SAFETY: the device is realized.
         unsafe { (qemu().msix_notify)(self.raw(), u32::from(vector)) }
     }
 
-    /// Its requester id, at present.
+    /// Its current requester id.
     pub fn requester_id(self, _bql: &Bql) -> u16 {
         // SAFETY: the device is realized.
         unsafe { (qemu().pci_requester_id)(self.raw()) }
     }
 
-    /// Where the function's memory requests go.
+    /// The address space of the function's memory requests.
     pub fn dma_space(self, _bql: &Bql) -> Space {
         // SAFETY: the device is realized; QEMU never frees the address space of a bus and slot,
         // and there is always one.
@@ -331,7 +331,7 @@ impl PciDevice {
         entries: &mut [IOMMUTLBEntry],
     ) -> Result<usize, RequestError> {
         let mut failed = 0;
-        // SAFETY: the device is realized; the buffer has the length that is given.
+        // SAFETY: the device is realized; the buffer has the given length.
         let result = unsafe {
             (qemu().pci_ats_request_translation)(
                 self.raw(),
@@ -371,7 +371,7 @@ impl PciDevice {
         check(result)
     }
 
-    /// Fills in a notifier of invalidations, to be registered.
+    /// Fills in a notifier of invalidations, before its registration.
     ///
     /// # Safety
     ///
@@ -393,7 +393,7 @@ impl PciDevice {
     ///
     /// # Safety
     ///
-    /// The notifier is filled in, and stays where it is until it is unregistered.
+    /// The notifier is filled in, and does not move until it is unregistered.
     pub unsafe fn register_iotlb_notifier(
         self,
         _bql: &Bql,
@@ -423,7 +423,7 @@ impl PciDevice {
     ///
     /// # Safety
     ///
-    /// The notifier stays where it is until it is unregistered.
+    /// The notifier does not move until it is unregistered.
     pub unsafe fn register_pri_notifier(
         self,
         _bql: &Bql,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The endpoint's root port: what a step sends upstream, as calls of QEMU's functions.
+//! The endpoint's root port: turns the requests of a step into calls of QEMU's functions.
 
 use pcie_ats::{
     AlignedRange, InvalidateCompletion, MAX_TRANSLATIONS, MemoryAddressType, MemoryError,
@@ -17,7 +17,7 @@ use crate::refused::automatic;
 use crate::remedy::{self, pasid_entries};
 use crate::trace::MemoryOperation;
 
-/// The port, for the time of one step.
+/// The port during one step.
 pub struct Port<'a> {
     device: &'a Device,
     bql: &'a Bql,
@@ -35,7 +35,7 @@ impl<'a> Port<'a> {
         request: &TranslationRequest,
         translations: &mut [Translation],
     ) -> Result<usize, TranslationError> {
-        // A translation whose end we would not hear of must not be used.
+        // A translation whose invalidation would not arrive must not be used.
         if !self
             .device
             .notifiers
@@ -84,7 +84,7 @@ impl<'a> Port<'a> {
             *translation = completion(entry)?;
         }
         if count == 0 {
-            // QEMU's loop does not begin where the range ends at the top of the address space.
+            // QEMU's loop does not run if the range ends at the top of the address space.
             let Some(first) = translations.first_mut() else {
                 return Err(TranslationError::CompleterAbort);
             };
@@ -93,16 +93,16 @@ impl<'a> Port<'a> {
         Ok(count.max(1))
     }
 
-    /// Whether a request that got no permission was refused for its address. QEMU's own unit
-    /// refuses requests to the interrupt address range with a PASID too, and records condition
-    /// SGN.8, which a completion says by Completer Abort; QEMU's has no way to say it. To the
-    /// specification such an address is one like any other (VT-d 3.15), and `svm-vtd` has it so.
+    /// Whether a request without permission was refused for its address. QEMU's own unit also
+    /// refuses requests to the interrupt address range with a PASID, and records condition SGN.8,
+    /// which a completion reports as Completer Abort; QEMU's interface cannot report it. In the
+    /// specification such an address is like any other (VT-d 3.15), and so it is in `svm-vtd`.
     fn refuses_interrupt_range(&self, request: &TranslationRequest) -> bool {
         request.address >> 20 == 0xfee && remedy::intel_iommu(self.bql).is_some()
     }
 
-    /// Whether a request is about a PASID whose entry is not present, where the unit does not see
-    /// that itself.
+    /// Whether a request is for a PASID whose entry is not present, if the unit does not check that
+    /// itself.
     fn names_absent_pasid(&self, pasid: Option<Pasid>) -> bool {
         self.device.checks_pasids(self.bql)
             && pasid.is_some_and(|pasid| {
@@ -111,7 +111,7 @@ impl<'a> Port<'a> {
             })
     }
 
-    /// Sends a page request; an error is the reason why nobody will answer it.
+    /// Sends a page request; the error is the reason why no response will come.
     fn send_page_request(&self, request: &PageRequest) -> Result<(), RequestError> {
         if !self
             .device
@@ -131,8 +131,8 @@ impl<'a> Port<'a> {
             read: request.read,
             write: request.write,
         };
-        // A stop marker is a request for nothing, and has no response. The unit may answer from
-        // within the call.
+        // A stop marker requests nothing, and has no response. The unit may answer from within the
+        // call.
         let is_stop_marker = !request.read && !request.write;
         if !is_stop_marker {
             self.device
@@ -142,7 +142,7 @@ impl<'a> Port<'a> {
         self.device.pci.request_page(self.bql, &query)
     }
 
-    /// Makes an access to memory with the attributes of a request, and notes it in the trace.
+    /// Makes a memory access with the attributes of a request, and records it in the trace.
     fn access<T>(
         &self,
         kind: MemoryOperation,
@@ -251,9 +251,9 @@ impl RootPort for Port<'_> {
     }
 
     fn invalidate_completion(&self, _completion: &InvalidateCompletion) {
-        // QEMU counts an invalidation as completed when its notifier returns. The BQL round each
-        // step keeps others out of a step; an invalidation from inside an access, by way of a
-        // register of the vIOMMU, is one that the access itself has caused.
+        // QEMU counts an invalidation as completed when its notifier returns. The BQL around each
+        // step keeps invalidations of others out of a step; an invalidation from inside an access,
+        // through a register of the vIOMMU, is caused by the access itself.
     }
 }
 

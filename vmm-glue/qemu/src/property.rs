@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Properties of devices: a table with names, ranges and meanings for each type of device, and
-//! the two functions by which QEMU reads and writes what is in it. Knows no particular property.
+//! Properties of devices: a table with names, ranges and meanings for each type of device, and the
+//! two functions with which QEMU reads and writes them. Knows no particular property.
 
 use std::ffi::{CStr, CString, c_char, c_void};
 
@@ -9,17 +9,17 @@ use crate::abi::qemu;
 use crate::message::ErrorSlot;
 use crate::qom::Class;
 
-/// What the properties of a type of device say, for each of its objects.
+/// The values of a device type's properties, for each of its objects.
 pub trait Settings: Clone + 'static {
-    /// Those of an object.
+    /// The values of an object.
     fn of(object: *mut Object) -> Self;
-    /// Changes those of an object; false if it is too late. `later` says that it never is.
+    /// Changes the values of an object; false if it is too late. With `later` it is never too late.
     fn store(self, object: *mut Object, later: bool) -> bool;
 }
 
-/// How a property is read and written.
+/// The type and accessors of a property.
 pub enum Kind<S: 'static> {
-    /// A number, with the least and the most that it may be.
+    /// A number, with its smallest and largest value.
     Number(u64, u64, fn(&mut S) -> &mut u64),
     /// On or off.
     Switch(fn(&mut S) -> &mut bool),
@@ -79,13 +79,13 @@ impl<S: 'static> Property<S> {
         }
     }
 
-    /// The same, and it can be set when the device has been made, by `qom-set`.
+    /// The same; `qom-set` can also set it after the device is created.
     pub const fn also_later(mut self) -> Property<S> {
         self.later = true;
         self
     }
 
-    /// Its name, for people.
+    /// Its name for messages.
     fn name(&self) -> String {
         self.name.to_string_lossy().into_owned()
     }
@@ -110,7 +110,7 @@ pub fn add_all<S: Settings>(class: &mut Class, properties: &'static [Property<S>
     }
 }
 
-/// Gives a property to a visitor.
+/// Passes a property to a visitor.
 unsafe extern "C" fn get<S: Settings>(
     object: *mut Object,
     visitor: *mut Visitor,
@@ -118,11 +118,11 @@ unsafe extern "C" fn get<S: Settings>(
     property: *mut c_void,
     error: ErrorOut,
 ) {
-    // SAFETY: what `add_all` has given.
+    // SAFETY: it is the pointer from `add_all`.
     let property = unsafe { &*property.cast::<Property<S>>() };
     let mut settings = S::of(object);
-    // SAFETY: the visitor is QEMU's, and reads from the place that it is given; a text is a C
-    // string that outlives the call.
+    // SAFETY: the visitor is QEMU's, and reads from the given place; a text is a C string that
+    // outlives the call.
     unsafe {
         match property.kind {
             Kind::Number(_, _, field) => {
@@ -140,7 +140,7 @@ unsafe extern "C" fn get<S: Settings>(
     }
 }
 
-/// Takes a property from a visitor.
+/// Reads a property from a visitor.
 unsafe extern "C" fn set<S: Settings>(
     object: *mut Object,
     visitor: *mut Visitor,
@@ -148,11 +148,11 @@ unsafe extern "C" fn set<S: Settings>(
     property: *mut c_void,
     error: ErrorOut,
 ) {
-    // SAFETY: what `add_all` has given, and QEMU's place for an error.
+    // SAFETY: it is the pointer from `add_all`, and QEMU's error slot.
     let (property, slot) = unsafe { (&*property.cast::<Property<S>>(), ErrorSlot::new(error)) };
     let mut settings = S::of(object);
-    // SAFETY: the visitor is QEMU's, and writes to the place that it is given if it returns true;
-    // a text is then ours to free.
+    // SAFETY: the visitor is QEMU's, and writes to the given place if it returns true; we then have
+    // to free a text.
     let read = unsafe {
         match property.kind {
             Kind::Number(_, _, field) => {
@@ -198,8 +198,8 @@ unsafe extern "C" fn set<S: Settings>(
 pub mod tests {
     use super::*;
 
-    /// Sees that each description names the range and the default that the property really has.
-    /// The default of a number that is 0 and out of its range is what `unset` says.
+    /// Checks that each description names the actual range and default of the property. If the
+    /// default of a number is 0 and out of its range, `unset` gives its text.
     pub fn descriptions_are_true<S>(properties: &[Property<S>], mut settings: S, unset: &str) {
         for property in properties {
             let description = property.description.to_str().unwrap();

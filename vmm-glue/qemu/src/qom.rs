@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! QEMU's object model: the class of a PCI Express device that is not QEMU's own, and questions
-//! to other objects. Knows nothing of what the device does.
+//! QEMU's object model: the class of our PCI Express device, and access to other objects. Does not
+//! know what the device does.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
@@ -9,11 +9,11 @@ use crate::abi::layout::*;
 use crate::abi::qemu;
 use crate::bql::Bql;
 
-/// What a type of PCI Express device consists of.
+/// The parts of a type of PCI Express device.
 pub struct DeviceType {
     /// Name, as in `-device NAME`.
     pub name: &'static CStr,
-    /// What it is, for `-device help`.
+    /// Description for `-device help`.
     pub description: &'static CStr,
     /// Vendor id.
     pub vendor_id: u16,
@@ -23,7 +23,7 @@ pub struct DeviceType {
     pub revision: u8,
     /// Base class and sub-class.
     pub class: u16,
-    /// Makes the device of an object.
+    /// Creates the device of an object.
     pub realize: unsafe extern "C" fn(*mut Object, ErrorOut),
     /// Undoes `realize`.
     pub exit: unsafe extern "C" fn(*mut Object),
@@ -33,15 +33,15 @@ pub struct DeviceType {
     pub config_read: unsafe extern "C" fn(*mut Object, u32, c_int) -> u32,
     /// Software writes configuration space.
     pub config_write: unsafe extern "C" fn(*mut Object, u32, u32, c_int),
-    /// An object has come to be.
+    /// Initializes an object.
     pub instance_init: unsafe extern "C" fn(*mut Object),
-    /// An object is about to be freed.
+    /// Finalizes an object.
     pub instance_finalize: unsafe extern "C" fn(*mut Object),
     /// Adds the properties.
     pub properties: fn(&mut Class),
 }
 
-/// The class of a type that is being made.
+/// The class of a type during its creation.
 pub struct Class(NonNull<ObjectClass>);
 
 static INTERFACES: [Constant<InterfaceInfo>; 2] = [
@@ -58,7 +58,7 @@ pub fn register(device: &'static DeviceType) {
     let info = TypeInfo {
         name: device.name.as_ptr(),
         parent: c"pci-device".as_ptr(),
-        // As the parent's: the state lies elsewhere.
+        // The same as the parent's: the state is stored elsewhere.
         instance_size: 0,
         instance_align: 0,
         instance_init: Some(device.instance_init),
@@ -71,22 +71,22 @@ pub fn register(device: &'static DeviceType) {
         class_data: std::ptr::from_ref(device).cast(),
         interfaces: std::ptr::from_ref(&INTERFACES).cast(),
     };
-    // SAFETY: QEMU copies the structure; all that it points to lives for ever.
+    // SAFETY: QEMU copies the structure; everything that it points to is static.
     unsafe { (qemu().type_register_static)(&info) };
 }
 
 /// `TypeInfo.class_init`.
 unsafe extern "C" fn class_init(class: *mut ObjectClass, data: *const c_void) {
     let at = &layout().pci_device_class;
-    // SAFETY: the data is what `register` has given.
+    // SAFETY: the data is the pointer from `register`.
     let device = unsafe { &*data.cast::<DeviceType>() };
     let Some(class) = NonNull::new(class) else {
         return;
     };
     let mut class = Class(class);
-    // SAFETY: the class inherits from `pci-device`, whose layout `verify` has compared; each
-    // field has the type that is written. `realize` and its like take a `PCIDevice`, which
-    // begins with its `Object`.
+    // SAFETY: the class inherits from `pci-device`, whose layout `verify` has compared; each field
+    // has the written type. `realize` and similar functions take a `PCIDevice`, which begins with
+    // its `Object`.
     unsafe {
         class.write(at.realize, device.realize);
         class.write(at.exit, device.exit);
@@ -105,11 +105,11 @@ unsafe extern "C" fn class_init(class: *mut ObjectClass, data: *const c_void) {
 }
 
 impl Class {
-    /// The class that a `class_init` is given.
+    /// The class that QEMU passes to a `class_init`.
     ///
     /// # Safety
     ///
-    /// The value is used inside of that function only.
+    /// The value is used only inside that function.
     pub unsafe fn new(class: NonNull<ObjectClass>) -> Class {
         Class(class)
     }
@@ -132,7 +132,7 @@ impl Class {
         }
     }
 
-    /// Adds a property. `opaque` comes back to `get` and `set`.
+    /// Adds a property. QEMU passes `opaque` to `get` and `set`.
     pub fn add_property<T: Sync>(
         &mut self,
         name: &CStr,
@@ -162,14 +162,14 @@ impl Class {
     }
 }
 
-/// Another object of the machine, one that stays as long as the machine.
+/// Another object of the machine, which lives as long as the machine.
 #[derive(Clone, Copy)]
 pub struct Neighbour(NonNull<Object>);
 
 impl Neighbour {
     /// The only object of a type, if there is one.
     pub fn find(_bql: &Bql, type_name: &CStr) -> Option<Neighbour> {
-        // SAFETY: both are C strings; that several match need not be told.
+        // SAFETY: both are C strings; the pointer for ambiguity may be null.
         let object = unsafe {
             (qemu().object_resolve_path_type)(
                 c"".as_ptr(),
@@ -183,7 +183,7 @@ impl Neighbour {
     /// Whether there is an object of a type, or several.
     pub fn any(_bql: &Bql, type_name: &CStr) -> bool {
         let mut several = false;
-        // SAFETY: both are C strings, and QEMU writes to the place that it is given.
+        // SAFETY: both are C strings, and QEMU writes to the given place.
         let object = unsafe {
             (qemu().object_resolve_path_type)(c"".as_ptr(), type_name.as_ptr(), &mut several)
         };
@@ -194,7 +194,7 @@ impl Neighbour {
     ///
     /// # Safety
     ///
-    /// It exists for as long as the value is used.
+    /// It exists while the value is in use.
     pub unsafe fn new(object: NonNull<Object>) -> Neighbour {
         Neighbour(object)
     }
@@ -218,10 +218,10 @@ impl Neighbour {
         self.0.as_ptr()
     }
 
-    /// A property that is a text or a choice; None if the object has no such property.
+    /// A text or enumeration property; None if the object has no such property.
     pub fn text(self, _bql: &Bql, property: &CStr) -> Option<String> {
         let mut error = std::ptr::null_mut();
-        // SAFETY: the object exists; an error, or else the text, is ours to free.
+        // SAFETY: the object exists; we free the error or the text.
         unsafe {
             let text =
                 (qemu().object_property_get_str)(self.0.as_ptr(), property.as_ptr(), &mut error);
@@ -234,7 +234,7 @@ impl Neighbour {
         }
     }
 
-    /// Sets a property that is true or false; false if that is not possible.
+    /// Sets a boolean property; false if that is not possible.
     pub fn set_switch(self, _bql: &Bql, property: &CStr, value: bool) -> bool {
         let mut error = std::ptr::null_mut();
         // SAFETY: the object exists; an error is ours to free.
@@ -249,7 +249,7 @@ impl Neighbour {
         }
     }
 
-    /// Sets a property that is a number; false if that is not possible.
+    /// Sets a numeric property; false if that is not possible.
     pub fn set_number(self, _bql: &Bql, property: &CStr, value: u64) -> bool {
         let mut error = std::ptr::null_mut();
         // SAFETY: the object exists; an error is ours to free.
@@ -264,12 +264,12 @@ impl Neighbour {
         }
     }
 
-    /// A property that is true or false; None if the object has no such property.
+    /// A boolean property; None if the object has no such property.
     pub fn switch(self, _bql: &Bql, property: &CStr) -> Option<bool> {
         self.get(property, qemu().object_property_get_bool)
     }
 
-    /// A property that is a number; None if the object has no such property.
+    /// A numeric property; None if the object has no such property.
     pub fn number(self, _bql: &Bql, property: &CStr) -> Option<u64> {
         self.get(property, qemu().object_property_get_uint)
     }
@@ -298,11 +298,11 @@ unsafe impl Send for Neighbour {}
 // SAFETY: as above.
 unsafe impl Sync for Neighbour {}
 
-/// Whether there is no error; one that there is is freed.
+/// Whether there is no error; frees an error.
 ///
 /// # Safety
 ///
-/// The error is null or the caller's.
+/// The error is null or owned by the caller.
 unsafe fn succeeded(error: *mut Error) -> bool {
     if error.is_null() {
         return true;

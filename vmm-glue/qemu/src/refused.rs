@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! What the device hears of page requests that QEMU does not take.
+//! The response to page requests that QEMU refuses.
 //!
-//! To QEMU a page request is a function call that may fail; to a device it is a posted message,
-//! whose group is always answered. Hardware answers by itself where it cannot queue a request
-//! (VT-d 7.4.1): a group whose last request met a full queue is answered Success, so that the
-//! device asks for its pages again; one that is not permitted, Invalid Request. VT-d leaves open
-//! what becomes of one whose descriptor could not be written: as in this project's unit, it is
-//! answered Response Failure, which says that requests are lost and nothing of the page
-//! (PCIe 10.4.2). Requests that are not the last of their group are answered with it; stop markers
-//! (PCIe 10.4.1.2) have no answer.
+//! In QEMU a page request is a function call that may fail; for a device it is a posted message,
+//! and its group always gets a response. Hardware responds itself if it cannot queue a request
+//! (VT-d 7.4.1): Success if the last request of a group met a full queue, so that the device
+//! requests its pages again; Invalid Request if the request is not permitted. VT-d does not specify
+//! the response if the descriptor could not be written. As in this project's unit it is Response
+//! Failure, which reports that requests are lost and says nothing about the page (PCIe 10.4.2).
+//! Requests that are not the last of their group share its response; stop markers (PCIe 10.4.1.2)
+//! have none.
 
 use pcie_ats::{PageRequest, ResponseCode};
 
 use crate::pci::RequestError;
 
-/// The answer that hardware gives to a refused request, at once; none to one that is not the last
-/// of its group. How soon a device asks again is its own decision.
+/// The immediate response of hardware to a refused request; none if the request is not the last of
+/// its group. The device decides when to repeat it.
 pub fn automatic(request: &PageRequest, refusal: RequestError) -> Option<ResponseCode> {
     let is_stop_marker = !request.read && !request.write;
     if !request.last || is_stop_marker {

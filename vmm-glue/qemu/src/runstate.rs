@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Whether the machine runs: `stop` and `cont` of the monitor, and all else that stops it.
+//! Whether the machine runs: `stop` and `cont` of the monitor, and everything else that stops it.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
@@ -8,7 +8,7 @@ use crate::abi::layout::VMChangeStateEntry;
 use crate::abi::qemu;
 use crate::bql::Bql;
 
-/// What is done when the machine begins to run (true) or stops (false).
+/// The action when the machine starts (true) or stops (false).
 type Action = Box<dyn Fn(&Bql, bool) + Send + Sync>;
 
 /// Runs an action at each change, until it is dropped.
@@ -17,14 +17,14 @@ pub struct Watch {
     action: NonNull<Action>,
 }
 
-// SAFETY: the entry is QEMU's and is touched with the BQL only; the action is Send and Sync.
+// SAFETY: the entry is QEMU's and is accessed only under the BQL; the action is Send and Sync.
 unsafe impl Send for Watch {}
 
 impl Watch {
-    /// Begins.
+    /// Starts watching.
     pub fn new(_bql: &Bql, action: Action) -> Watch {
         let action = NonNull::from(Box::leak(Box::new(action)));
-        // SAFETY: the action stays where it is until the entry has been deleted.
+        // SAFETY: the action does not move until the entry has been deleted.
         let entry =
             unsafe { (qemu().qemu_add_vm_change_state_handler)(changed, action.as_ptr().cast()) };
         Watch { entry, action }
@@ -34,7 +34,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         // SAFETY: the entry is that of `new`; devices are dropped with the BQL held. The action
-        // came out of a box, and nobody calls it any more.
+        // came from a box, and is not called any more.
         unsafe {
             (qemu().qemu_del_vm_change_state_handler)(self.entry);
             drop(Box::from_raw(self.action.as_ptr()));

@@ -8,10 +8,10 @@ use svm_endpoint::{Config, MAX_ATC_ENTRIES, MAX_ATC_WAYS, MIN_ATC_ENTRIES, MIN_A
 use crate::property::{self, Property};
 use crate::qom::Class;
 
-/// The endpoint's unit of time is a microsecond; so many are a millisecond.
+/// Microseconds, the endpoint's unit of time, in a millisecond.
 const MICROSECONDS: u64 = 1000;
 /// The longest time between two requests for the same pages, in microseconds: long enough for the
-/// guest to take something out of a queue that is full.
+/// guest to take entries out of a full queue.
 const BACKOFF: u64 = MICROSECONDS;
 /// The longest time-out in milliseconds: an hour.
 const MOST_TIMEOUT: u64 = 3_600_000;
@@ -19,7 +19,7 @@ const MOST_TIMEOUT: u64 = 3_600_000;
 /// The largest trace in MiB: a TiB.
 const MOST_TRACE: u64 = 1 << 20;
 
-/// What the properties say.
+/// The values of the properties.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Contexts.
@@ -30,9 +30,9 @@ pub struct Settings {
     pub atc_ways: u64,
     /// Page request capacity.
     pub pri_capacity: u64,
-    /// How long page requests wait for their responses, in milliseconds; 0 for ever.
+    /// How long page requests wait for their responses, in milliseconds; 0 for no limit.
     pub page_response_timeout: u64,
-    /// Whether stop markers are sent.
+    /// Whether to send stop markers.
     pub stop_markers: bool,
     /// Max PASID Width; 0 for as wide as possible.
     pub pasid_bits: u64,
@@ -44,9 +44,9 @@ pub struct Settings {
     pub lab: bool,
     /// Whether to set ECAP.SMPWCS.
     pub smpwcs: bool,
-    /// Whether PASID entries that are not present are kept from the intel-iommu.
+    /// Whether to avoid asking the intel-iommu about PASIDs whose entry is not present.
     pub pasid_check: bool,
-    /// Whether wide PASID-based invalidations are made acceptable to the intel-iommu.
+    /// Whether to rewrite wide PASID-based invalidations for the intel-iommu.
     pub wide_invalidations: bool,
     /// Path of the trace file; empty for none.
     pub trace: String,
@@ -181,8 +181,8 @@ pub fn add_all(class: &mut Class) {
 }
 
 impl Settings {
-    /// The endpoint's configuration. The width of PASIDs is limited by `iommu_bits`, if there is
-    /// a vIOMMU that limits it.
+    /// The endpoint's configuration. `iommu_bits` limits the PASID width, if there is a vIOMMU that
+    /// limits it.
     pub fn config(&self, iommu_bits: Option<u64>) -> Result<Config, String> {
         let most = iommu_bits
             .unwrap_or(PasidWidth::MAX.bits().into())
@@ -215,7 +215,7 @@ impl Settings {
     }
 }
 
-/// A number of the type that the endpoint has for it. `set` has let no other through.
+/// A number in the endpoint's type. `set` has refused values that do not fit.
 fn narrow<T: TryFrom<u64>>(name: &str, value: u64) -> Result<T, String> {
     T::try_from(value).map_err(|_| format!("{name} is too large: {value}"))
 }

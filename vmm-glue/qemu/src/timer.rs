@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! A timer of QEMU's main loop, in the time of the machine.
+//! A timer of QEMU's main loop, in the machine's time.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
@@ -9,7 +9,7 @@ use crate::abi::layout::*;
 use crate::abi::{qemu, room};
 use crate::bql::Bql;
 
-/// What a timer does when it expires.
+/// The action of a timer when it expires.
 type Action = Box<dyn Fn(&Bql) + Send + Sync>;
 
 /// A timer, off until it is set.
@@ -24,16 +24,16 @@ unsafe impl Send for Timer {}
 unsafe impl Sync for Timer {}
 
 impl Timer {
-    /// Makes a timer in the time of the machine, which stands still while the machine does. None if
-    /// QEMU's timers are not laid out as this library expects.
+    /// Creates a timer in the machine's time, which stops while the machine is stopped. None if
+    /// QEMU's timers do not have the expected layout.
     pub fn virtual_time(_bql: &Bql, action: Action) -> Option<Timer> {
         let timer = Timer {
             timer: room::allocate(layout().qemu_timer.size),
             action: NonNull::from(Box::leak(Box::new(action))),
         };
         let opaque = timer.action.as_ptr().cast();
-        // SAFETY: the timer and what it points to stay where they are until `drop`. Without a
-        // group of its own it belongs to the main loop.
+        // SAFETY: the timer and what it points to do not move until `drop`. Without its own group
+        // it belongs to the main loop.
         let found = unsafe {
             (qemu().timer_init_full)(
                 timer.timer.as_ptr(),
@@ -53,8 +53,7 @@ impl Timer {
         found.then_some(timer)
     }
 
-    /// Lets it expire at a time of the machine, or at once if that has passed. Any thread may do
-    /// that.
+    /// Makes it expire at a machine time, or at once if that has passed. Any thread may call this.
     pub fn set_at(&self, time: Duration) {
         let expiry = time.as_micros().try_into().unwrap_or(i64::MAX);
         // SAFETY: the timer is initialized; QEMU takes its own lock.
@@ -76,9 +75,8 @@ pub fn virtual_now() -> Duration {
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        // SAFETY: both came from `virtual_time`; the timer is initialized, and off after the
-        // first call. The main loop calls it with the BQL, which is held where the timer is
-        // dropped.
+        // SAFETY: both came from `virtual_time`; the timer is initialized, and off after the first
+        // call. The main loop calls it under the BQL, which is also held when the timer is dropped.
         unsafe {
             (qemu().timer_del)(self.timer.as_ptr());
             room::free(self.timer, layout().qemu_timer.size);

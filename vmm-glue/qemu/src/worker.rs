@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The engine's thread: lets the device step while it has work, and waits while it has none.
+//! The engine's thread: steps the device while it has work, and waits while it has none.
 //!
-//! Each step runs under the BQL. With that, an invalidation, which QEMU delivers under the BQL,
-//! comes either before a step or after it, never between the translation that a step uses and
-//! the access that it makes with it; and QEMU's page requests, interrupts and notifiers may be
-//! used at all.
+//! Each step runs under the BQL. QEMU delivers invalidations under the BQL, so an invalidation
+//! comes either before a step or after it, never between the look-up of a translation and the
+//! access that uses it. QEMU's page requests, interrupts and notifiers also require the BQL.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -14,33 +13,33 @@ use std::time::{Duration, Instant};
 use crate::bql::{Bql, Guard};
 use crate::thread as qemu_thread;
 
-/// How long the thread works without a pause. The BQL is not fair: a thread that waits for it is
-/// woken when it is free, and finds it taken again by one that is awake already. Without pauses a
+/// How long the thread works without a pause. The BQL is not fair: a waiting thread is woken when
+/// the lock is free, and finds it taken again by a thread that was already awake. Without pauses a
 /// processor of the guest waits for a tenth of a second and more.
 const TURN: Duration = Duration::from_micros(250);
-/// The pause, in which a thread that waits for the BQL gets it. The kernel makes it longer.
+/// The pause, in which a waiting thread gets the BQL. The kernel makes it longer.
 const PAUSE: Duration = Duration::from_micros(1);
 
-/// What the thread drives.
+/// The engine that the thread drives.
 pub trait Engine: Send + Sync + 'static {
-    /// One step; whether there may be more to do.
+    /// Performs one step; returns whether there may be more to do.
     fn step(&self, bql: &Bql) -> bool;
-    /// Time passes while there is work. The BQL is not held.
+    /// Advances the time while there is work. The BQL is not held.
     fn tick(&self);
-    /// There is nothing to do for now. The BQL is not held.
+    /// Called when there is nothing to do for now. The BQL is not held.
     fn rest(&self);
 }
 
-/// What the thread has been told.
+/// The orders to the thread.
 #[derive(Default)]
 struct Orders {
     work: bool,
     stop: bool,
-    /// What the thread works on must be freed, since the process goes on.
+    /// Free the engine, because the process continues.
     free: bool,
 }
 
-/// How the thread is told that there is work.
+/// Tells the thread that there is work.
 #[derive(Default)]
 pub struct Bell {
     orders: Mutex<Orders>,
@@ -57,7 +56,7 @@ impl Bell {
         }
     }
 
-    /// Ends the thread, and perhaps frees what it works on.
+    /// Ends the thread, and optionally frees the engine.
     fn stop(&self, free: bool) {
         let mut orders = self.lock();
         (orders.stop, orders.free) = (true, free);
@@ -73,7 +72,7 @@ impl Bell {
         let orders = self.lock();
         let waited = self.changed.wait_while(orders, |o| !o.work && !o.stop);
         let mut orders = waited.unwrap_or_else(PoisonError::into_inner);
-        // Cleared before the steps: what comes during them leads to another round.
+        // Cleared before the steps: work that arrives during them causes another round.
         orders.work = false;
         !orders.stop
     }
@@ -96,29 +95,30 @@ impl Worker {
         let thread = qemu_thread::spawn("svm-demo", move || {
             run(&heard, &*engine);
             if heard.lock().free {
-                // It may be the last to have the engine, whose timers end under the BQL.
+                // This may be the last reference to the engine, whose timers must end under the
+                // BQL.
                 let _bql = Guard::lock();
                 drop(engine);
             } else {
-                // The process ends, and the BQL may be free no more.
+                // The process ends, and the BQL may never be free again.
                 std::mem::forget(engine);
             }
         })?;
         Ok(Worker { bell, thread })
     }
 
-    /// Lets the thread end by itself. It makes no step any more: each begins with the BQL, and
-    /// with a look at whether it is still wanted. The BQL is not let go of.
+    /// Lets the thread end on its own. It makes no more steps: each step takes the BQL first, and
+    /// then checks whether the thread has to end. The caller keeps the BQL.
     pub fn dismiss(self, _bql: &Bql) {
         self.bell.stop(true);
     }
 
-    /// Ends the thread, for the process ends, and waits for its end, without holding the BQL.
+    /// Ends the thread at the end of the process, and waits for it without holding the BQL.
     pub fn stop_unlocked(self) {
         self.bell.stop(false);
-        // QEMU may end the process from any thread, this one too.
+        // QEMU may end the process from any thread, including this one.
         if self.thread.thread().id() != thread::current().id() {
-            // An error would be a panic of the thread, which aborts.
+            // An error would mean a panic of the thread, which aborts.
             let _ = self.thread.join();
         }
     }
