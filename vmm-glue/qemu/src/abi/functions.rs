@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The functions and variables of QEMU that the library uses, found by name in the running
-//! process. The library itself has no unresolved symbol of QEMU, so it can be loaded into any
-//! process and stays without effect there.
+//! process. The library itself has no unresolved symbol of QEMU, so any process can load it,
+//! without effect.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use super::program::Program;
 
 /// The address of an exported symbol of this process.
 pub fn symbol(name: &CStr) -> Option<*mut c_void> {
-    // SAFETY: `name` is a C string, and RTLD_DEFAULT asks for the process's own symbols.
+    // SAFETY: `name` is a C string, and RTLD_DEFAULT searches the process's own symbols.
     let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
     (!address.is_null()).then_some(address)
 }
@@ -33,8 +33,8 @@ macro_rules! table {
         }
 
         impl Qemu {
-            /// Finds all of them: exported by the process, or where the layout file of the program
-            /// says; the error is the names of those that are missing.
+            /// Finds all of them: exported by the process, or at the addresses of the program's
+            /// layout file; the error has the names of missing ones.
             pub fn resolve(
                 program: &Program,
                 file: Option<&Table>,
@@ -48,17 +48,16 @@ macro_rules! table {
                 }
                 Ok(Qemu {
                     $(
-                        // SAFETY: the address is not null, for none is missing. That the
-                        // function behind it has this type is what this file says of the series
-                        // that `verify` admits; nothing is called before it has spoken, but for
-                        // the functions that it needs itself.
+                        // SAFETY: the address is not null, because none is missing. This file
+                        // defines the function's type for the series that `verify` accepts; nothing
+                        // is called before its verdict, except the functions that it needs itself.
                         $function: unsafe { std::mem::transmute::<*mut c_void, $type>($function) },
                     )+
                     $($variable: $variable.cast(),)+
                 })
             }
 
-            /// The names of all, and the types of the functions as a layout file has them.
+            /// All names, and the types of the functions in the format of a layout file.
             #[cfg(test)]
             fn signatures() -> Vec<(&'static str, Option<String>)> {
                 use super::signature::Signature;
@@ -71,7 +70,7 @@ macro_rules! table {
     };
 }
 
-/// Looks up one name, with its ending null, and notes it where it is missing.
+/// Looks up one name, with its terminating null, and records it if it is missing.
 fn find(
     name: &'static str,
     program: &Program,
@@ -213,33 +212,33 @@ table! {
     }
 }
 
-/// Reads or writes a property: object, visitor, name, what the property was declared with, error.
+/// Reads or writes a property: object, visitor, name, the property's opaque pointer, error.
 pub type PropertyAccess =
     unsafe extern "C" fn(*mut Object, *mut Visitor, *const c_char, *mut c_void, ErrorOut);
 
 /// `DeviceRealize`.
 pub type Realize = unsafe extern "C" fn(*mut Object, ErrorOut);
 
-// SAFETY: function pointers and the addresses of QEMU's own variables, which are the same in
-// every thread.
+// SAFETY: function pointers and the addresses of QEMU's variables, which are the same in every
+// thread.
 unsafe impl Send for Qemu {}
 // SAFETY: as above; the table is never written.
 unsafe impl Sync for Qemu {}
 
 static QEMU: OnceLock<Qemu> = OnceLock::new();
 
-/// Makes the table known to the whole library.
+/// Sets the table for the whole library.
 pub fn set(table: Qemu) {
-    // A second table is that of the same process.
+    // A second table belongs to the same process.
     let _ = QEMU.set(table);
 }
 
-/// Whether there is a table: in a process that is not QEMU there is none.
+/// Whether there is a table: only in a QEMU process.
 pub fn is_known() -> bool {
     QEMU.get().is_some()
 }
 
-/// The table. Only code that QEMU calls comes here, and QEMU knows none before the table is set.
+/// The table. Only code that QEMU calls reaches this, and QEMU calls none before the table is set.
 pub fn qemu() -> &'static Qemu {
     match QEMU.get() {
         Some(table) => table,
@@ -257,7 +256,7 @@ mod tests {
     fn functions_have_the_signatures_of_the_table() {
         let table = Table::builtin();
         for (name, signature) in Qemu::signatures() {
-            // Of GLib's function the debug information of QEMU says nothing.
+            // QEMU's debug information does not describe GLib's function.
             if let Some(signature) = signature.filter(|_| name != "g_free") {
                 assert_eq!(table.signature(name), Some(signature.as_str()), "{name}");
                 assert!(FUNCTIONS.contains(&name), "{name}");

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! What QEMU's IOMMUs are made of: the operations of a PCI bus, regions that translate, the
-//! classes of x86 IOMMUs. As [`super::layout`], and checked as far as it can be seen by
-//! [`check`].
+//! The parts of QEMU's IOMMUs: the operations of a PCI bus, regions that translate, the classes of
+//! x86 IOMMUs. [`check`] compares them with [`super::layout`] as far as possible.
 
 use std::ffi::{CStr, c_void};
 
@@ -10,7 +9,7 @@ use super::layout::*;
 use super::refusal::{Refusal, equal};
 use super::verify::{field, type_of};
 
-/// Compares the sizes of the types that are derived from.
+/// Compares the sizes of the types from which this library derives its own.
 ///
 /// # Safety
 ///
@@ -45,7 +44,7 @@ pub unsafe fn check(qemu: &Qemu) -> Result<(), Refusal> {
     unsafe { functions(qemu) }
 }
 
-/// Compares which functions QEMU's own IOMMU has and which it has not, as far as they are known.
+/// Checks which functions QEMU's own IOMMU has, and which it lacks, as far as this is known.
 ///
 /// # Safety
 ///
@@ -66,15 +65,15 @@ unsafe fn functions(qemu: &Qemu) -> Result<(), Refusal> {
                 (region.translate, true),
                 (region.notify_flag_changed, true),
                 (region.replay, true),
-                // Only IOMMUs of other machines have it.
+                // Only IOMMUs of other machines have this function.
                 (region.get_attr, false),
             ],
         ),
     ];
     for (name, fields) in known {
         let text = name.to_string_lossy();
-        // SAFETY: types are registered; the classes have the sizes that were compared, or inherit
-        // from one that has.
+        // SAFETY: types are registered; the classes have the compared sizes, or inherit from a
+        // class that has.
         unsafe {
             let class = (qemu.object_class_by_name)(name.as_ptr());
             if class.is_null() {

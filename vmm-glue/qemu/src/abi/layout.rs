@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Structures and constants of QEMU on x86-64.
 //!
-//! What differs between series or builds is in the table of [`layout`]: sizes and offsets of the
-//! structures whose fields are reached by [`super::room`]. The structures that are declared here
-//! are passed to QEMU as they are; [`fixed`] compares them with the table. Fields that nobody here
-//! uses are there only where they keep others in their places.
+//! The table of [`layout`] has everything that differs between series or builds: sizes and offsets
+//! of the structures whose fields are accessed through [`super::room`]. The structures that this
+//! file declares are passed to QEMU directly; [`fixed`] compares them with the table. Unused fields
+//! exist only if they keep others at their offsets.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
@@ -21,18 +21,18 @@ static LAYOUT: OnceLock<Layout> = OnceLock::new();
 pub fn layout() -> &'static Layout {
     LAYOUT.get_or_init(|| match Layout::new(&Table::builtin()) {
         Ok(layout) => layout,
-        // A test of its crate reads it.
+        // A test of its crate checks it.
         Err(_) => std::process::abort(),
     })
 }
 
-/// Makes them known to the whole library, which uses none before.
+/// Sets them for the whole library, before their first use.
 pub fn set(layout: Layout) {
-    // A second one is that of the same process.
+    // A second one belongs to the same process.
     let _ = LAYOUT.set(layout);
 }
 
-/// Declares types of which only the address is known.
+/// Declares types that are used only by address.
 macro_rules! opaque {
     ($($(#[doc = $doc:literal])+ $name:ident;)+) => {
         $($(#[doc = $doc])+
@@ -76,7 +76,7 @@ opaque! {
     PCIIOMMUOps;
 }
 
-/// Where a function stores its `Error`.
+/// The place in which a function stores its `Error`.
 pub type ErrorOut = *mut *mut Error;
 
 /// `InterfaceInfo`.
@@ -107,7 +107,7 @@ pub struct TypeInfo {
 pub const DEVICE_CATEGORY_MISC: u32 = 7;
 /// `DEVICE_CATEGORY_NETWORK`.
 pub const DEVICE_CATEGORY_NETWORK: u32 = 3;
-/// The values of `MODULE_INIT_QOM` that series of QEMU have: up to 10.2, and since.
+/// The values of `MODULE_INIT_QOM`: up to QEMU 10.2, and later.
 const MODULE_INIT_QOM: [u64; 2] = [3, 4];
 /// `PCI_BASE_ADDRESS_MEM_TYPE_64`, for `pci_register_bar`.
 pub const BAR_64: u8 = 4;
@@ -144,12 +144,12 @@ impl MemTxAttrs {
         )
     }
 
-    /// Whether they say that the address is translated.
+    /// Whether they mark the address as translated.
     pub fn is_translated(self) -> bool {
         self.0 >> layout().mem_tx_attrs.address_type.bit & 1 != 0 && !self.is_unspecified()
     }
 
-    /// Whether the request gave none.
+    /// Whether the request has no attributes.
     pub fn is_unspecified(self) -> bool {
         (self.0 >> (layout().mem_tx_attrs.unspecified * 8)) as u8 != 0
     }
@@ -214,7 +214,7 @@ pub mod perm {
 }
 
 impl IOMMUNotifier {
-    /// One of zeroes.
+    /// Allocates a zeroed one.
     pub fn allocate() -> NonNull<IOMMUNotifier> {
         room::allocate(layout().iommu_notifier.size)
     }
@@ -223,13 +223,13 @@ impl IOMMUNotifier {
     ///
     /// # Safety
     ///
-    /// Nobody uses it any more.
+    /// It is not used any more.
     pub unsafe fn free(notifier: NonNull<IOMMUNotifier>) {
         // SAFETY: the caller's promise.
         unsafe { room::free(notifier, layout().iommu_notifier.size) }
     }
 
-    /// Whether QEMU has written nothing behind one of [`IOMMUNotifier::allocate`].
+    /// Whether QEMU has written nothing beyond the end of one of [`IOMMUNotifier::allocate`].
     ///
     /// # Safety
     ///
@@ -239,7 +239,7 @@ impl IOMMUNotifier {
         unsafe { room::is_intact(notifier, layout().iommu_notifier.size) }
     }
 
-    /// Fills in one that is not registered: it hears of device-TLB invalidations of all addresses.
+    /// Fills in an unregistered notifier: it receives device-TLB invalidations of all addresses.
     ///
     /// # Safety
     ///
@@ -265,13 +265,13 @@ impl IOMMUNotifier {
     ///
     /// # Safety
     ///
-    /// It exists; so for all that follow.
+    /// It exists. The same holds for all functions below.
     pub unsafe fn notify(notifier: NonNull<IOMMUNotifier>) -> Option<IommuNotify> {
         // SAFETY: the caller's promise.
         unsafe { room::read(notifier, layout().iommu_notifier.notify) }
     }
 
-    /// What it hears of.
+    /// The events that it receives.
     ///
     /// # Safety
     ///
@@ -281,7 +281,7 @@ impl IOMMUNotifier {
         unsafe { room::read(notifier, layout().iommu_notifier.flags) }
     }
 
-    /// The first and last address that it hears of.
+    /// The first and last address of its events.
     ///
     /// # Safety
     ///
@@ -292,7 +292,7 @@ impl IOMMUNotifier {
         unsafe { (room::read(notifier, at.start), room::read(notifier, at.end)) }
     }
 
-    /// What its owner gave it.
+    /// The opaque pointer of its owner.
     ///
     /// # Safety
     ///
@@ -302,7 +302,7 @@ impl IOMMUNotifier {
         unsafe { room::read(notifier, layout().iommu_notifier.opaque) }
     }
 
-    /// The next of its list.
+    /// The next in its list.
     ///
     /// # Safety
     ///
@@ -343,12 +343,12 @@ pub struct Notifier {
     pub node: [*mut c_void; 2],
 }
 
-/// A `VMStateDescription` of a device with state that only this process has: migration and
-/// snapshots are refused, naming the device. It lives for ever.
+/// A `VMStateDescription` for a device whose state cannot be saved: QEMU refuses migration and
+/// snapshots, and names the device. It is never freed.
 pub fn unmigratable(name: &'static CStr) -> *const VMStateDescription {
     let at = &layout().vmstate_description;
     let description: NonNull<VMStateDescription> = room::constant(at.size);
-    // SAFETY: the room is as large as the structure, and nobody else has it yet.
+    // SAFETY: the room is as large as the structure, and not shared yet.
     unsafe {
         room::write(description, at.name, name.as_ptr());
         room::write(description, at.unmigratable, true);
@@ -389,7 +389,7 @@ pub struct MSIMessage {
 
 /// `X86_IOMMU_SID_INVALID`: a message whose requester is not known.
 pub const SID_INVALID: u16 = 0xffff;
-/// `QEMU_CLOCK_VIRTUAL`: stands still while the machine does.
+/// `QEMU_CLOCK_VIRTUAL`: stops while the machine is stopped.
 pub const CLOCK_VIRTUAL: c_int = 1;
 /// `MEMTX_ERROR`.
 pub const MEMTX_ERROR: u32 = 1;
@@ -445,22 +445,21 @@ pub type PriRequestPage = unsafe extern "C" fn(
     bool,
 ) -> c_int;
 
-/// A structure that QEMU reads and that nobody writes after its making.
+/// A structure that QEMU reads and that is never written after its creation.
 #[repr(transparent)]
 pub struct Constant<T>(pub T);
-// SAFETY: the value is never written, and all that it points to is constant as well: it is only
-// made from literals in this crate.
+// SAFETY: the value is never written, and everything that it points to is constant, too: this crate
+// creates it only from literals.
 unsafe impl<T> Sync for Constant<T> {}
 
-/// Compares structures that are passed as they are with the table: size, and each field by its
-/// name.
+/// Compares structures that are passed directly with the table: size, and each field by its name.
 macro_rules! fixed {
     ($($type:ty = $structure:ident { $($member:ident = $($field:ident).+;)* })+) => {
         /// Compares the structures that this file declares with those of the process.
         ///
         /// # Errors
         ///
-        /// The first that differs.
+        /// The first difference.
         pub fn fixed(layout: &Layout) -> Result<(), Refusal> {
             $(
                 let name = stringify!($type);
@@ -535,11 +534,11 @@ const VALUES: [(&str, u64); 16] = [
     ("QEMU_CLOCK_VIRTUAL", CLOCK_VIRTUAL as u64),
 ];
 
-/// Compares the enumerators. Gives `MODULE_INIT_QOM`, which differs between series.
+/// Compares the enumerators. Returns `MODULE_INIT_QOM`, which differs between series.
 ///
 /// # Errors
 ///
-/// The first that is none that is known.
+/// The first with an unknown value.
 pub fn values(table: &Table) -> Result<c_int, Refusal> {
     let value = |name: &str| {
         let value = table.get(Kind::Value, name).map(|(value, _)| value);

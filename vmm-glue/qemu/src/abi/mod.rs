@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Everything that this library knows of QEMU's binary interface, and nothing else:
+//! Everything that this library knows about QEMU's binary interface, and nothing else:
 //!
-//! * [`layout`]: the structures and constants, and where fields are in the running process;
-//! * [`room`]: memory for structures, and access to fields, by those places;
+//! * [`layout`]: the structures and constants, and the offsets of fields in the running process;
+//! * [`room`]: memory for structures, and access to fields by offset;
 //! * [`functions`]: the table of functions, resolved in the running process;
-//! * [`signature`]: their types in the words of a layout file;
+//! * [`signature`]: their types in the format of a layout file;
 //! * [`program`]: which program runs, and its layout file;
-//! * [`verify`] and [`iommu`]: whether the running process is a QEMU that these describe.
+//! * [`verify`] and [`iommu`]: checks whether these describe the running process.
 //!
-//! Sizes and offsets come from the crate `qemu-layout`: those of one series of QEMU, or those of a
-//! layout file. Signatures are those of that series; a file with others is refused.
+//! Sizes and offsets come from the crate `qemu-layout`, for one series of QEMU, or from a layout
+//! file. Signatures are those of that series; a file with other signatures is refused.
 
 pub mod functions;
 pub mod iommu;

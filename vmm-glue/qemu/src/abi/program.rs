@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The program that runs in this process: where it was loaded, its build id and its file; and the
-//! layout file that belongs to it.
+//! The program of this process: its load address, its build id and its file; and its layout file.
 
 use std::ffi::{c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -13,10 +12,10 @@ use super::refusal::Refusal;
 /// The variable that names a layout file.
 const VARIABLE: &str = "SVM_QEMU_LAYOUT";
 
-/// End of the name of a layout file that lies beside its program.
+/// Suffix of a layout file next to its program.
 const BESIDE: &str = ".layout";
 
-/// Beginning of the names of QEMU's system emulators.
+/// Prefixes of the names of QEMU's system emulators.
 const NAMES: [&str; 2] = ["qemu-system-", "qemu-kvm"];
 
 /// The type of a note with a build id, of the owner "GNU".
@@ -25,7 +24,7 @@ const NT_GNU_BUILD_ID: u32 = 3;
 /// The program of this process.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
-    /// What is added to the addresses in its file.
+    /// The offset to add to the addresses in its file.
     pub bias: usize,
     /// Its build id in hexadecimal digits.
     pub build_id: Option<String>,
@@ -34,15 +33,15 @@ pub struct Program {
 }
 
 impl Program {
-    /// Looks at the process.
+    /// Examines the process.
     pub fn of_this_process() -> Program {
         let mut program = Program::default();
-        // SAFETY: the function is called for each loaded object with the pointer that is given.
+        // SAFETY: the function is called for each loaded object with the given pointer.
         unsafe { libc::dl_iterate_phdr(Some(first_object), (&raw mut program).cast()) };
         program
     }
 
-    /// Whether the program is called as a system emulator of QEMU's.
+    /// Whether the program has the name of a QEMU system emulator.
     pub fn has_name_of_qemu(&self) -> bool {
         let name = self.path.as_deref().and_then(Path::file_name);
         name.is_some_and(|name| {
@@ -51,11 +50,11 @@ impl Program {
         })
     }
 
-    /// The table of the layout file that belongs to the program; None if there is none.
+    /// The table of the program's layout file; None if there is none.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or is of another program.
+    /// The file cannot be read, or belongs to another program.
     pub fn layout_file(&self) -> Result<Option<Table>, Refusal> {
         let named = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
         let path = match (named, &self.path) {
@@ -98,13 +97,13 @@ impl Program {
     }
 }
 
-/// Looks at the first object, which is the program, and ends the iteration.
+/// Examines the first object, which is the program, and ends the iteration.
 unsafe extern "C" fn first_object(
     info: *mut libc::dl_phdr_info,
     _size: usize,
     data: *mut c_void,
 ) -> c_int {
-    // SAFETY: the loader gives a description of an object, with its program headers, which stays
+    // SAFETY: the loader passes a description of an object, with its program headers, which stays
     // mapped; the pointer is that of `of_this_process`.
     let (program, bias, headers) = unsafe {
         let info = &*info;
@@ -121,7 +120,7 @@ unsafe extern "C" fn first_object(
         .filter(|header| header.p_type == libc::PT_NOTE)
     {
         let begin = bias.wrapping_add(header.p_vaddr as usize) as *const u8;
-        // SAFETY: a segment of notes is part of what is mapped of the program.
+        // SAFETY: a segment of notes is mapped with the program.
         let notes = unsafe { std::slice::from_raw_parts(begin, header.p_memsz as usize) };
         program.build_id = program.build_id.take().or_else(|| build_id(notes));
     }

@@ -24,10 +24,10 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
-    /// A function is not there.
+    /// A function is missing.
     #[error("it does not export {}", .0.join(", "))]
     MissingExports(Vec<&'static str>),
-    /// A type that is derived from is not there.
+    /// A type from which this library derives its own is missing.
     #[error("it has no type {0}")]
     MissingType(String),
     /// It is of another series.
@@ -36,11 +36,11 @@ pub enum Refusal {
     /// A structure is not as expected.
     #[error("{what} is {found}, expected {expected}")]
     Layout {
-        /// What was looked at.
+        /// What was compared.
         what: String,
-        /// What the layout of this library says.
+        /// The value in this library's layout.
         expected: String,
-        /// What the process has.
+        /// The value in the process.
         found: String,
     },
 }

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Memory for structures of QEMU's whose size is known at run time only, and access to their
-//! fields by offset.
+//! Memory for QEMU's structures whose size is known only at run time, and access to their fields by
+//! offset.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
-/// Alignment of all of QEMU's structures that lie in such memory: what its `Int128` needs.
+/// Alignment of such memory: QEMU's `Int128` needs it.
 const ALIGNMENT: usize = 16;
 
-/// Bytes behind each structure, and their value: QEMU writes there if its structure is larger.
+/// Guard bytes after each structure, and their value: QEMU overwrites them if its structure is
+/// larger.
 const GUARD: usize = 64;
 const GUARD_BYTE: u8 = 0xa5;
 
-/// Memory of zeroes, as QEMU's own objects begin, with the guard behind it.
+/// Zeroed memory, like that of QEMU's own objects, followed by the guard.
 pub fn allocate<T>(size: usize) -> NonNull<T> {
     let layout = of(size);
     // SAFETY: the size is not 0.
@@ -22,13 +23,13 @@ pub fn allocate<T>(size: usize) -> NonNull<T> {
     let Some(memory) = NonNull::new(memory) else {
         handle_alloc_error(layout)
     };
-    // SAFETY: there is room for the guard behind the structure.
+    // SAFETY: there is room for the guard after the structure.
     unsafe { memory.add(size).write_bytes(GUARD_BYTE, GUARD) };
     memory.cast()
 }
 
-/// Memory of zeroes for a structure that QEMU only reads, and that is never freed. Behind it there are
-/// zeroes, too: of a structure that is larger than the layout says, they are fields without a value.
+/// Zeroed memory for a structure that QEMU only reads, and that is never freed. Zeroes follow it,
+/// too: if QEMU's structure is larger than in the layout, its additional fields read as unset.
 pub fn constant<T>(size: usize) -> NonNull<T> {
     let memory: NonNull<T> = allocate(size);
     // SAFETY: `allocate` has left room for the guard.
@@ -45,13 +46,13 @@ pub fn peek(address: usize, bytes: &mut [u8]) -> Option<()> {
     memory.read_exact_at(bytes, address as u64).ok()
 }
 
-/// Whether nothing was written behind a structure.
+/// Whether nothing was written beyond the end of a structure.
 ///
 /// # Safety
 ///
 /// It came from [`allocate`] with this size.
 pub unsafe fn is_intact<T>(memory: NonNull<T>, size: usize) -> bool {
-    // SAFETY: the caller's promise; the guard lies behind the structure.
+    // SAFETY: the caller's promise; the guard follows the structure.
     let guard =
         unsafe { std::slice::from_raw_parts(memory.as_ptr().cast::<u8>().add(size), GUARD) };
     guard.iter().all(|byte| *byte == GUARD_BYTE)
@@ -61,7 +62,7 @@ pub unsafe fn is_intact<T>(memory: NonNull<T>, size: usize) -> bool {
 ///
 /// # Safety
 ///
-/// It came from there with this size, and nobody uses it any more.
+/// It came from there with this size, and is not used any more.
 pub unsafe fn free<T>(memory: NonNull<T>, size: usize) {
     // SAFETY: the caller's promise.
     unsafe { dealloc(memory.as_ptr().cast(), of(size)) }
@@ -85,7 +86,7 @@ fn of(size: usize) -> Layout {
 ///
 /// The structure exists and has a field of this type at the offset.
 pub unsafe fn read<S, T: Copy>(structure: NonNull<S>, offset: usize) -> T {
-    // SAFETY: the caller's promise; the read asks for no alignment.
+    // SAFETY: the caller's promise; the read needs no alignment.
     unsafe {
         structure
             .as_ptr()
@@ -100,9 +101,9 @@ pub unsafe fn read<S, T: Copy>(structure: NonNull<S>, offset: usize) -> T {
 ///
 /// # Safety
 ///
-/// As for [`read`], and nobody else accesses the field.
+/// As for [`read`], and there is no concurrent access to the field.
 pub unsafe fn write<S, T>(structure: NonNull<S>, offset: usize, value: T) {
-    // SAFETY: the caller's promise; the write asks for no alignment.
+    // SAFETY: the caller's promise; the write needs no alignment.
     unsafe {
         let field = structure.as_ptr().cast::<u8>().add(offset);
         field.cast::<T>().write_unaligned(value);
@@ -129,7 +130,7 @@ mod tests {
     fn what_is_written_behind_a_structure_is_noticed() {
         const SIZE: usize = 24;
         let room: NonNull<u8> = allocate(SIZE);
-        // SAFETY: the room has the size, and a guard behind it.
+        // SAFETY: the room has this size, followed by a guard.
         unsafe {
             write(room, SIZE - 8, u64::MAX);
             assert_eq!(read::<_, u64>(room, 0), 0);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! What the types of functions in this library are in the words of a layout file, so that they can
-//! be compared with it.
+//! The function types of this library in the format of a layout file, for comparison with it.
 
 use super::layout::{IOMMUTLBEntry, MemTxAttrs};
 
@@ -149,7 +148,7 @@ mod tests {
     type OfClass = unsafe extern "C" fn(*mut ObjectClass, *const c_void);
     type Expired = unsafe extern "C" fn(*mut c_void);
 
-    /// The functions that this library gives to QEMU, beyond the operations of a bus.
+    /// The functions that this library passes to QEMU, except the operations of a bus.
     #[test]
     fn functions_that_qemu_calls_have_the_signatures_of_the_table() {
         let table = Table::builtin();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Whether the running process is a QEMU that [`super::layout`] and [`super::functions`]
-//! describe: its version, its exports, and what can be seen of its structures before any is used.
+//! Checks whether [`super::layout`] and [`super::functions`] describe the running process: its
+//! version, its exports, and the visible parts of its structures before their first use.
 //!
-//! What can only be seen in use is checked there: configuration space by
-//! [`crate::pci::PciDevice::check_layout`], notifiers by [`crate::notifiers`], timers by
+//! Other modules check at their first use what is visible only then: configuration space in
+//! [`crate::pci::PciDevice::check_layout`], notifiers in [`crate::notifiers`], timers in
 //! [`crate::timer`].
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -21,18 +21,18 @@ use super::room;
 /// The series of QEMU whose layout this library knows without a file: major and minor version.
 pub const SERIES: (i64, i64) = qemu_layout::BUILTIN_SERIES;
 
-/// An export that any QEMU with plug-ins has.
+/// An export of every QEMU with plug-in support.
 const PLUGIN_INTERFACE: &CStr = c"qemu_plugin_register_vcpu_init_cb";
 
-/// What the process is known to be before any of its functions is called.
+/// What is known about the process before any of its functions is called.
 pub struct Known {
     /// Its functions.
     pub functions: Qemu,
     /// Sizes and offsets.
     pub layout: Layout,
-    /// Whether these are of a layout file, and not of the series of this library.
+    /// Whether they come from a layout file, not from this library's table.
     pub from_file: bool,
-    /// When types are registered: `MODULE_INIT_QOM`.
+    /// The phase in which types are registered: `MODULE_INIT_QOM`.
     pub module_init: c_int,
 }
 
@@ -63,8 +63,8 @@ pub fn exports() -> Result<Known, Refusal> {
     })
 }
 
-/// Compares a table with what this library takes for granted: signatures, the sizes of members,
-/// enumerators, and the structures that are passed as they are.
+/// Compares a table with this library's assumptions: signatures, the sizes of members, enumerators,
+/// and the structures that are passed directly.
 fn interface(table: &Table) -> Result<(Layout, c_int), Refusal> {
     let builtin = Table::builtin();
     for (kind, name, expected) in builtin.lines() {
@@ -96,8 +96,8 @@ fn interface(table: &Table) -> Result<(Layout, c_int), Refusal> {
     Ok((layout, module_init))
 }
 
-/// Checks the version, unless a layout file describes just this program, and, with classes of
-/// QEMU's own, the layout.
+/// Checks the version, unless a layout file describes exactly this program, and checks the layout
+/// with QEMU's own classes.
 ///
 /// # Safety
 ///
@@ -120,8 +120,8 @@ pub unsafe fn version_and_layout(qemu: &Qemu, from_file: bool) -> Result<(), Ref
 ///
 /// As for [`version_and_layout`].
 unsafe fn version(qemu: &Qemu) -> Result<(), Refusal> {
-    // SAFETY: the function takes no argument but the place for an error that never comes. The
-    // structure is of the QAPI, whose layout does not change; QEMU never frees what we leave.
+    // SAFETY: the only argument is the place for an error, which never occurs. The structure is
+    // part of the QAPI, whose layout does not change; we do not free it.
     let (triple, package) = unsafe {
         let info = (qemu.qmp_query_version)(std::ptr::null_mut());
         let triple = (*info).qemu;
@@ -140,7 +140,7 @@ fn supported((major, minor, micro): (i64, i64, i64), package: &str) -> Result<()
     Err(Refusal::Version(version.trim_end().to_owned()))
 }
 
-/// Compares the sizes that QEMU has for a few instances and classes.
+/// Compares QEMU's sizes of a few instances and classes.
 ///
 /// # Safety
 ///
@@ -180,18 +180,18 @@ unsafe fn instances(qemu: &Qemu) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// What is known of a device's class.
+/// Known contents of a device class.
 struct KnownClass {
     name: &'static CStr,
     /// Vendor, device, revision and class code.
     ids: (u16, u16, u8, u16),
     /// A bit number of the categories.
     category: u32,
-    /// Name of the state that migrates.
+    /// Name of the migration state.
     state: Option<&'static CStr>,
 }
 
-/// Two of them, for distributions leave out devices.
+/// Two classes, because distributions omit devices.
 const KNOWN: [KnownClass; 2] = [
     KnownClass {
         name: c"edu",
@@ -207,7 +207,7 @@ const KNOWN: [KnownClass; 2] = [
     },
 ];
 
-/// Reads what is known of a few PCI devices out of their classes.
+/// Reads the known contents of a few PCI device classes.
 ///
 /// # Safety
 ///
@@ -217,12 +217,12 @@ unsafe fn classes(qemu: &Qemu) -> Result<(), Refusal> {
     let mut seen = false;
     for known in &KNOWN {
         let name = known.name;
-        // SAFETY: types are registered, and a class of a PCI device has at least the size that
+        // SAFETY: types are registered, and a PCI device class has at least the size that
         // `instances` has compared.
         unsafe {
             let address = (qemu.object_class_by_name)(name.as_ptr());
             if address.is_null() {
-                continue; // Distributions leave out devices.
+                continue; // Distributions omit devices.
             }
             seen = true;
             let what = format!("the identification in class {}", name.to_string_lossy());
@@ -262,8 +262,8 @@ unsafe fn classes(qemu: &Qemu) -> Result<(), Refusal> {
             "without both",
         ));
     }
-    // SAFETY: as above; `desc` is a C string where the offset is right, and the classes above
-    // have shown that the offsets behind it are.
+    // SAFETY: as above; `desc` is a C string if the offset is right, and the classes above have
+    // shown that the offsets after it are.
     unsafe {
         let address = (qemu.object_class_by_name)(c"pci-testdev".as_ptr());
         if !address.is_null() {
@@ -278,8 +278,8 @@ unsafe fn classes(qemu: &Qemu) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The first bytes of the name of a `VMStateDescription`, if that is where the layout says: where it
-/// is not, the address may be that of nothing.
+/// The first bytes of the name of a `VMStateDescription`. If its offset is wrong, the address may
+/// be invalid.
 fn name_of_state(address: usize, length: usize) -> Option<Vec<u8>> {
     let mut name = [0; size_of::<usize>()];
     room::peek(
@@ -291,7 +291,7 @@ fn name_of_state(address: usize, length: usize) -> Option<Vec<u8>> {
     Some(text)
 }
 
-/// Reads two constant tables of QEMU's.
+/// Reads two of QEMU's constant tables.
 ///
 /// # Safety
 ///
@@ -332,7 +332,7 @@ pub(super) unsafe fn field<T: Copy>(class: *const ObjectClass, offset: usize) ->
     unsafe { class.cast::<u8>().add(offset).cast::<T>().read_unaligned() }
 }
 
-/// What QEMU knows of a type.
+/// QEMU's data about a type.
 pub(super) struct TypeFacts {
     /// Its name.
     pub name: String,
@@ -342,12 +342,12 @@ pub(super) struct TypeFacts {
     pub instance_size: usize,
 }
 
-/// The type that a class is of.
+/// The type of a class.
 ///
 /// # Safety
 ///
-/// The class exists, and the table of the layout is right about `ObjectClass` and `TypeImpl`, or at
-/// least names places that can be read.
+/// The class exists, and the layout of `ObjectClass` and `TypeImpl` is right, or at least leads to
+/// readable memory.
 pub(super) unsafe fn type_of(class: *const ObjectClass) -> TypeFacts {
     let at = &layout().type_impl;
     // SAFETY: the caller's promise.
@@ -361,7 +361,7 @@ pub(super) unsafe fn type_of(class: *const ObjectClass) -> TypeFacts {
     }
 }
 
-/// A C string of QEMU's, or nothing where there is none.
+/// One of QEMU's C strings; empty if there is none.
 ///
 /// # Safety
 ///

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! What QEMU's own unit, `intel-iommu`, falls short of for shared virtual addressing, made up for
-//! from outside of it. Each remedy is asked for by a property of the device, on unless it is
-//! switched off, and none is applied to an `svm-vtd`, which needs none.
+//! Remedies for shortcomings of QEMU's own unit, `intel-iommu`, that concern shared virtual
+//! addressing, applied from outside. A property of the device controls each remedy and is on by
+//! default. An `svm-vtd` needs none and gets none.
 
 pub mod pasid_entries;
 pub mod smpwcs;
@@ -12,9 +12,9 @@ use crate::memory::Space;
 use crate::qom::Neighbour;
 use crate::vtd;
 
-/// Where QEMU's machines have the registers of their only unit.
+/// The address of the registers of the only unit in QEMU's machines.
 const REGISTERS: u64 = 0xfed9_0000;
-/// Regions of remedies lie above that of the unit.
+/// Regions of remedies overlay the region of the unit.
 const PRIORITY: i32 = 1;
 
 /// QEMU's own unit, if the machine has it.
@@ -25,7 +25,7 @@ pub fn intel_iommu(bql: &Bql) -> Option<Neighbour> {
     }
 }
 
-/// Reads a register of 64 bits as software does.
+/// Reads a register of 64 bits like software.
 fn register(_bql: &Bql, offset: u16) -> Option<u64> {
     let mut bytes = [0; 8];
     let read = Space::system().read(REGISTERS + u64::from(offset), 0, &mut bytes);

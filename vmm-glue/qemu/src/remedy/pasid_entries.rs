@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The present bit of PASID table entries (VT-d 9.6), which QEMU's intel-iommu does not look at
-//! when it translates.
+//! The present bit of PASID table entries (VT-d 9.6), which QEMU's intel-iommu ignores when it
+//! translates.
 //!
-//! Software takes a PASID away by clearing the present bit, invalidating what was cached, and
-//! then clearing the rest of the entry; after the invalidation nothing is cached of an entry that
-//! is not present (6.2.1), so nothing needs to be invalidated when the PASID is used again. QEMU's
-//! unit walks the tables of an entry whose present bit is clear as if it were set. A device that
-//! asks between the invalidation and the clearing has the translation put into the IOTLB, and the
-//! next process with that PASID is given pages of the last one.
+//! Software removes a PASID by clearing the present bit, invalidating the caches, and then clearing
+//! the rest of the entry. After the invalidation, hardware caches nothing from an entry that is not
+//! present (6.2.1), so software need not invalidate anything when it reuses the PASID. QEMU's unit
+//! walks the tables of an entry whose present bit is clear as if it were set. If a device sends a
+//! request between the invalidation and the clearing, the unit puts the translation into its IOTLB,
+//! and the next process with that PASID gets pages of the previous one.
 //!
-//! So the entry is looked at before QEMU is asked. Between the look and the answer nobody can
-//! invalidate: that takes the BQL. What QEMU caches was present when it was looked at, and will
-//! be taken out by the invalidation that follows when it is not.
+//! So the port checks the entry before it asks QEMU. No invalidation can happen between the check
+//! and the answer, because that takes the BQL. Whatever QEMU caches was present at the check, and
+//! the invalidation that follows a later removal drops it.
 
 use vtd::memory::Memory;
 use vtd::spec::SourceId;
@@ -23,13 +23,13 @@ use vtd::spec::root::ScalableRootHalf;
 use crate::bql::Bql;
 use crate::vtd::GuestMemory;
 
-/// Whether to ask the unit about a PASID of a requester: not if the PASID's entry is
-/// there and not present. Where the way to the entry ends earlier, the unit sees that itself.
+/// Whether to ask the unit about a PASID of a requester: not if the PASID's entry exists and is not
+/// present. If the path to the entry ends earlier, the unit detects that itself.
 pub fn admits(bql: &Bql, requester: u16, pasid: u32) -> bool {
     let Some(status) = super::register(bql, offset::GCMD) else {
         return true;
     };
-    // The register of the status is the upper half.
+    // The upper half is the status register.
     if (status >> 32) as u32 & global::TE == 0 {
         return true;
     }
@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    /// Words of memory by address; there is no other memory.
+    /// The words of memory, by address.
     struct Words(BTreeMap<u64, u64>);
 
     impl Memory for Words {
@@ -88,7 +88,7 @@ mod tests {
         }
     }
 
-    /// Tables for one PASID (0x54321) of 05:13.2, the entry of which has this first word.
+    /// Tables for one PASID (0x54321) of 05:13.2, whose entry has this first word.
     fn tables(entry: u64) -> Words {
         Words(BTreeMap::from([
             (0x1000 + 16 * 5 + 8, 0x2001),
@@ -119,7 +119,7 @@ mod tests {
             let mut other = Words(whole.0.clone());
             other.0.remove(address);
             assert_eq!(entry(&other, SCALABLE, REQUESTER, 0x54321), None);
-            // The entry itself is found whether present or not.
+            // The entry itself is found even if it is not present.
             if *address != 0x4000 + 64 * 0x21 {
                 other.0.insert(*address, whole.0[address] & !1);
                 assert_eq!(entry(&other, SCALABLE, REQUESTER, 0x54321), None);

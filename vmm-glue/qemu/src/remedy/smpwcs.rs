@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! One bit that QEMU's vIOMMU lacks: Scalable-Mode Page-Walk Coherency Support, ECAP.SMPWCS
-//! (VT-d 11.4.3).
+//! A capability bit that QEMU's vIOMMU lacks: Scalable-Mode Page-Walk Coherency Support,
+//! ECAP.SMPWCS (VT-d 11.4.3).
 //!
-//! QEMU's intel-iommu walks tables in coherent memory, as all of QEMU's memory is, but does not
-//! say so, and Linux then refuses shared virtual addressing. A small region is laid over the
-//! register; it answers as the register below it does, with the bit set. It is laid when the
-//! machine is complete, if there is an intel-iommu in scalable mode that lacks the bit, and if
-//! a device asks for it, as devices do unless they are told `smpwcs=off`.
+//! QEMU's intel-iommu walks tables in coherent memory, like all of QEMU's memory, but does not
+//! report it, and Linux then refuses shared virtual addressing. A small region overlays the
+//! register; it returns the register's value with the bit set. The library adds the region when the
+//! machine is complete, if there is an intel-iommu in scalable mode that lacks the bit, and if a
+//! device requests it, as devices do without `smpwcs=off`.
 
 use std::sync::OnceLock;
 
@@ -46,7 +46,7 @@ impl Mmio for Register {
     }
 }
 
-/// Lays the region, now or when the machine is complete.
+/// Adds the region, now or when the machine is complete.
 pub fn request(bql: &Bql) {
     static REQUESTED: OnceLock<()> = OnceLock::new();
     if REQUESTED.set(()).is_ok() {
@@ -54,7 +54,7 @@ pub fn request(bql: &Bql) {
     }
 }
 
-/// Lays the region if the unit needs it.
+/// Adds the region if the unit needs it.
 fn apply(bql: &Bql) {
     if super::intel_iommu(bql).is_none() {
         return;
@@ -64,12 +64,12 @@ fn apply(bql: &Bql) {
     }
 }
 
-/// What the guest reads instead, if anything.
+/// The value that the guest reads instead, if different.
 fn overlay(ecap: u64) -> Option<u64> {
     (ecap & SMTS != 0 && ecap & SMPWCS == 0).then_some(ecap | SMPWCS)
 }
 
-/// Lays the region over the register.
+/// Adds the region over the register.
 fn lay(bql: &Bql, value: u64) {
     // SAFETY: the region has no owner and is never dropped.
     let region = unsafe {
@@ -81,7 +81,7 @@ fn lay(bql: &Bql, value: u64) {
             Box::new(Register(value)),
         )
     };
-    // SAFETY: both regions live for ever.
+    // SAFETY: both regions are never freed.
     unsafe {
         (qemu().memory_region_add_subregion_overlap)(
             (qemu().get_system_memory)(),

@@ -2,15 +2,15 @@
 //! PASID-based IOTLB invalidations of many pages (VT-d 6.5.2.4), which QEMU's intel-iommu refuses.
 //!
 //! MAMV in the capability register limits the address mask (AM) of invalidations of the second
-//! stage (11.4.2). QEMU's unit, which has MAMV = 18, applies it to the PASID-based ones too and
-//! stops its queue with an error at any that is larger than 1 GiB; Linux sends one whenever a
-//! range that it invalidates crosses an address that is a multiple of 1 GiB, and takes the
-//! descriptor out of the queue. The IOTLB then keeps translations of pages that were given up, and
-//! so do devices until the next descriptor is submitted.
+//! stage (11.4.2). QEMU's unit, with MAMV = 18, also applies it to PASID-based invalidations, and
+//! stops its queue with an error at one that is larger than 1 GiB. Linux sends one whenever a range
+//! to invalidate crosses a multiple of 1 GiB, and on the error removes the descriptor from the
+//! queue. The IOTLB then keeps translations of freed pages, and devices keep them until the next
+//! descriptor is submitted.
 //!
-//! A region over the tail register of the invalidation queue looks at what is submitted. It turns
-//! each such descriptor into one of all pages of the PASID, which QEMU's unit knows, and then
-//! lets the unit have the write.
+//! A region over the tail register of the invalidation queue examines the submitted descriptors. It
+//! turns each such descriptor into an invalidation of all pages of the PASID, which QEMU's unit
+//! supports, and then passes the write to the unit.
 
 use std::ffi::CStr;
 use std::sync::OnceLock;
@@ -46,8 +46,8 @@ struct Queue {
 }
 
 impl Queue {
-    /// The queue of these values of IQA_REG and IQH_REG. None if PASID-based descriptors do not
-    /// go into it.
+    /// The queue for these values of IQA_REG and IQH_REG. None if it cannot hold PASID-based
+    /// descriptors.
     fn new(iqa: u64, iqh: u64) -> Option<Queue> {
         let queue = Queue {
             base: iqa & !0xfff,
@@ -57,11 +57,11 @@ impl Queue {
         (iqa & DW != 0 && queue.head < queue.size).then_some(queue)
     }
 
-    /// Rewrites what the unit would refuse, from the head to the new tail.
+    /// Rewrites descriptors that the unit would refuse, from the head to the new tail.
     fn narrow(&self, memory: &impl Memory, tail: u64, mamv: u8) -> Result<(), MemoryError> {
         let tail = tail & !(DESCRIPTOR - 1);
         if tail >= self.size {
-            return Ok(()); // The unit says what is wrong with it.
+            return Ok(()); // The unit reports the error.
         }
         let mut at = self.head;
         while at != tail {
@@ -77,7 +77,7 @@ impl Queue {
     }
 }
 
-/// The descriptor that takes the place of a PASID-based IOTLB invalidation of too many pages.
+/// The descriptor that replaces a PASID-based IOTLB invalidation of too many pages.
 fn all_of_pasid([low, high]: [u64; 2], mamv: u8) -> Option<[u64; 2]> {
     const TYPE: u64 = 0xf | 7 << 9;
     const PASID_BASED_IOTLB: u64 = 6;
@@ -93,7 +93,7 @@ fn all_of_pasid([low, high]: [u64; 2], mamv: u8) -> Option<[u64; 2]> {
 
 /// The tail register as the guest accesses it.
 struct Tail {
-    /// The unit's registers, without the regions of this library over them, at their address.
+    /// The unit's registers at their address, without this library's overlays.
     unit: Space,
 }
 
@@ -111,7 +111,7 @@ impl Tail {
         self.unit.read(address, 0, part).ok()
     }
 
-    /// Looks at what a new tail submits.
+    /// Examines the descriptors that a new tail submits.
     fn submitted(&self, tail: u64) -> Option<()> {
         let status = (self.register(offset::GCMD)? >> 32) as u32;
         if status & global::QIE == 0 {
@@ -119,7 +119,7 @@ impl Tail {
         }
         let mamv = Capability(self.register(offset::CAP)?).mamv();
         let queue = Queue::new(self.register(offset::IQA)?, self.register(offset::IQH)?)?;
-        // What cannot be read here, the unit cannot read either, and says so.
+        // If a read fails here, it fails in the unit as well, and the unit reports it.
         queue.narrow(&GuestMemory, tail, mamv).ok()
     }
 }
@@ -154,7 +154,7 @@ pub fn request(bql: &Bql) {
     }
 }
 
-/// Lays the region if there is a unit that needs it.
+/// Adds the region if there is a unit that needs it.
 fn apply(bql: &Bql) {
     let Some(iommu) = super::intel_iommu(bql) else {
         return;
@@ -172,11 +172,11 @@ fn apply(bql: &Bql) {
 }
 
 impl Tail {
-    /// The tail register of a unit whose registers are this memory region. None if they are not.
+    /// The tail register of a unit whose registers are this memory region; None if they are not.
     fn new(bql: &Bql, registers: Neighbour) -> Option<Tail> {
         let space = room::allocate(layout().address_space.size);
-        // SAFETY: the room has the size and the alignment of an address space, and is never
-        // freed; the child is a memory region, as its name says, and lives as long as the machine.
+        // SAFETY: the room has the size and the alignment of an address space, and is never freed;
+        // the child is a memory region, as its name shows, and lives as long as the machine.
         let unit = unsafe {
             (qemu().address_space_init)(
                 space.as_ptr(),
@@ -293,7 +293,7 @@ mod tests {
         assert!(queue.narrow(&words, 0x1000, 18).is_ok());
         assert!(Queue::new(0x1_0000, 0).is_none());
         assert!(Queue::new(IQA, 0x1000).is_none());
-        // Memory that is not there.
+        // Memory that does not exist.
         assert!(queue.narrow(&words, 32, 18).is_err());
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! A record of what passes between the device and the root complex, event by event. How it is
-//! written: [`output`].
+//! A trace of the traffic between the device and the root complex, event by event. [`output`]
+//! writes it.
 
 mod output;
 
@@ -26,7 +26,7 @@ pub struct Trace {
     output: Mutex<Output>,
 }
 
-/// What kind of access to memory it was.
+/// The kind of a memory access.
 #[derive(Clone, Copy)]
 pub enum MemoryOperation {
     /// A read.
@@ -40,8 +40,7 @@ pub enum MemoryOperation {
 }
 
 impl Trace {
-    /// Creates the file, anew if there is one, for a device of this name. It ends when it has
-    /// `limit` bytes.
+    /// Creates or truncates the file for a device with this name. The trace ends at `limit` bytes.
     pub fn create(path: &Path, device: &str, limit: u64) -> io::Result<Trace> {
         Ok(Trace {
             started: Instant::now(),
@@ -85,7 +84,7 @@ impl Trace {
         );
     }
 
-    /// A page request, and whether QEMU took it.
+    /// A page request, with the reason if QEMU refused it.
     pub fn page_request(&self, request: &PageRequest, refused: Option<String>) {
         let args = json!({
             "pasid": number(request.pasid),
@@ -100,7 +99,7 @@ impl Trace {
         let now = self.now();
         self.with(|output| {
             let group = (request.pasid, request.prgi);
-            // A stop marker, which asks for nothing, gets no response.
+            // A stop marker requests nothing and gets no response.
             let answered = request.read || request.write;
             if answered && output.open_groups.insert(group) {
                 output.group("b", group, now, json!({ "prgi": request.prgi.get() }));
@@ -109,7 +108,7 @@ impl Trace {
         });
     }
 
-    /// A page request group response; one that QEMU did not send is automatic.
+    /// A page request group response; `automatic` if QEMU did not send it.
     pub fn prg_response(&self, response: &PrgResponse, automatic: bool) {
         let args = json!({
             "pasid": number(response.pasid),
@@ -132,7 +131,7 @@ impl Trace {
         });
     }
 
-    /// An invalidation request, until it was completed.
+    /// An invalidation request, from `begin` to its completion.
     pub fn invalidation(&self, begin: Moment, pasid: Option<Pasid>, range: AlignedRange) {
         let args = json!({
             "pasid": number(pasid),
@@ -176,8 +175,8 @@ impl Trace {
         self.with(|output| output.instant("interrupt", "msix", INTERRUPTS, now, args));
     }
 
-    /// A change of the function as a whole. Groups that are outstanding end with it, for nobody
-    /// waits for their responses any more.
+    /// A change of the whole function. It ends outstanding groups, because nothing waits for their
+    /// responses any more.
     pub fn function(&self, what: &str) {
         let now = self.now();
         self.with(|output| {
@@ -192,7 +191,7 @@ impl Trace {
         self.with(|output| output.end_groups(now, "stopped"));
     }
 
-    /// Writes what has been collected.
+    /// Writes the buffered events.
     pub fn flush(&self) {
         self.with(Output::flush);
     }
@@ -213,7 +212,7 @@ impl Trace {
         self.with(|output| output.event(tid, &event));
     }
 
-    /// Works on the file, and reports a failure when the lock is free.
+    /// Works on the file, and reports a failure after it has released the lock.
     fn with(&self, work: impl FnOnce(&mut Output)) {
         let mut output = self.lock();
         work(&mut output);
@@ -229,12 +228,12 @@ impl Trace {
     }
 }
 
-/// A PASID, as a number or nothing.
+/// A PASID as an optional number.
 fn number(pasid: Option<Pasid>) -> Option<u32> {
     pasid.map(Pasid::get)
 }
 
-/// A translation, for people.
+/// A translation, in readable form.
 fn translation(translation: &Translation) -> Value {
     let permissions: String = [
         (translation.read, 'r'),

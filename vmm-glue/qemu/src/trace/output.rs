@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! How a trace is written: as Chrome trace JSON, which Perfetto and chrome://tracing show.
+//! Writes a trace as Chrome trace JSON, which Perfetto and chrome://tracing show.
 //!
-//! The file is an array of events. An array without its end is a legal file of this format, and
-//! events are written whole, so that a QEMU that is killed leaves a readable trace of all but
-//! the last moments. Each PASID is a track, and so is each kind of event without one; a page
-//! request group is one asynchronous event, from its first request to its response.
+//! The file is an array of events. The format permits an array without its end, and events are
+//! written whole, so if QEMU is killed, the trace is readable except for the last moments. Each
+//! PASID is a track, and so is each kind of event without a PASID; a page request group is one
+//! asynchronous event, from its first request to its response.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -14,41 +14,41 @@ use std::path::Path;
 use pcie_ats::{Pasid, Prgi};
 use serde_json::{Value, json};
 
-/// Bytes that are collected before they are written.
+/// Bytes to buffer before writing.
 const BUFFER: usize = 1 << 16;
 
 /// The process that viewers show: the device.
 pub const DEVICE: u64 = 1;
 
-/// Tracks, in the order in which viewers show them. The one whose number is the process's is its
-/// main track there.
+/// Tracks, in the order in which viewers show them. The track with the number of the process is its
+/// main track.
 pub const FUNCTION: u64 = DEVICE;
 pub const WITHOUT_PASID: u64 = 2;
 pub const TRANSLATED: u64 = 3;
 pub const UNTRANSLATED: u64 = 4;
 pub const INTERRUPTS: u64 = 5;
-/// The track of PASID 0; those of the others follow.
+/// The track of PASID 0; the others follow.
 const PASIDS: u64 = 1000;
 
-/// A moment, as the trace counts: nanoseconds since its start.
+/// A moment, in nanoseconds since the start of the trace.
 #[derive(Clone, Copy)]
 pub struct Moment(pub u128);
 
-/// What a page request group is known by.
+/// The key of a page request group.
 pub type Group = (Option<Pasid>, Prgi);
 
-/// The file, and what the events written so far have begun.
+/// The file, and the state of the events written so far.
 pub struct Output {
-    /// None when it has been closed, or writing has failed.
+    /// None if it was closed, or writing has failed.
     file: Option<File>,
     buffer: Vec<u8>,
     tracks: HashSet<u64>,
     pub open_groups: HashSet<Group>,
     /// Bytes in the file.
     written: u64,
-    /// How many there may be, with a little more for the end.
+    /// The limit of bytes in the file; the end may exceed it a little.
     limit: u64,
-    /// Why the trace has ended early, until that has been reported.
+    /// Why the trace has ended early, until it is reported.
     pub end: Option<String>,
 }
 
@@ -85,7 +85,7 @@ impl Output {
         );
     }
 
-    /// One end (`b`, `e`) of the time during which a group is outstanding.
+    /// The begin or end (`b`, `e`) of a group's outstanding time.
     pub fn group(&mut self, phase: &str, (pasid, prgi): Group, at: Moment, args: Value) {
         let tid = track(pasid);
         let name = format!("page request groups, {}", track_name(tid));
@@ -99,14 +99,14 @@ impl Output {
         );
     }
 
-    /// Ends all groups that are outstanding.
+    /// Ends all outstanding groups.
     pub fn end_groups(&mut self, at: Moment, why: &str) {
         for group in std::mem::take(&mut self.open_groups) {
             self.group("e", group, at, json!({ "code": why }));
         }
     }
 
-    /// Adds an event, and the name of its track if it is the first there.
+    /// Adds an event, and the name of its track if it is the first on it.
     pub fn event(&mut self, tid: u64, event: &Value) {
         if self.file.is_none() {
             return;
@@ -161,7 +161,7 @@ impl Output {
         }
     }
 
-    /// Ends the trace for its size, with an event that says so.
+    /// Ends the trace at its size limit, with an event that reports it.
     fn end_at_limit(&mut self, event_time: &Value) {
         let reason = format!("it has reached its limit of {} MiB", self.limit >> 20);
         self.add(&json!({
@@ -179,7 +179,7 @@ pub fn track(pasid: Option<Pasid>) -> u64 {
     pasid.map_or(WITHOUT_PASID, |pasid| PASIDS + u64::from(pasid.get()))
 }
 
-/// What viewers call a track.
+/// The name of a track in viewers.
 fn track_name(track: u64) -> String {
     match track {
         FUNCTION => "function".to_owned(),
@@ -191,7 +191,7 @@ fn track_name(track: u64) -> String {
     }
 }
 
-/// Microseconds, as the format wants them.
+/// Microseconds, as the format requires.
 pub fn micros(moment: Moment) -> f64 {
     moment.0 as f64 / 1000.0
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The clients that have asked to hear what the unit sends to functions: invalidation requests and
+//! The clients that have registered for the unit's messages to functions: invalidation requests and
 //! page request group responses, each for one address space of a function. Registrations are QEMU's
-//! pointers, used under the BQL only.
+//! pointers, used only under the BQL.
 
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ impl<N> Client<N> {
     }
 }
 
-// SAFETY: the notifiers are called under the BQL only, and each call has a proof that it is held.
+// SAFETY: the notifiers are called only under the BQL, and each call has a proof of it.
 unsafe impl<N> Send for Client<N> {}
 
 /// All registrations.
@@ -36,13 +36,13 @@ pub struct Clients {
     responses: Mutex<Vec<Client<IOMMUPRINotifier>>>,
 }
 
-/// The list behind a lock, which nobody holds while a notifier runs.
+/// Locks a list. The lock is never held while a notifier runs.
 fn lock<N>(list: &Mutex<Vec<Client<N>>>) -> MutexGuard<'_, Vec<Client<N>>> {
     list.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Clients {
-    /// Invalidation requests for an address space of a function go to this notifier too.
+    /// Adds a notifier for invalidation requests of an address space of a function.
     ///
     /// # Safety
     ///
@@ -60,7 +60,7 @@ impl Clients {
         });
     }
 
-    /// They do not any more.
+    /// Removes it.
     pub fn remove_invalidations(
         &self,
         function: Function,
@@ -71,7 +71,7 @@ impl Clients {
             .retain(|client| !(client.is(function, pasid) && client.notifier == notifier));
     }
 
-    /// Page responses for an address space of a function go to this notifier too.
+    /// Adds a notifier for page responses of an address space of a function.
     ///
     /// # Safety
     ///
@@ -95,8 +95,8 @@ impl Clients {
         }
     }
 
-    /// They do not any more. QEMU's operation names no notifier: without one none is left, for
-    /// any of them may be gone.
+    /// Removes it. QEMU's operation does not name a notifier: without a name this removes all of
+    /// them, because any of them may be gone.
     pub fn remove_responses(
         &self,
         function: Function,
@@ -129,8 +129,8 @@ impl Clients {
                 continue;
             }
             let mut entry = invalidated(request.range, pasid.map_or(NO_PASID, Pasid::get));
-            // SAFETY: the notifier is registered, hence exists, and QEMU's rule that the BQL is
-            // held is kept.
+            // SAFETY: the notifier is registered, hence exists, and the BQL is held as QEMU
+            // requires.
             unsafe {
                 if let Some(notify) = IOMMUNotifier::notify(notifier) {
                     notify(notifier.as_ptr(), &mut entry);
@@ -139,8 +139,8 @@ impl Clients {
         }
     }
 
-    /// Sends a page request group response. All who ask for page responses of the address space
-    /// hear it: each knows its own groups.
+    /// Sends a page request group response to all clients of the address space: each knows its own
+    /// groups.
     pub fn respond(&self, _bql: &Bql, requester: u16, response: &PrgResponse) {
         let concerned = |client: &Client<_>| {
             client.pasid == response.pasid && client.function.requester() == requester
@@ -170,7 +170,7 @@ impl Clients {
     }
 }
 
-/// The entry that tells of an invalidated range.
+/// The entry for an invalidated range.
 pub fn invalidated(range: AlignedRange, pasid: u32) -> IOMMUTLBEntry {
     IOMMUTLBEntry {
         target_as: Space::system().as_ptr(),
@@ -188,7 +188,7 @@ mod tests {
 
     use super::*;
 
-    /// A notifier that notes the groups that were answered.
+    /// A notifier that records the answered groups.
     #[repr(C)]
     struct Noting {
         base: IOMMUPRINotifier,
@@ -210,12 +210,12 @@ mod tests {
 
     #[test]
     fn a_second_notifier_of_an_address_space_does_not_take_the_responses_of_the_first() {
-        // SAFETY: nothing of QEMU's is touched.
+        // SAFETY: the test does not access QEMU.
         let bql = unsafe { Bql::held() };
         let (clients, function) = (Clients::default(), Function::IoApic);
         let pasid = Some(Pasid::new(5).unwrap());
         let of = [noting(), noting(), noting()];
-        // SAFETY: they are never freed, and nobody notes anything meanwhile.
+        // SAFETY: they are never freed, and no notifier runs meanwhile.
         let heard = || of.map(|n| unsafe { n.as_ref() }.groups.clone());
         let mut prgi = 0..;
         let mut respond = || {
@@ -239,7 +239,7 @@ mod tests {
         }
         respond();
         assert_eq!(heard(), [vec![0, 1], vec![1], vec![]]);
-        // One goes, and the other stays.
+        // One is removed, and the other stays.
         clients.remove_responses(function, pasid, Some(of[0].cast()));
         respond();
         assert_eq!(heard(), [vec![0, 1], vec![1, 2], vec![]]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! What clients with a copy of a function's mappings have been told of, and what to tell them
-//! when it has changed. This module knows nothing of QEMU.
+//! The mappings of a function that clients with a copy know, and the changes to announce to them.
+//! This module knows nothing of QEMU.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -33,7 +33,7 @@ impl Span {
         }
     }
 
-    /// What contains both.
+    /// The smallest span that contains both.
     fn hull(self, range: AlignedRange) -> Span {
         Span {
             first: self.first.min(range.base()),
@@ -41,7 +41,7 @@ impl Span {
         }
     }
 
-    /// What both have, as few aligned ranges.
+    /// The intersection of both, as few aligned ranges.
     pub fn pieces(self, range: AlignedRange) -> Vec<AlignedRange> {
         let (mut first, last) = (self.first.max(range.base()), self.last.min(range.last()));
         let mut pieces = Vec::new();
@@ -51,7 +51,7 @@ impl Span {
                 piece.is_ok_and(|p| p.base() == first && p.last() <= last)
             };
             let Some(shift) = (PAGE_SHIFT..=64).rev().find(fits) else {
-                // Less than a page is left, or not the beginning of one.
+                // Less than a page is left, or not the beginning of a page.
                 break;
             };
             let Ok(piece) = AlignedRange::containing(first, shift) else {
@@ -70,13 +70,13 @@ impl Span {
 /// What has changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Pages that are mapped no more, or otherwise.
+    /// Pages that are no longer mapped, or mapped differently.
     pub unmapped: Vec<MappedPage>,
-    /// Pages that are mapped since.
+    /// Newly mapped pages.
     pub mapped: Vec<MappedPage>,
 }
 
-/// The pages that were told of, by their first address. They have no address in common.
+/// The announced pages, by their first address. They do not overlap.
 #[derive(Debug, Default)]
 pub struct Copies(BTreeMap<u64, MappedPage>);
 
@@ -86,7 +86,7 @@ impl Copies {
         self.0.values()
     }
 
-    /// Those that lie in a span, be it in part.
+    /// The pages that overlap a span.
     fn within(&self, span: Span) -> impl Iterator<Item = &MappedPage> {
         let before = self.0.range(..=span.last).rev();
         before
@@ -94,8 +94,8 @@ impl Copies {
             .take_while(move |page| page.input.last() >= span.first)
     }
 
-    /// The least span round an address that no page reaches out of, neither one that was told of
-    /// nor the one that is there now: a page changes as a whole.
+    /// The smallest span around an address that contains all its pages completely, both announced
+    /// pages and the current one: a page changes as a whole.
     fn whole(&self, address: u64, now: Option<AlignedRange>) -> Span {
         let one = Span {
             first: address,
@@ -106,8 +106,7 @@ impl Copies {
         old.fold(with_now, Span::hull)
     }
 
-    /// The pages of a span are these from now on. Pages that were told of and reach out of it are
-    /// unmapped.
+    /// Replaces the pages of a span. Unmaps announced pages that extend beyond it.
     fn replace(&mut self, span: Span, now: Vec<MappedPage>) -> Changes {
         let now: BTreeMap<u64, MappedPage> = now.into_iter().map(|p| (p.input.base(), p)).collect();
         let old = self.within(span).copied();
@@ -126,7 +125,7 @@ impl Copies {
         Changes { unmapped, mapped }
     }
 
-    /// Of these pages those that are there no more, or otherwise, are forgotten.
+    /// Removes the pages of this list that no longer exist, or have changed.
     fn forget(&mut self, gone: Vec<MappedPage>) -> Changes {
         for page in &gone {
             self.0.remove(&page.input.base());
@@ -137,37 +136,37 @@ impl Copies {
         }
     }
 
-    /// Nobody keeps a copy any more.
+    /// Removes all pages: no client keeps a copy any more.
     pub fn clear(&mut self) {
         self.0.clear();
     }
 }
 
-/// A part of what is reached from an address on.
+/// A part of the reachable pages from an address on.
 #[derive(Debug, Default)]
 pub struct Part {
-    /// Its pages, in their order.
+    /// Its pages, in order.
     pub pages: Vec<MappedPage>,
     /// Where the next part begins, if there is one.
     pub next: Option<u64>,
-    /// How much was read for it.
+    /// Number of entries that were read for it.
     pub entries: usize,
 }
 
-/// What became of an update.
+/// The result of an update.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Updated {
-    /// The copies are what is there.
+    /// The copies match the tables.
     All,
-    /// There is more than may be copied. What was copied is there, too.
+    /// There is more than may be copied. The existing copies match.
     Some,
-    /// There is nothing to copy: everything is reached.
+    /// There is nothing to copy: the function reaches everything.
     Everything,
 }
 
-/// Brings the copies of a span up to date. `reach` reads what is there, a part at a time; None if
-/// that is everything. Of each change `tell` hears, with no lock held. No new page is copied when
-/// `most` entries have been read.
+/// Brings the copies of a span up to date. `reach` reads the current pages, a part at a time; None
+/// if the function reaches everything. `tell` is called for each change, without a lock. After
+/// `most` entries have been read, no new page is copied.
 pub fn update(
     copies: &Mutex<Copies>,
     span: Span,
@@ -223,7 +222,7 @@ pub fn update(
     Updated::Some
 }
 
-/// What invalidations have selected since the copies were last brought up to date.
+/// The invalidations since the last update of the copies.
 #[derive(Debug, Default)]
 pub struct Dirty {
     /// How functions are translated has changed.
@@ -238,22 +237,22 @@ impl Dirty {
         self.functions = true;
     }
 
-    /// Translations were invalidated, of a domain or of all.
+    /// Notes invalidated translations, of a domain or of all.
     pub fn translations(&mut self, domain: Option<DomainId>, span: Span) {
         self.spans.push((domain, span));
     }
 
-    /// Whether to look at everything again.
+    /// Whether everything has to be read again.
     pub fn is_all(&self) -> bool {
         self.functions
     }
 
-    /// Whether nothing is.
+    /// Whether there are no invalidations.
     pub fn is_empty(&self) -> bool {
         !self.functions && self.spans.is_empty()
     }
 
-    /// The addresses of a domain that are: none of them twice.
+    /// The invalidated addresses of a domain, without overlaps.
     pub fn of(&self, domain: Option<DomainId>) -> Vec<Span> {
         let concerned = |(of, _): &&(Option<DomainId>, Span)| of.is_none() || *of == domain;
         let mut spans: Vec<Span> = self
@@ -315,7 +314,7 @@ mod tests {
         copies.replace(Span::ALL, vec![large]);
         // A page of it was invalidated.
         assert_eq!(copies.whole(0x21_0000, None), span(0x20_0000, 0x3f_ffff));
-        // And the other way round: the part is now part of something larger.
+        // The other way round: the page is now part of a larger one.
         let larger = page(0x4000_0000, 30, 0x8000_0000).input;
         let next = copies.whole(0x4001_0000, Some(larger));
         assert_eq!(next, span(0x4000_0000, 0x7fff_ffff));
@@ -323,7 +322,7 @@ mod tests {
         assert_eq!(changes.unmapped, [large]);
     }
 
-    /// Pages as tables have them, which are read by `reads` at a time.
+    /// The pages of the tables; one part contains at most `reads` of them.
     #[derive(Default)]
     struct Tables {
         pages: BTreeMap<u64, MappedPage>,
@@ -331,7 +330,7 @@ mod tests {
     }
 
     impl Tables {
-        /// Maps a page in the place of all that is there.
+        /// Maps a page and removes all overlapping ones.
         fn map(&mut self, new: MappedPage) {
             self.pages.retain(|_, page| {
                 page.input.last() < new.input.base() || page.input.base() > new.input.last()
@@ -363,8 +362,8 @@ mod tests {
         }
     }
 
-    /// Whatever the sequence of changes: after an update of a span the copies are what the tables
-    /// have there, and a client that was told of all changes has the same.
+    /// For any sequence of changes: after an update of a span the copies match the tables there,
+    /// and a client that received all changes has the same pages.
     #[test]
     fn after_any_sequence_the_copies_are_what_the_tables_have() {
         for seed in 0..200 {
@@ -385,7 +384,7 @@ mod tests {
                     }),
                     _ => tables.map(changed),
                 }
-                // Half of the changes are told of by a page, the others by all addresses.
+                // Half of the changes are announced with a page, the others with all addresses.
                 let span = match random(2) {
                     0 => Span::of(changed.input),
                     _ => Span::ALL,
@@ -411,8 +410,8 @@ mod tests {
     struct Client(BTreeMap<u64, MappedPage>);
 
     impl Client {
-        /// It is told of what it has to know: nothing is unmapped that it has not, or mapped over
-        /// what it has.
+        /// Checks the changes: no page is unmapped that the client does not have, or mapped over
+        /// one that it has.
         fn told(&mut self, changes: &Changes) {
             for page in &changes.unmapped {
                 assert_eq!(self.0.remove(&page.input.base()), Some(*page));
@@ -424,9 +423,9 @@ mod tests {
     }
 
     /// A 2 MiB page becomes a table of small ones, one of them absent, and one is invalidated. The
-    /// update ends at each of its reads in turn, where everything is reached from then on, or no more
-    /// may be copied: what is noted is what the client was told, so that the update of all addresses,
-    /// which follows the one and the other, makes both what the tables have.
+    /// update ends at each of its reads in turn, because the function now reaches everything, or
+    /// because no more may be copied. The copies always match what the client was told, so that a
+    /// following update of all addresses makes both match the tables.
     #[test]
     fn an_update_that_ends_half_way_is_repaired_by_the_next() {
         const READS: usize = 20;
@@ -487,7 +486,7 @@ mod tests {
         let run =
             |tables: &Tables, most| update(&copies, Span::ALL, most, |s| tables.reach(s), |_| {});
         assert_eq!(run(&tables, 1000), Updated::All);
-        // The last one is gone, the one before is another, and there are more.
+        // The last page is removed, the one before has changed, and others are new.
         tables.pages.remove(&(99 << 12));
         tables.map(page(98 << 12, 12, 5));
         tables.map(page(200 << 12, 12, 5));
@@ -534,7 +533,7 @@ mod tests {
             [(0x3000, 12), (0x4000, 14), (0x8000, 12)]
         );
         assert_eq!(all(span(0x3000, 0x8fff), 0x10_0000, 16), []);
-        // The last page of all: QEMU's regions end one byte before it does.
+        // The last page of the address space: QEMU's regions end one byte before its end.
         assert_eq!(all(span(0, u64::MAX - 1), !0xfff, 12), []);
     }
 }

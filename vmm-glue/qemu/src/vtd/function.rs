@@ -10,10 +10,10 @@ use crate::abi::layout::*;
 use crate::abi::qemu;
 use crate::bql::Bql;
 
-/// The requester id of the I/O APIC, as the DMAR table of QEMU's machines has it.
+/// The requester id of the I/O APIC in the DMAR table of QEMU's machines.
 const IOAPIC: u16 = 0xff00;
 
-/// A function, by where it sits. The number of its bus may change.
+/// A function, by its location. The number of its bus may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Function {
     /// On a PCI bus.
@@ -31,7 +31,7 @@ pub enum Function {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bus(NonNull<BusState>);
 
-// SAFETY: the pointer is used to read the bus's number, which any thread may do.
+// SAFETY: the pointer is used only to read the bus's number, which any thread may do.
 unsafe impl Send for Bus {}
 // SAFETY: as above.
 unsafe impl Sync for Bus {}
@@ -41,14 +41,14 @@ impl Bus {
     ///
     /// # Safety
     ///
-    /// It is a `PCIBus` that exists while functions on it are used.
+    /// It is a `PCIBus` that exists while functions on it are in use.
     pub unsafe fn new(bus: NonNull<BusState>) -> Bus {
         Bus(bus)
     }
 
-    /// Whether a function is there.
+    /// Whether the bus has a function.
     pub fn has(self, _bql: &Bql, requester: u16) -> bool {
-        // SAFETY: the bus exists, and the BQL keeps it as it is.
+        // SAFETY: the bus exists, and does not change under the BQL.
         let device = unsafe {
             (qemu().pci_find_device)(
                 self.0.as_ptr(),
@@ -59,10 +59,11 @@ impl Bus {
         !device.is_null()
     }
 
-    /// Whether another bus is still there, below this one or this one itself: one that was
-    /// unplugged must not be asked for its number.
+    /// Whether another bus still exists, below this one or this one itself: the number of an
+    /// unplugged bus must not be read.
     pub fn reaches(self, _bql: &Bql, other: Bus) -> bool {
-        // SAFETY: this bus exists, and the BQL keeps what is below it; the other is only compared.
+        // SAFETY: this bus exists, and the buses below it do not change under the BQL; the other
+        // pointer is only compared.
         let is = |number| unsafe {
             (qemu().pci_find_bus_nr)(self.0.as_ptr(), number) == other.0.as_ptr()
         };
@@ -71,7 +72,7 @@ impl Bus {
 }
 
 impl Function {
-    /// The function that QEMU means by a bus and a number.
+    /// The function for QEMU's bus and device/function number.
     ///
     /// # Safety
     ///
@@ -84,7 +85,7 @@ impl Function {
         })
     }
 
-    /// Its requester id, at present.
+    /// Its current requester id.
     pub fn requester(self) -> u16 {
         match self {
             // SAFETY: the bus exists.
@@ -96,7 +97,7 @@ impl Function {
         }
     }
 
-    /// The same as the unit has it.
+    /// The same as the unit's type.
     pub fn source_id(self) -> SourceId {
         SourceId(self.requester())
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Guest memory as the remapping unit reads and writes it. Nothing here waits for the BQL:
-//! QEMU is told to refuse whatever is not random access memory.
+//! Guest memory for the remapping unit. Accesses never wait for the BQL: an attribute makes QEMU
+//! refuse everything but RAM.
 
 use vtd::memory::{Memory, MemoryError};
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! What the unit asks for, carried out: without the unit's lock, and with the BQL held.
+//! Carries out the unit's effects, without the unit's lock and with the BQL held.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -28,7 +28,7 @@ use crate::message;
 use crate::qom::Neighbour;
 use crate::timer::{self, Timer};
 
-/// The unit of a machine with all that belongs to it. It is never freed.
+/// The unit of a machine with everything that belongs to it. It is never freed.
 pub struct Host {
     /// The unit.
     pub unit: LockedUnit,
@@ -36,22 +36,22 @@ pub struct Host {
     device: Neighbour,
     /// The address spaces of functions.
     pub spaces: Spaces,
-    /// The clients that hear what the unit sends to functions.
+    /// The clients that receive the unit's messages to functions.
     pub clients: Clients,
-    /// The invalidation queue has something to do.
+    /// The invalidation queue has work.
     queue_ready: AtomicBool,
     /// The thread that processes it, if there is one.
     bell: Option<Arc<Bell>>,
     /// Expires when an invalidation request times out.
     timeouts: OnceLock<Timer>,
-    /// What clients with copies have not heard of yet.
+    /// Invalidations that clients with copies have not received yet.
     dirty: Mutex<Dirty>,
     lose_every: AtomicU64,
     completions: AtomicU64,
 }
 
 impl Host {
-    /// Makes a unit. None if QEMU's timers are not laid out as expected.
+    /// Creates a unit. None if QEMU's timers do not have the expected layout.
     pub fn new(
         bql: &Bql,
         capabilities: Capabilities,
@@ -74,7 +74,7 @@ impl Host {
         }));
         host.unit.set_above(host);
         let timeouts = Timer::virtual_time(bql, Box::new(|_| host.time_passed()))?;
-        // A new value, in which it is empty.
+        // The value is new, so the cell is empty.
         let _ = host.timeouts.set(timeouts);
         Some(host)
     }
@@ -84,12 +84,12 @@ impl Host {
         self.bell.as_ref()
     }
 
-    /// Chooses which completions of invalidations are lost.
+    /// Selects which completions of invalidations are lost.
     pub fn lose_every(&self, number: u64) {
         self.lose_every.store(number, Ordering::Relaxed);
     }
 
-    /// The machine was reset.
+    /// Handles a reset of the machine.
     pub fn reset(&'static self, bql: &Bql) {
         if let Some(timer) = self.timeouts.get() {
             timer.cancel(bql);
@@ -97,13 +97,13 @@ impl Host {
         self.unit.with(|unit, effects| unit.reset(effects));
     }
 
-    /// A function has sent a page request.
+    /// Handles a page request of a function.
     pub fn page_request(&'static self, requester: SourceId, request: &PageRequest) {
         self.unit
             .with(|unit, effects| unit.page_request(&GuestMemory, requester, request, effects));
     }
 
-    /// An invalidation request may have timed out.
+    /// Handles the timer: an invalidation request may have timed out.
     fn time_passed(&'static self) {
         self.unit
             .with(|unit, effects| unit.advance(timer::virtual_now(), effects));
@@ -143,12 +143,12 @@ impl Host {
                         (Some(did), range)
                     }
                 };
-                // Clients do not know the domain of their translations: too much is
-                // never wrong.
+                // Clients do not know the domain of their translations: invalidating too much is
+                // always correct.
                 self.spaces.unmap(bql, NOTIFIER_UNMAP, None, range);
                 self.dirty().translations(domain, Span::of(range));
             }
-            // For clients that only drop what they have, an invalidation of translations follows
+            // An invalidation of translations follows for clients that only drop translations
             // (sections 6.5.3.2 and 6.5.3.3).
             Effect::Invalidated(Invalidated::Context(_) | Invalidated::Pasid(_)) => {
                 self.dirty().functions();
@@ -157,7 +157,7 @@ impl Host {
         }
     }
 
-    /// Brings the copies of clients up to date, once for all descriptors ahead of a wait: the unit
+    /// Brings the clients' copies up to date, once for all descriptors ahead of a wait: the unit
     /// does not process a wait together with them.
     fn refresh_copies(&self, bql: &Bql) {
         let dirty = std::mem::take(&mut *self.dirty());
@@ -176,8 +176,8 @@ impl Host {
                 .lock()
                 .process_queue(&GuestMemory, now, &mut effects);
             if !turn.is_held() {
-                // A function wrote the unit's registers while it was being told something: the
-                // holder of the turn goes on.
+                // A function wrote the unit's registers while it was handling a message: the holder
+                // of the turn continues.
                 return;
             }
             for effect in effects {
@@ -192,8 +192,8 @@ impl Host {
         self.await_timeouts();
     }
 
-    /// Sends an invalidation request to a function. QEMU's devices have acted on it when they
-    /// return; a function that is not there never completes it.
+    /// Sends an invalidation request to a function. QEMU's devices have handled it when they
+    /// return; an absent function never completes it.
     fn invalidate(&'static self, bql: &Bql, requester: SourceId, request: &InvalidateRequest) {
         self.clients.invalidate(bql, requester.0, request);
         if request.pasid.is_none() {
@@ -223,7 +223,7 @@ impl Host {
         every != 0 && number % every == 0
     }
 
-    /// Tells QEMU that messages which were remapped before are so no more.
+    /// Tells QEMU that messages that were remapped before have changed.
     fn routes_changed(&self, _bql: &Bql, scope: Option<(u16, u8)>) {
         let (index, mask) = scope.unwrap_or_default();
         // SAFETY: the object is an x86 IOMMU, and exists as long as the machine.

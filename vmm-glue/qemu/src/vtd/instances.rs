@@ -18,7 +18,7 @@ pub struct Instance {
 
 static INSTANCES: Mutex<BTreeMap<usize, Instance>> = Mutex::new(BTreeMap::new());
 
-/// The objects; nothing is called with the lock held.
+/// The objects; no other code is called with the lock held.
 pub fn table() -> MutexGuard<'static, BTreeMap<usize, Instance>> {
     INSTANCES.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -45,7 +45,7 @@ pub fn settings(object: *mut Object) -> Settings {
     settings.unwrap_or_default()
 }
 
-/// Changes the settings of an object; false if it is too late. `later` says that it never is.
+/// Changes the settings of an object; false if it is too late. With `later` it is never too late.
 fn set_settings(object: *mut Object, settings: Settings, later: bool) -> bool {
     let lose_every = settings.lose_every;
     let host = match table().get_mut(&object.addr()) {

@@ -18,7 +18,7 @@ use crate::message;
 /// The interrupt address range: its base and size.
 pub const RANGE: (u64, u64) = (RANGE_BASE, RANGE_LAST - RANGE_BASE + 1);
 
-/// The region over the range, in each address space.
+/// The operations of the region over the range, in each address space.
 pub static OPS: Constant<MemoryRegionOps> = Constant(MemoryRegionOps {
     read: None,
     write: None,
@@ -38,7 +38,7 @@ pub static OPS: Constant<MemoryRegionOps> = Constant(MemoryRegionOps {
     },
 });
 
-/// A read is no interrupt request: the unit blocks it.
+/// A read is not an interrupt request: the unit blocks it.
 unsafe extern "C" fn read(
     opaque: *mut c_void,
     offset: u64,
@@ -46,7 +46,8 @@ unsafe extern "C" fn read(
     _size: u32,
     _attributes: MemTxAttrs,
 ) -> u32 {
-    // SAFETY: the opaque pointer of a region over the range; QEMU gives room for the value.
+    // SAFETY: it is the opaque pointer of a region over the range; QEMU provides room for the
+    // value.
     let space = unsafe {
         *value = 0;
         of_opaque(opaque)
@@ -106,7 +107,7 @@ unsafe extern "C" fn write(
     }
 }
 
-/// A translated address in the range: the unit blocks it and says why.
+/// A translated address in the range: the unit blocks it and gives the reason.
 fn translated(space: &FunctionSpace, address: u64) -> u32 {
     let requester = space.function.source_id();
     let result = space.unit.with(|unit, effects| {
@@ -125,18 +126,19 @@ fn translated(space: &FunctionSpace, address: u64) -> u32 {
     }
 }
 
-/// The requester of messages whose attributes name none: the host bridge, which sends nothing.
+/// The requester of messages whose attributes have none: the host bridge, which sends nothing
+/// itself.
 const HOST_BRIDGE: u16 = 0;
 
-/// The sender of a message: several functions may share an address space, below a bridge. None if
-/// its source is not to be validated.
+/// The sender of a message: several functions below a bridge may share an address space. None if
+/// the unit must not validate its source.
 fn requester(space: &FunctionSpace, attributes: MemTxAttrs) -> Option<SourceId> {
     let of_message = attributes.requester_id();
     if space.function == Function::IoApic && !space.unit.validates_ioapic {
-        // As QEMU's own unit does.
+        // Like QEMU's own unit.
         return None;
     }
-    // Attributes may be there for another reason.
+    // Attributes may be present for another reason.
     Some(
         if attributes.is_unspecified() || of_message == HOST_BRIDGE {
             space.function.source_id()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Whether the list of a region's notifiers is where this library takes it for granted: QEMU puts
-//! two into the list of a region, and they have to be found there.
+//! Checks the offset of a region's list of notifiers: it lets QEMU add two to the list of a region,
+//! and looks for them there.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -9,15 +9,16 @@ use crate::abi::layout::*;
 use crate::abi::{qemu, room};
 use crate::bql::Bql;
 
-/// Compares the list of a region of ours, which nobody watches yet.
+/// Compares the list of one of our regions, which has no notifiers yet.
 ///
 /// # Errors
 ///
-/// The list, or what leads on in it, is elsewhere.
+/// The list, or the link of its elements, is at another offset.
 pub fn check(_bql: &Bql, region: NonNull<c_void>) -> Result<(), String> {
     let notifiers = [IOMMUNotifier::allocate(), IOMMUNotifier::allocate()];
     let result = notifiers.iter().try_for_each(|notifier| {
-        // SAFETY: the region exists, and the notifier is new, and stays until it has left the list.
+        // SAFETY: the region exists, and the notifier is new, and exists until it is removed from
+        // the list.
         unsafe {
             IOMMUNotifier::fill(*notifier, Some(unheard), std::ptr::null_mut());
             room::write(*notifier, layout().iommu_notifier.flags, NOTIFIER_UNMAP);
@@ -31,8 +32,8 @@ pub fn check(_bql: &Bql, region: NonNull<c_void>) -> Result<(), String> {
         }
     });
     let [first, second] = notifiers;
-    // SAFETY: both are as large as the layout says, and the region is, too. Only where all have
-    // entered the list is it compared; none is followed.
+    // SAFETY: both notifiers and the region are as large as in the layout. The pointers are
+    // compared only after all notifiers were added, and never followed.
     let result = result.and_then(|()| unsafe {
         let head: *mut IOMMUNotifier = room::read(region, layout().iommu_memory_region.notifiers);
         if head != second.as_ptr() {
@@ -45,7 +46,7 @@ pub fn check(_bql: &Bql, region: NonNull<c_void>) -> Result<(), String> {
     });
     if result.is_ok() {
         for notifier in notifiers {
-            // SAFETY: it is in the list, and nobody has it afterwards.
+            // SAFETY: it is in the list, and not used afterwards.
             unsafe {
                 let unregister = qemu().memory_region_unregister_iommu_notifier;
                 unregister(region.as_ptr().cast(), notifier.as_ptr());
@@ -53,9 +54,9 @@ pub fn check(_bql: &Bql, region: NonNull<c_void>) -> Result<(), String> {
             }
         }
     }
-    // Otherwise they stay, and QEMU ends.
+    // Otherwise they stay in the list, and QEMU ends.
     result
 }
 
-/// A notifier that hears nothing.
+/// A notifier without any effect.
 unsafe extern "C" fn unheard(_notifier: *mut IOMMUNotifier, _entry: *mut IOMMUTLBEntry) {}

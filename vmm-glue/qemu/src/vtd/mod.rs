@@ -2,9 +2,8 @@
 //! `-device svm-vtd`: the remapping unit of the crate `vtd` as the vIOMMU of the unmodified QEMU.
 //!
 //! Its type is derived from `intel-iommu`, so that QEMU's machines accept it and describe it in
-//! their ACPI tables. The parent is realized first; then this module puts itself in its place:
-//! over its registers, below the PCI buses, and behind the I/O APIC. The parent's own state is
-//! not used any more.
+//! their ACPI tables. The parent is realized first; then this module replaces it: over its
+//! registers, at the PCI buses, and for the I/O APIC. The parent's own state is not used any more.
 
 mod clients;
 mod copies;
@@ -54,12 +53,12 @@ use settings::Inherited;
 /// Name of the type.
 pub const TYPE: &CStr = c"svm-vtd";
 
-/// Where the registers are: at the place of the only unit of QEMU's machines, above it.
+/// Address of the registers: that of the only unit in QEMU's machines, which they overlay.
 const REGISTERS: u64 = 0xfed9_0000;
 const REGISTERS_SIZE: u64 = 0x1000;
 const PRIORITY: c_int = 10;
 
-/// The root bus of the only machine that takes an `intel-iommu` by `-device`.
+/// The root bus of the only machine that accepts an `intel-iommu` by `-device`.
 const ROOT_BUS: &CStr = c"/machine/q35/pcie.0";
 
 /// `DeviceClass.realize` of the parent.
@@ -73,7 +72,7 @@ pub fn register() {
     let info = TypeInfo {
         name: TYPE.as_ptr(),
         parent: c"intel-iommu".as_ptr(),
-        // As the parent's: the state lies elsewhere.
+        // The same as the parent's: the state is stored elsewhere.
         instance_size: 0,
         instance_align: 0,
         instance_init: Some(instance_init),
@@ -86,7 +85,7 @@ pub fn register() {
         class_data: std::ptr::null(),
         interfaces: std::ptr::null(),
     };
-    // SAFETY: QEMU copies the structure; all that it points to lives for ever.
+    // SAFETY: QEMU copies the structure; everything that it points to is static.
     unsafe { (qemu().type_register_static)(&info) };
 }
 
@@ -95,9 +94,9 @@ unsafe extern "C" fn class_init(class: *mut ObjectClass, _data: *const c_void) {
     let Some(class) = NonNull::new(class) else {
         return;
     };
-    // SAFETY: the class inherits from `intel-iommu`, the size of which `abi::iommu` has compared;
-    // each field has the type that is written. The places for what was there before live as long
-    // as the calls; every device can be reset.
+    // SAFETY: the class inherits from `intel-iommu`, whose size `abi::iommu` has compared; each
+    // field has the written type. The places for the previous values outlive the calls; every
+    // device is resettable.
     unsafe {
         let mut class = Class::new(class);
         class.write(
@@ -114,7 +113,7 @@ unsafe extern "C" fn class_init(class: *mut ObjectClass, _data: *const c_void) {
         let mut parent: Option<Realize> = None;
         (qemu().device_class_set_parent_realize)(class.as_ptr(), realize, &mut parent);
         if let Some(parent) = parent {
-            // A class is made once.
+            // A class is initialized once.
             let _ = PARENT_REALIZE.set(parent);
         }
         let resettable = (qemu().object_class_dynamic_cast)(class.as_ptr(), c"resettable".as_ptr());
@@ -141,7 +140,7 @@ unsafe extern "C" fn instance_init(object: *mut Object) {
     let Some(pointer) = NonNull::new(object) else {
         return;
     };
-    // SAFETY: QEMU makes objects with the BQL held, and this one exists.
+    // SAFETY: QEMU creates objects with the BQL held, and this one exists.
     let (bql, device) = unsafe { (Bql::held(), Neighbour::new(pointer)) };
     if !settings::set_defaults(&bql, device) {
         message::error("intel-iommu has not the properties that svm-vtd sets");
@@ -158,8 +157,8 @@ unsafe extern "C" fn realize(object: *mut Object, error: ErrorOut) {
     let Some(pointer) = NonNull::new(object) else {
         return;
     };
-    // SAFETY: QEMU realizes devices with the BQL held; this one stays as long as the machine,
-    // for it cannot be unplugged. The place for an error outlives the call.
+    // SAFETY: QEMU realizes devices with the BQL held; this one lives as long as the machine,
+    // because it cannot be unplugged. The error slot outlives the call.
     let (bql, device, slot) =
         unsafe { (Bql::held(), Neighbour::new(pointer), ErrorSlot::new(error)) };
     if let Err(Some(reason)) = make(&bql, device, error) {
@@ -167,7 +166,7 @@ unsafe extern "C" fn realize(object: *mut Object, error: ErrorOut) {
     }
 }
 
-/// Makes the unit. The error is empty if QEMU has told its reason itself.
+/// Creates the unit. The error is empty if QEMU has reported the reason itself.
 fn make(bql: &Bql, device: Neighbour, error: ErrorOut) -> Result<(), Option<String>> {
     let settings = settings(device.as_ptr());
     settings::normalize(bql, device, &settings)?;
@@ -193,8 +192,8 @@ fn make(bql: &Bql, device: Neighbour, error: ErrorOut) -> Result<(), Option<Stri
     Ok(())
 }
 
-/// Ends QEMU if a device outside of it was given that the unit cannot serve: QEMU itself would end,
-/// with less to say, when the guest switches translation on.
+/// Ends QEMU if there is an external device that the unit cannot serve: otherwise QEMU would end,
+/// with a worse message, when the guest switches translation on.
 fn refuse_outside(bql: &Bql) {
     const OUTSIDE: [&CStr; 3] = [c"vfio-pci", c"vfio-pci-nohotplug", c"vfio-user-pci"];
     let Some(name) = OUTSIDE.iter().find(|name| Neighbour::any(bql, name)) else {
@@ -223,8 +222,8 @@ fn realize_parent(device: Neighbour, error: ErrorOut) -> Result<(), Option<Strin
     let Some(parent) = PARENT_REALIZE.get() else {
         return Err(Some("intel-iommu cannot be realized".to_owned()));
     };
-    // SAFETY: the parent's function for an object of its type. An error goes to the caller's
-    // place, of which QEMU lets nothing be read: so it passes by a place of our own.
+    // SAFETY: it is the parent's function for an object of its type. QEMU does not permit reading
+    // an error from the caller's slot, so it first goes to our own.
     unsafe {
         let mut reason: *mut Error = std::ptr::null_mut();
         parent(device.as_ptr(), &mut reason);
@@ -237,24 +236,23 @@ fn realize_parent(device: Neighbour, error: ErrorOut) -> Result<(), Option<Strin
     }
 }
 
-/// Where the parent sits in the machine.
+/// The parent's place in the machine.
 struct ParentSite {
     root_bus: NonNull<Object>,
     root: Bus,
-    /// Where the machine keeps the address space of the I/O APIC.
+    /// The machine's pointer to the address space of the I/O APIC.
     ioapic: NonNull<*mut AddressSpace>,
 }
 
 impl ParentSite {
-    /// Finds it, and that the machine is laid out as expected: the parent has left its own traces
-    /// there.
+    /// Finds it, and checks the machine's layout: the parent has left its own pointers there.
     fn find(bql: &Bql, device: Neighbour) -> Result<ParentSite, String> {
         let bus = Neighbour::at(bql, ROOT_BUS)
             .and_then(|bus| NonNull::new(bus.as_ptr()))
             .ok_or("the machine has no root bus for it: use -M q35")?;
-        // SAFETY: the bus is a `PCIBus`, which is as large as its layout says, and the machine an
-        // `X86MachineState`, for QEMU lets only those have the parent. What is read is compared
-        // before it is used.
+        // SAFETY: the bus is a `PCIBus` with the size of its layout, and the machine is an
+        // `X86MachineState`, because QEMU permits the parent only there. Values are compared before
+        // their use.
         unsafe {
             let at = layout();
             let opaque: *mut Object = room::read(bus, at.pci_bus.iommu_opaque);
@@ -287,8 +285,8 @@ impl ParentSite {
         if let Some(region) = host.spaces.first_region() {
             lists::check(bql, region)?;
         }
-        // SAFETY: the region belongs to no object and is never dropped, as all that is handed
-        // over: QEMU has it as long as the machine. The fields were compared by `find`.
+        // SAFETY: the region belongs to no object and is never dropped, like everything that is
+        // passed here: QEMU uses it as long as the machine exists. `find` has compared the fields.
         unsafe {
             let region = IoRegion::new(
                 bql,
@@ -312,18 +310,19 @@ impl ParentSite {
     }
 }
 
-/// Compares, with a device that can request pages, what only such a device can show of the unit's
-/// operations. Without the unit there is nothing to be compared.
+/// Checks, with a device that can request pages, the operations of the unit that need such a
+/// device. Without the unit there is nothing to check.
 ///
 /// # Errors
 ///
-/// What is not laid out as expected.
+/// The first difference from the expected layout.
 pub fn check_page_requests(bql: &Bql, device: PciDevice) -> Result<(), String> {
     let bus = Neighbour::at(bql, ROOT_BUS).and_then(|bus| NonNull::new(bus.as_ptr()));
     let Some(bus) = bus else {
         return Ok(());
     };
-    // SAFETY: the bus is a `PCIBus`, whose fields `Place::find` has compared if the unit is there.
+    // SAFETY: the bus is a `PCIBus`, whose fields `ParentSite::find` has compared if the unit
+    // exists.
     let (ops, opaque): (*const PCIIOMMUOps, *mut c_void) = unsafe {
         (
             room::read(bus, layout().pci_bus.iommu_ops),
@@ -338,10 +337,10 @@ pub fn check_page_requests(bql: &Bql, device: PciDevice) -> Result<(), String> {
     order::check_page_requests(bql, bus.cast(), (ops, opaque), device, control)
 }
 
-/// `ResettablePhases.exit`: the last phase, when no device sends requests any more.
+/// `ResettablePhases.exit`: the last phase, in which no device sends requests any more.
 unsafe extern "C" fn reset(object: *mut Object, kind: c_int) {
     if let Some(exit) = PARENT_PHASES.get().and_then(|phases| phases.0.exit) {
-        // SAFETY: the parent's function for an object of its type, called as QEMU calls this.
+        // SAFETY: it is the parent's function for an object of its type, called like this one.
         unsafe { exit(object, kind) };
     }
     // SAFETY: QEMU resets devices with the BQL held.
@@ -357,11 +356,11 @@ fn at_exit() {
         notify: ending,
         node: [std::ptr::null_mut(); 2],
     }));
-    // SAFETY: the notifier lives for ever.
+    // SAFETY: the notifier is never freed.
     unsafe { (qemu().qemu_add_exit_notifier)(notifier) }
 }
 
-/// The process ends.
+/// Runs at the end of the process.
 unsafe extern "C" fn ending(_notifier: *mut Notifier, _data: *mut c_void) {
     let hosts: Vec<&Host> = table().values().filter_map(|i| i.host).collect();
     for host in hosts {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The operations of an IOMMU as PCI buses of QEMU call them: each becomes a call of the unit.
+//! The operations of an IOMMU that QEMU's PCI buses call: each becomes a call of the unit.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
@@ -19,13 +19,13 @@ use crate::abi::room;
 use crate::bql::Bql;
 use crate::memory::Space;
 
-/// The table, which lives for ever. What has no entry concerns devices that are assigned from the
-/// host.
+/// The table, which is never freed. Operations without an entry are for devices that are assigned
+/// from the host.
 pub fn table() -> *const PCIIOMMUOps {
     let at = &layout().pci_iommu_ops;
     let table: NonNull<PCIIOMMUOps> = room::constant(at.size);
-    // SAFETY: the room is as large as the structure, whose other fields may be null, and nobody
-    // else has it yet. The functions have the signatures that `verify` has compared.
+    // SAFETY: the room is as large as the structure, whose other fields may be null, and is not
+    // shared yet. The functions have the signatures that `verify` has compared.
     unsafe {
         room::write(
             table,
@@ -73,7 +73,7 @@ unsafe fn host(opaque: *mut c_void) -> &'static Host {
     unsafe { &*opaque.cast::<Host>() }
 }
 
-/// An address space as QEMU names it.
+/// An address space from QEMU's number.
 fn pasid(number: u32) -> Result<Option<Pasid>, c_int> {
     match number {
         NO_PASID => Ok(None),
@@ -95,7 +95,7 @@ unsafe extern "C" fn get_address_space(
     }
 }
 
-/// Whose address space it is, as most operations name it: a function below the unit, and a PASID.
+/// The arguments of most operations: a function below the unit, and a PASID.
 struct Requester {
     host: &'static Host,
     function: Function,
@@ -103,7 +103,7 @@ struct Requester {
 }
 
 impl Requester {
-    /// The requester that QEMU means. None if there is none.
+    /// The requester for QEMU's arguments. None if there is none.
     ///
     /// # Safety
     ///
@@ -127,7 +127,7 @@ impl Requester {
 
 /// `get_iotlb_info`: the width of addresses and the smallest page.
 unsafe extern "C" fn get_iotlb_info(opaque: *mut c_void, width: *mut u8, page: *mut u32) {
-    // SAFETY: as for `get_address_space`; QEMU gives room for both.
+    // SAFETY: as for `get_address_space`; QEMU provides room for both.
     unsafe {
         *width = host(opaque).unit.address_width();
         *page = PAGE_SIZE as u32;
@@ -144,7 +144,7 @@ unsafe extern "C" fn init_iotlb_notifier(
     user: *mut c_void,
 ) {
     if let Some(notifier) = NonNull::new(notifier) {
-        // SAFETY: the notifier is the caller's, and is not registered yet.
+        // SAFETY: the notifier belongs to the caller, and is not registered yet.
         unsafe { IOMMUNotifier::fill(notifier, notify, user) };
     }
 }
@@ -182,8 +182,8 @@ unsafe extern "C" fn unregister_iotlb_notifier(
     }
 }
 
-/// `ats_request_translation`: the number of results, or a negative error number. The completion
-/// of a translation request may cover less than was asked for; it always covers the first page.
+/// `ats_request_translation`: the number of results, or a negative error number. The completion of
+/// a translation request may cover less than requested; it always covers the first page.
 unsafe extern "C" fn ats_request_translation(
     bus: *mut BusState,
     opaque: *mut c_void,
@@ -198,7 +198,7 @@ unsafe extern "C" fn ats_request_translation(
     room: usize,
     failed: *mut u32,
 ) -> isize {
-    // SAFETY: these are the arguments of an operation; QEMU gives room for the results and the
+    // SAFETY: these are the arguments of an operation; QEMU provides room for the results and the
     // count.
     let (requester, results, failed) = unsafe {
         let results = std::slice::from_raw_parts_mut(results, room);
@@ -255,7 +255,7 @@ unsafe extern "C" fn ats_request_translation(
     count as isize
 }
 
-/// A translation as QEMU has it.
+/// A translation as QEMU's type.
 fn entry(translation: &Translation, address: u64, pasid: u32) -> IOMMUTLBEntry {
     let flags = [
         (translation.read, perm::READ),
@@ -275,7 +275,7 @@ fn entry(translation: &Translation, address: u64, pasid: u32) -> IOMMUTLBEntry {
     }
 }
 
-/// A translation that is not filled in.
+/// An empty translation.
 const NOTHING: Translation = Translation {
     range: AlignedRange::page(0),
     read: false,
@@ -319,8 +319,8 @@ unsafe extern "C" fn pri_unregister_notifier(
     }
 }
 
-/// `pri_request_page`: 0. A page request is a posted message: what becomes of it, the function
-/// hears in the response, which is the unit's own where the request cannot be queued.
+/// `pri_request_page`: always returns 0. A page request is a posted message: the function gets its
+/// result in the response, which the unit sends itself if it cannot queue the request.
 unsafe extern "C" fn pri_request_page(
     bus: *mut BusState,
     opaque: *mut c_void,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Whether the operations of a PCI bus stand in the order that this library takes for granted.
+//! Checks the order of the operations of a PCI bus.
 //!
-//! A table in another order cannot be seen, but it shows when it is used: each of QEMU's functions
-//! that calls an operation is called once with a table whose entries say which one they are.
+//! Another order is not visible in the table itself, but shows in its use: this module calls each
+//! of QEMU's functions that call an operation, with a table whose entries report their own index.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -13,7 +13,7 @@ use crate::abi::qemu;
 use crate::bql::Bql;
 use crate::pci::PciDevice;
 
-/// The most entries that such a table can have here.
+/// The largest number of entries of such a table.
 const ENTRIES: usize = 64;
 
 /// No entry was called.
@@ -22,7 +22,7 @@ const NONE: usize = usize::MAX;
 /// The entry that was called last.
 static CALLED: AtomicUsize = AtomicUsize::new(NONE);
 
-/// An entry: says which it is, whatever its parameters are, and returns 0.
+/// An entry: records its index, whatever its parameters, and returns 0.
 unsafe extern "C" fn entry<const INDEX: usize>() -> usize {
     CALLED.store(INDEX, Ordering::Relaxed);
     0
@@ -47,27 +47,27 @@ const BUS_MASTER: u32 = 4;
 /// Enable in the PRI Control Register (PCIe 10.5.2.2).
 const PRI_ENABLE: u32 = 1;
 
-/// Compares the order on a bus that has the operations and the opaque pointer of its IOMMU, which it
-/// has again afterwards.
+/// Compares the order on a bus with the operations and the opaque pointer of its IOMMU, which it
+/// restores afterwards.
 ///
 /// # Errors
 ///
-/// The first operation that is elsewhere.
+/// The first operation at another offset.
 pub fn check(
     _bql: &Bql,
     bus: NonNull<BusState>,
     ops: NonNull<PCIIOMMUOps>,
     opaque: *mut c_void,
 ) -> Result<(), String> {
-    // SAFETY: the bus exists; a device on it stays while the BQL is held. The tables live for ever,
-    // and what their entries are called for needs no answer but 0.
+    // SAFETY: the bus exists; its devices stay while the BQL is held. The tables are never freed,
+    // and the callers of their entries accept the answer 0.
     unsafe {
         let device = (qemu().pci_find_device)(bus.as_ptr(), 0, 0);
         if device.is_null() {
             return Err("the machine has no device 00.0 to try PCIIOMMUOps with".to_owned());
         }
         let command = (qemu().pci_default_read_config)(device, COMMAND.into(), 2);
-        // Some are only called for a device that may send requests.
+        // QEMU calls some of them only for a device that may send requests.
         let allowed = command | BUS_MASTER;
         (qemu().pci_default_write_config)(device, COMMAND.into(), allowed, 2);
         (qemu().pci_setup_iommu)(
@@ -82,7 +82,7 @@ pub fn check(
     }
 }
 
-/// Calls what calls an operation, and compares which it was.
+/// Calls the functions that call an operation, and compares the index of each.
 ///
 /// # Safety
 ///
@@ -93,7 +93,7 @@ unsafe fn compare(device: *mut PCIDevice) -> Result<(), String> {
     let mut responses = IOMMUPRINotifier { notify: ignored };
     let (mut width, mut page) = (0, 0);
     let raw = notifier.as_ptr();
-    // SAFETY: the device exists; the operations that are called touch none of what is given.
+    // SAFETY: the device exists; the called operations do not use their arguments.
     let calls: [(&str, usize, &mut dyn FnMut()); 7] = unsafe {
         [
             ("get_address_space", at.get_address_space, &mut || {
@@ -153,13 +153,13 @@ unsafe fn compare(device: *mut PCIDevice) -> Result<(), String> {
     result
 }
 
-/// Compares where `pri_request_page` is, which is only called for a device that may request pages:
-/// `control` is the offset of its PRI Control Register. The bus has the operations and the opaque
-/// pointer of its IOMMU again afterwards, and the device its registers.
+/// Compares the offset of `pri_request_page`, which QEMU calls only for a device that may request
+/// pages: `control` is the offset of its PRI Control Register. Afterwards it restores the
+/// operations and the opaque pointer of the bus, and the registers of the device.
 ///
 /// # Errors
 ///
-/// It is elsewhere.
+/// It is at another offset.
 pub fn check_page_requests(
     bql: &Bql,
     bus: NonNull<BusState>,
@@ -199,7 +199,7 @@ pub fn check_page_requests(
         layout().pci_iommu_ops.pri_request_page,
         CALLED.load(Ordering::Relaxed),
     );
-    // A device elsewhere in the machine has no such IOMMU.
+    // A device elsewhere in the machine does not have this IOMMU.
     if called == NONE || called.wrapping_mul(size_of::<usize>()) == offset {
         return Ok(());
     }
@@ -208,8 +208,8 @@ pub fn check_page_requests(
     ))
 }
 
-/// A notifier that hears nothing.
+/// A notifier without any effect.
 unsafe extern "C" fn unheard(_notifier: *mut IOMMUNotifier, _entry: *mut IOMMUTLBEntry) {}
 
-/// As [`unheard`], of page responses.
+/// Like [`unheard`], for page responses.
 unsafe extern "C" fn ignored(_notifier: *mut IOMMUPRINotifier, _response: *mut IOMMUPRIResponse) {}

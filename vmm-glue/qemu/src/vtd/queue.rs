@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The thread that processes the invalidation queue where the unit is told to have one: some time
-//! after software has written the tail, as hardware does, and not in the middle of the write.
+//! The optional thread that processes the invalidation queue: some time after software has written
+//! the tail, as in hardware, and not during the write.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,14 +9,14 @@ use std::time::Duration;
 use crate::bql::{Bql, Guard};
 use crate::thread;
 
-/// What the thread has been told.
+/// The orders to the thread.
 #[derive(Debug, Default)]
 struct Orders {
     work: bool,
     stop: bool,
 }
 
-/// How the thread is told that there is something in the queue.
+/// Tells the thread that the queue has descriptors.
 #[derive(Debug, Default)]
 pub struct Bell {
     orders: Mutex<Orders>,
@@ -24,7 +24,7 @@ pub struct Bell {
 }
 
 impl Bell {
-    /// There is.
+    /// The queue has descriptors.
     pub fn ring(&self) {
         let mut orders = self.lock();
         if !orders.work {
@@ -33,7 +33,7 @@ impl Bell {
         }
     }
 
-    /// The thread must do nothing any more.
+    /// Makes the thread do nothing any more.
     pub fn stop(&self) {
         self.lock().stop = true;
         self.changed.notify_one();
@@ -47,7 +47,7 @@ impl Bell {
             let waited = self.changed.wait_timeout_while(orders, delay, |o| !o.stop);
             orders = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        // Cleared before the work: what comes during it leads to another round.
+        // Cleared before the work: descriptors that arrive during it cause another round.
         orders.work = false;
         !orders.stop
     }
@@ -61,13 +61,13 @@ impl Bell {
     }
 }
 
-/// Starts the thread. It works with the BQL held, which it does not hold while it waits.
+/// Starts the thread. It works with the BQL held, and waits without it.
 pub fn start(
     bell: Arc<Bell>,
     delay: Duration,
     work: impl Fn(&Bql) + Send + 'static,
 ) -> io::Result<()> {
-    // Nobody waits for its end: told to stop, it does nothing until the process ends.
+    // Nothing waits for its end: after a stop it does nothing until the process ends.
     thread::spawn("svm-vtd-queue", move || {
         while bell.wait(delay) {
             let bql = Guard::lock();

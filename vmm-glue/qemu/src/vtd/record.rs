@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The file of a recording (`record=FILE`). What is written into it, and how it is played again,
-//! `vtd::recording` says; this knows only files.
+//! The file of a recording (`record=FILE`). `vtd::recording` defines its contents and its replay;
+//! this module only handles files.
 //!
-//! A recording is written while the unit's lock is held: a machine that records is slower.
+//! A recording is written while the unit's lock is held, so a machine that records is slower.
 
 use std::fs::File;
 use std::io::Write;
@@ -11,9 +11,9 @@ use vtd::recording::Sink;
 
 use crate::message;
 
-/// The sink of a recording into a file; none for an empty path. Each call is written whole, and at
-/// once, so that a QEMU that ends leaves a recording of all of them, but for how often the last
-/// one came again.
+/// The sink of a recording into a file; none for an empty path. Each call is written completely and
+/// at once, so that QEMU leaves a recording of all calls at its end, except for the number of
+/// repetitions of the last one.
 pub fn sink(path: &str) -> Result<Option<Sink>, String> {
     if path.is_empty() {
         return Ok(None);

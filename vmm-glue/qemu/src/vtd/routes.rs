@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! Messages that QEMU wants remapped beforehand, for KVM's routes.
+//! Messages that QEMU remaps in advance, for KVM's routes.
 
 use std::ffi::c_int;
 
@@ -17,7 +17,7 @@ pub unsafe extern "C" fn int_remap(
     remapped: *mut MSIMessage,
     requester: u16,
 ) -> c_int {
-    // SAFETY: both messages are QEMU's, for the time of the call.
+    // SAFETY: both messages are QEMU's, and valid during the call.
     let (message, remapped) = unsafe { (*message, &mut *remapped) };
     let Some(host) = host_of(iommu) else {
         *remapped = message;
@@ -28,7 +28,8 @@ pub unsafe extern "C" fn int_remap(
         data: message.data,
     };
     let requester = (requester != SID_INVALID).then_some(SourceId(requester));
-    // A route is laid before there is an interrupt, so that one that leads nowhere is no fault.
+    // QEMU sets up a route before there is an interrupt, so a route without a destination is not a
+    // fault.
     let route = host
         .unit
         .with(|unit, _| unit.route_interrupt(&GuestMemory, requester, request));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The properties of `-device svm-vtd`: its own, and those that it inherits from `intel-iommu`,
-//! joined into the configuration of the unit.
+//! combined into the configuration of the unit.
 
 use std::ffi::CStr;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::message;
 use crate::property::{self, Property};
 use crate::qom::{Class, Neighbour};
 
-/// What the device's own properties say.
+/// The values of the device's own properties.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// SSTS.
@@ -25,17 +25,17 @@ pub struct Settings {
     pub nest: bool,
     /// FS5LP.
     pub fs5lp: bool,
-    /// A thread of its own processes the invalidation queue.
+    /// A separate thread processes the invalidation queue.
     pub thread: bool,
-    /// How long the thread waits before it does, in microseconds.
+    /// The thread's delay before it processes the queue, in microseconds.
     pub delay: u64,
     /// How long an invalidation of a Device-TLB may take, in milliseconds.
     pub timeout: u64,
-    /// Every how many-th completion of such an invalidation is lost; 0 for none.
+    /// Every n-th completion of such an invalidation is lost; 0 for none.
     pub lose_every: u64,
     /// Path of the recording; empty for none.
     pub record: String,
-    /// The unit keeps to the specification where QEMU's own does not.
+    /// The unit follows the specification where QEMU's own does not.
     pub strict: bool,
 }
 
@@ -117,8 +117,7 @@ pub fn add_all(class: &mut Class) {
     property::add_all(class, &PROPERTIES);
 }
 
-/// What `intel-iommu` has properties for. As far as they are of its own, its realization checks
-/// them: abilities that contradict each other are refused there.
+/// The properties of `intel-iommu`. Its realization checks them and refuses contradicting features.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inherited {
     scalable_mode: bool,
@@ -137,7 +136,7 @@ pub struct Inherited {
     stale_tm: bool,
 }
 
-/// Sets what the device has if it is not told otherwise: all that it is able to do.
+/// Sets the defaults of the device: all its features.
 pub fn set_defaults(bql: &Bql, device: Neighbour) -> bool {
     let on = |name| device.set_switch(bql, name, true);
     on(c"device-iotlb")
@@ -148,7 +147,7 @@ pub fn set_defaults(bql: &Bql, device: Neighbour) -> bool {
         && set_pasid_bits(bql, device, PasidWidth::MAX.bits().into())
 }
 
-/// The names of a property: of QEMU 11, and of the series before.
+/// The names of a property: in QEMU 11, and in earlier series.
 type Names = [&'static CStr; 2];
 
 const SCALABLE_MODE: Names = [c"scalable-mode", c"x-scalable-mode"];
@@ -158,18 +157,18 @@ fn set_switch(bql: &Bql, device: Neighbour, names: &Names, on: bool) -> bool {
     names.iter().any(|name| device.set_switch(bql, name, on))
 }
 
-/// `svm`, which the series before QEMU 11 lack: nobody can switch it off there.
+/// `svm`, which series before QEMU 11 lack: it cannot be switched off there.
 fn set_svm(bql: &Bql, device: Neighbour, on: bool) -> bool {
     device.switch(bql, c"svm").is_none() || device.set_switch(bql, c"svm", on)
 }
 
-/// `pasid-bits`, likewise. What is called `x-pasid-mode` there excludes `device-iotlb`.
+/// `pasid-bits`, likewise. Their property `x-pasid-mode` excludes `device-iotlb`.
 fn set_pasid_bits(bql: &Bql, device: Neighbour, bits: u64) -> bool {
     device.number(bql, c"pasid-bits").is_none() || device.set_number(bql, c"pasid-bits", bits)
 }
 
-/// Takes away what cannot be without something that was switched off, and says so: it is on unless
-/// it is told otherwise, and a user that has switched it on expects it.
+/// Switches features off that depend on a feature that was switched off, and reports it: they are
+/// on by default, and a user who has switched one on expects it.
 pub fn normalize(bql: &Bql, device: Neighbour, settings: &Settings) -> Result<(), String> {
     let mut of = Inherited::read(bql, device)?;
     let dropped = of.drop_dependent(settings);
@@ -179,7 +178,7 @@ pub fn normalize(bql: &Bql, device: Neighbour, settings: &Settings) -> Result<()
     if !done {
         return Err(missing(c"fsts, svm or pasid-bits"));
     }
-    // Before the parent speaks of what nobody has asked for.
+    // Before the parent reports errors in defaults that the user has not set.
     let config = settings.config(&of)?;
     Capabilities::new(config).map_err(|error| error.to_string())?;
     for (names, cause) in dropped {
@@ -191,7 +190,7 @@ pub fn normalize(bql: &Bql, device: Neighbour, settings: &Settings) -> Result<()
     Ok(())
 }
 
-/// A property that is not as in the QEMU that this is written for.
+/// A property that differs from the supported QEMU.
 fn missing(name: &CStr) -> String {
     format!(
         "intel-iommu has no property {} as expected",
@@ -200,8 +199,8 @@ fn missing(name: &CStr) -> String {
 }
 
 impl Inherited {
-    /// Takes away what cannot be without something that is off. Returns what was taken away, by
-    /// its properties, and why.
+    /// Switches off the features that depend on a feature that is off. Returns them, by their
+    /// properties, and the reasons.
     fn drop_dependent(&mut self, settings: &Settings) -> Vec<(Vec<&'static str>, &'static str)> {
         let mut dropped = Vec::new();
         let mut nest = settings.nest;
@@ -248,7 +247,7 @@ impl Inherited {
         dropped
     }
 
-    /// Reads them. `intremap` and `eim` are decided when the device has been realized.
+    /// Reads them. `intremap` and `eim` are final after the device has been realized.
     pub fn read(bql: &Bql, device: Neighbour) -> Result<Inherited, String> {
         let switch = |name| device.switch(bql, name).ok_or_else(|| missing(name));
         let number = |name| device.number(bql, name).ok_or_else(|| missing(name));
@@ -319,7 +318,7 @@ impl Settings {
         let scalable = inherited.scalable_mode.then(|| self.scalable(inherited));
         Ok(Config {
             version,
-            // As the DMAR table of QEMU's machines has it.
+            // As in the DMAR table of QEMU's machines.
             host_address_width: second_stage_width.bits(),
             second_stage_width,
             caching_mode: inherited.caching_mode,
@@ -335,7 +334,7 @@ impl Settings {
                 posted: false,
             }),
             scalable: scalable.transpose()?,
-            // QEMU's regions know no protected memory, and translated addresses are passed on in
+            // QEMU's regions do not support protected memory, and pass translated addresses on in
             // pieces larger than a page.
             protected_memory: false,
             strict: self.strict,
@@ -508,7 +507,7 @@ mod tests {
         }
         let second = dropped(|s| s.ssts = false, |_| {});
         assert_eq!(second.0, [(vec!["nest"], "ssts=off")]);
-        // What was off before is not missed.
+        // Features that were already off are not reported.
         let all_off = dropped(|s| s.nest = false, |i| (i.fsts, i.svm) = (false, false));
         assert_eq!(all_off.0, []);
     }

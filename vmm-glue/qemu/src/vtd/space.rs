@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The address space of a function below the unit: QEMU's regions, and what belongs to them.
+//! The address space of a function below the unit: QEMU's regions, and their data.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -11,14 +11,14 @@ use crate::abi::layout::*;
 use crate::abi::{qemu, room};
 use crate::bql::Bql;
 
-/// What belongs to the address space of a function. In memory it stands behind the region that the
-/// unit translates, because QEMU gives back the address of that.
+/// The data of the address space of a function. In memory it follows the region that the unit
+/// translates, because QEMU passes the address of that region.
 pub struct FunctionSpace {
     pub(super) system: NonNull<MemoryRegion>,
     pub(super) interrupts: NonNull<MemoryRegion>,
     pub(super) root: NonNull<MemoryRegion>,
     pub(super) space: NonNull<AddressSpace>,
-    /// Whose it is.
+    /// Its owner.
     pub function: Function,
     /// The unit that translates it.
     pub unit: &'static LockedUnit,
@@ -26,22 +26,22 @@ pub struct FunctionSpace {
     pub watched: Watched,
 }
 
-/// Where it begins, behind the beginning of the region.
+/// Its offset from the beginning of the region.
 fn behind_region() -> usize {
     const { assert!(align_of::<FunctionSpace>() <= 16) };
     room::rounded(layout().iommu_memory_region.size)
 }
 
-/// One that is never freed, by the region that the unit translates. QEMU uses the rooms by its own
-/// rules.
+/// An address space that is never freed, identified by the region that the unit translates. QEMU
+/// uses the rooms by its own rules.
 #[derive(Clone, Copy)]
 pub(super) struct Kept(NonNull<MemoryRegion>);
 
-// SAFETY: what is read of it besides the rooms is constant.
+// SAFETY: everything that is read from it, except the rooms, is constant.
 unsafe impl Send for Kept {}
 
 impl Kept {
-    /// Makes one, with rooms of zeroes.
+    /// Creates one, with zeroed rooms.
     pub(super) fn new(function: Function, unit: &'static LockedUnit) -> Kept {
         let size = behind_region() + size_of::<FunctionSpace>();
         let kept = Kept(room::allocate(size));
@@ -55,14 +55,14 @@ impl Kept {
             unit,
             watched: Watched::default(),
         };
-        // SAFETY: there is room for it behind the region, aligned to 16 bytes.
+        // SAFETY: there is room for it after the region, aligned to 16 bytes.
         unsafe { kept.place().write(space) };
         kept
     }
 
-    /// Where the structure is.
+    /// The place of the structure.
     pub(super) fn place(self) -> NonNull<FunctionSpace> {
-        // SAFETY: it lies in what `new` has allocated.
+        // SAFETY: it lies in the allocation of `new`.
         unsafe { self.0.cast::<u8>().add(behind_region()).cast() }
     }
 
@@ -86,25 +86,24 @@ impl Kept {
         self.get().space.as_ptr()
     }
 
-    /// What is no room of QEMU's.
+    /// The structure, without QEMU's rooms.
     pub(super) fn get(self) -> &'static FunctionSpace {
         // SAFETY: it is never freed, and `new` has filled it in.
         unsafe { self.place().as_ref() }
     }
 
-    /// The one of this region.
+    /// The address space of a region.
     ///
     /// # Safety
     ///
-    /// The region is one of an address space of the unit.
+    /// The region belongs to an address space of the unit.
     pub(super) unsafe fn of_region(region: NonNull<c_void>) -> Kept {
         Kept(region.cast())
     }
 
-    /// Shows what the unit translates, or system memory.
+    /// Enables the region that the unit translates, or system memory.
     pub(super) fn translate(self, _bql: &Bql, on: bool) {
-        // SAFETY: both regions are initialized, and regions change under the BQL, both in one
-        // transaction.
+        // SAFETY: both regions are initialized; they change under the BQL, and in one transaction.
         unsafe {
             (qemu().memory_region_transaction_begin)();
             (qemu().memory_region_set_enabled)(self.system(), !on);
@@ -118,7 +117,7 @@ impl Kept {
 ///
 /// # Safety
 ///
-/// The pointer is that of a region of an address space of the unit.
+/// The pointer belongs to a region of an address space of the unit.
 pub unsafe fn of_opaque<'a>(opaque: *mut c_void) -> &'a FunctionSpace {
     // SAFETY: the caller's promise; the rooms are never read through the reference.
     unsafe { &*opaque.cast::<FunctionSpace>() }

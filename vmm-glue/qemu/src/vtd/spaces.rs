@@ -4,9 +4,9 @@
 //! * a region that the unit translates, or system memory itself while translation is off;
 //! * on top of it the interrupt address range.
 //!
-//! They are made when QEMU first asks for them, and stay. They belong to no device: QEMU keeps a
-//! device from accesses to its own regions while one of them is being accessed, but an interrupt
-//! of a function may well come while a register of the unit is written.
+//! They are created when QEMU first asks for them, and are never freed. They belong to no device:
+//! QEMU blocks a device's accesses to its own regions while one of them is being accessed, but a
+//! function may send an interrupt during a write to a register of the unit.
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
@@ -25,12 +25,12 @@ use crate::abi::{qemu, room};
 use crate::bql::Bql;
 
 impl Kept {
-    /// Makes the regions and the address space.
+    /// Creates the regions and the address space.
     fn initialize(self, bql: &Bql, translating: bool) {
         let (base, size) = interrupts::RANGE;
-        // SAFETY: all of it lies in rooms of the right size and alignment that are never freed,
-        // and is initialized once; QEMU copies the names. The interrupt region's opaque pointer
-        // is this structure, which is what its functions expect.
+        // SAFETY: everything is in rooms of the right size and alignment that are never freed, and
+        // is initialized once; QEMU copies the names. The interrupt region's opaque pointer is this
+        // structure, as its functions expect.
         unsafe {
             let owner = std::ptr::null_mut();
             (qemu().memory_region_init)(self.root(), owner, c"svm-vtd-root".as_ptr(), u64::MAX);
@@ -73,7 +73,7 @@ impl Kept {
 pub struct Spaces(Mutex<Vec<(Function, Kept)>>);
 
 impl Spaces {
-    /// The address space of a function, made if there is none.
+    /// The address space of a function; creates it if there is none.
     pub fn get(
         &self,
         bql: &Bql,
@@ -90,7 +90,7 @@ impl Spaces {
         kept.space()
     }
 
-    /// Whether QEMU's structures have the sizes that they were given.
+    /// Whether QEMU's structures fit into their rooms.
     pub fn are_intact(&self) -> bool {
         let intact = |kept: &Kept| {
             let space = kept.get();
@@ -107,12 +107,12 @@ impl Spaces {
         self.all().iter().all(intact)
     }
 
-    /// The region of the first of them.
+    /// The region of the first address space.
     pub fn first_region(&self) -> Option<NonNull<c_void>> {
         NonNull::new(self.all().first()?.iommu().cast())
     }
 
-    /// Translation was switched on or off.
+    /// Handles a switch of translation.
     pub fn translate(&self, bql: &Bql, on: bool) {
         let all = self.all();
         // SAFETY: the BQL is held, and the transaction is ended below.
@@ -121,16 +121,16 @@ impl Spaces {
             kept.get().watched.show(false);
             kept.translate(bql, on);
         }
-        // SAFETY: begun above.
+        // SAFETY: the transaction was begun above.
         unsafe { (qemu().memory_region_transaction_commit)() };
         self.review(bql);
     }
 
-    /// Tells clients with translations that these are not valid any more. `kind` is the flag of
-    /// the notifiers that want to know; of a device-TLB invalidation the function is given.
+    /// Tells clients with translations that these are no longer valid. `kind` is the flag of the
+    /// notifiers for it; a device-TLB invalidation also gives the function.
     pub fn unmap(&self, bql: &Bql, kind: u32, requester: Option<u16>, range: AlignedRange) {
         for kept in self.all() {
-            // Only of a function that is there can the bus be asked.
+            // Only the bus of an existing function may be queried.
             let concerned = kept.first_notifier(bql).is_some()
                 && requester.is_none_or(|r| r == kept.get().function.requester());
             if concerned {
@@ -139,8 +139,7 @@ impl Spaces {
         }
     }
 
-    /// Brings copies up to date with what was invalidated: those of functions of the domains that
-    /// were.
+    /// Brings copies up to date after invalidations, for functions of the invalidated domains.
     pub fn refresh(&self, bql: &Bql, dirty: &Dirty) {
         if dirty.is_all() {
             return self.review(bql);
@@ -155,7 +154,7 @@ impl Spaces {
         }
     }
 
-    /// How functions are translated has changed.
+    /// Handles a change of the translation of functions.
     pub fn review(&self, bql: &Bql) {
         for kept in self.all() {
             let watched = &kept.get().watched;

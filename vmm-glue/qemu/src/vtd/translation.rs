@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The class of the regions that the unit translates: an access of a function to an address of
-//! its own becomes a request to the unit.
+//! The class of the regions that the unit translates: an access of a function becomes a request to
+//! the unit.
 //!
-//! QEMU calls in here from any thread, with or without the BQL, inside of an RCU read section.
+//! QEMU calls these functions from any thread, with or without the BQL, inside an RCU read section.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr::NonNull;
@@ -21,12 +21,12 @@ use crate::qom::Class;
 /// Name of the class.
 pub const REGION_TYPE: &CStr = c"svm-vtd-memory-region";
 
-/// Indexes of the region: by the address type of a request.
+/// Indices of the region, by the address type of a request.
 const UNTRANSLATED: c_int = 0;
 const TRANSLATED: c_int = 1;
 
-/// Within 1 MiB all translated addresses are alike: either all of them are in the interrupt
-/// address range or none, and the unit has no protected memory.
+/// All translated addresses within 1 MiB have the same result: either all of them are in the
+/// interrupt address range or none, and the unit has no protected memory.
 const ALIKE: u64 = 0xf_ffff;
 
 /// Registers the class.
@@ -46,7 +46,7 @@ pub fn register() {
         class_data: std::ptr::null(),
         interfaces: std::ptr::null(),
     };
-    // SAFETY: QEMU copies the structure; all that it points to lives for ever.
+    // SAFETY: QEMU copies the structure; everything that it points to is static.
     unsafe { (functions::qemu().type_register_static)(&info) };
 }
 
@@ -56,8 +56,8 @@ unsafe extern "C" fn class_init(class: *mut ObjectClass, _data: *const c_void) {
     let Some(class) = NonNull::new(class) else {
         return;
     };
-    // SAFETY: the class inherits from `iommu-memory-region`, the size of which was compared; the
-    // functions have the types that it declares.
+    // SAFETY: the class inherits from `iommu-memory-region`, whose size was compared; the functions
+    // have the declared types.
     unsafe {
         let mut class = Class::new(class);
         class.write(at.translate, translate as *const c_void);
@@ -78,7 +78,7 @@ unsafe extern "C" fn translate(
     let Some(region) = NonNull::new(region) else {
         return blocked(address);
     };
-    // SAFETY: all regions of this class are of address spaces of the unit.
+    // SAFETY: all regions of this class belong to address spaces of the unit.
     let space = unsafe { Kept::of_region(region) }.get();
     let access = match flags as u32 & (perm::READ | perm::WRITE) {
         both if both == perm::READ | perm::WRITE => Access::Atomic,
@@ -92,7 +92,7 @@ unsafe extern "C" fn translate(
     }
 }
 
-/// Where a request with an untranslated address goes.
+/// The result of a request with an untranslated address.
 fn untranslated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLBEntry {
     let request = Request {
         requester: space.function.source_id(),
@@ -123,7 +123,7 @@ fn untranslated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLB
     }
 }
 
-/// Where a request with a translated address goes: there, or nowhere.
+/// The result of a request with a translated address: permitted or blocked.
 fn translated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLBEntry {
     let requester = space.function.source_id();
     let result = space.unit.with(|unit, effects| {
@@ -142,7 +142,7 @@ fn translated(space: &FunctionSpace, address: u64, access: Access) -> IOMMUTLBEn
     }
 }
 
-/// Logs that a request was refused, among QEMU's guest errors.
+/// Logs a refused request as a guest error.
 fn refused(space: &FunctionSpace, access: Access, address: u64, reason: &Blocked) {
     let of = space.function.source_id();
     message::guest_error(&format!(
@@ -163,7 +163,7 @@ fn blocked(address: u64) -> IOMMUTLBEntry {
     }
 }
 
-/// `notify_flag_changed`: whether a region can be watched in this way.
+/// `notify_flag_changed`: whether clients can watch a region with these flags.
 unsafe extern "C" fn notify_flag_changed(
     region: *mut c_void,
     _old: c_int,
@@ -173,8 +173,7 @@ unsafe extern "C" fn notify_flag_changed(
     let Some(region) = NonNull::new(region) else {
         return -nix::libc::EINVAL;
     };
-    // SAFETY: all regions of this class are of address spaces of the unit; QEMU's place for an
-    // error.
+    // SAFETY: all regions of this class belong to address spaces of the unit; the slot is QEMU's.
     let (kept, slot) = unsafe { (Kept::of_region(region), ErrorSlot::new(error)) };
     match kept.watch(new as u32) {
         Ok(()) => 0,
@@ -185,7 +184,7 @@ unsafe extern "C" fn notify_flag_changed(
     }
 }
 
-/// `replay`: a client that begins to keep a copy is told of all mappings.
+/// `replay`: tells a client with a new copy of all mappings.
 unsafe extern "C" fn replay(region: *mut c_void, notifier: *mut IOMMUNotifier) {
     let (Some(region), Some(notifier)) = (NonNull::new(region), NonNull::new(notifier)) else {
         return;

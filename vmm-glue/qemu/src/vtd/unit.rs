@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The unit in its lock.
+//! The unit with its lock.
 //!
-//! The lock is a leaf: nothing is called while it is held but the unit itself, which reads and
-//! writes guest memory. What the unit asks for is carried out afterwards, with the BQL held: at
-//! once by a thread that has it, else by the main loop. The files above do that ([`CarryOut`]).
+//! The lock is a leaf: while it is held, only the unit runs, which reads and writes guest memory.
+//! The effects of the unit are carried out afterwards, with the BQL held: at once by a thread that
+//! holds it, otherwise by the main loop. The files above do that ([`CarryOut`]).
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -17,9 +17,9 @@ use super::guest_memory::GuestMemory;
 use super::main_loop;
 use crate::bql::{self, Bql};
 
-/// What is above the unit, and carries out what it asks for.
+/// The code above the unit that carries out its effects.
 pub trait CarryOut: Sync {
-    /// Carries effects out.
+    /// Carries out effects.
     fn carry_out(&'static self, bql: &Bql, effects: Effects);
     /// How functions are translated has changed.
     fn review(&'static self, bql: &Bql);
@@ -31,12 +31,12 @@ pub struct LockedUnit {
     above: OnceLock<&'static dyn CarryOut>,
     /// The bus from which all functions are reached.
     root: Bus,
-    /// Interrupts of the I/O APIC are validated by their source.
+    /// The unit validates the source of the I/O APIC's interrupts.
     pub validates_ioapic: bool,
 }
 
 impl LockedUnit {
-    /// A unit that nobody carries anything out for yet.
+    /// A unit; nothing carries out its effects yet.
     pub fn new(
         capabilities: Capabilities,
         sink: Option<Sink>,
@@ -51,9 +51,9 @@ impl LockedUnit {
         }
     }
 
-    /// Sets, once, what carries out the effects of the unit.
+    /// Sets, once, the code that carries out the effects of the unit.
     pub fn set_above(&self, above: &'static dyn CarryOut) {
-        // A second one would be of another machine.
+        // A second one would belong to another machine.
         let _ = self.above.set(above);
     }
 
@@ -64,7 +64,7 @@ impl LockedUnit {
         }
     }
 
-    /// Works with the unit. What it asks for is carried out after its lock was released.
+    /// Works with the unit. Its effects are carried out after its lock is released.
     pub fn with<R>(&'static self, work: impl FnOnce(&mut RecordedUnit, &mut Effects) -> R) -> R {
         let mut effects = Effects::new();
         let result = work(&mut self.lock(), &mut effects);
@@ -89,7 +89,7 @@ impl LockedUnit {
         }
     }
 
-    /// The capabilities that matter to clients that watch address spaces: Caching Mode, Snoop
+    /// The capabilities that are relevant to clients that watch address spaces: Caching Mode, Snoop
     /// Control and Device-TLBs.
     pub fn abilities(&self) -> (bool, bool, bool) {
         let unit = self.lock();
@@ -98,8 +98,8 @@ impl LockedUnit {
         (capabilities.cap().cm(), ecap.sc(), ecap.dt())
     }
 
-    /// A part of what a function reaches, for clients that keep a copy of it. Others have the unit
-    /// between two parts.
+    /// A part of the pages that a function reaches, for clients with a copy. Others can use the
+    /// unit between two parts.
     pub fn reach(&self, requester: SourceId, span: Span) -> ReachPart {
         const READS: usize = 1 << 16;
         let unit = self.lock();
@@ -109,7 +109,7 @@ impl LockedUnit {
     /// Whether a function is not translated.
     pub fn reaches_everything(&self, requester: SourceId) -> bool {
         let unit = self.lock();
-        // No address is looked at, so that no flag is set.
+        // It examines no address, so that it sets no flag.
         let part = unit.reach_part(&GuestMemory, requester, u64::MAX, 0, 0);
         part.reach == Reach::Everything
     }
@@ -119,7 +119,7 @@ impl LockedUnit {
         self.root
     }
 
-    /// Hands on what the unit asks for, with the BQL held: now, or in the main loop.
+    /// Carries out effects with the BQL held: now, or in the main loop.
     fn deliver(&'static self, effects: Effects) {
         if effects.is_empty() {
             return;
@@ -130,7 +130,7 @@ impl LockedUnit {
             }
         };
         if bql::is_held() {
-            // SAFETY: as the line above says.
+            // SAFETY: the line above has checked it.
             carry_out(&unsafe { Bql::held() });
         } else {
             main_loop::soon(carry_out);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! What is known of the clients that watch an address space.
+//! The state of the clients that watch an address space.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,20 +11,20 @@ use super::copies::Copies;
 /// The clients of one address space.
 #[derive(Debug, Default)]
 pub struct Watched {
-    /// Somebody keeps a copy.
+    /// A client keeps a copy.
     pub copied: AtomicBool,
-    /// What they were told.
+    /// The pages that they were told of.
     pub copies: Mutex<Copies>,
-    /// The function is passed through, and shown system memory itself.
+    /// The function is in pass-through mode, and sees system memory itself.
     shown: AtomicBool,
-    /// Its tables were too large.
+    /// A message about tables that are too large was printed.
     pub complained: AtomicBool,
-    /// The domain by which its translations are invalidated.
+    /// The domain of its translations.
     domain: Mutex<Option<DomainId>>,
 }
 
 impl Watched {
-    /// The function is shown system memory itself, or not.
+    /// Sets whether the function sees system memory itself.
     pub fn show(&self, system: bool) {
         self.shown.store(system, Ordering::Relaxed);
     }

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-//! The clients that watch the address space of a function, because they reach its memory by
-//! themselves:
+//! The clients that watch the address space of a function, because they access its memory directly:
 //!
-//! * some keep translations that they have asked for, as vhost does, and have to hear which are
-//!   not valid any more;
-//! * others keep a copy of all mappings, as VFIO and vfio-user do for devices outside of QEMU, and
-//!   have to hear of new ones too. This needs Caching Mode: without it, software does not say that
-//!   it has mapped something.
+//! * some keep translations that they have requested, like vhost, and have to know which are no
+//!   longer valid;
+//! * others keep a copy of all mappings, like VFIO and vfio-user for devices outside of QEMU, and
+//!   also have to know new ones. This needs Caching Mode: without it, software does not announce
+//!   new mappings.
 //!
-//! A client cannot keep a copy of a function that is passed through: it is shown system memory
-//! itself, as while translation is off.
+//! A client cannot keep a copy for a function in pass-through mode: it sees system memory itself,
+//! as while translation is off.
 
 use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
@@ -27,12 +26,12 @@ use crate::abi::room;
 use crate::bql::Bql;
 use crate::message;
 
-/// The most present entries of tables that are copied at once: 64 GiB in pages of 4 KiB. Tables may
-/// contain themselves, and then they never end.
+/// The largest number of present table entries to copy at once: 64 GiB in pages of 4 KiB. Tables
+/// may contain themselves, and would then never end.
 const MOST_ENTRIES: usize = 1 << 24;
 
 impl Kept {
-    /// A client begins to watch the region, or ends. `flags` are those of all clients.
+    /// A client starts or stops watching the region. `flags` are those of all clients.
     pub fn watch(self, flags: u32) -> Result<(), &'static str> {
         let space = self.get();
         let (caching_mode, snoop_control, device_tlbs) = space.unit.abilities();
@@ -62,7 +61,7 @@ impl Kept {
         Ok(())
     }
 
-    /// Tells a client that begins to keep a copy of all mappings; the others have heard of them.
+    /// Tells a client with a new copy of all mappings; the others already know them.
     pub fn replay(self, bql: &Bql, notifier: NonNull<IOMMUNotifier>) {
         let space = self.get();
         if !space.watched.is_copied() {
@@ -74,7 +73,7 @@ impl Kept {
             }
         };
         if self.update(Span::ALL, others) == Updated::Everything {
-            // It must be shown system memory, but not while regions are being changed.
+            // It must see system memory, but regions cannot change now.
             let unit = space.unit;
             main_loop::soon(move |bql| unit.review(bql));
         }
@@ -88,7 +87,7 @@ impl Kept {
     /// Brings the copies up to date.
     pub fn refresh(self, bql: &Bql, span: Span) {
         let space = self.get();
-        // A client is there; the bus of others may be gone.
+        // There is a client; buses of functions without clients may be gone.
         let there = match space.function {
             Function::Pci { bus, .. } => {
                 space.watched.is_copied() || space.unit.root().reaches(bql, bus)
@@ -99,7 +98,7 @@ impl Kept {
             return;
         }
         if space.watched.is_shown() {
-            // A client with a copy begins anew if there are pages now.
+            // A client with a copy starts over if there are pages now.
             if !space.unit.reaches_everything(space.function.source_id()) {
                 space.watched.show(false);
                 self.translate(bql, true);
@@ -117,7 +116,7 @@ impl Kept {
         }
     }
 
-    /// Brings the copies of a span up to date, if there are any, and tells of each change.
+    /// Brings the copies of a span up to date, if there are any, and announces each change.
     fn update(self, span: Span, tell: impl FnMut(&Changes)) -> Updated {
         let space = self.get();
         let (watched, requester) = (&space.watched, space.function.source_id());
@@ -161,11 +160,12 @@ impl Kept {
         }
     }
 
-    /// All of them. A notifier that is told something may remove itself: the next is known before.
+    /// All clients. A notifier may remove itself when it is called: the iterator has read the next
+    /// one before.
     fn notifiers(self, bql: &Bql) -> impl Iterator<Item = NonNull<IOMMUNotifier>> {
         std::iter::successors(self.first_notifier(bql), |notifier| {
-            // SAFETY: the list changes under the BQL only, and what is in it exists. This is
-            // called before the notifier itself is handed out.
+            // SAFETY: the list changes only under the BQL, and its elements exist. This is called
+            // before the notifier itself is returned.
             unsafe { IOMMUNotifier::next(*notifier) }
         })
     }
@@ -182,7 +182,7 @@ impl Kept {
             };
             let first = range.base().max(window.0);
             let last = range.last().min(window.1);
-            // A client with a copy hears of the pages that are gone.
+            // A client with a copy is told of the removed pages instead.
             let copies = flags & NOTIFIER_MAP != 0;
             if flags & kind == 0 || copies || first > last {
                 continue;
@@ -197,7 +197,7 @@ impl Kept {
     }
 }
 
-/// Tells a client with a copy what has changed in what it watches.
+/// Tells a client with a copy the changes in its window.
 fn tell_all(bql: &Bql, notifier: NonNull<IOMMUNotifier>, changes: &Changes) {
     // SAFETY: the notifier is in a list, and so exists.
     let (flags, window) = unsafe {
@@ -221,7 +221,7 @@ fn tell_all(bql: &Bql, notifier: NonNull<IOMMUNotifier>, changes: &Changes) {
     }
 }
 
-/// The entry that tells of a new mapping, or of a piece of it.
+/// The entry for a new mapping, or for a piece of it.
 fn mapped(page: &MappedPage, piece: AlignedRange) -> IOMMUTLBEntry {
     let allowed = |is: bool, bit| if is { bit } else { 0 };
     IOMMUTLBEntry {
@@ -231,9 +231,9 @@ fn mapped(page: &MappedPage, piece: AlignedRange) -> IOMMUTLBEntry {
     }
 }
 
-/// Tells one of an entry.
+/// Passes an entry to a notifier.
 fn tell(_bql: &Bql, notifier: NonNull<IOMMUNotifier>, mut entry: IOMMUTLBEntry) {
-    // SAFETY: the notifier is in a list, and so exists; QEMU's rule that the BQL is held is kept.
+    // SAFETY: the notifier is in a list, so it exists; the BQL is held as QEMU requires.
     unsafe {
         if let Some(notify) = IOMMUNotifier::notify(notifier) {
             notify(notifier.as_ptr(), &mut entry);
