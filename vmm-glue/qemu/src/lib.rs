@@ -18,6 +18,7 @@
 //! all other code uses these wrappers.
 
 mod abi;
+mod ats;
 mod bql;
 mod device;
 mod engine;

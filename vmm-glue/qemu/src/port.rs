@@ -8,11 +8,11 @@ use pcie_ats::{
 };
 
 use crate::abi::layout::{IOMMUTLBEntry, MemTxAttrs, NO_PASID, perm};
+use crate::ats::{PageQuery, RequestError, TranslationQuery};
 use crate::bql::Bql;
 use crate::device::Device;
 use crate::memory::{AccessRefused, Space};
 use crate::message;
-use crate::pci::{PageQuery, RequestError, TranslationQuery};
 use crate::refused::automatic;
 use crate::remedy::{self, pasid_entries};
 use crate::trace::MemoryOperation;

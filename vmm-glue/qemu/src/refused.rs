@@ -12,7 +12,7 @@
 
 use pcie_ats::{PageRequest, ResponseCode};
 
-use crate::pci::RequestError;
+use crate::ats::RequestError;
 
 /// The immediate response of hardware to a refused request; none if the request is not the last of
 /// its group. The device decides when to repeat it.
