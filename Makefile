@@ -65,7 +65,10 @@ shell:
 	@$(SVM_VM) shell --iommu $(IOMMU)
 
 bench:
-	@$(CARGO) run --profile optimized -p machine --bin bench -- $(if $(BASELINE),--baseline '$(BASELINE)')
+	@status=0; \
+	$(CARGO) run --profile optimized -p machine --bin bench -- $(if $(BASELINE),--baseline '$(BASELINE)') || status=$$?; \
+	$(CARGO) run --quiet -p svmctl-cli --bin svmctl -- bench --from target/report/curves.json \
+		--plot target/report/curves.svg >/dev/null && echo "drawn to target/report/curves.svg" && exit $$status
 
 bench-guest:
 	@$(BUILD_SVM_VM)

@@ -8,6 +8,8 @@
 mod atc;
 mod chained;
 mod compare;
+mod curves;
+mod growth;
 mod measure;
 mod report;
 mod service;
@@ -51,6 +53,7 @@ fn main() -> Result<ExitCode> {
     let effort = Effort {
         rounds: arguments.rounds,
     };
+    let only = arguments.only.clone();
     let mut report = Report::new(arguments.only);
     atc::run(effort, &mut report);
     unit::run(effort, &mut report)?;
@@ -64,6 +67,13 @@ fn main() -> Result<ExitCode> {
         .write(&arguments.output)
         .with_context(|| format!("cannot write {}", arguments.output.display()))?;
     println!("\nwritten to {}", arguments.output.display());
+    println!();
+    let wanted = |name: &str| only.as_ref().is_none_or(|only| name.contains(only));
+    let curves = curves::run(effort, wanted)?;
+    let path = arguments.output.with_file_name("curves.json");
+    if curves::write(&curves, &path).with_context(|| format!("cannot write {}", path.display()))? {
+        println!("written to {}", path.display());
+    }
     Ok(if report.all_met() {
         ExitCode::SUCCESS
     } else {

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use vtd::{Access, Request};
 
-const QUERIES: usize = 1 << 14;
+pub const QUERIES: usize = 1 << 14;
 /// Where processes have their pages.
 const BASE: u64 = 0x7f12_3400_0000;
 
@@ -27,7 +27,7 @@ const NO_CLIFF: f64 = 0.4;
 const IN_ALL: f64 = 0.6;
 
 /// A machine of one unit and an endpoint.
-fn boot(change: impl FnOnce(&mut MachineConfig)) -> Result<Os> {
+pub fn boot(change: impl FnOnce(&mut MachineConfig)) -> Result<Os> {
     let mut config = MachineConfig {
         memory: 512 << 20,
         ..MachineConfig::default()
@@ -37,7 +37,7 @@ fn boot(change: impl FnOnce(&mut MachineConfig)) -> Result<Os> {
 }
 
 /// A process that the function is bound to, with a number of pages, all of one frame.
-fn process(os: &Os, layout: Layout, pages: u64) -> Process {
+pub fn process(os: &Os, layout: Layout, pages: u64) -> Process {
     let process = os.process_with(layout);
     process.bind(0);
     let frame = os.frames().allocate();
@@ -48,7 +48,7 @@ fn process(os: &Os, layout: Layout, pages: u64) -> Process {
 }
 
 /// Reads of pages of processes, in no order.
-fn queries(machine: &Machine, processes: &[Process], pages: u64) -> Vec<Request> {
+pub fn queries(machine: &Machine, processes: &[Process], pages: u64) -> Vec<Request> {
     numbers(0xabc)
         .take(QUERIES)
         .map(|n| Request {
@@ -63,7 +63,7 @@ fn queries(machine: &Machine, processes: &[Process], pages: u64) -> Vec<Request>
 }
 
 /// Translates all.
-fn translate(machine: &Machine, queries: &[Request]) {
+pub fn translate(machine: &Machine, queries: &[Request]) {
     machine.with_unit(0, |unit, ram, fx| {
         for request in queries {
             let translated = unit.translate(ram, request, fx);
@@ -78,7 +78,7 @@ fn counters(machine: &Machine) -> vtd::Counters {
 }
 
 /// Makes the unit know every page.
-fn warm(machine: &Machine, processes: &[Process], pages: u64) {
+pub fn warm(machine: &Machine, processes: &[Process], pages: u64) {
     let one = queries(machine, processes, pages)[0];
     let all: Vec<Request> = processes
         .iter()
