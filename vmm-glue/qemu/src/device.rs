@@ -15,6 +15,7 @@ use pcie_ats::{
 };
 use svm_endpoint::{Endpoint, Power, config_space};
 
+use crate::bell::Bell;
 use crate::bql::Bql;
 use crate::memory::Mmio;
 use crate::notifiers::{Notifiers, Receiver};
@@ -22,7 +23,6 @@ use crate::pci::{PM_CONTROL, POWER_STATE, PciDevice};
 use crate::remedy;
 use crate::timer::{self, Timer};
 use crate::trace::Trace;
-use crate::worker::Bell;
 
 /// Offset of the command register.
 const COMMAND: u16 = 0x04;

@@ -19,6 +19,7 @@
 
 mod abi;
 mod ats;
+mod bell;
 mod bql;
 mod device;
 mod engine;

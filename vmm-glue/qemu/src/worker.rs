@@ -6,10 +6,12 @@
 //! access that uses it. QEMU's page requests, interrupts and notifiers also require the BQL.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::bell::Bell;
 use crate::bql::{Bql, Guard};
 use crate::thread as qemu_thread;
 
@@ -19,6 +21,9 @@ use crate::thread as qemu_thread;
 const TURN: Duration = Duration::from_micros(250);
 /// The pause, in which a waiting thread gets the BQL. The kernel makes it longer.
 const PAUSE: Duration = Duration::from_micros(1);
+/// How long the thread looks for more work before it sleeps: about what a program in the guest takes
+/// from a completion record to its next doorbell.
+const LOOK: Duration = Duration::from_micros(50);
 
 /// The engine that the thread drives.
 pub trait Engine: Send + Sync + 'static {
@@ -30,61 +35,11 @@ pub trait Engine: Send + Sync + 'static {
     fn rest(&self);
 }
 
-/// The orders to the thread.
-#[derive(Default)]
-struct Orders {
-    work: bool,
-    stop: bool,
-    /// Free the engine, because the process continues.
-    free: bool,
-}
-
-/// Tells the thread that there is work.
-#[derive(Default)]
-pub struct Bell {
-    orders: Mutex<Orders>,
-    changed: Condvar,
-}
-
-impl Bell {
-    /// There may be work.
-    pub fn ring(&self) {
-        let mut orders = self.lock();
-        if !orders.work {
-            orders.work = true;
-            self.changed.notify_one();
-        }
-    }
-
-    /// Ends the thread, and optionally frees the engine.
-    fn stop(&self, free: bool) {
-        let mut orders = self.lock();
-        (orders.stop, orders.free) = (true, free);
-        self.changed.notify_one();
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.lock().stop
-    }
-
-    /// Waits for work; false if the thread must end.
-    fn wait(&self) -> bool {
-        let orders = self.lock();
-        let waited = self.changed.wait_while(orders, |o| !o.work && !o.stop);
-        let mut orders = waited.unwrap_or_else(PoisonError::into_inner);
-        // Cleared before the steps: work that arrives during them causes another round.
-        orders.work = false;
-        !orders.stop
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Orders> {
-        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// The running thread.
 pub struct Worker {
     bell: Arc<Bell>,
+    /// Free the engine at the end, because the process continues.
+    frees: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -92,9 +47,11 @@ impl Worker {
     /// Starts the thread.
     pub fn start(bell: Arc<Bell>, engine: Arc<dyn Engine>) -> io::Result<Worker> {
         let heard = Arc::clone(&bell);
+        let frees = Arc::new(AtomicBool::new(false));
+        let is_freed = Arc::clone(&frees);
         let thread = qemu_thread::spawn("svm-demo", move || {
             run(&heard, &*engine);
-            if heard.lock().free {
+            if is_freed.load(Ordering::Acquire) {
                 // This may be the last reference to the engine, whose timers must end under the
                 // BQL.
                 let _bql = Guard::lock();
@@ -104,18 +61,23 @@ impl Worker {
                 std::mem::forget(engine);
             }
         })?;
-        Ok(Worker { bell, thread })
+        Ok(Worker {
+            bell,
+            frees,
+            thread,
+        })
     }
 
     /// Lets the thread end on its own. It makes no more steps: each step takes the BQL first, and
     /// then checks whether the thread has to end. The caller keeps the BQL.
     pub fn dismiss(self, _bql: &Bql) {
-        self.bell.stop(true);
+        self.frees.store(true, Ordering::Release);
+        self.bell.stop();
     }
 
     /// Ends the thread at the end of the process, and waits for it without holding the BQL.
     pub fn stop_unlocked(self) {
-        self.bell.stop(false);
+        self.bell.stop();
         // QEMU may end the process from any thread, including this one.
         if self.thread.thread().id() != thread::current().id() {
             // An error would mean a panic of the thread, which aborts.
@@ -126,7 +88,7 @@ impl Worker {
 
 /// The thread.
 fn run(bell: &Bell, engine: &dyn Engine) {
-    while bell.wait() {
+    while bell.look_and_wait(LOOK) {
         let mut turn = Instant::now();
         loop {
             let bql = Guard::lock();
