@@ -45,9 +45,9 @@ impl Curve {
                 json!({
                     "x": x,
                     "median": times.p50 * 1e9,
-                    "p10": times.best * 1e9,
-                    "p90": times.p99 * 1e9,
-                    "samples": 1,
+                    "p10": times.p10 * 1e9,
+                    "p90": times.p90 * 1e9,
+                    "samples": times.rounds,
                 })
             })
             .collect();

@@ -28,8 +28,14 @@ pub struct Times {
     pub best: f64,
     /// The median.
     pub p50: f64,
+    /// A tenth of the rounds took less.
+    pub p10: f64,
+    /// A tenth of the rounds took more.
+    pub p90: f64,
     /// What 99 of 100 rounds did not exceed: with fewer than 100, the slowest.
     pub p99: f64,
+    /// Number of rounds.
+    pub rounds: usize,
 }
 
 impl Times {
@@ -43,7 +49,10 @@ impl Times {
         Times {
             best: at(0),
             p50: at(50),
+            p10: at(10),
+            p90: at(90),
             p99: at(99),
+            rounds: rounds.len(),
         }
     }
 }
