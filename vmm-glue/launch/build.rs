@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Packs the sources that `svm-vm` builds parts from, so that an installed one works without the
-//! checkout. Only in release builds, which `cargo install` makes: a `svm-vm` of the inner loop
-//! would be built again for each change of any file, and stands in its checkout anyway.
+//! Packs the sources from which `svm-vm` builds parts, so that an installed program works without
+//! the checkout. Only in release builds, which `cargo install` makes: otherwise each change of any
+//! file would rebuild `svm-vm` during development, where the checkout exists anyway.
 
 use std::error::Error;
 use std::fs::File;
@@ -13,8 +13,8 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
-/// Files and directories of the checkout that go in. All members of the workspace do: without one
-/// of them cargo does not read the others.
+/// Files and directories of the checkout to pack. They include all members of the workspace: cargo
+/// does not read the others if one is missing.
 const PARTS: &[&str] = &[
     "Cargo.toml",
     "Cargo.lock",
@@ -27,12 +27,12 @@ const PARTS: &[&str] = &[
     "vmm-glue",
 ];
 
-/// Endings of the names of source files. What builds by hand have made has others.
+/// Suffixes of the names of source files. Products of manual builds have others.
 const ENDINGS: &[&str] = &[
     "S", "c", "conf", "config", "h", "layout", "lock", "md", "rs", "rules", "sh", "toml", "txt",
 ];
 
-/// Source files without an ending.
+/// Source files without a suffix.
 const NAMES: &[&str] = &["Kbuild", "Makefile"];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Removes what runs and preparations left, and only that.
+//! Removes the files of runs and preparations, and nothing else.
 
 use std::fs;
 use std::path::Path;
@@ -14,13 +14,13 @@ use crate::installation::Installation;
 use crate::progress::Progress;
 use crate::run;
 
-/// Directories below that in which the installation builds.
+/// Directories below the installation's build directory.
 const OWN: &[&str] = &["guest", "guest-programs", "plugin", "plugin-host"];
 
 /// `svm-vm clean`.
 pub fn command(place: &Place, options: &CleanOptions) -> Result<ExitCode> {
     let progress = Progress::new();
-    // Removing the cache alone takes no checkout.
+    // Removing only the cache needs no checkout.
     match Installation::find() {
         Ok(installation) => {
             remove_runs(&installation.runs(), &progress)?;
@@ -47,7 +47,7 @@ pub fn command(place: &Place, options: &CleanOptions) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Removes the folders of runs: those with a run's lock, which no run holds.
+/// Removes the folders of runs: those with a run's lock that no run holds.
 fn remove_runs(runs: &Path, progress: &Progress) -> Result<()> {
     let context = || format!("cannot read {}", runs.display());
     let entries = match fs::read_dir(runs) {

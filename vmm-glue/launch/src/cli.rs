@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The command line. It knows what can be asked, not how it is done.
+//! The command line. It defines the commands and options, not their implementation.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -11,10 +11,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::prepare::series::Series;
 
-/// Seconds that a guest has unless it is said.
+/// Default time limit of a guest, in seconds.
 const SECONDS: u32 = 300;
 
-/// Seconds that a guest has on a kernel that watches itself, in translated code.
+/// The same for the debug kernel, in translated code.
 const SECONDS_DEBUG: u32 = 3600;
 
 /// Prepares and runs a Linux guest with the svm-demo device: a PCIe device, loaded into an
@@ -48,7 +48,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// Where things come from and go to.
+/// Sources and destinations.
 #[derive(Debug)]
 pub struct Place {
     /// `--cache`.
@@ -60,24 +60,24 @@ pub struct Place {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Prepare all that a guest needs, without starting one
+    /// Prepare everything that a guest needs, without starting one
     Prepare(PrepareOptions),
-    /// Run a guest by a plan and report what passed
+    /// Run a guest by a plan and report the results
     Run(RunOptions),
     /// Start a guest with a shell on this terminal; `exit` ends it, and so does Ctrl-A X
     Shell(ShellOptions),
-    /// Run the prepared QEMU with the device loaded into it, with arguments of one's own
+    /// Run the prepared QEMU with the device loaded into it, with your own arguments
     Qemu(QemuOptions),
-    /// Read from a QEMU's debug information how it is laid out, for the plug-in
+    /// Read a QEMU's layout from its debug information, for the plug-in
     QemuLayout(QemuLayoutOptions),
-    /// Say what this host, a guest or a real machine has and lacks
+    /// Report what this host, a guest or a real machine has and lacks
     Doctor(DoctorOptions),
-    /// Try what the distribution will have: the newest kernel of its experimental suite and the
-    /// newest QEMU there is; report what would break, and change nothing that others use
+    /// Try the distribution's coming versions: the newest kernel of its experimental suite and the
+    /// newest QEMU; report what would break, and change nothing that other commands use
     Next,
-    /// Remove what runs of this checkout or installation left
+    /// Remove the files of this checkout's or installation's runs
     Clean(CleanOptions),
-    /// Print a word that changes when what is prepared would be another: a key for the caches of
+    /// Print a word that changes when the prepared parts would change: a key for the caches of
     /// continuous integration
     CacheKey(CacheKeyOptions),
     /// Print completions for a shell
@@ -91,11 +91,11 @@ pub enum Command {
 /// Options of `prepare`.
 #[derive(Args, Debug)]
 pub struct PrepareOptions {
-    /// Examine every file of what is prepared, and make anew what differs
+    /// Examine every prepared file, and rebuild parts that differ
     #[arg(long)]
     pub verify: bool,
 
-    /// Make everything anew, with the packages' newest versions
+    /// Rebuild everything, with the packages' newest versions
     #[arg(long)]
     pub refresh: bool,
 
@@ -104,21 +104,21 @@ pub struct PrepareOptions {
     pub parts: Parts,
 }
 
-/// What a guest is made of.
+/// The parts of a guest.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Parts {
     /// QEMU to run instead of the prepared one: of the plug-in's series, or with debug information
     #[arg(long, value_name = "PATH")]
     pub qemu: Option<PathBuf>,
 
-    /// Kernel to boot: the distribution's, the debug kernel (built from the same source when it is
-    /// first asked for, with lockdep, KASAN, kmemleak and fault injection), or, with --kdir, the
-    /// file of an image [default: stock; with --kdir: its own]
+    /// Kernel to boot: the distribution's, the debug kernel (built from the same source on first
+    /// use, with lockdep, KASAN, kmemleak and fault injection), or, with --kdir, an image file
+    /// [default: stock; with --kdir: its own]
     #[arg(long, value_name = "stock|debug|IMAGE")]
     pub kernel: Option<KernelName>,
 
-    /// Series of the stock or debug kernel, such as 7.2 [default: the newest that the distribution
-    /// has of those that the driver is known to work with]
+    /// Series of the stock or debug kernel, such as 7.2 [default: the distribution's newest of
+    /// those that the driver is known to work with]
     #[arg(long, value_name = "SERIES")]
     pub kernel_series: Option<Series>,
 
@@ -127,14 +127,14 @@ pub struct Parts {
     pub kdir: Option<PathBuf>,
 }
 
-/// What `--kernel` names.
+/// The value of `--kernel`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelName {
     /// The distribution's kernel.
     Stock,
     /// The debug kernel.
     Debug,
-    /// An image file; a file that bears one of the names above is given with a directory.
+    /// An image file; a file with one of the names above needs a path with a directory.
     Image(PathBuf),
 }
 
@@ -149,7 +149,7 @@ pub enum KernelChoice {
     Own {
         /// Its build directory.
         kdir: PathBuf,
-        /// The image to boot, where it is not that of the build directory.
+        /// The image to boot, if it is not that of the build directory.
         image: Option<PathBuf>,
     },
 }
@@ -207,11 +207,11 @@ pub struct MachineOptions {
     pub append: Vec<String>,
 
     /// Boot the kernel's packed image, as most machines do: slower without KVM, but only its
-    /// unpacking code can switch on 5-level paging
+    /// decompressor can switch on 5-level paging
     #[arg(long)]
     pub packed_kernel: bool,
 
-    /// Let the kernel print all its messages while it boots (slower)
+    /// Print all kernel messages during boot (slower)
     #[arg(long)]
     pub boot_log: bool,
 
@@ -220,10 +220,10 @@ pub struct MachineOptions {
     pub qemu_arguments: Vec<String>,
 }
 
-/// What the user adds to a guest, and takes from it.
+/// The user's additions to a guest, and the files to fetch from it.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Additions {
-    /// Copy a file or a directory into the guest, with the libraries that programs in it name
+    /// Copy a file or a directory into the guest, with the libraries that its programs need
     /// [default PATH: /root/NAME; /root is where commands run]; may be repeated
     #[arg(long, value_name = "FILE[:PATH]")]
     pub copy: Vec<PathBuf>,
@@ -233,11 +233,11 @@ pub struct Additions {
     #[arg(long, value_name = "PATH")]
     pub fetch: Vec<String>,
 
-    /// Load a kernel module of one's own, after the driver; may be repeated
+    /// Load your own kernel module, after the driver; may be repeated
     #[arg(long, value_name = "FILE.ko")]
     pub module: Vec<PathBuf>,
 
-    /// Parameter of a module of one's own; may be repeated
+    /// Parameter of your own module; may be repeated
     #[arg(long, value_name = "MODULE.KEY=VALUE", value_parser = key_value)]
     pub module_option: Vec<String>,
 
@@ -253,7 +253,7 @@ pub struct RunOptions {
     #[arg(long, value_enum, default_value_t = PlanName::Demo)]
     pub plan: PlanName,
 
-    /// Multiplies how much the tests of the plan try: rounds, and the time of the guest's fuzzer
+    /// Multiply the amount of testing of the plan: rounds, and the time of the guest's fuzzer
     #[arg(long, value_name = "FACTOR", default_value = "1", value_parser = factor)]
     pub scale: String,
 
@@ -261,25 +261,25 @@ pub struct RunOptions {
     #[arg(long, value_name = "GROUP", value_enum)]
     pub group: Vec<Group>,
 
-    /// With --plan test: leave out this group of the tests; may be repeated
+    /// With --plan test: omit this group of the tests; may be repeated
     #[arg(long, value_name = "GROUP", value_enum, conflicts_with = "group")]
     pub without_group: Vec<Group>,
 
-    /// Run this one line of shell in the guest instead of a plan; its exit status is that of
-    /// svm-vm, 128 and the signal's number where a signal ended it; 124 says that the time was
+    /// Run this line of shell in the guest instead of a plan. svm-vm ends with its exit status, or
+    /// with 128 plus the signal's number if a signal ended it; 124 means that the time was
     /// exceeded, 125 that svm-vm or the guest failed and not the command
     #[arg(long, value_name = "COMMAND", conflicts_with = "plan")]
     pub exec: Option<String>,
 
-    /// Seconds that the guest has for all of it [default: 300; with --kernel debug: 3600]
+    /// Time limit of the whole run in seconds [default: 300; with --kernel debug: 3600]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     pub timeout: Option<u32>,
 
-    /// Write the results for continuous integration as well, in JUnit's XML
+    /// Also write the results as JUnit XML, for continuous integration
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
 
-    /// Show what the steps print, too
+    /// Also show the output of the steps
     #[arg(long, short)]
     pub verbose: bool,
 
@@ -288,7 +288,7 @@ pub struct RunOptions {
     pub machine: MachineOptions,
 }
 
-/// A number above 0, as it is passed on.
+/// A number above 0, as text.
 fn factor(text: &str) -> Result<String, String> {
     match text.parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok(text.to_owned()),
@@ -311,8 +311,8 @@ pub struct QemuOptions {
     #[arg(long, value_name = "PATH")]
     pub qemu: Option<PathBuf>,
 
-    /// Print the command that would be run, as a line for the shell, instead of running it: to run
-    /// QEMU in a debugger, or often
+    /// Print the command as a line for the shell instead of running it: to run QEMU in a debugger,
+    /// or repeatedly
     #[arg(long)]
     pub print: bool,
 
@@ -338,11 +338,11 @@ pub struct QemuLayoutOptions {
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
-    /// Leave out what differs between builds of a series: build id and addresses
+    /// Omit what differs between builds of a series: build id and addresses
     #[arg(long)]
     pub series: bool,
 
-    /// Write nothing, and list what differs from the plug-in's own table
+    /// Write nothing, and list the differences from the plug-in's own table
     #[arg(long, conflicts_with_all = ["output", "series"])]
     pub compare: bool,
 }
@@ -354,7 +354,7 @@ pub struct DoctorOptions {
     #[arg(long, conflicts_with = "machine")]
     pub guest: bool,
 
-    /// Examine this machine, as it is, for shared virtual addressing
+    /// Examine this machine itself for shared virtual addressing
     #[arg(long)]
     pub machine: bool,
 
@@ -434,11 +434,11 @@ impl FromStr for KernelName {
 }
 
 impl RunOptions {
-    /// Which groups of the tests were asked for.
+    /// The selected groups of the tests.
     ///
     /// # Errors
     ///
-    /// Groups are named, and the plan has none.
+    /// Groups are selected, and the plan has none.
     pub fn groups(&self) -> Result<Groups> {
         let groups = match (&self.group[..], &self.without_group[..]) {
             ([], []) => return Ok(Groups::All),
@@ -454,7 +454,7 @@ impl RunOptions {
         Ok(groups)
     }
 
-    /// Seconds that the guest has for all of it.
+    /// The time limit of the whole run in seconds.
     pub fn seconds(&self) -> u32 {
         let slow = self.machine.parts.kernel == Some(KernelName::Debug);
         self.timeout
@@ -463,7 +463,7 @@ impl RunOptions {
 }
 
 impl Parts {
-    /// The kernel that `--kernel` and `--kdir` ask for.
+    /// The kernel that `--kernel` and `--kdir` select.
     ///
     /// # Errors
     ///
@@ -504,7 +504,7 @@ impl Parts {
 }
 
 impl MachineOptions {
-    /// The machine that is made where no options are given.
+    /// The machine without any options.
     pub fn standard() -> Self {
         match Cli::parse_from(["svm-vm", "run"]).command {
             Command::Run(options) => options.machine,
@@ -536,11 +536,11 @@ impl Accel {
 /// Groups of `svmctl test` in the test plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Group {
-    /// What a program can say to the driver and the device
+    /// Requests of a program to the driver and the device
     Interface,
-    /// Memory as it is really used
+    /// Memory of every kind
     Memory,
-    /// Every way to die
+    /// Every way to end
     Endings,
     /// Many processes
     Scale,
@@ -553,12 +553,12 @@ pub enum Group {
 /// Which groups of the tests run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Groups {
-    /// All, and the steps that are of no group.
+    /// All, and the steps without a group.
     #[default]
     All,
-    /// These, after the driver was loaded, and nothing else.
+    /// Only these, after loading the driver.
     Only(Vec<Group>),
-    /// All but these, and the steps that are of no group.
+    /// All but these, and the steps without a group.
     AllBut(Vec<Group>),
 }
 
@@ -597,7 +597,7 @@ impl PlanName {
     }
 }
 
-/// Whether words of a command line, which may be wrong, ask for `--exec`.
+/// Whether the words of a command line, which may be invalid, contain `--exec`.
 pub fn asks_for_exec(words: impl IntoIterator<Item = OsString>) -> bool {
     words
         .into_iter()
@@ -606,7 +606,7 @@ pub fn asks_for_exec(words: impl IntoIterator<Item = OsString>) -> bool {
         .any(|word| word == "--exec" || word.starts_with("--exec="))
 }
 
-/// A name that is safe as that of a directory.
+/// A name that is safe as a directory name.
 fn run_name(text: &str) -> std::result::Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if text.is_empty() || text.starts_with('.') || !text.chars().all(fits) {

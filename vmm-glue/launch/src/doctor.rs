@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Says item by item what this host has and lacks to prepare and run guests; and, asked for a
-//! guest or for this machine itself, what that lacks for shared virtual addressing.
+//! Reports item by item what this host has and lacks to prepare and run guests; or, for a guest or
+//! this machine itself, what it lacks for shared virtual addressing.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -77,7 +77,7 @@ fn examine_host(place: &Place) -> Result<Vec<Check>> {
         part("prepared root", &root, PREPARE),
         part("prepared kernel", &kernel, PREPARE),
     ];
-    // What preparing needs is no lack once it is done.
+    // A requirement of preparing is not missing once everything is prepared.
     let done = parts.iter().all(|check| check.verdict == Verdict::Present);
     let needed = |name, outcome| {
         if done {
@@ -98,7 +98,7 @@ fn examine_host(place: &Place) -> Result<Vec<Check>> {
         needed("disk space", host::space(cache.root(), recipe::SPACE_MIB)),
         optional("KVM", host::kvm()),
     ]);
-    // A release has built what these build.
+    // A release contains what these build.
     if Installation::find()?.built().is_none() {
         let shown = |path: Result<PathBuf>| path.map(|path| path.display().to_string());
         checks.push(required("cargo", shown(host::cargo())));
@@ -112,7 +112,7 @@ fn examine_host(place: &Place) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// A check whose failure keeps guests from being made.
+/// A check whose failure prevents preparing guests.
 fn required(name: &str, outcome: Result<String>) -> Check {
     check(name, outcome, Verdict::Missing)
 }
@@ -135,7 +135,7 @@ fn check(name: &str, outcome: Result<String>, otherwise: Verdict) -> Check {
     }
 }
 
-/// A component that is not there yet is made when it is needed.
+/// A component that does not exist yet is made when it is needed.
 fn part(name: &str, component: &Component, command: &str) -> Check {
     let directory = component.directory().display().to_string();
     // A root file system has directories that only root can read.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Runs other programs such that they cannot outlive this one, keeps what they print in a log and
-//! shows its end where they fail.
+//! Runs other programs so that they cannot outlive this one, logs their output, and shows the end
+//! of the log if they fail.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
@@ -15,9 +15,8 @@ use crate::progress::Task;
 /// Lines of a log that a failure shows.
 const SHOWN_LINES: usize = 15;
 
-/// Makes a directory a mount of its own, of which nobody else sees what is mounted below, and runs
-/// a program.
-/// Arguments: the directory, then the program and its arguments.
+/// Makes a directory a private mount, so that mounts below it are not visible to others, and runs a
+/// program. Arguments: the directory, then the program and its arguments.
 const IN_A_MOUNT: &str = r#"
 below=$1
 shift
@@ -28,19 +27,20 @@ umount --lazy "$below"
 exit "$status"
 "#;
 
-/// What a program runs in.
+/// How a program is tied to this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Tether {
-    /// It is killed with this process; its own children must end by themselves.
+    /// It is killed with this process; its own children must end on their own.
     Process,
-    /// It and all it starts are killed with this process, in a process namespace of their own.
+    /// It and everything that it starts are killed with this process, in a separate process
+    /// namespace.
     Tree,
-    /// So, and what it mounts below a directory is seen by nobody else and goes with it. Without
-    /// privileges it is root in a user namespace, where the kernel allows that.
+    /// The same, and its mounts below a directory are private and removed with it. Without
+    /// privileges it is root in a user namespace, if the kernel permits that.
     TreeAndMounts(PathBuf),
 }
 
-/// A program to be run.
+/// A program to run.
 #[derive(Debug)]
 pub struct External {
     program: OsString,
@@ -51,7 +51,7 @@ pub struct External {
     tether: Tether,
 }
 
-/// Whether the root directory is where something is mounted. It is not in a plain chroot.
+/// Whether the root directory is a mount point. It is not in a plain chroot.
 fn root_is_a_mount() -> bool {
     let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else {
         return true;
@@ -59,7 +59,7 @@ fn root_is_a_mount() -> bool {
     is_mounted(&mounts, "/")
 }
 
-/// Whether a table of mounts has one at a place (proc_pid_mountinfo(5)).
+/// Whether a table of mounts has one at a path (proc_pid_mountinfo(5)).
 fn is_mounted(mounts: &str, place: &str) -> bool {
     let mut mounts = mounts.lines();
     mounts.any(|mount| mount.split(' ').nth(4) == Some(place))
@@ -98,13 +98,13 @@ impl External {
         self
     }
 
-    /// Takes an environment variable away.
+    /// Removes an environment variable.
     pub fn without_env(mut self, name: &str) -> Self {
         self.variables.push((name.into(), None));
         self
     }
 
-    /// Starts it with no environment but what [`Self::env`] sets.
+    /// Starts it with only the environment that [`Self::env`] sets.
     pub fn clear_env(mut self) -> Self {
         self.clear = true;
         self
@@ -116,7 +116,7 @@ impl External {
         self
     }
 
-    /// Takes everything along that it starts when this process ends. Without privileges only the
+    /// Also kills everything that it starts when this process ends. Without privileges only the
     /// program itself is tethered.
     pub fn with_tree(mut self) -> Self {
         if nix::unistd::geteuid().is_root() {
@@ -125,8 +125,8 @@ impl External {
         self
     }
 
-    /// Likewise, and hides what it mounts below a directory from everybody else. Needs root, or a
-    /// kernel that gives everybody user namespaces.
+    /// Likewise, and hides its mounts below a directory from all others. Needs root, or a kernel
+    /// that permits unprivileged user namespaces.
     pub fn with_mounts(mut self, below: &Path) -> Self {
         self.tether = Tether::TreeAndMounts(below.to_owned());
         self
@@ -189,8 +189,8 @@ impl External {
                 if root_is_a_mount() {
                     command.args(["private", "--"]);
                 } else {
-                    // Nothing can be said of the mount that such a root is in, since it cannot be
-                    // named.
+                    // The mount that contains such a root cannot be changed, because it has no path
+                    // here.
                     command.args(["unchanged", "--", "sh", "-c", IN_A_MOUNT, "mount"]);
                     command.arg(below);
                 }
@@ -208,7 +208,7 @@ impl External {
     fn complete(&self, command: &mut Command) {
         if self.clear {
             command.env_clear();
-            // The tether itself is searched there.
+            // The tether itself is looked up there.
             command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         }
         for (name, value) in &self.variables {
@@ -222,7 +222,7 @@ impl External {
         }
     }
 
-    /// Runs it and returns what it printed to standard output.
+    /// Runs it and returns its standard output.
     pub fn output(&self) -> Result<String> {
         let name = self.program.to_string_lossy();
         let output = self
@@ -236,8 +236,8 @@ impl External {
         String::from_utf8(output.stdout).with_context(|| format!("{name} printed no UTF-8"))
     }
 
-    /// Runs it with all it prints going to the end of `log`. The task shows where it is: the last
-    /// line that announces a part of the work.
+    /// Runs it and appends all its output to `log`. The task shows its progress: the last line that
+    /// announces a part of the work.
     pub fn run_logged(&self, log: &Path, task: &Task) -> Result<()> {
         let name = Path::new(&self.program)
             .file_name()
@@ -265,7 +265,7 @@ impl External {
         let mut child = command
             .spawn()
             .with_context(|| format!("cannot start {name} by setpriv"))?;
-        // It holds the pipe's writing end: reading would not come to the end.
+        // It holds the pipe's writing end: reading would never end.
         drop(command);
         for line in BufReader::new(File::from(reader)).split(b'\n') {
             let line = line.with_context(|| format!("cannot read what {name} prints"))?;
@@ -292,7 +292,7 @@ impl External {
     }
 }
 
-/// What a line announces as the next part of the work, if it does.
+/// The next part of the work that a line announces, if it does.
 fn announced(line: &str) -> Option<&str> {
     let line = line.trim();
     ["==> ", "I: ", "Compiling ", "Get:"]

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where the parts come from that belong to this project: the plug-in, the driver and the programs
-//! of the guest. There are three kinds of installation:
+//! The source of this project's own parts: the plug-in, the driver and the programs of the guest.
+//! There are three kinds of installation:
 //!
 //! - a checkout, in which they are built;
-//! - a release, whose archive has them built but for the driver, which is built for a kernel;
-//! - a program that was installed by cargo and carries the sources: they are unpacked once.
+//! - a release, whose archive contains them, except for the driver, which is built for a kernel;
+//! - a program that was installed by cargo and contains the sources, which it unpacks once.
 
 use std::path::{Path, PathBuf};
 
@@ -21,12 +21,12 @@ const SHARED: &str = "../share/svm-demo";
 /// Where runs leave their files without a checkout, in the current directory.
 const RUNS: &str = "svm-demo-runs";
 
-/// The installation that `svm-vm` works for.
+/// The installation that `svm-vm` uses.
 #[derive(Clone, Debug)]
 pub struct Installation {
-    /// Where the sources are.
+    /// Directory of the sources.
     sources: PathBuf,
-    /// Where parts are that are built already.
+    /// Directory of the parts that are already built.
     built: Option<PathBuf>,
     /// Where parts are built.
     work: PathBuf,
@@ -35,13 +35,13 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Finds the installation: the checkout that the current directory is in; the release or the
-    /// checkout that this program is in; the sources that this program carries, or else the
-    /// checkout that it was built from.
+    /// Finds the installation: the checkout that contains the current directory; the release or the
+    /// checkout that contains this program; the sources in this program, or otherwise the checkout
+    /// that it was built from.
     ///
     /// # Errors
     ///
-    /// There is none of these, or the carried sources cannot be unpacked.
+    /// There is none of these, or the sources cannot be unpacked.
     pub fn find() -> Result<Self> {
         let here = std::env::current_dir().context("the current directory is gone")?;
         let program = std::env::current_exe()
@@ -69,7 +69,7 @@ impl Installation {
         }
     }
 
-    /// The release that has this directory of programs; none if it is of no release.
+    /// The release that contains this directory of programs, if any.
     fn release(programs: &Path, here: &Path) -> Result<Option<Self>> {
         let (Ok(built), Ok(sources)) = (
             programs.join(BUILT).canonicalize(),
@@ -80,7 +80,7 @@ impl Installation {
         if !built.join("libsvm_qemu.so").is_file() {
             return Ok(None);
         }
-        // Several may be installed, by several users.
+        // There may be several, installed by several users.
         let key = &digest(built.as_os_str().as_encoded_bytes())[..12];
         Ok(Some(Self {
             sources,
@@ -95,12 +95,12 @@ impl Installation {
         self.sources.join(relative)
     }
 
-    /// Where parts are that are built already, if this is a release.
+    /// Directory of the parts that are already built, if this is a release.
     pub fn built(&self) -> Option<&Path> {
         self.built.as_deref()
     }
 
-    /// A directory below that in which parts are built.
+    /// A directory below the build directory.
     pub fn work(&self, relative: &str) -> PathBuf {
         self.work.join(relative)
     }
@@ -151,7 +151,7 @@ fn checkout_around(directory: &Path) -> Option<&Path> {
     })
 }
 
-/// The user's directory of what this program keeps, made when it is first used.
+/// The user's directory for the state of this program, created on first use.
 fn state() -> Result<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     match (variable("XDG_STATE_HOME"), variable("HOME")) {
@@ -165,7 +165,7 @@ fn state() -> Result<PathBuf> {
 mod carried {
     use super::*;
 
-    /// There are no sources in this program: the checkout that it was built from.
+    /// This program contains no sources: uses the checkout that it was built from.
     pub fn installation(here: &Path) -> Result<Installation> {
         match checkout_around(Path::new(env!("CARGO_MANIFEST_DIR"))) {
             Some(checkout) => Ok(Installation::checkout(checkout)),
@@ -179,7 +179,7 @@ mod carried {
     }
 }
 
-/// The sources that this program carries.
+/// The sources in this program.
 #[cfg(carries_sources)]
 mod carried {
     use super::*;
@@ -191,8 +191,8 @@ mod carried {
     const ARCHIVE: &[u8] = include_bytes!(env!("SVM_SOURCES"));
     const DIGEST: &str = env!("SVM_SOURCES_DIGEST");
 
-    /// The sources, unpacked. The directory that this program was built in is not asked for: it has
-    /// no place in a program that others run.
+    /// The unpacked sources. The build directory of this program is not used, because other users
+    /// run the program.
     pub fn installation(here: &Path) -> Result<Installation> {
         let sources = unpack(&state()?)?;
         Ok(Installation {
@@ -203,8 +203,8 @@ mod carried {
         })
     }
 
-    /// Unpacks them in a directory of their own below `state`, if they are not there. It gets its
-    /// name when it is complete.
+    /// Unpacks them in a separate directory below `state`, if it does not exist. It gets its name
+    /// when it is complete.
     fn unpack(state: &Path) -> Result<PathBuf> {
         let place = state.join(format!("sources-{}", &DIGEST[..12]));
         if place.is_dir() {
@@ -221,7 +221,7 @@ mod carried {
             Err(_) if place.is_dir() => {}
             renamed => {
                 renamed.with_context(|| format!("cannot create {}", place.display()))?;
-                // It bears another name now.
+                // It has another name now.
                 let _ = fresh.keep();
             }
         }
@@ -244,7 +244,7 @@ mod carried {
             ] {
                 assert!(place.join(file).is_file(), "{file}");
             }
-            // What is there is used again.
+            // An existing directory is used again.
             fs::remove_file(place.join("Cargo.lock")).unwrap();
             assert_eq!(unpack(state.path()).unwrap(), place);
             assert!(!place.join("Cargo.lock").exists());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svm-vm qemu-layout`, and the layout files of QEMUs of the user's own in the cache.
+//! `svm-vm qemu-layout`, and the layout files of the user's own QEMUs in the cache.
 
 use std::fs;
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use crate::cache::Cache;
 use crate::cli::{Place, QemuLayoutOptions};
 use crate::external::External;
 
-/// The variable by which the plug-in is told of a layout file.
+/// The variable that passes a layout file to the plug-in.
 pub const VARIABLE: &str = "SVM_QEMU_LAYOUT";
 
 /// The program in a build directory of QEMU.
@@ -58,8 +58,8 @@ pub fn command(place: &Place, options: &QemuLayoutOptions) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The layout file for a QEMU of the user's own, made if it is not in the cache yet. None where the
-/// plug-in needs none: the table in it may do, or the user has named a file.
+/// The layout file for the user's own QEMU; generated if it is not in the cache yet. None if the
+/// plug-in needs none: its own table may fit, or the user has named a file.
 ///
 /// # Errors
 ///
@@ -89,8 +89,8 @@ pub fn for_qemu(cache: &Cache, qemu: &Path) -> Result<Option<PathBuf>> {
 /// A function that QEMU exports for its modules, if it is configured to have any.
 const EXPORTED: &str = "type_register_static";
 
-/// Whether the plug-in finds the functions of this QEMU and has the layout of its series, by what it
-/// says of its version.
+/// Whether the plug-in finds the functions of this QEMU and has the layout of its series, judging
+/// by QEMU's version.
 fn needs_no_file(qemu: &Path) -> Result<bool> {
     if !dwarf::exports(qemu, EXPORTED)? {
         return Ok(false);
@@ -100,7 +100,7 @@ fn needs_no_file(qemu: &Path) -> Result<bool> {
     Ok(said.contains(&format!("version {major}.{minor}.")))
 }
 
-/// Checks that what cannot be read as a program starts a QEMU all the same.
+/// Checks that a file that cannot be read as a program still starts a QEMU.
 fn is_qemu(script: &Path) -> Result<()> {
     let said = External::new(script).arg("--version").output();
     match said {
@@ -120,7 +120,7 @@ fn is_qemu(script: &Path) -> Result<()> {
     }
 }
 
-/// The program that is meant: a file, or that in a build directory.
+/// The program: the file itself, or the one in a build directory.
 ///
 /// # Errors
 ///
@@ -158,7 +158,7 @@ fn keep(cache: &Cache, table: &Table) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Writes a file that others see whole or not at all.
+/// Writes a file atomically.
 fn write(path: &Path, text: &str) -> Result<()> {
     let context = || format!("cannot write {}", path.display());
     let parent = match path.parent() {
@@ -190,8 +190,8 @@ mod tests {
         assert_eq!(program(&binary).unwrap(), binary);
     }
 
-    /// A script that prints a line, written by another process: while a file is open for writing
-    /// in a child of this one, which a test beside this starts, it cannot be run.
+    /// A script that prints a line. Another process writes it, because a file cannot be run while a
+    /// child of this process, started by a parallel test, has it open for writing.
     fn script(path: &Path, line: &str) {
         let write = "printf '#!/bin/sh\\necho %s\\n' \"$1\" >\"$0\" && chmod 755 \"$0\"";
         let mut shell = std::process::Command::new("sh");

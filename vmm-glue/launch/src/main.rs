@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `svm-vm`: prepares a Linux guest with the svm-demo device, runs it and collects its results.
 //!
-//! - [`cli`] says what can be asked;
-//! - [`prepare`] makes what a guest needs, shared parts in the [`cache`], the parts of
-//!   this project as its [`installation`] has them;
+//! - [`cli`] defines the commands and options;
+//! - [`prepare`] makes what a guest needs: shared parts in the [`cache`], this project's own parts
+//!   from its [`installation`];
 //! - [`run`] starts QEMU, follows the guest and judges it by its [`plans`];
-//! - [`layout`] reads how QEMUs of the user's own are laid out;
-//! - [`doctor`] says what this machine lacks.
+//! - [`layout`] reads the layout of the user's own QEMUs;
+//! - [`doctor`] reports what this machine lacks.
 #![forbid(unsafe_code)]
 
 mod additions;
@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     } = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && cli::asks_for_exec(std::env::args_os()) => {
-            // A terminal that went away takes nothing with it.
+            // A terminal that has gone away must not change the exit status.
             let _ = error.print();
             return ExitCode::from(run::NOT_THE_COMMAND);
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svm-vm next`: tries what the distribution will have, and reports item by item what would break.
-//! Nothing that other commands use is changed by it.
+//! `svm-vm next`: tries the distribution's coming versions, and reports item by item what would
+//! break. It changes nothing that other commands use.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -12,7 +12,7 @@ use crate::prepare::{self, Prepared, coming};
 use crate::progress::Progress;
 use crate::run;
 
-/// What is reported.
+/// The report.
 #[derive(Debug, Default)]
 struct Report {
     items: Vec<Item>,
@@ -25,7 +25,7 @@ struct Item {
     verdict: Verdict,
 }
 
-/// What was found out.
+/// The result of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     /// It works; more about it.
@@ -60,7 +60,7 @@ pub fn command(place: &Place) -> Result<ExitCode> {
         |_| shop.kernel_version().to_owned(),
     );
     shop.close();
-    // What works today, and stays.
+    // Today's versions, which stay unchanged.
     let prepared = prepare::prepare(place, &Parts::default(), &progress)?;
     let component = metadata.and_then(Result::ok);
     let with_kernel = root.as_ref().zip(component.as_ref());
@@ -124,7 +124,7 @@ impl Report {
             name: name.into(),
             verdict: match outcome {
                 Some(Ok(value)) => Verdict::Good(more(value)),
-                // The outermost context is a sentence; what is below are ends of logs.
+                // The outermost context is a sentence; the inner ones are ends of logs.
                 Some(Err(error)) => Verdict::Bad(error.to_string()),
                 None => Verdict::Untried,
             },
@@ -196,12 +196,12 @@ mod tests {
         );
     }
 
-    /// A QEMU that is asked for the device, and does what a line of shell says.
+    /// The report for a QEMU that is asked for the device and runs a line of shell.
     fn asked(line: &str) -> Report {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("qemu");
-        // Written by another process: while a child of this one, which a test beside this starts,
-        // has it open for writing, it cannot be run.
+        // Another process writes it: it cannot be run while a child of this process, started by a
+        // parallel test, has it open for writing.
         let write = "printf '#!/bin/sh\n%s\n' \"$1\" >\"$0\" && chmod 755 \"$0\"";
         let mut shell = std::process::Command::new("sh");
         let status = shell.args(["-c", write]).arg(&path).arg(line).status();
@@ -232,12 +232,12 @@ mod tests {
             );
             assert_eq!(report.to_string(), wanted);
         }
-        // One that does not know the device for another reason.
+        // A QEMU that lacks the device for another reason.
         let text = asked(unknown).to_string();
         let wanted = "QEMU ended with exit status: 1: qemu: Device 'svm-demo' not found\n";
         assert!(text.contains(wanted), "{text}");
         assert_eq!(asked(known).breaks(), 0);
-        // And one that ends well without having told of it.
+        // And one that succeeds without a message about it.
         assert_eq!(asked("exit 0").breaks(), 1);
     }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The plans: what guests do. One table each; a step is a program and what it has to do to pass.
+//! The plans: the work of guests. One table each; a step is a program and its conditions to pass.
 
 use std::collections::BTreeMap;
 
@@ -15,23 +15,23 @@ pub const DRIVER: &str = "svm_demo";
 /// Size of the compressed swap area, in MiB.
 const SWAP_MIB: u32 = 256;
 
-/// Options of kernels that take many times as long for everything.
+/// Options of kernels that are many times slower.
 const SLOW: &[&str] = &["CONFIG_KASAN", "CONFIG_PROVE_LOCKING"];
 
-/// How many times as long steps may take on these.
+/// Factor of the time limits of steps on these.
 const SLOWNESS: u32 = 10;
 
-/// How the names of the modules of VFIO begin, and of those that they alone depend on.
+/// Prefixes of the names of VFIO's modules, and of modules that only these depend on.
 const VFIO: &[&str] = &["vfio", "irqbypass", "iommufd"];
 
-/// The module of VFIO that has to be told to do without interrupt remapping, which the guest does
-/// not have.
+/// The module of VFIO that needs a parameter to work without interrupt remapping, which the guest
+/// lacks.
 const VFIO_IOMMU: &str = "vfio_iommu_type1";
 
-/// Where the kernel is told to search for lost memory, and tells what it found.
+/// The file that starts the kernel's search for leaked memory, and has its results.
 const KMEMLEAK: &str = "/sys/kernel/debug/kmemleak";
 
-/// What is known of a run besides its plan.
+/// The parameters of a run besides its plan.
 #[derive(Clone, Debug, Default)]
 pub struct Given {
     /// Modules of the kernel, in the order of loading.
@@ -40,11 +40,11 @@ pub struct Given {
     pub driver_options: Vec<String>,
     /// The kernel's options that are set, and their values.
     pub kernel_options: BTreeMap<String, String>,
-    /// Modules of the user's own, loaded last.
+    /// The user's own modules, loaded last.
     pub own_modules: Vec<Module>,
-    /// The driver is not loaded.
+    /// Do not load the driver.
     pub no_driver: bool,
-    /// What leaves the guest at its end.
+    /// The files to fetch from the guest at its end.
     pub fetch: Option<Fetch>,
     /// Which groups of the tests run.
     pub groups: Groups,
@@ -77,7 +77,7 @@ fn of_vfio(module: &str) -> bool {
     VFIO.iter().any(|start| module.starts_with(start))
 }
 
-/// The plan of a name. `scale` multiplies how much its tests try.
+/// The plan of a name. `scale` multiplies the amount of its tests.
 pub fn plan(name: PlanName, scale: &str, given: &Given) -> Plan {
     let plan = match name {
         PlanName::Demo => with_driver(given, vec![demo("demo")]),
@@ -88,7 +88,7 @@ pub fn plan(name: PlanName, scale: &str, given: &Given) -> Plan {
 
 /// One line of shell, with the driver loaded.
 pub fn exec(line: &str, given: &Given) -> Plan {
-    // The run as a whole has a time-out; the step's own must not be the shorter one.
+    // The whole run has a time-out; the step's own must not be shorter.
     let mut plan = with_driver(given, vec![Step::shell("exec", line).within(u32::MAX)]);
     plan.modules.extend(given.vfio());
     with_additions(given, plan)
@@ -102,7 +102,7 @@ pub fn shell(given: &Given) -> Plan {
     with_additions(given, plan)
 }
 
-/// The examination of the guest; `json` says in which form it is printed.
+/// The examination of the guest; `json` selects the output format.
 pub fn doctor(json: bool, given: &Given) -> Plan {
     let mut argv = vec!["svmctl", "doctor"];
     argv.extend(json.then_some("--json"));
@@ -114,8 +114,8 @@ fn demo(name: &str) -> Step {
     Step::new(name, &["svmctl", "demo"])
 }
 
-/// Groups of `svmctl test`, and what their steps are called. Beside each the seconds in which it
-/// ends even on a machine that has much else to do: the limit is for what hangs.
+/// Groups of `svmctl test`, the names of their steps, and the seconds in which each ends even on a
+/// busy machine: the limit is for hangs.
 const GROUPS: &[(Group, &str, u32)] = &[
     (
         Group::Interface,
@@ -129,8 +129,8 @@ const GROUPS: &[(Group, &str, u32)] = &[
     (Group::Injection, "a kernel that runs out of memory", 120),
 ];
 
-/// The tests of driver and device in a guest. The demonstration and the tests hear themselves what
-/// the kernel says, case by case; `svm-init` does where other programs and lines of shell run.
+/// The tests of driver and device in a guest. The demonstration and the tests check the kernel's
+/// log themselves, case by case; `svm-init` checks it for other programs and lines of shell.
 fn test(scale: &str, given: &Given) -> Vec<Step> {
     let load = format!(
         "insmod /svm/modules/{DRIVER}.ko {}",
@@ -208,7 +208,7 @@ fn commands() -> Vec<Step> {
     ]
 }
 
-/// What people see of the driver, and the machine's sleep, where the kernel has them.
+/// The driver's files for observation, and the machine's sleep, if the kernel supports them.
 fn watching(given: &Given) -> Vec<Step> {
     let contexts = "/sys/kernel/debug/svm_demo/svm0/contexts";
     let mut steps = vec![Step::shell(
@@ -249,13 +249,13 @@ fn limit(given: &Given) -> Step {
          exec 3>&- 4>&- 5>&-; rmmod {DRIVER} && exit $status",
         given.driver_options.join(" ")
     );
-    // Root has more than that, and somebody else's third is refused.
+    // Root exceeds the limit, and another user's third context is refused.
     Step::shell("a user has no more contexts than the parameter says", &line)
         .expecting_exit(1)
         .expecting_output("Disk quota exceeded")
 }
 
-/// The device driven from user space, and by its driver again afterwards.
+/// Drives the device from user space, and afterwards with its driver again.
 fn vfio(given: &Given) -> Step {
     let name = "a program drives the device through VFIO, and the driver has it again";
     let modules = given.vfio();
@@ -270,8 +270,8 @@ fn vfio(given: &Given) -> Step {
     }
     // The reset of a function takes the mutex of its IOMMU group under the lock of its memory; the
     // end of a bond waits for page faults under that mutex; a page fault takes mmap_lock; and a
-    // fault of the mapped BAR takes the lock of the memory under mmap_lock. Linux's own code, all
-    // of it, and lockdep sees it when one boot has both VFIO and SVA.
+    // fault of the mapped BAR takes the lock of the memory under mmap_lock. All of this is Linux's
+    // own code, and lockdep reports it when one boot uses both VFIO and SVA.
     if given.has("CONFIG_PROVE_LOCKING") {
         return skipped("lockdep reports the order of VFIO and SVA locks of Linux 7.2 itself");
     }
@@ -289,17 +289,17 @@ fn vfio(given: &Given) -> Step {
     Step::shell(name, &line)
 }
 
-/// Steps, and around them, where the kernel has kmemleak, the search for memory that was lost.
+/// Wraps steps in a search for leaked memory, if the kernel has kmemleak.
 fn watched_for_leaks(given: &Given, steps: Vec<Step>) -> Vec<Step> {
     if !given.has("CONFIG_DEBUG_KMEMLEAK") {
         return steps;
     }
-    // What the kernel lost while it booted is none of the driver's; and it must not search by
-    // itself, because what it finds it takes for told.
+    // Leaks during boot are not the driver's. The kernel must not scan on its own, because it
+    // reports each leak only once.
     let forget =
         format!("echo scan=off >{KMEMLEAK} && echo scan >{KMEMLEAK} && echo clear >{KMEMLEAK}");
-    // It takes nothing for lost that is younger than five seconds (Linux, mm/kmemleak.c), and what
-    // is on the move between two searches looks lost to the first.
+    // It does not report objects younger than five seconds (Linux, mm/kmemleak.c), and an object
+    // that moves during the first scan looks leaked to it.
     let search = format!(
         "sleep 6; echo scan >{KMEMLEAK} && echo scan >{KMEMLEAK} || exit 2; \
          cat {KMEMLEAK} >/tmp/leaks || exit 2; cat /tmp/leaks; ! test -s /tmp/leaks"
@@ -318,7 +318,7 @@ fn with_driver(given: &Given, steps: Vec<Step>) -> Plan {
     plan
 }
 
-/// A plan with what the user adds to it.
+/// Adds the user's additions to a plan.
 fn with_additions(given: &Given, mut plan: Plan) -> Plan {
     plan.modules.extend(given.own_modules.clone());
     plan.fetch.clone_from(&given.fetch);
@@ -454,7 +454,7 @@ mod tests {
             let one = vec![*group];
             let (only, but) = (names(Groups::Only(one.clone())), names(Groups::AllBut(one)));
             assert_eq!(only.len(), 2, "{only:?}");
-            // The driver is loaded in both.
+            // Both load the driver.
             assert_eq!(only[0], but[0]);
             assert_eq!(but.len() + 1, all.len());
             assert!(

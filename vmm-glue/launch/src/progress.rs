@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Shows what is being done: spinners with elapsed times on a terminal, plain lines elsewhere.
-//! It writes to standard error only.
+//! Shows the progress: spinners with elapsed times on a terminal, plain lines elsewhere. It writes
+//! only to standard error.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Duration from which on the end of a quick task is worth a line.
+/// The end of a quick task is shown if it took at least this long.
 const NOTABLE: Duration = Duration::from_secs(2);
 
-/// The display of all tasks under way.
+/// The display of all running tasks.
 #[derive(Clone, Debug)]
 pub struct Progress {
-    /// Absent where standard error is no terminal.
+    /// None if standard error is not a terminal.
     bars: Option<MultiProgress>,
 }
 
-/// One task under way. It must be ended by [`Task::done`]; dropping it without shows failure.
+/// A running task. End it with [`Task::done`]; dropping it without that shows a failure.
 #[derive(Debug)]
 pub struct Task {
     progress: Progress,
@@ -45,8 +45,8 @@ impl Progress {
         self.start(name, Duration::ZERO)
     }
 
-    /// Shows a new task that usually finds nothing to do: its end is worth a line only where it
-    /// took a while or failed.
+    /// Shows a new task that usually has nothing to do: its end is shown only if it took a while or
+    /// failed.
     pub fn quick_task(&self, name: impl Into<String>) -> Task {
         self.start(name.into(), NOTABLE)
     }
@@ -77,7 +77,7 @@ impl Progress {
     /// Prints a line above the tasks.
     pub fn line(&self, text: &str) {
         match &self.bars {
-            // A terminal that went away takes nobody's work with it.
+            // A terminal that has gone away must not stop the work.
             Some(bars) => drop(bars.println(text)),
             None => eprintln!("{text}"),
         }
@@ -85,14 +85,14 @@ impl Progress {
 }
 
 impl Task {
-    /// Shows what the task is at.
+    /// Shows the current part of the task.
     pub fn at(&self, text: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(text.to_owned());
         }
     }
 
-    /// Says that the task has to wait, on a terminal or not.
+    /// Shows that the task has to wait, with or without a terminal.
     pub fn waits(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(text.to_owned()),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Makes a [`Table`] from the debug information of a binary (DWARF 4 and 5).
+//! Generates a [`Table`] from the debug information of a binary (DWARF 4 and 5).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 use crate::interface::{self, FUNCTIONS, STRUCTURES, VALUES, VARIABLES};
 use crate::table::{Kind, Table};
 
-/// Where distributions put debug information that is apart from its binary.
+/// Directory of distributions' separate debug information.
 pub const DEBUG_DIRECTORY: &str = "/usr/lib/debug";
 
 /// Why there is no table.
@@ -29,10 +29,10 @@ pub enum Error {
         /// Why.
         error: std::io::Error,
     },
-    /// It is no program for x86-64 Linux.
+    /// It is not a program for x86-64 Linux.
     #[error("{} is not an ELF program for x86-64", .0.display())]
     NotAProgram(PathBuf),
-    /// Nothing ties a file to it.
+    /// It has no build id to match a file with.
     #[error(
         "{} has no build id, so that no layout file can be told to be its own: \
          link it with -Wl,--build-id", .0.display()
@@ -48,10 +48,10 @@ pub enum Error {
     NoDebugInformation {
         /// The program.
         binary: PathBuf,
-        /// Where it would be.
+        /// Its expected place.
         looked_at: PathBuf,
     },
-    /// The file that was given is of another program.
+    /// The given file belongs to another program.
     #[error(
         "{} is not the debug information of {}: their build ids differ, {found} and {expected}",
         file.display(), binary.display()
@@ -63,10 +63,10 @@ pub enum Error {
         binary: PathBuf,
         /// The build id of the file, or "none".
         found: String,
-        /// That of the program.
+        /// The build id of the program.
         expected: String,
     },
-    /// The debug information lies in places that are not read.
+    /// The debug information is in files that are not supported.
     #[error(
         "the debug information of {} lies in other files ({what}), which is not supported: \
          build it without", path.display()
@@ -74,10 +74,10 @@ pub enum Error {
     Elsewhere {
         /// The file.
         path: PathBuf,
-        /// How the compiler calls that.
+        /// The compiler's name for that.
         what: &'static str,
     },
-    /// It cannot be understood.
+    /// It is malformed.
     #[error("the debug information of {} cannot be read: {error}", path.display())]
     Malformed {
         /// The file.
@@ -85,7 +85,7 @@ pub enum Error {
         /// Why.
         error: String,
     },
-    /// It is no QEMU, or one that lacks something.
+    /// It is not a QEMU, or lacks something.
     #[error("{} lacks what the plug-in uses: {}", path.display(), missing.join(", "))]
     Lacks {
         /// The program.
@@ -102,17 +102,17 @@ type Entry<'e, 'a> = DebuggingInformationEntry<'e, 'e, Slice<'a>>;
 ///
 /// # Errors
 ///
-/// It cannot be read, is no program for x86-64, or has none.
+/// It cannot be read, is not a program for x86-64, or has none.
 pub fn build_id(binary: &Path) -> Result<String, Error> {
     let file = map(binary)?;
     id_of(&parse(binary, &file)?).ok_or_else(|| Error::NoBuildId(binary.to_owned()))
 }
 
-/// Whether a program exports a symbol to what is loaded into it.
+/// Whether a program exports a symbol to loaded libraries.
 ///
 /// # Errors
 ///
-/// It cannot be read, or is no program for x86-64.
+/// It cannot be read, or is not a program for x86-64.
 pub fn exports(binary: &Path, symbol: &str) -> Result<bool, Error> {
     let file = map(binary)?;
     let program = parse(binary, &file)?;
@@ -122,8 +122,8 @@ pub fn exports(binary: &Path, symbol: &str) -> Result<bool, Error> {
     Ok(exported.any(|found| found.name() == Ok(symbol)))
 }
 
-/// Reads the table of a program. Its debug information is in `debug_file`, in itself, or below
-/// [`DEBUG_DIRECTORY`] by its build id.
+/// Reads the table of a program. Its debug information is in `debug_file`, in the program itself,
+/// or below [`DEBUG_DIRECTORY`] by its build id.
 ///
 /// # Errors
 ///
@@ -195,8 +195,8 @@ fn map(path: &Path) -> Result<memmap2::Mmap, Error> {
         error,
     };
     let file = File::open(path).map_err(failed)?;
-    // SAFETY: the map is only read. A program that is being rewritten gives wrong bytes, or ends
-    // this process, as it would end itself.
+    // SAFETY: the map is only read. If the program is rewritten meanwhile, this reads wrong bytes,
+    // or ends this process.
     unsafe { memmap2::Mmap::map(&file) }.map_err(failed)
 }
 
@@ -220,7 +220,7 @@ fn add_addresses(table: &mut Table, file: &object::File) {
     for symbol in file.symbols().chain(file.dynamic_symbols()) {
         let Ok(name) = symbol.name() else { continue };
         let wanted = FUNCTIONS.contains(&name) || VARIABLES.contains(&name);
-        // A local symbol of the same name is another thing.
+        // A local symbol of the same name is something else.
         if wanted && symbol.is_definition() && symbol.is_global() {
             table.set(Kind::Address, name, symbol.address(), 0);
         }
@@ -258,7 +258,7 @@ fn add_types(table: &mut Table, path: &Path, file: &object::File) -> Result<(), 
         .map_err(|error| malformed(error.to_string()))
 }
 
-/// A place in the debug information: a unit, and an entry in it.
+/// A reference into the debug information: a unit, and an entry in it.
 #[derive(Clone, Copy)]
 struct EntryRef {
     unit: usize,
@@ -273,7 +273,7 @@ struct Member {
     kind: Option<EntryRef>,
 }
 
-/// What the debug information says of types.
+/// The types in the debug information.
 struct Types<'a> {
     dwarf: gimli::Dwarf<Slice<'a>>,
     headers: Vec<UnitHeader<Slice<'a>>>,
@@ -300,7 +300,7 @@ impl<'a> Types<'a> {
         })
     }
 
-    /// Goes through what stands at the top of each unit, until all is found.
+    /// Searches the top level of each unit, until everything is found.
     fn collect(&mut self, table: &mut Table) -> gimli::Result<()> {
         let mut structures = BTreeMap::new();
         let mut values = 0;
@@ -379,7 +379,7 @@ impl<'a> Types<'a> {
         Ok(std::str::from_utf8(text.slice()).ok())
     }
 
-    /// What an attribute refers to, in the same unit or in another.
+    /// The target of an attribute's reference, in the same unit or in another.
     fn reference(
         &self,
         unit: usize,
@@ -408,7 +408,7 @@ impl<'a> Types<'a> {
         self.reference(place.unit, &self.entry(place)?, dw::DW_AT_type)
     }
 
-    /// Leaves out names and qualifiers of a type; None is `void`.
+    /// Strips names and qualifiers from a type; None is `void`.
     fn strip(&self, mut place: Option<EntryRef>) -> gimli::Result<Option<(EntryRef, DwTag)>> {
         while let Some(at) = place {
             match self.entry(at)?.tag() {
@@ -423,8 +423,8 @@ impl<'a> Types<'a> {
         Ok(None)
     }
 
-    /// The structure itself, if the entry is a whole one, or a name for a whole one that has no
-    /// other.
+    /// The structure, if the entry is a complete one, or a `typedef` of a complete one without a
+    /// name.
     fn complete_structure(&self, place: EntryRef) -> gimli::Result<Option<EntryRef>> {
         let mut place = place;
         if self.entry(place)?.tag() == dw::DW_TAG_typedef {
@@ -475,7 +475,7 @@ impl<'a> Types<'a> {
         Ok(())
     }
 
-    /// A member by its name, or by the names of members in members, with dots between them.
+    /// A member by its name, or a nested member by names with dots between them.
     fn member(&self, structure: EntryRef, path: &str) -> gimli::Result<Option<Member>> {
         let (first, rest) = match path.split_once('.') {
             Some((first, rest)) => (first, Some(rest)),
@@ -497,7 +497,7 @@ impl<'a> Types<'a> {
         }))
     }
 
-    /// A member of a structure or of a structure without a name in it.
+    /// A member of a structure or of an anonymous structure in it.
     fn direct_member(&self, structure: EntryRef, name: &str) -> gimli::Result<Option<Member>> {
         let unit = &self.units[structure.unit];
         let mut tree = unit.entries_tree(Some(structure.entry))?;
@@ -532,7 +532,7 @@ impl<'a> Types<'a> {
         Ok(None)
     }
 
-    /// The size of a type in bytes; None of `void`, and of what has none.
+    /// The size of a type in bytes; None for `void` and types without a size.
     fn size(&self, kind: Option<EntryRef>) -> gimli::Result<Option<u64>> {
         let Some((place, tag)) = self.strip(kind)? else {
             return Ok(None);
@@ -621,7 +621,7 @@ impl<'a> Types<'a> {
         })
     }
 
-    /// The name that a structure without one has by a `typedef`.
+    /// The name of an anonymous structure from its `typedef`.
     fn typedef_name(&self, mut kind: Option<EntryRef>) -> gimli::Result<String> {
         while let Some(place) = kind {
             let entry = self.entry(place)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What of QEMU's internal interface the plug-in uses: names only.
+//! The parts of QEMU's internal interface that the plug-in uses: only names.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::table::{Kind, Table};
 pub struct Structure {
     /// Its name.
     pub name: &'static str,
-    /// Members, and members of members after a dot.
+    /// Members, and nested members after a dot.
     pub members: &'static [&'static str],
     /// Members that are bit fields.
     pub bit_fields: &'static [&'static str],
@@ -25,7 +25,7 @@ pub struct BitField {
     pub width: u32,
 }
 
-/// What a table does not say: kinds and names.
+/// What a table lacks: kinds and names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incomplete(pub Vec<String>);
 
@@ -47,8 +47,8 @@ macro_rules! member {
     };
 }
 
-/// Declares the structures once: their names for the reader, and a type with a field for each
-/// member's offset. Bit fields stand in brackets.
+/// Declares the structures once: their names, and a type with a field for each member's offset. Bit
+/// fields are in brackets.
 macro_rules! structures {
     ($(
         $field:ident: $name:ident {
@@ -90,11 +90,11 @@ macro_rules! structures {
         }
 
         impl Layout {
-            /// Takes them out of a table.
+            /// Reads them from a table.
             ///
             /// # Errors
             ///
-            /// The table does not say all.
+            /// The table is incomplete.
             pub fn new(table: &Table) -> Result<Layout, Incomplete> {
                 let mut reader = Reader { table, missing: Vec::new() };
                 let layout = Layout {
@@ -308,7 +308,7 @@ pub const FUNCTIONS: &[&str] = &[
     "x86_iommu_iec_notify_all",
 ];
 
-/// Reads a layout, and notes what is missing.
+/// Reads a layout, and records what is missing.
 struct Reader<'a> {
     table: &'a Table,
     missing: Vec<String>,
@@ -336,7 +336,7 @@ impl Reader<'_> {
     }
 }
 
-/// What a table does not say of the interface: kinds and names. Addresses need not be there.
+/// What a table lacks of the interface: kinds and names. Addresses are optional.
 pub fn missing(table: &Table) -> Vec<String> {
     let mut missing = match Layout::new(table) {
         Ok(_) => Vec::new(),
@@ -353,8 +353,8 @@ pub fn missing(table: &Table) -> Vec<String> {
     missing
 }
 
-/// The first two members that a table puts into the same place, or the first that it puts outside of
-/// its structure: a sentence.
+/// The first two members that overlap in a table, or the first that lies outside of its structure,
+/// as a sentence.
 pub fn collision(table: &Table) -> Option<String> {
     for structure in STRUCTURES {
         let (size, _) = table.get(Kind::Size, structure.name)?;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The table, and the file that holds it.
+//! The table and its file format.
 //!
-//! The file is text, one value in a line: a kind, a name, and what is known of it. Lines that begin
-//! with `#` and empty lines say nothing. The first other line is `qemu-layout 1`.
+//! The file is text, one value per line: a kind, a name, and its values. Lines that begin with `#`
+//! and empty lines are ignored. The first other line is `qemu-layout 1`.
 //!
 //! ```text
 //! build-id fc693c98cb6d8b9e45f9a391a4a94a17863053a5
@@ -24,12 +24,12 @@ pub const BUILTIN_SERIES: (i64, i64) = (11, 1);
 /// The first line of a file: the name of the format, and its version.
 const HEADER: &str = "qemu-layout 1";
 
-/// What a line is about.
+/// The kind of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// `size STRUCTURE BYTES`
     Size,
-    /// `offset STRUCTURE.MEMBER BYTES SIZE`: where the member begins, and its size.
+    /// `offset STRUCTURE.MEMBER BYTES SIZE`: the offset of the member, and its size.
     Offset,
     /// `bits STRUCTURE.MEMBER BIT WIDTH`: the first bit of a bit field, counted from the lowest bit
     /// of the structure's first byte, and the number of its bits.
@@ -39,7 +39,7 @@ pub enum Kind {
     /// `signature FUNCTION (PARAMETERS) -> RESULT`, of a function or of a member that points to
     /// one. A type is `ptr`, `bool`, the width of an integer in bits, or the name of a structure.
     Signature,
-    /// `address SYMBOL ADDRESS`: where a function or variable lies in the binary's own addresses.
+    /// `address SYMBOL ADDRESS`: the address of a function or variable in the binary.
     Address,
 }
 
@@ -65,7 +65,7 @@ impl Kind {
         }
     }
 
-    /// How many numbers follow the name.
+    /// Number of values after the name.
     fn numbers(self) -> usize {
         match self {
             Kind::Offset | Kind::Bits => 2,
@@ -75,13 +75,13 @@ impl Kind {
     }
 }
 
-/// Why a text is not a table.
+/// Why a text is not a valid table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// The first line is another one.
+    /// The first line is wrong.
     #[error("it does not begin with the line '{HEADER}'")]
     Header,
-    /// A line is not understood.
+    /// A line is invalid.
     #[error("line {number} is not understood: '{line}'")]
     Line {
         /// Its number, from 1.
@@ -89,7 +89,7 @@ pub enum ParseError {
         /// What it says.
         line: String,
     },
-    /// Something is said twice.
+    /// A value is defined twice.
     #[error("line {number} says '{line}', and an earlier line says another thing of the same name")]
     Twice {
         /// Its number, from 1.
@@ -99,7 +99,7 @@ pub enum ParseError {
     },
 }
 
-/// What a line says of a name.
+/// The values of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Entry {
     Numbers(u64, u64),
@@ -124,7 +124,7 @@ impl Table {
         }
     }
 
-    /// Adds what a line with numbers says; `second` is 0 where the kind has one number.
+    /// Adds a line with numbers; `second` is 0 if the kind has one number.
     pub fn set(&mut self, kind: Kind, name: &str, first: u64, second: u64) {
         let entry = Entry::Numbers(first, second);
         self.entries.insert((kind, name.to_owned()), entry);
@@ -137,7 +137,7 @@ impl Table {
             .insert((Kind::Signature, name.to_owned()), entry);
     }
 
-    /// The numbers of a line; the second is 0 where the kind has one number.
+    /// The numbers of a line; the second is 0 if the kind has one number.
     pub fn get(&self, kind: Kind, name: &str) -> Option<(u64, u64)> {
         match self.entries.get(&(kind, name.to_owned()))? {
             Entry::Numbers(first, second) => Some((*first, *second)),
@@ -153,7 +153,7 @@ impl Table {
         }
     }
 
-    /// All lines but that of the build id: kind, name, and the text of the rest.
+    /// All lines except the build id: kind, name, and the rest as text.
     pub fn lines(&self) -> impl Iterator<Item = (Kind, &str, String)> {
         self.entries.iter().map(|((kind, name), entry)| {
             let rest = match entry {
@@ -166,7 +166,8 @@ impl Table {
         })
     }
 
-    /// The table without what differs from binary to binary of a series: build id and addresses.
+    /// The table without the values that differ between binaries of a series: build id and
+    /// addresses.
     pub fn without_addresses(&self) -> Table {
         let mut table = self.clone();
         table.build_id = None;
@@ -174,8 +175,8 @@ impl Table {
         table
     }
 
-    /// What two tables say differently, and what only one says: a sentence each. Addresses are left
-    /// out.
+    /// The differences of two tables, including values in only one of them, as sentences. Ignores
+    /// addresses.
     pub fn differences(&self, other: &Table) -> Vec<String> {
         let sides = [self.without_addresses(), other.without_addresses()];
         let names: std::collections::BTreeSet<_> =

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Collects what `--copy` names: files, directories, and the libraries of the programs in them.
+//! Collects the files for `--copy`: files, directories, and the libraries of the programs in them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,17 +12,17 @@ use svm_init::paths;
 
 use super::elf::{self, Kind};
 
-/// Where the guest's first process mounts, and what may be put there, with the mode of the
-/// directory: it is copied there later.
+/// Mount points of the guest's first process to which files may be copied, with the mode of the
+/// directory: it copies them later.
 const LATE: &[(&str, u32)] = &[("tmp", 0o1777), ("run", 0o755)];
 
-/// Where nothing can be put.
+/// Directories to which nothing can be copied.
 const CLOSED: &[&str] = &["proc", "sys", "dev", "svm", "init"];
 
-/// Bits of a mode that are taken along.
+/// Bits of a mode that are preserved.
 const MODE: u32 = 0o7777;
 
-/// Something that lies in the guest.
+/// An item in the guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// A directory, with its mode.
@@ -31,23 +31,24 @@ pub enum Item {
     File(PathBuf, u32),
     /// A file with this content.
     Content(Vec<u8>),
-    /// A symbolic link, and where it points to.
+    /// A symbolic link, and its target.
     Link(PathBuf),
 }
 
-/// What is collected: by the path in the guest, without the first slash, so that a directory comes
-/// before what is in it.
+/// The collected items, by their path in the guest without the first slash, so that a directory
+/// comes before its contents.
 #[derive(Clone, Debug, Default)]
 pub struct Collection {
     items: BTreeMap<PathBuf, Item>,
 }
 
 impl Collection {
-    /// Adds what one `--copy` names.
+    /// Adds the files of one `--copy`.
     ///
     /// # Errors
     ///
-    /// It cannot be read, has no place in the guest, or is a program that cannot run there.
+    /// It cannot be read, its path in the guest is not allowed, or it is a program that cannot run
+    /// there.
     pub fn add(&mut self, argument: &Path) -> Result<()> {
         let (from, to) = split(argument);
         let metadata = fs::metadata(&from).with_context(|| {
@@ -62,7 +63,7 @@ impl Collection {
         if metadata.is_dir() {
             let mut programs = Vec::new();
             self.directory(&from, &place, &mut programs)?;
-            // A library may lie beside its program.
+            // A library may be copied next to its program.
             let own: Vec<_> = self
                 .items
                 .keys()
@@ -92,7 +93,7 @@ impl Collection {
         self.items.insert(place, Item::Content(content));
     }
 
-    /// What was collected, in an order in which it can be packed.
+    /// The collected items, in an order in which they can be packed.
     pub fn items(&self) -> impl Iterator<Item = (&Path, &Item)> {
         self.items.iter().map(|(path, item)| (path.as_path(), item))
     }
@@ -143,7 +144,7 @@ impl Collection {
         Ok(())
     }
 
-    /// Adds loader and libraries of a program. Those in `own` it brings along.
+    /// Adds loader and libraries of a program, except those in `own`, which are copied with it.
     fn libraries(&mut self, program: &Path, own: &[String]) -> Result<()> {
         let Kind::Dynamic { loader, bits } = elf::kind(program)? else {
             return Ok(());
@@ -183,7 +184,7 @@ impl Collection {
         Ok(())
     }
 
-    /// Adds the directories above a place.
+    /// Adds the parent directories of a path.
     fn make_way(&mut self, place: &Path) -> Result<()> {
         for directory in place.ancestors().skip(1) {
             if directory.as_os_str().is_empty() {
@@ -210,7 +211,7 @@ impl Collection {
     }
 }
 
-/// Splits `FILE:PATH`. A file whose own name has a colon in it is meant by the name as a whole.
+/// Splits `FILE:PATH`. If a file with the whole argument as its name exists, that file is meant.
 fn split(argument: &Path) -> (PathBuf, Option<PathBuf>) {
     let bytes = argument.as_os_str().as_bytes();
     let colon = bytes.windows(2).rposition(|pair| pair == b":/");
@@ -223,10 +224,10 @@ fn split(argument: &Path) -> (PathBuf, Option<PathBuf>) {
     }
 }
 
-/// Where a file lies in the archive, without the first slash.
+/// The path of a file in the archive, without the first slash.
 fn place(from: &Path, to: Option<&Path>) -> Result<PathBuf> {
     let name = || {
-        // `.` and what ends in `..` have theirs only once they are resolved.
+        // `.` and paths that end in `..` have a name only after they are resolved.
         let path = match from.file_name() {
             Some(_) => from.to_owned(),
             None => absolute(from)?,

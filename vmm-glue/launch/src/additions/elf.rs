@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What ELF files say of themselves: for which machine they are, and which programs load them.
+//! Reads ELF files: their machine, and their loader.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -23,34 +23,34 @@ const MACHINES: &[(u16, &str)] = &[
     (elf::EM_S390, "S/390"),
 ];
 
-/// A file for the guest's processor, as far as copying it is concerned.
+/// The kind of a file, as far as copying it is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Not an ELF file.
     Data,
-    /// One for another machine.
+    /// An ELF file for another machine.
     Foreign(String),
     /// A program or a library that needs nothing else, or an object.
     Static,
-    /// A program that a loader starts, of so many bits.
+    /// A program that a loader starts.
     Dynamic {
-        /// The loader, by the path that the program names.
+        /// The loader's path in the program.
         loader: PathBuf,
         /// Its word size.
         bits: u8,
     },
 }
 
-/// A library that a program names.
+/// A library that a program needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Library {
-    /// By this name the loader searches it.
+    /// The name by which the loader searches it.
     pub name: String,
-    /// Where it is on this machine, if it is.
+    /// Its path on this machine, if it exists.
     pub path: Option<PathBuf>,
 }
 
-/// What a file is.
+/// The kind of a file.
 pub fn kind(path: &Path) -> Result<Kind> {
     let Some(data) = read(path)? else {
         return Ok(Kind::Data);
@@ -95,7 +95,8 @@ pub fn libraries(program: &Path, loader: &Path) -> Result<Vec<Library>> {
         program.display(),
         loader.display()
     );
-    // So the loader lists and does not start it. By `env`, since what starts it has a loader, too.
+    // With these variables the loader lists the libraries and does not start the program. Through
+    // `env`, because the program that starts it has a loader, too.
     let list = External::new("env")
         .args(["-u", "LD_PRELOAD", "LD_TRACE_LOADED_OBJECTS=1"])
         .arg(loader)
@@ -106,7 +107,7 @@ pub fn libraries(program: &Path, loader: &Path) -> Result<Vec<Library>> {
 }
 
 /// A line of the loader's list: `NAME => PATH (ADDRESS)` or `NAME => not found`. A line without an
-/// arrow is the loader itself, or what the kernel adds.
+/// arrow is the loader itself, or the kernel's vDSO.
 fn library(line: &str) -> Option<Library> {
     let (name, place) = line.trim().split_once(" => ")?;
     let path = match place {
@@ -122,7 +123,7 @@ fn library(line: &str) -> Option<Library> {
     })
 }
 
-/// The version magic of a kernel module: release and build options of the kernel that it is for.
+/// The version magic of a kernel module: release and build options of its kernel.
 pub fn module_magic(path: &Path) -> Result<String> {
     let data = read(path)?.with_context(|| {
         format!(
@@ -162,7 +163,7 @@ fn magic(data: &[u8]) -> object::read::Result<Option<String>> {
     Ok(magic.map(|magic| String::from_utf8_lossy(magic).trim().to_owned()))
 }
 
-/// The content of an ELF file; none of another, which may be large.
+/// The content of an ELF file; none for other files, which may be large.
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     let context = || format!("cannot read {}", path.display());
     let mut file = File::open(path).with_context(context)?;
@@ -228,7 +229,7 @@ mod tests {
                 .to_string()
                 .contains("damaged")
         );
-        // The head of a program for Arm's 64 bits, with no parts.
+        // The header of a 64-bit Arm program, without sections.
         let mut head = [0; 64];
         head[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
         head[18] = 183;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What users add to a guest: files and programs, and kernel modules. All that can be wrong with it
-//! is found before anything is prepared, but for a module's kernel, which is known only then.
+//! The user's additions to a guest: files and programs, and kernel modules. All errors are found
+//! before anything is prepared, except a module for another kernel, which is known only afterwards.
 
 pub mod copy;
 pub mod elf;
@@ -19,21 +19,21 @@ use copy::Collection;
 /// system is half.
 const SHARE: u64 = 45;
 
-/// What was collected.
+/// The collected additions.
 #[derive(Clone, Debug, Default)]
 pub struct Added {
     /// Files.
     pub files: Collection,
     /// Modules to load after the driver, and their files.
     pub modules: Vec<(Module, PathBuf)>,
-    /// Absolute paths in the guest of what is brought back.
+    /// Absolute paths in the guest of the files to fetch.
     pub fetch: Vec<String>,
     /// The driver is not loaded.
     pub no_driver: bool,
 }
 
 impl Added {
-    /// Collects what options ask for, for a guest with so much memory.
+    /// Collects the additions of the options, for a guest with this amount of memory.
     pub fn collect(options: &Additions, memory: &str) -> Result<Self> {
         let mut files = Collection::default();
         for argument in &options.copy {
@@ -87,7 +87,7 @@ impl Added {
         })
     }
 
-    /// Fails where a module is for another kernel than `driver`, which was built for the guest's.
+    /// Fails if a module is for another kernel than `driver`, which was built for the guest's.
     pub fn check_kernel(&self, driver: &Path) -> Result<()> {
         if self.modules.is_empty() {
             return Ok(());
@@ -106,7 +106,7 @@ impl Added {
     }
 }
 
-/// The name of a module is that of its file.
+/// The name of a module, from the name of its file.
 fn module_name(path: &Path) -> Result<String> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.strip_suffix(".ko")
@@ -120,7 +120,7 @@ fn module_name(path: &Path) -> Result<String> {
         })
 }
 
-/// A path in the guest, from where commands run.
+/// An absolute path in the guest; relative paths start at the directory of commands.
 fn absolute(path: &str) -> String {
     match path.starts_with('/') {
         true => path.to_owned(),
@@ -128,8 +128,8 @@ fn absolute(path: &str) -> String {
     }
 }
 
-/// An amount of memory as QEMU takes it: MiB unless a letter says otherwise. None where QEMU will
-/// have to say what is wrong with it.
+/// An amount of memory in QEMU's format: MiB unless a letter says otherwise. None if it is invalid;
+/// QEMU will report that.
 fn bytes(text: &str) -> Option<u64> {
     let text = text.trim().to_ascii_uppercase();
     let (number, shift) = match text.strip_suffix(['K', 'M', 'G', 'T']) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Hashes, by which components are named and their files examined.
+//! Hashes for the names of components and the examination of their files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
-/// Digits of a hash in names: enough for the few components that ever share a directory.
+/// Digits of a hash in names: enough for the few components in one directory.
 pub(super) const KEY_DIGITS: usize = 12;
 
 /// The SHA-256 of some bytes, in hexadecimal digits.

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Locks between processes, by files. The kernel releases them when their holder ends, however
-//! it ends.
+//! File locks between processes. The kernel releases them when their holder ends, in any way.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -20,7 +19,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Holds the lock alone. Waits for others, and says for whom.
+    /// Takes the lock exclusively. Waits for others, and shows the holder.
     pub fn exclusive(path: &Path, task: &Task) -> Result<Self> {
         let file = match Flock::lock(open(path)?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
@@ -39,7 +38,7 @@ impl Lock {
         })
     }
 
-    /// Holds the lock alone, or returns its holder.
+    /// Takes the lock exclusively, or returns its holder.
     pub fn try_exclusive(path: &Path) -> Result<Result<Self, String>> {
         match Flock::lock(open(path)?, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Ok(Self {
@@ -52,9 +51,9 @@ impl Lock {
         }
     }
 
-    /// Holds the lock together with others that hold it so.
+    /// Takes the lock shared.
     pub fn shared(path: &Path) -> Result<Self> {
-        // A user that may only read the cache may use it, too.
+        // A user with read-only access to the cache may use it, too.
         let file = open(path).or_else(|error| File::open(path).map_err(|_| error))?;
         let file = Flock::lock(file, FlockArg::LockShared)
             .map_err(|(_, error)| error)
@@ -79,7 +78,7 @@ fn open(path: &Path) -> Result<File> {
         .with_context(|| format!("cannot open the lock {}", path.display()))
 }
 
-/// Writes the holder of the lock, for the processes that wait. It only helps them, so an error is
+/// Writes the holder of the lock, for waiting processes. This is only informative, so errors are
 /// ignored.
 fn signed(mut lock: Flock<File>) -> Flock<File> {
     let _ = lock.set_len(0);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a component says of itself, and the examination whether it is still true. It also proves
-//! that a directory is one of this program's, from its first moment to its last.
+//! The manifest of a component, and the check whether it still matches. It also proves that a
+//! directory belongs to this program, from its creation to its removal.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,22 +16,22 @@ use super::sharing::{SHARED_DIRECTORY, SHARED_FILE, share, unreachable};
 /// Name of the manifest in a component.
 pub const FILE: &str = "manifest.json";
 
-/// End of the name of a component that is being made.
+/// Suffix of the name of a component while it is made.
 pub(super) const PARTIAL: &str = ".partial";
 
-/// What a component's maker says about it.
+/// The result of making a component.
 #[derive(Clone, Debug, Default)]
 pub struct Made {
-    /// Files without which it is of no use, by their path in the component.
+    /// Files that it cannot work without, by their path in the component.
     pub key_files: Vec<String>,
-    /// What was found out while making it, such as versions.
+    /// Facts from making it, such as versions.
     pub facts: Vec<(&'static str, String)>,
 }
 
-/// Version of the manifest's own form.
+/// Version of the manifest format.
 const FORM: u32 = 1;
 
-/// How closely a component is examined.
+/// The depth of an examination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
     /// The manifest, and presence and size of the key files: microseconds.
@@ -40,7 +40,7 @@ pub enum Depth {
     Full,
 }
 
-/// What a component says of itself.
+/// The contents of a manifest.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Manifest {
     form: u32,
@@ -51,8 +51,8 @@ pub struct Manifest {
     facts: BTreeMap<String, String>,
 }
 
-/// The part of a manifest that says what a directory is for. It is all that there is as long as the
-/// directory is being filled.
+/// The part of a manifest that gives the purpose of a directory. While the directory is being
+/// filled, the manifest has only this part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Purpose {
     form: u32,
@@ -67,8 +67,7 @@ struct KeyFile {
     sha256: String,
 }
 
-/// Makes a directory that is going to be filled, with a manifest that only proves that it is this
-/// program's.
+/// Creates a directory to fill, with a manifest that only proves that it belongs to this program.
 pub fn begin(directory: &Path, kind: &str, recipe: &str) -> Result<()> {
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
@@ -81,8 +80,8 @@ pub fn begin(directory: &Path, kind: &str, recipe: &str) -> Result<()> {
     put(directory, &purpose)
 }
 
-/// Whether the manifest in a directory proves that the directory was made by this program: it says
-/// the same as the directory's name.
+/// Whether the manifest in a directory proves that this program made the directory: it matches the
+/// directory's name.
 pub fn proves(directory: &Path) -> bool {
     let name = directory.file_name().unwrap_or_default().to_string_lossy();
     let name = name.strip_suffix(PARTIAL).unwrap_or(&name);
@@ -140,7 +139,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Reads the manifest of a component and examines whether it holds.
+    /// Reads the manifest of a component and checks whether it matches.
     ///
     /// # Errors
     ///
@@ -176,7 +175,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// What was found out while the component was made.
+    /// A fact from making the component.
     pub fn fact(&self, name: &str) -> Result<&str> {
         self.facts
             .get(name)
@@ -208,7 +207,7 @@ fn walk(root: &Path, directory: &Path, lines: &mut Vec<String>) -> Result<()> {
         if relative == Path::new(FILE) {
             continue;
         }
-        // A directory's size is the file system's own affair.
+        // A directory's size depends on the file system.
         let size = if metadata.is_dir() {
             0
         } else {

@@ -2,13 +2,12 @@
 //! The directory of prepared parts, shared by checkouts and by processes that run at the same
 //! time.
 //!
-//! A part is a [`Component`]: a directory whose name says by a hash what it was made from. It is
-//! made in a directory of another name, gets a [`manifest`], and only then is renamed into place,
-//! under a [`lock`]: each process that sees it sees all of it. It knows nothing of what components
-//! hold.
+//! A part is a [`Component`]: a directory whose name contains a hash of its recipe. It is made in a
+//! directory with another name, gets a [`manifest`], and is then renamed into place, under a
+//! [`lock`]: no process sees it incomplete. This module does not know the contents of components.
 //!
-//! The directory may hold things of the user's own. What is removed is what a manifest in it proves
-//! to have been made here, and nothing else.
+//! The directory may contain the user's own files. Only directories with a manifest that proves
+//! their origin are removed.
 
 mod digest;
 pub mod lock;
@@ -29,7 +28,7 @@ use manifest::{Depth, Manifest, PARTIAL};
 pub use sharing::unreachable;
 use sharing::{SHARED_DIRECTORY, SHARED_FILE, share};
 
-/// Where the locks lie. They stay when all else is removed.
+/// Directory of the locks. They stay when everything else is removed.
 const LOCKS: &str = "locks";
 
 /// The directory of prepared parts.
@@ -38,7 +37,7 @@ pub struct Cache {
     root: PathBuf,
 }
 
-/// A part of the cache, there or still to be made.
+/// A part of the cache, which may not exist yet.
 #[derive(Clone, Debug)]
 pub struct Component {
     kind: &'static str,
@@ -50,7 +49,7 @@ pub struct Component {
 }
 
 impl Cache {
-    /// The directory that was asked for, or else that of the environment. It is created.
+    /// Opens the requested directory, or that of the environment. Creates it.
     pub fn open(asked: Option<&Path>) -> Result<Self> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let root = match asked {
@@ -68,7 +67,7 @@ impl Cache {
         fs::create_dir_all(&root)
             .map_err(|error| unreachable(&root, error))
             .with_context(|| format!("cannot create the cache directory {}", root.display()))?;
-        // Other programs run in other directories.
+        // Absolute, because other programs run in other directories.
         let root = root
             .canonicalize()
             .map_err(|error| unreachable(&root, error))
@@ -89,8 +88,8 @@ impl Cache {
         self.directory("logs")
     }
 
-    /// A directory for what is kept beside components. It is created, with the manifest that proves
-    /// it to be this program's.
+    /// A directory for other data than components. Creates it, with the manifest that proves that
+    /// it belongs to this program.
     pub fn directory(&self, kind: &'static str) -> Result<PathBuf> {
         let recipe = digest(kind.as_bytes());
         let directory = self.root.join(format!("{kind}-{}", &recipe[..KEY_DIGITS]));
@@ -125,7 +124,7 @@ impl Cache {
     pub fn in_use(&self) -> Result<Lock> {
         let path = self.in_use_lock();
         let lock = Lock::shared(&path)?;
-        // Others hold it too, also those that may only read.
+        // Others hold it too, even users with read-only access.
         share(&self.path(LOCKS), SHARED_DIRECTORY);
         share(&path, SHARED_FILE);
         Ok(lock)
@@ -135,8 +134,8 @@ impl Cache {
         self.path(LOCKS).join("in-use")
     }
 
-    /// Removes what interrupted runs left of components, whatever they were made from. The caller
-    /// holds the lock of all makers of components.
+    /// Removes incomplete components of interrupted runs, of any recipe. The caller holds the lock
+    /// of all makers of components.
     pub fn remove_partial(&self) -> Result<()> {
         for (name, path) in self.entries()? {
             if name.ends_with(PARTIAL) && manifest::proves(&path) {
@@ -146,7 +145,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Removes the other components of a component's kind, if nobody uses the cache.
+    /// Removes the other components of a component's kind, if the cache is not in use.
     pub fn retire(&self, component: &Component) -> Result<()> {
         let Ok(_alone) = Lock::try_exclusive(&self.in_use_lock())? else {
             return Ok(());
@@ -162,7 +161,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Names and paths of all that is in it, sorted.
+    /// Names and paths of all entries, sorted.
     fn entries(&self) -> Result<Vec<(String, PathBuf)>> {
         let context = || format!("cannot read {}", self.root.display());
         let mut entries = Vec::new();
@@ -175,8 +174,8 @@ impl Cache {
         Ok(entries)
     }
 
-    /// Removes all that this program made in it, once nobody uses it, and returns the names of what
-    /// it leaves. The locks stay: others may wait for them.
+    /// Removes everything that this program made in it, once it is not in use, and returns the
+    /// names of the remaining entries. The locks stay: others may wait for them.
     pub fn remove(&self, task: &Task) -> Result<Vec<String>> {
         let _alone = Lock::exclusive(&self.in_use_lock(), task)?;
         let mut left = Vec::new();
@@ -192,7 +191,7 @@ impl Cache {
 }
 
 impl Component {
-    /// Where it is, or will be.
+    /// Its directory, which may not exist yet.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
@@ -207,7 +206,7 @@ impl Component {
         format!("{}-{}", self.kind, self.key)
     }
 
-    /// What its manifest says, if the component is sound.
+    /// Its manifest, if the component is sound.
     ///
     /// # Errors
     ///
@@ -216,11 +215,11 @@ impl Component {
         Manifest::examine(&self.directory, &digest(self.recipe.as_bytes()), depth)
     }
 
-    /// Returns the manifest of the component after making it where it is missing or not sound.
+    /// Makes the component if it is missing or not sound, and returns its manifest.
     ///
-    /// `make` fills the directory that it is given, which is empty but for a manifest; `fresh`
-    /// makes it anew in any case. What is replaced must not be in use: this waits for it, so the
-    /// caller must not hold [`Cache::in_use`].
+    /// `make` fills the given directory, which is empty except for a manifest; `fresh` makes the
+    /// component again in any case. A component to replace must not be in use: this function waits
+    /// for that, so the caller must not hold [`Cache::in_use`].
     pub fn ensure(
         &self,
         progress: &Progress,
@@ -249,7 +248,7 @@ impl Component {
             }
             _ => {}
         }
-        // Its name is fixed, so that what an interrupted run left is found and removed.
+        // The name is fixed, so that the leftovers of an interrupted run are found and removed.
         let partial = partial(&self.directory);
         remove_own(&partial)?;
         let recipe = digest(self.recipe.as_bytes());
@@ -272,15 +271,15 @@ fn is_key(text: &str) -> bool {
     text.len() == KEY_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
-/// Where a component is made that will be in a directory.
+/// The temporary directory in which a component is made.
 fn partial(directory: &Path) -> PathBuf {
     let mut name = directory.file_name().unwrap_or_default().to_owned();
     name.push(PARTIAL);
     directory.with_file_name(name)
 }
 
-/// Removes a directory of this program's, its manifest last: until then it can be told from a
-/// directory of somebody else's, even after an interruption.
+/// Removes one of this program's directories, its manifest last: until then it can be recognized,
+/// even after an interruption.
 fn remove_own(directory: &Path) -> Result<()> {
     let context = || format!("cannot remove {}", directory.display());
     let entries = match fs::read_dir(directory) {
@@ -302,7 +301,7 @@ fn remove_own(directory: &Path) -> Result<()> {
     remove_tree(directory)
 }
 
-/// Removes a directory and what is in it; one that is not there is removed already.
+/// Removes a directory and its contents, if it exists.
 pub fn remove_tree(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -419,7 +418,7 @@ mod tests {
         assert_eq!(ensure(Depth::Quick, "again"), "again");
         fs::write(component.path("file"), "longer than before").unwrap();
         assert_eq!(ensure(Depth::Quick, "third"), "third");
-        // Of the same size: only the full examination sees it.
+        // It has the same size, so only the full examination detects it.
         fs::write(component.path("file"), "THIRD").unwrap();
         assert_eq!(ensure(Depth::Quick, "x"), "THIRD");
         assert_eq!(ensure(Depth::Full, "after"), "after");

@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What other users are allowed, and what they are told where that is not enough.
+//! Permissions for other users, and the message if they do not suffice.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-/// What all users need to be allowed for the directories that they share, and for the files in
-/// them.
+/// Permissions that all users need for shared directories, and for the files in them.
 pub(super) const SHARED_DIRECTORY: u32 = 0o755;
 pub(super) const SHARED_FILE: u32 = 0o644;
 
-/// Lets everybody use what is prepared, whatever the umask is. Only the owner of a file can: where
-/// it is somebody else's, it stays as it is.
+/// Lets all users use the prepared parts, whatever the umask. Only the owner of a file can do this;
+/// files of other owners stay unchanged.
 pub(super) fn share(path: &Path, mode: u32) {
     let _ = fs::set_permissions(path, fs::Permissions::from_mode(mode));
 }
 
-/// Explains an error at a path: where a directory may not be entered, it is named.
+/// Explains an error at a path: names a directory that the user may not enter.
 pub fn unreachable(path: &Path, error: std::io::Error) -> anyhow::Error {
     if error.kind() != std::io::ErrorKind::PermissionDenied {
         return error.into();

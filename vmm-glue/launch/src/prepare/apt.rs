@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Debian packages by the host's apt, with lists, cache and configuration of its own: the host's
-//! package state is read for the mirror and the proxies and never changed.
+//! Debian packages through the host's apt, with separate lists, cache and configuration: the host's
+//! package state is read for the mirror and the proxies, and never changed.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::cache::Cache;
 use crate::external::External;
 use crate::progress::{Progress, Task};
 
-/// Suites whose mirror has all others, too.
+/// Suites whose mirrors also have all others.
 const SUITES: &[&str] = &[
     "bookworm",
     "trixie",
@@ -27,7 +27,7 @@ const SUITES: &[&str] = &[
     "unstable",
 ];
 
-/// Settings of the host's apt that say how the network is reached.
+/// Network settings of the host's apt.
 const NETWORK_SETTINGS: &[&str] = &[
     "Acquire::http",
     "Acquire::https",
@@ -37,34 +37,34 @@ const NETWORK_SETTINGS: &[&str] = &[
     "Acquire::Check-Valid-Until",
 ];
 
-/// Where packages come from.
+/// The source of packages.
 #[derive(Clone, Debug)]
 pub struct Origin {
-    /// Name of the directory that apt keeps its lists in.
+    /// Name of the directory of apt's lists.
     pub directory: &'static str,
     /// The suites.
     pub suites: &'static [&'static str],
-    /// Which packages are taken of which suite, as apt's preferences say it.
+    /// The suites of packages, in the format of apt's preferences.
     pub pins: fn() -> String,
 }
 
-/// What guests are made of.
+/// The source of the packages of guests.
 pub const CURRENT: Origin = Origin {
     directory: "apt",
     suites: &[recipe::SUITE, recipe::BACKPORTS],
     pins: preferences,
 };
 
-/// What the names of the packages with a kernel begin with.
+/// Prefix of the names of packages with a kernel.
 const KERNELS: &str = "linux-binary-";
 
-/// What the names of the packages with a kernel's source begin with.
+/// Prefix of the names of packages with a kernel's source.
 const SOURCES: &str = "linux-source-";
 
 /// The package with QEMU.
 pub const QEMU: &str = "qemu-system-x86";
 
-/// apt with directories of its own. One process at a time may have it.
+/// apt with its own directories. Only one process at a time may use it.
 #[derive(Debug)]
 pub struct Apt {
     directory: PathBuf,
@@ -78,7 +78,7 @@ pub struct KernelPackages {
     pub source: String,
     /// Release of the kernel, as `uname -r` prints it.
     pub release: String,
-    /// Release without the flavour: the common headers have it in their name.
+    /// Release without the flavour, as in the name of the common headers.
     pub common: String,
     /// Version of the packages.
     pub version: String,
@@ -117,7 +117,7 @@ impl Apt {
         Ok(apt)
     }
 
-    /// The file with the sources, in the form of `sources.list`.
+    /// The file with the sources, in the format of `sources.list`.
     pub fn sources(&self) -> PathBuf {
         self.directory.join("sources.list")
     }
@@ -145,7 +145,7 @@ impl Apt {
         Ok(depends(&text))
     }
 
-    /// Resolves QEMU's version and fails where its series is gone.
+    /// Resolves QEMU's version; fails if its series is gone.
     pub fn qemu(&self) -> Result<String> {
         choose_version(&self.versions(QEMU)?, recipe::QEMU_SERIES).map_err(|existing| {
             anyhow::anyhow!(
@@ -186,7 +186,7 @@ impl Apt {
         })
     }
 
-    /// The names of packages that begin so.
+    /// The names of packages with a prefix.
     fn names(&self, beginning: &str) -> Result<String> {
         self.call("apt-cache", &["pkgnames", beginning]).output()
     }
@@ -234,7 +234,7 @@ impl Apt {
 
 /// The mirror that the host's apt uses.
 pub fn host_mirror() -> Result<String> {
-    // Without the release files, which a machine without package lists does not have.
+    // Without the release files, which a machine without package lists lacks.
     let format = "$(REPO_URI)|$(RELEASE)|$(COMPONENT)";
     let targets = External::new("apt-get")
         .args(["--no-release-info", "indextargets", "--format", format])
@@ -277,7 +277,7 @@ fn network_settings(dump: &str) -> String {
         .collect()
 }
 
-/// apt's configuration. It is read first, and keeps apt from reading the host's.
+/// apt's configuration. apt reads it first, and it keeps apt from reading the host's.
 fn configuration(directory: &Path) -> String {
     let directory = directory.display();
     format!(
@@ -344,7 +344,7 @@ fn upstream(version: &str) -> &str {
     version.split(['-', '+', '~']).next().unwrap_or(version)
 }
 
-/// The newest version of a series, or the list of what there is.
+/// The newest version of a series, or an error with the existing versions.
 fn choose_version(versions: &[String], series: &str) -> Result<String, String> {
     let fits = |version: &&String| {
         upstream(version)

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The parts that cargo builds on the host: the plug-in, and the programs of the guest; and with
-//! the C compiler that cargo links by, the example in C.
+//! The parts that cargo builds on the host: the plug-in, and the programs of the guest; and the
+//! example in C, built with the C compiler that cargo uses for linking.
 //!
-//! Each kind of build has a target directory of its own, because flags that differ would make
-//! cargo build everything again each time.
+//! Each kind of build has its own target directory, because different flags would make cargo
+//! rebuild everything each time.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::external::External;
 use crate::installation::Installation;
 use crate::progress::Progress;
 
-/// The target of all: named expressly, so that the flags are not those of build scripts.
+/// The target of all builds: given explicitly, so that the flags do not apply to build scripts.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What separates flags in `CARGO_ENCODED_RUSTFLAGS`.
@@ -41,7 +41,7 @@ pub fn programs(installation: &Installation, progress: &Progress) -> Result<Prog
         });
     }
     let directory = installation.work("guest-programs");
-    // What would be for debuggers is not made: it would not go into the guest.
+    // Without debug information, which the guest does not get.
     let flags = [
         "-C",
         "target-feature=+crt-static",
@@ -64,7 +64,7 @@ pub fn programs(installation: &Installation, progress: &Progress) -> Result<Prog
 /// Compiles the example in C, linked statically as well.
 fn c_example(installation: &Installation, directory: &Path) -> Result<PathBuf> {
     let program = directory.join("sum");
-    // Runs of one installation may be at it at the same time.
+    // Several runs of one installation may build it at the same time.
     let fresh = directory.join(format!("sum.{}", std::process::id()));
     External::new(host::compiler()?)
         .args(["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"])
@@ -80,7 +80,7 @@ fn c_example(installation: &Installation, directory: &Path) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Builds the plug-in: against the C library of `root` if it runs there, else against the
+/// Builds the plug-in: against the C library of `root` if it runs there, otherwise against the
 /// host's.
 pub fn plugin(
     installation: &Installation,
@@ -133,8 +133,8 @@ fn build(
     let task = progress.quick_task(name);
     let log = directory.join("svm-vm.log");
     let _ = std::fs::remove_file(&log);
-    // The kernel beside it takes longer, and much of it waits for one thing after the other: what
-    // it leaves of the processors is enough.
+    // The kernel is made at the same time and takes longer, and much of its work is sequential: the
+    // remaining processor time is enough.
     External::new("nice")
         .arg(host::cargo()?)
         .arg("build")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the distribution will have: the newest kernel of its experimental suite, and the newest
-//! QEMU there is, with the compilers and libraries that go with them. They are components of their
-//! own, of which the latest are kept.
+//! The distribution's coming versions: the newest kernel of its experimental suite, and the newest
+//! QEMU, with their compilers and libraries. They are separate components; only the latest are
+//! kept.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::cache::{Cache, Component, Made};
 use crate::cli::Place;
 use crate::progress::{Progress, Task};
 
-/// Where it comes from: what depends on an experimental package comes from unstable.
+/// The source of these packages: dependencies of an experimental package come from unstable.
 const ORIGIN: Origin = Origin {
     directory: "next-apt",
     suites: &[UNSTABLE, EXPERIMENTAL],
@@ -27,17 +27,17 @@ const ORIGIN: Origin = Origin {
 const UNSTABLE: &str = "sid";
 const EXPERIMENTAL: &str = "experimental";
 
-/// Packages whose versions say which compilers there are.
+/// Packages whose versions identify the compilers.
 const COMPILERS: &[&str] = &["rustc", "gcc", "bindgen"];
 
-/// End of the name of the package that a kernel's headers depend on for the compiler.
+/// Suffix of the package through which a kernel's headers depend on the compiler.
 const FOR_HOST: &str = "-for-host";
 
 fn pins() -> String {
     format!("Package: src:qemu:any\nPin: release a={EXPERIMENTAL}\nPin-Priority: 500\n")
 }
 
-/// Where what comes is had. Nobody else prepares until [`Shop::close`].
+/// Makes the coming versions. No other process prepares until [`Shop::close`].
 #[derive(Debug)]
 pub struct Shop<'a> {
     cache: Cache,
@@ -91,7 +91,7 @@ impl<'a> Shop<'a> {
         root::upstream(&self.qemu)
     }
 
-    /// Makes the root file system: QEMU, and what builds modules for the kernel.
+    /// Makes the root file system: QEMU, and the tools to build modules for the kernel.
     pub fn root(&self) -> Result<Component> {
         let mut packages: Vec<_> = recipe::PACKAGES
             .iter()
@@ -148,7 +148,7 @@ impl<'a> Shop<'a> {
         Ok(component)
     }
 
-    /// Lets others prepare: everything is made.
+    /// Lets others prepare, after everything is made.
     pub fn close(&mut self) {
         self.alone = None;
     }
@@ -162,8 +162,8 @@ impl<'a> Shop<'a> {
         self.cache.retire(component)
     }
 
-    /// The kernel in the place of the one that is prepared, with the driver built for it, and the
-    /// warnings of that build.
+    /// The prepared parts with this kernel, the driver built for it, and the warnings of that
+    /// build.
     pub fn with_kernel(
         &self,
         prepared: &Prepared,
@@ -193,7 +193,7 @@ impl<'a> Shop<'a> {
         ))
     }
 
-    /// QEMU in the place of the one that is prepared.
+    /// The prepared parts with this QEMU.
     pub fn with_qemu(&self, prepared: &Prepared, root: &Component) -> Prepared {
         Prepared {
             qemu: Qemu::Prepared {

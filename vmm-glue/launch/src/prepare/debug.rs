@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The component `debug-kernel`: a small kernel, built from the distribution's source, that watches
-//! the driver: its locks, its memory, its objects, and what it does when memory runs out.
+//! The component `debug-kernel`: a small kernel, built from the distribution's source, that checks
+//! the driver: its locks, its memory, its objects, and its behaviour when memory runs out.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::{kernel, recipe, sandbox, series::Series};
 use crate::cache::{Cache, Component, Made};
 use crate::progress::Task;
 
-/// What is done inside the toolchain.
+/// The script that runs inside the toolchain.
 const SCRIPT: &str = include_str!("../../scripts/debug-kernel.sh");
 
 /// The kernel's options.
@@ -46,7 +46,7 @@ fn headers(release: &str) -> String {
     format!("usr/src/linux-headers-{release}")
 }
 
-/// Fetches the source, and unpacks it if this host can; this can be done while the toolchain is made.
+/// Fetches the source, and unpacks it if this host can; this can run while the toolchain is made.
 pub fn fetch(
     apt: &Apt,
     series: Series,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The kernel module `svm_demo`: built from a copy of the sources, inside the root for
-//! the prepared kernel, or on the host for a kernel of the user's own. It is built again only when
-//! the sources or the kernel changed.
+//! the prepared kernel, or on the host for the user's own kernel. It is rebuilt only when the
+//! sources or the kernel have changed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,10 @@ const SOURCES: &[&str] = &["guest-driver", "demo-device/abi/src"];
 /// Name of the module's file.
 pub const FILE: &str = "svm_demo.ko";
 
-/// The same with what is for debuggers, which the guest has no use for, beside it.
+/// The module with debug information, which the guest does not need, in the same directory.
 const WHOLE: &str = "svm_demo.ko.debug";
 
-/// Name of the log of its build, beside it.
+/// Name of the log of its build, in the same directory.
 pub const LOG: &str = "build.log";
 
 /// The kernel that the module is built for.
@@ -31,7 +31,7 @@ pub const LOG: &str = "build.log";
 pub enum Kernel {
     /// One from the cache.
     Prepared {
-        /// Name of the directory that the module is built in.
+        /// Name of the build directory of the module.
         place: String,
         /// The root file system with the toolchain that the kernel was built with.
         root: PathBuf,
@@ -40,11 +40,11 @@ pub enum Kernel {
         /// Its release.
         release: String,
     },
-    /// One with a build directory of the user's own, built with the host's toolchain.
+    /// The user's own, by its build directory; built with the host's toolchain.
     Own(PathBuf),
 }
 
-/// Builds the module where needed. Returns its file.
+/// Builds the module if needed. Returns its file.
 pub fn build(installation: &Installation, kernel: &Kernel, progress: &Progress) -> Result<PathBuf> {
     for directory in SOURCES {
         installation.require(directory)?;
@@ -109,7 +109,7 @@ pub fn build(installation: &Installation, kernel: &Kernel, progress: &Progress) 
     Ok(module)
 }
 
-/// A log; nothing of one that cannot be read, which its maker has told already.
+/// The text of a log; empty if it cannot be read, which its writer has already reported.
 fn read(log: &Path) -> String {
     fs::read_to_string(log).unwrap_or_default()
 }
@@ -132,7 +132,7 @@ fn compile(kernel: &Kernel, work: &Path) -> External {
         Kernel::Own(kdir) => {
             let mut module = std::ffi::OsString::from("M=");
             module.push(work.join("guest-driver"));
-            // A compiler that the environment names, as with `LLVM=-19`, is meant.
+            // A compiler in the environment, such as `LLVM=-19`, has precedence.
             let named = ["LLVM", "CC"]
                 .iter()
                 .any(|name| std::env::var_os(name).is_some());
@@ -149,9 +149,8 @@ fn compile(kernel: &Kernel, work: &Path) -> External {
     }
 }
 
-/// Takes away what is for debuggers: nine tenths of the module, which a guest unpacks when it boots
-/// and copies each time that it loads the module. A kernel of the user's own may be there to be
-/// debugged.
+/// Removes debug information: nine tenths of the module, which a guest unpacks at boot and copies
+/// each time it loads the module. The user's own kernel keeps it, for debugging.
 fn strip(kernel: &Kernel, work: &Path) -> Option<External> {
     let Kernel::Prepared { root, .. } = kernel else {
         return None;
@@ -161,8 +160,8 @@ fn strip(kernel: &Kernel, work: &Path) -> Option<External> {
     Some(sandbox::enter(root, work, None, &program))
 }
 
-/// The word for `make` that names the compiler where the kernel was built by another than GCC: its
-/// flags are those of that compiler.
+/// The argument of `make` that selects the compiler if the kernel was not built with GCC: the flags
+/// are those of that compiler.
 fn compiler(kdir: &Path) -> Option<&'static str> {
     let configuration = fs::read_to_string(kdir.join(".config")).unwrap_or_default();
     compiler_word(&configuration)
@@ -177,7 +176,7 @@ fn compiler_word(configuration: &str) -> Option<&'static str> {
     }
 }
 
-/// What identifies a kernel of the user's own: its release and its exported symbols.
+/// The key of the user's own kernel: its release and its exported symbols.
 fn own_key(kdir: &Path) -> Result<String> {
     let files = [".config", "include/config/kernel.release", "Module.symvers"].map(PathBuf::from);
     digest_files(kdir, &files).with_context(|| {
@@ -188,8 +187,8 @@ fn own_key(kdir: &Path) -> Result<String> {
     })
 }
 
-/// The source files below the directories that the module is built from, sorted. Products of a
-/// build by hand in the checkout are none.
+/// The source files below the directories that the module is built from, sorted. It ignores the
+/// products of a manual build in the checkout.
 fn sources(root: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for directory in SOURCES {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks that a library needs no newer C library than the one that it will run with.
+//! Checks that a library does not need a newer C library than the one that it will run with.
 
 use std::fs;
 use std::path::Path;
@@ -8,14 +8,14 @@ use anyhow::{Context as _, Result, bail};
 use object::elf;
 use object::read::elf::{FileHeader as _, SectionHeader as _};
 
-/// What the C library calls the versions of its symbols.
+/// Prefix of the C library's symbol versions.
 const PREFIX: &str = "GLIBC_";
 
-/// A version of the C library, as its symbols bear it: 2.34, or 2.2.5.
+/// A version of the C library's symbols: 2.34, or 2.2.5.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Version(Vec<u32>);
 
-/// Fails where `library` needs a version that `libc` does not have.
+/// Fails if `library` needs a version that `libc` does not have.
 pub fn check(library: &Path, libc: &Path) -> Result<()> {
     let needed = newest(library, Names::Needed)?;
     let Some(offered) = newest(libc, Names::Defined)? else {
@@ -32,7 +32,7 @@ pub fn check(library: &Path, libc: &Path) -> Result<()> {
     }
 }
 
-/// Which version names of a file are read.
+/// The kind of version names to read.
 #[derive(Clone, Copy)]
 enum Names {
     Needed,
@@ -85,7 +85,7 @@ fn text(bytes: &[u8]) -> String {
 }
 
 impl Version {
-    /// Reads a name such as `GLIBC_2.34`; others, such as `GLIBC_PRIVATE`, are no versions.
+    /// Reads a name such as `GLIBC_2.34`; others, such as `GLIBC_PRIVATE`, are not versions.
     fn parse(name: &str) -> Option<Self> {
         let numbers = name
             .strip_prefix(PREFIX)?
@@ -130,7 +130,7 @@ mod tests {
         let offered = newest(Path::new(libc), Names::Defined).unwrap().unwrap();
         assert!(Version::parse("GLIBC_2.2.5").unwrap() <= needed && needed <= offered);
         check(&own, Path::new(libc)).unwrap();
-        // It offers nothing under the C library's names.
+        // It defines none of the C library's versions.
         check(&own, &own).unwrap_err();
     }
 

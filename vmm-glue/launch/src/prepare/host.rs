@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What this host must have to prepare a guest. Each function examines one thing and says what is
-//! missing and what to do; preparing stops at the first, the doctor asks them all.
+//! What this host must have to prepare a guest. Each function checks one requirement, and its error
+//! says what is missing and what to do. Preparing stops at the first; the doctor calls all of them.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-/// Programs that preparing calls, and the packages that have them.
+/// Programs that preparing calls, and their packages.
 pub const PROGRAMS: &[(&str, &str)] = &[
     ("apt-get", "apt"),
     ("apt-cache", "apt"),
@@ -21,7 +21,7 @@ pub const PROGRAMS: &[(&str, &str)] = &[
     ("tar", "tar"),
 ];
 
-/// Where Debian's keys lie, by the package that has them.
+/// Path of Debian's keys, from their package.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// The architecture.
@@ -74,7 +74,7 @@ pub fn keyring() -> Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-/// Cargo: the one that runs this program, or else the one in `PATH`.
+/// Cargo: the one that runs this program, otherwise the one in `PATH`.
 pub fn cargo() -> Result<PathBuf> {
     let own = std::env::var_os("CARGO")
         .map(PathBuf::from)
@@ -85,7 +85,7 @@ pub fn cargo() -> Result<PathBuf> {
     )
 }
 
-/// The C compiler, by which cargo links, too.
+/// The C compiler, which cargo also uses for linking.
 pub fn compiler() -> Result<PathBuf> {
     find_program("cc").context("the C compiler cc is missing; on Debian: apt-get install gcc")
 }
@@ -121,7 +121,7 @@ pub fn kvm() -> Result<String> {
     Ok(format!("{path} can be used"))
 }
 
-/// Searches a program in `PATH`, and where a user's `PATH` lacks them.
+/// Searches a program in `PATH`, and in the directories that a user's `PATH` may lack.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Packs the guest's initial file system: a cpio archive in the form "newc" that the kernel
-//! unpacks. It is not compressed: unpacking would cost the guest more than reading.
+//! Packs the guest's initial file system: a cpio archive in the format "newc" that the kernel
+//! unpacks. It is not compressed: decompression would cost the guest more than reading.
 
 use std::fs;
 use std::io::{self, Write};
@@ -36,7 +36,7 @@ const DIRECTORIES: &[&str] = &[
     "usr/sbin",
 ];
 
-/// What a shell reads when it starts.
+/// The shell's start-up file.
 const PROFILE: &str = "\
 export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root
 export LD_LIBRARY_PATH=/lib/x86_64-linux-gnu:/lib/i386-linux-gnu
@@ -44,7 +44,7 @@ PS1='svm-demo:\\w# '
 cat /etc/motd
 ";
 
-/// What greets a person.
+/// The greeting of an interactive shell.
 const GREETING: &str = "\
 The device's driver is loaded: /dev/svm0. Try `svmctl demo`, `svmctl info`, `svmctl doctor`.
 `exit` or Ctrl-A X ends the guest; the kernel's log is in `dmesg`.
@@ -107,7 +107,7 @@ pub fn pack(prepared: &Prepared, plan: &Plan, added: &Added, to: &Path) -> Resul
 /// The names that busybox answers to.
 fn busybox_programs(busybox: &Path) -> Result<Vec<String>> {
     let list = External::new(busybox).arg("--list").output()?;
-    // It is packed under its own name already.
+    // It is already packed under its own name.
     Ok(list
         .lines()
         .filter(|&name| name != "busybox")
@@ -115,7 +115,7 @@ fn busybox_programs(busybox: &Path) -> Result<Vec<String>> {
         .collect())
 }
 
-/// An archive that is being written.
+/// An archive during writing.
 struct Archive {
     out: Vec<u8>,
     inode: u32,

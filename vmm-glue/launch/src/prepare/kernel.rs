@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The component `kernel`: the distribution's kernel image, the modules that guests load, and the
-//! headers with the Rust metadata that they lack, made anew from the distribution's source.
+//! headers with the Rust metadata that they lack, rebuilt from the distribution's source.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,19 +13,19 @@ use crate::cache::{Cache, Component, Made};
 use crate::external::{External, tail};
 use crate::progress::Task;
 
-/// What is done inside the root.
+/// The script that runs inside the root.
 const SCRIPT: &str = include_str!("../../scripts/kernel.sh");
 
-/// What unpacks the source.
+/// The script that unpacks the source.
 pub const UNPACK: &str = include_str!("../../scripts/source.sh");
 
-/// Where the packages lie while the component is made; the script reads them there.
+/// Directory of the packages while the component is made; the script reads them there.
 pub const PACKAGES: &str = "packages";
 
 /// The names of the modules in the component, each after those that it depends on.
 const ORDER: &str = "modules/order";
 
-/// Where a module lies in the component.
+/// The path of a module in the component.
 fn module(name: &str) -> String {
     format!("modules/{name}.ko")
 }
@@ -33,9 +33,9 @@ fn module(name: &str) -> String {
 /// A kernel's image.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// As the boot protocol has it: it unpacks itself.
+    /// In the format of the boot protocol: it unpacks itself.
     pub packed: PathBuf,
-    /// The same kernel, unpacked, where there is one.
+    /// The same kernel, unpacked, if there is one.
     pub unpacked: Option<PathBuf>,
 }
 
@@ -84,10 +84,10 @@ pub fn modules(component: &Component) -> Result<Vec<(String, PathBuf)>> {
         .collect())
 }
 
-/// The names of the modules that every guest loads, of those that it has. Those that drive other
-/// devices come behind them.
+/// The names of the modules that every guest loads. Drivers of other devices come after them in the
+/// list.
 pub fn loaded(modules: &[(String, PathBuf)]) -> impl Iterator<Item = &str> {
-    // In the order of loading, one may stand before others for which it is needed as well.
+    // In the order of loading, one may precede others that need it as well.
     let is_loaded = |(name, _): &(String, PathBuf)| recipe::MODULES.contains(&name.as_str());
     let number = modules
         .iter()
@@ -96,8 +96,8 @@ pub fn loaded(modules: &[(String, PathBuf)]) -> impl Iterator<Item = &str> {
     modules[..number].iter().map(|(name, _)| name.as_str())
 }
 
-/// Fetches the packages, and unpacks the source if this host can; this can be done while the root
-/// is made.
+/// Fetches the packages, and unpacks the source if this host can; this can run while the root is
+/// made.
 pub fn fetch(
     apt: &Apt,
     series: Series,
@@ -129,17 +129,17 @@ pub fn fetch(
     Ok(kernel)
 }
 
-/// How much of a kernel's source is unpacked.
+/// The part of a kernel's source to unpack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// What the Rust metadata is made from.
+    /// The part for the Rust metadata.
     Metadata,
     /// All.
     All,
 }
 
-/// Puts the script in place that unpacks the source, and calls it on a host that has xz: otherwise
-/// it is called inside the root.
+/// Installs the script that unpacks the source, and runs it if the host has xz; otherwise it runs
+/// inside the root.
 pub fn unpack_early(directory: &Path, extent: Extent, log: &Path, task: &Task) -> Result<()> {
     let script = directory.join("source.sh");
     fs::write(&script, UNPACK).context("cannot write the source's script")?;

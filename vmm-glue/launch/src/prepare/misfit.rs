@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a kernel lacks of what the driver is written for, read from the log of a build: where the
-//! driver is built for a series that it is not known to work with, the first lines that failed say
-//! more than the last ones of the log.
+//! The interfaces that a kernel lacks for the driver, from the log of a build: if the driver is
+//! built for an unknown series, the first errors say more than the last lines of the log.
 
 use std::fmt;
 
-/// How many of them a message names.
+/// Number of misfits in a message.
 const SHOWN: usize = 4;
 
-/// One place that does not fit.
+/// A place in the code that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misfit {
-    /// The file, and the line where there is one.
+    /// The file, and the line if known.
     pub place: String,
-    /// What the compiler says of it, with the symbol.
+    /// The compiler's message, with the symbol.
     pub what: String,
 }
 
@@ -23,12 +22,12 @@ impl fmt::Display for Misfit {
     }
 }
 
-/// All of them in a log, in its order, each once.
+/// All misfits in a log, in order, each once.
 pub fn find(log: &str) -> Vec<Misfit> {
     let mut found = Vec::new();
     let mut lines = log.lines().peekable();
     while let Some(line) = lines.next() {
-        // What a linker could not find is told with the object file.
+        // The linker reports missing symbols with the object file.
         let misfit = if let Some(what) = rust_error(line) {
             let place = lines
                 .peek()
@@ -47,7 +46,7 @@ pub fn find(log: &str) -> Vec<Misfit> {
     found
 }
 
-/// Some of them in a sentence; nothing where there are none.
+/// Some of them in a sentence; none if there are none.
 pub fn describe(misfits: &[Misfit]) -> Option<String> {
     let mut names: Vec<_> = misfits.iter().take(SHOWN).map(Misfit::to_string).collect();
     if misfits.len() > SHOWN {
@@ -103,7 +102,7 @@ fn within_checkout(place: &str) -> String {
     }
 }
 
-/// A file without a directory is one of the driver's, whose build begins in its own.
+/// A file without a directory belongs to the driver, because its build starts there.
 fn bare(path: &str) -> String {
     if path.contains('/') {
         path.to_owned()

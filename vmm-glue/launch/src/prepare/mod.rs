@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Makes what a guest needs: the shared [`root`] and [`kernel`] in the cache (or, where it is asked
-//! for, the [`debug`] kernel), by the [`workshop`]; and this project's [`driver`], plug-in and
-//! programs ([`cargo`]), unless the installation has them.
+//! Makes the parts of a guest: the [`workshop`] makes the shared [`root`] and [`kernel`] in the
+//! cache (or, on request, the [`debug`] kernel); this module builds the project's [`driver`],
+//! plug-in and programs ([`cargo`]), unless the installation contains them.
 //!
-//! What does not depend on each other is made at the same time.
+//! Independent parts are made at the same time.
 
 pub mod apt;
 mod cargo;
@@ -41,7 +41,7 @@ use crate::progress::Progress;
 use series::Series;
 use workshop::{Components, Kernel, Manner, Workshop, join};
 
-/// All that a guest needs.
+/// Everything that a guest needs.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// The QEMU to run.
@@ -66,32 +66,32 @@ pub struct Prepared {
     pub sum: PathBuf,
     /// The guest's shell and tools.
     pub busybox: PathBuf,
-    /// The installation that it was made for.
+    /// The installation.
     pub installation: Installation,
     /// Keeps the cache from being removed.
     _in_use: Arc<Lock>,
 }
 
-/// The firmware that the machine of a guest begins with.
+/// The firmware of the guest's machine.
 const FIRMWARE: &str = "bios-256k.bin";
 
 /// The QEMU to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Qemu {
-    /// That of the prepared root, with the root's own libraries.
+    /// The prepared root's QEMU, with the root's own libraries.
     Prepared {
         /// The root file system.
         root: PathBuf,
         /// Its version.
         version: String,
     },
-    /// One of the user's own.
+    /// The user's own.
     Own {
         /// The program.
         path: PathBuf,
         /// Its layout file, if the plug-in needs one.
         layout: Option<PathBuf>,
-        /// Where it finds firmware, if it has none of its own.
+        /// Directories of firmware, if it has none.
         firmware: Vec<PathBuf>,
     },
 }
@@ -113,11 +113,11 @@ pub fn command(place: &Place, options: &PrepareOptions) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// `svm-vm cache-key`: what the recipes of the parts in the cache follow from, in a word.
+/// `svm-vm cache-key`: a word that identifies the recipes of the parts in the cache.
 pub fn cache_key(place: &Place, options: &CacheKeyOptions) -> Result<ExitCode> {
     let choice = options.parts.kernel_choice()?;
     let cache = Cache::open(place.cache.as_deref())?;
-    // What the suite has today is not asked: the key follows from the recipes alone.
+    // This does not query the suite: the key depends only on the recipes.
     let series = options
         .parts
         .kernel_series
@@ -136,7 +136,7 @@ pub fn cache_key(place: &Place, options: &CacheKeyOptions) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes what is missing.
+/// Makes the missing parts.
 pub fn prepare(place: &Place, parts: &Parts, progress: &Progress) -> Result<Prepared> {
     prepare_in(
         place,
@@ -194,7 +194,7 @@ fn prepare_in(
     let installation = Installation::find()?;
     buildable(&installation)?;
     let cache = Cache::open(place.cache.as_deref())?;
-    // Before anything is built: it may be a wrong path.
+    // Before anything is built, because the path may be wrong.
     let own_qemu = |path| own_qemu(&cache, path);
     let qemu = parts.qemu.as_deref().map(own_qemu).transpose()?;
     let own = match &choice {
@@ -221,7 +221,7 @@ fn prepare_in(
         };
         let mut building = None;
         let in_use = workshop.make(&components, || {
-            // Linking it needs the root, and nothing else.
+            // Linking the plug-in needs only the root.
             building = Some(plugin(qemu.is_none().then(|| tree.clone())));
         });
         let in_use = cautioned(in_use, &caution)?;
@@ -259,7 +259,7 @@ fn prepare_in(
     })
 }
 
-/// A result whose error begins with what is special about the kernel, where something is.
+/// Adds the caution about the kernel, if any, to an error.
 fn cautioned<T>(result: Result<T>, caution: &Option<String>) -> Result<T> {
     match caution {
         Some(caution) => result.with_context(|| caution.clone()),
@@ -267,8 +267,8 @@ fn cautioned<T>(result: Result<T>, caution: &Option<String>) -> Result<T> {
     }
 }
 
-/// Fails where cargo cannot build: it lists paths by colons, and cannot have one in a path. Spaces it
-/// can.
+/// Fails if cargo cannot build there: it separates paths by colons, so a path cannot contain one.
+/// Spaces are allowed.
 fn buildable(installation: &Installation) -> Result<()> {
     if installation.built().is_some() {
         return Ok(());
@@ -285,7 +285,7 @@ fn buildable(installation: &Installation) -> Result<()> {
 }
 
 impl Prepared {
-    /// What it is, in a line.
+    /// A description in one line.
     pub fn describe(&self) -> String {
         let qemu = match &self.qemu {
             Qemu::Prepared { version, .. } => format!("QEMU {version}"),
@@ -299,7 +299,7 @@ fn fact(component: &Component, name: &str) -> Result<String> {
     Ok(component.examine(Depth::Quick)?.fact(name)?.to_owned())
 }
 
-/// What a guest takes of a kernel, and the driver is built for.
+/// The parts of a kernel that a guest uses, and that the driver is built for.
 struct KernelParts {
     image: kernel::Image,
     modules: Vec<(String, PathBuf)>,
@@ -340,7 +340,7 @@ fn prepared_kernel(components: &Components) -> Result<KernelParts> {
             let release = fact(kernel, "release")?;
             KernelParts {
                 image: debug::image(kernel),
-                // All are built in.
+                // All modules are built in.
                 modules: Vec::new(),
                 configuration: (debug::configuration(kernel, &release), release.clone()),
                 target: driver::Kernel::Prepared {
@@ -354,7 +354,7 @@ fn prepared_kernel(components: &Components) -> Result<KernelParts> {
     })
 }
 
-/// The parts of a kernel of the user's own. Modules that are built in need no file.
+/// The parts of the user's own kernel. Built-in modules need no file.
 fn own_kernel(kdir: &Path, image: Option<&Path>) -> Result<KernelParts> {
     let kdir = absolute(kdir)?;
     let image = match image {
@@ -382,7 +382,7 @@ fn own_kernel(kdir: &Path, image: Option<&Path>) -> Result<KernelParts> {
     })
 }
 
-/// A QEMU of the user's own, with its layout file.
+/// The user's own QEMU, with its layout file.
 fn own_qemu(cache: &Cache, path: &Path) -> Result<Qemu> {
     let path = absolute(&layout::program(path)?)?;
     let layout = layout::for_qemu(cache, &path)?;
@@ -393,11 +393,11 @@ fn own_qemu(cache: &Cache, path: &Path) -> Result<Qemu> {
     })
 }
 
-/// Lets a QEMU that has no firmware, such as one built from a distribution's source, use that of the
+/// Lets a QEMU without firmware, such as one built from a distribution's source, use that of the
 /// prepared root.
 fn with_firmware(mut qemu: Qemu, root: &Path) -> Result<Qemu> {
     if let Qemu::Own { path, firmware, .. } = &mut qemu {
-        // It prints where it looks.
+        // It prints its search path.
         let said = External::new(path.as_path())
             .args(["-L", "help"])
             .output()?;
@@ -409,7 +409,7 @@ fn with_firmware(mut qemu: Qemu, root: &Path) -> Result<Qemu> {
     Ok(qemu)
 }
 
-/// An absolute path of something that exists.
+/// The absolute path of an existing file.
 fn absolute(path: &Path) -> Result<PathBuf> {
     path.canonicalize()
         .with_context(|| format!("cannot find {}", path.display()))

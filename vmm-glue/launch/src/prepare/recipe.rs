@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the guest is made of: the one place to change when packages move on; for the kernel's series
-//! it is [`super::series`].
+//! The recipe of the guest: the only file to change for new packages; for the kernel's series it is
+//! [`super::series`].
 
 /// The Debian release that the root is made from.
 pub const SUITE: &str = "trixie";
@@ -14,7 +14,7 @@ pub const QEMU_SERIES: &str = "11.1";
 /// Source packages taken from [`BACKPORTS`]: QEMU's dependencies and the kernel's.
 pub const BACKPORTED: &[&str] = &["seabios", "ipxe", "elfutils", "linux", "edk2"];
 
-/// Packages of the root: QEMU, busybox, and what builds kernel modules in Rust.
+/// Packages of the root: QEMU, busybox, and the tools to build kernel modules in Rust.
 pub const PACKAGES: &[&str] = &[
     "bc",
     "bindgen",
@@ -42,8 +42,8 @@ pub const PACKAGES: &[&str] = &[
     "zstd",
 ];
 
-/// Packages of the toolchain: what builds a kernel with sanitizers, in C by clang, since the kernel
-/// has Rust and KASAN together with it only.
+/// Packages of the toolchain for a kernel with sanitizers. It compiles C with clang, because the
+/// kernel supports Rust together with KASAN only with clang.
 pub const TOOLCHAIN_PACKAGES: &[&str] = &[
     "bc",
     "bindgen",
@@ -72,12 +72,12 @@ pub const TOOLCHAIN_PACKAGES: &[&str] = &[
 /// Modules of the distribution's kernel that guests load, each with all that it depends on.
 pub const MODULES: &[&str] = &["zram", "vfio-pci", "vfio_iommu_type1"];
 
-/// Drivers of other devices, and the module of file systems that programs serve: they lie in every
-/// guest and are loaded only where they are needed.
+/// Drivers of other devices, and the module for file systems in user space: every guest contains
+/// them, and loads them only if needed.
 pub const DEVICE_MODULES: &[&str] = &["virtio_blk", "nvme", "e1000e", "fuse"];
 
-/// Revision of the way that components are made; to be raised where the way changes without any
-/// other constant or script here.
+/// Revision of the build procedure of components; increment it if the procedure changes without a
+/// change of another constant or script here.
 pub const REVISION: u32 = 1;
 
 /// Free space that making root and kernel takes at its peak, in MiB.

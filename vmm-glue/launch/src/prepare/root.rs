@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The components that are Debian root file systems: the `root`, with QEMU and what builds modules
-//! for the distribution's kernel; and the `toolchain`, with what builds a kernel with sanitizers.
+//! The components that are Debian root file systems: the `root`, with QEMU and the tools to build
+//! modules for the distribution's kernel; and the `toolchain`, with the tools to build a kernel
+//! with sanitizers.
 //!
-//! They are two, because the second is needed by few and has as much again to fetch.
+//! They are separate, because few users need the second, and it doubles the download.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,10 +16,10 @@ use crate::cache::{Cache, Component, Made};
 use crate::external::External;
 use crate::progress::Task;
 
-/// Where the root file system lies in the component.
+/// Directory of the root file system in the component.
 const TREE: &str = "fs";
 
-/// What a root file system is for.
+/// The purpose of a root file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Running guests, and building modules for the distribution's kernel.
@@ -27,7 +28,7 @@ pub enum Purpose {
     Kernels,
 }
 
-/// Files without which the root is of no use.
+/// Files that the root cannot work without.
 pub const KEY_FILES: &[&str] = &[
     "fs/usr/bin/qemu-system-x86_64",
     "fs/usr/bin/busybox",
@@ -40,7 +41,7 @@ pub const KEY_FILES: &[&str] = &[
     "fs/usr/share/qemu/qboot.rom",
 ];
 
-/// Files without which the toolchain is of no use.
+/// Files that the toolchain cannot work without.
 const TOOLCHAIN_KEY_FILES: &[&str] = &[
     "fs/usr/bin/clang",
     "fs/usr/bin/ld.lld",
@@ -50,7 +51,7 @@ const TOOLCHAIN_KEY_FILES: &[&str] = &[
     "fs/usr/bin/make",
 ];
 
-/// Directories of which guests and builds read nothing.
+/// Directories that guests and builds never read.
 const LEFT_OUT: &[&str] = &[
     "/usr/share/man/*",
     "/usr/share/doc/*",
@@ -105,14 +106,14 @@ pub fn tree(component: &Component) -> PathBuf {
     component.path(TREE)
 }
 
-/// Where QEMU finds firmware in a root file system.
+/// QEMU's firmware directories in a root file system.
 pub fn firmware(root: &Path) -> Vec<PathBuf> {
     ["usr/share/qemu", "usr/share/seabios"]
         .map(|directory| root.join(directory))
         .to_vec()
 }
 
-/// Makes it, by a mmdebstrap that is fetched for the purpose.
+/// Makes it, with mmdebstrap, which it fetches for the purpose.
 pub fn make(
     directory: &Path,
     purpose: Purpose,
@@ -133,7 +134,7 @@ pub fn make(
     })
 }
 
-/// Makes the tree of a suite with packages, which are separated by commas.
+/// Makes the tree of a suite with packages, separated by commas.
 pub fn install(
     directory: &Path,
     suite: &str,

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Runs a program inside the prepared root, which it cannot change: in namespaces of its own, so
-//! that nothing stays mounted or running whatever happens.
+//! Runs a program inside the prepared root, which it cannot change, in separate namespaces, so that
+//! nothing stays mounted or running in any case.
 
 use std::path::Path;
 
 use crate::external::External;
 
-/// Mounts and enters. Arguments: the root, the directory to be `/mnt`, the directory to be
+/// Mounts and enters the root. Arguments: the root, the directory for `/mnt`, the directory for
 /// `/usr/src` (or nothing), then the program and its arguments.
 const ENTER: &str = r#"
 set -e
@@ -24,8 +24,8 @@ mount -t tmpfs tmpfs "$root/tmp"
 exec chroot "$root" "$@"
 "#;
 
-/// A program in the root. `work` is its `/mnt`, the only place that it can write to beside `/tmp`;
-/// `sources` takes the place of its `/usr/src`.
+/// A program in the root. `work` is its `/mnt`, the only writable directory besides `/tmp`;
+/// `sources` replaces its `/usr/src`.
 pub fn enter(root: &Path, work: &Path, sources: Option<&Path>, program: &[&str]) -> External {
     External::new("sh")
         .args(["-c", ENTER, "enter"])

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The series of Linux: those that the driver is known to work with, and the one that a guest gets.
+//! The series of Linux: those that the driver is known to work with, and the choice for a guest.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,11 +10,11 @@ use super::recipe;
 use crate::cache::manifest::Manifest;
 use crate::cache::{Cache, Component, Made};
 
-/// The series that the driver is known to work with, oldest first. What differs between them is in
-/// the driver's `compat.rs`; its packaging and the documents name them, too.
+/// The series that the driver is known to work with, oldest first. The driver's `compat.rs` handles
+/// their differences; its packaging and the documents name them, too.
 pub const KNOWN: &[Series] = &[Series::new(7, 2), Series::new(7, 3)];
 
-/// The file that holds what differs between series, for messages.
+/// The file with the differences between series, for messages.
 pub const DIFFERENCES: &str = "guest-driver/compat.rs";
 
 /// A series of Linux, such as 7.3.
@@ -33,7 +33,7 @@ impl Series {
         }
     }
 
-    /// The series that a release belongs to: the two numbers that it begins with.
+    /// The series of a release: its first two numbers.
     pub fn of_release(release: &str) -> Option<Self> {
         let mut numbers = release.split(|c: char| !c.is_ascii_digit());
         Some(Self::new(
@@ -52,7 +52,7 @@ impl Series {
         KNOWN.contains(&self)
     }
 
-    /// For a series that is not known: what that means, and what to do where it does not work.
+    /// For an unknown series: what that means, and what to do if it does not work.
     pub fn caution(self) -> Option<String> {
         (!self.is_known()).then(|| {
             format!(
@@ -98,7 +98,7 @@ pub fn list(series: &[Series]) -> String {
 /// The fact of the component.
 const FACT: &str = "series";
 
-/// The component that keeps which series was taken of the package index, so that the index is not
+/// The component that stores the series chosen from the package index, so that the index is not
 /// read again for each guest.
 pub fn component(cache: &Cache) -> Component {
     let recipe = format!(
@@ -119,7 +119,7 @@ pub fn make(existing: &[Series]) -> Result<Made> {
     })
 }
 
-/// The series that the component keeps.
+/// The series in the component.
 pub fn of(manifest: &Manifest) -> Result<Series> {
     manifest
         .fact(FACT)?
@@ -127,12 +127,12 @@ pub fn of(manifest: &Manifest) -> Result<Series> {
         .map_err(|error| anyhow::anyhow!("the manifest is wrong: {error}"))
 }
 
-/// The series that is taken of those in the package index: the one that was asked for; or the
-/// newest that is known; or, where none of those is left, the newest.
+/// Chooses a series from the package index: the requested one; or the newest known one; or, if none
+/// of these is left, the newest.
 ///
 /// # Errors
 ///
-/// The series that was asked for is not there, or older than all that are known; or there is none.
+/// The requested series does not exist, or is older than all known ones; or there is none.
 pub fn choose(existing: &[Series], asked: Option<Series>) -> Result<Series> {
     if let Some(asked) = asked {
         check(asked)?;
@@ -159,11 +159,11 @@ pub fn choose(existing: &[Series], asked: Option<Series>) -> Result<Series> {
         })
 }
 
-/// Whether a series may be asked for.
+/// Checks a requested series.
 ///
 /// # Errors
 ///
-/// It is older than all that are known.
+/// It is older than all known ones.
 pub fn check(asked: Series) -> Result<()> {
     if asked < KNOWN[0] {
         bail!(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Makes the [`Components`] that a guest takes from the cache, those that do not depend on each
-//! other at the same time, and keeps them from being removed. It knows nothing of the checkout.
+//! Makes the [`Components`] that a guest uses from the cache, independent ones at the same time,
+//! and keeps them from being removed. It does not know the checkout.
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
@@ -18,10 +18,10 @@ use crate::cache::{Cache, Component};
 use crate::cli::KernelChoice;
 use crate::progress::{Progress, Task};
 
-/// How often components are made before it is an error that they are not sound.
+/// Number of attempts to make components before unsound ones are an error.
 const ATTEMPTS: u32 = 3;
 
-/// The components that a guest takes from the cache.
+/// The components that a guest uses from the cache.
 #[derive(Clone, Debug)]
 pub struct Components {
     /// The root, with QEMU.
@@ -53,27 +53,27 @@ pub enum Kernel {
     },
 }
 
-/// How preparing goes about what is there already.
+/// How preparing handles existing components.
 #[derive(Clone, Copy, Debug)]
 pub struct Manner {
-    /// How closely it is examined.
+    /// The depth of their examination.
     pub depth: Depth,
-    /// Whether it is made anew in any case.
+    /// Whether to make them again in any case.
     pub fresh: bool,
 }
 
-/// What the making of components shares.
+/// The shared state while components are made.
 #[derive(Debug)]
 pub struct Workshop<'a> {
     /// Where they are.
     pub cache: &'a Cache,
-    /// The mirror that was asked for.
+    /// The requested mirror.
     pub mirror: Option<&'a str>,
-    /// Where it shows what it does.
+    /// The display of the progress.
     pub progress: &'a Progress,
-    /// What is made anew.
+    /// How to handle existing components.
     pub manner: Manner,
-    /// The package index, where it was read already, and what keeps all others from preparing
+    /// The package index, if it was already read, and the lock that keeps others from preparing
     /// meanwhile.
     index: Mutex<Option<(Apt, Lock)>>,
 }
@@ -87,7 +87,7 @@ impl Components {
         }
     }
 
-    /// Those of a guest with the kernel of a choice, which is of this series if it is prepared.
+    /// The components of a guest with the chosen kernel, in this series if it is a prepared one.
     pub fn of(cache: &Cache, choice: &KernelChoice, series: Series) -> Self {
         let Self { root, kernel } = Self::qemu(cache);
         let kernel = match choice {
@@ -120,7 +120,7 @@ impl Components {
         all
     }
 
-    /// Examines them all; the first that is not sound is the error.
+    /// Examines them all; the error is the first that is not sound.
     fn examine(&self, depth: Depth) -> Result<()> {
         for component in self.all() {
             component
@@ -130,7 +130,7 @@ impl Components {
         Ok(())
     }
 
-    /// Free space that making them takes at its peak, in MiB.
+    /// Peak disk space for making them, in MiB.
     fn space(&self, manner: Manner) -> u64 {
         let missing =
             |component: &Component| manner.fresh || component.examine(Depth::Quick).is_err();
@@ -169,13 +169,14 @@ impl<'a> Workshop<'a> {
         }
     }
 
-    /// Makes components where they are missing or not sound, and marks the cache as in use. Calls
-    /// `when_root_is_ready` as soon as it is.
+    /// Makes components that are missing or not sound, and marks the cache as in use. Calls
+    /// `when_root_is_ready` as soon as the root is ready.
     pub fn make(&self, components: &Components, when_root_is_ready: impl FnOnce()) -> Result<Lock> {
         let mut when_root_is_ready = Some(when_root_is_ready);
         let mut manner = self.manner;
         let mut index = self.index().take();
-        // Between making and marking another process may replace them: rarely once, never often.
+        // Between making and marking another process may replace them; this is rare, and does not
+        // repeat.
         for _ in 0..ATTEMPTS {
             let in_use = self.cache.in_use()?;
             if !manner.fresh && components.examine(manner.depth).is_ok() {
@@ -184,7 +185,8 @@ impl<'a> Workshop<'a> {
                 }
                 return Ok(in_use);
             }
-            // The process that makes them must be able to replace them; then they are examined again.
+            // Release the lock, so that the process that makes them can replace them, and examine
+            // them again.
             drop(in_use);
             self.make_missing(components, manner, index.take(), &mut when_root_is_ready)?;
             manner.fresh = false;
@@ -196,8 +198,8 @@ impl<'a> Workshop<'a> {
         )
     }
 
-    /// The series of the prepared kernel: the one that was asked for, or what [`series::choose`]
-    /// takes of the package index, which is read once and again only to make things anew.
+    /// The series of the prepared kernel: the requested one, or the choice of [`series::choose`]
+    /// from the package index, which is read once, and again only to rebuild components.
     pub fn series(&self, asked: Option<Series>) -> Result<Series> {
         if let Some(asked) = asked {
             series::check(asked)?;
@@ -263,7 +265,7 @@ impl<'a> Workshop<'a> {
             None => Apt::open(self.cache, &apt::CURRENT, self.mirror, self.progress)?,
         };
         thread::scope(|scope| {
-            // What the kernel is made with is ready.
+            // Signals that its toolchain is ready.
             let (base_is_ready, base) = mpsc::channel();
             let mut root_is_base = None;
             let mut toolchain_thread = None;
@@ -282,7 +284,7 @@ impl<'a> Workshop<'a> {
                     let make = self.root_maker(&apt, Purpose::Kernels);
                     toolchain_thread = Some(scope.spawn(move || {
                         self.ensure(toolchain, manner, make)?;
-                        // A kernel that is sound already waits for nobody.
+                        // Nothing may wait for a kernel that is already sound.
                         let _ = base_is_ready.send(());
                         Ok(())
                     }));
@@ -332,8 +334,7 @@ impl<'a> Workshop<'a> {
         move |directory, task| root::make(directory, purpose, apt, &log?, task)
     }
 
-    /// Makes the distribution's kernel: what it needs from the network is fetched before the root
-    /// is ready.
+    /// Makes the distribution's kernel. It fetches its packages before the root is ready.
     fn stock_maker(
         &self,
         apt: &Apt,
@@ -376,7 +377,7 @@ impl<'a> Workshop<'a> {
     }
 }
 
-/// Keeps all others from preparing. Fails where this host or user cannot.
+/// Keeps all others from preparing. Fails if this host or user cannot prepare.
 pub fn alone(cache: &Cache, progress: &Progress) -> Result<Lock> {
     host::root()?;
     host::programs()?;
@@ -387,7 +388,7 @@ pub fn alone(cache: &Cache, progress: &Progress) -> Result<Lock> {
     Ok(lock)
 }
 
-/// The result of a thread; its panic goes on here.
+/// The result of a thread; propagates its panic.
 pub fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread
         .join()

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Recognizes in the lines of a guest's console that its kernel is in trouble. Pure.
+//! Recognizes kernel trouble in the lines of a guest's console. A pure function of the lines.
 
 use serde::Serialize;
 use svm_init::paths::TASKS_FOLLOW;
 
-/// What kind of trouble.
+/// The kind of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -20,15 +20,15 @@ pub enum Kind {
     Stall,
     /// A condition that should not occur.
     Warning,
-    /// A stack trace of a cause not recognized.
+    /// A stack trace with an unknown cause.
     Trace,
     /// A memory error that a sanitizer found, or a leak.
     Memory,
-    /// A process killed for want of memory that no test had killed.
+    /// An out-of-memory kill that no test has provoked.
     OutOfMemory,
 }
 
-/// Trouble, and the line that told.
+/// Trouble, and the line that reported it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Trouble {
     /// What kind.
@@ -37,7 +37,7 @@ pub struct Trouble {
     pub line: String,
 }
 
-/// Text in a line, and what it tells. The first that fits counts.
+/// Text in a line, and its kind of trouble. The first match counts.
 const SIGNS: &[(&str, Kind)] = &[
     ("Kernel panic - not syncing", Kind::Panic),
     ("BUG: KASAN", Kind::Memory),
@@ -71,28 +71,27 @@ const SIGNS: &[(&str, Kind)] = &[
     ("Call Trace:", Kind::Trace),
 ];
 
-/// A line that a stack trace follows: memory is short. [`KILLED`] says then whose it was.
+/// A line before a stack trace: memory is short. A line with [`KILLED`] then tells whose.
 const SHORT: &str = "invoked oom-killer";
-/// How the line begins that says whose memory was short and what is killed.
+/// Beginning of the line that tells whose memory was short and what is killed.
 const KILLED: &str = "oom-kill:constraint=";
-/// What it has where a test wants it: the limit is that of the test's own control group.
+/// Its contents if a test provokes it: the limit of the test's own control group.
 const WANTED: &[&str] = &["constraint=CONSTRAINT_MEMCG,", "oom_memcg=/svmctl-test,"];
 
-/// A line that a stack trace follows, though the kernel is not in trouble: the handler of page
-/// requests says that it cannot wait for a program (`userfaultfd`, where the kernel checks its
-/// memory management).
+/// A line before a stack trace without trouble: the handler of page requests reports that it cannot
+/// wait for a program (`userfaultfd`, in a kernel that checks its memory management).
 const NO_RETRY: &str = "FAULT_FLAG_ALLOW_RETRY missing";
-/// A line of that trace: it is the handler of page requests.
+/// A line of that trace, which identifies the handler of page requests.
 const HANDLER: &str = "Workqueue: iopf_queue/";
 
 /// Follows a console line by line.
 #[derive(Debug, Default)]
 pub struct Watcher {
-    /// Trouble was told by an earlier line, whose stack trace is no further trouble.
+    /// An earlier line reported the trouble; its stack trace is not another one.
     trace_is_explained: bool,
-    /// What the handler of page requests says has begun.
+    /// A report of the handler of page requests has begun.
     handler_speaks: bool,
-    /// The kernel lists its tasks because it was asked to.
+    /// The kernel lists its tasks on request.
     tasks_are_listed: bool,
 }
 
@@ -248,7 +247,7 @@ mod tests {
             let twice = [&once[..], &["Call Trace:"]].concat();
             assert_eq!(kinds(&twice), [Kind::Trace], "{trace:?}");
         }
-        // Not what anybody else says.
+        // Not the reports of others.
         assert_eq!(
             kinds(&[handler[0], handler[1], "Call Trace:"]),
             [Kind::Trace]

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a guest sends out: a tar archive on a disk, or from a serial port where its kernel has no
-//! driver for the disk, that is unpacked into the run's folder.
+//! The files that a guest sends: a tar archive on a disk, or over a serial port if its kernel has
+//! no driver for the disk, unpacked into the run's folder.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -16,13 +16,13 @@ use crate::prepare::Prepared;
 /// The module that drives the disk.
 pub const MODULE: &str = "virtio_blk";
 
-/// Options of a kernel that drives it without.
+/// Options of a kernel with a built-in driver.
 const BUILT_IN: [&str; 2] = ["CONFIG_VIRTIO_BLK", "CONFIG_VIRTIO_PCI"];
 
-/// Size of the disk. The file takes what is written to it.
+/// Size of the disk. The file is sparse.
 const DISK: u64 = 64 << 30;
 
-/// What to fetch, if anything, and by what.
+/// The files to fetch, if any, and the transport.
 pub fn plan(prepared: &Prepared, paths: &[String]) -> Option<Fetch> {
     let has_module = prepared.modules.iter().any(|(name, _)| name == MODULE);
     let options = &prepared.kernel_options;
@@ -37,7 +37,7 @@ pub fn plan(prepared: &Prepared, paths: &[String]) -> Option<Fetch> {
     })
 }
 
-/// Makes the archive's file, and returns QEMU's arguments for it.
+/// Creates the archive's file, and returns QEMU's arguments for it.
 pub fn arguments(fetch: &Fetch, files: &Files) -> Result<Vec<std::ffi::OsString>> {
     let file = File::create(&files.archive)
         .with_context(|| format!("cannot create {}", files.archive.display()))?;
@@ -45,7 +45,7 @@ pub fn arguments(fetch: &Fetch, files: &Files) -> Result<Vec<std::ffi::OsString>
         Exit::Disk => {
             file.set_len(DISK)
                 .with_context(|| format!("cannot make {} large", files.archive.display()))?;
-            // A host without room is an error in the guest, and does not stop it.
+            // If the host's disk is full, the guest gets an error and is not stopped.
             let drive = "if=none,id=fetch,format=raw,werror=report,discard=unmap,file=";
             let device = format!("virtio-blk-pci,drive=fetch,serial={}", paths::FETCH_DISK);
             vec![
@@ -64,7 +64,7 @@ pub fn arguments(fetch: &Fetch, files: &Files) -> Result<Vec<std::ffi::OsString>
     })
 }
 
-/// Unpacks what came into the run's folder, and removes the archive.
+/// Unpacks the archive into the run's folder, and removes it.
 pub fn unpack(files: &Files) -> Result<()> {
     let archive = File::open(&files.archive)
         .with_context(|| format!("cannot read {}", files.archive.display()))?;
@@ -76,7 +76,7 @@ pub fn unpack(files: &Files) -> Result<()> {
     discard(files)
 }
 
-/// Removes the archive, where there is one.
+/// Removes the archive, if there is one.
 pub fn discard(files: &Files) -> Result<()> {
     match fs::remove_file(&files.archive) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -86,7 +86,7 @@ pub fn discard(files: &Files) -> Result<()> {
     }
 }
 
-/// Removes what an earlier run fetched.
+/// Removes the files that an earlier run fetched.
 pub fn clear(directory: &Path) -> Result<()> {
     remove_tree(directory)
 }

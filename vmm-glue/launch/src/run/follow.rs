@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Follows a running guest: the lines of its console and of its results channel as they come, its
-//! end, a deadline, and signals to this process. It waits for events and never by the clock.
+//! Follows a running guest: the lines of its console and of its results channel as they arrive, its
+//! end, a deadline, and signals to this process. It waits for events and never polls by time.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
@@ -17,21 +17,21 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// Where a line comes from.
+/// The source of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// The guest's console.
     Console,
     /// The results channel.
     Results,
-    /// What QEMU itself says.
+    /// QEMU's own output.
     Qemu,
 }
 
-/// How following ended.
+/// Why following ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The process ended by itself.
+    /// The process ended on its own.
     Exited(ExitStatus),
     /// It was killed at the deadline.
     TimedOut,
@@ -39,19 +39,19 @@ pub enum Ending {
     Interrupted(Signal),
 }
 
-/// What is done after a line.
+/// What to do after a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Then {
-    /// Follow on.
+    /// Continue.
     Continue,
-    /// The process will end by itself within this time; if not, it is killed.
+    /// The process will end on its own within this time; if not, kill it.
     EndsWithin(Duration),
 }
 
 /// Signals that end this process.
 const ENDING_SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
-/// The waiting side; to be made before the process is started, so that no event is missed.
+/// The waiting side. Create it before the process is started, so that no event is missed.
 #[derive(Debug)]
 pub struct Follower {
     signals: SignalFd,
@@ -89,8 +89,8 @@ impl Follower {
         })
     }
 
-    /// Follows until the process ended, giving each line to `take`. A process that reaches its
-    /// deadline is given to `late` before it is killed.
+    /// Follows until the process has ended, and passes each line to `take`. At the deadline it
+    /// passes the process to `late`, and then kills it.
     pub fn follow(
         &mut self,
         child: &mut Child,
@@ -100,11 +100,11 @@ impl Follower {
     ) -> Result<Ending> {
         let start = Instant::now();
         let mut deadline = start + time;
-        // Not by SIGCHLD, which any thread of this process may take.
+        // Not with SIGCHLD, which any thread of this process may receive.
         let end = pidfd_open(Pid::from_child(child), PidfdFlags::empty())
             .context("cannot await QEMU: pidfd_open (Linux 5.3 has it)")?;
         loop {
-            // The process first: what it wrote before its end is then read below.
+            // Check the process first: everything that it wrote before its end is then read below.
             let exited = child.try_wait().context("cannot await QEMU")?;
             let interrupted = self.ending_signal()?;
             for (source, tail) in &mut self.tails {
@@ -131,7 +131,7 @@ impl Follower {
     }
 
     fn wait(&self, end: &OwnedFd, deadline: Instant) -> Result<()> {
-        // One millisecond more: poll counts whole ones, and must not return just before.
+        // One millisecond more: poll counts whole milliseconds, and must not return early.
         let left = deadline
             .saturating_duration_since(Instant::now())
             .as_millis()
@@ -152,7 +152,7 @@ impl Follower {
         }
     }
 
-    /// The first signal that came and that ends this process.
+    /// The first pending signal that ends this process.
     fn ending_signal(&mut self) -> Result<Option<Signal>> {
         let mut found = None;
         while let Some(info) = self.signals.read_signal().context("cannot read signals")? {
@@ -174,7 +174,7 @@ impl Tail {
         })
     }
 
-    /// The lines that are complete by now.
+    /// The lines that are complete now.
     fn lines(&mut self) -> Result<Vec<String>> {
         let mut buffer = [0; 16 * 1024];
         loop {
@@ -216,7 +216,7 @@ mod tests {
         follow_and(script, time, || {})
     }
 
-    /// The same, with something done after the script was started.
+    /// The same, with an action after the start of the script.
     fn follow_and(
         script: &str,
         time: Duration,
@@ -289,7 +289,7 @@ mod tests {
     #[test]
     fn a_signal_to_this_process_ends_the_guest() {
         let (ending, _) = follow_and("exec tail -f $console", LONG, || {
-            // To this thread: the harness's other threads do not expect it.
+            // To this thread, because the harness's other threads do not expect it.
             nix::sys::signal::raise(Signal::SIGHUP).unwrap();
         });
         assert_eq!(ending, Ending::Interrupted(Signal::SIGHUP));

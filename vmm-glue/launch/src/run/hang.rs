@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a machine does that has not come to its end in time: where its processors are, and whether
-//! QEMU itself still answers. QEMU is asked through its machine protocol (QMP), on a socket that it
-//! inherits.
+//! Describes a machine that did not end in time: where its processors are, and whether QEMU itself
+//! still answers. It asks QEMU through its machine protocol (QMP), on a socket that QEMU inherits.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -15,10 +14,10 @@ use anyhow::{Context as _, Result};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use serde_json::{Value, json};
 
-/// How long QEMU may take for an answer. Its main loop answers at once unless it is stuck.
+/// Time limit of an answer. QEMU's main loop answers at once unless it is stuck.
 const TO_ANSWER: Duration = Duration::from_secs(10);
 
-/// The most processors that are described.
+/// The largest number of processors to describe.
 const MOST_PROCESSORS: usize = 8;
 
 /// Our end of the socket.
@@ -27,21 +26,21 @@ pub struct Monitor {
     socket: UnixStream,
 }
 
-/// QEMU's end of it, which has to live until QEMU was started.
+/// QEMU's end of the socket, which has to exist until QEMU is started.
 #[derive(Debug)]
 pub struct Inherited(OwnedFd);
 
-/// What was found.
+/// The findings.
 #[derive(Debug)]
 pub struct Report {
-    /// Where the processors are, or why that is not known, in a few words.
+    /// Where the processors are, or why this is unknown, in a few words.
     pub summary: String,
-    /// All that QEMU says, for a file.
+    /// All answers of QEMU, for a file.
     pub text: String,
 }
 
 impl Monitor {
-    /// A socket for a QEMU that is about to be started.
+    /// A socket for a QEMU that will be started.
     ///
     /// # Errors
     ///
@@ -52,7 +51,7 @@ impl Monitor {
         Ok((Self { socket }, Inherited(other.into())))
     }
 
-    /// Asks a QEMU that is process `id`.
+    /// Asks the QEMU in process `id`.
     pub fn report(&self, id: u32) -> Report {
         let mut text = String::new();
         let asked = self.ask(&mut text);
@@ -76,7 +75,7 @@ impl Monitor {
                 answer(&mut lines)
             })();
             answer.with_context(|| match command {
-                // It waits until the processors are where they can stop.
+                // QEMU waits until the processors can stop.
                 "stop" => "QEMU answers, but a processor does not stop: it is inside a device",
                 _ => "QEMU does not answer: its main loop is stuck",
             })
@@ -143,7 +142,7 @@ impl std::fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// What a command returns. The greeting and events are passed over.
+/// The answer to a command. Skips the greeting and events.
 fn answer(lines: &mut BufReader<&UnixStream>) -> Result<Value> {
     loop {
         let mut line = String::new();
@@ -169,7 +168,8 @@ fn field<'a>(registers: &'a str, name: &str) -> Option<&'a str> {
         .find_map(|(key, value)| (key == name).then_some(value))
 }
 
-/// What the host's kernel says of the threads of a process: a name, a state, and where it sleeps.
+/// The host kernel's information about the threads of a process: name, state, and where each
+/// sleeps.
 fn threads(id: u32) -> String {
     let mut text = String::new();
     let tasks = fs::read_dir(format!("/proc/{id}/task"));
@@ -201,7 +201,7 @@ mod tests {
         (monitor, inherited.0.into())
     }
 
-    /// Answers commands as QEMU does, with what `say` gives, until there is nothing to say.
+    /// Answers commands like QEMU, with the results of `say`, until there are none.
     fn answering(
         stream: UnixStream,
         say: impl Fn(&str, &Value) -> Option<Value> + Send + 'static,
@@ -261,7 +261,7 @@ mod tests {
             });
             let report = monitor.report(std::process::id());
             assert!(report.summary.contains(told), "{}", report.summary);
-            // The threads of this process stand in for those of QEMU.
+            // The threads of this process stand in for QEMU's.
             assert!(report.text.contains("run::hang"), "{}", report.text);
             qemu.join().unwrap();
         }

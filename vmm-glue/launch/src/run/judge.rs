@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Judges how a run ended, and what exit status it has. Pure.
+//! Judges how a run ended, and its exit status. Pure functions.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use super::console::Kind;
 use super::follow::Ending;
 use super::results::Results;
 
-/// Added to a signal's number, it is the exit status of a program that the signal ended.
+/// A program that a signal ended has this plus the signal's number as its exit status.
 const SIGNAL_STATUS: i32 = 128;
 
-/// Exit status of `run --exec` where the guest exceeded its time, as `timeout` has it.
+/// Exit status of `run --exec` if the guest exceeded its time, like that of `timeout`.
 const TIMED_OUT: u8 = 124;
 
-/// Exit status of `run --exec` where the fault is not the command's: a guest that could not be made
-/// or that died, a kernel in trouble.
+/// Exit status of `run --exec` for failures outside of the command: a guest that could not be
+/// prepared or that died, a kernel in trouble.
 pub const NOT_THE_COMMAND: u8 = 125;
 
-/// The exit status that says that a signal ended something.
+/// The exit status for an end by a signal.
 pub fn by_signal(signal: i32) -> u8 {
     u8::try_from(SIGNAL_STATUS + signal).unwrap_or(u8::MAX)
 }
@@ -30,7 +30,7 @@ pub fn status(results: &Results, ending: &Ending, is_exec: bool) -> u8 {
         _ if results.hung => TIMED_OUT,
         _ if results.failed_by_itself() => NOT_THE_COMMAND,
         _ => match results.last_end() {
-            // Why a command that failed did not leave what it should have, it has told itself.
+            // A command that failed has itself reported why it left no files.
             Some((Some(0), _)) if results.lacks_fetched() => NOT_THE_COMMAND,
             Some((Some(exit), _)) => u8::try_from(exit).unwrap_or(u8::MAX),
             Some((None, Some(signal))) => by_signal(signal),
@@ -39,8 +39,7 @@ pub fn status(results: &Results, ending: &Ending, is_exec: bool) -> u8 {
     }
 }
 
-/// Takes into the results how following a guest ended. `found` is what a machine did that came to
-/// no end in time.
+/// Adds the end of the guest to the results. `found` describes a machine that did not end in time.
 pub fn ending(results: &mut Results, ending: &Ending, timeout: Duration, found: &str) {
     let at = match (results.under_way(), &results.kernel) {
         (Some(step), _) => format!("in the step {step:?}"),
@@ -56,7 +55,7 @@ pub fn ending(results: &mut Results, ending: &Ending, timeout: Duration, found: 
         Ending::Exited(status) if !status.success() => {
             results.fail(format!("QEMU died ({status}) {at}"));
         }
-        // The panic itself is counted already.
+        // The panic itself is already counted.
         Ending::Exited(_) if results.ended() || panicked => {}
         Ending::Exited(_) => {
             results.fail(format!(
@@ -111,7 +110,7 @@ mod tests {
         Ending::Exited(ExitStatus::from_raw(raw))
     }
 
-    /// What is said of the end of a run with these events.
+    /// The messages about the end of a run with these events.
     fn said(lines: &[&str], end: Ending) -> Vec<String> {
         let mut results = fed(lines);
         ending(&mut results, &end, Duration::from_secs(7), "processor 0");

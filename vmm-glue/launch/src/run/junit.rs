@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The results of a run in the form that continuous integration reads: JUnit's XML. One suite for
-//! each step, one case for each test; a step without tests of its own is a case.
+//! The results of a run as JUnit XML, for continuous integration. One suite for each step, one case
+//! for each test; a step without tests is a case itself.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use svm_init::events::Status;
 
 use super::results::{Results, StepResult};
 
-/// The suite of what no step can tell.
+/// The suite of failures outside of all steps.
 const RUN: &str = "the run as a whole";
 
 /// The report of a run.
@@ -29,7 +29,7 @@ pub fn report(results: &Results) -> Result<String> {
     Ok(text)
 }
 
-/// A step and its tests. What it printed belongs to all of them.
+/// A step and its tests. Its output belongs to all of them.
 fn suite(step: &StepResult, class: &str) -> TestSuite {
     let mut suite = TestSuite::new(step.end.name.as_str());
     suite.set_time(Duration::from_micros(step.end.micros));
@@ -64,11 +64,11 @@ fn suite(step: &StepResult, class: &str) -> TestSuite {
     suite
 }
 
-/// What failed outside of all steps: preparations in the guest, its kernel, the run itself.
+/// The failures outside of all steps: preparations in the guest, its kernel, the run itself.
 fn run(results: &Results, class: &str) -> TestSuite {
     let mut suite = TestSuite::new(RUN);
     for setup in &results.setup {
-        // One that passed is no test.
+        // A preparation that passed is not a test.
         if setup.status != Status::Ok {
             suite.add_test_case(case(
                 &setup.name,
@@ -119,7 +119,7 @@ mod tests {
     use super::super::console::{Kind, Trouble};
     use super::*;
 
-    /// An element: its name, its attributes, and the names of the elements that it is in.
+    /// An element: its name, its attributes, and the names of its ancestors.
     #[derive(Debug)]
     struct Element {
         name: String,
@@ -161,8 +161,8 @@ mod tests {
         }
     }
 
-    /// Checks the form that the readers of JUnit's XML rely on: what is in what, which attributes
-    /// there must be, and that the totals are those of the cases.
+    /// Checks the format that readers of JUnit XML rely on: the nesting, the required attributes,
+    /// and that the totals match the cases.
     fn check(xml: &str) -> Result<(), String> {
         let elements = elements(xml);
         let mut names = Vec::new();

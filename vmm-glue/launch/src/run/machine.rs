@@ -26,30 +26,30 @@ pub struct Files {
     pub directory: PathBuf,
     /// The guest's initial file system.
     pub initramfs: PathBuf,
-    /// What the guest's console said.
+    /// The log of the guest's console.
     pub console: PathBuf,
     /// The lines of the results channel.
     pub events: PathBuf,
-    /// What QEMU said.
+    /// QEMU's log.
     pub qemu: PathBuf,
     /// The judged results.
     pub results: PathBuf,
     /// The device's trace.
     pub trace: PathBuf,
-    /// What a machine did that came to no end in time.
+    /// The description of a machine that did not end in time.
     pub hang: PathBuf,
-    /// What the guest sends out, as it comes.
+    /// The archive that the guest sends.
     pub archive: PathBuf,
-    /// The directory of what came.
+    /// The directory of the fetched files.
     pub fetched: PathBuf,
 }
 
-/// Where the guest's console goes.
+/// The destination of the guest's console.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Console {
     /// A file.
     File,
-    /// This terminal, together with QEMU's monitor; a file has a copy.
+    /// This terminal, shared with QEMU's monitor; a file gets a copy.
     Terminal,
 }
 
@@ -70,7 +70,7 @@ impl Files {
         }
     }
 
-    /// All of them, without the directory.
+    /// All files, without the directory.
     pub fn all(&self) -> [&Path; 8] {
         [
             &self.initramfs,
@@ -103,7 +103,7 @@ pub fn command(
         .args(["-append", &kernel_arguments(options, console)])
         .args(serial(files, console))
         .args(["-device".into(), device(options, files)])
-        // Behind the device, so that this has its place with and without.
+        // After the device, so that the device has the same address with and without it.
         .args(fetch)
         .args(&options.qemu_arguments))
 }
@@ -112,7 +112,7 @@ pub fn command(
 pub fn start(qemu: &Qemu, plugin: &Path) -> Result<External> {
     let plugin = for_loader(plugin)?;
     Ok(match qemu {
-        // By the root's own loader: nothing of the host's libraries takes part.
+        // With the root's own loader, without any of the host's libraries.
         Qemu::Prepared { root, .. } => {
             External::new(root.join(LIBRARIES).join("ld-linux-x86-64.so.2"))
                 .arg("--library-path")
@@ -122,10 +122,10 @@ pub fn start(qemu: &Qemu, plugin: &Path) -> Result<External> {
                 .arg(root.join("usr/bin/qemu-system-x86_64"))
                 .args(searched(&root::firmware(root)))
                 .env("QEMU_MODULE_DIR", root.join(LIBRARIES).join("qemu"))
-                // One that is set is meant for a QEMU of the user's own.
+                // If the variable is set, it is for the user's own QEMU.
                 .without_env(layout::VARIABLE)
         }
-        // By `env`, so that the plug-in is loaded into QEMU only.
+        // Through `env`, so that the plug-in is loaded only into QEMU.
         Qemu::Own {
             path,
             layout,
@@ -147,20 +147,20 @@ pub fn start(qemu: &Qemu, plugin: &Path) -> Result<External> {
     })
 }
 
-/// The options by which QEMU looks for firmware in these directories.
+/// The options that make QEMU search firmware in these directories.
 fn searched(directories: &[PathBuf]) -> impl Iterator<Item = OsString> {
     let options = |directory: &PathBuf| ["-L".into(), directory.into()];
     directories.iter().flat_map(options)
 }
 
-/// A path as the dynamic loader takes it in its lists, which it splits and expands (ld.so(8)): one
-/// with such a character goes there as a descriptor, which QEMU inherits.
+/// A path for the dynamic loader's lists, which the loader splits and expands (ld.so(8)): a path
+/// with a special character is passed as a descriptor, which QEMU inherits.
 fn for_loader(path: &Path) -> Result<PathBuf> {
     let splits = |byte: &u8| b" \t\n:;$".contains(byte);
     if !path.as_os_str().as_bytes().iter().any(splits) {
         return Ok(path.to_owned());
     }
-    // Without O_CLOEXEC; and it stays open, because a process can start QEMU at any time.
+    // Without O_CLOEXEC. It stays open, because this process may start QEMU at any time.
     let file = open(path, OFlag::O_PATH, Mode::empty())
         .with_context(|| format!("cannot open {}", path.display()))?;
     Ok(PathBuf::from(format!(
@@ -169,7 +169,7 @@ fn for_loader(path: &Path) -> Result<PathBuf> {
     )))
 }
 
-/// A smaller firmware starts Linux half a second sooner; a QEMU of the user's own may lack it.
+/// A smaller firmware starts Linux half a second earlier; the user's own QEMU may lack it.
 fn firmware(qemu: &Qemu) -> &'static [&'static str] {
     match qemu {
         Qemu::Prepared { .. } => &["-bios", "qboot.rom"],
@@ -177,8 +177,8 @@ fn firmware(qemu: &Qemu) -> &'static [&'static str] {
     }
 }
 
-/// Translated code is slow at unpacking a kernel; a processor is not, and starts the image as
-/// most machines do.
+/// Translated code is slow at unpacking a kernel; a real processor is not, and starts the packed
+/// image like most machines.
 fn image<'a>(kernel: &'a Image, options: &MachineOptions) -> &'a Path {
     match (options.accel, &kernel.unpacked) {
         (Accel::Tcg, Some(unpacked)) if !options.packed_kernel => unpacked,
@@ -195,7 +195,7 @@ fn machine(options: &MachineOptions) -> Vec<String> {
         Iommu::IntelIommu => {
             "intel-iommu,scalable-mode=on,fsts=on,svm=on,device-iotlb=on,pasid-bits=20,intremap=off"
         }
-        // It has all of that without being asked.
+        // It has all of these features by default.
         Iommu::SvmVtd => "svm-vtd,intremap=off",
     };
     let iommu = [iommu]
@@ -235,18 +235,18 @@ fn kernel_arguments(options: &MachineOptions, console: Console) -> String {
         "intel_iommu=on,sm_on",
     ];
     if options.accel == Accel::Tcg {
-        // The kernel counts the timer's interrupts for a moment and panics if they are few, which
-        // they are while a busy host runs something else. On KVM it leaves that out by itself.
+        // The kernel counts the timer's interrupts for a moment and panics if there are too few, as
+        // on a busy host. On KVM it skips this check by itself.
         words.push("no_timer_check");
-        // Without it the kernel compares the processors' TSCs with the HPET. One that does so while
-        // another switches the clocksource (`stop_machine`) waits with interrupts off, and measures
-        // its time limit by jiffies, which stand still: one boot of 150 ended there on a busy host.
-        // Here all TSCs are one clock of QEMU.
+        // Without it the kernel compares the processors' TSCs with the HPET. A processor that does
+        // so while another switches the clocksource (`stop_machine`) waits with interrupts off, and
+        // measures its time limit in jiffies, which do not advance: one boot of 150 hung there on a
+        // busy host. Here all TSCs are one clock of QEMU.
         words.push("tsc=reliable");
     }
     match (options.boot_log, console) {
         (true, _) => {}
-        // Warnings still come through.
+        // Warnings are still printed.
         (false, Console::File) => words.extend(["quiet", "loglevel=5"]),
         (false, Console::Terminal) => words.push("quiet"),
     }
@@ -293,7 +293,7 @@ fn device(options: &MachineOptions, files: &Files) -> OsString {
     text
 }
 
-/// QEMU separates options by commas, and doubles those within one.
+/// QEMU separates options by commas; a comma within an option is doubled.
 pub fn with_path(option: &str, path: &Path) -> OsString {
     let mut text = OsString::from(option);
     text.push(path.to_string_lossy().replace(',', ",,"));
@@ -341,7 +341,7 @@ mod tests {
         let any = libraries.iter().find(|library| library.name == "libm.so.6");
         let any = any.or(libraries.first()).unwrap().path.clone().unwrap();
         std::fs::copy(any, &plugin).unwrap();
-        // Found in the directory by its list, and preloaded by its file.
+        // One is found through the list of directories, and one is preloaded by its path.
         let output = External::new(&loader)
             .arg("--library-path")
             .arg(for_loader(&place).unwrap())

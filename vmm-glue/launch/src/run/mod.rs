@@ -46,23 +46,23 @@ use machine::{Console, Files};
 use render::Renderer;
 use results::Results;
 
-/// How long QEMU may take to end after the guest said that it ends, or that it panicked.
+/// How long QEMU may take to end after the guest has reported its end or a panic.
 const TO_END: Duration = Duration::from_secs(30);
 
-/// What QEMU says when the host's virtualization fails it.
+/// QEMU's messages when the host's virtualization fails.
 const QEMU_STOPS: &[&str] = &["KVM internal error", "error: kvm run failed"];
 
 /// Lines of a log that a failure shows.
 const SHOWN_LINES: usize = 20;
 
-/// Name of the file in a run's folder that is locked while the run lasts.
+/// Name of the file in a run's folder that is locked during the run.
 pub const LOCK: &str = ".lock";
 
-/// A run about to start.
+/// A run before its start.
 struct Run<'a> {
     plan_name: &'a str,
     plan: Plan,
-    /// The plan is one command of the user's, whose exit status is that of the run.
+    /// The plan is a single command of the user, whose exit status is that of the run.
     is_exec: bool,
     renderer: Renderer,
     timeout: Duration,
@@ -108,7 +108,7 @@ pub fn command(place: &Place, options: &RunOptions) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// `svm-vm doctor --guest`: the examination's text, or JSON, is what this prints.
+/// `svm-vm doctor --guest`: prints the examination as text or JSON.
 pub fn doctor(place: &Place, json: bool) -> Result<ExitCode> {
     let options = MachineOptions::standard();
     let progress = Progress::new();
@@ -126,11 +126,11 @@ pub fn doctor(place: &Place, json: bool) -> Result<ExitCode> {
     Ok(run.perform(&prepared)?.1)
 }
 
-/// Runs the demonstration on what was prepared, and returns the last line of its report.
+/// Runs the demonstration on the prepared parts, and returns the last line of its report.
 ///
 /// # Errors
 ///
-/// What failed, in a line.
+/// The failure, in a line.
 pub fn demonstration(
     prepared: &Prepared,
     options: &MachineOptions,
@@ -159,7 +159,7 @@ pub fn demonstration(
 ///
 /// # Errors
 ///
-/// What it says against that.
+/// The plug-in's refusal.
 pub fn accepts(qemu: &Qemu, plugin: &Path) -> Result<()> {
     let help = machine::start(qemu, plugin)?
         .args(["-machine", "none", "-device", "svm-demo,help"])
@@ -170,7 +170,7 @@ pub fn accepts(qemu: &Qemu, plugin: &Path) -> Result<()> {
         String::from_utf8_lossy(&help.stdout),
         String::from_utf8_lossy(&help.stderr),
     );
-    // The reason is not what QEMU ends with: that is that there is no such device.
+    // QEMU's last message is not the reason: it only says that there is no such device.
     if let Some(refusal) = errors.lines().find(|line| line.contains(REFUSED)) {
         bail!("{}", refusal.trim());
     }
@@ -181,7 +181,7 @@ pub fn accepts(qemu: &Qemu, plugin: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `svm-vm shell`. Without a terminal to give to the guest it runs what standard input says.
+/// `svm-vm shell`. If standard input is not a terminal, it runs the commands from there.
 pub fn shell(place: &Place, options: &ShellOptions) -> Result<ExitCode> {
     let options = &options.machine;
     let stdin = std::io::stdin();
@@ -200,7 +200,7 @@ pub fn shell(place: &Place, options: &ShellOptions) -> Result<ExitCode> {
     let mut command =
         machine::command(&prepared, options, &files, Console::Terminal, &fetch)?.command();
     command.stdin(Stdio::inherit());
-    // What QEMU says of the device would be in the midst of what a person types.
+    // QEMU's messages about the device would disturb the user's typing.
     command.stderr(qemu_log(&files)?);
     let ending = shell::attend(&stdin, || {
         command.spawn().context("cannot start QEMU by setpriv")
@@ -218,7 +218,7 @@ pub fn shell(place: &Place, options: &ShellOptions) -> Result<ExitCode> {
     }
 }
 
-/// `svm-vm shell` with commands from a pipe or a file: a run of them, which ends as they end.
+/// `svm-vm shell` with commands from a pipe or a file: runs them and ends with their exit status.
 fn script(place: &Place, options: &MachineOptions, input: impl Read) -> Result<ExitCode> {
     let script = shell::read_script(input)?;
     let progress = Progress::new();
@@ -238,7 +238,7 @@ fn script(place: &Place, options: &MachineOptions, input: impl Read) -> Result<E
     Ok(run.perform(&prepared)?.1)
 }
 
-/// `svm-vm qemu`: this process becomes QEMU, or says how to.
+/// `svm-vm qemu`: this process becomes QEMU, or prints the command.
 pub fn qemu(place: &Place, options: &QemuOptions) -> Result<ExitCode> {
     let (qemu, plugin) = prepare::prepare_qemu(place, options.qemu.as_deref(), &Progress::new())?;
     let qemu = machine::start(&qemu, &plugin)?.args(&options.arguments);
@@ -251,7 +251,7 @@ pub fn qemu(place: &Place, options: &QemuOptions) -> Result<ExitCode> {
 }
 
 impl Run<'_> {
-    /// Runs the guest, shows what happens, and leaves the results.
+    /// Runs the guest, shows the events, and writes the results.
     fn perform(self, prepared: &Prepared) -> Result<(Results, ExitCode)> {
         let (files, _lock) = open_run(&prepared.installation, self.plan_name, self.options)?;
         initramfs::pack(prepared, &self.plan, &self.added, &files.initramfs)?;
@@ -309,7 +309,7 @@ impl Run<'_> {
         let text = serde_json::to_string_pretty(&results).context("cannot write the results")?;
         fs::write(&files.results, text + "\n")
             .with_context(|| format!("cannot write {}", files.results.display()))?;
-        // It is large, and made anew from its parts each time.
+        // It is large, and each run packs it again.
         let _ = fs::remove_file(&files.initramfs);
         show_failures(&results, &files, output_was_shown);
         let code = judge::status(&results, &ending, self.is_exec);
@@ -329,7 +329,7 @@ impl Run<'_> {
     }
 }
 
-/// Takes in the lines of a guest and shows what is worth it.
+/// Processes the lines of a guest and shows the relevant ones.
 struct View<'a> {
     renderer: Renderer,
     progress: &'a Progress,
@@ -380,7 +380,7 @@ impl View<'_> {
                 task.done();
             }
             let seconds = self.start.elapsed().as_secs_f64();
-            // The first one's, if the guest boots again.
+            // That of the first boot, if the guest reboots.
             self.results.boot_seconds.get_or_insert(seconds);
             self.progress.line(&format!(
                 "guest is up after {seconds:.1} s: Linux {}, {} processors, {} MiB",
@@ -401,7 +401,7 @@ impl View<'_> {
     }
 }
 
-/// Prints a line. A reader that has gone does not stop the run.
+/// Prints a line. The run continues if the reader has gone away.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
@@ -420,7 +420,7 @@ fn prepare_for(
     Ok((prepared, added))
 }
 
-/// QEMU's arguments for what the plan sends out.
+/// QEMU's arguments for the files that the plan fetches.
 fn fetch_arguments(plan: &Plan, files: &Files) -> Result<Vec<OsString>> {
     let arguments = plan
         .fetch
@@ -429,7 +429,7 @@ fn fetch_arguments(plan: &Plan, files: &Files) -> Result<Vec<OsString>> {
     Ok(arguments.transpose()?.unwrap_or_default())
 }
 
-/// Unpacks what the guest sent out, if it came to that.
+/// Unpacks the files that the guest sent, if it reached that point.
 fn take_fetched(files: &Files, plan: &Plan, progress: &Progress) -> Result<()> {
     if plan.fetch.is_none() {
         return Ok(());
@@ -459,8 +459,8 @@ fn given(prepared: &Prepared, options: &MachineOptions, added: &Added) -> Given 
     }
 }
 
-/// Opens the directory of a run and takes it for oneself. A name that was asked for and is in use
-/// is an error; otherwise the next free one is taken.
+/// Opens and locks the directory of a run. If a requested name is in use, this is an error;
+/// otherwise it uses the next free name.
 fn open_run(
     installation: &Installation,
     plan: &str,
@@ -489,7 +489,7 @@ fn open_run(
     }
 }
 
-/// Removes what an earlier run of this name left, and makes the files that are followed.
+/// Removes the files of an earlier run with this name, and creates the files to follow.
 fn clear(files: &Files) -> Result<()> {
     for path in files.all() {
         match fs::remove_file(path) {
@@ -506,8 +506,7 @@ fn clear(files: &Files) -> Result<()> {
     Ok(())
 }
 
-/// The file for what QEMU says. QEMU may log to the same file by itself: nobody overwrites what the
-/// other wrote.
+/// The file for QEMU's messages. QEMU may also log to the same file, so it is opened for appending.
 fn qemu_log(files: &Files) -> Result<File> {
     File::options()
         .create(true)
@@ -535,7 +534,7 @@ fn start_qemu(
     Ok((child, monitor))
 }
 
-/// Shows why a run failed: the ends of the logs where the fault is not in a step.
+/// Shows why a run failed: the ends of the logs if the failure is not in a step.
 fn show_failures(results: &Results, files: &Files, output_was_shown: bool) {
     if results.failed == 0 {
         return;
@@ -573,7 +572,7 @@ fn show_failures(results: &Results, files: &Files, output_was_shown: bool) {
     eprintln!("all of it is in {}", files.directory.display());
 }
 
-/// Reports what failed before the shell came up, such as the driver that did not load.
+/// Reports failures before the start of the shell, such as a driver that did not load.
 fn report_setup_failures(files: &Files) -> Result<()> {
     let text = fs::read_to_string(&files.events)
         .with_context(|| format!("cannot read {}", files.events.display()))?;

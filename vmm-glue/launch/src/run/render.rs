@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Shows the events of a run to a person, as they come.
+//! Shows the events of a run as they arrive.
 
 use svm_init::events::{Event, Status};
 
-/// Counters worth a place on a line, and their names for one and for several. `results.json` has
-/// them all.
+/// Counters to show on a line, and their names in singular and plural. `results.json` has all
+/// counters.
 const COUNTERS: &[(&str, &str, &str)] = &[
     ("translation_requests", "translation", "translations"),
     ("page_requests", "page request", "page requests"),
@@ -14,17 +14,17 @@ const COUNTERS: &[(&str, &str, &str)] = &[
 /// Width of the column of names.
 const NAME_WIDTH: usize = 52;
 
-/// Shows what a person wants to see.
+/// Formats the events for a user.
 #[derive(Clone, Debug)]
 pub struct Renderer {
     output: bool,
     steps: bool,
-    /// The step under way, as long as it reported no test.
+    /// The current step, until it reports a test.
     heading: Option<String>,
 }
 
 impl Renderer {
-    /// `output`: show what steps print. `steps`: show the steps, of a plan that has several.
+    /// `output`: show the output of steps. `steps`: show the steps of a plan that has several.
     pub fn new(output: bool, steps: bool) -> Self {
         Self {
             output,
@@ -33,19 +33,19 @@ impl Renderer {
         }
     }
 
-    /// Whether all that steps print is shown.
+    /// Whether the whole output of steps is shown.
     pub fn shows_output(&self) -> bool {
         self.output
     }
 
-    /// What an event is worth showing: some lines, or none.
+    /// The lines to show for an event, or none.
     pub fn lines(&mut self, event: &Event) -> Vec<String> {
         let heading = match event {
             Event::StepBegin(step) => {
                 self.heading = Some(step.name.clone());
                 None
             }
-            // The tests of a step stand below its name.
+            // The tests of a step follow its name.
             Event::Test(_) => self.heading.take().filter(|_| self.steps),
             _ => None,
         };
@@ -82,7 +82,7 @@ impl Renderer {
                 }
                 Some(row(test.status, &test.name, &details.join(", ")))
             }
-            // A step that reported tests is told by them.
+            // A step with tests is shown by its tests.
             Event::Step(step)
                 if step.status != Status::Ok || self.steps && self.heading.is_some() =>
             {
@@ -110,7 +110,7 @@ fn row(status: Status, name: &str, details: &str) -> String {
         .to_owned()
 }
 
-/// A duration in the unit that gives few digits.
+/// A duration in a unit with few digits.
 pub fn duration(micros: u64) -> String {
     match micros {
         0..1_000 => format!("{micros} µs"),

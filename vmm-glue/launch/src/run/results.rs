@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Collects the events of a run and judges it. Pure: it is fed, and writes nothing.
+//! Collects the events of a run and judges it. It does no I/O.
 
 use serde::Serialize;
 use svm_init::events::{Event, FetchEvent, SetupEvent, Status, StepEvent, TestEvent};
 
 use super::console::Trouble;
 
-/// Everything known of a run; `results.json` is this.
+/// Everything known about a run; `results.json` has this format.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Results {
     /// Name of the run.
     pub name: String,
-    /// What the guest did: the plan's name, or `exec` or `shell`.
+    /// The plan's name, or `exec` or `shell`.
     pub plan: String,
     /// Number of tests, and of steps without tests of their own, that passed.
     pub passed: u32,
@@ -19,9 +19,9 @@ pub struct Results {
     pub failed: u32,
     /// Number of those that were skipped.
     pub skipped: u32,
-    /// Release of the guest's kernel, once it told.
+    /// Release of the guest's kernel, once known.
     pub kernel: Option<String>,
-    /// Version of QEMU, or the path of one of the user's own.
+    /// Version of QEMU, or the path of the user's own.
     pub qemu: String,
     /// How QEMU ran the guest's processors.
     pub accel: String,
@@ -31,17 +31,17 @@ pub struct Results {
     pub boot_seconds: Option<f64>,
     /// From the start of QEMU to its end, in seconds.
     pub seconds: f64,
-    /// Why the run as a whole failed: what no step can tell.
+    /// Failures of the run as a whole, outside of all steps.
     pub failures: Vec<String>,
-    /// Trouble that the guest's kernel told on the console.
+    /// Trouble that the guest's kernel reported on the console.
     pub troubles: Vec<Trouble>,
     /// Preparations in the guest.
     pub setup: Vec<SetupEvent>,
-    /// Steps, as they ended.
+    /// Steps that have ended, in order.
     pub steps: Vec<StepResult>,
-    /// What left the guest, or did not.
+    /// The fetched files, and those that failed.
     pub fetched: Vec<FetchEvent>,
-    /// The guest did not come to an end in its time, and nothing says why.
+    /// The guest did not end in time, for an unknown reason.
     #[serde(skip)]
     pub hung: bool,
     #[serde(skip)]
@@ -50,19 +50,19 @@ pub struct Results {
     ended: bool,
 }
 
-/// A step and what happened in it.
+/// A step and its events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StepResult {
     /// How it ended.
     #[serde(flatten)]
     pub end: StepEvent,
-    /// The tests that its program reported.
+    /// The tests of its program.
     pub tests: Vec<TestEvent>,
-    /// The lines that it printed.
+    /// The lines of its output.
     pub output: Vec<String>,
 }
 
-/// What was heard since the last step ended.
+/// The events since the end of the last step.
 #[derive(Clone, Debug, Default)]
 struct Current {
     name: Option<String>,
@@ -71,7 +71,7 @@ struct Current {
 }
 
 impl Results {
-    /// Those of a run that begins.
+    /// The results at the start of a run.
     pub fn new(name: &str, plan: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -80,7 +80,7 @@ impl Results {
         }
     }
 
-    /// Takes in an event.
+    /// Adds an event.
     pub fn take(&mut self, event: Event) {
         match event {
             Event::Ready(ready) => self.kernel = Some(ready.kernel),
@@ -107,25 +107,25 @@ impl Results {
         }
     }
 
-    /// Takes in trouble of the guest's kernel.
+    /// Adds trouble of the guest's kernel.
     pub fn trouble(&mut self, trouble: Trouble) {
         self.failed += 1;
         self.troubles.push(trouble);
     }
 
-    /// Takes in a failure of the run itself.
+    /// Adds a failure of the run itself.
     pub fn fail(&mut self, reason: String) {
         self.failed += 1;
         self.failures.push(reason);
     }
 
-    /// Whether the guest came to the end of its plan.
+    /// Whether the guest reached the end of its plan.
     pub fn ended(&self) -> bool {
         self.ended
     }
 
-    /// Whether the run failed for a reason that is not in a step: the run itself, the guest's kernel,
-    /// or a preparation in the guest.
+    /// Whether the run failed for a reason outside of all steps: the run itself, the guest's
+    /// kernel, or a preparation in the guest.
     pub fn failed_by_itself(&self) -> bool {
         let mut setup = self.setup.iter();
         !self.failures.is_empty()
@@ -133,7 +133,7 @@ impl Results {
             || setup.any(|setup| setup.status == Status::Failed)
     }
 
-    /// Whether something that was to be fetched did not come.
+    /// Whether fetching a file failed.
     pub fn lacks_fetched(&self) -> bool {
         let mut fetched = self.fetched.iter();
         fetched.any(|fetch| fetch.status == Status::Failed)
@@ -146,12 +146,12 @@ impl Results {
             .map(|step| (step.end.exit, step.end.signal))
     }
 
-    /// The step that was under way, if one was.
+    /// The current step, if any.
     pub fn under_way(&self) -> Option<&str> {
         self.current.name.as_deref()
     }
 
-    /// Ends the step that was under way when the run ended. Why it did is counted elsewhere.
+    /// Ends the step that was running at the end of the run. The reason is counted elsewhere.
     pub fn close(&mut self) {
         let Current {
             name,
@@ -170,7 +170,7 @@ impl Results {
         self.steps.push(StepResult { end, tests, output });
     }
 
-    /// The first of what failed, in a line.
+    /// The first failure, in a line.
     pub fn first_failure(&self) -> Option<String> {
         let setup = self
             .setup
@@ -208,8 +208,8 @@ impl Results {
         )
     }
 
-    /// A step that reported tests is judged by them, and by itself only where it failed although
-    /// none of them did; any other step is a test itself.
+    /// The tests of a step decide its result; the step itself counts only if it failed although
+    /// none of them did. A step without tests is a test itself.
     fn end_step(&mut self, end: StepEvent) {
         let Current { tests, output, .. } = std::mem::take(&mut self.current);
         let a_test_failed = tests.iter().any(|test| test.status == Status::Failed);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A terminal that QEMU has for a while, and comes back as it was; and what takes a person's place
-//! where there is no terminal.
+//! Lends the terminal to QEMU and restores it afterwards; and reads commands if there is no
+//! terminal.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,10 +14,10 @@ use nix::unistd::{getpgrp, tcgetpgrp};
 
 use super::follow::{Ending, Follower, Then};
 
-/// A person has all the time there is.
+/// An interactive shell has no time limit.
 pub const NO_LIMIT: Duration = Duration::from_secs(u32::MAX as u64);
 
-/// Waits as a background job until it is brought to the foreground, where the terminal is its own.
+/// A background job waits until it is brought to the foreground and owns the terminal.
 pub fn come_to_foreground(terminal: impl AsFd) -> Result<()> {
     let is_ours = || tcgetpgrp(&terminal).is_ok_and(|group| group == getpgrp());
     if is_ours() {
@@ -33,18 +33,18 @@ pub fn come_to_foreground(terminal: impl AsFd) -> Result<()> {
     Ok(())
 }
 
-/// Starts a program that takes the terminal, waits for its end, and puts the terminal's settings
-/// back, which a program that is killed cannot do itself. A signal that ends this process ends the
+/// Starts a program that uses the terminal, waits for its end, and restores the terminal's
+/// settings, which a killed program cannot do itself. A signal that ends this process ends the
 /// program first.
 pub fn attend(terminal: impl AsFd, start: impl FnOnce() -> Result<Child>) -> Result<Ending> {
     let _terminal = Terminal::save(terminal.as_fd());
-    // From here on signals are taken from a descriptor.
+    // From here on signals are read from a descriptor.
     let mut follower = Follower::new(&[])?;
     let mut child = start()?;
     follower.follow(&mut child, NO_LIMIT, |_, _| Ok(Then::Continue), |_| {})
 }
 
-/// Reads commands from standard input that is no terminal.
+/// Reads commands from standard input if it is not a terminal.
 pub fn read_script(mut input: impl Read) -> Result<Vec<u8>> {
     let mut script = Vec::new();
     input
@@ -59,7 +59,7 @@ pub fn read_script(mut input: impl Read) -> Result<Vec<u8>> {
     Ok(script)
 }
 
-/// The terminal's settings, put back when this is dropped.
+/// The terminal's settings, restored on drop.
 struct Terminal<'a> {
     terminal: BorrowedFd<'a>,
     settings: Option<Termios>,
@@ -77,7 +77,7 @@ impl<'a> Terminal<'a> {
 impl Drop for Terminal<'_> {
     fn drop(&mut self) {
         if let Some(settings) = &self.settings {
-            // A terminal that is gone needs no settings.
+            // A terminal that has gone away needs no settings.
             let _ = tcsetattr(self.terminal, SetArg::TCSANOW, settings);
         }
     }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use crate::external::External;
 
-    /// Attends a program that makes the terminal raw, and then something happens to it.
+    /// Attends a program that makes the terminal raw, and then acts on it.
     fn attended(script: &str, action: impl FnOnce(&Child)) -> (Ending, u32, bool) {
         let pty = openpty(None, None).unwrap();
         let mut number = 0;
