@@ -32,7 +32,7 @@ static int fail(const char *what)
 	return 2;
 }
 
-/* Their types are aligned as the device needs it. */
+/* Their types have the alignment that the device needs. */
 static struct svm_demo_descriptor descriptors[1 << RING_LOG2];
 static struct svm_demo_completion record;
 

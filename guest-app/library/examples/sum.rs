@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sums a linked list on the device: the list is built by the program, with plain pointers, and
-//! the device follows them.
+//! Sums a linked list on the device: the program builds the list with plain pointers, and the
+//! device follows them.
 //!
-//! Run it where there is a device: `cargo run --example sum /dev/svm0`.
+//! Run it on a machine with the device: `cargo run --example sum /dev/svm0`.
 
 use std::mem::offset_of;
 use std::ptr;
@@ -26,7 +26,7 @@ fn main() -> Result<(), Error> {
         head = &raw const *node;
         nodes.push(node);
     }
-    // SAFETY: the nodes are alive until the end of `main`, and nobody changes them.
+    // SAFETY: the nodes are alive until the end of `main`, and nothing changes them.
     let (sum, count) =
         unsafe { queue.chase(head, offset_of!(Node, next), offset_of!(Node, value), 1000) }?;
     println!("{count} nodes, sum {sum}");

@@ -3,10 +3,10 @@
  * The svm-demo device from a C program: ioctls of /dev/svmN, the doorbell page, descriptors and
  * completion records.
  *
- * It says in C what the crate svm-abi says in Rust, which is the one source: the test
- * guest-app/library/tests/header.rs has a C compiler compare every name, number, offset and alignment. What the
- * parts mean and how they work together is in docs/device.md and docs/device-reference.md;
- * examples/sum.c is a whole program.
+ * This is the C version of the crate svm-abi, which is the only source of the interface: the test
+ * guest-app/library/tests/header.rs uses a C compiler to compare every name, number, offset and
+ * alignment. docs/device.md and docs/device-reference.md explain the parts and how they work
+ * together; examples/sum.c is a complete program.
  */
 #ifndef SVM_DEMO_H
 #define SVM_DEMO_H
@@ -19,18 +19,19 @@
 #define SVM_DEMO_DEVICE_ID 0x5356
 #define SVM_DEMO_DEVICE_VERSION 0x0102
 
-/* The most that a device may have; what one has is in struct svm_demo_info. */
+/* Upper limits of devices; struct svm_demo_info has the values of a device. */
 #define SVM_DEMO_MAX_CONTEXTS 256
 #define SVM_DEMO_MAX_RING_LOG2 15
 #define SVM_DEMO_MAX_TRANSFER_LOG2 32
 #define SVM_DEMO_MAX_BATCH_LOG2 10
 
 /*
- * Arguments of ioctls. Each begins with its size in bytes and with flags, which are 0; what is
- * reserved is 0, too. Later versions are longer: what a program does not know it need not give.
+ * Arguments of ioctls. Each begins with its size in bytes and with flags, which are 0; reserved
+ * fields are 0, too. Later versions are longer: a program need not pass fields that it does not
+ * know.
  */
 
-/* What a program needs to know of its context and device. Filled in, but for size and flags. */
+/* The program's context and device. The driver fills in all fields except size and flags. */
 struct svm_demo_info {
 	__u32 size;
 	__u32 flags;
@@ -56,7 +57,7 @@ struct svm_demo_queue {
 	__u32 reserved;
 };
 
-/* An eventfd to be signalled at completion interrupts; -1 detaches. */
+/* An eventfd that the driver signals at completion interrupts; -1 detaches. */
 struct svm_demo_eventfd {
 	__u32 size;
 	__u32 flags;
@@ -64,7 +65,7 @@ struct svm_demo_eventfd {
 	__u32 reserved;
 };
 
-/* One interrupt for so many completions, or so long after the first of them. */
+/* One interrupt for count completions, or at the latest this time after the first of them. */
 struct svm_demo_moderation {
 	__u32 size;
 	__u32 flags;
@@ -81,7 +82,7 @@ struct svm_demo_moderation {
 
 /*
  * The doorbell page: mmap of SVM_DEMO_DOORBELL_SIZE bytes at offset 0, shared. Offsets of its 64-bit
- * registers; TAIL is written with one access of 8 bytes, the others are read-only. The place of
+ * registers; TAIL is written with one access of 8 bytes, the others are read-only. The slot of
  * descriptor n in the ring is free again when HEAD > n, and not before.
  */
 #define SVM_DEMO_DOORBELL_SIZE 0x1000
@@ -91,7 +92,7 @@ struct svm_demo_moderation {
 #define SVM_DEMO_DOORBELL_LOST 0x18
 #define SVM_DEMO_DOORBELL_COUNTERS 0x80
 
-/* SVM_DEMO_DOORBELL_STATUS: state in 7:0, why it halted in 15:8. */
+/* SVM_DEMO_DOORBELL_STATUS: state in 7:0, reason of the halt in 15:8. */
 enum svm_demo_state {
 	SVM_DEMO_STATE_DISABLED = 0,
 	SVM_DEMO_STATE_ENABLED = 1,
@@ -109,13 +110,13 @@ enum svm_demo_halt {
 };
 
 /*
- * SVM_DEMO_DOORBELL_LOST: the last completion record that could not be written, 0 if there is none:
- * why, as enum svm_demo_error, in 7:0, and the number of its descriptor in 63:8.
+ * SVM_DEMO_DOORBELL_LOST: the last completion record that the device could not write, 0 if there is
+ * none: the reason, as enum svm_demo_error, in 7:0, and the number of its descriptor in 63:8.
  */
 #define SVM_DEMO_LOST_ERROR_MASK 0xff
 #define SVM_DEMO_LOST_DESCRIPTOR_SHIFT 8
 
-/* Places in the block at SVM_DEMO_DOORBELL_COUNTERS, in units of 8 bytes. */
+/* Positions in the block at SVM_DEMO_DOORBELL_COUNTERS, in units of 8 bytes. */
 enum svm_demo_counter {
 	SVM_DEMO_COUNTER_DESCRIPTORS = 0,
 	SVM_DEMO_COUNTER_FAILED_DESCRIPTORS = 1,
@@ -155,8 +156,8 @@ enum svm_demo_operation {
 #define SVM_DEMO_FLAG_BLOCK_ON_FAULT 0x04
 
 /* Bits of operand0. */
-#define SVM_DEMO_OPERAND_WRITE 0x01 /* PREFETCH, TRANSLATE: write permission is asked for. */
-#define SVM_DEMO_OPERAND_EXECUTE 0x02 /* TRANSLATE: permission to execute is asked for. */
+#define SVM_DEMO_OPERAND_WRITE 0x01 /* PREFETCH, TRANSLATE: requests write permission. */
+#define SVM_DEMO_OPERAND_EXECUTE 0x02 /* TRANSLATE: requests permission to execute. */
 #define SVM_DEMO_OPERAND_ALL 0x01 /* CACHE_CONTROL: the whole address space. */
 
 /* Result of TRANSLATE. */
@@ -182,7 +183,7 @@ struct svm_demo_descriptor {
 	__u64 reserved1;
 } __attribute__((aligned(64)));
 
-/* The array of SVM_DEMO_OP_BATCH: its alignment in bytes, and the most descriptors. */
+/* The array of SVM_DEMO_OP_BATCH: its alignment in bytes, and the largest number of descriptors. */
 #define SVM_DEMO_BATCH_ALIGNMENT 64
 #define SVM_DEMO_BATCH_MAX_ENTRIES 1024
 
@@ -194,9 +195,10 @@ struct svm_demo_descriptor {
 #define SVM_DEMO_ACCESS_WRITE 0x01
 
 /*
- * A completion record, aligned to its size: one that is not, or whose memory cannot be written, is
- * lost, which poll() tells by POLLERR, and read() by EBADMSG, once. The device writes the first 8 bytes last, in one access:
- * read the status with acquire semantics before the rest.
+ * A completion record, aligned to its size. A record with another alignment, or whose memory cannot
+ * be written, is lost; poll() reports this by POLLERR, and read() once by EBADMSG. The device
+ * writes the first 8 bytes last, in one access: read the status with acquire semantics before the
+ * rest.
  */
 struct svm_demo_completion {
 	__u8 status;
@@ -235,14 +237,14 @@ struct svm_demo_gather_entry {
 	__u64 length;
 } __attribute__((aligned(16)));
 
-/* The most entries of such a list. */
+/* The largest number of entries of such a list. */
 #define SVM_DEMO_GATHER_MAX_ENTRIES 65536
 
 #ifndef SVM_DEMO_NO_HELPERS
 /*
- * How work is given to the device, and waited for. Inline, without a library.
+ * Submitting work to the device, and waiting for it. Inline, without a library.
  *
- * The tail takes one store of 8 bytes. A compiler for 32 bits makes two of it.
+ * The tail needs a single store of 8 bytes. A 32-bit compiler would make two of it.
  */
 #if __SIZEOF_POINTER__ < 8
 #error "svm_demo.h: the doorbell takes one store of 8 bytes, which this target does not have: build for 64 bits, or define SVM_DEMO_NO_HELPERS for the structures alone"
@@ -252,13 +254,13 @@ struct svm_demo_gather_entry {
 #include <poll.h>
 #include <unistd.h>
 
-/* A ring that was handed to SVM_DEMO_IOCTL_QUEUE_SETUP; next and head are 0 then. */
+/* A ring that was passed to SVM_DEMO_IOCTL_QUEUE_SETUP; next and head start at 0. */
 struct svm_demo_ring {
 	struct svm_demo_descriptor *descriptors;
 	volatile void *doorbell;
 	__u64 entries; /* A power of two. */
 	__u64 next; /* Number of the next descriptor. */
-	__u64 head; /* HEAD as it was read last. */
+	__u64 head; /* The last value read from HEAD. */
 };
 
 /* Reads a register of the doorbell page. All ones if the device is gone. */
@@ -268,8 +270,8 @@ static inline __u64 svm_demo_register(const volatile void *doorbell, unsigned in
 }
 
 /*
- * Writes a descriptor to its place. 0, -EAGAIN if the ring is full, or -ENODEV. The device sees it
- * after svm_demo_submit().
+ * Writes a descriptor to its slot. Returns 0, -EAGAIN if the ring is full, or -ENODEV. The device
+ * sees it after svm_demo_submit().
  */
 static inline int svm_demo_push(struct svm_demo_ring *ring,
 				const struct svm_demo_descriptor *descriptor)
@@ -288,23 +290,23 @@ static inline int svm_demo_push(struct svm_demo_ring *ring,
 	return 0;
 }
 
-/* Tells the device of all that was pushed. What was written before is visible to it. */
+/* Submits all pushed descriptors to the device. All earlier writes are visible to it. */
 static inline void svm_demo_submit(struct svm_demo_ring *ring)
 {
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	*(volatile __u64 *)((volatile char *)ring->doorbell + SVM_DEMO_DOORBELL_TAIL) = ring->next;
 }
 
-/* The status of a record; what the device wrote before it is visible afterwards. */
+/* The status of a record; everything that the device wrote before it is visible afterwards. */
 static inline __u8 svm_demo_status(const struct svm_demo_completion *record)
 {
 	return __atomic_load_n(&record->status, __ATOMIC_ACQUIRE);
 }
 
 /*
- * Sleeps until a record is there whose descriptor asks for an interrupt. 0; -EBADMSG if a record was
- * lost, this or another; -EIO if the context does not work any more, -ENODEV if the device is gone,
- * and others of poll() and read().
+ * Sleeps until the device has written a record whose descriptor asks for an interrupt. Returns 0;
+ * -EBADMSG if a record was lost, this one or another; -EIO if the context no longer works; -ENODEV
+ * if the device is gone; and other errors of poll() and read().
  */
 static inline int svm_demo_wait(int device, const struct svm_demo_completion *record)
 {
@@ -313,14 +315,14 @@ static inline int svm_demo_wait(int device, const struct svm_demo_completion *re
 		__u64 interrupts;
 		int error = 0;
 
-		/* With O_NONBLOCK it is poll() that sleeps. */
+		/* With O_NONBLOCK, poll() sleeps instead. */
 		if (read(device, &interrupts, sizeof(interrupts)) < 0)
 			error = errno;
 		if (error == EAGAIN && poll(&events, 1, -1) < 0)
 			error = errno;
 		if (error == 0 || error == EAGAIN || error == EINTR)
 			continue;
-		/* It may have come before what went wrong. */
+		/* The record may have arrived before the error. */
 		return svm_demo_status(record) == SVM_DEMO_STATUS_PENDING ? -error : 0;
 	}
 	return 0;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Batches: an array of descriptors with a completion record for each, which the device takes as
-//! one descriptor of the ring.
+//! Batches: an array of descriptors with a completion record for each, which takes one descriptor
+//! of the ring.
 
 use std::io;
 
@@ -32,7 +32,7 @@ use crate::ring::Ring;
 /// ```
 #[derive(Debug)]
 pub struct Batch {
-    /// In the form of a ring: descriptors first, then records.
+    /// In the layout of a ring: descriptors first, then records.
     memory: Ring,
     length: usize,
 }
@@ -53,19 +53,19 @@ impl Batch {
         })
     }
 
-    /// Descriptors that there is room for.
+    /// The number of descriptors that fit.
     pub fn capacity(&self) -> usize {
         self.memory.capacity()
     }
 
-    /// Replaces the entries and clears their records. The entries send no interrupts: that of the
-    /// batch comes after them.
+    /// Replaces the entries and clears their records. The entries send no interrupts: the batch
+    /// sends one after them.
     ///
-    /// A batch that was submitted must not be changed before it has completed.
+    /// A submitted batch must not be changed before it has completed.
     ///
     /// # Errors
     ///
-    /// They do not fit; nothing is changed then.
+    /// They do not fit; then nothing is changed.
     pub fn set(&mut self, entries: &[Descriptor]) -> Result<(), crate::Error> {
         if entries.len() > self.capacity() {
             return Err(crate::Error::Argument("the batch has no room for so many"));
@@ -78,7 +78,7 @@ impl Batch {
         Ok(())
     }
 
-    /// The descriptor that has the device perform the batch.
+    /// The descriptor that makes the device perform the batch.
     pub fn descriptor(&self) -> Descriptor {
         Descriptor::batch(self.memory.start(), self.length as u64)
     }

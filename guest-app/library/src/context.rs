@@ -55,7 +55,7 @@ impl Context {
         Ok(Context { file, info })
     }
 
-    /// What context and device are.
+    /// Information about context and device.
     pub fn info(&self) -> &Info {
         &self.info
     }

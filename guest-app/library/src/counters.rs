@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the device counted for a context, and the difference between two moments.
+//! The device's counters for a context, and the difference between two moments.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use svm_abi::counters::{COUNT, COUNTERS};
 pub struct Counters([u64; COUNT]);
 
 impl Counters {
-    /// Takes each counter from `read`, which gets its place in the block.
+    /// Reads each counter with `read`, which gets its position in the block.
     pub fn read(read: impl Fn(usize) -> u64) -> Self {
         Counters(std::array::from_fn(read))
     }
 
-    /// The counter at a place of [`svm_abi::counters::index`]; 0 for a place beyond the block.
+    /// The counter at a position of [`svm_abi::counters::index`]; 0 beyond the block.
     pub fn get(&self, index: usize) -> u64 {
         self.0.get(index).copied().unwrap_or(0)
     }
 
-    /// What was counted since `earlier`.
+    /// The change since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Counters) -> Counters {
         Counters(std::array::from_fn(|n| {

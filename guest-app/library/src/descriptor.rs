@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Descriptors for programs that submit work themselves: which operation, on which addresses.
+//! Descriptors for programs that submit work themselves: the operation, and its addresses.
 //!
-//! Making a descriptor is safe, whatever it names; submitting it is not.
+//! Creating a descriptor is safe, whatever its addresses; submitting it is not.
 
 use svm_abi::descriptor::{self as abi, Operation, flags, operand};
 
 /// One piece of work.
 ///
-/// Unless said otherwise it sends the context's interrupt when it has completed, and pages that
-/// are not present are requested.
+/// By default it sends the context's interrupt when it has completed, and requests pages that are
+/// not present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptor(abi::Descriptor);
 
-/// A range in the list of [`Descriptor::gather`], as the device reads it.
+/// A range in the list of [`Descriptor::gather`], in the device's format.
 #[repr(C, align(16))]
 #[derive(Clone, Copy, Debug)]
 pub struct GatherEntry {
@@ -29,7 +29,7 @@ impl GatherEntry {
         }
     }
 
-    /// The entry as it stands in memory.
+    /// The entry as stored in memory.
     pub fn to_bytes(&self) -> [u8; abi::gather::ENTRY_SIZE as usize] {
         let mut bytes = [0; abi::gather::ENTRY_SIZE as usize];
         let word = |at: usize| at..at + 8;
@@ -69,7 +69,7 @@ impl Descriptor {
         this
     }
 
-    /// Writes the 8 bytes of `pattern`, little-endian, over and over.
+    /// Fills the range with copies of the 8 bytes of `pattern`, little-endian.
     pub fn fill(destination: *mut u8, length: u64, pattern: u64) -> Self {
         let mut this = Self::new(Operation::Fill);
         this.0.destination = address(destination);
@@ -130,7 +130,7 @@ impl Descriptor {
         this
     }
 
-    /// Copies the ranges of a list of `entries` one behind the other, at most `room` bytes; the
+    /// Copies the ranges of a list of `entries`, one after another, at most `room` bytes; the
     /// result is the number of bytes.
     pub fn gather(list: *const GatherEntry, entries: u64, destination: *mut u8, room: u64) -> Self {
         let mut this = Self::new(Operation::Gather);
@@ -141,7 +141,8 @@ impl Descriptor {
         this
     }
 
-    /// Has `length` bytes translated, and their pages brought, for reading or for writing too.
+    /// Translates `length` bytes, and requests their absent pages, for reading, or also for
+    /// writing.
     pub fn prefetch(start: *const u8, length: u64, write: bool) -> Self {
         let mut this = Self::new(Operation::Prefetch);
         this.0.source = address(start);
@@ -150,7 +151,7 @@ impl Descriptor {
         this
     }
 
-    /// Asks what the IOMMU says of the page at an address; the result is in the words of
+    /// Asks the IOMMU about the page at an address; the result has the format of
     /// [`svm_abi::descriptor::translation`].
     pub fn translate(page: *const u8, write: bool) -> Self {
         let mut this = Self::new(Operation::Translate);
@@ -159,7 +160,8 @@ impl Descriptor {
         this
     }
 
-    /// Drops what the device has cached of `length` bytes; the result is the number of entries.
+    /// Drops the device's cached translations of `length` bytes; the result is the number of
+    /// entries.
     pub fn forget(start: *const u8, length: u64) -> Self {
         let mut this = Self::new(Operation::CacheControl);
         this.0.source = address(start);
@@ -167,14 +169,15 @@ impl Descriptor {
         this
     }
 
-    /// Drops all that the device has cached for the process; the result is the number of entries.
+    /// Drops all of the device's cached translations for the process; the result is the number of
+    /// entries.
     pub fn forget_all() -> Self {
         let mut this = Self::new(Operation::CacheControl);
         this.0.operand0 = operand::ALL;
         this
     }
 
-    /// Performs the `entries` descriptors of an array; see [`crate::Batch`], which makes one.
+    /// Performs the `entries` descriptors of an array; see [`crate::Batch`].
     pub fn batch(array: *const u8, entries: u64) -> Self {
         let mut this = Self::new(Operation::Batch);
         this.0.source = address(array);
@@ -182,8 +185,8 @@ impl Descriptor {
         this
     }
 
-    /// A descriptor of these very words, right or wrong. The completion address is replaced when
-    /// it is submitted.
+    /// A descriptor of exactly these words, valid or not. Submitting it replaces the completion
+    /// address.
     pub fn from_raw(words: abi::Descriptor) -> Self {
         Descriptor(words)
     }
@@ -224,8 +227,8 @@ impl Descriptor {
     }
 }
 
-/// The number that the device gets for a pointer. The device acts as another thread that makes
-/// the pointer anew from the number: the provenance has to be exposed for it.
+/// The number that the device gets for a pointer. The device acts like another thread that
+/// recreates the pointer from the number, so the provenance has to be exposed.
 fn address<T>(pointer: *const T) -> u64 {
     pointer.expose_provenance() as u64
 }

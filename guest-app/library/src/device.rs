@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The open device file: its ioctls and its doorbell page. Of the modules that need `unsafe` the
-//! one that touches the system; it knows nothing of rings and tickets.
+//! The open device file: its ioctls and its doorbell page. Of the modules that need `unsafe`, this
+//! one makes the system calls; it knows nothing of rings and tickets.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,31 +17,32 @@ use svm_abi::{doorbell, ioctl};
 
 use crate::region::{Advice, PAGE, Region};
 
-/// How often the driver is asked to wait for the stop of a context before that is an error.
+/// Number of attempts to stop a context before a time-out is an error.
 const STOP_ATTEMPTS: u32 = 10;
 
-/// What the queue needs of an open device file.
+/// What the queue needs from an open device file.
 ///
-/// [`CharDevice`] is the real one; [`crate::model::Model`] performs the same in software.
+/// [`CharDevice`] is the real one; [`crate::model::Model`] does the same in software.
 ///
 /// # Safety
 ///
-/// The queue frees memory, and gives borrowed memory back, on the word of an implementation:
+/// The queue frees memory, and returns borrowed memory, based on these guarantees of an
+/// implementation:
 ///
-/// * the device reaches memory only for descriptors between the doorbell's tail and the head;
+/// * the device accesses memory only for descriptors between the doorbell's tail and the head;
 /// * once it has written a completion record, the operation is over;
-/// * once [`queue_stop`](DeviceFile::queue_stop) has returned `Ok`, or any method an error of
-///   `ENODEV`, the device reaches no memory of this context until `queue_setup`.
+/// * once [`queue_stop`](DeviceFile::queue_stop) has returned `Ok`, or any method has failed with
+///   `ENODEV`, the device accesses no memory for this context until `queue_setup`.
 pub unsafe trait DeviceFile: Send {
-    /// What the device can do. Errors as the ioctl `INFO`.
+    /// The device's properties. Errors as the ioctl `INFO`.
     fn info(&self) -> io::Result<ioctl::Info>;
 
     /// Starts the context on a ring. Errors as the ioctl `QUEUE_SETUP`.
     ///
     /// # Safety
     ///
-    /// The ring is memory that stays as it is until the queue is stopped and that is changed by
-    /// atomic accesses only.
+    /// The ring is memory that stays mapped until the queue is stopped, and that is changed only by
+    /// atomic accesses.
     unsafe fn queue_setup(&mut self, queue: &ioctl::Queue) -> io::Result<()>;
 
     /// Stops the context. Errors as the ioctl `QUEUE_STOP`.
@@ -54,17 +55,17 @@ pub unsafe trait DeviceFile: Send {
     ///
     /// # Safety
     ///
-    /// The descriptors up to the tail name no memory that the device must not touch.
+    /// The descriptors up to the tail contain no address of memory that the device must not access.
     unsafe fn write_tail(&self, tail: u64);
 
-    /// Has an eventfd signalled at the context's interrupts, or none. Errors as the ioctl
-    /// `EVENTFD`; `EOPNOTSUPP` from what has none.
+    /// Sets or removes the eventfd to signal at the context's interrupts. Errors as the ioctl
+    /// `EVENTFD`; `EOPNOTSUPP` if not supported.
     fn set_eventfd(&self, _eventfd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         Err(Errno::EOPNOTSUPP.into())
     }
 
-    /// Says how many completions make an interrupt. Errors as the ioctl `MODERATION`;
-    /// `EOPNOTSUPP` from what has none.
+    /// Sets the number of completions for one interrupt. Errors as the ioctl `MODERATION`;
+    /// `EOPNOTSUPP` if not supported.
     fn set_moderation(&self, _moderation: &ioctl::Moderation) -> io::Result<()> {
         Err(Errno::EOPNOTSUPP.into())
     }
@@ -95,13 +96,13 @@ mod call {
     );
 }
 
-/// The mapping of a doorbell page, which belongs to the process that made it.
+/// The mapping of a doorbell page, which belongs to the process that created it.
 ///
 /// A child of `fork` does not inherit the page, and may have anything else at its address.
 #[derive(Debug)]
 struct DoorbellPage {
     page: ManuallyDrop<MmapRaw>,
-    /// A word that is 1 in the process that made the mapping, and 0 in its children.
+    /// A word that is 1 in the process that created the mapping, and 0 in its children.
     mark: Region,
 }
 
@@ -151,7 +152,8 @@ impl CharDevice {
             .write(true)
             .custom_flags(OFlag::O_NONBLOCK.bits())
             .open(path)?;
-        // The first ioctl comes before the mapping: a file that is no device says so by ENOTTY.
+        // The first ioctl comes before the mapping: it fails with ENOTTY for a file that is not a
+        // device.
         info(&file)?;
         let doorbell = DoorbellPage::map(&file)?;
         Ok(CharDevice { doorbell, file })
@@ -166,15 +168,15 @@ fn info(file: &File) -> io::Result<ioctl::Info> {
 }
 
 // SAFETY: the device fulfils the contract by its specification (a completion record is written
-// last, STOP waits for the accesses in progress), and the driver by waiting for STOP; when a
-// device leaves, its driver ends the bond before anybody sees ENODEV.
+// last, STOP waits for the accesses in progress), and the driver by waiting for STOP; when a device
+// is removed, its driver ends the bond before any call returns ENODEV.
 unsafe impl DeviceFile for CharDevice {
     fn info(&self) -> io::Result<ioctl::Info> {
         info(&self.file)
     }
 
     unsafe fn queue_setup(&mut self, queue: &ioctl::Queue) -> io::Result<()> {
-        // SAFETY: the kernel reads a `Queue`; of the ring, the caller says what is needed.
+        // SAFETY: the kernel reads a `Queue`; the caller guarantees the requirements on the ring.
         unsafe { call::queue_setup(self.file.as_raw_fd(), queue) }?;
         Ok(())
     }
@@ -185,7 +187,7 @@ unsafe impl DeviceFile for CharDevice {
             // SAFETY: the ioctl has no argument and writes no memory of the process.
             match unsafe { call::queue_stop(self.file.as_raw_fd()) } {
                 Err(Errno::EINTR) => {}
-                // The driver has waited for a response to a page request, and not got one.
+                // The driver has waited for a response to a page request, and none came.
                 Err(Errno::ETIMEDOUT) if patience > 0 => patience -= 1,
                 other => return Ok(other.map(drop)?),
             }
@@ -198,7 +200,7 @@ unsafe impl DeviceFile for CharDevice {
             "doorbell offset {offset:#x}"
         );
         // SAFETY: the offset is within the mapped page and aligned for a `u64`. The access is
-        // volatile because the page is the device's registers, not memory.
+        // volatile because the page contains device registers, not memory.
         unsafe {
             self.doorbell
                 .page
@@ -212,8 +214,8 @@ unsafe impl DeviceFile for CharDevice {
     unsafe fn write_tail(&self, tail: u64) {
         let page = self.doorbell.page.as_mut_ptr();
         let register = page.wrapping_add(doorbell::TAIL as usize);
-        // SAFETY: the register is within the mapped page, aligned, and written by one access of
-        // 8 bytes, as the device demands; what the write sets off is for the caller to answer.
+        // SAFETY: the register is within the mapped page, aligned, and written by one access of 8
+        // bytes, as the device requires; the caller is responsible for the effects of the write.
         unsafe { register.cast::<u64>().write_volatile(tail) }
     }
 
@@ -222,7 +224,7 @@ unsafe impl DeviceFile for CharDevice {
             fd: eventfd.map_or(-1, |eventfd| eventfd.as_raw_fd()),
             ..ioctl::Eventfd::default()
         };
-        // SAFETY: the kernel reads an `Eventfd`, and takes a reference of its own to the file.
+        // SAFETY: the kernel reads an `Eventfd`, and takes its own reference to the file.
         unsafe { call::eventfd(self.file.as_raw_fd(), &argument) }?;
         Ok(())
     }
@@ -246,14 +248,14 @@ mod tests {
     use nix::unistd::{ForkResult, fork};
     use std::ptr::NonNull;
 
-    /// A file that stands for the driver.
+    /// A file that stands in for the driver.
     fn file() -> File {
         let file = tempfile::tempfile().unwrap();
         file.set_len(ioctl::DOORBELL_SIZE as u64).unwrap();
         file
     }
 
-    /// As the driver's mapping: a child has a hole in its place.
+    /// Like the driver's mapping: a child has a hole in its place.
     fn page(file: &File) -> DoorbellPage {
         let page = DoorbellPage::map(file).unwrap();
         let start = NonNull::new(page.page.as_mut_ptr()).unwrap();
@@ -263,13 +265,13 @@ mod tests {
     }
 
     /// Has a child of one thread do something that allocates nothing, and requires what it says.
-    /// Nobody else maps anything in it meanwhile, as other tests do in this process.
+    /// Nothing else is mapped in the child meanwhile, unlike in this process with its other tests.
     fn in_a_child(succeeds: impl FnOnce() -> bool) {
         // SAFETY: the child allocates nothing and ends by `_exit`.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
                 let status = i32::from(!succeeds());
-                // SAFETY: ends the process without running what is the parent's.
+                // SAFETY: ends the process without running the parent's exit handlers.
                 unsafe { nix::libc::_exit(status) }
             }
             ForkResult::Parent { child } => {

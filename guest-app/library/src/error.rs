@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What can go wrong, in sentences that say what to do.
+//! The errors of the library, in sentences that say what to do.
 
 use std::fmt;
 use std::io;
@@ -9,10 +9,10 @@ use nix::errno::Errno;
 use svm_abi::completion::{self, Completion, access};
 use svm_abi::registers::halt;
 
-/// Why the library could not do what it was asked for.
+/// Why the library could not perform a request.
 ///
-/// The text of an error has all that is known, what the system said included: there is no chain
-/// of sources to be printed beside it.
+/// The text of an error contains everything that is known, including the system's message: there is
+/// no chain of sources to print in addition.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The device file could not be opened.
@@ -23,7 +23,7 @@ pub enum Error {
         /// What the system said.
         cause: io::Error,
     },
-    /// The device speaks another version of the interface.
+    /// The device has another version of the interface.
     #[error(
         "the device has version {}.{} of the interface, this program was built for {}.{}: \
          use a program, a module and a device of the same major version",
@@ -39,7 +39,7 @@ pub enum Error {
         "a ring has a power of two of descriptors, from 1 to {max}; {requested} were asked for"
     )]
     Capacity {
-        /// Descriptors asked for.
+        /// Requested number of descriptors.
         requested: u32,
         /// Descriptors of the largest ring.
         max: u32,
@@ -64,13 +64,13 @@ pub enum Error {
     Lost {
         /// Number of the descriptor since the start of the queue.
         number: u64,
-        /// What the device says of it, if no other record was lost since.
+        /// The device's reason, if no other record was lost since.
         why: Option<completion::Error>,
     },
     /// The device went away.
     #[error("the device is gone: it was unplugged, or its driver unbound; open it again")]
     Gone,
-    /// The context was stopped by somebody else, as by a reset of the device.
+    /// Something else stopped the context, such as a reset of the device.
     #[error("the context was stopped by a reset of the device; start the queue again")]
     Reset,
     /// The queue was stopped, by the program or after an earlier error.
@@ -82,16 +82,16 @@ pub enum Error {
          a child has to open the device itself"
     )]
     Forked,
-    /// As many tickets are out as the ring has descriptors.
+    /// There are as many unused tickets as the ring has descriptors.
     #[error("the queue is full: wait for ticket {oldest} first")]
     Full {
-        /// Number of the ticket that holds the next place of the ring.
+        /// Number of the ticket that occupies the next slot of the ring.
         oldest: u64,
     },
-    /// The ticket was not given out by this queue since it was started.
+    /// The ticket does not belong to this queue since its last start.
     #[error("ticket {0} is not of this queue, or the queue was started anew since")]
     UnknownTicket(u64),
-    /// The work did not end in time. The queue is stopped then.
+    /// The work did not end in time. The queue was stopped.
     #[error("the device did not finish in time; the queue is stopped")]
     TimedOut,
     /// The device could not perform the operation.
@@ -111,12 +111,12 @@ impl Error {
     }
 }
 
-/// Why a record was lost, for the middle of a sentence.
+/// Why a record was lost, as part of a sentence.
 fn reason(why: Option<completion::Error>) -> String {
     why.map_or_else(String::new, |why| format!(" ({why:?}: {})", why.text()))
 }
 
-/// What to check when the device file does not open.
+/// What to check if the device file cannot be opened.
 fn advice(cause: &io::Error, path: &Path) -> String {
     let path = path.display();
     match Errno::from_raw(cause.raw_os_error().unwrap_or(0)) {
@@ -154,7 +154,7 @@ fn advice(cause: &io::Error, path: &Path) -> String {
     }
 }
 
-/// What to add to the message of a system call that failed.
+/// A hint to add to the message of a failed system call.
 fn hint(cause: &io::Error) -> &'static str {
     match Errno::from_raw(cause.raw_os_error().unwrap_or(0)) {
         Errno::ENOTTY => " (is the file a device of svm_demo?)",
@@ -166,7 +166,7 @@ fn hint(cause: &io::Error) -> &'static str {
     }
 }
 
-/// Why a context halted, as its `STATUS` says.
+/// Why a context halted, from its `STATUS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Halt(pub u8);
 
@@ -186,7 +186,7 @@ impl fmt::Display for Halt {
     }
 }
 
-/// What a completion record says about an operation that failed.
+/// The failure of an operation, from its completion record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Failure {
     /// Number of the error; see [`Failure::error`].

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Shares a process's address space with the svm-demo device.
 //!
-//! A program opens a [`Context`], starts its [`Queue`], and hands over plain memory: heap, stack,
-//! mapped files. The device reaches it under the process's own page tables; nothing is pinned,
+//! A program opens a [`Context`], starts its [`Queue`], and passes plain memory to it: heap, stack,
+//! mapped files. The device accesses it through the process's own page tables; nothing is pinned,
 //! copied or registered, and submitting takes no system call.
 //!
 //! ```no_run
@@ -14,12 +14,12 @@
 //! # Ok::<(), svmctl::Error>(())
 //! ```
 //!
-//! The safe operations borrow memory and wait. For several descriptors under way, or
-//! memory by address, use [`Queue::push`] and [`Queue::wait`] with a [`Descriptor`].
+//! The safe operations borrow memory and wait. For several descriptors in flight, or memory by
+//! address, use [`Queue::push`] and [`Queue::wait`] with a [`Descriptor`].
 //!
 //! The parts: [`device`] makes the system calls, [`region`] maps memory, `ring` lays out the
-//! queue's memory, [`Queue`] numbers the work and waits for it. [`model`] is a device of
-//! software, for tests on machines without one.
+//! queue's memory, [`Queue`] numbers the work and waits for it. [`model`] is a software device, for
+//! tests on machines without the device.
 
 mod batch;
 mod context;

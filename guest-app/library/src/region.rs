@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory that process and device share without a borrow: anonymous pages that the program reads
-//! and writes with atomic accesses only, so that the device may write them at any time.
+//! Memory that process and device share without a borrow: anonymous pages that the program accesses
+//! only atomically, so that the device may write them at any time.
 //!
 //! The queue's own ring is such a region. This module knows nothing of devices; it is one of the
 //! few that need `unsafe`, for the system calls that map memory.
@@ -16,16 +16,16 @@ use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, m
 /// Size of a page in bytes: the project supports x86-64 only.
 pub const PAGE: usize = 4096;
 
-/// Advice to the kernel that changes no bytes, or changes them as another thread might.
+/// Advice to the kernel that changes no bytes, or changes them like another thread could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
-    /// Drops the contents: the pages read as zero when they are reached again.
+    /// Drops the contents: the next access reads zero.
     DontNeed,
     /// Writes the pages to swap.
     PageOut,
-    /// Wants huge pages.
+    /// Prefers huge pages.
     HugePage,
-    /// Wants no huge pages.
+    /// Avoids huge pages.
     NoHugePage,
     /// A child of the process finds zeros here.
     WipeOnFork,
@@ -47,9 +47,9 @@ impl From<Advice> for MmapAdvise {
 ///
 /// # Invariants
 ///
-/// `base` is the start of `len` mapped bytes, aligned to a page, that this value alone unmaps.
-/// They are readable at all times, and writable where no part is read-only, i.e. while
-/// `read_only` is empty. No reference to them other than to atomics exists.
+/// `base` is the start of `len` mapped bytes, aligned to a page, that only this value unmaps. They
+/// are always readable, and writable outside of `read_only`. There are no references to them other
+/// than to atomics.
 #[derive(Debug)]
 pub struct Region {
     base: NonNull<u8>,
@@ -59,12 +59,12 @@ pub struct Region {
 
 // SAFETY: the region owns its mapping, and every access to the bytes is atomic.
 unsafe impl Send for Region {}
-// SAFETY: as above; what changes the mapping itself takes `&mut self` or `self`.
+// SAFETY: as above; functions that change the mapping itself take `&mut self` or `self`.
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// Maps at least `len` bytes, rounded up to whole pages, which read as zero and are not
-    /// present before somebody reaches them.
+    /// Maps at least `len` bytes, rounded up to whole pages, which read as zero and are not present
+    /// before their first access.
     ///
     /// # Errors
     ///
@@ -74,7 +74,7 @@ impl Region {
             .checked_next_multiple_of(PAGE)
             .and_then(NonZeroUsize::new)
             .ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
+        // SAFETY: a new mapping at an address that the kernel chooses replaces nothing.
         let base = unsafe {
             mmap_anonymous(
                 None,
@@ -166,9 +166,9 @@ impl Region {
             "offset {offset:#x} beyond the region's {:#x}",
             self.len()
         );
-        // The provenance is exposed because the device reaches the memory by its address.
+        // The provenance is exposed because the device accesses the memory by its address.
         let _ = self.base.as_ptr().expose_provenance();
-        // SAFETY: the offset is within the mapping, or one behind it.
+        // SAFETY: the offset is within the mapping, or one past its end.
         unsafe { self.base.as_ptr().add(offset) }
     }
 
@@ -204,8 +204,8 @@ impl Region {
             self.len()
         );
         let start = self.at(range.start);
-        // SAFETY: the range is readable memory that lives as long as `self`. That stores through
-        // the result only reach writable memory is checked by the only function that stores.
+        // SAFETY: the range is readable memory that lives as long as `self`. The only function that
+        // stores through the result checks that the memory is writable.
         unsafe { std::slice::from_raw_parts(start.cast(), range.len()) }
     }
 
@@ -223,7 +223,7 @@ impl Region {
     ///
     /// # Panics
     ///
-    /// If the range is beyond the end or meets a part that is read-only.
+    /// If the range is beyond the end or overlaps a read-only part.
     pub fn write(&self, offset: usize, data: &[u8]) {
         let range = offset..offset + data.len();
         assert!(
@@ -239,10 +239,10 @@ impl Region {
     ///
     /// # Errors
     ///
-    /// Those of `madvise`: `EINVAL` where the kernel was built without the feature.
+    /// Those of `madvise`: `EINVAL` if the kernel was built without the feature.
     pub fn advise(&self, advice: Advice) -> io::Result<()> {
-        // SAFETY: the mapping is ours. The advice changes at most the bytes, to zero, as another
-        // thread could: all accesses are atomic.
+        // SAFETY: the mapping is ours. The advice at most sets bytes to zero, like another thread
+        // could: all accesses are atomic.
         unsafe { madvise(self.base.cast(), self.len(), advice.into()) }?;
         Ok(())
     }
@@ -267,8 +267,8 @@ impl Region {
         self.read_only = 0..0;
         if !range.is_empty() {
             let start = NonNull::new(self.at(range.start)).ok_or(io::ErrorKind::InvalidInput)?;
-            // SAFETY: the range is within the mapping, which stays readable; `&mut self` says
-            // that no reference to its atomics exists, and later stores are checked.
+            // SAFETY: the range is within the mapping, which stays readable; `&mut self` ensures
+            // that there are no references to its atomics, and later stores are checked.
             unsafe { mprotect(start.cast(), range.len(), ProtFlags::PROT_READ) }?;
             self.read_only = range;
         }
@@ -308,7 +308,7 @@ impl Region {
         }
     }
 
-    /// Unmaps the region and gives back its address.
+    /// Unmaps the region and returns its address.
     pub fn unmap(self) -> u64 {
         self.address(0)
     }
@@ -316,8 +316,8 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and nothing refers to it any more. The code that gave its
-        // address to a device promised that the device is done with it.
+        // SAFETY: the mapping is ours, and nothing refers to it any more. The code that passed its
+        // address to a device guarantees that the device is done with it.
         let result = unsafe { munmap(self.base.cast(), self.len()) };
         debug_assert!(result.is_ok(), "munmap of an own mapping: {result:?}");
     }

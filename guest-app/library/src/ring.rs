@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The memory of a queue: the submission ring, a completion record for each of its places, and a
-//! mark that tells the process that set it up from its children.
+//! The memory of a queue: the submission ring, a completion record for each of its slots, and a
+//! mark that distinguishes the process that created it from its children.
 //!
-//! Process and device see this memory at the same time: every access is atomic. The module does
-//! not know what descriptors mean, nor the device.
+//! Process and device access this memory at the same time: every access is atomic. The module knows
+//! neither the meaning of descriptors nor the device.
 
 use std::io;
 use std::sync::Arc;
@@ -28,8 +28,8 @@ impl Ring {
     /// A ring of `capacity` descriptors, a power of two.
     pub(crate) fn new(capacity: usize) -> io::Result<Ring> {
         let region = Region::new(Ring::bytes(capacity))?;
-        // A child has no right to the queue. It finds zeros, knows by them, and costs the parent
-        // no copy of the ring.
+        // A child must not use the queue. It finds zeros and detects that it is a child, and the
+        // parent needs no copy of the ring.
         region.advise(Advice::WipeOnFork)?;
         let region = Arc::new(region);
         let ring = Ring { region, capacity };
@@ -37,7 +37,7 @@ impl Ring {
         Ok(ring)
     }
 
-    /// Bytes that a ring of `capacity` descriptors takes, with all that belongs to it.
+    /// Size in bytes of a ring of `capacity` descriptors, with its records and mark.
     pub(crate) const fn bytes(capacity: usize) -> usize {
         (capacity * (DESCRIPTOR_WORDS + RECORD_WORDS) + 1) * 8
     }
@@ -66,7 +66,7 @@ impl Ring {
         &self.region.words()[self.capacity * (DESCRIPTOR_WORDS + RECORD_WORDS)]
     }
 
-    /// Whether this process made the ring, and is not a child of the one that did.
+    /// Whether this process created the ring, and is not a child of the one that did.
     pub(crate) fn is_ours(&self) -> bool {
         self.mark().load(Ordering::Relaxed) != 0
     }
@@ -84,8 +84,8 @@ impl Ring {
         self.region.address(self.record_start(number) * 8)
     }
 
-    /// Clears the record of descriptor `number` and puts its words in the ring. The device sees
-    /// them when the doorbell is written after [`publish`](Ring::publish).
+    /// Clears the record of descriptor `number` and writes its words to the ring. The device sees
+    /// them after [`publish`](Ring::publish) and a write to the doorbell.
     pub(crate) fn write(&self, number: u64, words: &Descriptor) {
         let memory = self.region.words();
         let record = self.record_start(number);
@@ -106,8 +106,8 @@ impl Ring {
         fence(Ordering::SeqCst);
     }
 
-    /// The completion record of descriptor `number`, once the device has written it. All data of
-    /// the operation are visible then.
+    /// The completion record of descriptor `number`, once the device has written it. Then all data
+    /// of the operation are visible.
     pub(crate) fn completion(&self, number: u64) -> Option<Completion> {
         let start = self.record_start(number);
         let record = &self.region.words()[start..start + RECORD_WORDS];
@@ -173,7 +173,7 @@ mod tests {
         ring.region.write(at, &record.to_bytes()[..8]);
         assert_eq!(ring.completion(1), Some(record));
         assert_eq!(ring.completion(0), None);
-        // The place is used anew: nothing is left of the record.
+        // Reusing the slot clears the record.
         ring.write(3, &Descriptor::default());
         assert_eq!(ring.completion(3), None);
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The device driven from user space through VFIO, without its kernel module: ATS without PASID.
+//! Drives the device from user space through VFIO, without its kernel module: ATS without PASID.
 //!
-//! The device then works in an address space of its own, into which the program maps memory, at
-//! the addresses that the memory has in the program: pointers mean the same to both, for what is
-//! mapped. No page is requested; what is not mapped fails with `NotPresent`.
+//! The device then works in its own address space. The program maps memory into it at the addresses
+//! that the memory has in the program, so pointers to mapped memory are valid for both. The device
+//! requests no pages; an access to memory that is not mapped fails with `NotPresent`.
 //!
 //! One of the few modules that need `unsafe`: it writes doorbells and maps memory for the device.
 
@@ -26,11 +26,11 @@ use crate::device::DeviceFile;
 use crate::region::{PAGE, Region};
 use crate::ring::Ring;
 
-/// How often the state is read before a context that does not stop is an error. It has no page
-/// request to wait for: the device only ends the access in hand.
+/// Reads of the state before a context that does not stop is an error. It has no page requests to
+/// wait for: the device only finishes the access in progress.
 const STOP_ATTEMPTS: u32 = 1_000_000;
 
-/// Why the device could not be driven through VFIO.
+/// Why driving the device through VFIO failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The function cannot be opened.
@@ -66,9 +66,9 @@ pub enum Error {
     /// Memory cannot be mapped for the device.
     #[error("cannot map {length:#x} bytes at {address:#x} for the device: {cause}")]
     Map {
-        /// Where.
+        /// The address.
         address: u64,
-        /// How much.
+        /// The length.
         length: usize,
         /// What the system said.
         cause: io::Error,
@@ -87,7 +87,7 @@ fn system(action: &'static str) -> impl Fn(io::Error) -> Error {
     move |cause| Error::System { action, cause }
 }
 
-/// The function, opened through VFIO. Nobody else has it meanwhile.
+/// The function, opened exclusively through VFIO.
 #[derive(Debug)]
 pub struct Function {
     device: VfioPciDevice,
@@ -153,11 +153,11 @@ impl Function {
         Ok(Arc::new(function))
     }
 
-    /// Maps a region for the device, at the address that it has here.
+    /// Maps a region for the device, at its address in this process.
     ///
     /// # Errors
     ///
-    /// [`Error::Map`], if the address is not one that the IOMMU has, for instance.
+    /// [`Error::Map`], for instance if the IOMMU does not support the address.
     pub fn map(self: &Arc<Self>, region: &Arc<Region>, access: Access) -> Result<Mapping, Error> {
         self.map_range(region.address(0), region.len(), access)?;
         Ok(Mapping {
@@ -166,7 +166,7 @@ impl Function {
         })
     }
 
-    /// Maps the descriptors and records of a batch, of which the device reads and writes those.
+    /// Maps the descriptors and records of a batch, which the device reads and writes.
     ///
     /// # Errors
     ///
@@ -196,8 +196,8 @@ impl Function {
             Access::Read => Permissions::Read,
             Access::ReadWrite => Permissions::ReadWrite,
         };
-        // SAFETY: the range is of mapped pages that are accessed by atomic accesses alone; the
-        // kernel keeps the pages until they are unmapped, whatever becomes of the program's
+        // SAFETY: the range consists of mapped pages that are accessed only atomically; the kernel
+        // keeps the pages until they are unmapped for the device, whatever happens to the program's
         // mapping.
         unsafe { iommu.map(address, length, start, permissions) }.map_err(error)
     }
@@ -206,7 +206,7 @@ impl Function {
         self.device.iommu().unmap(address, length)
     }
 
-    /// A context of the device; each may be asked for once.
+    /// A context of the device; request each only once.
     pub fn context(self: &Arc<Self>, number: u16) -> FunctionContext {
         FunctionContext {
             function: self.clone(),
@@ -221,7 +221,7 @@ impl Function {
         u64::from(half(offset)) | u64::from(half(offset + 4)) << 32
     }
 
-    /// Writes a register of BAR 0, in two halves: the device takes them so.
+    /// Writes a register of BAR 0, in two halves, which the device supports.
     fn write(&self, offset: u64, value: u64) -> io::Result<()> {
         self.registers
             .write_le_u32(offset + 4, (value >> 32) as u32)?;
@@ -238,7 +238,7 @@ pub enum Access {
     ReadWrite,
 }
 
-/// A region that the device can reach, until this is dropped.
+/// A region that the device can access until this is dropped.
 #[derive(Debug)]
 pub struct Mapping {
     function: Arc<Function>,
@@ -251,7 +251,7 @@ impl Mapping {
         &self.memory
     }
 
-    /// The region, to be kept longer than the mapping.
+    /// The region, to keep it longer than the mapping.
     pub fn shared(&self) -> Arc<Region> {
         self.memory.clone()
     }
@@ -260,7 +260,7 @@ impl Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         let (address, length) = (self.memory.address(0), self.memory.len());
-        // What cannot be unmapped stays the device's, and the kernel keeps its pages.
+        // If unmapping fails, the device keeps its access, and the kernel keeps the pages.
         if let Err(error) = self.function.unmap_range(address, length) {
             eprintln!("cannot unmap {length:#x} bytes at {address:#x}: {error}");
         }
@@ -286,7 +286,7 @@ impl FunctionContext {
     }
 }
 
-// SAFETY: the device fulfils the contract by its specification; STOP is waited for until the
+// SAFETY: the device fulfils the contract by its specification; after STOP the code waits until the
 // context is DISABLED, and the kernel keeps every mapped page until it is unmapped.
 unsafe impl DeviceFile for FunctionContext {
     fn info(&self) -> io::Result<Info> {
@@ -368,7 +368,7 @@ unsafe impl DeviceFile for FunctionContext {
         );
         let pointer = self.function.doorbells.as_mut_ptr().wrapping_add(register);
         // SAFETY: the register is within the mapped BAR, aligned, and written by one access of 8
-        // bytes, as the device demands; what the write sets off is for the caller to answer.
+        // bytes, as the device requires; the caller is responsible for the effects of the write.
         unsafe { pointer.cast::<u64>().write_volatile(tail) }
     }
 
@@ -380,7 +380,7 @@ unsafe impl DeviceFile for FunctionContext {
 impl Drop for FunctionContext {
     fn drop(&mut self) {
         if let Some((address, length)) = self.ring {
-            // The queue has stopped the context before.
+            // The queue has already stopped the context.
             if let Err(error) = self.function.unmap_range(address, length) {
                 eprintln!("cannot unmap the ring at {address:#x}: {error}");
             }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A device of software: a thread that works on the ring as the device does, in the memory of
-//! the same process. For tests of programs, and of this library, on machines without the device.
+//! A software device: a thread that works on the ring like the device, in the memory of the same
+//! process. For tests of programs, and of this library, on machines without the device.
 //!
-//! It reads and writes by `process_vm_readv` and `process_vm_writev`, so that the kernel applies
-//! the mappings and permissions of the process, and a bad address is an error and not the end.
-//! It has no PASID, no translation cache and no page requests, and leaves their counters at 0.
-//! A [`Mutant`] breaks one rule, to prove that a test would notice.
+//! It reads and writes with `process_vm_readv` and `process_vm_writev`, so that the kernel applies
+//! the mappings and permissions of the process, and a bad address is an error and does not end the
+//! process. It has no PASID, no translation cache and no page requests, and leaves their counters
+//! at 0. A [`Mutant`] breaks one rule, to prove that a test notices.
 
 mod shared;
 mod worker;
@@ -28,7 +28,7 @@ use shared::Shared;
 pub use shared::{BATCH_LOG2, Mutant, RING_LOG2, TRANSFER_LOG2};
 use worker::Worker;
 
-/// A device of software, as an open file.
+/// A software device, as an open file.
 pub struct Model {
     shared: Arc<Shared>,
     mutant: Option<Mutant>,
@@ -65,7 +65,7 @@ impl Model {
     }
 }
 
-// SAFETY: the thread touches memory for descriptors between head and tail only, writes the status
+// SAFETY: the thread accesses memory only for descriptors between head and tail, writes the status
 // of a record last, and `queue_stop` returns when the thread has ended.
 unsafe impl DeviceFile for Model {
     fn info(&self) -> io::Result<ioctl::Info> {
@@ -73,7 +73,7 @@ unsafe impl DeviceFile for Model {
             device_version: ids::ABI_VERSION.into(),
             context: 0,
             pasid: 0,
-            // Each model is one of them.
+            // Each model is one of the contexts.
             contexts: ids::MAX_CONTEXTS.into(),
             ring_log2_max: RING_LOG2,
             transfer_log2_max: TRANSFER_LOG2,
@@ -158,7 +158,7 @@ unsafe impl DeviceFile for Model {
 
 impl Drop for Model {
     fn drop(&mut self) {
-        // A thread that panicked is no work of anybody any more.
+        // A panic of the thread needs no handling here.
         let _ = self.queue_stop();
     }
 }

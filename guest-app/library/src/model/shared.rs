@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The limits of a model, how it can deviate from the device, and the doorbell page that its thread
-//! shares with its file.
+//! The limits of a model, its possible deviations from the device, and the doorbell page that its
+//! thread shares with its file.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -13,10 +13,10 @@ pub const RING_LOG2: u32 = 10;
 /// Log2 of the longest batch.
 pub const BATCH_LOG2: u32 = 6;
 
-/// How a model deviates from the device.
+/// A deviation of a model from the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutant {
-    /// Copies and fills leave out the last byte.
+    /// Copies and fills omit the last byte.
     LastByteMissing,
     /// Copies and fills write one byte beyond the end.
     OneByteTooMany,
@@ -28,13 +28,13 @@ pub enum Mutant {
     TornFetchAdd,
     /// An overlapping copy runs forwards, byte by byte.
     CopiesForwards,
-    /// Everything behind a descriptor that failed fails too.
+    /// Every descriptor after a failed one fails, too.
     FailureSpreads,
     /// Sums, checksums and offsets are one too high.
     WrongResult,
 }
 
-/// What the thread and the file share.
+/// The state that thread and file share.
 pub(super) struct Shared {
     /// The doorbell page.
     pub page: [AtomicU64; doorbell::PAGE_SIZE as usize / 8],

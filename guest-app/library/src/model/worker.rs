@@ -60,7 +60,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Works until it is told to stop.
+    /// Works until `stop` is set.
     pub(super) fn run(mut self) {
         let mut head = 0;
         while !self.shared.stop.load(Ordering::SeqCst) {
@@ -87,8 +87,8 @@ impl Worker {
         let start = self.ring + number % self.capacity * descriptor::SIZE as u64;
         let mut bytes = [0; descriptor::SIZE];
         for (at, word) in (start..).step_by(8).zip(bytes.chunks_exact_mut(8)) {
-            // SAFETY: `queue_setup` demands that the ring is memory, changed by atomic accesses
-            // only, until `queue_stop`, which waits for this thread.
+            // SAFETY: `queue_setup` requires that the ring is memory, changed only by atomic
+            // accesses, until `queue_stop`, which waits for this thread.
             let register = unsafe { atomic(at) };
             word.copy_from_slice(&register.load(Ordering::Relaxed).to_le_bytes());
         }
@@ -108,7 +108,7 @@ impl Worker {
         self.announce(words);
     }
 
-    /// Performs a batch, with the records of its entries, and says what its own is.
+    /// Performs a batch, with the records of its entries, and returns its own record.
     fn batch(&mut self, words: &Descriptor) -> Completion {
         let mut record = Completion {
             status: status::SUCCESS,
@@ -157,7 +157,7 @@ impl Worker {
         record
     }
 
-    /// Performs any other descriptor, and says what its record is.
+    /// Performs any other descriptor, and returns its record.
     fn record(&mut self, words: &Descriptor) -> Completion {
         let mut result = self.perform(words);
         if self.mutant == Some(Mutant::FailureSpreads) {
@@ -187,7 +187,7 @@ impl Worker {
         }
     }
 
-    /// Counts a descriptor that has ended, and writes its record.
+    /// Counts a completed descriptor, and writes its record.
     fn finish(&mut self, words: &Descriptor, record: &Completion) {
         self.shared.count(index::DESCRIPTORS, 1);
         if record.status == status::FAILURE {
@@ -199,15 +199,15 @@ impl Worker {
                 let mut word = [0; 8];
                 word.copy_from_slice(&bytes[8 * n..8 * n + 8]);
                 let at = words.completion + 8 * n as u64;
-                // SAFETY: `write_tail` demands that the record is memory that the device may
-                // write; the queue reads it by atomic accesses.
+                // SAFETY: `write_tail` requires that the record is memory that the device may
+                // write; the queue reads it with atomic accesses.
                 let register = unsafe { atomic(at) };
                 register.store(u64::from_le_bytes(word), Ordering::Release);
             }
         }
     }
 
-    /// Sends the interrupt of a descriptor that has ended, if it wants one.
+    /// Sends the interrupt of a completed descriptor, if it asks for one.
     fn announce(&mut self, words: &Descriptor) {
         if words.flags & flags::INTERRUPT != 0 {
             self.interrupt();
@@ -218,7 +218,7 @@ impl Worker {
         self.shared.count(index::INTERRUPTS, 1);
         self.unsent += 1;
         let Some(sender) = &self.sender else { return };
-        // Where the pipe is full the reader has something to wake for; the rest comes later.
+        // If the pipe is full, the reader is already awake; the rest comes later.
         if write(sender, &self.unsent.to_ne_bytes()).is_ok() {
             self.unsent = 0;
         }
@@ -271,7 +271,7 @@ impl Worker {
             }
             // There is no cache.
             Operation::CacheControl => Ok((0, 0)),
-            // There is no translation agent; a batch is taken apart before.
+            // There is no translation agent; batches are handled earlier.
             Operation::Translate | Operation::Batch => Err(Fault::bad(Error::BadOperation)),
         }
     }
@@ -293,8 +293,8 @@ impl Worker {
         if !is_writable(address) {
             return Err(self.fault(address, true));
         }
-        // SAFETY: the address is aligned, readable and writable; `write_tail` demands that the
-        // device may change the number, by atomic accesses.
+        // SAFETY: the address is aligned, readable and writable; `write_tail` requires that the
+        // device may change the number, with atomic accesses.
         let counter = unsafe { atomic(address) };
         if self.mutant == Some(Mutant::TornFetchAdd) {
             let mut word = [0; 8];
@@ -413,7 +413,7 @@ impl Worker {
     }
 }
 
-/// The rules for descriptors that need no look at memory.
+/// The checks of descriptors that need no access to memory.
 fn check(operation: Operation, words: &Descriptor) -> Result<(), Fault> {
     let Descriptor {
         source,
@@ -460,7 +460,7 @@ fn check(operation: Operation, words: &Descriptor) -> Result<(), Fault> {
         }
         Operation::Gather => {
             let list = (source, length * gather::ENTRY_SIZE);
-            // The list is aligned to more than the other operands.
+            // The list has a larger alignment than the other operands.
             let aligned: &[u64] = if source % gather::ENTRY_SIZE == 0 {
                 &[]
             } else {
@@ -532,10 +532,10 @@ fn pages(address: u64, len: u64) -> impl Iterator<Item = Piece> {
 ///
 /// # Safety
 ///
-/// The address is aligned to 8 and mapped readable and writable while the result is used, and
-/// nobody accesses it but by atomic accesses.
+/// The address is aligned to 8 and mapped readable and writable while the result is used, and all
+/// accesses to it are atomic.
 unsafe fn atomic<'a>(address: u64) -> &'a AtomicU64 {
-    // SAFETY: passed on to the caller.
+    // SAFETY: the caller's guarantee.
     unsafe { AtomicU64::from_ptr(ptr::with_exposed_provenance_mut(address as usize)) }
 }
 

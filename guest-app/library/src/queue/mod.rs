@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The queue of a context: starting it, stopping it, and what is known of it. How it is given
-//! work is in `submit`, how one waits in `wait`, and `operations` makes both safe.
+//! The queue of a context: starting it, stopping it, and its state. `submit` submits work, `wait`
+//! waits for it, and `operations` makes both safe.
 //!
-//! The device is treated as another thread of the process. What it gets to know by a descriptor
-//! was written before the doorbell, in the order of [`Ring::publish`]; what it wrote is visible
-//! to a thread that has seen the completion record, by an acquiring load. Between the two it may
-//! reach the memory that the descriptor names, so that memory must not be given back: the safe
-//! operations borrow it and return only when the device is done, or the context is stopped.
+//! The queue treats the device as another thread of the process. [`Ring::publish`] orders all
+//! writes before the doorbell, so that the device sees them; an acquiring load of the completion
+//! record makes the device's writes visible to a thread. In between the device may access the
+//! memory of the descriptor, so that memory must not be freed: the safe operations borrow it and
+//! return only when the device is done, or the context is stopped.
 
 mod operations;
 mod submit;
@@ -24,7 +24,7 @@ use crate::device::DeviceFile;
 use crate::error::{Error, Halt};
 use crate::ring::Ring;
 
-/// A descriptor that was handed to a queue, to be waited for.
+/// A submitted descriptor to wait for.
 #[must_use = "the place in the ring stays taken until the ticket is waited for"]
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ticket {
@@ -39,22 +39,22 @@ impl Ticket {
     }
 }
 
-/// State of a context, as its `STATUS` says.
+/// State of a context, from its `STATUS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Accepts no work.
     Disabled,
     /// Works.
     Enabled,
-    /// Is about to be disabled.
+    /// Is being stopped.
     Stopping,
-    /// Met an error that is not of one descriptor.
+    /// Has met an error that does not belong to one descriptor.
     Halted(Halt),
     /// Not a state: the device does not answer.
     Unknown(u8),
 }
 
-/// A ticket that was not waited for yet.
+/// A ticket that was not used yet.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     number: u64,
@@ -63,20 +63,20 @@ struct Pending {
 
 /// The queue of a context.
 ///
-/// Dropping it stops the context: work that was not waited for is abandoned.
+/// Dropping it stops the context and abandons unfinished work.
 pub struct Queue {
     /// Closed before the ring is freed.
     file: Box<dyn DeviceFile>,
     ring: Ring,
     info: Info,
-    /// Tells the tickets of this queue from others, and from those before a restart.
+    /// Distinguishes the tickets of this queue from others, and from those before a restart.
     id: u64,
     places: Box<[Option<Pending>]>,
     /// Number of the next descriptor.
     next: u64,
-    /// Descriptors that the doorbell has told the device of.
+    /// Descriptors submitted with the doorbell.
     rung: u64,
-    /// Descriptors that the device has consumed, as it said when it was asked last.
+    /// Descriptors that the device has consumed, by the last read.
     head: u64,
     running: bool,
     interrupts: u64,
@@ -143,8 +143,8 @@ impl Queue {
             ring_log2: self.ring.capacity().ilog2(),
             ..ioctl::Queue::default()
         };
-        // SAFETY: the ring is freed after the context was stopped, or never: see `drop`. All
-        // accesses to it are atomic.
+        // SAFETY: the ring is freed only after the context was stopped: see `drop`. All accesses to
+        // it are atomic.
         unsafe { self.file.queue_setup(&queue) }.map_err(Error::system("ioctl QUEUE_SETUP"))?;
         self.interrupts = 0;
         self.running = true;
@@ -156,13 +156,13 @@ impl Queue {
         &self.info
     }
 
-    /// Descriptors of the ring: so many tickets can be out at a time.
+    /// Descriptors of the ring: the largest number of unused tickets.
     pub fn capacity(&self) -> usize {
         self.ring.capacity()
     }
 
-    /// Limits the time that a safe operation may take. When it is over the queue is stopped and
-    /// the operation gives [`Error::TimedOut`]. Without a limit it waits for ever.
+    /// Limits the time of a safe operation. After that time the queue is stopped and the operation
+    /// fails with [`Error::TimedOut`]. Without a limit it waits for ever.
     pub fn set_time_limit(&mut self, limit: Option<Duration>) {
         self.time_limit = limit;
     }
@@ -171,7 +171,7 @@ impl Queue {
         self.ring.is_ours().then_some(()).ok_or(Error::Forked)
     }
 
-    /// What the device counted since the queue was started.
+    /// The device's counters since the start of the queue.
     ///
     /// # Errors
     ///
@@ -200,12 +200,12 @@ impl Queue {
         })
     }
 
-    /// Stops the context. Work that has not completed is abandoned; its tickets give
-    /// [`Error::Stopped`].
+    /// Stops the context and abandons unfinished work; its tickets return [`Error::Stopped`].
     ///
     /// # Errors
     ///
-    /// [`Error::Forked`], and those of the ioctl `QUEUE_STOP`. A device that is gone is stopped.
+    /// [`Error::Forked`], and those of the ioctl `QUEUE_STOP`. A device that is gone counts as
+    /// stopped.
     pub fn stop(&mut self) -> Result<(), Error> {
         self.check_owner()?;
         if self.running {
@@ -236,8 +236,8 @@ impl Queue {
         self.set_up()
     }
 
-    /// Stops the context or ends the process: for when memory that the device may still reach is
-    /// about to be given back.
+    /// Stops the context or ends the process, before memory is freed that the device may still
+    /// access.
     fn stop_or_abort(&mut self) {
         if let Err(error) = self.stop() {
             eprintln!("cannot keep the device from writing memory that is given back: {error}");
@@ -248,8 +248,8 @@ impl Queue {
 
 impl Drop for Queue {
     fn drop(&mut self) {
-        // In a child of the process that set it up there is nothing to stop: the device works in
-        // the parent's address space, and the child's copy of the ring is the child's alone.
+        // In a child of the process that created it there is nothing to stop: the device works in
+        // the parent's address space, and the child has its own copy of the ring.
         if self.running && self.ring.is_ours() {
             self.stop_or_abort();
         }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The operations as safe methods: they borrow memory, submit, and wait.
 //!
-//! Each `unsafe` block rests on the same argument: the memory is borrowed, shared where the device
-//! reads and mutable (or atomic) where it writes, for longer than the call, and
+//! Each `unsafe` block relies on the same argument: the memory is borrowed for longer than the
+//! call, shared if the device reads it and mutable (or atomic) if the device writes it, and
 //! [`Queue::execute`] returns only when the device is done with it.
 
 use std::ops::Range;
@@ -26,19 +26,19 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// Those of [`Queue::push`] and [`Queue::wait`], [`Error::TimedOut`], [`Error::Failed`]; all
-    /// the same for the operations below.
+    /// Those of [`Queue::push`] and [`Queue::wait`], [`Error::TimedOut`], [`Error::Failed`]; the
+    /// same applies to the operations below.
     pub fn nop(&mut self) -> Result<(), Error> {
         // SAFETY: the operation reaches no memory but its record.
         unsafe { self.execute(&Descriptor::nop()) }.map(drop)
     }
 
-    /// Copies `source` to `destination`, which is as long.
+    /// Copies `source` to `destination` of the same length.
     ///
     /// # Errors
     ///
-    /// As [`Queue::nop`]; [`Error::Argument`] if the lengths differ. A part may be copied when it
-    /// fails.
+    /// As [`Queue::nop`]; [`Error::Argument`] if the lengths differ. If it fails, a part may have
+    /// been copied.
     pub fn copy(&mut self, source: &[u8], destination: &mut [u8]) -> Result<(), Error> {
         if source.len() != destination.len() {
             return Err(Error::Argument("source and destination differ in length"));
@@ -52,8 +52,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Copies the bytes in `source` to where `destination` begins, within one buffer; the two
-    /// may overlap.
+    /// Copies the range `source` to offset `destination`, within one buffer; the two may overlap.
     ///
     /// # Errors
     ///
@@ -75,7 +74,7 @@ impl Queue {
         let longest = self.longest();
         let mut starts: Vec<usize> = (0..source.len()).step_by(longest).collect();
         if destination > source.start {
-            // What is overwritten by a piece must have been copied by an earlier one.
+            // A piece may overwrite only bytes that earlier pieces have copied.
             starts.reverse();
         }
         for start in starts {
@@ -89,7 +88,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Writes the 8 bytes of `pattern`, little-endian, over and over.
+    /// Fills the buffer with copies of the 8 bytes of `pattern`, little-endian.
     ///
     /// # Errors
     ///
@@ -169,8 +168,8 @@ impl Queue {
         unsafe { self.execute(&swap) }.map(|record| record.result)
     }
 
-    /// Copies slices one behind the other to the front of `destination`, and returns how many
-    /// bytes these were.
+    /// Copies slices, one after another, to the front of `destination`, and returns the number of
+    /// bytes.
     ///
     /// # Errors
     ///
@@ -193,7 +192,7 @@ impl Queue {
         Ok(record.result as usize)
     }
 
-    /// Asks the device to bring and translate the pages of a slice, for reading.
+    /// Makes the device request and translate the pages of a slice, for reading.
     ///
     /// # Errors
     ///
@@ -207,7 +206,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Asks the device to bring and translate the pages of a slice, for reading and writing.
+    /// Makes the device request and translate the pages of a slice, for reading and writing.
     ///
     /// # Errors
     ///
@@ -221,7 +220,7 @@ impl Queue {
         Ok(())
     }
 
-    /// What the IOMMU says of the page at an address: see [`svm_abi::descriptor::translation`].
+    /// The IOMMU's answer for the page at an address: see [`svm_abi::descriptor::translation`].
     ///
     /// # Errors
     ///
@@ -232,7 +231,8 @@ impl Queue {
         unsafe { self.execute(&translate) }.map(|record| record.result)
     }
 
-    /// Drops all that the device has cached for the process, and returns how many entries.
+    /// Drops all of the device's cached translations for the process, and returns the number of
+    /// entries.
     ///
     /// # Errors
     ///
@@ -262,7 +262,7 @@ impl Queue {
     ) -> Result<(u64, u64), Error> {
         let (next, value) = (next_offset as u64, value_offset as u64);
         let chase = Descriptor::chase(head.cast(), next, value, max_nodes);
-        // SAFETY: the operation only reads, and the caller vouches for the nodes.
+        // SAFETY: the operation only reads, and the caller guarantees the nodes.
         let record = unsafe { self.execute(&chase) }?;
         Ok((record.result, record.bytes_done))
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Handing descriptors to the device. What is `unsafe` here is that the caller says which memory
-//! the device may reach; the memory of the queue itself is safe with [`Ring`](crate::ring::Ring).
+//! Submitting descriptors to the device. This is `unsafe` because the caller chooses the memory
+//! that the device accesses; [`Ring`](crate::ring::Ring) makes the memory of the queue itself safe.
 
 use std::time::Instant;
 
@@ -13,24 +13,23 @@ use crate::descriptor::Descriptor;
 use crate::error::{Error, Failure};
 
 impl Queue {
-    /// Puts a descriptor into the ring; the device sees it after [`Queue::flush`], or when a
-    /// ticket is waited for.
+    /// Puts a descriptor into the ring; the device sees it after [`Queue::flush`], or when the
+    /// program waits for a ticket.
     ///
     /// # Errors
     ///
     /// [`Error::Full`], [`Error::Stopped`], [`Error::Forked`], and those of [`Queue::wait`] if the
-    /// context ends while the place in the ring becomes free; nothing is submitted then.
+    /// context ends before the slot in the ring becomes free; then nothing is submitted.
     ///
     /// # Safety
     ///
-    /// From now on until the ticket was waited for, or the queue was stopped or dropped, the
-    /// device may at any time read the descriptor's source and read and write its destination,
-    /// in this process's address space and without regard to borrows. The caller has to make
-    /// sure that this breaks no promise of Rust: the destination is memory that nobody else
-    /// refers to, or that is accessed by atomic accesses alone; the source is not freed, nor
-    /// used for what the device must not see. An address where nothing is mapped, or not with
-    /// the permission, fails the descriptor and harms nobody, as long as nothing comes to be
-    /// mapped there.
+    /// Until the wait for the ticket returns, or the queue is stopped or dropped, the device may at
+    /// any time read the descriptor's source and read and write its destination, in this process's
+    /// address space and regardless of borrows. The caller has to ensure that this is sound in
+    /// Rust: the destination is memory without other references, or with only atomic accesses; the
+    /// source is not freed, and not reused for data that the device must not see. An address that
+    /// is not mapped, or not with the permission, only fails the descriptor, as long as nothing is
+    /// mapped there meanwhile.
     pub unsafe fn push(&mut self, descriptor: &Descriptor) -> Result<Ticket, Error> {
         self.check_owner()?;
         if !self.running {
@@ -57,15 +56,15 @@ impl Queue {
         })
     }
 
-    /// Waits until the place of descriptor `number` in the ring is free. The record of the
-    /// descriptor that had it was seen, and HEAD follows the record at once.
+    /// Waits until the slot of descriptor `number` in the ring is free. The record of its previous
+    /// descriptor was seen, and HEAD follows the record at once.
     fn await_place(&mut self, number: u64) -> Result<(), Error> {
         let free = |head: u64| number - head < self.ring.capacity() as u64;
         if free(self.head) {
             return Ok(());
         }
         loop {
-            // All ones if there is no device any more: no number of descriptors.
+            // All ones if the device is gone: not a valid number of descriptors.
             let head = self.file.read_doorbell(doorbell::HEAD);
             if head <= number && free(head) {
                 self.head = head;
@@ -78,7 +77,7 @@ impl Queue {
         }
     }
 
-    /// Tells the device of all descriptors that were pushed, by one write to the doorbell.
+    /// Submits all pushed descriptors to the device, with one write to the doorbell.
     ///
     /// # Errors
     ///
@@ -95,8 +94,8 @@ impl Queue {
     pub(super) fn ring_doorbell(&mut self) {
         if self.rung != self.next {
             self.ring.publish();
-            // SAFETY: each descriptor up to `next` was pushed, by a caller that promised that the
-            // device may work on it.
+            // SAFETY: the caller that pushed a descriptor has guaranteed that the device may work
+            // on it; this holds for all descriptors up to `next`.
             unsafe { self.file.write_tail(self.next) };
             self.rung = self.next;
         }
@@ -118,21 +117,21 @@ impl Queue {
         Ok(ticket)
     }
 
-    /// Submits a descriptor and waits for it, no longer than the time limit.
+    /// Submits a descriptor and waits for it, at most for the time limit.
     ///
     /// # Errors
     ///
     /// Those of [`Queue::push`] and [`Queue::wait`], [`Error::TimedOut`], and [`Error::Failed`].
-    /// If the device may not be done, the queue was stopped; where not even that is possible, the
-    /// process is ended.
+    /// If the device may not be done, the queue is stopped; if that is not possible, the process
+    /// ends.
     ///
     /// # Safety
     ///
-    /// As [`Queue::push`], but only until the return: the device is done then.
+    /// As [`Queue::push`], but only until this returns: then the device is done.
     pub unsafe fn execute(&mut self, descriptor: &Descriptor) -> Result<Completion, Error> {
         let deadline = self.deadline();
-        // SAFETY: passed on to the caller; that the promise has to hold no longer than this call
-        // is seen to below.
+        // SAFETY: the caller's guarantee; the code below ensures that it is not needed after this
+        // call.
         let ticket = unsafe { self.submit(descriptor) }?;
         match self.wait_until(&ticket, deadline) {
             Ok(Some(record)) => match Failure::of(&record) {
@@ -150,13 +149,13 @@ impl Queue {
         }
     }
 
-    /// Submits several descriptors, by one write to the doorbell, and waits for all; each has
-    /// its record, which says whether it succeeded.
+    /// Submits several descriptors with one write to the doorbell, and waits for all; the record of
+    /// each says whether it succeeded.
     ///
     /// # Errors
     ///
     /// As [`Queue::execute`], but not [`Error::Failed`]. If one is not submitted, as with
-    /// [`Error::Full`], none is executed, and the queue was stopped.
+    /// [`Error::Full`], none is executed, and the queue is stopped.
     ///
     /// # Safety
     ///
@@ -166,8 +165,8 @@ impl Queue {
         descriptors: &[Descriptor],
     ) -> Result<Vec<Completion>, Error> {
         self.check_owner()?;
-        // SAFETY: passed on to the caller; that the promise has to hold no longer than this call
-        // is seen to here.
+        // SAFETY: the caller's guarantee; the code here ensures that it is not needed after this
+        // call.
         let result = unsafe { self.push_and_wait(descriptors) };
         if result.is_err() {
             self.stop_or_abort();
@@ -176,19 +175,19 @@ impl Queue {
     }
 
     /// Submits a batch and waits for it: one descriptor of the ring, one record and one interrupt
-    /// for all of its entries. The entries have their records, see [`Batch::record`].
+    /// for all of its entries. The entries have their own records, see [`Batch::record`].
     ///
     /// # Errors
     ///
-    /// As [`Queue::execute`]; that an entry failed is none, and is said by the record of the
-    /// batch.
+    /// As [`Queue::execute`]; a failed entry is not an error here, but is reported in the record of
+    /// the batch.
     ///
     /// # Safety
     ///
     /// As [`Queue::execute`], for each of its entries.
     pub unsafe fn execute_batch(&mut self, batch: &Batch) -> Result<Completion, Error> {
-        // SAFETY: passed on to the caller; the batch's own memory is borrowed during the call, and
-        // is changed by `&mut` only.
+        // SAFETY: the caller's guarantee; the batch's own memory is borrowed during the call, and
+        // changes only through `&mut`.
         match unsafe { self.execute_all(&[batch.descriptor()]) }?.pop() {
             Some(record) => Ok(record),
             None => Err(Error::Stopped),
@@ -215,7 +214,7 @@ impl Queue {
         Ok(records)
     }
 
-    /// When an operation that begins now has to be done; a time that cannot be told is never.
+    /// The deadline of an operation that begins now; none if the time cannot be represented.
     fn deadline(&self) -> Option<Instant> {
         Instant::now().checked_add(self.time_limit?)
     }

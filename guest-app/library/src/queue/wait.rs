@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Waiting for completion records: a few looks first, then sleep in `poll`.
+//! Waiting for completion records: first a few reads of the record, then sleep in `poll`.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,20 +17,20 @@ use svm_abi::registers::lost;
 use super::{Pending, Queue, State, Ticket};
 use crate::error::Error;
 
-/// Looks at a completion record before it is waited for by `poll`.
+/// Reads of a completion record before the wait in `poll`.
 const SPINS: u32 = 200;
-/// Looks at the record of a quiet descriptor between two looks at the state of the context.
+/// Reads of the record of a quiet descriptor between two checks of the context's state.
 const YIELDS: u32 = 1000;
 
 impl Queue {
-    /// Waits for a ticket, for ever. The record says whether the operation succeeded: see
-    /// [`Failure::of`](crate::Failure::of).
+    /// Waits for a ticket, without a time limit. The record says whether the operation succeeded:
+    /// see [`Failure::of`](crate::Failure::of).
     ///
     /// # Errors
     ///
     /// [`Error::Halted`], [`Error::Reset`], [`Error::Gone`], [`Error::Stopped`],
-    /// [`Error::Lost`], [`Error::UnknownTicket`]. The device may still work on the descriptor after
-    /// the first; it does not after [`Queue::stop`].
+    /// [`Error::Lost`], [`Error::UnknownTicket`]. After [`Error::Halted`] the device may still work
+    /// on the descriptor, until [`Queue::stop`].
     pub fn wait(&mut self, ticket: Ticket) -> Result<Completion, Error> {
         loop {
             if let Some(record) = self.wait_until(&ticket, None)? {
@@ -69,7 +69,7 @@ impl Queue {
         }
     }
 
-    /// The record of a ticket, if it is there.
+    /// The record of a ticket, if it has completed.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl Queue {
         Ok(record)
     }
 
-    /// Waits for everything that was submitted and forgets the records that nobody waited for.
+    /// Waits for everything that was submitted, and drops unused records.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl Queue {
             .ok_or(Error::UnknownTicket(ticket.number))
     }
 
-    /// The record of descriptor `number`, whose place is free then.
+    /// Takes the record of descriptor `number`, and frees its slot.
     fn take(&mut self, number: u64) -> Option<Completion> {
         let record = self.ring.completion(number)?;
         self.places[number as usize & (self.ring.capacity() - 1)] = None;
@@ -120,14 +120,14 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// [`Error::Lost`]: it has, and there is no record. The ticket is done with.
+    /// [`Error::Lost`]: it has, but there is no record. The ticket is used up.
     fn take_consumed(&mut self, number: u64) -> Result<Option<Completion>, Error> {
         let head = self.file.read_doorbell(doorbell::HEAD);
-        // All ones: there is no device any more, and others find out.
+        // All ones: the device is gone, which other code detects.
         if head <= number || head == u64::MAX {
             return Ok(None);
         }
-        // The record comes before HEAD. It may have come since it was looked for.
+        // The record precedes HEAD. It may have arrived since the last read.
         fence(Ordering::Acquire);
         if let Some(record) = self.take(number) {
             return Ok(Some(record));
@@ -141,15 +141,15 @@ impl Queue {
         })
     }
 
-    /// Waits by `poll`.
+    /// Waits in `poll`.
     fn sleep_until(
         &mut self,
         number: u64,
         deadline: Option<Instant>,
     ) -> Result<Option<Completion>, Error> {
         loop {
-            // In this order: an interrupt that this read takes away belongs to a record that is
-            // in memory already; one that comes later wakes `poll`.
+            // The order matters: an interrupt that this read consumes belongs to a record that is
+            // already in memory; a later one wakes `poll`.
             self.read_interrupts()?;
             if let Some(record) = self.take(number) {
                 return Ok(Some(record));
@@ -183,7 +183,7 @@ impl Queue {
         Ok(true)
     }
 
-    /// Waits for a descriptor that announces its completion by nothing but its record.
+    /// Waits for a descriptor that reports its completion only by its record.
     fn yield_until(
         &mut self,
         number: u64,
@@ -209,20 +209,20 @@ impl Queue {
         }
     }
 
-    /// Takes the number of interrupts since the last time, without waiting.
+    /// Reads the number of interrupts since the last read, without waiting.
     fn read_interrupts(&mut self) -> Result<(), Error> {
         let mut count = [0; 8];
         match read(self.file.interrupts(), &mut count) {
             Ok(8) => self.interrupts += u64::from_ne_bytes(count),
-            // A halted context gives EIO, and the same can be seen by `poll`. EBADMSG says that a
-            // record was lost; whose it was is seen by HEAD.
+            // A halted context returns EIO, which `poll` also shows. EBADMSG means that a record
+            // was lost; HEAD shows which.
             Ok(_) | Err(Errno::EAGAIN | Errno::EINTR | Errno::EIO | Errno::EBADMSG) => {}
             Err(error) => return Err(Error::system("read of the interrupt count")(error.into())),
         }
         Ok(())
     }
 
-    /// Why no more records come.
+    /// Why no more records arrive.
     pub(super) fn trouble(&self) -> Error {
         if let Err(error) = self.file.info() {
             return Error::system("ioctl INFO")(error);
@@ -239,9 +239,9 @@ impl Queue {
         }
     }
 
-    /// Has an eventfd signalled at every interrupt of the context, for programs that wait in an
-    /// event loop of their own; `None` detaches it. After a wake-up [`Queue::try_wait`] says which
-    /// tickets have completed.
+    /// Sets an eventfd that is signalled at every interrupt of the context, for programs with their
+    /// own event loop; `None` detaches it. After a wake-up [`Queue::try_wait`] shows which tickets
+    /// have completed.
     ///
     /// # Errors
     ///
@@ -253,9 +253,10 @@ impl Queue {
             .map_err(Error::system("ioctl EVENTFD"))
     }
 
-    /// Has one interrupt sent for `count` completions, or `microseconds` after the first of them,
-    /// whatever comes first. With a time of 0 only the count matters, and a caller that waits for
-    /// fewer completions by [`Queue::wait`] waits for ever; counts of 0 and 1 end the moderation.
+    /// Makes the device send one interrupt for `count` completions, or `microseconds` after the
+    /// first of them, whichever comes first. With a time of 0 only the count matters, and a caller
+    /// that waits for fewer completions with [`Queue::wait`] waits for ever; counts of 0 and 1 end
+    /// the moderation.
     ///
     /// # Errors
     ///
@@ -289,20 +290,20 @@ impl Queue {
     }
 }
 
-/// The device file: ready to be read when there were interrupts since they were last waited for.
+/// The device file: readable if there were interrupts since the last wait.
 impl AsFd for Queue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.interrupts()
     }
 }
 
-/// Time left until `deadline`, for `poll`; `None` if it is over.
+/// Time left until `deadline`, for `poll`; `None` if it has passed.
 fn timeout(deadline: Option<Instant>) -> Option<PollTimeout> {
     let Some(deadline) = deadline else {
         return Some(PollTimeout::NONE);
     };
     let left = deadline.checked_duration_since(Instant::now())?;
-    // Rounded up: never a busy loop in the last millisecond.
+    // Rounded up, to avoid a busy loop in the last millisecond.
     let millis = left.as_millis().saturating_add(1);
     Some(PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX))
 }
