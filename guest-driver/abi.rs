@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The interface of the device and of `/dev/svmN`: the very source files that the device, the
-//! programs and the reference manual are made of.
+//! The interface of the device and of `/dev/svmN`: the same source files that the device, the
+//! programs and the reference manual use.
 //!
-//! The files say all that there is in the interface; this driver needs some of it.
+//! The files define the whole interface; this driver uses a part of it.
 
 #[path = "../demo-device/abi/src/counters.rs"]
 pub(crate) mod counters;

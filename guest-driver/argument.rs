@@ -18,7 +18,7 @@ use kernel::{
 
 use crate::abi::ioctl;
 
-/// Size of the arguments when they were first there. They have no padding, and the same layout for
+/// Size of the arguments in their first version. They have no padding, and the same layout for
 /// 32-bit and 64-bit programs.
 pub(crate) mod first_size {
     pub(crate) const INFO: usize = 56;
@@ -34,7 +34,7 @@ const _: () = {
     assert!(size_of::<ioctl::Moderation>() == first_size::MODERATION);
 };
 
-// SAFETY: The structure is made of integers and has no padding (asserted above), so all its bytes
+// SAFETY: The structure consists of integers and has no padding (asserted above), so all its bytes
 // are initialized.
 unsafe impl AsBytes for ioctl::Info {}
 
@@ -66,12 +66,13 @@ struct Header {
 // SAFETY: The structure is made of integers: every bit pattern is a value.
 unsafe impl FromBytes for Header {}
 
-/// The size that a program says its argument has, after a look at what is the same for all.
+/// Reads and checks the fields that all arguments share, and returns the size that the program
+/// gives.
 ///
 /// # Errors
 ///
-/// `EINVAL` if it is smaller than the argument was `first`, or flags are set; `E2BIG` if no
-/// argument will ever be so large.
+/// `EINVAL` if it is smaller than `first`, or flags are set; `E2BIG` if it is larger than any
+/// argument can be.
 pub(crate) fn read_size(from: UserPtr, first: usize) -> Result<usize> {
     let header: Header = UserSlice::new(from, size_of::<Header>()).reader().read()?;
     let size = header.size as usize;
@@ -85,12 +86,12 @@ pub(crate) fn read_size(from: UserPtr, first: usize) -> Result<usize> {
     Ok(size)
 }
 
-/// Reads the argument of an ioctl, which had `first` bytes when it was first there: what a shorter
-/// one lacks is 0, and what a longer one has more must be.
+/// Reads the argument of an ioctl, whose first version had `first` bytes: missing fields of a
+/// shorter argument are 0, and additional bytes of a longer one must be 0.
 ///
 /// # Errors
 ///
-/// Those of [`read_size`], `E2BIG` if it has more, and `EFAULT`.
+/// Those of [`read_size`], `E2BIG` if additional bytes are set, and `EFAULT`.
 pub(crate) fn read_argument<T: FromBytes + AsBytes + Default>(
     from: UserPtr,
     first: usize,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! BAR 0: what the driver asks of the registers, as small questions and commands.
+//! BAR 0: the driver's accesses to the registers, as small queries and commands.
 //!
 //! This module knows nothing of files and processes.
 
@@ -60,23 +60,23 @@ use crate::{
     }, //
 };
 
-/// Microseconds between the first two looks at a context that stops: about what the device needs if
-/// no page request is without its response. From look to look the time doubles, because the longer
-/// it was, the longer it will be.
+/// Microseconds between the first two reads of a stopping context's state: about the time that the
+/// device needs if no page request is outstanding. The interval doubles with each read, because a
+/// long wait is likely to become longer.
 const FIRST_INTERVAL: i64 = 50;
 
-/// The most microseconds between two looks.
+/// The longest interval between two reads, in microseconds.
 const LAST_INTERVAL: i64 = 20_000;
 
-/// How long the driver waits for a context to stop. The device waits for nothing but the responses
-/// to its page requests, and those for nothing but page faults: a file on a slow medium, at worst.
+/// How long the driver waits for a context to stop. The device only waits for the responses to its
+/// page requests, and these only wait for page faults: at worst, for a file on a slow medium.
 const STOP_TIMEOUT: Delta = Delta::from_secs(10);
 
-/// How long it waits if it need not, because the same process has kept it waiting to no avail
-/// before, or because the context will be stopped in any case.
+/// How long it waits if a full wait is not necessary, because a wait for the same process has
+/// already timed out, or because the context will be stopped in any case.
 const OVERDUE_TIMEOUT: Delta = Delta::from_millis(100);
 
-/// What a read gives when no device answers (PCIe 2.3.2).
+/// The value of a read that no device answers (PCIe 2.3.2).
 const NO_DEVICE: u64 = !0;
 
 const SIZE: usize = registers::REGISTERS_SIZE as usize;
@@ -84,8 +84,7 @@ const SIZE: usize = registers::REGISTERS_SIZE as usize;
 /// The register BAR of one device.
 pub(crate) struct Registers {
     bar: DevresBar<SIZE>,
-    /// The process whose context was waited for in vain last, and has not stopped since; 0 if there
-    /// is none.
+    /// The process whose context timed out last and has not stopped since; 0 if there is none.
     overdue: Atomic<i32>,
 }
 
@@ -107,7 +106,7 @@ impl StopTimeout {
     }
 }
 
-/// What the device is, as its read-only registers say.
+/// The device's properties, from its read-only registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Capabilities {
     pub(crate) abi_version: u16,
@@ -133,7 +132,7 @@ impl Registers {
     ///
     /// # Errors
     ///
-    /// `EBUSY` if someone else has the BAR, `EINVAL` if it is too small, `ENOMEM` if it is missing
+    /// `EBUSY` if the BAR is already in use, `EINVAL` if it is too small, `ENOMEM` if it is missing
     /// or cannot be mapped.
     pub(crate) fn map(pdev: &pci::Device<Bound>) -> Result<Self> {
         let bar = pdev.iomap_region_sized::<SIZE>(ids::REGISTERS_BAR.into(), c"svm_demo")?;
@@ -172,11 +171,11 @@ impl Registers {
         self.read_at(T::OFFSET)
     }
 
-    /// Makes sure that this is a device that the driver can work with, and asks what it has.
+    /// Checks that the driver can work with this device, and reads its properties.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the device is another one or of another version; the kernel log says more.
+    /// `ENODEV` if the device is a different one or has another version; the kernel log says more.
     pub(crate) fn identify(&self, pdev: &pci::Device<Bound>) -> Result<Capabilities> {
         let ident = self.read::<IDENT>().inspect_err(|_| {
             dev_err!(pdev, "the registers do not answer\n");
@@ -237,13 +236,13 @@ impl Registers {
         Ok(capabilities)
     }
 
-    /// What the configuration of the function permits now.
+    /// What the configuration of the function currently permits.
     pub(crate) fn function(&self) -> Result<FUNCTION> {
         self.read()
     }
 
-    /// How long to wait for a context of `process`: one that has many should not end one timeout
-    /// after the other, and the others should not pay for it.
+    /// How long to wait for a context of `process`: a process with many contexts should not take
+    /// one full timeout after another, and other processes should not be affected.
     pub(crate) fn stop_timeout(&self, process: i32) -> StopTimeout {
         if self.overdue.load(Relaxed) == process {
             StopTimeout::Short
@@ -252,12 +251,12 @@ impl Registers {
         }
     }
 
-    /// A context of `process` was waited for in vain.
+    /// Notes that the wait for a context of `process` has timed out.
     pub(crate) fn set_overdue(&self, process: i32) {
         self.overdue.store(process, Relaxed);
     }
 
-    /// No context is overdue any more.
+    /// Notes that no context is overdue any more.
     pub(crate) fn forgive(&self) {
         self.overdue.store(0, Relaxed);
     }
@@ -310,7 +309,7 @@ impl ContextRegisters<'_> {
         self.registers.write_at(place::<T>(self.index)?, value)
     }
 
-    /// Asks for the state of the context. Does not sleep.
+    /// Reads the state of the context. Does not sleep.
     pub(crate) fn status(&self) -> Result<STATUS> {
         self.read()
     }
@@ -343,7 +342,7 @@ impl ContextRegisters<'_> {
         self.counter(counters::index::INTERRUPTS)
     }
 
-    /// Starts the context, which must be disabled, and gives the state that it is in afterwards.
+    /// Starts the context, which must be disabled, and returns its state afterwards.
     pub(crate) fn start(&self, start: Start, moderation: MODERATION) -> Result<STATUS> {
         self.write(
             PASID::zeroed()
@@ -353,14 +352,14 @@ impl ContextRegisters<'_> {
         self.write(RING::from(start.ring))?;
         self.write(RING_LOG2::zeroed().with_log2(start.ring_log2))?;
         self.write(VECTOR::zeroed().with_vector(start.vector).with_enable(true))?;
-        // After the PASID, with which it was lost.
+        // After the PASID, whose write has reset it.
         self.moderate(moderation)?;
         self.command(registers::control::START)?;
 
         self.status()
     }
 
-    /// Says when completions become an interrupt.
+    /// Sets the moderation of the context's interrupts.
     pub(crate) fn moderate(&self, moderation: MODERATION) -> Result {
         self.write(moderation)
     }
@@ -369,7 +368,7 @@ impl ContextRegisters<'_> {
         self.write(CONTROL::from(command))
     }
 
-    /// Asks the context to stop, if it is started, and gives the state that it was in.
+    /// Asks the context to stop, if it is started, and returns its previous state.
     pub(crate) fn begin_stop(&self) -> Result<STATUS> {
         let status = self.status()?;
 
@@ -379,17 +378,17 @@ impl ContextRegisters<'_> {
         Ok(status)
     }
 
-    /// Waits until the context is disabled, after [`Self::begin_stop`]: it sends nothing under its
-    /// PASID, and has the responses to all its page requests. Sleeps.
+    /// Waits until the context is disabled, after [`Self::begin_stop`]: then it sends nothing with
+    /// its PASID, and has the responses to all its page requests. Sleeps.
     ///
-    /// `give_up` is asked before each sleep, and ends the wait with its error, or with success if
-    /// it gives `true`.
+    /// Calls `give_up` before each sleep, and ends the wait with its error, or with success if it
+    /// returns `true`.
     ///
     /// # Errors
     ///
-    /// - `ETIMEDOUT` if the context was not disabled in time: it goes on stopping.
-    /// - `ENODEV` if there is no device any more.
-    /// - Those of `give_up`: the context goes on stopping.
+    /// - `ETIMEDOUT` if the context was not disabled in time: it continues to stop.
+    /// - `ENODEV` if the device is gone.
+    /// - Those of `give_up`: the context continues to stop.
     pub(crate) fn wait_disabled(
         &self,
         timeout: StopTimeout,
@@ -399,7 +398,7 @@ impl ContextRegisters<'_> {
         let mut interval = FIRST_INTERVAL;
 
         loop {
-            // Before the look: one that comes late is not one look too few.
+            // Check the time before the read, so that a late read still counts.
             let over = begin.elapsed() > timeout.duration();
 
             if self.status()?.is(Phase::Disabled) || give_up()? {
@@ -413,19 +412,19 @@ impl ContextRegisters<'_> {
         }
     }
 
-    /// Stops the context, and waits for it whatever signal comes; see [`Self::wait_disabled`].
-    /// Tells `look` the state that it was in.
+    /// Stops the context, and waits for it regardless of signals; see [`Self::wait_disabled`].
+    /// Passes its previous state to `look`.
     pub(crate) fn stop(&self, timeout: StopTimeout, look: impl FnOnce(STATUS)) -> Result {
         look(self.begin_stop()?);
         self.wait_disabled(timeout, || Ok(false))
     }
 
-    /// Makes the device forget what the last user of the context did. The context is disabled.
+    /// Clears the traces of the context's last user. The context must be disabled.
     pub(crate) fn clear(&self) -> Result {
         self.write(VECTOR::zeroed())?;
         self.write(RING::zeroed())?;
-        // Also clears the counters, the head and the tail, which the doorbell page shows, and the
-        // moderation.
+        // This also clears the counters, the head and the tail, which the doorbell page shows, and
+        // the moderation.
         self.write(PASID::zeroed())
     }
 }

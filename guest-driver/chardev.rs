@@ -2,9 +2,9 @@
 
 //! The character device `/dev/svmN` of one device, and its attributes in sysfs.
 //!
-//! It is a cdev of its own, made by `node.c`. A misc device would not do: the misc core opens all
-//! misc devices of the machine under one lock, and an open of this device binds an address space,
-//! which can take as long as somebody's page fault.
+//! It is a separate cdev, created by `node.c`. A misc device is not suitable: the misc core opens
+//! all misc devices of the machine under one lock, and opening this device binds an address space,
+//! which can take as long as a page fault of another process.
 
 use core::ptr::NonNull;
 use kernel::{
@@ -28,7 +28,7 @@ struct RawNode {
     _opaque: [u8; 0],
 }
 
-// Of the kernel's structures C sees pointers only; some of them have fields without a size.
+// C only gets pointers to the kernel's structures; some of these have fields without a size.
 #[allow(improper_ctypes)]
 unsafe extern "C" {
     safe fn svm_demo_number_get() -> c_int;
@@ -49,7 +49,7 @@ unsafe extern "C" {
     fn svm_demo_node_leave(node: *mut RawNode);
 }
 
-/// The number N of `/dev/svmN`, given back when dropped.
+/// The number N of `/dev/svmN`, released when dropped.
 pub(crate) struct Number(u32);
 
 impl Number {
@@ -86,12 +86,12 @@ pub(crate) struct Node {
 // SAFETY: A reference to a device is not tied to a task.
 unsafe impl Send for Node {}
 
-// SAFETY: The functions that are called with a shared reference may be called by any task.
+// SAFETY: Any task may call the functions that take a shared reference.
 unsafe impl Sync for Node {}
 
 impl Node {
-    /// Tells user space of a change of the device by a variable, `KEY=value`: `udev` rules and
-    /// `udevadm monitor` see it.
+    /// Reports a change of the device to user space with a variable, `KEY=value`, for `udev` rules
+    /// and `udevadm monitor`.
     pub(crate) fn announce(&self, variable: &CStr) {
         // SAFETY: By the type invariants, the node is valid. The string is only read.
         unsafe { svm_demo_node_event(self.node.as_ptr(), variable.as_char_ptr().cast_mut()) };
@@ -100,13 +100,12 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants, `self` owns the reference that is given back.
+        // SAFETY: By the type invariants, `self` owns the reference that it releases.
         unsafe { svm_demo_node_put(self.node.as_ptr()) };
     }
 }
 
-/// A registered character device. Dropping it removes it, and takes their contexts away from files
-/// that are open.
+/// A registered character device. Dropping it removes it, and revokes the contexts of open files.
 ///
 /// # Invariants
 ///
@@ -124,8 +123,8 @@ unsafe impl Send for CharDevice {}
 unsafe impl Sync for CharDevice {}
 
 impl CharDevice {
-    /// Registers a character device, with the PCI function as its parent. `operations` are those of
-    /// its files.
+    /// Registers a character device, with the PCI function as its parent and `operations` for its
+    /// files.
     pub(crate) fn register(
         device: Arc<Device>,
         number: Number,
@@ -142,7 +141,7 @@ impl CharDevice {
             )
         })?;
 
-        // INVARIANT: The node was made above.
+        // INVARIANT: The node was created above.
         Ok(Self {
             node: NonNull::new(node).ok_or(ENOMEM)?,
             device,
@@ -155,21 +154,20 @@ impl Drop for CharDevice {
     fn drop(&mut self) {
         let node = self.node.as_ptr();
 
-        // First, so that nobody comes after.
-        // SAFETY: By the type invariants, the node is valid. Afterwards no `open` has its owner or
-        // will.
+        // First, so that no later open succeeds. SAFETY: By the type invariants, the node is valid.
+        // Afterwards no `open` has its owner or will get it.
         unsafe { svm_demo_node_close(node) };
 
-        // Here, and not in `unbind()`, because a `probe()` that fails late may have served files.
+        // Here, and not in `unbind()`, because files may be open even if `probe()` fails late.
         let stopped = self.device.revoke();
         if !stopped {
-            // SAFETY: As above; it is still shown.
+            // SAFETY: As above; it is still visible.
             unsafe { svm_demo_node_event(node, c"SVM_EVENT=CUT_OFF".as_char_ptr().cast_mut()) };
         }
-        // SAFETY: As above; the reference that the node was made with is given back here.
+        // SAFETY: As above; this releases the node's initial reference.
         unsafe { svm_demo_node_remove(node) };
 
-        // Last: it may take as long as somebody's page fault.
+        // Last, because it may take as long as a page fault of some process.
         self.device.release();
     }
 }
@@ -186,18 +184,18 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    /// Looks for the device that is opened by `inode`.
+    /// Finds the device that `inode` opens.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if it goes, `EINTR` if a signal came while it did.
+    /// `ENODEV` if it is being removed, `EINTR` if a signal arrived meanwhile.
     ///
     /// # Safety
     ///
-    /// The call comes from the `open` operation of a file of this module, and the result is dropped
+    /// It is called from the `open` operation of a file of this module, and the result is dropped
     /// before that returns.
     pub(crate) unsafe fn enter(inode: *mut bindings::inode) -> Result<Self> {
-        // SAFETY: By the requirement of this function, the inode is that of a node, which the
+        // SAFETY: By the requirement of this function, the inode belongs to a node, which the
         // caller of `open` holds.
         let node = unsafe { svm_demo_node_of(inode) };
         // SAFETY: As above, the node is valid.
@@ -210,10 +208,10 @@ impl Opening {
         })
     }
 
-    /// The device. It is bound to its driver for as long as `self` lives.
+    /// The device. It is bound to its driver during the lifetime of `self`.
     pub(crate) fn device(&self) -> ArcBorrow<'_, Device> {
         // SAFETY: By the type invariants, the pointer is that of the `Arc` in the `CharDevice`,
-        // which is not dropped before the node was left and closed.
+        // which is not dropped before the node is left and closed.
         unsafe { ArcBorrow::from_raw(self.device.as_ptr()) }
     }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What the kernel crate names differently from release to release. `Kbuild` says which release it
-//! is; a driver in the kernel's own tree would not need this module.
+//! Names that differ between releases of the kernel crate. `Kbuild` selects the release; a driver
+//! in the kernel's own tree would not need this module.
 //!
-//! What is a macro here names things that the macro `module!` defines, in the module's first file.
+//! The macros here refer to items that the macro `module!` defines in the module's first file.
 
 #[cfg(not(since_7_3))]
 mod names {
@@ -14,10 +14,10 @@ mod names {
         pci, //
     };
 
-    /// A BAR that is given up when the device is unbound.
+    /// A BAR that is released when the device is unbound.
     pub(crate) type DevresBar<const SIZE: usize> = Devres<pci::Bar<'static, SIZE>>;
 
-    /// What `probe()` gets of the table of ids.
+    /// The id information that `probe()` gets.
     pub(crate) type IdInfo<'a, T> = &'a T;
 
     /// Declares the table of ids, for the driver and for `modprobe`.
@@ -57,7 +57,7 @@ mod names {
         pci_device_table, //
     };
 
-    /// What `probe()` gets of the table of ids: nothing for ids from `new_id` in sysfs.
+    /// The id information that `probe()` gets: none for ids from `new_id` in sysfs.
     pub(crate) type IdInfo<'a, T> = Option<&'a T>;
 
     /// The module, as the owner of its files.

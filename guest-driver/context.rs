@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! One context of the device: its owner, and how it is started, stopped and taken away.
+//! One context of the device: its owner, and how it is started, stopped and revoked.
 //!
-//! The order of teardown is the purpose of this module. It is always: no new work (the doorbell
-//! page goes, or its owner is gone), stop, wait for the responses to the page requests, end the
-//! bond, and only then is the context free for the next one.
+//! The purpose of this module is the order of teardown. It is always: no new work (the doorbell
+//! page is unmapped, or its owner is gone), stop, wait for the responses to the page requests, end
+//! the bond, and only then free the context for its next owner.
 //!
 //! Locks, in the order in which they may be taken:
 //!
-//! 1. the lock of the device, of those who bind, unbind and reset the function;
-//! 2. the lock of the node (`node.c`), read by those who open, written by the unbinding;
+//! 1. the lock of the device, taken to bind, unbind and reset the function;
+//! 2. the lock of the node (`node.c`), taken for reading by `open`, for writing by unbinding;
 //! 3. `state`;
-//! 4. one of `progress` and `doorbell`, and `i_mmap_rwsem` where mappings are taken away;
+//! 4. one of `progress` and `doorbell`, and `i_mmap_rwsem` where mappings are removed;
 //! 5. those of [`Faults`] and of the quota.
 //!
-//! `iommu_sva_lock`, which begins and ends of bonds take, comes after the lock of the node and
-//! after `state`, and none of the others is taken below it; a bond ends below `state` only where
-//! its own file is closed. None of the locks is held while user memory is accessed, and only
-//! `doorbell` is taken below the mmap lock. An interrupt handler takes none of them.
+//! `iommu_sva_lock`, which the kernel takes to begin and end bonds, comes after the lock of the
+//! node and after `state`, and none of the others is taken below it; a bond ends below `state` only
+//! when its own file is closed. No lock is held while user memory is accessed, and only `doorbell`
+//! is taken below the mmap lock. An interrupt handler takes none of them.
 
 use kernel::{
     devres::Devres,
@@ -61,25 +61,26 @@ use crate::{
     }, //
 };
 
-/// What an open file brings into its context.
+/// The state of an open file in its context.
 pub(crate) struct FileState {
-    /// Where the file's mappings of the doorbell page are.
+    /// The file's mappings of the doorbell page.
     pub(crate) mappings: Mappings,
-    /// What it keeps until the context has stopped.
+    /// The resources to hold until the context has stopped.
     pub(crate) held: HeldResources,
 }
 
-/// What a context keeps of a file until it has stopped, even if the file is closed before.
+/// The resources of a file that a context holds until it has stopped, even if the file is closed
+/// earlier.
 pub(crate) struct HeldResources {
     /// The bond with the address space that opened the file.
     pub(crate) _bond: Devres<Bond>,
-    /// The context as counted for its user.
+    /// The context's share of its user's quota.
     pub(crate) _share: Share,
-    /// Whose it is, for people.
+    /// The owner, for display.
     pub(crate) owner: Owner,
 }
 
-/// Whose a context is.
+/// The owner of a context.
 #[derive(Clone, Copy)]
 pub(crate) struct Owner {
     /// The process that opened the file.
@@ -88,37 +89,37 @@ pub(crate) struct Owner {
     pub(crate) pasid: u32,
 }
 
-/// The owner of the context.
+/// The allocation state of the context.
 enum State {
-    /// Nobody.
+    /// No owner.
     Free,
     /// A file that is being opened, and has no bond yet.
     Reserved,
     /// An open file.
     Open(FileState),
-    /// Nobody, but it may not have stopped yet: the file was closed while a page request was
-    /// without its response, or the device is about to go. The bond lives until it has stopped.
+    /// No owner, but it may not have stopped yet: the file was closed while a page request had no
+    /// response, or the device is being removed. The bond lives until it has stopped.
     Draining(HeldResources),
-    /// Nobody. It has stopped, and its bond is being ended.
+    /// No owner. It has stopped, and its bond is being ended.
     Ending,
-    /// Nobody ever again: the device is gone.
+    /// No owner ever again: the device is gone.
     Gone,
 }
 
-/// Whether a page fault on the doorbell page is answered with the page.
+/// Whether a page fault on the doorbell page maps the page.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Door {
-    /// Nobody has the context.
+    /// The context has no owner.
     Closed,
-    /// It is.
+    /// It does.
     Open,
     /// Not now: the function is being reset, and does not answer.
     Paused,
 }
 
-/// What a page fault on the doorbell page meets.
+/// The result of a page fault on the doorbell page.
 pub(crate) enum Doorbell<R> {
-    /// The page may be mapped; what doing so has given.
+    /// The page may be mapped; the result of mapping it.
     Mapped(R),
     /// Not now, but later.
     Later,
@@ -126,7 +127,7 @@ pub(crate) enum Doorbell<R> {
     Never,
 }
 
-/// A context that nobody else takes, until the value is dropped or a file has taken it.
+/// A context reserved for a file, until the value is dropped or the file has taken it.
 pub(crate) struct Reservation(Option<Arc<Context>>);
 
 impl Reservation {
@@ -147,39 +148,39 @@ impl Drop for Reservation {
     }
 }
 
-/// What was asked of the context, and how far the readers have come.
+/// The requests to the context, and the progress of its readers.
 struct Progress {
     /// The process that opened the context last.
     owner: Option<Owner>,
-    /// The context was started, and nobody has asked it to stop.
+    /// The context was started, and not asked to stop.
     started: bool,
-    /// Why it must not be started now, if it must not.
+    /// The reasons why it must not be started now, if any.
     paused: Paused,
-    /// What it was started with last, since the file was opened.
+    /// The last ring that it was started with, since the file was opened.
     ring: u64,
     ring_log2: u8,
-    /// When completions become an interrupt.
+    /// The moderation of its interrupts.
     moderation: MODERATION,
-    /// How many of the interrupts that it has sent since then were given to readers.
+    /// Number of interrupts since then that were reported to readers.
     taken: u64,
-    /// How many of the completion records that it has lost since then readers were told of.
+    /// Number of lost completion records since then that were reported to readers.
     lost: u64,
-    /// It was told already that the context has halted.
+    /// The halt of the context was already reported.
     told: bool,
     /// The file is being closed.
     closing: bool,
 }
 
-/// Why contexts must not be started for a while.
+/// Why contexts must not be started temporarily.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pause {
-    /// The machine is about to sleep.
+    /// The machine is going to sleep.
     Sleep,
-    /// The function is being reset: its registers need not answer.
+    /// The function is being reset: its registers may not answer.
     Reset,
 }
 
-/// The [`Pause`]s that have begun and not ended.
+/// The active [`Pause`]s.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Paused {
     sleep: bool,
@@ -196,7 +197,7 @@ impl Paused {
 }
 
 impl Progress {
-    /// That of a context that `owner` has just opened.
+    /// The progress of a context that `owner` has just opened.
     fn new(owner: Option<Owner>, paused: Paused) -> Self {
         Self {
             owner,
@@ -225,7 +226,7 @@ pub(crate) struct Context {
     progress: Mutex<Progress>,
     #[pin]
     doorbell: Mutex<Door>,
-    /// The context was taken away.
+    /// The context was revoked.
     gone: Atomic<bool>,
     #[pin]
     signals: Signals,
@@ -233,19 +234,19 @@ pub(crate) struct Context {
 
 /// What a reader or poller finds.
 pub(crate) enum Pending {
-    /// So many interrupts, and the context works.
+    /// This number of interrupts, and the context works.
     Interrupts(u64),
-    /// So many interrupts, and the context does not work any more: there will be none.
+    /// This number of interrupts, and the context no longer works: there will be no more.
     Halted(u64),
-    /// A completion record could not be written since the last reader.
+    /// The device could not write a completion record since the last read.
     Lost,
     /// The device is gone.
     Gone,
 }
 
-/// A context as `fdinfo` and `debugfs` show it.
+/// A context for display in `fdinfo` and `debugfs`.
 pub(crate) struct View {
-    /// What the driver is doing with it.
+    /// The allocation state.
     pub(crate) holder: &'static str,
     pub(crate) owner: Option<Owner>,
     pub(crate) status: STATUS,
@@ -258,7 +259,7 @@ pub(crate) struct View {
 }
 
 impl Context {
-    /// Makes context `index` of `/dev/svmN`, free.
+    /// Creates context `index` of `/dev/svmN`, in the free state.
     pub(crate) fn new(index: u16, number: u32, faults: Arc<Faults>) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
             index,
@@ -283,21 +284,21 @@ impl Context {
         self.index
     }
 
-    /// Whether the context was taken away.
+    /// Whether the context was revoked.
     pub(crate) fn is_gone(&self) -> bool {
         // Acquire: a thread that sees it also sees the end of the bond before it.
         self.gone.load(Acquire)
     }
 
-    /// Whether nobody has the context.
+    /// Whether the context has no owner.
     pub(crate) fn is_free(&self) -> bool {
-        // The holder of the lock owns the context, or is about to give it back.
+        // The holder of the lock owns the context, or is about to release it.
         self.state
             .try_lock()
             .is_some_and(|state| matches!(*state, State::Free))
     }
 
-    /// What those who wait for the context are told.
+    /// The notification of the context's waiters.
     pub(crate) fn signals(&self) -> &Signals {
         &self.signals
     }
@@ -306,11 +307,12 @@ impl Context {
         registers.context(self.index)
     }
 
-    /// Takes the context if it is free. If the function is being reset, waits until it was.
+    /// Reserves the context if it is free. If the function is being reset, waits for the end of the
+    /// reset.
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the device is gone, `ERESTARTSYS` if a signal came while it waited.
+    /// `ENODEV` if the device is gone, `ERESTARTSYS` if a signal arrived during the wait.
     pub(crate) fn reserve(this: &Arc<Self>, registers: &Registers) -> Result<Option<Reservation>> {
         loop {
             match this.try_reserve(registers) {
@@ -322,9 +324,9 @@ impl Context {
         }
     }
 
-    /// Takes the context if it is free; `EAGAIN` if the function is being reset.
+    /// Reserves the context if it is free; `EAGAIN` if the function is being reset.
     fn try_reserve(&self, registers: &Registers) -> Result<bool> {
-        // The holder of the lock owns the context, or is about to give it back.
+        // The holder of the lock owns the context, or is about to release it.
         let Some(mut state) = self.state.try_lock() else {
             return Ok(false);
         };
@@ -336,17 +338,17 @@ impl Context {
         }
         let context = self.registers(registers);
 
-        // The driver may have found it at work, where not even a reset has helped.
+        // The driver may have found it active, and even a reset may not have stopped it.
         if !context.status()?.is(Phase::Disabled) {
             return Ok(false);
         }
-        // Before the next one can see its doorbell page.
+        // Before the next owner can see its doorbell page.
         context.clear()?;
         *state = State::Reserved;
         Ok(true)
     }
 
-    /// Gives a reserved context to the file of `file_state`.
+    /// Assigns a reserved context to the file of `file_state`.
     fn occupy(&self, file_state: FileState) {
         let owner = file_state.held.owner;
         let mut state = self.state.lock();
@@ -361,21 +363,21 @@ impl Context {
         self.tracer.open(owner.pasid);
     }
 
-    /// Gives a reserved context back.
+    /// Releases a reserved context.
     fn abandon(&self) {
         *self.state.lock() = State::Free;
     }
 
-    /// Starts the context on a ring. If the machine is about to sleep, waits until it has woken up;
-    /// if the function is being reset, until it was.
+    /// Starts the context on a ring. If the machine is going to sleep, waits until it has woken up;
+    /// if the function is being reset, waits for the end of the reset.
     ///
     /// # Errors
     ///
-    /// `EBUSY` if it is started already, or stopping, `ENODEV` if the device is gone, `EIO` if it
-    /// halted at once, `ERESTARTSYS` if a signal (or the freezer) came while it waited.
+    /// `EBUSY` if it is already started, or stopping, `ENODEV` if the device is gone, `EIO` if it
+    /// halted at once, `ERESTARTSYS` if a signal (or the freezer) interrupted the wait.
     pub(crate) fn start(&self, registers: &Registers, start: Start) -> Result {
         let result = loop {
-            // Before the look, so that nothing happens unseen between look and sleep.
+            // Read this before the check, so that no event between check and sleep is lost.
             let events = self.signals.events();
 
             match self.try_start(registers, start) {
@@ -390,7 +392,7 @@ impl Context {
         result
     }
 
-    /// Starts the context; `false` if it must not be now.
+    /// Starts the context; `false` if that is not permitted now.
     fn try_start(&self, registers: &Registers, start: Start) -> Result<bool> {
         let state = self.state.lock();
         match *state {
@@ -408,7 +410,7 @@ impl Context {
         if !context.status()?.is(Phase::Disabled) {
             return Err(EBUSY);
         }
-        // Before the first interrupt can come: the device counts from the start.
+        // Before the first interrupt can arrive: the device counts from the start.
         progress.taken = 0;
         progress.lost = 0;
         self.signals.started();
@@ -426,7 +428,7 @@ impl Context {
         drop(progress);
         match context.stop(StopTimeout::Short, |_| {}) {
             Err(ENODEV) => Err(ENODEV),
-            // Where it has not stopped, the next start finds that out.
+            // If it has not stopped, the next start detects that.
             Ok(()) | Err(_) => Err(EIO),
         }
     }
@@ -435,14 +437,14 @@ impl Context {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if the device is gone, `ETIMEDOUT` if the context is not disabled yet,
-    /// `ERESTARTSYS` if a signal came before it was.
+    /// `ENODEV` if the device is gone, `ETIMEDOUT` if the context is not disabled in time,
+    /// `ERESTARTSYS` if a signal arrived first.
     pub(crate) fn stop(&self, registers: &Registers) -> Result {
         let mut again = true;
         let result = loop {
             match self.try_stop(registers) {
-                // The device is there, but does not answer for a while; or did not until now, and
-                // the reset has ended between that look and this.
+                // The device exists, but does not answer during a reset; or the reset has ended
+                // between the read and this check.
                 Err(ENODEV) if self.wait_for_reset()? || core::mem::take(&mut again) => {}
                 result => break result,
             }
@@ -463,26 +465,26 @@ impl Context {
                 let status = context.begin_stop()?;
                 self.look(&mut progress, &context, status);
             }
-            // The device is about to go, and the context was asked to stop. It may still reach the
-            // memory of the process, so this is no time for `ENODEV` yet.
+            // The device is being removed, and the context was asked to stop. It may still access
+            // the memory of the process, so do not return `ENODEV` yet.
             State::Draining(_) | State::Ending => {}
             State::Free | State::Reserved | State::Gone => return Err(ENODEV),
         }
 
-        // Without the lock, because any number of threads may wait here: taking the context
-        // away must not wait for them.
+        // Without the lock, because any number of threads may wait here, and revoking the context
+        // must not wait for them.
         drop(state);
         let task = current!();
         context.wait_disabled(StopTimeout::Full, || {
             if task.signal_pending() {
                 return Err(ERESTARTSYS);
             }
-            // Another thread has started it again: so it was disabled meanwhile.
+            // If another thread has started it again, it was disabled meanwhile.
             Ok(self.progress.lock().started)
         })
     }
 
-    /// Says when completions become an interrupt, for as long as the file is open.
+    /// Sets the moderation of interrupts, until the file is closed.
     ///
     /// # Errors
     ///
@@ -494,8 +496,8 @@ impl Context {
         };
         let mut progress = self.progress.lock();
 
-        // The registers need not answer in the middle of a reset, and lose what they have; the next
-        // start sets the register.
+        // During a reset the registers may not answer, and lose their values; the next start sets
+        // this one.
         if !progress.paused.reset {
             self.registers(registers).moderate(moderation)?;
         }
@@ -503,7 +505,7 @@ impl Context {
         Ok(())
     }
 
-    /// Gives the program an eventfd to wait on, in the place of an earlier one.
+    /// Attaches the program's eventfd, which replaces an earlier one.
     ///
     /// # Errors
     ///
@@ -513,14 +515,14 @@ impl Context {
             return Err(ENODEV);
         }
         self.signals.attach(eventfd);
-        // It may have gone before the eventfd was there to say so.
+        // The device may have gone before the eventfd was attached.
         if self.is_gone() {
             self.signals.tell();
         }
         Ok(())
     }
 
-    /// Gives the context back when its file is released. `false` if it has not stopped in time, and
+    /// Releases the context when its file is released. `false` if it has not stopped in time, and
     /// therefore stays in use.
     pub(crate) fn close(&self, registers: &Registers) -> bool {
         self.progress.lock().closing = true;
@@ -528,8 +530,8 @@ impl Context {
 
         let mut state = self.state.lock();
         let held = match core::mem::replace(&mut *state, State::Free) {
-            // A mapping would hold the file, which is being released: there is none to be taken
-            // away.
+            // A mapping would hold a reference to the file, which is being released, so there is
+            // none to remove.
             State::Open(FileState { held, mappings: _ }) => held,
             other => {
                 *state = other;
@@ -568,10 +570,10 @@ impl Context {
         }
     }
 
-    /// Frees the context if it drains and has stopped. Does not wait for that, but for the end of
-    /// the bond. Gives whether it may drain still.
+    /// Frees the context if it drains and has stopped. Does not wait for the stop, but for the end
+    /// of the bond. Returns whether it may still drain.
     pub(crate) fn reap(&self, registers: &Registers) -> bool {
-        // The holder of the lock is about to do something with the context.
+        // The holder of the lock is working on the context.
         let Some(mut state) = self.state.try_lock() else {
             return true;
         };
@@ -579,7 +581,7 @@ impl Context {
             return false;
         };
 
-        // In the middle of a reset nothing is known of it.
+        // Its state is unknown during a reset.
         if self.progress.lock().paused.reset {
             return true;
         }
@@ -590,23 +592,23 @@ impl Context {
         }
         let old = core::mem::replace(&mut *state, State::Ending);
 
-        // Nobody should wait for the lock for as long as this takes.
+        // Release the lock, because this may take long.
         drop(state);
         drop(old);
         *self.state.lock() = State::Free;
         false
     }
 
-    /// Asks the context to stop, and lets nobody start it. Does not wait: [`Self::wait_disabled`]
+    /// Asks the context to stop, and prevents starting it. Does not wait: [`Self::wait_disabled`]
     /// does.
     ///
-    /// Before a reset, the doorbell page is taken out of all processes: a function that is being
-    /// reset decodes no memory, and accesses to it are errors of the bus.
+    /// Before a reset, unmaps the doorbell page from all processes: a function in reset decodes no
+    /// memory, and accesses to it are bus errors.
     pub(crate) fn pause(&self, registers: &Registers, why: Pause) {
         self.progress.lock().paused.set(why, true);
-        // Waits for a thread that saw that it was not paused, and goes on.
+        // Waits for a thread that has not seen the pause and continues.
         let state = self.state.lock();
-        // Without a device there is nothing to be stopped.
+        // Without a device there is nothing to stop.
         let _ = self.registers(registers).begin_stop();
 
         if let (Pause::Reset, State::Open(file_state)) = (why, &*state) {
@@ -615,7 +617,7 @@ impl Context {
         }
     }
 
-    /// Lets the context be started again. A program that had started it before learns that it has
+    /// Permits starting the context again. A program that had started it before learns that it has
     /// halted.
     pub(crate) fn end_pause(&self, why: Pause) {
         self.progress.lock().paused.set(why, false);
@@ -629,16 +631,16 @@ impl Context {
         self.signals.tell();
     }
 
-    /// If the function is being reset, waits until it was, and gives `true`.
+    /// If the function is being reset, waits for the end of the reset and returns `true`.
     ///
     /// # Errors
     ///
-    /// `ERESTARTSYS` if a signal came while it waited.
+    /// `ERESTARTSYS` if a signal arrived during the wait.
     pub(crate) fn wait_for_reset(&self) -> Result<bool> {
         let mut waited = false;
 
         loop {
-            // Before the look, so that nothing happens unseen between look and sleep.
+            // Read this before the check, so that no event between check and sleep is lost.
             let events = self.signals.events();
 
             if !self.progress.lock().paused.reset {
@@ -649,7 +651,7 @@ impl Context {
         }
     }
 
-    /// Waits until the context is disabled. `false` if it is not in time.
+    /// Waits until the context is disabled. `false` if it timed out.
     pub(crate) fn wait_disabled(&self, registers: &Registers, timeout: StopTimeout) -> bool {
         match self
             .registers(registers)
@@ -670,25 +672,25 @@ impl Context {
         }
     }
 
-    /// Takes the context away from its file, for ever, and asks it to stop. Does not wait for
-    /// that: [`Self::wait_drained`] does, and then [`Self::release`] ends the bond and tells.
+    /// Revokes the context from its file permanently, and asks it to stop. Does not wait for that:
+    /// [`Self::wait_drained`] does, and then [`Self::release`] ends the bond and notifies waiters.
     pub(crate) fn revoke(&self, registers: &Registers) {
         let mut state = self.state.lock();
 
         match core::mem::replace(&mut *state, State::Gone) {
             State::Open(FileState { mappings, held }) => {
                 self.progress.lock().started = false;
-                // Before the zap: a process that rings after it dies of SIGBUS, and its address
-                // space with it, which the context must not be working in by then. Without a
-                // device there is nothing to be stopped.
+                // Before the zap: a process that rings the doorbell afterwards dies of SIGBUS, and
+                // its address space with it; the context must not be working in it by then. Without
+                // a device there is nothing to stop.
                 let result = self.registers(registers).begin_stop();
                 self.tracer.revoke(trace::result(&result));
-                // Later page faults find the door closed; earlier ones are undone.
+                // Later page faults find the door closed; the zap undoes earlier ones.
                 *self.doorbell.lock() = Door::Closed;
                 mappings.zap();
                 *state = State::Draining(held);
             }
-            // It was asked to stop already.
+            // It was already asked to stop.
             State::Draining(held) => *state = State::Draining(held),
             // `release()` comes after the end of the bond.
             State::Ending => *state = State::Ending,
@@ -696,16 +698,16 @@ impl Context {
         }
     }
 
-    /// Waits until the context has stopped, if it was revoked. `false` if it has not in time.
+    /// Waits until the context has stopped, if it was revoked. `false` if it timed out.
     pub(crate) fn wait_drained(&self, registers: &Registers) -> bool {
         let draining = matches!(*self.state.lock(), State::Draining(_));
 
-        // Without the lock: it is for the calls of programs, which should not wait for this.
+        // Without the lock, so that calls of programs do not wait for this.
         !draining || self.wait_disabled(registers, StopTimeout::Full)
     }
 
-    /// Ends the bond of a context that was revoked, and says so. From now on its user gets
-    /// `ENODEV`, which promises that the device does not reach its memory any more.
+    /// Ends the bond of a revoked context, and notifies waiters. From now on its user gets
+    /// `ENODEV`, which guarantees that the device does not access its memory any more.
     pub(crate) fn release(&self) {
         let old = core::mem::replace(&mut *self.state.lock(), State::Gone);
 
@@ -726,18 +728,18 @@ impl Context {
         }
     }
 
-    /// The device has sent an interrupt with `vector`, which the context uses, alone or not. Called
-    /// in interrupt context.
+    /// Handles an interrupt with `vector`, which the context uses, possibly shared. Called in
+    /// interrupt context.
     pub(crate) fn interrupt(&self, registers: &Registers, vector: u32, shared: bool) {
         self.tracer.interrupt(vector);
         self.signals
             .interrupt(shared.then(|| self.registers(registers)));
     }
 
-    /// What has happened since the last reader. The interrupts are counted as given if `take`.
+    /// The events since the last read. With `take`, the interrupts count as reported.
     ///
-    /// The count is the device's own, so it is right even where contexts share a vector, or where
-    /// several messages became one interrupt.
+    /// The count is the device's own, so it is right even if contexts share a vector, or if several
+    /// messages became one interrupt.
     pub(crate) fn pending(&self, registers: &Registers, take: bool) -> Pending {
         if self.is_gone() {
             return Pending::Gone;
@@ -745,7 +747,7 @@ impl Context {
 
         let context = self.registers(registers);
         let mut progress = self.progress.lock();
-        // The message comes after the reset.
+        // The notification comes after the reset.
         if progress.paused.reset {
             return Pending::Interrupts(0);
         }
@@ -761,13 +763,13 @@ impl Context {
             }
             return Pending::Lost;
         }
-        // Less than before if the function was reset meanwhile.
+        // Smaller than before if the function was reset meanwhile.
         let new = sent.saturating_sub(progress.taken);
 
         if take {
             progress.taken = sent;
         }
-        // A context that is disabled without having been asked to was reset with its function, or
+        // A context that is disabled without a request to stop was reset with its function, or
         // stopped because the machine went to sleep.
         if status.is(Phase::Halted) || (progress.started && !status.is(Phase::Enabled)) {
             Pending::Halted(new)
@@ -776,7 +778,7 @@ impl Context {
         }
     }
 
-    /// Tells, once, of a context that has halted.
+    /// Reports, once, that a context has halted.
     fn look(&self, progress: &mut Progress, context: &ContextRegisters<'_>, status: STATUS) {
         if !status.is(Phase::Halted) || progress.told {
             return;
@@ -788,14 +790,14 @@ impl Context {
         self.record_fault(progress, FaultKind::Halted(status.reason(), head));
     }
 
-    /// Remembers a fault, for people.
+    /// Records a fault for debugfs.
     fn record_fault(&self, progress: &Progress, what: FaultKind) {
         if let Some(Owner { process, pasid }) = progress.owner {
             self.faults.add(self.index, pasid, process, what);
         }
     }
 
-    /// The context as it is now.
+    /// The current state of the context.
     ///
     /// # Errors
     ///
@@ -804,7 +806,7 @@ impl Context {
         if self.is_gone() {
             return Err(ENODEV);
         }
-        // `close()` waits for the context with the lock held; others hold it for a moment.
+        // `close()` waits for the context with the lock held; others hold it only briefly.
         let holder = match self.state.try_lock().as_deref() {
             None => None,
             Some(State::Free) => Some("free"),

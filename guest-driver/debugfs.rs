@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! `/sys/kernel/debug/svm_demo/svmN`: the contexts of a device, what it counts, and what went wrong
-//! lately.
+//! `/sys/kernel/debug/svm_demo/svmN`: the contexts of a device, its counters, and its latest
+//! faults.
 
 use kernel::{
     debugfs::{
@@ -26,18 +26,18 @@ global_lock! {
     unsafe(uninit) static ROOT: Mutex<Option<Dir>> = None;
 }
 
-/// The directory of the driver, in which those of its devices are. Dropping the value removes it, as
-/// soon as these are gone.
+/// The directory of the driver, which contains those of its devices. Dropping the value removes it,
+/// as soon as these are gone.
 ///
-/// The value is the module's, which `probe()` does not get. So what it owns is in [`ROOT`].
+/// The module owns the value, which `probe()` does not get. So its contents are in [`ROOT`].
 pub(crate) struct Root(());
 
 impl Root {
-    /// Makes the directory `name`. Without debugfs there is none, and that is no error.
+    /// Creates the directory `name`. Without debugfs there is none, which is not an error.
     ///
     /// # Safety
     ///
-    /// To be called once, before any use of [`Directory`].
+    /// Call it once, before any use of [`Directory`].
     pub(crate) unsafe fn new(name: &CStr) -> Self {
         // SAFETY: By the requirements of this function, this is the first use of the lock.
         unsafe { ROOT.init() };
@@ -62,8 +62,8 @@ pub(crate) struct Directory {
 }
 
 impl Directory {
-    /// Makes the directory `name`, while there is the driver's. Without debugfs there is none, and
-    /// that is no error.
+    /// Creates the directory `name`, while the driver's exists. Without debugfs there is none,
+    /// which is not an error.
     pub(crate) fn new(name: &CStr, device: Arc<Device>) -> Result<Pin<KBox<Self>>> {
         let root = ROOT.lock().as_ref().ok_or(ENODEV)?.clone();
         let scope = root.scope(device, name, |device, directory| {
@@ -117,7 +117,7 @@ fn contexts(device: &Arc<Device>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// What the device counts as a whole: its ATC, its page requests, and the rest.
+/// The counters of the whole device: its ATC, its page requests, and the rest.
 fn device_counters(device: &Arc<Device>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     for counter in counters::COUNTERS {
         match device.registers().counter(counter.index) {
@@ -128,7 +128,7 @@ fn device_counters(device: &Arc<Device>, f: &mut fmt::Formatter<'_>) -> fmt::Res
     Ok(())
 }
 
-/// What went wrong lately.
+/// The latest faults.
 fn faults(device: &Arc<Device>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     device.faults().show(f)
 }

@@ -2,8 +2,8 @@
 
 //! One device: its registers, its contexts and its doorbell pages.
 //!
-//! The value outlives the binding of the driver to the device where files are still open; its
-//! registers are then closed, and its contexts are gone. This module knows nothing of files.
+//! The value outlives the binding of the driver to the device if files are still open; then its
+//! registers are inaccessible, and its contexts are gone. This module knows nothing of files.
 
 use kernel::{
     bindings,
@@ -57,14 +57,15 @@ use crate::{
     }, //
 };
 
-/// Milliseconds between two looks at contexts that drain.
+/// Milliseconds between two checks of draining contexts.
 const REAP_INTERVAL: u32 = 250;
 
-/// Ends the bonds of contexts that had not stopped in time when they were closed, and have since.
+/// Ends the bonds of contexts that had not stopped in time when they were closed, once they have
+/// stopped.
 ///
-/// In a worker of the kernel, because the end of a bond may take as long as a page fault of its
-/// process: opening or closing a file, or a reset of the function, should not wait for that of
-/// another process.
+/// It runs in a kernel worker, because the end of a bond may take as long as a page fault of its
+/// process: opening or closing a file, or a reset of the function, should not wait for another
+/// process's page fault.
 struct Reaper {
     contexts: Arc<Contexts>,
     registers: Arc<Registers>,
@@ -93,20 +94,20 @@ pub(crate) struct Device {
     contexts: Arc<Contexts>,
     faults: Arc<Faults>,
     quota: Arc<Quota>,
-    /// The most contexts of a user, 0 for all.
+    /// The limit of contexts of a user, 0 for none.
     contexts_per_user: Atomic<u32>,
     reaper: Pin<KBox<Delayed<Reaper>>>,
     /// Physical address of the doorbell BAR.
     doorbells: u64,
     /// Reserves the doorbell BAR, and makes its pages uncached for the whole kernel.
     _doorbells: DevresBar<0>,
-    /// It was said already why SVA cannot be had.
+    /// The reason why SVA is not available was already logged.
     explained: Atomic<bool>,
 }
 
 impl Device {
-    /// Takes possession of `pdev`, which is enabled and need not be a bus master yet, to become
-    /// `/dev/svmN`, of which one user may have `contexts_per_user` contexts (0: all).
+    /// Takes over `pdev`, which is enabled and need not be a bus master yet, as `/dev/svmN`. One
+    /// user may have `contexts_per_user` of its contexts (0: no limit).
     pub(crate) fn new(
         pdev: &pci::Device<Bound>,
         number: u32,
@@ -131,8 +132,8 @@ impl Device {
         let faults = Faults::new()?;
         let contexts = Contexts::new(capabilities.contexts, number, &faults)?;
 
-        // A kernel that ended without warning (a crash, and kexec) may have left them at work, or
-        // waiting for responses that nobody will give; or this driver, from a device that did not
+        // A kernel that ended without warning (a crash, then kexec) may have left them active, or
+        // waiting for responses that never come; or this driver may have, if the device did not
         // stop.
         if !Self::is_quiet(&contexts, &registers) {
             dev_info!(pdev, "contexts are not disabled: the function is reset\n");
@@ -191,7 +192,7 @@ impl Device {
         self.contexts.iter()
     }
 
-    /// What went wrong lately.
+    /// The latest faults.
     pub(crate) fn faults(&self) -> &Faults {
         &self.faults
     }
@@ -207,7 +208,7 @@ impl Device {
         device.name()
     }
 
-    /// Number of contexts that nobody has.
+    /// Number of contexts without an owner.
     pub(crate) fn available(&self) -> u64 {
         self.contexts
             .iter()
@@ -215,12 +216,12 @@ impl Device {
             .count() as u64
     }
 
-    /// The most contexts that one user may have; 0 for all.
+    /// The limit of contexts of one user; 0 for none.
     pub(crate) fn contexts_per_user(&self) -> u32 {
         self.contexts_per_user.load(Relaxed)
     }
 
-    /// Limits the contexts of one user from now on. Those that are open stay.
+    /// Limits the contexts of one user from now on. Open contexts stay.
     pub(crate) fn set_contexts_per_user(&self, contexts: u32) {
         self.contexts_per_user.store(contexts, Relaxed);
     }
@@ -240,7 +241,7 @@ impl Device {
         doorbell::page_frame(self.doorbells, index)
     }
 
-    /// Bonds the device with `mm`, and gives the bond and its PASID. No bond is undone here.
+    /// Bonds the device with `mm`, and returns the bond and its PASID. Never ends a bond.
     ///
     /// # Safety
     ///
@@ -248,8 +249,8 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `ENODEV` if SVA cannot be had here; the kernel log says why, once. Others of
-    /// [`Bond::bind`], which may pass.
+    /// `ENODEV` if SVA is not available here; the kernel log says why, once. Others of
+    /// [`Bond::bind`], which may be temporary.
     pub(crate) unsafe fn bind(&self, mm: &MmWithUser) -> Result<(Devres<Bond>, u32)> {
         let device: &kernel::device::Device = (*self.pdev).as_ref();
         // SAFETY: By the requirement of this function; the result is not used after the call.
@@ -258,8 +259,8 @@ impl Device {
         let mut again = true;
         let bond = loop {
             match Bond::bind(device, mm) {
-                // The kernel bonds nothing with a function that is being reset, or that was until a
-                // moment ago.
+                // The kernel refuses bonds with a function that is being reset, or was until just
+                // now.
                 Err(EBUSY) if self.wait_for_reset()? || core::mem::take(&mut again) => {}
                 result => break result.map_err(|error| self.refused(error))?,
             }
@@ -271,7 +272,7 @@ impl Device {
 
     /// If the function is being reset, waits until it was, and gives `true`.
     fn wait_for_reset(&self) -> Result<bool> {
-        // There is at least one context, and what holds for it holds for all.
+        // There is at least one context, and all have the same pause.
         self.contexts
             .iter()
             .next()
@@ -282,12 +283,12 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `EDQUOT` if that makes more than [`Self::contexts_per_user`] allows.
+    /// `EDQUOT` if that exceeds [`Self::contexts_per_user`].
     pub(crate) fn share(&self) -> Result<Share> {
         self.quota.take(self.contexts_per_user())
     }
 
-    /// Takes a free context, before anything is done that would have to be undone if there is none.
+    /// Reserves a free context, before any step that would have to be undone if there is none.
     ///
     /// # Errors
     ///
@@ -301,7 +302,7 @@ impl Device {
         Err(EBUSY)
     }
 
-    /// Gives `context` back when its file is released. `false` if it has not stopped in time, and
+    /// Releases `context` when its file is released. `false` if it has not stopped in time, and
     /// therefore stays in use for a while.
     pub(crate) fn close_context(&self, context: &Context) -> bool {
         let closed = context.close(&self.registers);
@@ -312,27 +313,28 @@ impl Device {
         closed
     }
 
-    /// Stops all contexts, and lets nobody start one: because the machine is about to sleep, so
-    /// that no page request is without its response while nobody is awake to give it; or because
-    /// the function is about to be reset, so that it sends nothing any more. `false` if one has not
-    /// stopped in time.
+    /// Stops all contexts, and prevents starting them: because the machine is going to sleep, so
+    /// that no page request is outstanding while nothing can answer it; or because the function is
+    /// going to be reset, so that it sends nothing any more. `false` if one has not stopped in
+    /// time.
     pub(crate) fn pause(&self, why: Pause) -> bool {
         for context in self.contexts.iter() {
             context.pause(&self.registers, why);
         }
         let timeout = match why {
             Pause::Sleep => StopTimeout::Full,
-            // Which stops them in any case.
+            // The reset stops them in any case.
             Pause::Reset => StopTimeout::Short,
         };
-        // They stop at the same time: when one has not in time, the others have had that time, too.
-        // The log then says so.
+        // They stop at the same time: if one times out, the others have had that time, too. The log
+        // then says so.
         self.contexts
             .iter()
             .all(|context| context.wait_disabled(&self.registers, timeout))
     }
 
-    /// The machine ends, or another kernel begins: the function is to send nothing any more.
+    /// Handles the end of the machine, or the start of another kernel: the function must not send
+    /// anything any more.
     pub(crate) fn shutdown(&self) {
         for context in self.contexts.iter() {
             context.pause(&self.registers, Pause::Sleep);
@@ -343,23 +345,23 @@ impl Device {
         self.silence();
     }
 
-    /// Lets contexts be started again.
+    /// Permits starting contexts again.
     pub(crate) fn end_pause(&self, why: Pause) {
         for context in self.contexts.iter() {
             context.end_pause(why);
         }
-        // A reset stops what does not stop otherwise.
+        // A reset also stops contexts that did not stop otherwise.
         self.reaper.schedule(0);
     }
 
-    /// Takes all contexts away from their users. Nobody opens new ones any more, and the driver is
+    /// Revokes all contexts from their users. New ones can no longer be opened, and the driver is
     /// still bound to the device. `false` if the function had to be cut off from the bus, because a
     /// context has not stopped in time. [`Self::release`] has to follow.
     pub(crate) fn revoke(&self) -> bool {
         for context in self.contexts.iter() {
             context.revoke(&self.registers);
         }
-        // They stop at the same time: when one has not in time, the others have had that time, too.
+        // They stop at the same time: if one times out, the others have had that time, too.
         let stopped = self
             .contexts
             .iter()
@@ -372,7 +374,7 @@ impl Device {
         stopped
     }
 
-    /// Ends the bonds of contexts that were revoked, and says so to their users.
+    /// Ends the bonds of revoked contexts, and notifies their users.
     pub(crate) fn release(&self) {
         self.reaper.cancel();
         for context in self.contexts.iter() {
@@ -381,13 +383,14 @@ impl Device {
         self.silence();
     }
 
-    /// Makes the function send nothing any more.
+    /// Stops the function from sending anything.
     fn silence(&self) {
         // SAFETY: `pdev` is a valid device.
         unsafe { bindings::pci_clear_master(raw::pci_dev(&self.pdev)) };
     }
 
-    /// Turns the refusal of a bond into what programs get, and says why if it is for good.
+    /// Converts the refusal of a bond into the error for programs, and logs the reason if it is
+    /// permanent.
     fn refused(&self, error: Error) -> Error {
         let Ok(function) = self.registers.function() else {
             return ENODEV;
@@ -412,14 +415,14 @@ impl Device {
     }
 }
 
-/// Resets a function whose driver is being bound to it, and keeps its configuration. The kernel log
-/// says so if it cannot be reset.
+/// Resets a function while its driver is being bound to it, and keeps its configuration. Logs if
+/// the function cannot be reset.
 ///
-/// Not by `pci_reset_function_locked()`: that tells the driver, which has no data yet.
+/// Not with `pci_reset_function_locked()`, which calls the driver, which has no data yet.
 fn reset(pdev: &pci::Device<Bound>) {
     let raw = raw::pci_dev(pdev);
-    // SAFETY: `pdev` is a valid device. Its lock is held, since its driver is being bound to it, so
-    // nobody else changes its configuration meanwhile.
+    // SAFETY: `pdev` is a valid device. Its lock is held, because its driver is being bound to it,
+    // so no other code changes its configuration meanwhile.
     let result = unsafe {
         bindings::pci_save_state(raw);
         let result = bindings::__pci_reset_function_locked(raw);
@@ -456,7 +459,7 @@ pub(crate) fn missing(function: FUNCTION) -> Option<&'static str> {
     }
 }
 
-/// What remains when the function lacks nothing.
+/// The remaining reasons if the function lacks nothing.
 const REFUSED: &str = "the IOMMU driver refuses: the IOMMU needs first-stage translation, snooped \
     page walks with PASID (ECAP.SMPWCS), and the page sizes and levels of the CPU (5-level paging, \
     1 GiB pages), or the CPU must do without (la57=off); see 'SVM disabled' in the boot log";

@@ -2,10 +2,9 @@
 
 //! The doorbell page in the address space of a process.
 //!
-//! The page is mapped by page fault, not by `mmap()` itself: whether it may be mapped is then
-//! decided under a lock, while the mapping is already known to the file's address space. So when
-//! the device goes, closing the door and taking the pages away leaves no page behind, whatever
-//! happens at the same time.
+//! Page faults map the page, not `mmap()` itself: a lock then protects the decision whether to map
+//! it, and the file's address space already knows the mapping. So when the device is removed,
+//! closing the door and zapping the pages leaves no page behind, whatever happens at the same time.
 
 use core::ptr::NonNull;
 use kernel::{
@@ -29,7 +28,7 @@ const _: () = assert!(
     "the doorbell pages of the device are not pages of this kernel: a process would get several"
 );
 
-/// The places where the doorbell page of an open file may be mapped.
+/// The mappings of the doorbell page of an open file.
 ///
 /// # Invariants
 ///
@@ -60,9 +59,10 @@ impl Mappings {
         })
     }
 
-    /// Takes the pages away from all who have them mapped; their next access faults again.
+    /// Unmaps the page from all processes; their next access faults again.
     ///
-    /// The pages of other files of the same device node go too, and come back by their faults.
+    /// This also unmaps the pages of other files of the same device node, which their faults map
+    /// again.
     pub(crate) fn zap(&self) {
         // SAFETY: By the type invariants, the file has not been released, so its inode, and the
         // address space in it, are alive. The range is that of the one page at offset 0.
@@ -70,7 +70,7 @@ impl Mappings {
     }
 }
 
-/// Prepares `vma` for page faults of the doorbell page, which `operations` answer.
+/// Prepares `vma` for page faults of the doorbell page, which `operations` handle.
 ///
 /// # Errors
 ///
@@ -88,17 +88,17 @@ pub(crate) fn prepare(vma: &VmaNew, operations: &'static bindings::vm_operations
     }
     vma.try_clear_mayexec()?;
     vma.set_io();
-    // For good, because of `VM_IO`: a child does not inherit the page.
+    // Permanently, because of `VM_IO`: a child does not inherit the page.
     vma.set_dontcopy();
     vma.set_dontexpand();
     vma.set_dontdump();
 
     // SAFETY:
-    // - As above, the area is valid and nobody else uses it.
-    // - `VM_PFNMAP` is right for an area whose pages come from `vmf_insert_pfn()` alone, and is
-    //   without copy-on-write since `VM_SHARED` is set. `VM_MIXEDMAP` is not set, and cannot come to
-    //   be: `VmaNew` has a way to set it, which counts on there being none to set `VM_PFNMAP`; but
-    //   this `vma` is given to nobody after this function, its last user.
+    // - As above, the area is valid and not used elsewhere.
+    // - `VM_PFNMAP` is right for an area whose pages come only from `vmf_insert_pfn()`, without
+    //   copy-on-write because `VM_SHARED` is set. `VM_MIXEDMAP` is not set and stays clear:
+    //   `VmaNew` has a method to set it, which relies on `VM_PFNMAP` never being set, but this
+    //   function is the last user of this `vma`.
     // - The operations are those of the file's module, for areas of its files.
     unsafe {
         (*raw).__bindgen_anon_2.vm_flags |= flags::PFNMAP;
@@ -116,7 +116,7 @@ fn device_page(prot: bindings::pgprot_t) -> bindings::pgprot_t {
         unsafe { bindings::cachemode2protval(bindings::page_cache_mode__PAGE_CACHE_MODE_UC_MINUS) };
     let pgprot = prot.pgprot | uncached;
 
-    // Where the CPU encrypts memory, the page tables of processes say so for every page.
+    // If the CPU encrypts memory, the page tables of processes mark every page as encrypted.
     #[cfg(CONFIG_ARCH_HAS_CC_PLATFORM)]
     // SAFETY: The function has no requirements; it changes one bit of its argument.
     let pgprot = unsafe { bindings::cc_mkdec(pgprot as u64) } as bindings::pgprotval_t;
@@ -132,10 +132,10 @@ pub(crate) fn page_frame(bar: u64, index: u16) -> usize {
     ((bar + u64::from(index) * doorbell::PAGE_SIZE) / PAGE_SIZE as u64) as usize
 }
 
-/// Number of the doorbell BAR, as the PCI core wants it.
+/// Number of the doorbell BAR, in the PCI core's type.
 pub(crate) const BAR: u32 = ids::DOORBELLS_BAR as u32;
 
-/// Size in bytes that the doorbell BAR must have for `contexts` contexts.
+/// Required size in bytes of the doorbell BAR for `contexts` contexts.
 pub(crate) fn bar_size(contexts: u16) -> u64 {
     u64::from(contexts) * doorbell::PAGE_SIZE
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Eventfds, which programs wait on, and a slot for one that an interrupt handler may signal.
+//! Eventfds, and a slot for one that an interrupt handler may signal.
 //!
 //! This module knows nothing of the driver that it is part of.
 //!
@@ -25,7 +25,7 @@ use kernel::{
     }, //
 };
 
-/// An eventfd. Dropping it gives back the reference.
+/// An eventfd. Dropping it releases the reference.
 ///
 /// # Invariants
 ///
@@ -42,13 +42,13 @@ impl EventFd {
     ///
     /// # Errors
     ///
-    /// `EBADF` if `fd` is not open, `EINVAL` if it is no eventfd.
+    /// `EBADF` if `fd` is not open, `EINVAL` if it is not an eventfd.
     pub(crate) fn from_fd(fd: i32) -> Result<Self> {
         // SAFETY: Modules run in tasks that have a table of open files, kernel threads included;
         // the function checks `fd` in that of the current task.
         let context = from_err_ptr(unsafe { bindings::eventfd_ctx_fdget(fd) })?;
 
-        // INVARIANT: The function has given a valid context with a reference to it.
+        // INVARIANT: The function has returned a valid context with a reference to it.
         Ok(Self {
             context: NonNull::new(context).ok_or(EBADF)?,
         })
@@ -57,17 +57,17 @@ impl EventFd {
 
 impl Drop for EventFd {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants, `self` owns the reference that is given back.
+        // SAFETY: By the type invariants, `self` owns the reference that it releases.
         unsafe { bindings::eventfd_ctx_put(self.context.as_ptr()) };
     }
 }
 
-/// A place for an eventfd. It may be signalled in any context, while it is being replaced, too.
+/// A slot for an eventfd. It may be signalled in any context, even while it is being replaced.
 ///
 /// # Invariants
 ///
 /// `context` is null, or was the `context` of an [`EventFd`] whose reference the slot owns. A
-/// reference that leaves the slot is given back one RCU grace period later at the earliest.
+/// reference that leaves the slot is released one RCU grace period later at the earliest.
 pub(crate) struct Slot {
     context: Atomic<*mut bindings::eventfd_ctx>,
 }
@@ -86,20 +86,20 @@ impl Slot {
         self.context.load(Relaxed).is_null()
     }
 
-    /// Puts `eventfd` in the place of what was there. When this returns, what was there is not
-    /// signalled any more. Sleeps.
+    /// Replaces the eventfd with `eventfd`. When this returns, the old one is not signalled any
+    /// more. Sleeps.
     pub(crate) fn replace(&self, eventfd: Option<EventFd>) {
         let new = eventfd.map_or(ptr::null_mut(), |eventfd| {
             core::mem::ManuallyDrop::new(eventfd).context.as_ptr()
         });
-        // INVARIANT: `new` is null, or its reference was not given back above.
+        // INVARIANT: `new` is null, or its reference was not released above.
         let old = self.context.xchg(new, Full);
 
         if let Some(context) = NonNull::new(old) {
-            // SAFETY: The function has no requirements but that it may sleep, as this one may.
+            // SAFETY: The function only requires that it may sleep, as this one may.
             unsafe { bindings::synchronize_rcu() };
-            // INVARIANT: By the invariants of the slot, which has lost this reference above and
-            // which nobody reads any more.
+            // INVARIANT: By the invariants of the slot, which has given up this reference above,
+            // and has no readers of it any more.
             drop(EventFd { context });
         }
     }
@@ -107,12 +107,12 @@ impl Slot {
     /// Adds 1 to the eventfd, if there is one. May be called in any context.
     pub(crate) fn signal(&self) {
         let _guard = rcu::read_lock();
-        // Acquire: the eventfd was made before it was put here.
+        // Acquire: the eventfd was initialized before it was stored here.
         let context = self.context.load(Acquire);
 
         if !context.is_null() {
-            // SAFETY: By the type invariants, the reference that the slot had is not given back
-            // before the guard is dropped, so the context is valid.
+            // SAFETY: By the type invariants, the slot's reference is not released before the guard
+            // is dropped, so the context is valid.
             unsafe { bindings::eventfd_signal_mask(context, 0) };
         }
     }

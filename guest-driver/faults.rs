@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What went wrong with a device lately, for `debugfs`: programs can cause it, so the kernel log is
-//! not the place for it.
+//! The latest faults of a device, for `debugfs`: programs can cause them, so they do not belong in
+//! the kernel log.
 
 use kernel::{
     fmt,
@@ -19,13 +19,13 @@ use kernel::{
 
 use crate::abi::registers::halt;
 
-/// How many are remembered.
+/// Number of faults to keep.
 const CAPACITY: usize = 32;
 
 /// What can go wrong with a context.
 #[derive(Clone, Copy)]
 pub(crate) enum FaultKind {
-    /// It halted by itself, for this [`halt`] reason, having consumed so many descriptors.
+    /// It halted by itself, for this [`halt`] reason, after this number of descriptors.
     Halted(u8, u64),
     /// It halted for this reason when it was started.
     NotStarted(u8),
@@ -33,7 +33,7 @@ pub(crate) enum FaultKind {
     NotStopped,
 }
 
-/// Something that went wrong.
+/// A fault.
 #[derive(Clone, Copy)]
 struct Fault {
     at: Instant<Monotonic>,
@@ -44,7 +44,7 @@ struct Fault {
     what: FaultKind,
 }
 
-/// The latest faults of a device, and how many there were in all.
+/// The latest faults of a device, and the total number.
 #[pin_data]
 pub(crate) struct Faults {
     #[pin]
@@ -73,7 +73,7 @@ impl Faults {
         )
     }
 
-    /// Remembers a fault of `context`, which `process` has under `pasid`.
+    /// Records a fault of `context`, which `process` uses with `pasid`.
     pub(crate) fn add(&self, context: u16, pasid: u32, process: i32, what: FaultKind) {
         let mut log = self.log.lock();
         let place = (log.count % CAPACITY as u64) as usize;
@@ -87,7 +87,7 @@ impl Faults {
 
         match log.latest.get_mut(place) {
             Some(oldest) => *oldest = fault,
-            // Cannot fail: the capacity was allocated, and the places are taken in order.
+            // Cannot fail: the capacity was allocated, and the slots are filled in order.
             None => drop(log.latest.push_within_capacity(fault)),
         }
         log.count += 1;

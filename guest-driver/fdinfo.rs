@@ -19,7 +19,7 @@ use crate::{
     device::Device, //
 };
 
-/// Writes all lines of a file that has `context` of `device`, bound with `pasid`.
+/// Writes all lines of a file with `context` of `device`, bound with `pasid`.
 pub(crate) fn show(device: &Device, context: &Context, pasid: u32, to: &SeqFile) {
     seq_print!(to, "{}:\t{}\n", key::DEVICE, device.name());
     seq_print!(to, "{}:\t{}\n", key::CONTEXT, context.index());

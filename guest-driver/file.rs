@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The operations of an open `/dev/svmN`, as [`crate::abi::ioctl`] promises them to programs.
+//! The operations of an open `/dev/svmN`, as [`crate::abi::ioctl`] documents them for programs.
 //!
-//! A file belongs to the address space that opened it. Others may hold it, after `fork()` or
-//! through a socket, but all that they can do is to close it.
+//! A file belongs to the address space that opened it. Other processes may hold it, after `fork()`
+//! or through a socket, but they can only close it.
 
 use core::ptr;
 use kernel::{
@@ -67,19 +67,20 @@ const QUEUE_STOP: u32 = _IO(ioctl::TYPE as u32, ioctl::QUEUE_STOP as u32);
 const EVENTFD: u32 = _IO(ioctl::TYPE as u32, ioctl::EVENTFD as u32);
 const MODERATION: u32 = _IO(ioctl::TYPE as u32, ioctl::MODERATION as u32);
 
-/// What an open file has.
+/// The state of an open file.
 struct OpenFile {
     device: Arc<Device>,
     context: Arc<Context>,
     node: Node,
     /// The address space that opened the file and that the context is bound to. Holds the `Mm`, but
-    /// not the memory: the address space may die before the file.
+    /// not the memory: the address space may end before the file.
     mm: ARef<Mm>,
     /// PASID of the bond.
     pasid: u32,
 }
 
-/// The operations of a file share its state by a raw pointer, where the compiler does not check it.
+/// The operations of a file share its state through a raw pointer, which the compiler does not
+/// check.
 const _: () = {
     const fn is_shareable<T: Send + Sync>() {}
     is_shareable::<OpenFile>();
@@ -88,13 +89,13 @@ const _: () = {
 impl OpenFile {
     /// Binds a context of the device to the address space of the current task.
     ///
-    /// All that may fail comes before the bond: no bond is ended here, because that may take as
-    /// long as somebody's page fault.
+    /// Everything that may fail comes before the bond: this function never ends a bond, because
+    /// that may take as long as a page fault of another process.
     ///
     /// # Safety
     ///
-    /// `file` is a file of this module that is being opened. The result is dropped before its
-    /// opening fails, or else before its `release` operation returns.
+    /// `file` is a file of this module that is being opened. The result is dropped before the open
+    /// fails, or otherwise before the file's `release` operation returns.
     unsafe fn open(opening: &Opening, file: *mut bindings::file) -> Result<KBox<Self>> {
         let device = opening.device();
         let task = current!();
@@ -102,7 +103,7 @@ impl OpenFile {
         let mm = task.mm().ok_or(EINVAL)?;
         let place = KBox::<Self>::new_uninit(GFP_KERNEL_ACCOUNT)?;
 
-        // First, because what it limits is also the number of contexts and bonds.
+        // First, because it also limits the number of contexts and bonds.
         let share = device.share()?;
         let reservation = device.reserve()?;
         // SAFETY: By the requirement of this function, `file` is valid, and the result, whose
@@ -145,8 +146,8 @@ impl OpenFile {
         unsafe { &*(*file).private_data.cast::<Self>() }
     }
 
-    /// Whether the current task is of another address space than the one that opened the file. A
-    /// kernel thread has none: neither this one nor another.
+    /// Whether the current task has another address space than the one that opened the file. A
+    /// kernel thread has none, neither this one nor another.
     fn is_foreign(&self) -> bool {
         let task = current!();
 
@@ -154,7 +155,7 @@ impl OpenFile {
             .is_some_and(|mm| !ptr::eq(mm.as_raw(), self.mm.as_raw()))
     }
 
-    /// `EPERM` unless the current task is of the address space that opened the file.
+    /// `EPERM` unless the current task has the address space that opened the file.
     fn check_caller(&self) -> Result {
         let task = current!();
 
@@ -219,7 +220,7 @@ impl OpenFile {
         {
             return Err(EINVAL);
         }
-        // In the process's part of the address space, from the first byte to the last?
+        // Check that the whole ring lies in the user part of the address space.
         (descriptor::SIZE as u64)
             .checked_shl(queue.ring_log2)
             .and_then(|size| queue.ring.checked_add(size))
@@ -267,7 +268,7 @@ impl OpenFile {
         self.context.moderate(self.device.registers(), moderation)
     }
 
-    /// First address behind the process's part of the address space.
+    /// First address after the user part of the address space.
     fn address_limit(&self) -> u64 {
         // SAFETY: The `Mm` is alive; the field is constant once the address space is in use.
         unsafe { (*self.mm.as_raw()).__bindgen_anon_1.task_size as u64 }
@@ -282,7 +283,7 @@ impl OpenFile {
         doorbell::prepare(vma, AREA_OPERATIONS)
     }
 
-    /// Waits for interrupts, and gives their number.
+    /// Waits for interrupts, and returns their number.
     fn read(&self, to: UserPtr, length: usize, wait: bool) -> Result<usize> {
         const SIZE: usize = size_of::<u64>();
 
@@ -292,7 +293,7 @@ impl OpenFile {
         }
 
         let count = loop {
-            // Before the look, so that nothing happens unseen between look and sleep.
+            // Read this before the check, so that no event between check and sleep is lost.
             let events = self.context.signals().events();
 
             match self.context.pending(self.device.registers(), true) {
@@ -311,7 +312,7 @@ impl OpenFile {
         Ok(SIZE)
     }
 
-    /// The events of `poll()` that are true now.
+    /// The current events of `poll()`.
     fn ready(&self) -> u32 {
         const READABLE: u32 = bindings::POLLIN | bindings::POLLRDNORM;
 
@@ -329,7 +330,7 @@ impl OpenFile {
 }
 
 impl Drop for OpenFile {
-    /// Gives the context back: stops it, waits, ends the bond.
+    /// Releases the context: stops it, waits, ends the bond.
     fn drop(&mut self) {
         if !self.device.close_context(&self.context) {
             self.node.announce(c"SVM_EVENT=CONTEXT_STUCK");
@@ -337,7 +338,7 @@ impl Drop for OpenFile {
     }
 }
 
-/// The operations. `owner` is this module, which is kept loaded while a file is open.
+/// The operations. `owner` is this module, which stays loaded while a file is open.
 pub(crate) const fn operations(owner: *mut bindings::module) -> bindings::file_operations {
     bindings::file_operations {
         owner,
@@ -360,14 +361,14 @@ pub(crate) const fn operations(owner: *mut bindings::module) -> bindings::file_o
 /// Only as the `open` operation of a file of a node of `crate::chardev`.
 unsafe extern "C" fn f_open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     from_result(|| {
-        // SAFETY: By the requirement of this function; the result does not leave it.
+        // SAFETY: By the requirement of this function; the result does not escape it.
         let opening = unsafe { Opening::enter(inode)? };
         // SAFETY: `file` is being opened, and its `OpenFile` is dropped by `f_release()`: nothing
         // fails below.
         let open = unsafe { OpenFile::open(&opening, file)? };
 
-        // SAFETY: `file` is valid and nobody else has it yet. It has no position: what is read is
-        // the number of interrupts until then.
+        // SAFETY: `file` is valid and not shared yet. It has no position: a read returns the
+        // current number of interrupts.
         unsafe {
             bindings::stream_open(inode, file);
             (*file).private_data = KBox::into_raw(open).cast();
@@ -404,7 +405,7 @@ unsafe extern "C" fn f_mmap(
 ) -> c_int {
     // SAFETY: The caller holds a reference to the file.
     let open = unsafe { OpenFile::borrow(file) };
-    // SAFETY: The caller gives an area that is under construction during the call.
+    // SAFETY: The caller passes an area that is under construction during the call.
     let vma = unsafe { VmaNew::from_raw(vma) };
 
     from_result(|| open.mmap(vma).map(|()| 0))
@@ -446,8 +447,8 @@ unsafe extern "C" fn f_poll(
     // SAFETY: The caller holds a reference to the file.
     let open = unsafe { OpenFile::borrow(file) };
 
-    // SAFETY: The arguments are those of this call. The queue is in the context, which the open
-    // file holds until it is released.
+    // SAFETY: The arguments belong to this call. The queue is in the context, which the open file
+    // holds until it is released.
     unsafe { open.context.signals().queue().poll_wait(file, table) };
 
     open.ready()
@@ -459,17 +460,17 @@ unsafe extern "C" fn f_poll(
 unsafe extern "C" fn f_show_fdinfo(to: *mut bindings::seq_file, file: *mut bindings::file) {
     // SAFETY: The caller holds a reference to the file.
     let open = unsafe { OpenFile::borrow(file) };
-    // SAFETY: The caller gives a file that it makes in this task during the call.
+    // SAFETY: The caller passes a file that it writes in this task during the call.
     let to = unsafe { SeqFile::from_raw(to) };
 
     fdinfo::show(&open.device, &open.context, open.pasid, to);
 }
 
-/// Milliseconds that a page fault waits at a time for the end of a reset. Not longer, because it
-/// holds the lock of the address space; the access faults again if it was too short.
+/// Milliseconds that a page fault waits at a time for the end of a reset. The time is short because
+/// the fault holds the lock of the address space; if it was too short, the access faults again.
 const RESET_WAIT: u32 = 10;
 
-/// The operations of the areas where the doorbell page is mapped.
+/// The operations of the areas that map the doorbell page.
 const AREA_OPERATIONS: &bindings::vm_operations_struct = &bindings::vm_operations_struct {
     fault: Some(area_fault),
     ..pin_init::zeroed()
@@ -477,9 +478,9 @@ const AREA_OPERATIONS: &bindings::vm_operations_struct = &bindings::vm_operation
 
 /// # Safety
 ///
-/// Only for areas that went through [`doorbell::prepare`], as their `fault` operation.
+/// Only for areas that [`doorbell::prepare`] has prepared, as their `fault` operation.
 unsafe extern "C" fn area_fault(fault: *mut bindings::vm_fault) -> bindings::vm_fault_t {
-    // SAFETY: The caller gives a valid fault in a valid area, which stays valid during the call.
+    // SAFETY: The caller passes a valid fault in a valid area, which stays valid during the call.
     let (vma, address) = unsafe {
         let fault = &(*fault).__bindgen_anon_1;
         (fault.vma, fault.address)
@@ -490,17 +491,17 @@ unsafe extern "C" fn area_fault(fault: *mut bindings::vm_fault) -> bindings::vm_
 
     // SAFETY: `vma` is valid, has `VM_PFNMAP` and is not copy-on-write; `address` lies in it, as
     // the caller found it by the address. `page` is the doorbell page in the BAR of the device,
-    // which is there for as long as the closure runs: the context is taken away before the driver
-    // lets go of the BAR.
+    // which exists while the closure runs: the context is revoked before the driver releases the
+    // BAR.
     let map = || unsafe { bindings::vmf_insert_pfn(vma, address, page) };
 
-    // Before the look, so that no end of a reset happens unseen between look and sleep.
+    // Read this before the check, so that an end of the reset between check and sleep is not lost.
     let events = open.context.signals().events();
 
     match open.context.with_doorbell(map) {
         Doorbell::Mapped(result) => result,
         Doorbell::Later => {
-            // A signal is handled before the access is made again.
+            // The kernel handles a signal before it repeats the access.
             let _ = open.context.signals().wait_for(events, RESET_WAIT);
             bindings::vm_fault_reason_VM_FAULT_NOPAGE
         }

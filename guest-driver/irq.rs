@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The MSI-X vectors. They tell the contexts of an interrupt, and do nothing else.
+//! The MSI-X vectors. Their handlers only notify the contexts.
 //!
-//! Context n uses vector n. Where there are fewer vectors than contexts, they share: context n then
-//! uses vector n modulo their number, and its waiters also look when another's interrupt comes.
+//! Context n uses vector n. If there are fewer vectors than contexts, they are shared: context n
+//! then uses vector n modulo their number, and another context's interrupt also wakes its waiters.
 //!
-//! `kernel::pci` of Linux 7.2 gives a driver the first and the last of the vectors that it has
-//! allocated, but not those between, as that of 7.3 does; hence the own allocation and registration
-//! here.
+//! `kernel::pci` of Linux 7.2 returns only the first and the last of the vectors that a driver has
+//! allocated, unlike that of 7.3; hence the separate allocation and registration here.
 
 use core::ptr;
 use kernel::{
@@ -35,10 +34,10 @@ use crate::{
     raw, //
 };
 
-/// The most vectors that a device gets. A CPU has about 200, for all devices.
+/// The largest number of vectors of a device. A CPU has about 200, for all devices.
 const MAX_VECTORS: u32 = 64;
 
-/// The contexts of a device, and how many vectors they share.
+/// The contexts of a device, and the number of their vectors.
 pub(crate) struct Contexts {
     contexts: KVec<Arc<Context>>,
     vectors: Atomic<u32>,
@@ -82,7 +81,7 @@ impl Contexts {
         vector as u16
     }
 
-    /// Tells the contexts that use `vector` of an interrupt.
+    /// Notifies the contexts that use `vector` of an interrupt.
     fn interrupt(&self, registers: &Registers, vector: u32) {
         let vectors = self.vectors();
         let shared = (vectors as usize) < self.contexts.len();
@@ -95,17 +94,17 @@ impl Contexts {
     }
 }
 
-/// MSI-X vectors of a function. Dropping them gives them back.
+/// MSI-X vectors of a function. Dropping them frees them.
 ///
 /// # Invariants
 ///
-/// The function has vectors, and nobody else gives them back.
+/// The function has vectors, and only this value frees them.
 struct Vectors {
     pdev: ARef<pci::Device>,
 }
 
 impl Vectors {
-    /// Allocates vectors, up to `most`, and gives their number.
+    /// Allocates vectors, up to `most`, and returns their number.
     fn allocate(pdev: &pci::Device<Bound>, most: u32) -> Result<(Self, u32)> {
         // SAFETY: `pdev` is a valid device; the function checks the other arguments.
         let count = unsafe {
@@ -121,22 +120,22 @@ impl Vectors {
 impl Drop for Vectors {
     fn drop(&mut self) {
         // SAFETY: `pdev` is a valid device. By the type invariants it has vectors; their handlers
-        // are gone, since they were registered with the same device later.
+        // are gone, because they were registered later with the same device.
         unsafe { bindings::pci_free_irq_vectors(raw::pci_dev(&self.pdev)) };
     }
 }
 
-/// The handler of one vector, registered. Dropping it takes the handler off.
+/// The registered handler of one vector. Dropping it unregisters the handler.
 ///
 /// # Invariants
 ///
-/// `handler` is registered for `irq`, with the address of what the box holds as its cookie.
+/// `handler` is registered for `irq`, with the address of the box's contents as its cookie.
 struct Registration {
     irq: u32,
     handler: KBox<Handler>,
 }
 
-/// What a handler knows.
+/// The data of a handler.
 struct Handler {
     contexts: Arc<Contexts>,
     registers: Arc<Registers>,
@@ -150,8 +149,8 @@ impl Registration {
 
         // SAFETY:
         // - `handle()` is a valid handler for this cookie: it reads it as a shared `Handler`.
-        // - What the box holds stays where it is, and lives until `drop()`, which takes the handler
-        //   off first.
+        // - The contents of the box do not move, and live until `drop()`, which unregisters the
+        //   handler first.
         to_result(unsafe {
             bindings::request_irq(irq, Some(handle), 0, c"svm_demo".as_char_ptr(), cookie)
         })?;
@@ -189,7 +188,7 @@ unsafe extern "C" fn handle(_irq: c_int, cookie: *mut c_void) -> bindings::irqre
 ///
 /// # Errors
 ///
-/// `ENODEV` and others of the PCI core if not even one vector can be had.
+/// `ENODEV` and others of the PCI core if not even one vector is available.
 pub(crate) fn register(
     pdev: &pci::Device<Bound>,
     contexts: &Arc<Contexts>,
@@ -211,7 +210,7 @@ pub(crate) fn register(
             };
             let registration = Registration::new(irq, handler)?;
 
-            // Goes before the vectors, which were allocated earlier.
+            // Removed before the vectors, which were allocated earlier.
             devres::register(pdev.as_ref(), registration, GFP_KERNEL)
         });
 
@@ -235,7 +234,7 @@ pub(crate) fn register(
     Ok(())
 }
 
-/// Interrupt number of `vector`; an error if so many were not allocated.
+/// Interrupt number of `vector`; an error if it was not allocated.
 fn number(pdev: &pci::Device<Bound>, vector: u32) -> Result<u32> {
     // SAFETY: `pdev` is a valid device; the function checks `vector`.
     let irq = unsafe { bindings::pci_irq_vector(raw::pci_dev(pdev), vector) };

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The character device of a function: a class, a number, a cdev of its own, attributes in sysfs.
+ * The character device of a function: a class, a number, a cdev, attributes in sysfs.
  *
- * "struct cdev" and the macros of attributes have no abstraction in Rust. What the device means is
- * not known here: "owner" belongs to chardev.rs.
+ * "struct cdev" and the macros of attributes have no abstraction in Rust. This file does not know
+ * the device: "owner" belongs to chardev.rs.
  */
 #include <linux/cdev.h>
 #include <linux/device.h>
@@ -26,7 +26,7 @@
 struct svm_demo_node {
 	struct device dev;
 	struct cdev cdev;
-	/* Read: "owner" stays. Of this node alone: a bind may take long. */
+	/* For reading: "owner" stays. One lock per node, because a bind may take long. */
 	struct rw_semaphore lock;
 	/* NULL once the node was closed. */
 	void *owner;
@@ -34,7 +34,7 @@ struct svm_demo_node {
 
 static DEFINE_IDA(numbers);
 
-/* The class and the device numbers are there for as long as there are nodes. */
+/* The class and the device numbers exist while there are nodes. */
 static DEFINE_MUTEX(users_lock);
 static unsigned int users;
 static dev_t first;
@@ -133,7 +133,7 @@ static const struct class node_class = {
 	.dev_groups = svm_demo_groups,
 };
 
-/* Makes class and numbers for the first user. */
+/* Creates class and numbers for the first user. */
 static int class_get(void)
 {
 	int result = 0;
@@ -163,7 +163,7 @@ static void class_put(void)
 	mutex_unlock(&users_lock);
 }
 
-/* Gives the lowest free N of /dev/svmN, or -errno. */
+/* Allocates the lowest free N of /dev/svmN, or returns -errno. */
 int svm_demo_number_get(void)
 {
 	return ida_alloc_max(&numbers, NODES - 1, GFP_KERNEL);
@@ -180,7 +180,7 @@ static void node_release(struct device *dev)
 }
 
 /*
- * Makes and shows /dev/svmN. From then on "operations" and attributes may find "owner", until
+ * Creates /dev/svmN. From then on "operations" and attributes may find "owner", until
  * svm_demo_node_close() returns.
  */
 struct svm_demo_node *svm_demo_node_new(struct device *parent, u32 number,
@@ -217,7 +217,7 @@ struct svm_demo_node *svm_demo_node_new(struct device *parent, u32 number,
 	return node;
 }
 
-/* Waits for those who have the owner; nobody finds it afterwards. */
+/* Waits for users of the owner; afterwards it cannot be found any more. */
 void svm_demo_node_close(struct svm_demo_node *node)
 {
 	down_write(&node->lock);
@@ -225,7 +225,7 @@ void svm_demo_node_close(struct svm_demo_node *node)
 	up_write(&node->lock);
 }
 
-/* Takes /dev/svmN away, and gives back the reference of svm_demo_node_new(). */
+/* Removes /dev/svmN, and releases the reference of svm_demo_node_new(). */
 void svm_demo_node_remove(struct svm_demo_node *node)
 {
 	cdev_device_del(&node->cdev, &node->dev);
@@ -243,7 +243,7 @@ void svm_demo_node_put(struct svm_demo_node *node)
 	put_device(&node->dev);
 }
 
-/* Tells user space of a change of the device, with a variable "KEY=value". */
+/* Reports a change of the device to user space, with a variable "KEY=value". */
 void svm_demo_node_event(struct svm_demo_node *node, char *variable)
 {
 	char *variables[] = { variable, NULL };
@@ -258,8 +258,8 @@ struct svm_demo_node *svm_demo_node_of(struct inode *inode)
 }
 
 /*
- * Gives the owner, which stays until svm_demo_node_leave(). -ENODEV if the node was closed, -EINTR
- * if a signal came first.
+ * Returns the owner, which stays until svm_demo_node_leave(). -ENODEV if the node was closed,
+ * -EINTR if a signal came first.
  */
 void *svm_demo_node_enter(struct svm_demo_node *node)
 {

@@ -12,7 +12,7 @@ struct file_operations;
 struct inode;
 struct svm_demo_node;
 
-/* What an attribute shows. */
+/* The attributes. */
 enum svm_demo_attribute {
 	SVM_DEMO_DEVICE_VERSION,
 	SVM_DEMO_CONTEXTS,
@@ -36,7 +36,7 @@ struct svm_demo_node *svm_demo_node_of(struct inode *inode);
 void *svm_demo_node_enter(struct svm_demo_node *node);
 void svm_demo_node_leave(struct svm_demo_node *node);
 
-/* In chardev.rs. "owner" is what svm_demo_node_enter() gives. */
+/* In chardev.rs. "owner" is the result of svm_demo_node_enter(). */
 u64 svm_demo_attribute_read(const void *owner, u32 attribute);
 void svm_demo_set_contexts_per_user(const void *owner, u32 contexts);
 

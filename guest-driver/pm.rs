@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! A notice before the machine goes to sleep, and after it woke up.
+//! Notifications before the machine goes to sleep, and after it has woken up.
 //!
-//! The kernel crate gives drivers no `dev_pm_ops`. The notices that this module asks for come
-//! earlier and later than those would: before the processes are frozen, and after they are thawed.
+//! The kernel crate has no `dev_pm_ops` for drivers. This module's notifications come earlier and
+//! later than those would: before processes are frozen, and after they are thawed.
 //!
 //! This module knows nothing of the driver that it is part of.
 //!
@@ -18,17 +18,17 @@ use kernel::{
     types::Opaque, //
 };
 
-/// What is told before the machine sleeps and after it woke up.
+/// The receiver of the notifications.
 pub(crate) trait Sleeper: Send + Sync {
-    /// The machine is about to suspend, to hibernate, or to become what an image of it was. May
-    /// sleep. If that must not be, undoes what it has done and fails.
+    /// The machine is going to suspend, to hibernate, or to restore an image. May sleep. To prevent
+    /// that, undoes its own changes and fails.
     fn suspend(&self) -> Result;
 
     /// The machine has woken up, or has not gone to sleep after all. May sleep.
     fn resume(&self);
 }
 
-/// A request for notices. Dropping it withdraws it.
+/// A registration for notifications. Dropping it unregisters it.
 ///
 /// # Invariants
 ///
@@ -49,7 +49,7 @@ unsafe impl<T: Sleeper> Send for Registration<T> {}
 unsafe impl<T: Sleeper> Sync for Registration<T> {}
 
 impl<T: Sleeper> Registration<T> {
-    /// Asks for notices to `sleeper`.
+    /// Registers `sleeper`.
     pub(crate) fn new(sleeper: T) -> Result<Pin<KBox<Self>>> {
         let block = bindings::notifier_block {
             notifier_call: Some(notify::<T>),
@@ -61,7 +61,7 @@ impl<T: Sleeper> Registration<T> {
             try_pin_init!(Self {
                 sleeper,
                 _pin: PhantomPinned,
-                // Last: from here on notices may come.
+                // Last: from here on notifications may arrive.
                 block <- Opaque::try_ffi_init(move |slot: *mut bindings::notifier_block| {
                     // SAFETY: `slot` is valid for writes.
                     unsafe { slot.write(block) };
@@ -78,8 +78,8 @@ impl<T: Sleeper> Registration<T> {
 #[pinned_drop]
 impl<T: Sleeper> PinnedDrop for Registration<T> {
     fn drop(self: Pin<&mut Self>) {
-        // SAFETY: By the type invariants, it is registered. Afterwards no notice is under way or
-        // will come.
+        // SAFETY: By the type invariants, it is registered. Afterwards no notification is running
+        // or will come.
         unsafe { unregister(self.block.get()) };
     }
 }
@@ -124,7 +124,7 @@ unsafe extern "C" fn notify<T: Sleeper>(
 ) -> c_int {
     let block = block.cast::<Opaque<bindings::notifier_block>>();
     // SAFETY: By the requirement of this function, `block` is the field of a `Registration<T>`. It
-    // is not dropped during the call, since its destructor waits for that.
+    // is not dropped during the call, because its destructor waits for that.
     let registration = unsafe { &*kernel::container_of!(block, Registration<T>, block) };
 
     match action as u32 {
@@ -132,7 +132,7 @@ unsafe extern "C" fn notify<T: Sleeper>(
         | bindings::PM_HIBERNATION_PREPARE
         | bindings::PM_RESTORE_PREPARE => {
             if let Err(error) = registration.sleeper.suspend() {
-                // As `notifier_from_errno()` has it, which is an inline function.
+                // Like `notifier_from_errno()`, which is an inline function.
                 return bindings::NOTIFY_STOP_MASK as c_int
                     | (bindings::NOTIFY_OK as c_int - error.to_errno());
             }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! How many contexts of a device each user has, and the limit to that.
+//! The number of contexts of a device that each user has, and its limit.
 //!
-//! A resource limit like `RLIMIT_NPROC`: by the real user, and not for those with
-//! `CAP_SYS_RESOURCE`. This module knows nothing of contexts.
+//! A resource limit like `RLIMIT_NPROC`: for the real user, except with `CAP_SYS_RESOURCE`. This
+//! module knows nothing of contexts.
 
 use kernel::{
     bindings,
@@ -19,24 +19,24 @@ use kernel::{
 /// The users of one device.
 #[pin_data]
 pub(crate) struct Quota {
-    /// The users that have contexts, each with the number of them.
+    /// The users with contexts, and their numbers of contexts.
     #[pin]
     users: Mutex<KVec<(Kuid, u32)>>,
 }
 
 impl Quota {
-    /// Makes a quota that is not used yet.
+    /// Creates an unused quota.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             users <- new_mutex!(KVec::new(), "svm_demo::Quota::users"),
         })
     }
 
-    /// Counts one more for the user of the current task, until the share is dropped.
+    /// Counts one more context for the user of the current task, until the share is dropped.
     ///
     /// # Errors
     ///
-    /// `EDQUOT` if that makes more than `limit`, which is no limit if it is 0.
+    /// `EDQUOT` if that exceeds `limit`; a `limit` of 0 means no limit.
     pub(crate) fn take(self: &Arc<Self>, limit: u32) -> Result<Share> {
         let user = current!().uid();
         let mut users = self.users.lock();
@@ -63,7 +63,7 @@ fn is_exempt() -> bool {
     unsafe { bindings::capable(bindings::CAP_SYS_RESOURCE as c_int) }
 }
 
-/// What one context counts. Dropping it gives it back.
+/// The share of one context. Dropping it releases it.
 pub(crate) struct Share {
     quota: Arc<Quota>,
     user: Kuid,

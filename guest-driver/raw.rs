@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The pointers that C functions want.
+//! The pointers that C functions take.
 
 use core::ptr;
 use kernel::{

@@ -2,8 +2,8 @@
 
 //! The layout of the registers in BAR 0.
 //!
-//! It is declared with `register!`, and compared at build time with [`crate::abi::registers`], which
-//! the device is made of. How the registers are reached is the business of [`crate::bar`].
+//! It is declared with `register!`, and compared at build time with [`crate::abi::registers`],
+//! which the device uses. [`crate::bar`] accesses the registers.
 
 use kernel::{
     io::{
@@ -20,14 +20,14 @@ use crate::abi::{
     registers, //
 };
 
-/// Register blocks of contexts in the BAR; the device need not have so many contexts.
+/// Register blocks of contexts in the BAR; the device may have fewer contexts.
 const CONTEXTS: usize = ids::MAX_CONTEXTS as usize;
 
 /// Distance between the register blocks of two contexts, in bytes.
 const STRIDE: usize = registers::CONTEXT_STRIDE as usize;
 
 register! {
-    /// What the device is.
+    /// Identification of the device.
     pub(crate) IDENT(u64) @ 0x00 {
         /// [`ids::IDENT_MAGIC`].
         63:32 magic;
@@ -35,7 +35,7 @@ register! {
         15:0 version;
     }
 
-    /// How much of everything the device has.
+    /// Numbers and limits of the device.
     pub(crate) CAPABILITIES(u64) @ 0x08 {
         /// Log2 of the longest batch.
         54:48 batch_log2;
@@ -54,7 +54,7 @@ register! {
         63:0 operations;
     }
 
-    /// What the contexts share.
+    /// The resources that the contexts share.
     pub(crate) RESOURCES(u64) @ 0x18 {
         /// Page requests that may be outstanding.
         63:32 page_requests;
@@ -74,7 +74,7 @@ register! {
         0:0 bus_master => bool;
     }
 
-    /// What the device counts as a whole, by [`counters::index`].
+    /// The counters of the whole device, by [`counters::index`].
     pub(crate) DEVICE_COUNTER(u64)[counters::COUNT] @ 0x100 {
         63:0 value;
     }
@@ -84,11 +84,11 @@ register! {
         7:0 command;
     }
 
-    /// How a context is.
+    /// The state of a context.
     pub(crate) STATUS(u64)[CONTEXTS, stride = STRIDE] @ 0x1008 {
         /// Why it halted: see [`registers::halt`].
         15:8 halt;
-        /// What it does.
+        /// Its state.
         7:0 state ?=> Phase;
     }
 
@@ -128,22 +128,22 @@ register! {
         63:0 count;
     }
 
-    /// When completions become an interrupt.
+    /// Moderation of the interrupts of a context.
     pub(crate) MODERATION(u64)[CONTEXTS, stride = STRIDE] @ 0x1040 {
-        /// When the first of them is so old.
+        /// The time since the first of them.
         63:32 microseconds;
-        /// When there are so many.
+        /// Their number.
         15:0 completions;
     }
 
-    /// What a context counts since its start: those of context n begin at n times
+    /// The counters of a context since its start: those of context n begin at n times
     /// [`COUNTER_STRIDE`].
     pub(crate) CONTEXT_COUNTER(u64)[CONTEXTS * COUNTER_STRIDE] @ 0x1080 {
         63:0 value;
     }
 }
 
-/// Counter registers from one context to the next, if there were counters only.
+/// Distance of the counters of two contexts, in counter registers.
 pub(crate) const COUNTER_STRIDE: usize = STRIDE / size_of::<u64>();
 
 /// The offsets and bits above are those of the device.
@@ -200,17 +200,17 @@ const _: () = {
     assert!(MODERATION::MICROSECONDS_MASK == registers::moderation::encode(0, !0));
 };
 
-/// What a context does.
+/// The states of a context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Phase {
-    /// Nothing; its registers may be written.
+    /// It does not work; its registers may be written.
     Disabled = registers::status::DISABLED,
     /// It works on its ring.
     Enabled = registers::status::ENABLED,
-    /// It waits for the responses to its page requests, and then is disabled.
+    /// It waits for the responses to its page requests, and is then disabled.
     Stopping = registers::status::STOPPING,
-    /// Nothing, since it met an error.
+    /// It has stopped working because of an error.
     Halted = registers::status::HALTED,
 }
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Notices of a PCI driver before one of its functions is reset, after it was, and before the machine
-//! is shut down or another kernel begins.
+//! Notifications of a PCI driver before and after a reset of one of its functions, and before the
+//! machine is shut down or another kernel starts.
 //!
-//! The PCI core gives them to drivers with `struct pci_error_handlers` and `shutdown`, which
-//! `kernel::pci` does not know yet. [`Adapter`] takes the place of `kernel::pci::Adapter`: it adds
-//! them and leaves all else to it.
+//! The PCI core sends them through `struct pci_error_handlers` and `shutdown`, which `kernel::pci`
+//! does not support yet. [`Adapter`] replaces `kernel::pci::Adapter`: it adds them and leaves
+//! everything else to it.
 //!
 //! This module knows nothing of the driver that it is part of.
 //!
@@ -23,28 +23,28 @@ use kernel::{
     types::Opaque, //
 };
 
-/// A driver that wants to know of resets: by sysfs, by another driver, of the function alone or of
-/// its whole bus.
+/// A driver with notifications of resets: through sysfs, by another driver, of the function alone
+/// or of its whole bus.
 ///
-/// All are called with the lock of the device held, so that it is bound to the driver, and
+/// All methods are called with the lock of the device held, so it is bound to the driver, and
 /// [`pci::Driver::probe`] and [`pci::Driver::unbind`] do not run meanwhile. All may sleep.
 pub(crate) trait Handler: pci::Driver {
-    /// The function is about to be reset: it must send nothing any more. Until [`Self::done`], its
-    /// registers may not answer, and lose what they have.
+    /// The function is going to be reset: it must not send anything any more. Until [`Self::done`],
+    /// its registers may not answer, and lose their values.
     fn prepare(this: Pin<&Self::Data<'_>>);
 
-    /// The function was reset, or could not be. Its configuration space is what it was before.
+    /// The reset has ended, or has failed. Configuration space is restored.
     fn done(this: Pin<&Self::Data<'_>>);
 
-    /// The machine is about to be shut down, or another kernel to begin: the function is to send
-    /// nothing any more.
+    /// The machine is going to be shut down, or another kernel to start: the function must not send
+    /// anything any more.
     fn shutdown(this: Pin<&Self::Data<'_>>);
 }
 
-/// An adapter for the registration of PCI drivers that want to know of resets.
+/// An adapter for the registration of PCI drivers with notifications of resets.
 pub(crate) struct Adapter<T: Handler>(T);
 
-// SAFETY: All that is promised is what `pci::Adapter` promises.
+// SAFETY: It guarantees the same as `pci::Adapter`.
 unsafe impl<T: Handler> DriverLayout for Adapter<T> {
     type DriverType = <pci::Adapter<T> as DriverLayout>::DriverType;
     type DriverData<'bound> = <pci::Adapter<T> as DriverLayout>::DriverData<'bound>;
@@ -58,7 +58,7 @@ unsafe impl<T: Handler> RegistrationOps for Adapter<T> {
         name: &'static CStr,
         module: &'static ThisModule,
     ) -> Result {
-        // SAFETY: The driver is being initialized, and nobody else knows of it yet.
+        // SAFETY: The driver is being initialized, and not shared yet.
         unsafe {
             (*driver.get()).err_handler = Self::HANDLERS;
             (*driver.get()).shutdown = Some(Self::shutdown);
@@ -111,13 +111,13 @@ impl<T: Handler> Adapter<T> {
     ///
     /// `pdev` is the argument of a callback of the PCI core, which does not return during `'a`.
     unsafe fn data<'a>(pdev: &'a *mut bindings::pci_dev) -> Pin<&'a T::Data<'a>> {
-        // SAFETY: The PCI core gives a valid device, which stays so during the call.
+        // SAFETY: The PCI core passes a valid device, which stays valid during the call.
         let pdev = unsafe { &*pdev.cast::<pci::Device<CoreInternal<'_>>>() };
 
         // SAFETY: The PCI core holds the lock of the device and has found it bound to this driver.
-        // Probing holds that lock, too, so `probe()` has returned, and with success, since a device
-        // whose probe has failed has no driver: its data are there. They are of the type that
-        // `pci::Adapter`, which has stored them, takes from `T`.
+        // Probing holds that lock, too, so `probe()` has returned, and successfully, because a
+        // device whose probe has failed has no driver: its data exist. `pci::Adapter` has stored
+        // them, with the type from `T`.
         unsafe { pdev.as_ref().drvdata_borrow::<T::Data<'a>>() }
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What those who wait for a context are told: sleepers, pollers, and the program's eventfd.
+//! Notifies the waiters of a context: sleepers, pollers, and the program's eventfd.
 //!
-//! All of it may be told in interrupt context. What happened is not kept here: a waiter that is
-//! told looks at the context.
+//! All notifications may be sent in interrupt context. This module does not keep the events: a
+//! notified waiter checks the context.
 
 use kernel::{
     prelude::*,
@@ -26,20 +26,21 @@ use crate::{
     wait::WaitQueue, //
 };
 
-/// Those who wait for one context.
+/// The waiters of one context.
 #[pin_data]
 pub(crate) struct Signals {
-    /// Counts what a sleeper must look at again: interrupts, and that the context was taken away.
+    /// Counts the events that sleepers must check: interrupts, and the revocation of the context.
     events: Atomic<u64>,
     #[pin]
     queue: WaitQueue,
     eventfd: Slot,
-    /// Interrupts of the context when `eventfd` was signalled last; see [`Self::interrupt`].
+    /// The context's count of interrupts when `eventfd` was last signalled; see
+    /// [`Self::interrupt`].
     signalled: Atomic<u64>,
 }
 
 impl Signals {
-    /// Nobody waits.
+    /// Creates it without waiters.
     pub(crate) fn new() -> impl PinInit<Self> {
         pin_init!(Self {
             events: Atomic::new(0),
@@ -49,12 +50,12 @@ impl Signals {
         })
     }
 
-    /// The queue of those who sleep or poll.
+    /// The queue of sleepers and pollers.
     pub(crate) fn queue(&self) -> &WaitQueue {
         &self.queue
     }
 
-    /// Gives the program an eventfd, in the place of an earlier one. Sleeps.
+    /// Attaches the program's eventfd, which replaces an earlier one. Sleeps.
     pub(crate) fn attach(&self, eventfd: Option<EventFd>) {
         self.eventfd.replace(eventfd);
     }
@@ -64,13 +65,13 @@ impl Signals {
         !self.eventfd.is_empty()
     }
 
-    /// The context was started: its count of interrupts begins anew.
+    /// Notes a start of the context: its count of interrupts restarts.
     pub(crate) fn started(&self) {
         self.signalled.store(0, Relaxed);
     }
 
-    /// An interrupt came. Where contexts share vectors, `shared` has the registers of this one, whose
-    /// count says whether it was its interrupt. (Sleepers look there themselves.)
+    /// Handles an interrupt. If contexts share vectors, `shared` has the registers of this one,
+    /// whose count tells whether the interrupt was its own. (Sleepers check that themselves.)
     pub(crate) fn interrupt(&self, shared: Option<ContextRegisters<'_>>) {
         self.notify();
 
@@ -83,27 +84,27 @@ impl Signals {
         }
     }
 
-    /// Something happened that is no interrupt.
+    /// Notifies of another event than an interrupt.
     pub(crate) fn tell(&self) {
         self.notify();
         self.eventfd.signal();
     }
 
-    /// Says that those who sleep or poll must look again.
+    /// Makes sleepers and pollers check again.
     fn notify(&self) {
         // Release: a thread that sees this event also sees its cause. The queue's lock orders the
-        // addition before the look that a sleeper takes.
+        // addition before a sleeper's check.
         self.events.fetch_add(1, Release);
         self.queue.wake_all();
     }
 
-    /// How often sleepers were woken.
+    /// Number of events so far.
     pub(crate) fn events(&self) -> u64 {
-        // Acquire: to be read before what happened is looked at; an event in between is then seen.
+        // Acquire: read this before the check; then an event in between is not lost.
         self.events.load(Acquire)
     }
 
-    /// As [`Self::wait`], but not for longer than `milliseconds`.
+    /// Like [`Self::wait`], but not for longer than `milliseconds`.
     pub(crate) fn wait_for(&self, events: u64, milliseconds: u32) -> Result {
         let time = msecs_to_jiffies(milliseconds);
 
@@ -111,7 +112,7 @@ impl Signals {
             .wait_interruptible_for(time, || self.events() != events)
     }
 
-    /// Sleeps until sleepers were woken more often than `events` times.
+    /// Sleeps until the number of events differs from `events`.
     ///
     /// # Errors
     ///

@@ -2,12 +2,12 @@
 
 //! Shared virtual addressing (SVA): bonds between a device and the address space of a process.
 //!
-//! A bonded device reaches the memory of the process through the same page tables as the CPU, by
-//! the virtual addresses of the process, in transactions that bear the PASID of the bond.
+//! A bonded device accesses the memory of the process through the same page tables as the CPU, with
+//! the virtual addresses of the process, in transactions with the PASID of the bond.
 //!
 //! This module knows nothing of the driver that it is part of. It is meant to become the module
-//! `iommu::sva` of the kernel crate, beside `iommu::pgtable`. There, [`Bond::bind`] can call
-//! `dev.as_raw()`, which is private to the crate, in the place of a cast.
+//! `iommu::sva` of the kernel crate, next to `iommu::pgtable`. There, [`Bond::bind`] can call
+//! `dev.as_raw()`, which is private to the crate, instead of a cast.
 //!
 //! C header: [`include/linux/iommu.h`](srctree/include/linux/iommu.h)
 
@@ -37,35 +37,35 @@ compile_error!("this kernel has no shared virtual addressing: it needs CONFIG_IO
 /// `IOMMU_PASID_INVALID`, a macro with a cast, which has no binding.
 const INVALID_PASID: u32 = !0;
 
-// It has no binding: its header is not among those that the kernel's crate reads.
+// It has no binding: the kernel crate does not read its header.
 #[allow(improper_ctypes)]
 unsafe extern "C" {
-    /// Waits for the page requests of a device that are being handled; an error says that none can
-    /// be, because the device has no queue for them.
+    /// Waits for the page requests of a device that are being handled; an error means that there
+    /// can be none, because the device has no queue for them.
     fn iopf_queue_flush_dev(dev: *mut bindings::device) -> core::ffi::c_int;
 }
 
 /// A bond between a device and an address space. Dropping it ends the bond.
 ///
-/// It exists within a [`Devres`] only, see [`Bond::bind`]: so it ends at the latest when the device
-/// is unbound from its driver, even where its owner forgets it.
+/// It exists only within a [`Devres`], see [`Bond::bind`]: so it ends at the latest when the device
+/// is unbound from its driver, even if its owner leaks it.
 ///
 /// Several bonds between the same device and the same address space may exist; they share one
 /// PASID, and the device keeps its access until the last of them is dropped.
 ///
-/// A bond does not keep the address space populated: when its last user goes, the IOMMU driver
-/// takes the page tables away from the device, whose accesses then fail. The PASID itself stays
-/// reserved until the bond is dropped.
+/// A bond does not keep the address space populated: when its last user is gone, the IOMMU driver
+/// detaches the page tables from the device, and its accesses fail. The PASID itself stays reserved
+/// until the bond is dropped.
 ///
 /// Before a bond is dropped, the driver must have made the device stop all transactions with the
-/// bond's PASID, and must have waited for the responses to its page requests. Otherwise they meet
-/// an empty or, worse, a reused PASID: that is not a matter of memory safety for the kernel, since
-/// the IOMMU stands in between, but it is one for the processes.
+/// bond's PASID, and must have waited for the responses to its page requests. Otherwise they hit an
+/// empty or, worse, a reused PASID. This does not affect the kernel's memory safety, because the
+/// IOMMU still checks the accesses, but it affects the processes.
 ///
 /// # Invariants
 ///
 /// - `handle` was returned by `iommu_sva_bind_device()`, for a device that stays bound to its
-///   driver for as long as `self` exists.
+///   driver while `self` exists.
 /// - `dev` is that device.
 /// - `self` owns one reference to it, that is, one call of `iommu_sva_unbind_device()`.
 ///
@@ -104,16 +104,15 @@ impl Bond {
     ///
     /// # Errors
     ///
-    /// What the IOMMU driver gives, among it:
+    /// Those of the IOMMU driver, among them:
     ///
     /// - `ENODEV`, `EINVAL`, `EOPNOTSUPP`: this device or this IOMMU cannot share address spaces.
     /// - `ENOSPC`: no PASID is left, or the device has none.
     /// - `EOVERFLOW`: the PASID of `mm` is too large for the device.
     /// - `EBUSY`: the page tables of `mm` are in a format that devices cannot use.
-    /// - `ENOMEM`: there is no memory for the bond; nothing was bonded then.
+    /// - `ENOMEM`: there is no memory for the bond; then nothing was bonded.
     pub(crate) fn bind(dev: &Device<Bound>, mm: &MmWithUser) -> Result<Devres<Self>> {
-        // The bond is made in its place, when all that can fail has succeeded: no bond is undone
-        // here.
+        // The bond is created in place, after everything that can fail: this never ends a bond.
         Devres::new(
             dev,
             pin_init::pin_init_scope(move || Ok(Self::new(dev, mm))),
@@ -126,22 +125,22 @@ impl Bond {
         let raw: *mut bindings::device = ptr::from_ref(dev).cast_mut().cast();
 
         // SAFETY:
-        // - `raw` is a valid `struct device`, bound to a driver for as long as `dev` lives, so its
-        //   IOMMU group cannot go away during the call.
+        // - `raw` is a valid `struct device`, bound to a driver during the lifetime of `dev`, so
+        //   its IOMMU group cannot go away during the call.
         // - `mm` proves that `mm_users` is not zero, and stays so during the call.
         let handle = from_err_ptr(unsafe { bindings::iommu_sva_bind_device(raw, mm.as_raw()) })?;
         let mm: &Mm = mm;
 
         Ok(Self {
-            // INVARIANT: `handle` is the handle just returned for `dev`, with the one reference
-            // that comes with it. The only caller puts it into a `Devres` of `dev`.
+            // INVARIANT: `handle` was just returned for `dev`, with one reference. The only caller
+            // puts it into a `Devres` of `dev`.
             handle: NonNull::new(handle).ok_or(ENODEV)?,
             dev: NonNull::new(raw).ok_or(ENODEV)?,
             mm: mm.into(),
         })
     }
 
-    /// The PASID (20 bits) under which the device reaches the address space; `None` if the kernel
+    /// The PASID (20 bits) with which the device accesses the address space; `None` if the kernel
     /// has none for it.
     pub(crate) fn pasid(&self) -> Option<u32> {
         // SAFETY: By the type invariants, the handle is valid.
@@ -155,26 +154,26 @@ impl Drop for Bond {
     fn drop(&mut self) {
         // The end of the address space tears down the entry of the PASID, too, and the IOMMU driver
         // of Linux 7.2 and 7.3 warns if both happen at the same time
-        // (`intel_pasid_tear_down_entry()`). So the address space does not end during the call; or
-        // it has no user any more, and the MMU notifiers, which are the part in question, are
-        // waited for if they run. They may not have begun yet: README.md says why that is left.
+        // (`intel_pasid_tear_down_entry()`). So keep the address space alive during the call; or,
+        // if it has no users any more, wait for running MMU notifiers, which do the teardown. They
+        // may not have begun yet: README.md explains this remaining gap.
         let user = self.mm.mmget_not_zero().map(MmWithUser::into_mmput_async);
         if user.is_none() {
-            // SAFETY: The function has no requirements but a context that may sleep, as ends of
-            // bonds need anyway.
+            // SAFETY: The function only requires a context that may sleep, like the end of a bond
+            // itself.
             unsafe { bindings::mmu_notifier_synchronize() };
             // The notifier has torn the entry down without FPD, and so the IOMMU driver of Linux
             // 7.3 does not see it: `iommu_sva_unbind_device()` then returns without waiting for the
-            // page requests that are being handled, and frees what their worker still reads. It may
-            // even be that worker that has put the last reference to the address space.
+            // page requests that are being handled, and frees what their worker still reads. That
+            // worker may even have dropped the last reference to the address space.
             //
-            // SAFETY: By the type invariants, `dev` is a device that is bound, whose IOMMU has it.
+            // SAFETY: By the type invariants, `dev` is a bound device with an IOMMU.
             unsafe { iopf_queue_flush_dev(self.dev.as_ptr()) };
         }
 
-        // SAFETY: By the type invariants, the handle is valid and this call gives back the
-        // reference that `self` owns; the handle is not used afterwards. The device that the
-        // handle points to is still bound, by the invariants, too.
+        // SAFETY: By the type invariants, the handle is valid and this call releases the reference
+        // that `self` owns; the handle is not used afterwards. The device that the handle points to
+        // is still bound, by the invariants, too.
         unsafe { bindings::iommu_sva_unbind_device(self.handle.as_ptr()) };
     }
 }

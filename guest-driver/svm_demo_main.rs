@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Driver for the svm-demo device: a PCIe function that works in the address space of the processes
-//! that use it.
+//! Driver for the svm-demo device: a PCIe function that works in the address spaces of its
+//! processes.
 //!
-//! Each function gives a character device `/dev/svmN`. Opening it binds one of the function's
-//! contexts to the address space of the process (SVA). The process then gives work to the device
-//! through a ring in its own memory and a doorbell page, without the kernel; the kernel comes in
-//! for page faults and interrupts only.
+//! Each function has a character device `/dev/svmN`. Opening it binds one of the function's
+//! contexts to the address space of the process (SVA). The process then submits work to the device
+//! through a ring in its own memory and a doorbell page, without the kernel, which only handles
+//! page faults and interrupts.
 //!
-//! From here downwards, each module knows only those below it: [`file`], [`fdinfo`], [`chardev`]
-//! and [`debugfs`], what programs and people see; [`device`], one function; [`irq`] and
-//! [`context`], the life of a context; [`signals`], what it tells those who wait; [`doorbell`],
-//! [`bar`] and [`regs`], the parts of the function; [`faults`], [`quota`] and [`trace`], what is
-//! counted and told; [`argument`] and [`abi`], the interfaces of driver and device; [`eventfd`],
-//! [`pm`], [`reset`], [`sva`], [`wait`] and [`work`], which could be any driver's; [`raw`] and
-//! [`compat`], what the kernel crate lacks and names differently.
+//! Each module uses only those below it: [`file`], [`fdinfo`], [`chardev`] and [`debugfs`], the
+//! interfaces for programs and users; [`device`], one function; [`irq`] and [`context`], the life
+//! of a context; [`signals`], the notification of waiters; [`doorbell`], [`bar`] and [`regs`], the
+//! parts of the function; [`faults`], [`quota`] and [`trace`], statistics and tracing; [`argument`]
+//! and [`abi`], the interfaces of driver and device; [`eventfd`], [`pm`], [`reset`], [`sva`],
+//! [`wait`] and [`work`], which are independent of this driver; [`raw`] and [`compat`], what the
+//! kernel crate lacks or names differently.
 
 use kernel::{
     bindings,
@@ -34,7 +34,7 @@ use kernel::{
     ModuleMetadata, //
 };
 
-// Written for all who use the interface, with the lints of a library.
+// Shared by all users of the interface, with the lints of a library.
 #[allow(
     dead_code,
     missing_docs,
@@ -108,8 +108,8 @@ struct SvmDemo {
     registrations: Mutex<Option<Registrations>>,
 }
 
-/// What the function shows to the rest of the machine. The fields are dropped in this order: nobody
-/// looks at contexts that are being taken away.
+/// The function's registrations in the system. The fields are dropped in this order, so that
+/// debugfs does not show contexts that are being revoked.
 struct Registrations {
     _debugfs: Pin<KBox<debugfs::Directory>>,
     _sleep: Pin<KBox<pm::Registration<Arc<Device>>>>,
@@ -121,7 +121,7 @@ impl pm::Sleeper for Arc<Device> {
         if self.pause(Pause::Sleep) {
             return Ok(());
         }
-        // A page request would be without its response while nobody is awake to give it.
+        // Otherwise a page request would be outstanding while nothing can answer it.
         self.end_pause(Pause::Sleep);
         Err(EBUSY)
     }
@@ -133,8 +133,8 @@ impl pm::Sleeper for Arc<Device> {
 
 /// The id of the function.
 ///
-/// `pci::DeviceId::from_id()` takes a vendor from a list, on which the vendor of QEMU's devices
-/// without a vendor does not stand.
+/// `pci::DeviceId::from_id()` takes a vendor from a list, which lacks the vendor id of QEMU's
+/// devices without a vendor.
 const fn device_id() -> pci::DeviceId {
     let id = bindings::pci_device_id {
         vendor: ids::VENDOR_ID as u32,
@@ -169,7 +169,7 @@ impl pci::Driver for SvmDemo {
         _info: compat::IdInfo<'bound, Self::IdInfo>,
     ) -> impl PinInit<Self, Error> + 'bound {
         pin_init::pin_init_scope(move || {
-            // First, so that it goes last, behind registers and interrupts.
+            // First, so that it is removed last, after registers and interrupts.
             devres::register(pdev.as_ref(), Enabled::new(pdev)?, GFP_KERNEL)?;
 
             let number = Number::take()?;
@@ -206,11 +206,11 @@ impl pci::Driver for SvmDemo {
         })
     }
 
-    /// Files may be open: nothing of what they have may be left when the function is given up.
+    /// Files may be open: their resources must be gone before the driver releases the function.
     fn unbind<'bound>(_pdev: &'bound pci::Device<Core<'_>>, this: Pin<&Self>) {
         let registrations = this.registrations.lock().take();
 
-        // Not under the lock, since it waits for the device.
+        // Not under the lock, because it waits for the device.
         drop(registrations);
     }
 }
@@ -229,7 +229,7 @@ impl reset::Handler for SvmDemo {
     }
 }
 
-/// The module. The fields are dropped in this order: the directory goes after its devices.
+/// The module. The fields are dropped in this order: the directory after its devices.
 #[pin_data]
 struct SvmDemoModule {
     #[pin]

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The tracepoints, which `tracepoints.h` declares: `perf`, `trace-cmd` and
-//! `/sys/kernel/tracing/events/svm_demo` know them.
+//! The tracepoints, which `tracepoints.h` declares, for `perf`, `trace-cmd` and
+//! `/sys/kernel/tracing/events/svm_demo`.
 //!
-//! `kernel::tracepoint::declare_trace!` looks for its tracepoints in `kernel::bindings`, where those
-//! of a module that is built out of tree cannot be; hence the C functions.
+//! `kernel::tracepoint::declare_trace!` looks for its tracepoints in `kernel::bindings`, which
+//! cannot contain those of an out-of-tree module; hence the C functions.
 
-/// Declares the C functions, and what the rest of the driver calls in their place.
+/// Declares the C functions, and the methods that the driver calls.
 macro_rules! tracepoints {
     ($($(#[doc = $doc:literal])+ $name:ident = $symbol:ident($($argument:ident: $type:ty),*);)+) => {
         unsafe extern "C" {
@@ -23,7 +23,7 @@ macro_rules! tracepoints {
     };
 }
 
-/// What tracepoints say of: a context of a device.
+/// The subject of tracepoints: a context of a device.
 #[derive(Clone, Copy)]
 pub(crate) struct Tracer {
     /// N of `/dev/svmN`.
@@ -41,7 +41,7 @@ tracepoints! {
     stop = svm_demo_trace_stop(result: i32);
     /// The file was closed.
     close = svm_demo_trace_close(result: i32);
-    /// The context was taken away.
+    /// The context was revoked.
     revoke = svm_demo_trace_revoke(result: i32);
     /// The context was found halted.
     halt = svm_demo_trace_halt(reason: u8, head: u64);
@@ -49,7 +49,7 @@ tracepoints! {
     interrupt = svm_demo_trace_interrupt(vector: u32);
 }
 
-/// The result of something, as tracepoints have it: 0 or a negative error number.
+/// A result for tracepoints: 0 or a negative error number.
 pub(crate) fn result<T>(result: &kernel::error::Result<T>) -> i32 {
     result.as_ref().err().map_or(0, |error| error.to_errno())
 }

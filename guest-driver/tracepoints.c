@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Makes the tracepoints of tracepoints.h, and a function for each that trace.rs calls: "trace_*()"
- * are inline functions, which Rust cannot call.
+ * Defines the tracepoints of tracepoints.h, and a function for each that trace.rs calls:
+ * "trace_*()" are inline functions, which Rust cannot call.
  */
 #define CREATE_TRACE_POINTS
 #include "tracepoints.h"

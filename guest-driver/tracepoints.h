@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The tracepoints of the driver: what happens to contexts.
+ * The tracepoints of the driver: the life of contexts.
  *
- * Tracepoints are declared by C macros, also those of drivers in Rust. The fields "device" and
+ * Tracepoints are declared by C macros, even those of Rust drivers. The fields "device" and
  * "context" are the N of /dev/svmN and the number of the context in the device.
  */
 #undef TRACE_SYSTEM
@@ -54,7 +54,7 @@ TRACE_EVENT(svm_demo_start,
 		  __entry->result)
 );
 
-/* Something that has a result, 0 or -errno. */
+/* An operation with a result, 0 or -errno. */
 DECLARE_EVENT_CLASS(svm_demo_result,
 	TP_PROTO(u32 device, u16 context, int result),
 	TP_ARGS(device, context, result),
@@ -84,7 +84,7 @@ DEFINE_EVENT(svm_demo_result, svm_demo_close,
 	TP_ARGS(device, context, result)
 );
 
-/* The context was taken away from its file, because the device goes. */
+/* The context was revoked from its file, because the device is being removed. */
 DEFINE_EVENT(svm_demo_result, svm_demo_revoke,
 	TP_PROTO(u32 device, u16 context, int result),
 	TP_ARGS(device, context, result)

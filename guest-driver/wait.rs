@@ -2,9 +2,9 @@
 
 //! A wait queue that interrupt handlers wake, and that tasks sleep on or poll.
 //!
-//! `kernel::sync::CondVar` cannot take this place: with it the waker must hold the lock that
-//! protects the condition, and an interrupt handler cannot take a mutex. Here the condition is
-//! evaluated after the sleeper has put itself on the queue, so no wake-up is lost.
+//! `kernel::sync::CondVar` is not suitable: its waker must hold the lock that protects the
+//! condition, and an interrupt handler cannot take a mutex. Here the condition is evaluated after
+//! the sleeper has put itself on the queue, so no wake-up is lost.
 //!
 //! C header: [`include/linux/wait.h`](srctree/include/linux/wait.h)
 
@@ -50,7 +50,7 @@ impl WaitQueue {
     pub(crate) fn new(name: &'static CStr, key: Pin<&'static LockClassKey>) -> impl PinInit<Self> {
         // INVARIANT: The initializer leaves an initialized head behind, and the type is `!Unpin`.
         pin_init!(Self {
-            // SAFETY: `slot` is valid for writes; `name` and `key` live for ever.
+            // SAFETY: `slot` is valid for writes; `name` and `key` are static.
             head <- Opaque::ffi_init(|slot| unsafe {
                 bindings::__init_waitqueue_head(slot, name.as_char_ptr(), key.as_ptr())
             }),
@@ -60,8 +60,8 @@ impl WaitQueue {
 
     /// Wakes all tasks that sleep on the queue or poll it. May be called in any context.
     pub(crate) fn wake_all(&self) {
-        // SAFETY: By the type invariants, the head is valid. The key may be null: pollers then look
-        // for themselves what happened.
+        // SAFETY: By the type invariants, the head is valid. The key may be null: pollers then
+        // check the events themselves.
         unsafe { bindings::__wake_up(self.head.get(), TASK_NORMAL, 0, ptr::null_mut()) };
     }
 
@@ -81,7 +81,7 @@ impl WaitQueue {
         })
     }
 
-    /// As [`Self::wait_interruptible`], but not for longer than `time`.
+    /// Like [`Self::wait_interruptible`], but not for longer than `time`.
     ///
     /// # Errors
     ///
@@ -97,7 +97,7 @@ impl WaitQueue {
         })
     }
 
-    /// Sleeps by `sleep` until `condition` is true, a signal arrives, or `sleep` gives `false`.
+    /// Sleeps with `sleep` until `condition` is true, a signal arrives, or `sleep` returns `false`.
     fn wait(&self, mut condition: impl FnMut() -> bool, mut sleep: impl FnMut() -> bool) -> Result {
         might_sleep();
         let entry = Opaque::<bindings::wait_queue_entry>::uninit();
@@ -116,7 +116,7 @@ impl WaitQueue {
                 break Ok(());
             }
             if interrupted != 0 {
-                // The entry was taken off the queue already. The value is `-ERESTARTSYS`.
+                // The entry was already removed from the queue. The value is `-ERESTARTSYS`.
                 break to_result(interrupted as c_int);
             }
 
@@ -139,14 +139,14 @@ impl WaitQueue {
     /// - `file` and `table` are the arguments of a call of the file's `poll` operation, which has
     ///   not returned yet.
     /// - The queue must live until `file` is released. Pollers hold a reference to the file, or are
-    ///   taken off the queue before it is released (epoll), so none remains then.
+    ///   removed from the queue before it is released (epoll), so none remains then.
     pub(crate) unsafe fn poll_wait(
         &self,
         file: *mut bindings::file,
         table: *mut bindings::poll_table,
     ) {
         // SAFETY: By the type invariants, the head is valid, and by the requirements of this
-        // function it stays so for as long as a poller is on it, and the other arguments are valid.
+        // function it stays valid while a poller is on it, and the other arguments are valid.
         unsafe { bindings::poll_wait(file, self.head.get(), table) };
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! Work that is done some time later, in a worker of the kernel, and can be called off.
+//! Work that a kernel worker does later, and that can be cancelled.
 //!
-//! `kernel::workqueue` has delayed work, but no way to wait until none is under way: and none may
-//! be when its module goes.
+//! `kernel::workqueue` has delayed work, but no way to wait until none is running; and none may be
+//! running when its module is unloaded.
 //!
 //! This module knows nothing of the driver that it is part of.
 //!
@@ -22,13 +22,13 @@ unsafe extern "C" {
     fn svm_demo_work_init(work: *mut bindings::delayed_work, function: bindings::work_func_t);
 }
 
-/// Work that can be called off.
+/// Work that can be cancelled.
 pub(crate) trait Task: Send + Sync {
-    /// Does it. May sleep. Returns the milliseconds until it runs again, if it does.
+    /// Does the work. May sleep. Returns the milliseconds until it runs again, if it does.
     fn run(&self) -> Option<u32>;
 }
 
-/// A task that can be done later. Dropping it calls the task off and waits until it does not run.
+/// A task that can run later. Dropping it cancels the task and waits until it does not run.
 ///
 /// # Invariants
 ///
@@ -50,7 +50,7 @@ unsafe impl<T: Task> Send for Delayed<T> {}
 unsafe impl<T: Task> Sync for Delayed<T> {}
 
 impl<T: Task> Delayed<T> {
-    /// Makes work that nobody has asked for yet.
+    /// Creates work that is not scheduled yet.
     pub(crate) fn new(task: T) -> Result<Pin<KBox<Self>>> {
         KBox::pin_init(
             // INVARIANT: `work` is initialized here.
@@ -66,10 +66,10 @@ impl<T: Task> Delayed<T> {
         )
     }
 
-    /// Runs the task in so many milliseconds, in the place of what was asked for before.
+    /// Schedules the task in this number of milliseconds, and replaces an earlier schedule.
     pub(crate) fn schedule(&self, milliseconds: u32) {
-        // SAFETY: By the type invariants, `work` is initialized; it is called off before it goes.
-        // The queue is one of the kernel's own, for work of any length.
+        // SAFETY: By the type invariants, `work` is initialized; it is cancelled before it is
+        // freed. The queue is one of the kernel's own, for work of any length.
         unsafe {
             bindings::mod_delayed_work_on(
                 bindings::wq_misc_consts_WORK_CPU_UNBOUND as c_int,
@@ -80,7 +80,7 @@ impl<T: Task> Delayed<T> {
         };
     }
 
-    /// Calls the task off, and waits until it does not run.
+    /// Cancels the task, and waits until it does not run.
     pub(crate) fn cancel(&self) {
         // SAFETY: By the type invariants, `work` is initialized.
         unsafe { bindings::cancel_delayed_work_sync(self.work.get()) };
