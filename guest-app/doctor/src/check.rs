@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One item that was examined, and how it is written.
+//! One examined item and its text form.
 
 use std::fmt::Write as _;
 
@@ -14,11 +14,11 @@ pub struct Check {
     pub verdict: Verdict,
     /// What was found.
     pub found: String,
-    /// What to do where it is missing; empty otherwise.
+    /// What to do if it is missing; empty otherwise.
     pub remedy: String,
 }
 
-/// Whether something is there.
+/// Whether an item is present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
@@ -28,7 +28,7 @@ pub enum Verdict {
     Missing,
     /// It could not be found out.
     Unknown,
-    /// It is not, and is not necessary.
+    /// It is not, and is not needed.
     Optional,
 }
 
@@ -40,7 +40,7 @@ impl Verdict {
 }
 
 impl Check {
-    /// A check; the remedy is kept only where something must be done.
+    /// A check. The remedy is kept only if something must be done.
     pub(crate) fn new(
         name: impl Into<String>,
         verdict: Verdict,
@@ -61,7 +61,7 @@ impl Check {
     }
 }
 
-/// Checks as text, one a line, the remedy below.
+/// Checks as text, one per line, with the remedy below.
 pub fn render(checks: &[Check]) -> String {
     let mut text = String::new();
     for check in checks {

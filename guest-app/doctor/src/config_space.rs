@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The configuration space of a PCI function, as far as shared virtual addressing is concerned:
-//! its kind, the PCI Express capability, and the extended capabilities ATS, PRI, PASID and ACS.
+//! The parts of a PCI function's configuration space that matter for shared virtual addressing: its
+//! kind, the PCI Express capability, and the extended capabilities ATS, PRI, PASID and ACS.
 //!
-//! It parses bytes and knows neither where they come from nor what Linux makes of them.
+//! The module only parses bytes. It does not depend on their source or on how Linux uses them.
 
-/// Size of the part that conventional PCI has, and that Linux shows to everybody in part.
+/// Size of the part that conventional PCI has. Linux shows some of it to every user.
 const CONVENTIONAL_BYTES: usize = 0x100;
-/// Size of the header of a function: what a user who is not root may read.
+/// Size of the header of a function: the part that a non-root user may read.
 const HEADER_BYTES: usize = 0x40;
 /// Size of the configuration space of a PCI Express function.
 const CONFIG_BYTES: usize = 0x1000;
@@ -21,10 +21,10 @@ const ATS_ID: u16 = 0x000f;
 const PRI_ID: u16 = 0x0013;
 const PASID_ID: u16 = 0x001b;
 
-/// Why bytes are no configuration space.
+/// Why bytes are not a configuration space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// Too few bytes for a header.
+    /// There are too few bytes for a header.
     #[error(
         "{length} bytes of configuration space, at least {HEADER_BYTES} expected: run this as root"
     )]
@@ -32,7 +32,7 @@ pub enum ParseError {
         /// How many there are.
         length: usize,
     },
-    /// All bytes are ones: nobody answers.
+    /// All bytes are ones: no function answers.
     #[error("the function does not answer: it is in D3cold, or gone")]
     Absent,
 }
@@ -54,8 +54,8 @@ pub struct Function {
     pub bridge: bool,
     /// PCI Express capability. `None` for a conventional device.
     pub express: Option<Express>,
-    /// How much of the configuration space there was: the capabilities below are known only
-    /// where it was [`Depth::Extended`].
+    /// How much of the configuration space was readable: the capabilities below are known only for
+    /// [`Depth::Extended`].
     pub depth: Depth,
     /// Access Control Services.
     pub acs: Option<Acs>,
@@ -70,11 +70,11 @@ pub struct Function {
 /// How much of a configuration space could be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Depth {
-    /// 64 bytes: what Linux shows to users who are not root.
+    /// 64 bytes: the part that Linux shows to non-root users.
     #[default]
     Header,
-    /// 256 bytes: the function is conventional PCI, or the platform gives no access to more, not
-    /// even to Linux.
+    /// 256 bytes: the function is conventional PCI, or the platform gives even Linux no access to
+    /// more.
     Conventional,
     /// All of it.
     Extended,
@@ -85,7 +85,8 @@ pub enum Depth {
 pub struct Express {
     /// Device/Port Type.
     pub port: Port,
-    /// End-End TLP Prefix Supported, and how many at most; a PASID is such a prefix (PCIe 7.5.3.15).
+    /// End-End TLP Prefix Supported, and the maximum number; a PASID is such a prefix (PCIe
+    /// 7.5.3.15).
     pub end_to_end_prefixes: Option<u8>,
 }
 
@@ -110,11 +111,11 @@ pub enum Port {
     Integrated,
     /// Root Complex Event Collector.
     EventCollector,
-    /// A value that the specification does not know.
+    /// A value that the specification does not define.
     Other(u8),
 }
 
-/// ACS capability (PCIe 7.7.11): what is implemented and what is on.
+/// ACS capability (PCIe 7.7.11): what is implemented and what is enabled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Acs {
     /// ACS Capability Register.
@@ -129,7 +130,8 @@ impl Acs {
     /// Upstream Forwarding.
     pub const UPSTREAM_FORWARDING: u16 = 1 << 4;
 
-    /// The bits of `wanted` that are implemented and off. What is not implemented needs no switch.
+    /// The bits of `wanted` that are implemented and off. An unimplemented bit does not have to be
+    /// on.
     pub fn lacking(&self, wanted: u16) -> u16 {
         wanted & self.capability & !self.control
     }
@@ -138,7 +140,8 @@ impl Acs {
 /// ATS capability (PCIe 10.5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ats {
-    /// Invalidate Queue Depth: requests that the function takes in without pause, 1 to 32.
+    /// Invalidate Queue Depth: the number of requests that the function accepts without a pause, 1
+    /// to 32.
     pub queue_depth: u8,
     /// Page Aligned Request: untranslated addresses in requests are aligned to 4096 bytes.
     pub page_aligned: bool,
@@ -181,8 +184,8 @@ pub struct Pasid {
 }
 
 impl Function {
-    /// Reads a function from its configuration space: 64 bytes, 256, or all 4096. Of the
-    /// capabilities only what lies within the bytes is known.
+    /// Reads a function from its configuration space: 64 bytes, 256, or all 4096. Capabilities
+    /// beyond the given bytes remain unknown.
     ///
     /// # Errors
     ///
@@ -250,7 +253,7 @@ impl Bytes<'_> {
     /// The PCI Express capability, from the list that begins at offset 0x34 (PCIe 7.5.1.1.11).
     fn express(self) -> Option<Express> {
         let mut offset = usize::from(*self.0.get(0x34)? & !3);
-        // A list that loops ends here: no more capabilities than that fit.
+        // A looping list ends here: no more capabilities fit.
         for _ in 0..CONVENTIONAL_BYTES / 4 {
             if offset < HEADER_BYTES {
                 return None;
@@ -287,7 +290,7 @@ impl Bytes<'_> {
     fn extended_capabilities(self) -> Vec<(u16, usize)> {
         let mut found = Vec::new();
         let mut offset = FIRST_EXTENDED;
-        // A list that loops ends here: no two capabilities share their four header bytes.
+        // A looping list ends here: no two capabilities share their four header bytes.
         for _ in 0..(CONFIG_BYTES - FIRST_EXTENDED) / 4 {
             let header = match self.dword(offset) {
                 None | Some(0 | u32::MAX) => break,
@@ -362,7 +365,7 @@ impl Port {
         }
     }
 
-    /// The name that the specification gives it.
+    /// Its name in the specification.
     pub fn name(self) -> &'static str {
         match self {
             Self::Endpoint => "endpoint",
@@ -404,7 +407,7 @@ pub(crate) mod tests {
             dump.set(0x04, &[0x06, 0x00, 0x10, 0x00]);
             dump.set(0x08, &[1, 0x02, 0x08, 0x01]);
             dump.set(0x34, &[0x40]);
-            // A power management capability first: the list has to be followed.
+            // A power management capability comes first, so that the parser must follow the list.
             dump.set(0x40, &[0x01, 0x60, 0x03, 0x00]);
             dump.set(0x60, &[0x10, 0x00]);
             dump.set(0x62, &(2 | port << 4).to_le_bytes());
@@ -449,7 +452,7 @@ pub(crate) mod tests {
     pub const DOWNSTREAM: u16 = 6;
     pub const INTEGRATED: u16 = 9;
 
-    /// A device as shared virtual addressing wants it.
+    /// A device that has all that shared virtual addressing needs.
     pub fn accelerator(port: u16) -> Dump {
         Dump::new(port)
             .extended(0x0001, &[0; 4])
@@ -515,7 +518,7 @@ pub(crate) mod tests {
         };
         assert_eq!(prefixes(1 << 21), Some(4));
         assert_eq!(prefixes(1 << 21 | 1 << 22), Some(1));
-        // A number without the bit that says it counts.
+        // A number without the bit that makes it valid.
         assert_eq!(prefixes(1 << 22), None);
     }
 
@@ -573,7 +576,7 @@ pub(crate) mod tests {
 
     #[test]
     fn no_bytes_make_it_panic() {
-        // Each byte in turn as each of a few values, on a space that has everything.
+        // Sets each byte in turn to each of a few values, in a space with all capabilities.
         let dump = accelerator(INTEGRATED);
         for offset in (0..0x90).chain(0x100..0x210) {
             for value in [0x00, 0x0f, 0x34, 0xf0, 0xfc, 0xff] {

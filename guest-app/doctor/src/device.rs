@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Judges one PCI device and its way to the root complex, by the rules of Linux: when it enables
-//! PASID, ATS and page requests, and what it wants of a device before it binds an address space
+//! Judges one PCI device and its path to the root complex by the rules of Linux: when Linux enables
+//! PASID, ATS and page requests, and what it requires of a device before it binds an address space
 //! to it. Pure functions.
 
 use serde::{Deserialize, Serialize};
@@ -10,18 +10,18 @@ use crate::config_space::{Acs, Depth, Function, Port};
 use crate::facts::{Facts, Iommu, IommuKind, PciDevice};
 use crate::machine;
 
-/// What becomes of shared virtual addressing with a device on its machine.
+/// Whether shared virtual addressing works with a device on its machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sva {
-    /// Nothing is in the way.
+    /// Nothing prevents it.
     Works,
-    /// It works for a driver whose device handles page faults in its own way: the device has no
-    /// page requests, or memory has to be present.
+    /// Page requests are missing. It works for a driver that does not need them: its device handles
+    /// page faults in its own way, or memory has to be present.
     WithoutPageRequests,
     /// Something is missing.
     Impossible,
-    /// Not all could be read.
+    /// Not everything could be read.
     Unknown,
 }
 
@@ -30,11 +30,11 @@ pub enum Sva {
 pub struct DeviceReport {
     /// Domain, bus, device and function.
     pub address: String,
-    /// Vendor and device ID as four hexadecimal digits each; absent where they cannot be read.
+    /// Vendor and device ID as four hexadecimal digits each; absent if they cannot be read.
     pub id: Option<String>,
     /// Base class, sub-class and programming interface, as six hexadecimal digits.
     pub class: Option<String>,
-    /// A bridge: it is on the way of others and has no use for an address space itself.
+    /// A bridge: it lies on the path of other devices and does not use an address space itself.
     pub bridge: bool,
     /// The driver that is bound to it.
     pub driver: Option<String>,
@@ -42,38 +42,38 @@ pub struct DeviceReport {
     pub group: Option<String>,
     /// Its IOMMU.
     pub iommu: Option<String>,
-    /// PASID: bits and whether it is on.
+    /// PASID: width in bits, and whether it is on.
     pub pasid: Option<(u8, bool)>,
     /// ATS: whether it is on.
     pub ats: Option<bool>,
     /// Page requests: whether they are on.
     pub pri: Option<bool>,
-    /// The answer.
+    /// The conclusion.
     pub sva: Sva,
-    /// Item by item.
+    /// The checks, item by item.
     pub checks: Vec<Check>,
 }
 
 impl DeviceReport {
-    /// The items that stand in the way, or may.
+    /// The items that prevent it, or may do so.
     pub fn reasons(&self) -> impl Iterator<Item = &Check> {
         let verdict = |check: &&Check| check.verdict != Verdict::Present;
         self.checks.iter().filter(verdict)
     }
 
-    /// Whether it was made with shared virtual addressing in mind: it has one of the capabilities.
+    /// Whether it was designed for shared virtual addressing: it has one of the capabilities.
     pub fn has_capabilities(&self) -> bool {
         self.pasid.is_some() || self.ats.is_some() || self.pri.is_some()
     }
 }
 
-/// A property of the device, which nobody can change.
+/// A property of the device, which cannot be changed.
 const FIXED: &str = "a property of the device";
 
 /// Judges a device of the machine.
 pub fn examine_device(device: &PciDevice, facts: &Facts) -> DeviceReport {
     let function = device.function.as_ref().ok();
-    // A virtual function shares what the physical one has.
+    // A virtual function shares the capabilities of its physical function.
     let owner = device
         .physical
         .as_ref()
@@ -108,7 +108,7 @@ pub fn examine_device(device: &PciDevice, facts: &Facts) -> DeviceReport {
     }
 }
 
-/// Name of the check of page requests, on which the conclusion depends.
+/// Name of the check of page requests; the conclusion depends on it.
 const PAGE_REQUESTS: &str = "page requests (PRI)";
 
 fn conclude(checks: &[Check]) -> Sva {
@@ -183,8 +183,8 @@ fn pasid(function: &Function) -> Check {
     }
 }
 
-/// What Linux wants of each function from the device to the root complex before it enables PASID.
-/// Where it has done so already, it knew better (there are quirks), and nothing is missing.
+/// What Linux requires of each function from the device to the root complex before it enables
+/// PASID. If it has already enabled PASID, possibly because of a quirk, nothing is missing.
 fn path(device: &PciDevice, facts: &Facts, pasid_enabled: bool) -> Vec<Check> {
     let hops: Vec<(&str, Option<&Function>)> = device
         .bridges
@@ -216,7 +216,7 @@ fn path(device: &PciDevice, facts: &Facts, pasid_enabled: bool) -> Vec<Check> {
     ]
 }
 
-/// Why a function of the path is in the way, and whether that is certain.
+/// Why a function of the path is an obstacle, and whether that is certain.
 type Obstacle = (Verdict, String);
 
 fn judge_path(name: &str, obstacle: Option<Obstacle>, enabled: bool, remedy: &str) -> Check {
@@ -248,8 +248,8 @@ fn blocks_prefixes((address, function): (&str, Option<&Function>)) -> Option<Obs
     }
 }
 
-/// Whether an address is that of another function than the first of its device. Linux takes it for
-/// one of several whatever its own header says.
+/// Whether an address is not that of the first function of its device. Linux treats such a function
+/// as one of several, whatever its own header says.
 fn is_a_further_function(address: &str) -> bool {
     !address.ends_with(".0")
 }
@@ -268,7 +268,8 @@ fn blocks_redirection((address, function): (&str, Option<&Function>)) -> Option<
             let why = format!("{address} is a {}", express.port.name());
             return Some((Verdict::Missing, why));
         }
-        // Of the others only those with several functions could pass requests among themselves.
+        // Of the other kinds, only devices with several functions could route requests between
+        // them.
         _ => function.multifunction || is_a_further_function(address),
     };
     if !needed {
@@ -320,7 +321,7 @@ fn ats(function: &Function) -> Check {
     }
 }
 
-/// What the firmware permits below this root port, where its table could be read.
+/// What the firmware permits below this root port, if its table could be read.
 fn firmware(device: &PciDevice, facts: &Facts) -> Option<Check> {
     let dmar = facts.dmar.as_ref()?;
     let root_port = device.bridges.first().map(String::as_str);
@@ -374,7 +375,7 @@ fn pri(shared: &Function, function: &Function) -> Check {
     Check::new(PAGE_REQUESTS, Verdict::Present, found, "")
 }
 
-/// The device's IOMMU, and all that stands in the way in it.
+/// The device's IOMMU, and everything in it that prevents shared virtual addressing.
 fn iommu(device: &PciDevice, facts: &Facts) -> Vec<Check> {
     let name = "behind an IOMMU";
     let remedy = "switch the IOMMU on in the firmware and on the kernel's command line; devices \
@@ -417,7 +418,7 @@ fn iommu(device: &PciDevice, facts: &Facts) -> Vec<Check> {
     checks
 }
 
-/// One line for the unit: the machine's own checks have the details.
+/// One line for the unit: the checks of the machine have the details.
 fn unit_in_the_way(unit: Option<&Iommu>, facts: &Facts) -> Option<Check> {
     let unit = unit?;
     let needs_options = matches!(unit.kind, IommuKind::Vtd { .. });
@@ -449,7 +450,7 @@ fn unit_in_the_way(unit: Option<&Iommu>, facts: &Facts) -> Option<Check> {
     })
 }
 
-/// The driver makes the difference between what could be and what is.
+/// The driver decides whether the device uses what is possible.
 fn driver(device: &PciDevice) -> Check {
     let name = "driver";
     match device.driver.as_deref() {
@@ -500,7 +501,7 @@ mod tests {
         Dump::new(ROOT_PORT).extended(0x000d, &[0x1d, 0x1d])
     }
 
-    /// A device below a root port, on a machine that has everything.
+    /// A device below a root port, on a machine that lacks nothing.
     fn world(device: Dump, port: Dump) -> Facts {
         Facts {
             iommus: vec![Iommu {
@@ -521,7 +522,7 @@ mod tests {
         examine_device(facts.device(DEVICE).unwrap(), facts)
     }
 
-    /// What stands in the way.
+    /// The items that prevent it.
     fn lacking(facts: &Facts) -> Vec<(String, String)> {
         let report = report(facts);
         let reasons = report.reasons();
@@ -623,12 +624,13 @@ mod tests {
                 .1
                 .ends_with("request redirect and upstream forwarding off")
         );
-        // What is not implemented is as if it were on.
+        // An unimplemented bit counts as one that is on.
         let hard_wired = Dump::new(ROOT_PORT).extended(0x000d, &[0x01, 0x01]);
         assert_eq!(lacking(&world(fresh(), hard_wired)), []);
     }
 
-    /// The ports of a switch are on the way too, and the one that is in it is named.
+    /// The ports of a switch are on the path, too, and the report names the one that is the
+    /// obstacle.
     #[test]
     fn the_port_of_a_switch_that_forwards_no_prefixes_is_named() {
         const UP: &str = "0000:01:00.0";
@@ -662,7 +664,7 @@ mod tests {
             behind(&upstream, &blind(downstream())),
             named("0000:02:00.0 (downstream port)")
         );
-        // Without ACS a switch could pass a request from one of its ports to another.
+        // Without ACS, a switch could route a request from one of its ports to another.
         let (sva, found) = behind(&upstream, &Dump::new(DOWNSTREAM));
         assert_eq!(sva, Sva::Impossible);
         assert!(found[0].starts_with("0000:02:00.0 (downstream port) has no ACS"));
@@ -686,7 +688,7 @@ mod tests {
         device.set(0x0e, &[0x80]);
         let facts = world(device, port());
         assert!(lacking(&facts)[0].1.contains("endpoint) has no ACS"));
-        // The bit need not be set in the further ones.
+        // The bit need not be set in the further functions.
         let mut facts = world(fresh(), port());
         let further = "0000:01:00.1";
         facts.devices.push(pci(further, &fresh(), &[PORT]));
@@ -757,7 +759,7 @@ mod tests {
         let second = report(&facts);
         assert_eq!(second.sva, Sva::Unknown);
         assert_eq!(second.id.as_deref(), Some("1b36:0010"));
-        // Root sees that there is no more.
+        // Root sees that there are no more capabilities.
         facts.devices[1].function = Function::parse(&fresh().bytes()[..256]);
         assert_eq!(report(&facts).sva, Sva::Impossible);
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The firmware's table of remapping units (VT-d 8.1), as far as it says where ATS may be used:
+//! The parts of the firmware's table of remapping units (VT-d 8.1) that say where ATS may be used:
 //! the root port ATS capability structures (ATSR, VT-d 8.5) and the SoC integrated address
-//! translation cache structures (SATC, VT-d 8.8). It parses bytes.
+//! translation cache structures (SATC, VT-d 8.8). The module only parses bytes.
 
 /// Length of the ACPI header and of the fields of DMAR behind it.
 const HEADER_BYTES: usize = 48;
@@ -43,11 +43,11 @@ pub struct Scope {
     pub segment: u16,
     /// Bit 0 of its flags: ALL_PORTS of ATSR, ATC_REQUIRED of SATC.
     pub flag: bool,
-    /// The devices that stand on the bus where their path starts; deeper ones are left out.
+    /// The devices on the bus where their path starts; devices behind bridges are left out.
     pub devices: Vec<Bdf>,
 }
 
-/// The structures of a table that matter here.
+/// The relevant structures of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dmar {
     /// Root ports below which ATS may be used.
@@ -57,7 +57,7 @@ pub struct Dmar {
 }
 
 impl Dmar {
-    /// Reads the table. What is cut off or malformed ends it.
+    /// Reads the table, up to the first structure that is truncated or malformed.
     pub fn parse(table: &[u8]) -> Option<Self> {
         if table.get(..4)? != b"DMAR" {
             return None;
@@ -79,8 +79,8 @@ impl Dmar {
         Some(dmar)
     }
 
-    /// Whether a device may use ATS, and by what; `root_port` is that of its path, none for an
-    /// integrated device.
+    /// Whether a device may use ATS, and which structure permits it. `root_port` is the one on its
+    /// path; an integrated device has none.
     pub fn ats_permitted(&self, device: &str, root_port: Option<&str>) -> bool {
         let named = |scopes: &[Scope], address: &str| {
             Bdf::parse(address).is_some_and(|(segment, bdf)| {
@@ -116,7 +116,7 @@ fn scope(structure: &[u8]) -> Option<Scope> {
     let mut rest = structure.get(8..)?;
     while let Some(&length) = rest.get(1) {
         let length = usize::from(length);
-        // Six bytes and one path entry at least.
+        // At least six bytes and one path entry.
         let Some(entry) = rest.get(..length).filter(|_| length >= 8) else {
             break;
         };
@@ -140,7 +140,7 @@ pub(crate) mod tests {
     pub fn table(structures: &[(u16, u8, &[&[u8]])]) -> Vec<u8> {
         let mut table = b"DMAR".to_vec();
         table.resize(HEADER_BYTES, 0);
-        // A hardware unit first, which is not looked into.
+        // A hardware unit comes first; the parser skips it.
         table.extend([0, 0, 16, 0, 1, 0, 0, 0, 0, 0, 0xd9, 0xfe, 0, 0, 0, 0]);
         for (kind, flags, scopes) in structures {
             let length = 8 + scopes.iter().map(|path| 6 + path.len() - 1).sum::<usize>();
@@ -163,7 +163,7 @@ pub(crate) mod tests {
         ]);
         let dmar = Dmar::parse(&table).unwrap();
         assert_eq!(dmar.root_ports[0].devices.len(), 2);
-        // The second is behind a bridge, and is left out.
+        // The second one is behind a bridge and is left out.
         assert_eq!(dmar.integrated[0].devices.len(), 1);
         assert!(dmar.integrated[0].flag);
         let below = |device, port| dmar.ats_permitted(device, Some(port));

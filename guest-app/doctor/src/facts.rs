@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reads what the checks judge, from `/proc`, `/sys` and `/boot`. What cannot be read is absent:
-//! that is a result, not an error.
+//! Reads the facts that the checks judge, from `/proc`, `/sys` and `/boot`. A fact that cannot be
+//! read is absent: that is a result, not an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,11 +19,11 @@ pub struct Facts {
     pub vendor: String,
     /// Flags of the processor, as `/proc/cpuinfo` names them.
     pub cpu_flags: BTreeSet<String>,
-    /// The kernel's options, where its configuration can be read: `CONFIG_…` and its value.
+    /// The kernel's options, if its configuration can be read: `CONFIG_…` and its value.
     pub kernel_options: Option<BTreeMap<String, String>>,
     /// The kernel's command line.
     pub command_line: String,
-    /// The firmware's table of VT-d units. Reading it takes root.
+    /// The firmware's table of VT-d units. Only root can read it.
     pub dmar: Option<Dmar>,
     /// The firmware has a table of VT-d units (DMAR), whether or not it can be read.
     pub has_dmar: bool,
@@ -57,11 +57,11 @@ pub enum IommuKind {
         /// Extended feature register.
         features: u64,
     },
-    /// Another, of which Linux shows no registers.
+    /// Another kind, whose registers Linux does not show.
     Other,
 }
 
-/// A PCI function and what Linux made of it.
+/// A PCI function and how Linux set it up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PciDevice {
     /// Domain, bus, device and function, as Linux writes them.
@@ -101,7 +101,7 @@ impl Facts {
         }
     }
 
-    /// The device of an address.
+    /// The device with an address.
     pub fn device(&self, address: &str) -> Option<&PciDevice> {
         self.devices.iter().find(|device| device.address == address)
     }
@@ -122,7 +122,7 @@ fn entries(directory: &Path) -> Vec<String> {
 fn read_iommus(class: &Path) -> Vec<Iommu> {
     let register = |path: PathBuf| {
         let text = fs::read_to_string(path).ok()?;
-        // AMD's register is followed by a second one.
+        // A second register follows AMD's.
         let first = text.trim().split(':').next()?;
         u64::from_str_radix(first.trim_start_matches("0x"), 16).ok()
     };
@@ -165,7 +165,7 @@ fn read_devices(bus: &Path) -> Vec<PciDevice> {
         .collect()
 }
 
-/// The functions among the parents of a device's directory: its way to the root bus.
+/// The functions among the parents of a device's directory: its path to the root bus.
 fn bridges(directory: &Path) -> Vec<String> {
     let Ok(real) = fs::canonicalize(directory) else {
         return Vec::new();
@@ -183,7 +183,7 @@ fn parse_cpu_flags(cpuinfo: &str) -> BTreeSet<String> {
     flags.split_whitespace().map(str::to_owned).collect()
 }
 
-/// What `/proc/cpuinfo` says of the first processor under a name; nothing if it does not.
+/// The field of this name for the first processor in `/proc/cpuinfo`; empty if there is none.
 fn cpu_field<'a>(cpuinfo: &'a str, name: &str) -> &'a str {
     let mut lines = cpuinfo.lines();
     lines
@@ -191,7 +191,8 @@ fn cpu_field<'a>(cpuinfo: &'a str, name: &str) -> &'a str {
         .map_or("", str::trim)
 }
 
-/// The running kernel's options: from itself, or from the file that distributions put beside it.
+/// The running kernel's options: from the kernel itself, or from the file that distributions
+/// install alongside it.
 fn read_options(root: &Path) -> Option<BTreeMap<String, String>> {
     let own = root.join("proc/config.gz");
     if own.exists() {
@@ -213,8 +214,8 @@ fn read_options(root: &Path) -> Option<BTreeMap<String, String>> {
     })
 }
 
-/// The options in the text of a kernel's configuration: `CONFIG_…` and its value. Those that are
-/// not set are not among them.
+/// The options in the text of a kernel's configuration: `CONFIG_…` and its value. Options that are
+/// not set are left out.
 pub fn parse_options(config: &str) -> BTreeMap<String, String> {
     config
         .lines()

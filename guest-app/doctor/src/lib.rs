@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a Linux machine, guest or real, has and lacks for shared virtual addressing (SVA): the
-//! IOMMU, the processor, the kernel, its command line, and each PCI device with its way to the
-//! root complex. Nothing needs a driver, and no device is touched: configuration space is read.
+//! Reports what a Linux machine, guest or real, has and lacks for shared virtual addressing (SVA):
+//! the IOMMU, the processor, the kernel, its command line, and each PCI device with its path to the
+//! root complex. No driver is needed, and no device is changed: the crate only reads configuration
+//! space.
 //!
-//! [`Facts`] are what was read. [`examine`] judges the machine and [`examine_device`] one device,
-//! by the rules that Linux itself follows, without reading anything; a [`Report`] is both. The
-//! rest is parsing:
-//! [`config_space`] of a function, [`dmar`] of the firmware's table of remapping units.
+//! [`Facts`] holds what was read. [`examine`] judges the machine and [`examine_device`] one device,
+//! by the rules that Linux itself follows; neither reads anything. A [`Report`] combines both. The
+//! other modules parse: [`config_space`] a function's configuration space, [`dmar`] the firmware's
+//! table of remapping units.
 #![forbid(unsafe_code)]
 
 mod check;

@@ -4,7 +4,7 @@
 use crate::check::{Check, Verdict};
 use crate::facts::{Facts, Iommu, IommuKind};
 
-/// A bit of ECAP (VT-d 11.4.3) that Linux wants set.
+/// A bit of ECAP (VT-d 11.4.3) that Linux requires.
 struct EcapBit {
     bit: u32,
     name: &'static str,
@@ -54,7 +54,7 @@ const CAP_FS1GP: u32 = 56;
 /// CAP.FS5LP: first-stage tables of five levels (VT-d 11.4.2).
 const CAP_FS5LP: u32 = 60;
 
-/// Kernel options that must be on, and what they give.
+/// Kernel options that must be on, and what they provide.
 const OPTIONS: &[(&str, &str)] = &[
     (
         "CONFIG_IOMMU_SVA",
@@ -65,7 +65,7 @@ const OPTIONS: &[(&str, &str)] = &[
     ("CONFIG_PCI_PASID", "process address space IDs"),
 ];
 
-/// And those of the IOMMU's driver.
+/// Options of the IOMMU driver that must be on.
 const INTEL_OPTIONS: &[(&str, &str)] = &[
     ("CONFIG_INTEL_IOMMU", "the driver of VT-d"),
     (
@@ -82,7 +82,7 @@ const RUST: (&str, &str) = ("CONFIG_RUST", "Rust modules, such as svm_demo");
 const AMD_GT: u32 = 4;
 const AMD_PPR: u32 = 1;
 
-/// Judges a machine, without its devices.
+/// Judges a machine without its devices.
 pub fn examine(facts: &Facts) -> Vec<Check> {
     let mut checks = Vec::new();
     let amd = is_amd(facts);
@@ -101,8 +101,8 @@ pub fn examine(facts: &Facts) -> Vec<Check> {
     checks
 }
 
-/// Whether the machine's IOMMU is AMD's, or would be if Linux drove one. A virtual machine may have
-/// the one on the other's processor.
+/// Whether the machine's IOMMU is AMD's, or would be if Linux drove one. In a virtual machine, the
+/// IOMMU and the processor may be of different makers.
 fn is_amd(facts: &Facts) -> bool {
     if !facts.iommus.is_empty() {
         let amd = |iommu: &Iommu| matches!(iommu.kind, IommuKind::Amd { .. });
@@ -113,7 +113,7 @@ fn is_amd(facts: &Facts) -> bool {
     facts.has_ivrs || !facts.has_dmar && by_processor
 }
 
-/// Linux drives no IOMMU: does the firmware tell of one?
+/// Linux drives no IOMMU: does the firmware describe one?
 fn no_iommu(facts: &Facts) -> Check {
     let (found, remedy) = match (facts.has_dmar, facts.has_ivrs) {
         (true, _) => (
@@ -137,14 +137,14 @@ fn no_iommu(facts: &Facts) -> Check {
     )
 }
 
-/// Options of the kernel's command line, each with a word that switches off what SVA needs.
+/// Options of the kernel's command line, each with a word that turns off something SVA needs.
 const FORBIDDEN: &[(&str, &str, &str)] = &[
     ("iommu", "off", "the IOMMU"),
     ("amd_iommu", "off", "AMD-Vi"),
     ("pci", "noats", "Address Translation Services"),
 ];
 
-/// What the command line switches off.
+/// What the command line turns off.
 pub(crate) fn forbidden(facts: &Facts) -> Vec<Check> {
     let words = || facts.command_line.split_whitespace();
     let mut checks = Vec::new();
@@ -182,7 +182,7 @@ pub(crate) fn examine_iommu(iommu: &Iommu, facts: &Facts) -> Vec<Check> {
 }
 
 pub(crate) fn command_line(facts: &Facts) -> Vec<Check> {
-    // The options of `intel_iommu=`, those of a later one coming after those of an earlier one.
+    // The options of every `intel_iommu=`, in the order of the command line.
     let given: Vec<&str> = facts
         .command_line
         .split_whitespace()
@@ -233,8 +233,8 @@ fn vtd_bits(unit: &str, ecap: u64) -> Vec<Check> {
         .collect()
 }
 
-/// The IOMMU walks the processor's own page tables, so it must understand what the processor
-/// puts there.
+/// The IOMMU walks the processor's own page tables, so it must support every format that the
+/// processor uses there.
 fn paging_match(unit: &str, cap: u64, facts: &Facts) -> Vec<Check> {
     let pairs = [
         (
@@ -272,8 +272,8 @@ fn yes(is: bool) -> &'static str {
     if is { "yes" } else { "no" }
 }
 
-/// What AMD-Vi needs: the bits of its extended feature register, and a domain type under which
-/// Linux gives a device the table of PASIDs.
+/// What AMD-Vi needs: the bits of its extended feature register, and a domain type for which Linux
+/// gives a device a PASID table.
 fn amd_bits(unit: &str, features: u64, facts: &Facts) -> Vec<Check> {
     let bits = [
         (
@@ -308,7 +308,7 @@ fn amd_bits(unit: &str, features: u64, facts: &Facts) -> Vec<Check> {
         (_, true) => "pass-through",
         _ => "neither amd_iommu=pgtbl_v2 nor iommu=pt on the command line",
     };
-    // A device's own default domain can be pass-through all the same.
+    // A device's own default domain can still be pass-through.
     let verdict = match guest_tables || pass_through {
         true => Verdict::Present,
         false => Verdict::Unknown,
@@ -362,7 +362,7 @@ mod tests {
         ECAP_BITS.iter().map(|bit| 1 << bit.bit).sum()
     }
 
-    /// A machine that has everything.
+    /// A machine that lacks nothing.
     fn complete() -> Facts {
         let options = INTEL_OPTIONS.iter().chain(OPTIONS).chain([&RUST]);
         Facts {
@@ -378,7 +378,7 @@ mod tests {
         }
     }
 
-    /// Names of what is not present.
+    /// Names of the items that are not present.
     fn lacking(facts: &Facts) -> Vec<String> {
         examine(facts)
             .into_iter()
@@ -410,14 +410,14 @@ mod tests {
         assert!(found(&facts).contains("tells of VT-d"));
         (facts.has_dmar, facts.has_ivrs) = (false, true);
         assert!(found(&facts).contains("tells of AMD-Vi"));
-        // What VT-d needs is not asked for then.
+        // The needs of VT-d are not checked then.
         facts.command_line = String::new();
         let missing = [
             "an IOMMU that Linux drives",
             "kernel option CONFIG_AMD_IOMMU",
         ];
         assert_eq!(lacking(&facts), missing);
-        // Without tables the processor tells, unless it is that of a virtual machine.
+        // Without tables the processor decides, unless this is a virtual machine.
         facts.has_ivrs = false;
         facts.vendor = "AuthenticAMD".into();
         assert_eq!(lacking(&facts), missing);

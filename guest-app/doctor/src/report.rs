@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The whole examination: the machine and its devices, as text for people.
+//! The whole examination: the machine and its devices, as readable text.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::device::{DeviceReport, Sva, examine_device};
 use crate::facts::Facts;
 use crate::machine;
 
-/// What was found out about a machine.
+/// The results for a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// The machine as a whole.
@@ -20,7 +20,7 @@ pub struct Report {
     pub devices: Vec<DeviceReport>,
 }
 
-/// A device that was asked for and is not there.
+/// A requested device that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "no PCI function of this machine is or begins with `{0}`: `svmctl doctor` without a name lists \
@@ -38,12 +38,12 @@ impl Report {
         }
     }
 
-    /// Leaves only the devices that are named: by address, with or without the domain, or a part
-    /// of it from its beginning.
+    /// Keeps only the named devices. A name is an address, with or without the domain, or the
+    /// beginning of one.
     ///
     /// # Errors
     ///
-    /// A name is that of no device.
+    /// A name matches no device.
     pub fn choose(&mut self, names: &[String]) -> Result<(), NoSuchDevice> {
         let is = |device: &DeviceReport, name: &str| {
             let short = device.address.strip_prefix("0000:");
@@ -61,8 +61,8 @@ impl Report {
         Ok(())
     }
 
-    /// Whether shared virtual addressing works: nothing is missing in the machine, and each of
-    /// the devices `all` of which are asked for, or else one, can do it.
+    /// Whether shared virtual addressing works: the machine lacks nothing, and every device (`all`)
+    /// or at least one can do it.
     pub fn works(&self, all: bool) -> bool {
         let works =
             |device: &DeviceReport| matches!(device.sva, Sva::Works | Sva::WithoutPageRequests);
@@ -74,8 +74,9 @@ impl Report {
             }
     }
 
-    /// The report as text of at most `width` columns; `detailed` gives all items of each device,
-    /// else only what is in the way of those that have a capability for shared addressing.
+    /// The report as text of at most `width` columns. `detailed` lists all items of each device.
+    /// Otherwise only the obstacles are listed, for the devices that have a capability for shared
+    /// addressing.
     pub fn render(&self, width: u16, detailed: bool) -> String {
         let mut text = render(&self.machine);
         let shown: Vec<_> = self

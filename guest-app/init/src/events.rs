@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The results channel: JSON lines from the guest, one event a line.
+//! The results channel: JSON lines from the guest, one event per line.
 //!
-//! The environment variable [`RESULTS_VARIABLE`] (`SVM_RESULTS`) names the file that a program
-//! in the guest writes its events to, in append mode, each line by a single `write`: the file is
-//! a serial port, and the kernel keeps one `write` together. Without the variable a program
-//! reports to people only.
+//! The environment variable [`RESULTS_VARIABLE`] (`SVM_RESULTS`) names the file to which a program
+//! in the guest writes its events. The program opens it in append mode and writes each line with a
+//! single `write`: the file is a serial port, and the kernel does not split one `write`. Without
+//! the variable a program reports to people only.
 //!
-//! A program writes [`Event::Test`], nothing else:
+//! A program writes only [`Event::Test`]:
 //!
 //! ```
 //! # use svm_init::events::{Event, Status, TestEvent};
@@ -26,9 +26,9 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 //!
-//! `status` is `ok`, `failed` or `skipped`; `message` (for `failed` and `skipped`: the reason),
-//! `counters` and `micros` may be left out. The names of counters are the keys of
-//! `svm_abi::counters::COUNTERS`. All other events are written by `svm-init`.
+//! `status` is `ok`, `failed` or `skipped`. `message` (for `failed` and `skipped`: the reason),
+//! `counters` and `micros` are optional. The names of counters are the keys of
+//! `svm_abi::counters::COUNTERS`. `svm-init` writes all other events.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -42,9 +42,9 @@ pub const RESULTS_VARIABLE: &str = "SVM_RESULTS";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
-    /// `svm-init` runs and the results channel works.
+    /// `svm-init` is running and the results channel works.
     Ready(ReadyEvent),
-    /// A preparation in the guest, such as loading a module, ended.
+    /// A preparation step in the guest, such as loading a module, ended.
     Setup(SetupEvent),
     /// A step of the plan begins.
     StepBegin(StepBeginEvent),
@@ -54,7 +54,7 @@ pub enum Event {
     Test(TestEvent),
     /// A step of the plan ended.
     Step(StepEvent),
-    /// A file or a directory left the guest.
+    /// A file or directory was copied out of the guest.
     Fetch(FetchEvent),
     /// All steps ran; the guest powers off.
     End(EndEvent),
@@ -64,9 +64,9 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// As it should.
+    /// As expected.
     Ok,
-    /// Not as it should; the message says how.
+    /// Not as expected; the message says how.
     Failed,
     /// It did not run; the message says why.
     Skipped,
@@ -144,10 +144,10 @@ pub struct StepEvent {
     /// Why it failed or was skipped.
     #[serde(default)]
     pub message: String,
-    /// Exit status of its process; absent where a signal ended it or it did not start.
+    /// Exit status of its process; absent if a signal ended it or it did not start.
     #[serde(default)]
     pub exit: Option<i32>,
-    /// Number of the signal that ended its process, if one did.
+    /// Number of the signal that ended its process, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
     /// Duration in microseconds.
@@ -155,14 +155,14 @@ pub struct StepEvent {
     pub micros: u64,
 }
 
-/// A file or a directory left the guest.
+/// A file or directory was copied out of the guest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchEvent {
     /// Its absolute path.
     pub path: String,
-    /// Whether it did.
+    /// Whether it was copied.
     pub status: Status,
-    /// Why it did not.
+    /// Why it was not.
     #[serde(default)]
     pub message: String,
 }
@@ -184,7 +184,7 @@ impl Event {
         serde_json::from_str(line.trim())
     }
 
-    /// Writes the event as one line, by one call of `write`.
+    /// Writes the event as one line, with one call of `write`.
     ///
     /// # Errors
     ///

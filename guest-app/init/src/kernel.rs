@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the kernel says while a case runs: a warning, or any word about the device or the IOMMU,
-//! is a fault unless the case provokes it.
+//! The kernel's messages while a case runs. A warning, or any message about the device or the
+//! IOMMU, is a fault unless the case provokes it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -13,15 +13,15 @@ use nix::fcntl::OFlag;
 /// The kernel's log.
 const LOG: &str = "/dev/kmsg";
 
-/// Level of a warning (`KERN_WARNING`); what is worse has a lower number.
+/// Level of a warning (`KERN_WARNING`). More severe levels have lower numbers.
 const WARNING: u32 = 4;
 
-/// Texts by which a message is about the device or the IOMMU, whatever its level.
+/// Texts that mark a message as one about the device or the IOMMU, whatever its level.
 const SUBJECTS: &[&str] = &["svm_demo", "DMAR", "iommu", "BUG", "Call Trace"];
 
-/// What is said of no fault, whatever runs: a timer that QEMU runs late, as it does on a busy host,
-/// is no matter of this program. As everywhere here, a text stands at the beginning of a message,
-/// and `*` for anything.
+/// Messages that indicate no fault, whatever runs: on a busy host, QEMU runs timers late, which
+/// this program does not check. As everywhere in this module, a text matches the beginning of a
+/// message, and `*` matches anything.
 const HARMLESS: &[&str] = &[
     "clocksource: ",
     "tsc: ",
@@ -30,15 +30,15 @@ const HARMLESS: &[&str] = &[
     "perf: interrupt took too long",
 ];
 
-/// What is said where the driver takes a function: that it was found, and the PCI core's of what
-/// the driver does.
+/// Messages when the driver binds to a function: the driver's, and the PCI core's about what the
+/// driver does.
 pub const BOUND: &[&str] = &["svm_demo *: interface ", "svm_demo *: enabling device"];
 
-/// What the driver says where it takes a function that has contexts which nobody stopped: after a
-/// function that answered nothing, or a context that ignored STOP.
+/// The driver's message when it binds to a function whose contexts were not stopped: the function
+/// did not answer before, or a context ignored STOP.
 pub const RESET: &str = "svm_demo *: contexts are not disabled: the function is reset";
 
-/// What the IOMMU driver says of a function that comes and goes.
+/// Messages about a function that is hot-added and removed.
 pub const HOTPLUGGED: &[&str] = &[
     "svm_demo *: interface ",
     "svm_demo *: enabling device",
@@ -46,8 +46,8 @@ pub const HOTPLUGGED: &[&str] = &[
     "pci *: Removing from iommu group",
 ];
 
-/// What is said where modules are loaded that are not of the kernel's tree, once for each boot, or
-/// where VFIO has the function for a while.
+/// Messages when out-of-tree modules are loaded, once per boot, or when VFIO has the function for a
+/// while.
 pub const LOADED: &[&str] = &[
     "svm_demo *: interface ",
     "svm_demo *: enabling device",
@@ -58,7 +58,7 @@ pub const LOADED: &[&str] = &[
     "vfio-pci *: reset done",
 ];
 
-/// What the IOMMU driver says when the device asks for an address of the interrupt range: QEMU's
+/// The IOMMU driver's messages when the device requests an address in the interrupt range: QEMU's
 /// own unit refuses and records it, even for a request with a PASID.
 pub const INTERRUPT_RANGE: &[&str] = &[
     "DMAR: [DMA * PASID *] Request device * fault addr 0xfee* [fault reason 0x87]",
@@ -66,18 +66,18 @@ pub const INTERRUPT_RANGE: &[&str] = &[
     "dmar_fault: * callbacks suppressed",
 ];
 
-/// What the IOMMU driver says when a process dies while the device works for it: the accesses that
-/// the device makes until its context halts find no entry of the PASID any more. The driver means
-/// to suppress these messages, by the entry's bit FPD, but Linux 7.2 and 7.3 clear the bit
-/// "present" before `intel_pasid_clear_entry()` looks at it, and so leave FPD out.
+/// The IOMMU driver's messages when a process dies while the device works for it: until its context
+/// halts, the device's accesses find no PASID entry any more. The driver means to suppress these
+/// messages with the entry's bit FPD. But Linux 7.2 and 7.3 clear the bit "present" before
+/// `intel_pasid_clear_entry()` checks it, and so do not set FPD.
 const AFTER_DEATH: &[&str] = &[
     "DMAR: [DMA * PASID *] Request device * SM: Present bit in PASID Table Entry is clear",
     "DMAR: DRHD: handling fault status reg",
     "dmar_fault: * callbacks suppressed",
 ];
 
-/// What is said when a process dies while the device works for it: see `guest-driver/README.md`.
-/// Nothing where the unit is QEMU's own: the device does not ask that one about such a PASID
+/// Messages when a process dies while the device works for it: see `guest-driver/README.md`. There
+/// are none with QEMU's own unit: the device sends it no requests for such a PASID
 /// (`docs/architecture.md`, `pasid-check`).
 pub fn after_death() -> &'static [&'static str] {
     match version(UNITS.as_ref()) {
@@ -86,7 +86,7 @@ pub fn after_death() -> &'static [&'static str] {
     }
 }
 
-/// Where the kernel shows its IOMMUs.
+/// Where the kernel lists its IOMMUs.
 const UNITS: &str = "/sys/class/iommu";
 /// Version of QEMU's own unit. That of `svm-vtd` is higher.
 const QEMU: &str = "1:0";
@@ -100,14 +100,14 @@ fn version(units: &Path) -> Option<String> {
     })
 }
 
-/// What a case provokes that has a process killed for want of memory.
+/// Message that a case provokes when the kernel kills a process because memory ran out.
 pub const OOM_KILLER: &str = "*invoked oom-killer";
-/// What a case provokes that has the handler of page requests meet a page that only a program can
+/// Message that a case provokes when the page request handler meets a page that only a program can
 /// provide, on a kernel that checks its memory management (`CONFIG_DEBUG_VM`).
 pub const NO_RETRY: &str = "FAULT_FLAG_ALLOW_RETRY missing";
 
-/// First line, and the last lines that there can be, of what the kernel says at length, with stack
-/// traces and tables between them.
+/// Long messages of the kernel: the first line and the possible last lines. Stack traces and tables
+/// lie between them.
 const LONG: &[(&str, &[&str])] = &[
     (
         OOM_KILLER,
@@ -120,10 +120,10 @@ const LONG: &[(&str, &[&str])] = &[
     (NO_RETRY, &["*</TASK>"]),
 ];
 
-/// Beginnings of what belongs to nothing that is said at length.
+/// Beginnings of messages that are never part of a long one.
 const NEVER_PART: &[&str] = &["DMAR: ", "svm_demo "];
 
-/// Whether a message begins with a text in which `*` stands for anything.
+/// Whether a message begins with a text in which `*` matches anything.
 fn begins(message: &str, text: &str) -> bool {
     let mut parts = text.split('*');
     let Some(rest) = message.strip_prefix(parts.next().unwrap_or_default()) else {
@@ -138,7 +138,7 @@ fn begins_with_one<T: AsRef<str>>(message: &str, texts: &[T]) -> bool {
     texts.iter().any(|text| begins(message, text.as_ref()))
 }
 
-/// The kernel's log, from the moment of opening on.
+/// The kernel's log, from the moment it is opened.
 #[derive(Debug)]
 pub struct Messages {
     log: File,
@@ -149,7 +149,7 @@ impl Messages {
     ///
     /// # Errors
     ///
-    /// `/dev/kmsg` cannot be opened, which takes a privilege.
+    /// `/dev/kmsg` cannot be opened; this requires a privilege.
     pub fn open() -> io::Result<Messages> {
         let open = || {
             let mut log = OpenOptions::new()
@@ -168,8 +168,8 @@ impl Messages {
         })
     }
 
-    /// What the kernel has said since the last time that is neither harmless nor `provoked`. A log
-    /// that cannot be read, or holds less than was said, is unexpected, too.
+    /// The messages since the last call that are neither harmless nor `provoked`. A log that cannot
+    /// be read, or that has lost messages, is unexpected, too.
     pub fn unexpected<T: AsRef<str>>(&mut self, provoked: &[T]) -> Vec<String> {
         let mut listener = Listener::new(provoked);
         let mut record = [0; 8192];
@@ -179,7 +179,8 @@ impl Messages {
                 Ok(length) => listener.hear(&String::from_utf8_lossy(&record[..length])),
                 // All was read.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // Overwritten before it was read: more was said than anybody should say.
+                // Overwritten before it was read: there were more messages than there should ever
+                // be.
                 Err(error) if error.raw_os_error() == Some(Errno::EPIPE as i32) => {
                     listener.fail("more than its log can hold");
                 }
@@ -195,7 +196,7 @@ impl Messages {
 struct Listener<'a, T> {
     provoked: &'a [T],
     lines: Vec<String>,
-    /// Something is said at length; the last lines that it can have.
+    /// While a long message is being read: its possible last lines.
     until: Option<&'static [&'static str]>,
 }
 
@@ -212,12 +213,12 @@ impl<'a, T: AsRef<str>> Listener<'a, T> {
         self.lines.push(what.to_owned());
     }
 
-    /// Judges a record as `/dev/kmsg` gives it: level and times, `;`, the text, further lines.
+    /// Judges a record in the format of `/dev/kmsg`: level and times, `;`, the text, further lines.
     fn hear(&mut self, record: &str) {
         let Some((prefix, text)) = record.split_once(';') else {
             return self.fail(&format!("what is no record of {LOG}: {record:?}"));
         };
-        // Further lines of a record begin with a blank, and hold its subject and device.
+        // Further lines of a record begin with a blank and hold its subsystem and device.
         let text = text.lines().next().unwrap_or_default().trim();
         let Some(Ok(number)) = prefix.split(',').next().map(str::parse::<u32>) else {
             return self.fail(&format!("what is no record of {LOG}: {record:?}"));
@@ -246,7 +247,7 @@ impl<'a, T: AsRef<str>> Listener<'a, T> {
 
     fn end(mut self) -> Vec<String> {
         if let Some([last, ..]) = self.until {
-            // Whatever came meanwhile was not judged.
+            // The messages in between were not judged.
             self.fail(&format!("something at length, without its end \"{last}\""));
         }
         self.lines
@@ -350,7 +351,7 @@ mod tests {
         assert!(heard(&["no record"], &[])[0].contains("no record"));
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(b"6,1,1,-;nothing\n").unwrap();
-        // A file ends, and the log of the kernel does not.
+        // A file has an end; the kernel's log has none.
         let mut messages = Messages {
             log: file.reopen().unwrap(),
         };

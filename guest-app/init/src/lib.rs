@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the two sides of a guest run have to agree on: the [`events`] that travel from the guest
-//! to `svm-vm`, the [`plan`] that travels the other way, the [`paths`] of the guest, and what its
-//! [`kernel`] may say.
+//! What the two sides of a guest run must agree on: the [`events`] that the guest sends to
+//! `svm-vm`, the [`plan`] that `svm-vm` sends to the guest, the [`paths`] in the guest, and the
+//! messages that its [`kernel`] may log.
 //!
-//! It knows nothing of QEMU, of the device or of how a guest is made.
+//! The crate does not depend on QEMU, on the device or on how a guest is built.
 #![forbid(unsafe_code)]
 
 pub mod events;

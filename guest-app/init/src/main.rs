@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svm-init`: the first process of an svm-vm guest. It mounts what Linux programs expect, carries
-//! out the plan that `svm-vm` packed, reports each event on the results channel and powers off.
+//! `svm-init`: the first process of an svm-vm guest. It mounts the file systems that Linux programs
+//! expect, carries out the plan that `svm-vm` packed, reports each event on the results channel and
+//! powers off.
 #![forbid(unsafe_code)]
 
 mod guest;

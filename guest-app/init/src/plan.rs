@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a guest does, as `svm-vm` writes it and `svm-init` reads it.
+//! What a guest does: `svm-vm` writes the plan and `svm-init` reads it.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,37 +10,37 @@ pub struct Plan {
     /// Kernel modules to load, in this order.
     #[serde(default)]
     pub modules: Vec<Module>,
-    /// Size of the compressed swap area in memory, in MiB; none is set up without it.
+    /// Size of the compressed swap area in memory, in MiB; if absent, there is none.
     #[serde(default)]
     pub swap_mib: Option<u32>,
-    /// Whether a person gets a shell on the console before the steps.
+    /// Whether an interactive shell runs on the console before the steps.
     #[serde(default)]
     pub shell: bool,
     /// The steps, in this order.
     #[serde(default)]
     pub steps: Vec<Step>,
-    /// What leaves the guest after the steps, if anything does.
+    /// What is copied out of the guest after the steps, if anything.
     #[serde(default)]
     pub fetch: Option<Fetch>,
 }
 
-/// Files and directories that leave the guest at its end, as one tar archive.
+/// Files and directories that are copied out of the guest at its end, as one tar archive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fetch {
     /// Their absolute paths.
     pub paths: Vec<String>,
-    /// What they leave by.
+    /// How they leave.
     pub by: Exit,
 }
 
-/// What fetched files leave the guest by.
+/// How fetched files leave the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Exit {
     /// The disk whose serial number is [`crate::paths::FETCH_DISK`].
     Disk,
-    /// The serial port [`crate::paths::FETCH_PORT`], which each kernel can drive, and which is
+    /// The serial port [`crate::paths::FETCH_PORT`], which every kernel can drive, but which is
     /// slow.
     Port,
 }
@@ -56,7 +56,7 @@ pub struct Module {
     pub parameters: String,
 }
 
-/// One program to run and what it has to do to pass.
+/// One program to run, and the conditions under which it passes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
@@ -64,23 +64,23 @@ pub struct Step {
     pub name: String,
     /// The program and its arguments.
     pub argv: Vec<String>,
-    /// Seconds after which it is killed and has failed.
+    /// Time limit in seconds: after it, the program is killed and the step fails.
     #[serde(default = "default_timeout")]
     pub timeout_s: u32,
-    /// Exit status it must end with.
+    /// Exit status with which it must end.
     #[serde(default)]
     pub expect_exit: i32,
     /// Text that one of its lines of output must contain.
     #[serde(default)]
     pub expect_output: Option<String>,
-    /// What the kernel may say meanwhile of the device and the IOMMU, or as a warning, as
-    /// [`kernel`](crate::kernel) has it; it fails if the kernel says anything else. None: the
-    /// kernel is not heard, or the program hears it itself.
+    /// Messages about the device and the IOMMU, and warnings, that the kernel may log meanwhile, in
+    /// the form of [`kernel`](crate::kernel); the step fails on any other. `None`: the kernel's log
+    /// is not checked, or the program checks it itself.
     #[serde(default)]
     pub kernel_says: Option<Vec<String>>,
 }
 
-/// Seconds that a step has where its plan does not say.
+/// Default time limit of a step, in seconds.
 const DEFAULT_TIMEOUT_S: u32 = 120;
 
 fn default_timeout() -> u32 {
@@ -115,51 +115,51 @@ impl Step {
         Self::new(name, &["sh", "-c", line])
     }
 
-    /// The exit status it must end with.
+    /// Sets the exit status with which it must end.
     #[must_use]
     pub fn expecting_exit(mut self, status: i32) -> Self {
         self.expect_exit = status;
         self
     }
 
-    /// Text that one of its lines of output must contain.
+    /// Sets the text that one of its lines of output must contain.
     #[must_use]
     pub fn expecting_output(mut self, text: &str) -> Self {
         self.expect_output = Some(text.to_owned());
         self
     }
 
-    /// Seconds after which it is killed and has failed.
+    /// Sets the time limit in seconds: after it, the program is killed and the step fails.
     #[must_use]
     pub fn within(mut self, seconds: u32) -> Self {
         self.timeout_s = seconds;
         self
     }
 
-    /// It fails if the kernel says what it should not, and what begins with one of `texts` is no
-    /// such thing.
+    /// Lets the step fail on unexpected messages of the kernel. Messages that begin with one of
+    /// `texts` are expected.
     #[must_use]
     pub fn hearing(mut self, texts: &[&str]) -> Self {
         self.kernel_says = Some(texts.iter().map(|&text| text.to_owned()).collect());
         self
     }
 
-    /// Whether a line of output is the one that was expected.
+    /// Whether a line of output is the expected one.
     pub fn expects(&self, line: &str) -> bool {
         self.expect_output
             .as_ref()
             .is_some_and(|text| line.contains(text.as_str()))
     }
 
-    /// Judges how the step's program ended: `Err` says what differs from what was expected.
+    /// Judges how the step's program ended. `Err` says what differs from the expected end.
     ///
-    /// `exit` is the exit status; `found`, whether a line was the one that [it
-    /// expects](Self::expects). What else it printed is not quoted: which of the lines has to do
-    /// with the failure, only a reader can tell.
+    /// `exit` is the exit status; `found` tells whether [the expected line](Self::expects) was
+    /// printed. The other output is not quoted: only a reader can tell which lines relate to the
+    /// failure.
     ///
     /// # Errors
     ///
-    /// One sentence: what was expected and what came.
+    /// One sentence: what was expected and what happened.
     pub fn judge(&self, exit: i32, found: bool) -> Result<(), String> {
         if exit != self.expect_exit {
             return Err(format!("exit status {exit}, expected {}", self.expect_exit));
@@ -176,7 +176,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// The text is not that of a plan.
+    /// The text is not the JSON text of a plan.
     pub fn parse(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
     }

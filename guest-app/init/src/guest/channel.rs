@@ -8,14 +8,14 @@ use anyhow::{Context as _, Result};
 use nix::sys::termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr};
 use svm_init::events::Event;
 
-/// The results channel, open for as long as the guest lives: the port would forget its settings
-/// when the last file on it is closed.
+/// The results channel. It stays open as long as the guest runs: the port loses its settings when
+/// its last file is closed.
 #[derive(Debug)]
 pub struct Channel {
     port: File,
 }
 
-/// Opens a serial port and switches off everything that would change the bytes.
+/// Opens a serial port and turns off all processing that would change the bytes.
 pub fn open_raw(path: &Path) -> Result<File> {
     let port = OpenOptions::new()
         .read(true)

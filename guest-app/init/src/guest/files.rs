@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files of the user's own, on their way in and out.
+//! The user's files, copied into the guest and out of it.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -13,13 +13,13 @@ use svm_init::plan::{Exit, Fetch};
 
 use super::channel::{self, Channel};
 
-/// Puts the files into place that belong where other file systems are mounted by now.
+/// Copies files to places on which other file systems were mounted meanwhile.
 pub fn place_late() -> Result<()> {
     super::busybox(&["cp", "-a", &format!("{}/.", paths::LATE), "/"])?;
     fs::remove_dir_all(paths::LATE).with_context(|| format!("cannot remove {}", paths::LATE))
 }
 
-/// Sends files out, and reports each.
+/// Copies files out of the guest and reports each.
 pub fn fetch(fetch: &Fetch, channel: &mut Channel) -> Result<()> {
     let (found, missing): (Vec<_>, Vec<_>) = fetch
         .paths
@@ -49,7 +49,7 @@ fn report(channel: &mut Channel, path: &str, outcome: Result<(), String>) -> Res
     }))
 }
 
-/// Writes one archive of all.
+/// Writes one archive of all files.
 fn pack(paths: &[&String], by: Exit) -> Result<()> {
     let sink = match by {
         Exit::Disk => {
@@ -86,7 +86,7 @@ fn flush(sink: &File, by: Exit) -> Result<()> {
     Ok(())
 }
 
-/// The disk for what leaves the guest, among others that it may have.
+/// The disk for the files that leave the guest. The guest may have others.
 fn disk() -> Result<PathBuf> {
     let blocks = "/sys/block";
     for entry in fs::read_dir(blocks).with_context(|| format!("cannot read {blocks}"))? {

@@ -27,7 +27,7 @@ use steps::Runner;
 /// ends.
 pub fn main() -> ! {
     if let Err(error) = run() {
-        // The console is the only place left, and the missing end event fails the run.
+        // Only the console is left to report on. The missing end event fails the run.
         eprintln!("svm-init: {error:#}");
     }
     match power_off() {
@@ -49,8 +49,8 @@ fn run() -> Result<()> {
     let text = fs::read_to_string(paths::PLAN)
         .with_context(|| format!("cannot read the plan {}", paths::PLAN))?;
     let plan = Plan::parse(&text).with_context(|| format!("{} is not a plan", paths::PLAN))?;
-    // With `quiet` the kernel keeps warnings off the console, where svm-vm must see them; but a
-    // person's typing they would disturb, and `dmesg` has them.
+    // With `quiet` the kernel keeps warnings off the console, but svm-vm must see them there. In an
+    // interactive shell they would disturb the user's typing, and `dmesg` has them.
     let level = if plan.shell { "4" } else { "7" };
     fs::write("/proc/sys/kernel/printk", level).context("cannot set the console's log level")?;
 
@@ -88,7 +88,7 @@ fn run() -> Result<()> {
     }))
 }
 
-/// Performs and reports one preparation. Returns whether it succeeded.
+/// Performs one preparation step and reports it. Returns whether it succeeded.
 fn set_up(channel: &mut Channel, name: &str, action: impl FnOnce() -> Result<()>) -> Result<bool> {
     let start = Instant::now();
     let outcome = action();
@@ -119,7 +119,7 @@ fn load(module: &Module) -> Result<()> {
         .with_context(|| format!("the kernel refused {}", path.display()))
 }
 
-/// Runs one of busybox's programs to its end.
+/// Runs a busybox program and waits for its end.
 fn busybox(arguments: &[&str]) -> Result<()> {
     let output = Command::new("/bin/busybox")
         .args(arguments)
@@ -152,7 +152,7 @@ fn ready() -> Result<ReadyEvent> {
     })
 }
 
-/// Time since the kernel started, in microseconds. The kernel gives it in hundredths of a second.
+/// Time since the kernel started, in microseconds. The kernel reports it in hundredths of a second.
 fn uptime_micros() -> Result<u64> {
     let text = fs::read_to_string("/proc/uptime").context("cannot read /proc/uptime")?;
     let first = text.split_whitespace().next().unwrap_or_default();

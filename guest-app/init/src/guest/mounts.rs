@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use nix::mount::{MsFlags, mount};
 
-/// Type, place, options, and whether the guest can do without.
+/// Type, mount point, options, and whether the guest can run without it.
 const MOUNTS: &[(&str, &str, &str, bool)] = &[
     ("proc", "/proc", "", false),
     ("sysfs", "/sys", "", false),
@@ -16,13 +16,13 @@ const MOUNTS: &[(&str, &str, &str, bool)] = &[
     ("tmpfs", "/tmp", "mode=1777", false),
     ("tmpfs", "/run", "mode=0755", false),
     ("cgroup2", "/sys/fs/cgroup", "", true),
-    // A kernel of the user's own may lack these.
+    // The user's own kernel may lack these.
     ("devpts", "/dev/pts", "mode=0620,ptmxmode=0666", true),
     ("debugfs", "/sys/kernel/debug", "", true),
     ("tracefs", "/sys/kernel/tracing", "", true),
 ];
 
-/// Mounts them all.
+/// Mounts all of them.
 pub fn mount_all() -> Result<()> {
     for &(kind, place, options, optional) in MOUNTS {
         match mount_one(kind, place, options) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Runs the steps of a plan, one process group each, and reaps every process that ends: that is
-//! the first process's duty.
+//! Runs the steps of a plan, each in its own process group. It reaps every process that ends, as
+//! the first process must.
 
 use std::fs;
 use std::io::{ErrorKind, Read as _};
@@ -24,27 +24,27 @@ use svm_init::plan::Step;
 
 use super::channel::Channel;
 
-/// How long a killed process may take to go; only a task stuck in the kernel takes longer.
+/// How long a killed process may take to exit. Only a task stuck in the kernel takes longer.
 const DEATH: Duration = Duration::from_secs(10);
 
-/// Bytes of a step's output that are read before its end and its deadline are looked at. They can
-/// be thousands of lines, and the results channel is slow.
+/// Bytes of a step's output to read before checking for its end and its deadline. They can be
+/// thousands of lines, and the results channel is slow.
 const BUFFER: usize = 4096;
 
-/// Bytes of a line from which on it is reported in pieces.
+/// Length in bytes from which a line is reported in pieces.
 const LINE: usize = 64 * 1024;
 
-/// Bytes that a pipe can hold once nobody writes to it any more (Linux, `fs/pipe-max-size`).
+/// Most bytes that a pipe can hold when it has no writer any more (Linux, `fs/pipe-max-size`).
 const PIPE: usize = 1 << 20;
 
-/// What `halt`, `poweroff` and `reboot` say to the first process.
+/// The signals that `halt`, `poweroff` and `reboot` send to the first process.
 const REQUESTS: [Signal; 3] = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGTERM];
 
-/// Runs steps. It holds the descriptor by which ends of processes are awaited.
+/// Runs steps. It holds the descriptor that reports ended processes.
 #[derive(Debug)]
 pub struct Runner {
     ends: SignalFd,
-    /// Somebody has asked for the guest's end.
+    /// Someone has requested that the guest power off.
     asked: bool,
 }
 
@@ -52,33 +52,33 @@ pub struct Runner {
 enum End {
     Exit(i32),
     Signal(Signal),
-    /// It exceeded its time; whether it died when it was killed.
+    /// It exceeded its time limit. `died` tells whether it exited when killed.
     TimedOut {
         died: bool,
     },
 }
 
-/// The lines that a step prints, reported as they come.
+/// The lines that a step prints, reported as they arrive.
 struct Output<'a> {
     step: &'a Step,
     pending: Vec<u8>,
-    /// A line was the one that the step expects.
+    /// The step printed the line that it expects.
     found: bool,
 }
 
-/// What reading a step's output came to.
+/// Outcome of reading a step's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
-    /// There was some, and there may be more at once.
+    /// There was some, and more may be available at once.
     Some,
-    /// There is no more for now.
+    /// There is none at the moment.
     Empty,
-    /// There will be no more: nobody can write.
+    /// There will be no more: the pipe has no writer.
     Closed,
 }
 
 impl Runner {
-    /// Takes over the notices of processes that end.
+    /// Takes over the notifications of ended processes.
     pub fn new() -> Result<Self> {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
@@ -89,8 +89,8 @@ impl Runner {
         Ok(Self { ends, asked: false })
     }
 
-    /// Gives a person a shell on the console, until it ends, or until somebody calls `poweroff` or
-    /// the like.
+    /// Runs an interactive shell on the console until it ends, or until someone calls `poweroff` or
+    /// similar.
     pub fn shell(&mut self) -> Result<()> {
         let console = |write| {
             fs::OpenOptions::new()
@@ -100,7 +100,7 @@ impl Runner {
                 .with_context(|| format!("cannot open {}", paths::CONSOLE))
         };
         let child = command("/bin/busybox")
-            // A session with the console as its terminal is what job control needs.
+            // Job control needs a session with the console as its terminal.
             .args(["setsid", "-c", "/bin/busybox", "sh", "-l"])
             .current_dir(paths::HOME)
             .stdin(console(true)?)
@@ -191,7 +191,7 @@ impl Runner {
         let (program, arguments) = step.argv.split_first().context("the step has no program")?;
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC).context("pipe")?;
         let mut reader = fs::File::from(reader);
-        // Reading must stop where the output does, even where a stray process keeps the pipe open.
+        // Reading must stop when the output does, even if a stray process keeps the pipe open.
         nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
             .context("cannot set the pipe to non-blocking")?;
         let child = command(program)
@@ -225,7 +225,8 @@ impl Runner {
             }
         };
         let left = self.end_all()?;
-        // What the pipe holds is all that comes: what could not be killed cannot write, either.
+        // The pipe already holds all remaining output: a process that could not be killed cannot
+        // write, either.
         for _ in 0..PIPE / BUFFER {
             if output.read_from(&mut reader, channel)? != Reading::Some {
                 break;
@@ -243,15 +244,15 @@ impl Runner {
         Ok(end)
     }
 
-    /// Ends every process of a step, also those that have left its process group: what it left
-    /// behind must not disturb the next step. Returns their names and numbers.
+    /// Kills every process of a step, including those that have left its process group, so that
+    /// none disturbs the next step. Returns their names and numbers.
     fn end_all(&mut self) -> Result<Vec<String>> {
-        // Anywhere else, "all processes" would be somebody's.
+        // Anywhere else, "all processes" would include someone else's.
         ensure!(std::process::id() == 1, "this is not the first process");
         let left = processes()?;
         let deadline = Instant::now() + DEATH;
         loop {
-            // All but the first process, which is this one; the kernel's own take no signal.
+            // All but the first process, which is this one. Kernel threads ignore the signal.
             match kill(Pid::from_raw(-1), Signal::SIGKILL) {
                 Ok(()) | Err(Errno::ESRCH) => {}
                 Err(error) => return Err(error).context("cannot kill the step's processes"),
@@ -268,7 +269,7 @@ impl Runner {
     fn await_event(&self, output: Option<&fs::File>, deadline: Option<Instant>) -> Result<()> {
         let timeout = match deadline {
             None => PollTimeout::NONE,
-            // One millisecond more: poll counts whole ones, and must not return just before.
+            // One millisecond more: poll counts whole milliseconds and must not return too early.
             Some(deadline) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
@@ -303,7 +304,7 @@ impl Runner {
         }
     }
 
-    /// Waits for a killed process. Returns whether it went in time.
+    /// Waits for a killed process. Returns whether it exited in time.
     fn await_death(&mut self, pid: Pid) -> Result<bool> {
         let deadline = Instant::now() + DEATH;
         while Instant::now() < deadline {
@@ -317,7 +318,7 @@ impl Runner {
 }
 
 impl Output<'_> {
-    /// Reads some of what there is.
+    /// Reads some of the available output.
     fn read_from(&mut self, pipe: &mut fs::File, channel: &mut Channel) -> Result<Reading> {
         let mut buffer = [0; BUFFER];
         let length = match pipe.read(&mut buffer) {
@@ -351,7 +352,7 @@ impl Output<'_> {
     }
 }
 
-/// The outcome of a step that fails for what the kernel has said meanwhile, too.
+/// The outcome of a step, which also fails if the kernel logged something unexpected.
 fn and_kernel(outcome: Result<(), String>, unexpected: &[String]) -> Result<(), String> {
     let said: Vec<String> = unexpected
         .iter()
@@ -386,7 +387,7 @@ fn pid_of(child: &std::process::Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
 }
 
-/// Kills what is left of a process group; none being left is fine.
+/// Kills the remaining processes of a process group, if any.
 fn kill_group(group: Pid) -> Result<()> {
     match killpg(group, Signal::SIGKILL) {
         Ok(()) | Err(Errno::ESRCH) => Ok(()),
@@ -394,8 +395,8 @@ fn kill_group(group: Pid) -> Result<()> {
     }
 }
 
-/// The processes of programs, beside this one: their names and numbers. Those of the kernel itself,
-/// and those that have ended, have no command line.
+/// All user processes but this one: their names and numbers. Kernel threads and processes that have
+/// ended have no command line.
 fn processes() -> Result<Vec<String>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("cannot read /proc")? {
@@ -414,8 +415,8 @@ fn processes() -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Makes the kernel write the state of every task to the console. The run has failed already, so
-/// a kernel that cannot do it is no further error.
+/// Makes the kernel write the state of every task to the console. The run has already failed, so a
+/// kernel that cannot do this is not another error.
 fn list_tasks() {
     let _ = fs::write("/dev/kmsg", format!("{}\n", paths::TASKS_FOLLOW));
     let _ = fs::write("/proc/sysrq-trigger", "t");
@@ -427,7 +428,7 @@ mod tests {
 
     use super::*;
 
-    /// A pipe that holds some bytes, and what a step reads of it.
+    /// A pipe that holds some bytes.
     fn pipe_with(bytes: &[u8]) -> fs::File {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
         let size = i32::try_from(PIPE).unwrap();

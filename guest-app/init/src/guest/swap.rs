@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A swap area in compressed memory, so that pages can leave without a disk.
+//! A swap area in compressed memory, so that the kernel can swap pages out without a disk.
 
 use std::fs;
 
