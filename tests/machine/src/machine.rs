@@ -421,7 +421,7 @@ impl Machine {
                 // Every request asks the unit, which knows.
                 Effect::TranslationEnabled(_) | Effect::InterruptRemappingEnabled(_) => {}
                 // Software sees it in the registers.
-                Effect::Refused(_) => {}
+                Effect::VirtualCommand(_) | Effect::Refused(_) => {}
             }
         }
         if queue_ready {

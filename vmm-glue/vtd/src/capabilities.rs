@@ -178,6 +178,7 @@ fn extended_capability(c: &Config) -> ExtendedCapability {
         .with_pt(c.pass_through)
         .with_sc(c.snoop_control)
         .with_iro(offset::IVA / 16)
+        .with_vcs(c.virtual_commands)
         .with_adms(c.abort_dma);
     if let Some(d) = &c.device_tlbs {
         e = e

@@ -177,6 +177,8 @@ pub struct Config {
     pub protected_memory: bool,
     /// ADMS: abort-DMA mode.
     pub abort_dma: bool,
+    /// VCS: virtual commands, by which software asks the host for PASIDs.
+    pub virtual_commands: bool,
     /// NFR: number of fault recording registers, 1 to 14.
     pub fault_records: u8,
     /// DT.
@@ -189,6 +191,10 @@ pub struct Config {
     /// 128-bit descriptors in scalable and abort-DMA mode, where section 6.5.2 requires 256-bit
     /// ones (IQEI 5): for software that was written for a more lenient model. Nothing else changes.
     pub strict: bool,
+    /// Whether the host may fail to carry an invalidation out, and says so by
+    /// [`crate::Unit::invalidation_failed`]: then the queue ends its round behind each descriptor
+    /// that invalidates something. Software does not see it. Not of the specification.
+    pub confirm_invalidations: bool,
     /// Sizes of the caches.
     pub caches: CacheSizes,
 }
@@ -208,6 +214,7 @@ impl Default for Config {
             snoop_control: true,
             protected_memory: false,
             abort_dma: true,
+            virtual_commands: false,
             fault_records: 8,
             device_tlbs: Some(DeviceTlbs {
                 timeout: Duration::from_secs(1),
@@ -238,6 +245,7 @@ impl Default for Config {
                 rid_pasid: true,
             }),
             strict: true,
+            confirm_invalidations: false,
             caches: CacheSizes::default(),
         }
     }

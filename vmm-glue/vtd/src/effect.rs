@@ -11,6 +11,7 @@ use crate::spec::invalidation::Fields;
 use crate::spec::pasid::{PasidDirectoryEntry, PasidEntry};
 use crate::spec::register::{ContextCommand, IotlbCommand};
 use crate::spec::root::{RootEntry, ScalableRootHalf};
+use crate::spec::virtual_command::Command as VirtualCommand;
 use pcie_ats::{InvalidateRequest, PrgResponse};
 use std::fmt::Debug;
 
@@ -45,6 +46,9 @@ pub enum Effect {
     /// Cached translations or interrupts became invalid: for hosts that keep copies of them, for
     /// instance in a physical IOMMU or in interrupt routes.
     Invalidated(Invalidated),
+    /// Software gave a virtual command (section 11.4). The host ends it by
+    /// [`crate::Unit::virtual_command_ended`], now or later.
+    VirtualCommand(VirtualCommand),
     /// The unit refused something that software or a function requested: for hosts that log it.
     /// Blocked requests are not reported here, because their callers get an error; but a wrong
     /// entry that blocked one is.
@@ -187,7 +191,13 @@ pub enum Invalidated {
     /// PASID table entries (section 6.5.2.2).
     Pasid(PasidScope),
     /// Translations (sections 6.5.2.3 and 6.5.2.4).
-    Iotlb(IotlbScope),
+    Iotlb {
+        /// Which ones.
+        scope: IotlbScope,
+        /// IH: software has changed leaf entries only (section 6.5.2.4). A hint: a cache
+        /// of upper entries may keep them.
+        leaf_only: bool,
+    },
     /// Interrupt remapping table entries: the first and log2 of their number; none for all.
     Interrupts(Option<(u16, u8)>),
 }

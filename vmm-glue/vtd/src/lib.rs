@@ -90,6 +90,7 @@ mod device_tlb;
 pub mod effect;
 pub mod event;
 pub mod fault;
+mod host_limits;
 mod in_flight;
 pub mod memory;
 #[cfg(feature = "mutants")]
@@ -110,7 +111,10 @@ pub use effect::{Effect, Effects, Invalidated, Refusal};
 pub use in_flight::Ticket;
 pub use request::{Access, Blocked, Request, Translated};
 pub use turn::QueueTurn;
-pub use unit::{Counters, MappedPage, Reach, ReachPart, Remapped, TooManyEntries, Unit};
+pub use unit::{
+    AddressSpace, AddressTranslation, Counters, FirstStageTable, MappedPage, PresentPasids, Reach,
+    ReachPart, Remapped, TooManyEntries, Unit, VirtualCommandEnd,
+};
 
 /// Runs the examples of the README as tests.
 #[cfg(doctest)]

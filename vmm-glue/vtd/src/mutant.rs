@@ -155,6 +155,28 @@ mutants! {
     Rule81,
     /// The invalidation queue is processed during the turn of another.
     Turn,
+    /// The hint IH of invalidations is lost.
+    LeafHint,
+    /// A description of an address space does not look at PASIDE.
+    PasidEnable,
+    /// The round of the queue goes on behind a descriptor that the host has to confirm.
+    Confirm,
+    /// Page requests that are given up are not answered.
+    Abandon,
+    /// A unit above another one reports all that it is configured with.
+    HostLimits,
+    /// VCCAP reports nothing.
+    N1_20,
+    /// VCRSP and VCCAP are in each other's place.
+    N1_21,
+    /// A command that frees a PASID allocates one.
+    N1_22,
+    /// IP is not looked at.
+    N1_23,
+    /// A command that fails ends with success.
+    N1_24,
+    /// A command is taken while another is in progress.
+    N1_26,
 }
 
 #[cfg(feature = "mutants")]

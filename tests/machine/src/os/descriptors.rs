@@ -148,7 +148,9 @@ mod tests {
         let domain = DomainId(did);
         let range = AlignedRange::containing(0x7f12_3456_7000, 21).unwrap();
         let scope = |words| match parse(words) {
-            Descriptor::Iotlb { scope, drain: true } => scope,
+            Descriptor::Iotlb {
+                scope, drain: true, ..
+            } => scope,
             other => panic!("{other:?}"),
         };
         assert_eq!(scope(IOTLB_GLOBAL), IotlbScope::Global);

@@ -133,7 +133,7 @@ impl Host {
             Effect::TranslationEnabled(on) => self.spaces.translate(bql, on),
             Effect::InterruptRemappingEnabled(_) => self.routes_changed(bql, None),
             Effect::Invalidated(Invalidated::Interrupts(scope)) => self.routes_changed(bql, scope),
-            Effect::Invalidated(Invalidated::Iotlb(scope)) => {
+            Effect::Invalidated(Invalidated::Iotlb { scope, .. }) => {
                 let (domain, range) = match scope {
                     IotlbScope::Global => (None, AlignedRange::ALL),
                     IotlbScope::Domain(did) | IotlbScope::Pasid(did, _) => {
@@ -153,6 +153,8 @@ impl Host {
             Effect::Invalidated(Invalidated::Context(_) | Invalidated::Pasid(_)) => {
                 self.dirty().functions();
             }
+            // The configuration has no virtual commands.
+            Effect::VirtualCommand(_) => {}
             Effect::Refused(refusal) => message::guest_error(&format!("svm-vtd: {refusal}")),
         }
     }

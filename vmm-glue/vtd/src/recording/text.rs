@@ -178,6 +178,9 @@ impl Display for Of<'_, Effect> {
                 write!(f, "interrupt-remapping {}", switch(*on))
             }
             Effect::Invalidated(what) => write!(f, "invalidated {}", Of(what)),
+            Effect::VirtualCommand(command) => {
+                write!(f, "virtual-command {:#x}", command.to_word())
+            }
             Effect::Refused(what) => write!(f, "refused: {what}"),
         }
     }
@@ -198,21 +201,30 @@ impl Display for Of<'_, Invalidated> {
             Invalidated::Pasid(PasidScope::Pasid(did, pasid)) => {
                 write!(f, "pasids domain {} pasid {}", did.0, pasid.get())
             }
-            Invalidated::Iotlb(IotlbScope::Global) => f.write_str("iotlb all"),
-            Invalidated::Iotlb(IotlbScope::Domain(did)) => write!(f, "iotlb domain {}", did.0),
-            Invalidated::Iotlb(IotlbScope::DomainPages(did, range)) => {
-                write!(f, "iotlb domain {} range {}", did.0, Of(&range))
-            }
-            Invalidated::Iotlb(IotlbScope::Pasid(did, pasid)) => {
-                write!(f, "iotlb domain {} pasid {}", did.0, pasid.get())
-            }
-            Invalidated::Iotlb(IotlbScope::PasidPages(did, pasid, range)) => {
-                let (pasid, range) = (pasid.get(), Of(&range));
-                write!(f, "iotlb domain {} pasid {pasid} range {range}", did.0)
-            }
+            Invalidated::Iotlb { scope, .. } => Of(&scope).fmt(f),
             Invalidated::Interrupts(None) => f.write_str("interrupts all"),
             Invalidated::Interrupts(Some((first, mask))) => {
                 write!(f, "interrupts {first}/{mask}")
+            }
+        }
+    }
+}
+
+/// The hint IH is left out: what a player does is the same with and without it.
+impl Display for Of<'_, IotlbScope> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match *self.0 {
+            IotlbScope::Global => f.write_str("iotlb all"),
+            IotlbScope::Domain(did) => write!(f, "iotlb domain {}", did.0),
+            IotlbScope::DomainPages(did, range) => {
+                write!(f, "iotlb domain {} range {}", did.0, Of(&range))
+            }
+            IotlbScope::Pasid(did, pasid) => {
+                write!(f, "iotlb domain {} pasid {}", did.0, pasid.get())
+            }
+            IotlbScope::PasidPages(did, pasid, range) => {
+                let (pasid, range) = (pasid.get(), Of(&range));
+                write!(f, "iotlb domain {} pasid {pasid} range {range}", did.0)
             }
         }
     }

@@ -3,6 +3,8 @@
 //! from them. It does not know tables, caches or queues: it returns a write's request to the rest
 //! of the unit as a [`Command`].
 
+mod virtual_command;
+
 use crate::capabilities::Capabilities;
 use crate::effect::{Effect, Effects, Refusal};
 use crate::event::Event;
@@ -16,7 +18,9 @@ use crate::spec::register::{
     InvalidationQueueErrorRecord, IotlbCommand, PageRequestQueueAddress, RootTableAddress, fsts,
     global, offset, prs,
 };
+use crate::spec::virtual_command::Command as VirtualCommand;
 use crate::spec::{above, mask};
+use virtual_command::VirtualCommands;
 
 /// The request of a register write to the unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub enum Command {
     InvalidateIotlb,
     /// The invalidation queue may be able to advance: its tail moved, or an error was cleared.
     Queue,
+    /// VCMD_REG was written: a virtual command begins.
+    Virtual(VirtualCommand),
 }
 
 /// The protected memory registers (section 11.4.8).
@@ -70,6 +76,7 @@ pub struct Registers {
     pqa: Option<PageRequestQueueAddress>,
     prs: u32,
     page_request_event: Event,
+    virtual_commands: VirtualCommands,
 }
 
 /// Replaces the half of a register that `offset` selects.
@@ -110,6 +117,7 @@ impl Registers {
             pqa: None,
             prs: 0,
             page_request_event: Event::default(),
+            virtual_commands: VirtualCommands::default(),
             caps,
         }
     }
@@ -145,6 +153,7 @@ impl Registers {
             o::PQT => return half(self.pqt, at),
             o::PQA => return half(self.pqa.map_or(0, |pqa| pqa.0), at),
             o::IOTLB => return half(self.iotlb.0, at),
+            o::VCMD..=o::VCCAP if self.caps.ecap().vcs() => return self.read_virtual(at),
             _ => {}
         }
         match at {
@@ -179,10 +188,13 @@ impl Registers {
             4 if offset % 4 == 0 => self.write32(offset, value as u32, fx),
             8 if offset % 8 == 0 => {
                 // No two command registers share 8 bytes. The control register of an event comes
-                // last: unmasking sends a pending interrupt with the new data.
+                // last: unmasking sends a pending interrupt with the new data. So does the half of
+                // VCMD_REG that has the command: its operand is in both.
                 let halves = [(offset, value as u32), (offset + 4, (value >> 32) as u32)];
                 let [first, second] = match offset {
-                    offset::FECTL | offset::IECTL | offset::PECTL => [halves[1], halves[0]],
+                    offset::FECTL | offset::IECTL | offset::PECTL | offset::VCMD => {
+                        [halves[1], halves[0]]
+                    }
                     _ => halves,
                 };
                 let first = self.write32(first.0, first.1, fx);
@@ -253,6 +265,15 @@ impl Registers {
                     command = Some(Command::InvalidateIotlb);
                 }
             }
+            o::VCMD if ecap.vcs() => match at & 4 {
+                0 => command = self.virtual_commands.start(value).map(Command::Virtual),
+                _ => self.virtual_commands.set_upper(value),
+            },
+            o::VCMD_EO if ecap.vcs() => {
+                let mut operand = self.virtual_commands.operand();
+                put(&mut operand, at, value, u64::MAX);
+                self.virtual_commands.set_operand(operand);
+            }
             _ => command = self.write_single(at, value, fx),
         }
         command
@@ -300,6 +321,29 @@ impl Registers {
             _ => {}
         }
         None
+    }
+
+    /// Reads a virtual command register.
+    fn read_virtual(&self, at: u16) -> u32 {
+        use offset as o;
+        let [response, capability] = match breaks(Mutant::N1_21) {
+            true => [o::VCCAP, o::VCRSP],
+            false => [o::VCRSP, o::VCCAP],
+        };
+        let v = &self.virtual_commands;
+        let register = match at & !7 {
+            o::VCMD => v.command(),
+            o::VCMD_EO => v.operand(),
+            at if at == response => v.response(),
+            at if at == capability => v.capability(),
+            _ => 0,
+        };
+        half(register, at)
+    }
+
+    /// The virtual command registers.
+    pub const fn virtual_commands(&mut self) -> &mut VirtualCommands {
+        &mut self.virtual_commands
     }
 
     /// FSTS_REG, including its computed fields.

@@ -112,6 +112,8 @@ layout! {
         pds, with_pds: bool = 0[42];
         /// SMTS: Scalable Mode Translation Support.
         smts, with_smts: bool = 0[43];
+        /// VCS: Virtual Command Support.
+        vcs, with_vcs: bool = 0[44];
         /// SSADS: Second-Stage Accessed/Dirty Support.
         ssads, with_ssads: bool = 0[45];
         /// SSTS: Second-stage Translation Support.

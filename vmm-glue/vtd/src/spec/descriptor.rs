@@ -14,6 +14,9 @@ use pcie_ats::{AlignedRange, Pasid, PrgResponse, Prgi, ResponseCode};
 /// IQEI: why the invalidation queue stopped (section 11.4.9.9).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueError {
+    /// No information: the host could not carry the descriptor out
+    /// ([`crate::Unit::invalidation_failed`]).
+    NoInformation = 0,
     /// The tail pointer is beyond the queue.
     Tail = 1,
     /// The descriptor could not be fetched.
@@ -175,6 +178,8 @@ pub enum Descriptor {
     Iotlb {
         /// Its scope.
         scope: IotlbScope,
+        /// IH of an invalidation of pages: only leaf entries have changed.
+        leaf_only: bool,
         /// Untranslated requests in flight are drained before the next wait completes.
         drain: bool,
     },
@@ -264,6 +269,7 @@ impl Descriptor {
                 check(IotlbInvalidate::FIELDS, [0; 2])?;
                 let drain = mode.always_drain || d.dw() && cap.dwd() || d.dr() && cap.drd();
                 let did = domain(d.did());
+                let leaf_only = d.g() == 3 && d.ih();
                 let scope = match d.g() {
                     1 => IotlbScope::Global,
                     2 => IotlbScope::Domain(did),
@@ -272,7 +278,11 @@ impl Descriptor {
                     }
                     _ => return Err(GRANULARITY),
                 };
-                Ok(Descriptor::Iotlb { scope, drain })
+                Ok(Descriptor::Iotlb {
+                    scope,
+                    leaf_only,
+                    drain,
+                })
             }
             DeviceTlbInvalidate::TYPE if ecap.dt() => {
                 let d = DeviceTlbInvalidate(low);
@@ -316,12 +326,17 @@ impl Descriptor {
                 let d = PasidIotlbInvalidate(low);
                 check(PasidIotlbInvalidate::FIELDS, [0; 2])?;
                 let (did, pasid) = (domain(d.did()), pasid_of(d.pasid()));
+                let leaf_only = d.g() == 3 && d.ih();
                 let scope = match d.g() {
                     2 => IotlbScope::Pasid(did, pasid?),
                     3 => IotlbScope::PasidPages(did, pasid?, pages(d.am(), d.addr(), 63)?),
                     _ => return Err(GRANULARITY),
                 };
-                Ok(Descriptor::Iotlb { scope, drain: true })
+                Ok(Descriptor::Iotlb {
+                    scope,
+                    leaf_only,
+                    drain: true,
+                })
             }
             PasidCacheInvalidate::TYPE => {
                 let d = PasidCacheInvalidate(low);

@@ -19,6 +19,7 @@ pub mod paging;
 pub mod pasid;
 pub mod register;
 pub mod root;
+pub mod virtual_command;
 
 /// Requester id of a function: bus in bits 15:8, device and function in bits 7:0 (section 3.4.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -65,6 +65,14 @@ pub mod offset {
     pub const FRCD: u16 = 0x220;
     /// End of the room for fault recording registers.
     pub const FRCD_END: u16 = 0x300;
+    /// VCMD_REG (section 11.4), 64 bits.
+    pub const VCMD: u16 = 0xe00;
+    /// VCMD_EO_REG: the extended operand (section 11.4), 64 bits.
+    pub const VCMD_EO: u16 = 0xe08;
+    /// VCRSP_REG (section 11.4), 64 bits.
+    pub const VCRSP: u16 = 0xe10;
+    /// VCCAP_REG (section 11.4), 64 bits.
+    pub const VCCAP: u16 = 0xe30;
 }
 
 /// Fields of GCMD_REG, and of GSTS_REG at the same places (section 11.4.4).

@@ -23,6 +23,24 @@ impl Groups {
         self.0.insert(key, request.pasid);
     }
 
+    /// Groups of a requester are given up. Returns the index of each with its PASID, by number.
+    pub fn abandoned(
+        &mut self,
+        requester: SourceId,
+        pasid: Option<Option<Pasid>>,
+    ) -> Vec<(Prgi, Option<Pasid>)> {
+        let all = self.0.iter().filter(|(key, of)| {
+            *key >> 9 == u64::from(requester.0) && pasid.is_none_or(|pasid| **of == pasid)
+        });
+        let mut keys: Vec<(u64, Option<Pasid>)> = all.map(|(key, of)| (*key, *of)).collect();
+        keys.sort_unstable_by_key(|(key, _)| *key);
+        let group = |(key, of): (u64, Option<Pasid>)| {
+            self.0.remove(&key);
+            Some((Prgi::new((key & 0x1ff) as u16).ok()?, of))
+        };
+        keys.into_iter().filter_map(group).collect()
+    }
+
     /// A group is answered. Returns whether it was outstanding.
     pub fn answered(&mut self, requester: SourceId, response: &PrgResponse) -> bool {
         let key = Self::key(requester, response.prgi);

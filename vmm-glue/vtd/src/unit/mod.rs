@@ -6,6 +6,7 @@
 //! list of [`Effects`], which the host carries out after it has let go of the lock. Time comes in
 //! as an argument.
 
+mod address_space;
 mod ats;
 mod groups;
 mod interrupt_remapping;
@@ -14,6 +15,7 @@ mod queue;
 mod reach;
 mod state;
 mod translation;
+mod virtual_command;
 mod waits;
 
 use crate::capabilities::Capabilities;
@@ -27,10 +29,12 @@ use crate::spec::descriptor::{ContextScope, IotlbScope, PasidScope, function_mas
 use crate::spec::fault::FaultRecord;
 use crate::spec::register::{ContextCommand, IotlbCommand, TranslationTableMode, global};
 use crate::spec::{DomainId, mask};
+pub use address_space::{AddressSpace, AddressTranslation, FirstStageTable, PresentPasids};
 pub use interrupt_remapping::Remapped;
 use pcie_ats::AlignedRange;
 pub use reach::{MappedPage, Reach, ReachPart, TooManyEntries};
 pub use state::{Counters, Unit};
+pub use virtual_command::VirtualCommandEnd;
 use waits::Waits;
 
 impl Unit {
@@ -76,7 +80,10 @@ impl Unit {
         for all in [
             Invalidated::Context(ContextScope::Global),
             Invalidated::Pasid(PasidScope::Global),
-            Invalidated::Iotlb(IotlbScope::Global),
+            Invalidated::Iotlb {
+                scope: IotlbScope::Global,
+                leaf_only: false,
+            },
             Invalidated::Interrupts(None),
         ] {
             fx.push(Effect::Invalidated(all));
@@ -96,6 +103,7 @@ impl Unit {
             Some(Command::InvalidateContext) => self.context_command(fx),
             Some(Command::InvalidateIotlb) => self.iotlb_command(fx),
             Some(Command::Queue) => self.queue_ready(fx),
+            Some(Command::Virtual(command)) => fx.push(Effect::VirtualCommand(command)),
             None => {}
         }
     }
@@ -221,7 +229,8 @@ impl Unit {
         if !self.takes_register_invalidation() {
             return self.refuse_iotlb_command(iotlb, fx);
         }
-        self.invalidate_iotlb(scope, fx);
+        let leaf_only = granularity == 3 && iva.ih();
+        self.invalidate_iotlb(scope, leaf_only, fx);
         let asked = iotlb.dw() || iotlb.dr();
         if asked || self.caps.config().version.0 >= 2 {
             let generation = self.in_flight.drain();
@@ -253,7 +262,7 @@ impl Unit {
     fn invalidate_all(&mut self, fx: &mut Effects) {
         self.invalidate_contexts(ContextScope::Global, fx);
         self.invalidate_pasids(PasidScope::Global, fx);
-        self.invalidate_iotlb(IotlbScope::Global, fx);
+        self.invalidate_iotlb(IotlbScope::Global, false, fx);
     }
 
     fn invalidate_contexts(&mut self, scope: ContextScope, fx: &mut Effects) {
@@ -268,12 +277,13 @@ impl Unit {
     }
 
     /// Invalidates translations (tables 23 and 24).
-    fn invalidate_iotlb(&mut self, scope: IotlbScope, fx: &mut Effects) {
+    fn invalidate_iotlb(&mut self, scope: IotlbScope, leaf_only: bool, fx: &mut Effects) {
         self.forget(scope);
         if breaks(Mutant::G31) {
             return;
         }
-        fx.push(Effect::Invalidated(Invalidated::Iotlb(scope)));
+        let leaf_only = leaf_only && !breaks(Mutant::LeafHint);
+        fx.push(Effect::Invalidated(Invalidated::Iotlb { scope, leaf_only }));
     }
 
     fn forget(&mut self, scope: IotlbScope) {

@@ -53,6 +53,31 @@ impl Unit {
         }
     }
 
+    /// The groups of a function that wait for a response are given up: those of one address space,
+    /// the requests without PASID being one, or all. Each is answered with Invalid Request, as by
+    /// hardware when an address space is taken away (section 7.6). A response that
+    /// software gives later is one for a group that is not outstanding.
+    pub fn abandon_page_requests(
+        &mut self,
+        requester: SourceId,
+        pasid: Option<Option<Pasid>>,
+        fx: &mut Effects,
+    ) {
+        if breaks(Mutant::Abandon) {
+            return;
+        }
+        for (prgi, pasid) in self.groups.abandoned(requester, pasid) {
+            fx.push(Effect::PrgResponse {
+                requester,
+                response: PrgResponse {
+                    prgi,
+                    pasid,
+                    code: ResponseCode::InvalidRequest,
+                },
+            });
+        }
+    }
+
     /// Puts a page request into the queue, or says how its group is answered.
     fn enqueue(
         &mut self,

@@ -71,12 +71,14 @@ impl Unit {
     /// Processes descriptors, during a turn.
     pub(crate) fn process_turn(&mut self, memory: &impl Memory, now: Duration, fx: &mut Effects) {
         self.accesses_ended();
+        self.queue.last = None;
         self.complete_waits_here(memory, fx);
         while self.registers.queue_runs()
             && self.registers.iqh() != self.registers.iqt()
             && !self.queue.held()
         {
             match self.step(memory, now, fx) {
+                Ok(true) if self.awaits_confirmation(fx) => return self.queue_ready(fx),
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(stop) => return self.stop(stop, fx),
@@ -97,6 +99,32 @@ impl Unit {
         if breaks(Mutant::Rule74) {
             self.registers.set_iqh(self.registers.iqh() + 32);
         }
+    }
+
+    /// Whether the host has yet to say that it could carry out what was invalidated.
+    fn awaits_confirmation(&self, fx: &Effects) -> bool {
+        self.caps.config().confirm_invalidations
+            && !breaks(Mutant::Confirm)
+            && fx.iter().any(|e| matches!(e, Effect::Invalidated(_)))
+    }
+
+    /// The host could not carry out what the descriptor of this turn invalidates: the queue stops
+    /// there with IQE, and no wait behind it completes (section 6.5.2.11). For units whose
+    /// configuration has `confirm_invalidations`; returns whether there was such a descriptor.
+    pub fn invalidation_failed(&mut self, turn: &QueueTurn, fx: &mut Effects) -> bool {
+        if !turn.is_held() || !self.caps.config().confirm_invalidations {
+            return false;
+        }
+        let Some((head, words)) = self.queue.last.take() else {
+            return false;
+        };
+        self.registers.set_iqh(head);
+        let error = DescriptorError {
+            error: QueueError::NoInformation,
+            wrong: Wrong::Field("what it invalidates, which the host could not carry out"),
+        };
+        self.stop(Stop { error, words }, fx);
+        true
     }
 
     /// Fetches and executes one descriptor. Returns whether it went on.
@@ -147,6 +175,7 @@ impl Unit {
         if !self.execute(&descriptor, now, fx) {
             return Ok(false);
         }
+        self.queue.last = Some((head, words));
         self.counters.descriptors += 1;
         let width = if wide { 32 } else { 16 };
         self.registers.set_iqh((head + width) % size);
@@ -183,8 +212,12 @@ impl Unit {
         match *descriptor {
             Descriptor::ContextCache(scope) => self.invalidate_contexts(scope, fx),
             Descriptor::PasidCache(scope) => self.invalidate_pasids(scope, fx),
-            Descriptor::Iotlb { scope, drain } => {
-                self.invalidate_iotlb(scope, fx);
+            Descriptor::Iotlb {
+                scope,
+                leaf_only,
+                drain,
+            } => {
+                self.invalidate_iotlb(scope, leaf_only, fx);
                 if drain && !breaks(Mutant::G12) {
                     self.queue.generation = self.in_flight.drain();
                 }

@@ -6,7 +6,6 @@ use super::Unit;
 use crate::context::{self, CheckedContext, FaultCondition, Regime, TranslationType};
 use crate::memory::Memory;
 use crate::spec::fault::FaultReason as R;
-use crate::spec::register::TranslationTableMode;
 use crate::spec::{DomainId, SourceId};
 use crate::walk::{Budget, Span, Walker};
 use pcie_ats::AlignedRange;
@@ -160,14 +159,7 @@ impl Unit {
         requester: SourceId,
     ) -> Result<(Regime, bool), FaultCondition> {
         self.check_mode(None)?;
-        let table = self.rtaddr.rta();
-        let context = match self.translation_table_mode() {
-            TranslationTableMode::Legacy => {
-                context::legacy_context(memory, &self.caps, table, requester)?
-            }
-            _ => context::scalable_context(memory, &self.caps, table, requester)?,
-        };
-        match context {
+        match self.context_in_memory(memory, requester)? {
             CheckedContext::Legacy { regime, .. } => Ok((regime, false)),
             CheckedContext::Scalable(c) => {
                 let regime = context::pasid_entry(memory, &self.caps, &c, c.rid_pasid)?;

@@ -171,13 +171,7 @@ impl Unit {
         if let Some(found) = self.contexts.get(requester) {
             return Ok(found);
         }
-        let table = self.rtaddr.rta();
-        let context = match self.translation_table_mode() {
-            TranslationTableMode::Legacy => {
-                context::legacy_context(memory, &self.caps, table, requester)?
-            }
-            _ => context::scalable_context(memory, &self.caps, table, requester)?,
-        };
+        let context = self.context_in_memory(memory, requester)?;
         let stamp = self.contexts.insert(requester, context);
         Ok((context, stamp))
     }

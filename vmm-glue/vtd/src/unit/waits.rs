@@ -20,6 +20,8 @@ pub(super) struct Waits {
     pub waits: VecDeque<PendingWait>,
     /// The generation of requests in flight that the next wait drains.
     pub generation: u64,
+    /// The descriptor that ended the round: where it stands, and its words.
+    pub last: Option<(u64, [u64; 4])>,
 }
 
 /// The most wait descriptors that are pending: with more, nothing is fetched until one completes.

@@ -686,7 +686,10 @@ pub(crate) fn invalidations_are_told_to_hosts_that_keep_copies() {
         told,
         [
             Invalidated::Pasid(PasidScope::Pasid(DomainId(1), pasid_of(5))),
-            Invalidated::Iotlb(IotlbScope::PasidPages(DomainId(1), pasid_of(5), range)),
+            Invalidated::Iotlb {
+                scope: IotlbScope::PasidPages(DomainId(1), pasid_of(5), range),
+                leaf_only: false,
+            },
             Invalidated::Interrupts(Some((7, 0))),
         ]
     );

@@ -4,7 +4,9 @@
 
 use crate::bench::*;
 use crate::failure::{caught, place_of_failure};
-use crate::{defects, faults, gaps, page_requests, queue, translation};
+use crate::{
+    defects, faults, gaps, host_below, page_requests, queue, translation, virtual_commands,
+};
 use pcie_ats::{Translation, TranslationRequest};
 use std::fmt::Write;
 use vtd::config::{FirstStage, Stages};
@@ -202,6 +204,25 @@ fn test(mutant: Mutant) -> (&'static str, fn()) {
         Mutant::Rule80 => named!(rule_80_what_is_not_there_is_not_reported),
         Mutant::Rule81 => named!(rule_81_a_reset_empties_the_caches),
         Mutant::Turn => named!(queue::a_round_of_the_queue_ends_before_the_next_begins),
+        Mutant::LeafHint => named!(host_below::the_hint_of_an_invalidation_is_told),
+        Mutant::PasidEnable => {
+            named!(host_below::an_address_space_is_described_as_its_entries_have_it)
+        }
+        Mutant::Confirm => named!(host_below::an_invalidation_that_fails_stops_the_queue_there),
+        Mutant::Abandon => named!(host_below::page_requests_that_are_given_up_are_invalid),
+        Mutant::HostLimits => {
+            named!(host_below::a_unit_above_another_reports_what_that_can_carry)
+        }
+        Mutant::N1_20 => {
+            named!(virtual_commands::n1_20_a_unit_says_whether_it_takes_virtual_commands)
+        }
+        Mutant::N1_21 => named!(virtual_commands::n1_21_the_registers_have_their_places),
+        Mutant::N1_22 => named!(virtual_commands::n1_22_commands_allocate_and_free),
+        Mutant::N1_23 => {
+            named!(virtual_commands::n1_23_a_response_says_whether_a_command_is_in_progress)
+        }
+        Mutant::N1_24 => named!(virtual_commands::n1_24_failures_have_their_status),
+        Mutant::N1_26 => named!(virtual_commands::n1_26_a_command_during_another_is_ignored),
     }
 }
 
@@ -210,10 +231,12 @@ const SOURCES: &[(&str, &str)] = &[
     ("defects.rs", include_str!("defects.rs")),
     ("faults.rs", include_str!("faults.rs")),
     ("gaps.rs", include_str!("gaps.rs")),
+    ("host_below.rs", include_str!("host_below.rs")),
     ("page_requests.rs", include_str!("page_requests.rs")),
     ("queue.rs", include_str!("queue.rs")),
     ("rules.rs", include_str!("rules.rs")),
     ("translation.rs", include_str!("translation.rs")),
+    ("virtual_commands.rs", include_str!("virtual_commands.rs")),
 ];
 
 /// Caught is a mutant by an assertion of the very test that is named for it: what fails elsewhere,
