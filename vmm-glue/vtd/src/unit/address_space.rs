@@ -117,6 +117,16 @@ impl Unit {
         })
     }
 
+    /// RID_PASID: by which entry of the PASID table requests without PASID of a function are
+    /// translated (section 9.4). None if they are blocked before that, or in legacy mode.
+    pub fn rid_pasid(&self, memory: &impl Memory, requester: SourceId) -> Option<Pasid> {
+        self.check_mode(None).ok()?;
+        match self.context_in_memory(memory, requester).ok()? {
+            CheckedContext::Scalable(context) => Pasid::new(context.rid_pasid).ok(),
+            CheckedContext::Legacy { .. } => None,
+        }
+    }
+
     /// The PASIDs of a function from `first` on, below `limit`, whose table entry has its present
     /// bit set: as many as are found with about `reads` reads of entries, and at least one way
     /// through a directory entry. What their entries say, and whether they are valid,

@@ -82,6 +82,16 @@ pub(crate) fn an_address_space_is_described_as_its_entries_have_it() {
     );
     // RID_PASID is no PASID of requests.
     assert_eq!(describe(&b, Some(0)), Err(FaultReason::PasidIsRidPasid));
+    assert_eq!(b.unit.rid_pasid(&b.ram, SID), Some(pasid_of(0)));
+    assert_eq!(b.unit.rid_pasid(&b.ram, SourceId(0x0900)), None);
+    let at = b.context_at(SID);
+    b.ram.set(at + 8, 6);
+    assert_eq!(b.unit.rid_pasid(&b.ram, SID), Some(pasid_of(6)));
+    assert_eq!(
+        describe(&b, None),
+        space(4, AddressTranslation::SecondStage)
+    );
+    b.ram.set(at + 8, 0);
     // Without PASIDE, requests with PASID are blocked.
     let at = b.context_at(SID);
     let entry = ScalableContextEntry([b.ram.get(at), 0, 0, 0]);
