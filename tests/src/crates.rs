@@ -11,6 +11,7 @@ pub const PUBLISHED: &[&str] = &[
     "pcie-ats",
     "svm-endpoint",
     "vtd",
+    "host-iommu",
     "svm-doctor",
     "svm-init",
     "svmctl",
