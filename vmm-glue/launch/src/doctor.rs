@@ -15,7 +15,7 @@ use crate::cli::{DoctorOptions, Place};
 use crate::installation::Installation;
 use crate::prepare::root::Purpose;
 use crate::prepare::series::{self, Series};
-use crate::prepare::{apt, debug, host, kernel, recipe, root};
+use crate::prepare::{apt, built, host, kernel, recipe, root};
 use crate::run;
 
 /// Makes root and kernel.
@@ -71,7 +71,7 @@ fn examine_host(place: &Place) -> Result<Vec<Check>> {
         .unwrap_or_else(|_| Series::newest_known());
     let kernel = kernel::component(&cache, &root, series);
     let toolchain = root::component(&cache, Purpose::Kernels);
-    let debug_kernel = debug::component(&cache, &toolchain, series);
+    let debug_kernel = built::component(&cache, &toolchain, series);
     let mut checks = vec![required("architecture", host::architecture())];
     let parts = [
         part("prepared root", &root, PREPARE),

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Makes the parts of a guest: the [`workshop`] makes the shared [`root`] and [`kernel`] in the
-//! cache (or, on request, the [`debug`] kernel); this module builds the project's [`driver`],
+//! cache (or, on request, the [`built`] kernel); this module builds the project's [`driver`],
 //! plug-in and programs ([`cargo`]), unless the installation contains them.
 //!
 //! Independent parts are made at the same time.
 
 pub mod apt;
+pub mod built;
 mod cargo;
 pub mod coming;
-pub mod debug;
 mod driver;
 mod glibc;
 pub mod host;
@@ -339,10 +339,10 @@ fn prepared_kernel(components: &Components) -> Result<KernelParts> {
         } => {
             let release = fact(kernel, "release")?;
             KernelParts {
-                image: debug::image(kernel),
+                image: built::image(kernel),
                 // All modules are built in.
                 modules: Vec::new(),
-                configuration: (debug::configuration(kernel, &release), release.clone()),
+                configuration: (built::configuration(kernel, &release), release.clone()),
                 target: driver::Kernel::Prepared {
                     place: format!("driver-debug-{series}"),
                     root: root::tree(toolchain),

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use super::apt::{self, Apt};
 use super::root::Purpose;
 use super::series::{self, Series};
-use super::{debug, host, kernel, recipe, root};
+use super::{built, host, kernel, recipe, root};
 use crate::cache::lock::Lock;
 use crate::cache::manifest::Depth;
 use crate::cache::{Cache, Component};
@@ -98,7 +98,7 @@ impl Components {
             KernelChoice::Debug => {
                 let toolchain = root::component(cache, Purpose::Kernels);
                 Kernel::Debug {
-                    kernel: debug::component(cache, &toolchain, series),
+                    kernel: built::component(cache, &toolchain, series),
                     toolchain,
                     series,
                 }
@@ -363,12 +363,12 @@ impl<'a> Workshop<'a> {
         let (tree, log) = (root::tree(toolchain), self.log("debug-kernel"));
         move |directory, task| {
             let log = log?;
-            let packages = debug::fetch(apt, series, directory, &log, task)?;
+            let packages = built::fetch(apt, series, directory, &log, task)?;
             task.at("waiting for the toolchain");
             toolchain_is_ready
                 .recv()
                 .context("the debug kernel needs its toolchain")?;
-            debug::make(directory, &packages, &tree, &log, task)
+            built::make(directory, &packages, &tree, &log, task)
         }
     }
 
