@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The command line. It only says what was asked for; `commands` does it.
+//! The command line. It only describes the request; `commands` carries it out.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::mix::Mix;
 
 /// Uses the svm-demo device: a device that shares the address space of a process.
 ///
-/// The exit status is 0 if all went well, 1 if something of the work failed and was reported, 2 if
-/// the work could not be done at all.
+/// The exit status is 0 if everything succeeded, 1 if part of the work failed and was reported, 2
+/// if the work could not be done at all.
 #[derive(Debug, Parser)]
 #[command(name = "svmctl", version, about, max_term_width = 100)]
 pub struct Arguments {
     /// The device file.
     #[arg(long, global = true, value_name = "FILE", default_value = "/dev/svm0")]
     pub device: PathBuf,
-    /// Prints JSON, one object a line.
+    /// Prints JSON, one object per line.
     #[arg(long, global = true)]
     pub json: bool,
     /// What to do.
@@ -30,7 +30,7 @@ pub struct Arguments {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Says what the device is and can do.
+    /// Shows the device's properties and features.
     #[command(after_help = "\
 Examples:
   svmctl info
@@ -38,8 +38,8 @@ Examples:
     Info,
     /// Prints the CRC-32C (Castagnoli) of files, computed by the device.
     ///
-    /// The files are mapped, and the device demands the pages: the processor touches none. The
-    /// exit status is 1 if a file could not be read.
+    /// The files are mapped, and the device requests their pages: the processor touches none of
+    /// them. The exit status is 1 if a file could not be read.
     #[command(after_help = "\
 Examples:
   svmctl crc32c /bin/busybox /etc/passwd
@@ -49,9 +49,9 @@ Examples:
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
-    /// Copies a file by the device.
+    /// Copies a file with the device.
     ///
-    /// Both files are mapped; DST is created, or replaced. It is removed if the copy fails.
+    /// Both files are mapped. DST is created or replaced, and removed if the copy fails.
     #[command(after_help = "\
 Examples:
   svmctl copy disk.img copy.img
@@ -64,29 +64,31 @@ Examples:
         #[arg(value_name = "DST")]
         destination: PathBuf,
     },
-    /// Shows what sharing an address space means, one case a line, each checked.
+    /// Demonstrates shared virtual addressing, one case per line, each checked.
     ///
     /// The exit status is 1 if a case failed.
     Demo(Cases),
-    /// Says why shared virtual addressing would or would not work, of this machine and any device.
+    /// Explains why shared virtual addressing works or does not work on this machine, for any
+    /// device.
     ///
-    /// Needs no driver and touches nothing: reads sysfs, configuration space and the kernel's
-    /// options. As root it sees all; as another user it says what it could not see. The exit
-    /// status is 0 if nothing is missing for one device (with ADDRESS: for each of them), else 1.
+    /// Needs no driver and changes nothing: it reads sysfs, configuration space and the kernel's
+    /// options. Root sees everything; for other users it reports what could not be read. The exit
+    /// status is 0 if nothing is missing for at least one device (with ADDRESS: for each of them),
+    /// else 1.
     #[command(after_help = "\
 Examples:
   svmctl doctor                 the machine, and a table of all its devices
   svmctl doctor 6a:01.0         all about one device, item by item
   svmctl doctor --json | jq -r '.devices[] | select(.sva == \"works\").address'")]
     Doctor {
-        /// Devices to examine: addresses as `lspci` writes them, or how they begin.
+        /// Devices to examine: addresses as `lspci` writes them, or the beginnings of addresses.
         #[arg(value_name = "ADDRESS")]
         devices: Vec<String>,
     },
     /// Measures the device: latency, throughput, queue depth, page sizes, page faults, interrupts.
     ///
-    /// What the processor takes for the same is measured in the same run. Times are medians; those
-    /// of a virtual machine are times of an emulation, and are good for comparing with each other.
+    /// The same run measures the processor at the same work. Times are medians. In a virtual
+    /// machine they are times of an emulation, and comparable only with each other.
     #[command(after_help = "\
 Examples:
   svmctl bench                                   tables
@@ -98,10 +100,10 @@ From a guest, whose files are gone when it ends:
   svm-vm run --name bench --exec 'svmctl bench --json'
   jq -r '.steps[0].output[]' target/runs/bench/results.json | grep '^{' >bench.json")]
     Bench(BenchOptions),
-    /// Puts the device under load, and checks every result and every byte.
+    /// Puts the device under load and checks every result and every byte.
     ///
-    /// Each context draws operations on memory of its own, works out what has to come of them, and
-    /// compares. Between and beneath the operations memory is dropped, swapped out, merged into
+    /// Each context chooses random operations on its own memory, computes the expected results, and
+    /// compares. Between and during the operations, memory is dropped, swapped out, merged into
     /// huge pages and split, and mapped anew. The exit status is 1 if anything was wrong.
     #[command(after_help = "\
 Examples:
@@ -112,11 +114,11 @@ Examples:
 
 The same seed and options give each context the same operations.")]
     Stress(StressOptions),
-    /// Drives the device through VFIO, without its kernel module, and checks what it does.
+    /// Drives the device through VFIO, without its kernel module, and checks its behaviour.
     ///
-    /// The device then sends requests without a PASID, in an address space into which memory is
-    /// mapped and unmapped: ATS without PASID and without page requests. Takes root and the modules
-    /// vfio-pci and vfio_iommu_type1. The exit status is 1 if a check failed.
+    /// The device then sends requests without a PASID, in an address space in which the program
+    /// maps and unmaps memory: ATS without PASID and without page requests. Requires root and the
+    /// modules vfio-pci and vfio_iommu_type1. The exit status is 1 if a check failed.
     #[command(after_help = "\
 Examples:
   svmctl vfio --bind            takes the function from its driver, and gives it back afterwards
@@ -126,12 +128,12 @@ Examples:
 Without interrupt remapping, as in most virtual machines, VFIO has to be told to do without:
   modprobe vfio_iommu_type1 allow_unsafe_interrupts=1")]
     Vfio(VfioOptions),
-    /// Summarises a trace of the device, or follows what the kernel tells of it.
+    /// Summarises a trace of the device, or follows the kernel's tracepoints.
     ///
-    /// FILE is what the plug-in for QEMU writes (`-device svm-demo,trace=FILE`, `svm-vm run
-    /// --trace`): translations, page requests and invalidations by PASID, and how long they took.
-    /// Without FILE the tracepoints of the IOMMU, of its driver and of the device's driver are
-    /// followed, which takes root.
+    /// FILE is a trace of the QEMU plug-in (`-device svm-demo,trace=FILE`, `svm-vm run --trace`).
+    /// The summary lists translations, page requests and invalidations by PASID, and how long they
+    /// took. Without FILE, the command follows the tracepoints of the IOMMU, of its driver and of
+    /// the device's driver; this requires root.
     #[command(after_help = "\
 Examples:
   svmctl trace target/runs/demo/trace.json
@@ -139,7 +141,7 @@ Examples:
   svmctl trace --duration 5s
   svmctl trace --event intel_iommu:prq_report --json")]
     Trace(TraceOptions),
-    /// Prints the completions of this program for a shell.
+    /// Prints this program's completions for a shell.
     #[command(after_help = "\
 Examples:
   svmctl completions bash >/etc/bash_completion.d/svmctl
@@ -149,7 +151,7 @@ Examples:
         /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Prints the manual page of this program, or writes those of all its commands.
+    /// Prints this program's manual page, or writes those of all its commands.
     #[command(after_help = "\
 Examples:
   svmctl manual | man -l -
@@ -159,11 +161,11 @@ Examples:
         #[arg(long, value_name = "DIR")]
         to: Option<PathBuf>,
     },
-    /// Tests driver and device: errors, limits, memory as it is really used, and every way to die.
+    /// Tests driver and device: errors, limits, realistic use of memory, and every way to die.
     ///
-    /// Takes root, and changes the machine: it unbinds and reloads the driver, resets the function,
-    /// and kills processes of its own. The output is in the Test Anything Protocol. The exit status
-    /// is 1 if a test failed.
+    /// Requires root and changes the machine: it unbinds and reloads the driver, resets the
+    /// function, and kills its own processes. The output is in the Test Anything Protocol. The exit
+    /// status is 1 if a test failed.
     Test(Tests),
     /// What a program does that a test has turned its own into.
     #[command(hide = true)]
@@ -177,16 +179,16 @@ Examples:
 /// Options of `stress`.
 #[derive(Debug, Args)]
 pub struct StressOptions {
-    /// How long: seconds, or a number with s, m or h [default: 10s, or until --operations].
+    /// Duration: seconds, or a number with s, m or h [default: 10s, or until --operations].
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
-    /// Ends when each context has done so many.
+    /// Ends when each context has done this many.
     #[arg(long, value_name = "N")]
     pub operations: Option<u64>,
-    /// Where the numbers begin that choose the operations [default: the time of day].
+    /// Seed of the random numbers that choose the operations [default: the time of day].
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Processes, each with address spaces of its own.
+    /// Processes, each with its own address spaces.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub processes: u32,
     /// Threads of each process, each with a context.
@@ -195,13 +197,13 @@ pub struct StressOptions {
     /// Memory of each context in MiB.
     #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub memory: u32,
-    /// Descriptors under way at a time, at most.
+    /// Most descriptors in flight at a time.
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub depth: u32,
-    /// Operations and how often each comes: copy=4,fill,fault [default: all].
+    /// Operations and their weights: copy=4,fill,fault [default: all].
     #[arg(long, value_name = "LIST")]
     pub mix: Option<Mix>,
-    /// Leaves the memory in peace.
+    /// Leaves the memory unchanged between and during the operations.
     #[arg(long)]
     pub calm: bool,
 }
@@ -229,7 +231,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Options of `trace`.
 #[derive(Debug, Args)]
 pub struct TraceOptions {
-    /// A trace of the plug-in.
+    /// A trace that the plug-in wrote.
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Ends after this time: seconds, or a number with s, m or h.
@@ -246,7 +248,7 @@ pub struct VfioOptions {
     /// The PCI function [default: the first of the device].
     #[arg(value_name = "ADDRESS")]
     pub function: Option<String>,
-    /// Binds the function to vfio-pci first, and to its driver again afterwards. Programs that have
+    /// First binds the function to vfio-pci, and afterwards to its driver again. Programs that have
     /// the device open lose it.
     #[arg(long)]
     pub bind: bool,
@@ -258,19 +260,19 @@ pub struct BenchOptions {
     /// Only this measurement: size, rate, depth, pages, faults or interrupts; may be repeated.
     #[arg(long, value_name = "NAME")]
     pub only: Vec<String>,
-    /// Takes few samples: for seeing that it works.
+    /// Takes few samples, to see that it works.
     #[arg(long)]
     pub quick: bool,
-    /// Says nothing of what it is at.
+    /// Shows no progress.
     #[arg(long, short)]
     pub quiet: bool,
-    /// Writes all that was measured to a file, as JSON.
+    /// Writes all measurements to a file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub save: Option<PathBuf>,
-    /// Draws it, to a file in SVG.
+    /// Draws the measurements to an SVG file.
     #[arg(long, value_name = "FILE")]
     pub plot: Option<PathBuf>,
-    /// Measures nothing, and takes what `--save` or `--json` wrote before.
+    /// Measures nothing, and reads what `--save` or `--json` wrote before.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["only", "quick"])]
     pub from: Option<PathBuf>,
 }
@@ -278,7 +280,7 @@ pub struct BenchOptions {
 /// Which cases to run.
 #[derive(Debug, Args)]
 pub struct Cases {
-    /// Only the cases whose name contains one of these texts.
+    /// Runs only the cases whose names contain one of these texts.
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Lists the cases and runs none.
@@ -286,19 +288,19 @@ pub struct Cases {
     pub list: bool,
 }
 
-/// Which tests to run, and how much they try.
+/// Which tests to run, and how long.
 #[derive(Debug, Args)]
 pub struct Tests {
-    /// Only the tests of these groups, or whose name contains one of these texts.
+    /// Runs only the tests of these groups, and those whose names contain one of these texts.
     #[arg(value_name = "GROUP|NAME")]
     pub names: Vec<String>,
     /// Lists the tests by group and runs none.
     #[arg(long)]
     pub list: bool,
-    /// Begins everything random: the same seed, the same tries.
+    /// Seed of all random choices: the same seed gives the same choices.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub seed: u64,
-    /// Multiplies the rounds of the tests and the time that the fuzzer has.
+    /// Multiplies the rounds of the tests and the time of the fuzzer.
     #[arg(long, value_name = "FACTOR", default_value_t = 1.0, value_parser = factor)]
     pub scale: f64,
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svmctl`: uses the device from the command line, shows that it works, and tests its driver.
+//! `svmctl`: uses the device from the command line, demonstrates it, and tests its driver.
 
 mod cli;
 mod commands;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which operations a load consists of, and how often each comes.
+//! The operations of a load, and how often each occurs.
 
 use std::str::FromStr;
 
@@ -7,12 +7,12 @@ use svmctl::abi::descriptor::Operation;
 
 use svm_cases::harness::random::Random;
 
-/// What a worker can have the device do.
+/// Kinds of work for the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An operation that must succeed.
     Operation(Operation),
-    /// A copy from an address where nothing is mapped, which must fail.
+    /// A copy from an unmapped address, which must fail.
     Fault,
 }
 
@@ -31,7 +31,7 @@ impl Kind {
         operations.chain([Kind::Fault])
     }
 
-    /// Place in [`Kind::all`].
+    /// Index in [`Kind::all`].
     pub fn index(self) -> usize {
         match self {
             Kind::Operation(operation) => operation as usize,
@@ -48,7 +48,7 @@ pub const KINDS: usize = Operation::ALL.len() + 1;
 pub struct Mix(Vec<(Kind, u64)>);
 
 impl Default for Mix {
-    /// Everything, and most of what moves data.
+    /// All kinds, with more weight on those that move data.
     fn default() -> Mix {
         let weight = |kind| match kind {
             Kind::Operation(Operation::Copy) => 8,
@@ -63,7 +63,7 @@ impl Default for Mix {
 impl FromStr for Mix {
     type Err = String;
 
-    /// `copy=4,crc32c`: names with weights, which are 1 where none is given.
+    /// Parses names with weights, such as `copy=4,crc32c`. The default weight is 1.
     fn from_str(text: &str) -> Result<Mix, String> {
         let mut mix = Vec::new();
         for item in text.split(',') {
@@ -87,7 +87,7 @@ impl FromStr for Mix {
 }
 
 impl Mix {
-    /// Leaves only the operations of a device, by its bits. `None` if there are none.
+    /// Keeps only the operations that a device has, by its bits. `None` if none are left.
     pub fn of_device(&self, operations: u64) -> Option<Mix> {
         let has = |kind: Kind| match kind {
             Kind::Operation(operation) => operations >> operation as u8 & 1 != 0,
@@ -102,7 +102,7 @@ impl Mix {
         (!kinds.is_empty()).then_some(Mix(kinds))
     }
 
-    /// One of them.
+    /// Chooses one of the kinds at random.
     pub fn draw(&self, random: &mut Random) -> Kind {
         let total = self.0.iter().map(|(_, weight)| weight).sum();
         let mut left = random.below(total);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svmctl copy`: one mapped file into another.
+//! `svmctl copy`: copies one mapped file to another.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -25,7 +25,7 @@ struct Line<'a> {
     work: Work,
 }
 
-/// Copies, and says how much with `--json`.
+/// Copies, and with `--json` reports how much.
 pub fn run(device: &Path, as_json: bool, source: &Path, destination: &Path) -> anyhow::Result<()> {
     let mut queue = open(device)?;
     let work = copy(&mut queue, source, destination)?;
@@ -39,8 +39,7 @@ pub fn run(device: &Path, as_json: bool, source: &Path, destination: &Path) -> a
     Ok(())
 }
 
-/// Copies `source` to `destination` by the device. A destination that was begun and not finished
-/// is removed.
+/// Copies `source` to `destination` with the device. An unfinished destination is removed.
 fn copy(queue: &mut Queue, source: &Path, destination: &Path) -> anyhow::Result<Work> {
     let from = File::open(source).with_context(|| source.display().to_string())?;
     let length = files::length(&from).with_context(|| source.display().to_string())?;
@@ -78,11 +77,12 @@ fn fill(queue: &mut Queue, from: &File, to: &File, length: u64) -> anyhow::Resul
     if length == 0 {
         return Ok(measure(queue, 0, |_| Ok(()))?.1);
     }
-    // All blocks before the first store: through a mapping a full disk would be a signal.
+    // Allocates all blocks before the first store: through a mapping, a full disk would cause a
+    // signal.
     let size = i64::try_from(length).context("the file is too large")?;
     let disk = fstatvfs(to)?;
     let free = disk.blocks_available().saturating_mul(disk.fragment_size());
-    // A file system without blocks, in memory, has no such number.
+    // An in-memory file system without blocks does not report this number.
     ensure!(
         disk.blocks() == 0 || length <= free,
         "no space for {length} bytes: {free} are free"
@@ -140,7 +140,7 @@ mod tests {
             let contents: Vec<u8> = (0..length).map(|n| (n * 13 + n / 509) as u8).collect();
             fs::write(&from, &contents).unwrap();
             fs::set_permissions(&from, fs::Permissions::from_mode(0o600)).unwrap();
-            // Longer than the source: nothing of it may be left.
+            // Longer than the source: none of its old content may remain.
             let work = copy(&mut queue(), &from, &to).unwrap();
             assert_eq!(work.bytes, length as u64);
             assert!(fs::read(&to).unwrap() == contents, "length {length}");
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_an_error_before_anything_is_copied() {
-        // Sparse, and larger than any file system.
+        // Sparse and larger than any file system.
         let dir = tempfile::tempdir().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         let file = File::create(&from).unwrap();
@@ -210,7 +210,7 @@ mod tests {
             .unwrap()
             .start(4)
             .unwrap();
-        // SAFETY: at this address is nothing.
+        // SAFETY: nothing is mapped at this address.
         let bad = unsafe {
             queue.execute(&svmctl::Descriptor::fill(
                 std::ptr::without_provenance_mut(0x1000),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svmctl crc32c`: the checksum of files, as the usual tools print it.
+//! `svmctl crc32c`: prints the checksums of files, in the format of the usual tools.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -21,7 +21,7 @@ struct Line<'a> {
     work: Work,
 }
 
-/// Prints a line for each file; a file that cannot be read is reported, and the result is
+/// Prints a line for each file. If a file cannot be read, this is reported and the result is
 /// `false`.
 pub fn run(device: &Path, as_json: bool, paths: &[PathBuf]) -> anyhow::Result<bool> {
     let mut queue = open(device)?;
@@ -56,7 +56,7 @@ fn checksum(queue: &mut Queue, path: &Path) -> anyhow::Result<(u32, Work)> {
     let file = File::open(path)?;
     let length = files::length(&file)?;
     if length == 0 {
-        // There is no mapping of no bytes.
+        // A mapping cannot be empty.
         return measure(queue, 0, |_| Ok(0));
     }
     let map = files::map_read(&file, length)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svmctl doctor`: why shared virtual addressing would or would not work here.
+//! `svmctl doctor`: explains why shared virtual addressing works or does not work here.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -8,9 +8,9 @@ use console::Term;
 use svm_cases::harness::report::print_json;
 use svm_doctor::{Facts, Report};
 
-/// Columns where the output is no terminal.
+/// Columns if the output is not a terminal.
 const WIDTH: u16 = 120;
-/// Columns of a terminal that are used at most.
+/// Most columns of a terminal that are used.
 const WIDEST: u16 = 160;
 
 /// Examines the machine; `false` if shared virtual addressing does not work.

@@ -10,7 +10,7 @@ use svm_cases::harness::report::print_json;
 use svmctl::Context;
 use svmctl::abi::ioctl::Info;
 
-/// Prints what a context of the device is.
+/// Prints the properties of a context of the device.
 pub fn run(device: &Path, as_json: bool) -> anyhow::Result<()> {
     let context = Context::open(device)?;
     if as_json {

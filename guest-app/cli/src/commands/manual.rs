@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svmctl completions` and `svmctl manual`: both made from the definition of the command line.
+//! `svmctl completions` and `svmctl manual`, both generated from the definition of the command
+//! line.
 
 use std::fs;
 use std::io::{self, Write};
@@ -19,7 +20,7 @@ pub fn completions(shell: Shell) -> anyhow::Result<()> {
     Ok(io::stdout().write_all(&script)?)
 }
 
-/// Prints the page of the program, or writes the pages of all commands to a directory.
+/// Prints the program's page, or writes the pages of all commands to a directory.
 pub fn manual(to: Option<&Path>) -> anyhow::Result<()> {
     let Some(directory) = to else {
         let mut page = Vec::new();

@@ -24,7 +24,7 @@ use svm_cases::harness::bench::Bench;
 use svm_cases::harness::report::{Format, Reporter};
 use svm_cases::harness::run_suite;
 
-/// Does what the command line says; `false` if something of it failed, and was reported.
+/// Carries out the command line. Returns `false` if part of the work failed and was reported.
 pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
     let device = arguments.device.as_path();
     match &arguments.command {
@@ -64,7 +64,8 @@ fn demo(device: &Path, as_json: bool, cases: &Cases) -> anyhow::Result<bool> {
     let format = if as_json { Format::Json } else { Format::Table };
     let mut reporter = Reporter::new(suite.name, &chosen, format)?;
     reporter.title(device, bench.info())?;
-    // Anybody who may open the device may see the demonstration, and root alone hears the kernel.
+    // Everyone who may open the device may run the demonstration, but only root can read the
+    // kernel's log.
     let mut messages = match Messages::open() {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             reporter.comment(&format!("{error}"))?;

@@ -14,7 +14,7 @@ use svm_cases::harness::{Chosen, run_suite};
 use svm_cases::test::SUITE;
 use svm_init::kernel::Messages;
 
-/// Runs the tests; `false` if one failed.
+/// Runs the tests. Returns `false` if one failed.
 pub fn run(device: &Path, as_json: bool, tests: &Tests) -> anyhow::Result<bool> {
     let chosen = SUITE.choose(&tests.names)?;
     if tests.list {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svmctl vfio`: drives the device through VFIO, without its kernel module, and checks what it
-//! does: ATS without PASID, and mappings that come and go.
+//! `svmctl vfio`: drives the device through VFIO, without its kernel module, and checks ATS without
+//! PASID, with memory that is mapped and unmapped.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -23,18 +23,18 @@ use crate::cli::VfioOptions;
 use svm_cases::harness::bench::pattern;
 use svm_cases::harness::report::print_json;
 
-/// Where the kernel shows PCI functions.
+/// Where the kernel lists PCI functions.
 const DEVICES: &str = "/sys/bus/pci/devices";
-/// The driver that gives a function to a program.
+/// The driver through which a program uses a function.
 const DRIVER: &str = "vfio-pci";
 /// Descriptors of the ring.
 const ENTRIES: u32 = 16;
-/// No operation takes so long.
+/// No operation takes this long.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of the data.
 const LENGTH: usize = 1 << 20;
 
-/// Runs the checks; `false` if one failed.
+/// Runs the checks. Returns `false` if one failed.
 pub fn run(as_json: bool, options: &VfioOptions) -> anyhow::Result<bool> {
     let directory = find(options.function.as_deref())?;
     if !options.bind {
@@ -49,7 +49,7 @@ pub fn run(as_json: bool, options: &VfioOptions) -> anyhow::Result<bool> {
     result
 }
 
-/// Runs the checks on a function that VFIO has.
+/// Runs the checks on a function that is bound to VFIO.
 fn check(directory: &Path, as_json: bool) -> anyhow::Result<bool> {
     let function = Function::open(directory)?;
     let mut queue = Context::with_file(Box::new(function.context(0)))?.start(ENTRIES)?;
@@ -69,7 +69,7 @@ fn check(directory: &Path, as_json: bool) -> anyhow::Result<bool> {
     Ok(failed == 0)
 }
 
-/// The function of an address, or the first of the device.
+/// The function with this address, or the first svm-demo function.
 fn find(address: Option<&str>) -> anyhow::Result<PathBuf> {
     if let Some(address) = address {
         let full = match address.matches(':').count() {
@@ -139,7 +139,8 @@ impl Bound {
         }
     }
 
-    /// Unbinds it from its driver and binds another: one by name, or any that knows it.
+    /// Unbinds it from its driver and binds another: the named one, or any that supports the
+    /// function.
     fn change(&self, to: Option<&str>) -> anyhow::Result<()> {
         write(&self.directory.join("driver_override"), to.unwrap_or("\n"))?;
         if driver(&self.directory).is_some() {
@@ -197,7 +198,7 @@ fn report(event: &TestEvent, as_json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A check: what it found, in a few words.
+/// A check. It returns what it found, in a few words.
 type Check = fn(&Arc<Function>, &mut Queue) -> anyhow::Result<String>;
 
 const CHECKS: &[(&str, Check)] = &[
@@ -234,7 +235,7 @@ fn perform(name: &str, check: Check, function: &Arc<Function>, queue: &mut Queue
     }
 }
 
-/// Memory that the device can reach, with bytes in it.
+/// Filled memory that the device can reach.
 fn mapped(function: &Arc<Function>, length: usize, seed: u64) -> anyhow::Result<Mapping> {
     let region = Region::new(length)?;
     region.write(0, &pattern(length, seed));
@@ -358,7 +359,7 @@ fn large_page(function: &Arc<Function>, queue: &mut Queue) -> anyhow::Result<Str
     Ok(format!("translations of 2^{size} bytes"))
 }
 
-/// A failure because nothing is mapped, or not with this permission.
+/// Expects a failure because nothing is mapped, or not with this permission.
 fn expect_absent(
     result: Result<impl std::fmt::Debug, Error>,
     write: bool,
@@ -388,7 +389,7 @@ fn not_mapped(function: &Arc<Function>, queue: &mut Queue) -> anyhow::Result<Str
         pages == 0,
         "{pages} page requests were sent without a PASID"
     );
-    // Nobody else has noticed.
+    // Other memory is not affected.
     let data = mapped(function, PAGE, 8)?;
     ensure!(
         crc(queue, data.region())? == cpu_crc(data.region()),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A queue for commands that work on one thing at a time, and what such work took.
+//! A queue for commands that work on one thing at a time, and measurements of that work.
 
 use std::path::Path;
 use std::time::Instant;
@@ -16,14 +16,14 @@ pub fn open(device: &Path) -> anyhow::Result<Queue> {
     Ok(Context::open(device)?.start(ENTRIES)?)
 }
 
-/// What a command did on one file, for `--json`.
+/// A command's work on one file, for `--json`.
 #[derive(Debug, Serialize)]
 pub struct Work {
     /// Bytes of the file.
     pub bytes: u64,
     /// How long it took.
     pub micros: u64,
-    /// What the device counted meanwhile, by name.
+    /// The device's counters for this work, by name.
     pub counters: serde_json::Value,
 }
 

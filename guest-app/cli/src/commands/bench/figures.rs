@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The measurements. Each makes its own memory, and leaves the queue as it was.
+//! The measurements. Each allocates its own memory and leaves the queue as it was.
 
 use std::hint::black_box;
 
@@ -78,15 +78,15 @@ const SIZES: [usize; 9] = [
     4 << 20,
 ];
 
-/// Areas that are summed up with empty and filled cache.
+/// Sizes of the areas whose checksum is computed with an empty and a filled cache.
 const AREAS: [usize; 6] = [64 << 10, 256 << 10, 1 << 20, 2 << 20, 4 << 20, 8 << 20];
 
 fn has(queue: &Queue, operation: Operation) -> bool {
     queue.info().operations >> operation as u8 & 1 != 0
 }
 
-/// The time of one operation, submitted and waited for, on memory that is present and whose
-/// translations are cached; and of the processor's own.
+/// The time to submit one operation and wait for it, on memory that is present and whose
+/// translations are cached; and the time of the processor's own operation.
 fn size(queue: &mut Queue, effort: Effort) -> anyhow::Result<Figure> {
     let most = SIZES[SIZES.len() - 1];
     let source: Vec<u8> = (0..most).map(|n| (n % 251) as u8).collect();
@@ -148,10 +148,10 @@ fn size(queue: &mut Queue, effort: Effort) -> anyhow::Result<Figure> {
     })
 }
 
-/// Descriptors that are kept under way.
+/// Descriptors that are kept in flight.
 const RATE_DEPTH: usize = 16;
 
-/// Bytes a second, with a queue that is never empty.
+/// Bytes per second, with a queue that is never empty.
 fn rate(queue: &mut Queue, effort: Effort) -> anyhow::Result<Figure> {
     let most = SIZES[SIZES.len() - 1];
     let (from, to) = (present(most)?, present(most)?);
@@ -192,8 +192,8 @@ fn rate(queue: &mut Queue, effort: Effort) -> anyhow::Result<Figure> {
     })
 }
 
-/// Time of one small copy, by how many are under way: each submitted by itself, all in the ring
-/// with one doorbell, and all in one batch.
+/// Time per small copy, by the number in flight: each submitted separately, all in the ring with
+/// one doorbell, and all in one batch.
 fn depth(queue: &mut Queue, effort: Effort) -> anyhow::Result<Figure> {
     let data = present(2 * PAGE)?;
     let mut single = Series::device("one by one");
@@ -236,7 +236,8 @@ fn depth(queue: &mut Queue, effort: Effort) -> anyhow::Result<Figure> {
     })
 }
 
-/// Sums up an area, with translations in the cache or not, in small pages and in large ones.
+/// Computes the checksum of an area, with and without cached translations, in small and in large
+/// pages.
 fn pages(queue: &mut Queue, effort: Effort) -> anyhow::Result<Figure> {
     const MOST: usize = 8 << 20;
     let small = present(MOST)?;
@@ -269,8 +270,7 @@ fn pages(queue: &mut Queue, effort: Effort) -> anyhow::Result<Figure> {
                 curve
                     .points
                     .push(effort.sample(length as f64, kib / 4.0, || {
-                        // Either way the device has just done something: that it wakes up is not
-                        // measured.
+                        // In both cases the device has just worked, so its wake-up is not measured.
                         let first = match empty && has(queue, Operation::CacheControl) {
                             true => Descriptor::forget_all(),
                             false => Descriptor::nop(),
@@ -305,7 +305,8 @@ fn pages(queue: &mut Queue, effort: Effort) -> anyhow::Result<Figure> {
 /// Pages of the area.
 const FAULT_PAGES: usize = 256;
 
-/// Writes to an area of which some pages are not present, by the device and by the processor.
+/// The device, and for comparison the processor, writes to an area in which some pages are not
+/// present.
 fn faults(queue: &mut Queue, effort: Effort) -> anyhow::Result<Figure> {
     let area = Region::new(FAULT_PAGES * PAGE)?;
     area.advise(Advice::NoHugePage)?;
@@ -314,7 +315,7 @@ fn faults(queue: &mut Queue, effort: Effort) -> anyhow::Result<Figure> {
     let mut notes = Vec::new();
     for eighths in [0usize, 1, 2, 4, 8] {
         let x = eighths as f64 * 12.5;
-        // Absent pages stand together in runs of two, so that a request can be for several.
+        // Absent pages form runs of two, so that a request can ask for several.
         let is_present = |page: usize| page / 2 % 8 >= eighths;
         let prepare = || -> anyhow::Result<()> {
             area.advise(Advice::DontNeed)?;
@@ -354,7 +355,7 @@ fn faults(queue: &mut Queue, effort: Effort) -> anyhow::Result<Figure> {
     })
 }
 
-/// Time of a nop of many, by how many interrupts are sent for them.
+/// Time per nop in a run of many, by the number of interrupts sent for them.
 fn interrupts(queue: &mut Queue, effort: Effort) -> anyhow::Result<Figure> {
     const MANY: usize = 64;
     let mut notes = Vec::new();
@@ -415,7 +416,7 @@ mod tests {
                 .series
                 .iter()
                 .all(|series| series.points.is_empty());
-            // The model has no moderation, and says so.
+            // The model has no moderation and reports that.
             assert_eq!(empty, figure.name == "interrupts", "{measured:?}");
             assert!(
                 !empty || measured.notes[0].contains("MODERATION"),

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Taking samples: how often, and what is made of them.
+//! Takes samples and summarises them.
 
 use std::time::{Duration, Instant};
 
 use super::results::Point;
 
-/// How much is measured.
+/// How much to measure.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
-    /// Samples of a point at most.
+    /// Most samples of a point.
     samples: usize,
-    /// Samples of a point at least, however long they take.
+    /// Fewest samples of a point, however long they take.
     least: usize,
-    /// When so much time was spent on a point, the samples will do.
+    /// After this much time on a point, the samples taken are enough.
     time: Duration,
 }
 
 impl Effort {
-    /// For a table that means something.
+    /// Enough for a meaningful table.
     pub fn full() -> Effort {
         Effort {
             samples: 101,
@@ -26,7 +26,7 @@ impl Effort {
         }
     }
 
-    /// For seeing that all of it works.
+    /// Enough to see that everything works.
     pub fn quick() -> Effort {
         Effort {
             samples: 5,
@@ -35,8 +35,8 @@ impl Effort {
         }
     }
 
-    /// Takes samples of `measure`, each the microseconds that one of `per` things took; the first
-    /// one is thrown away.
+    /// Takes samples of `measure`, each the microseconds per item of `per` items, and discards the
+    /// first one.
     pub fn sample(
         self,
         x: f64,

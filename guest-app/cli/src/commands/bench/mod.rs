@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svmctl bench`: how long the device takes, beside what the processor takes for the same.
+//! `svmctl bench`: how long the device takes, compared with the processor at the same work.
 
 mod figures;
 mod invalidations;
@@ -22,10 +22,10 @@ use measure::Effort;
 use results::{Machine, Results};
 use svm_cases::harness::report::print_json;
 
-/// Descriptors of the ring: the deepest queue that is measured, and some room.
+/// Descriptors of the ring: the deepest measured queue, and some spare room.
 const ENTRIES: u32 = 128;
 
-/// Measures, or takes what was measured, and shows it.
+/// Measures, or reads earlier results, and shows them.
 pub fn run(device: &Path, as_json: bool, options: &BenchOptions) -> anyhow::Result<()> {
     let results = match &options.from {
         Some(path) => read(path)?,

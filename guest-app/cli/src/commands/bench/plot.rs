@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Results as a picture: a panel for each figure, in SVG.
+//! Results as an SVG picture, with a panel for each figure.
 
 use anyhow::{anyhow, ensure};
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
@@ -15,8 +15,8 @@ const HEADING: u32 = 64;
 /// Panels side by side.
 const COLUMNS: usize = 2;
 
-/// Colours of the device's curves, which are told apart with any eyesight; the processor's are
-/// grey.
+/// Colours of the device's curves, distinguishable with any colour vision. The processor's curves
+/// are grey.
 const COLOURS: [RGBColor; 4] = [
     RGBColor(0x00, 0x72, 0xb2),
     RGBColor(0xd5, 0x5e, 0x00),
@@ -127,7 +127,7 @@ fn draw_figure<'a>(panel: &Area<'a>, figure: &Figure) -> Result<(), Failure<'a>>
         .draw()
 }
 
-/// The corner in which the fewest points are: there the names of the curves hide the least.
+/// The corner with the fewest points: there the names of the curves hide the least.
 fn free_corner(figure: &Figure, x: &Scale, y: &Scale) -> SeriesLabelPosition {
     let share =
         |scale: &Scale, value: f64| (scale.place(value) - scale.from) / (scale.to - scale.from);
@@ -151,7 +151,7 @@ fn free_corner(figure: &Figure, x: &Scale, y: &Scale) -> SeriesLabelPosition {
     best.map_or(SeriesLabelPosition::UpperLeft, |(position, ..)| position)
 }
 
-/// Each curve that has points, with its colour.
+/// The curves that have points, with their colours.
 fn colours(series: &[Series]) -> Vec<(&Series, RGBColor)> {
     let (mut device, mut processor) = (COLOURS.iter().cycle(), GREYS.iter().cycle());
     series
@@ -168,7 +168,7 @@ fn colours(series: &[Series]) -> Vec<(&Series, RGBColor)> {
         .collect()
 }
 
-/// An axis: places on it are the logarithms to base 2 of values, or the values.
+/// An axis. Positions on it are the values or their logarithms to base 2.
 #[derive(Clone)]
 struct Scale {
     axis: Axis,
@@ -247,7 +247,7 @@ impl Ranged for Scale {
         if !self.axis.logarithmic {
             return self.places.key_points(hint);
         }
-        // Powers of two, of which as many are left out as there is no room for.
+        // Powers of two; those for which there is no room are left out.
         let room = hint.max_num_points().clamp(2, 10) as f64;
         let step = ((self.to - self.from) / room).ceil().max(1.0);
         let mut at = self.from.ceil();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What was measured: for files, and as tables.
+//! The results of a measurement, for files and as tables.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 use svmctl::abi::ioctl::Info;
 
-/// All that one run measured.
+/// All results of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Results {
     /// Where.
@@ -32,7 +32,7 @@ pub struct Machine {
     pub processor: String,
     /// Number of processors.
     pub processors: usize,
-    /// Whether a hypervisor is seen: then all times are those of an emulation.
+    /// Whether there is a hypervisor: then all times are those of an emulation.
     pub virtual_machine: bool,
     /// Entries of the device's address translation cache.
     pub atc_entries: u32,
@@ -40,7 +40,7 @@ pub struct Machine {
     pub page_requests: u32,
 }
 
-/// One picture: curves over the same quantity.
+/// One figure: curves over the same quantity.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Figure {
     /// Name on the command line.
@@ -62,9 +62,9 @@ pub struct Figure {
 pub struct Axis {
     /// Name and unit.
     pub label: String,
-    /// Whether steps of the same factor have the same length.
+    /// Whether the axis is logarithmic: equal factors have equal lengths.
     pub logarithmic: bool,
-    /// Whether the values are bytes, to be written as KiB and MiB.
+    /// Whether the values are bytes, which are written as KiB and MiB.
     pub bytes: bool,
 }
 
@@ -73,7 +73,7 @@ pub struct Axis {
 pub struct Series {
     /// What did it, and how.
     pub name: String,
-    /// The processor did it: for comparison.
+    /// The processor did it, for comparison.
     pub processor: bool,
     /// The points.
     pub points: Vec<Point>,
@@ -86,16 +86,16 @@ pub struct Point {
     pub x: f64,
     /// The middle sample.
     pub median: f64,
-    /// A tenth of the samples is below.
+    /// A tenth of the samples are below it.
     pub p10: f64,
-    /// A tenth of the samples is above.
+    /// A tenth of the samples are above it.
     pub p90: f64,
-    /// How many samples there are.
+    /// Number of samples.
     pub samples: usize,
 }
 
 impl Point {
-    /// The point of another quantity, which falls where this one rises or rises with it.
+    /// Converts the point to another quantity, by a monotonic function.
     pub fn map(self, convert: impl Fn(f64) -> f64) -> Point {
         let (a, b) = (convert(self.p10), convert(self.p90));
         Point {
@@ -142,7 +142,7 @@ impl Axis {
         }
     }
 
-    /// A value of this quantity, with its name unless it says itself what it is.
+    /// A value of this quantity, with its name unless the unit makes it clear.
     fn write_with_unit(&self, value: f64) -> String {
         match self.bytes {
             true => self.write(value),
@@ -165,7 +165,7 @@ impl Axis {
     }
 }
 
-/// A number with three digits that count.
+/// A number with three significant digits.
 pub fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 || v.fract() == 0.0 => format!("{value:.0}"),
@@ -199,7 +199,7 @@ impl Series {
 }
 
 impl Machine {
-    /// Reads what the system says.
+    /// Reads the properties of the system.
     pub fn read(device: &Path, info: &Info) -> Machine {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let cpuinfo = text("/proc/cpuinfo");
@@ -250,8 +250,8 @@ impl Results {
         figure.series.iter().find(|s| s.name == series)
     }
 
-    /// Compares the curves of the device with those of the processor, and a few of the device with
-    /// each other, each at the last point that both have.
+    /// Compares the curves of the device with those of the processor, and a few of the device's
+    /// with each other. Each comparison is at the last point that both curves have.
     pub fn compare(&mut self) {
         use super::names::*;
         let pairs = [
@@ -322,7 +322,7 @@ impl Results {
 }
 
 impl Figure {
-    /// A row for each `x`, a column for each curve.
+    /// A table with a row for each `x` and a column for each curve.
     fn table(&self) -> Table {
         let mut table = Table::new();
         table.load_preset(presets::NOTHING);
@@ -359,7 +359,7 @@ pub(super) mod tests {
     use super::*;
     use crate::commands::bench::names;
 
-    /// Results with a few curves, no two the same.
+    /// Results with a few curves, all different.
     pub fn example() -> Results {
         let curve = |mut series: Series, factor: f64| {
             for n in 6..20 {

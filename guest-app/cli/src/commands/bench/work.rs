@@ -7,7 +7,7 @@ use svmctl::abi::completion::Completion;
 use svmctl::region::{Advice, PAGE, Region};
 use svmctl::{Descriptor, Failure, Queue};
 
-/// Submits all at once, the last with an interrupt, and waits.
+/// Submits all descriptors at once, the last with an interrupt, and waits.
 pub fn all(queue: &mut Queue, work: &[Descriptor]) -> anyhow::Result<()> {
     let last = work.len().saturating_sub(1);
     let work: Vec<_> = work
@@ -45,7 +45,7 @@ pub fn check(record: &Completion) -> anyhow::Result<()> {
     }
 }
 
-/// Those of the sizes that one descriptor can have.
+/// The sizes that fit in one descriptor.
 pub fn sizes(queue: &Queue, all: &[usize]) -> Vec<usize> {
     let longest = 1u64.checked_shl(queue.info().transfer_log2_max);
     let fits = |size: &usize| longest.is_none_or(|longest| *size as u64 <= longest);

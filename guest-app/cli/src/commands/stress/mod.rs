@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svmctl stress`: load by several contexts in several processes, all of whose results are
-//! checked.
+//! `svmctl stress`: load from several contexts in several processes. All results are checked.
 
 mod progress;
 mod worker;
@@ -29,32 +28,32 @@ use worker::{Load, Worker};
 
 /// Time between two reports of a process.
 const REPORT: Duration = Duration::from_millis(250);
-/// Time between two lines where there is no terminal.
+/// Time between two lines if the output is not a terminal.
 const LINES: Duration = Duration::from_secs(5);
 /// Descriptors of a ring.
 const ENTRIES: u32 = 64;
 
-/// What a process says to the one that started it.
+/// A message from a process to its parent.
 #[derive(Debug, Serialize, Deserialize)]
 enum Report {
-    /// How far its contexts are.
+    /// The progress of its contexts.
     Now(Vec<Progress>),
-    /// They have come to their end.
+    /// The contexts have finished.
     Done(Vec<Progress>),
 }
 
-/// When a worker has done enough.
+/// When a worker stops.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     time: Option<Duration>,
     operations: Option<u64>,
 }
 
-/// Puts the device under load; `false` if something was wrong.
+/// Puts the device under load. Returns `false` if something was wrong.
 pub fn run(device: &Path, as_json: bool, options: &StressOptions) -> anyhow::Result<bool> {
     let seed = options.seed.unwrap_or_else(|| {
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
-        // Short, so that it can be typed.
+        // Short enough to type.
         Random::new(now.as_nanos() as u64).below(1 << 32)
     });
     let limits = Limits {
@@ -70,7 +69,7 @@ pub fn run(device: &Path, as_json: bool, options: &StressOptions) -> anyhow::Res
         depth: options.depth as usize,
         pressure: !options.calm,
     };
-    // Before any child: what is wrong for all is said once.
+    // Before any child starts, so that an error common to all is reported once.
     let contexts = Context::open(device)?.info().contexts;
     let wanted = options.processes * options.threads;
     anyhow::ensure!(
@@ -110,7 +109,7 @@ pub fn run(device: &Path, as_json: bool, options: &StressOptions) -> anyhow::Res
     Ok(failures.is_empty())
 }
 
-/// A process of the load: a thread for each context.
+/// A process of the load, with a thread for each context.
 fn process_main(
     line: &mut Line,
     device: PathBuf,
@@ -138,7 +137,7 @@ fn process_main(
                         failed.store(true, Ordering::Relaxed);
                     }
                     if running.fetch_sub(1, Ordering::AcqRel) == 1 {
-                        // A parent that has gone is told nothing.
+                        // If the receiver is gone, there is nothing to report.
                         let _ = ended.send(());
                     }
                     result.with_context(|| format!("context {number} of the load"))
@@ -147,13 +146,13 @@ fn process_main(
             .collect();
         while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(REPORT) {
             if let Err(error) = line.tell(&Report::Now(read())) {
-                // Nobody is there to hear of more.
+                // The parent no longer reads reports.
                 failed.store(true, Ordering::Relaxed);
                 return Err(error);
             }
         }
         handles.into_iter().try_for_each(|handle| {
-            // The work's own panic is caught where it happens.
+            // `whole` has already caught a panic of the work itself.
             let joined = handle.join();
             joined.unwrap_or_else(|_| Err(anyhow!("a thread of the load panicked")))
         })
@@ -168,11 +167,11 @@ fn whole(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
 }
 
 fn lock(slot: &Mutex<Progress>) -> std::sync::MutexGuard<'_, Progress> {
-    // A thread that panicked left numbers that are whole.
+    // A thread that panicked left consistent numbers.
     slot.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// One context, until it has done enough, or somebody of the process has failed.
+/// Runs one context until it has done enough or a thread of the process has failed.
 fn work(
     device: &Path,
     load: &Load,
@@ -199,7 +198,7 @@ fn work(
     Ok(())
 }
 
-/// Follows the processes until all have ended, or one has failed; then the others are ended.
+/// Follows the processes until all have ended or one has failed. On a failure it ends the others.
 fn follow(
     children: &mut Vec<Child>,
     screen: &mut Screen,
@@ -214,8 +213,7 @@ fn follow(
                 loop {
                     let report = child.line().receive::<Report>();
                     let last = !matches!(report, Ok(Report::Now(_)));
-                    // A parent that does not listen any more has heard of a failure: the child
-                    // goes.
+                    // The parent stops listening after a failure: the child ends, too.
                     if said.send((number, report)).is_err() || last {
                         break;
                     }
@@ -245,7 +243,7 @@ fn follow(
     Ok(failures)
 }
 
-/// Where progress is shown: a table that is drawn again and again, or lines.
+/// Shows the progress: as a table that is redrawn, or as lines.
 struct Screen {
     processes: Vec<Vec<Progress>>,
     term: Term,

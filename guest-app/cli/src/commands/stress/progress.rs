@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What was done: by one context, by all, and how it is shown.
+//! The work done by one context and by all, and how it is shown.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::mix::{KINDS, Kind};
 
-/// What one context, or all of them, did.
+/// The work of one context, or of all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Rounds of descriptors that were checked.
@@ -18,7 +18,7 @@ pub struct Progress {
     pub operations: [u64; KINDS],
     /// Bytes that the device read and wrote.
     pub moved: u64,
-    /// Bytes that were compared with what they had to be.
+    /// Bytes that were compared with their expected values.
     pub compared: u64,
     /// Translation requests.
     pub translations: u64,
@@ -36,7 +36,7 @@ impl Progress {
         self.operations.iter().sum()
     }
 
-    /// Both together.
+    /// The sum of both.
     pub fn plus(&self, other: &Progress) -> Progress {
         Progress {
             rounds: self.rounds + other.rounds,
@@ -50,7 +50,7 @@ impl Progress {
         }
     }
 
-    /// Descriptors by the name of their kind, without those that never came.
+    /// Descriptors by the name of their kind, without kinds that did not occur.
     pub fn by_name(&self) -> BTreeMap<&'static str, u64> {
         Kind::all()
             .map(|kind| (kind.key(), self.operations[kind.index()]))
@@ -74,12 +74,12 @@ impl Progress {
     }
 }
 
-/// How many in a second.
+/// Number per second.
 pub fn rate(count: u64, time: Duration) -> u64 {
     (count as f64 / time.as_secs_f64().max(0.001)) as u64
 }
 
-/// A number with its thousands set apart.
+/// A number with its thousands separated.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -106,8 +106,8 @@ const COLUMNS: [&str; 10] = [
     "disturbances",
 ];
 
-/// A row for each context, grouped by process, and one for all; no more than `rows` of them, and
-/// no wider than `width`.
+/// A row for each context, grouped by process, and one for all: at most `rows` rows, and no wider
+/// than `width`.
 pub fn table(processes: &[Vec<Progress>], time: Duration, rows: usize, width: usize) -> String {
     let row = |process: &str, context: &str, progress: &Progress| {
         let numbers = [

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One context under load. A worker draws what to do, works out beforehand what has to
-//! come of it, has the device do it, and compares every record and every byte that was written.
+//! One context under load. A worker chooses random work, computes the expected results, lets the
+//! device do the work, and compares every record and every written byte.
 //!
-//! The same numbers give the same load: what is done depends on nothing but the generator.
+//! The same random numbers give the same load: the work depends only on the generator.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -20,49 +20,49 @@ use svm_cases::harness::random::Random;
 
 /// Areas of memory of a worker.
 const AREAS: usize = 4;
-/// No descriptor takes so long; a device that has stopped working does.
+/// No descriptor takes this long unless the device has stopped working.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Rounds between two looks at all memory.
+/// Rounds between two checks of all memory.
 const FULL_CHECK: u64 = 64;
-/// Entries of a batch, ranges of a gather, nodes of a chain, at most.
+/// Most entries of a batch, ranges of a gather and nodes of a chain.
 const BATCH: usize = 8;
 const RANGES: usize = 4;
 const NODES: usize = 32;
 /// Bytes of a node: the next node's address, and a number.
 const NODE: usize = 16;
-/// Most bytes of an operation, but for one in sixteen.
+/// Most bytes of an operation, except for one in sixteen.
 const USUAL: usize = 32 << 10;
-/// How often the processor adds to a number that the device adds to, between two looks at a record,
-/// and how often it looks.
+/// For a number to which both the device and the processor add: the processor's additions between
+/// two checks of a record, and the number of checks.
 const ADDITIONS: u64 = 16;
 const CONTENTION: u32 = 128;
-/// Where nothing is ever mapped: below the least address of `mmap`.
+/// An address at which nothing is ever mapped: below the lowest address of `mmap`.
 const NOWHERE: usize = 0x1000;
 
-/// Memory, and what it has to hold.
+/// Memory and its expected content.
 struct Area {
     region: Region,
     shadow: Vec<u8>,
 }
 
-/// What has to come of a descriptor.
+/// Expected outcome of a descriptor.
 enum Expected {
-    /// Success, with this result if there is one to expect.
+    /// Success, with this result if one is expected.
     Success(Option<u64>),
     /// A failure because of the page at this address.
     Fault(u64),
     /// Success for each entry.
     Batch(Vec<Expected>),
-    /// A translation that was granted or not.
+    /// A translation, granted or refused.
     Translation,
 }
 
-/// What was drawn for one descriptor.
+/// The work chosen for one descriptor.
 struct Task {
     kind: Kind,
     descriptor: Descriptor,
     expected: Expected,
-    /// Place of the batch among those of the worker.
+    /// Index of the batch among those of the worker.
     batch: usize,
 }
 
@@ -74,10 +74,10 @@ struct Place {
     length: usize,
 }
 
-/// A number that the device and the processor add to at the same time.
+/// A number to which the device and the processor add at the same time.
 struct Tally {
     region: Region,
-    /// What it has to be when nothing is under way.
+    /// Its expected value when nothing is in flight.
     expected: u64,
     /// A descriptor of the round adds to it.
     contended: bool,
@@ -92,28 +92,28 @@ pub struct Worker {
     depth: usize,
     longest: usize,
     areas: Vec<Area>,
-    /// Lists of ranges and chains of nodes, remade in every round.
+    /// Lists of ranges and chains of nodes, rebuilt in every round.
     scratch: Region,
     scratch_used: usize,
     batches: Vec<Batch>,
-    /// What the descriptors of the round write to.
+    /// The ranges to which the descriptors of the round write.
     written: Vec<Place>,
     tally: Tally,
     round: u64,
-    /// What was done so far.
+    /// The work done so far.
     pub progress: Progress,
 }
 
-/// What a worker is made of, besides its queue.
+/// The settings of a worker, apart from its queue.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// The operations.
     pub mix: Mix,
     /// Bytes of memory.
     pub memory: usize,
-    /// Descriptors under way at most.
+    /// Most descriptors in flight.
     pub depth: usize,
-    /// Whether the memory is taken away and moved.
+    /// Whether memory is dropped and moved.
     pub pressure: bool,
 }
 
@@ -133,7 +133,7 @@ impl Worker {
         let longest = 1usize
             .checked_shl(queue.info().transfer_log2_max)
             .unwrap_or(usize::MAX);
-        // Room for each entry of each batch to have a list or a chain.
+        // Room for a list or a chain for each entry of each batch.
         let scratch = Region::new(depth * BATCH * NODES * NODE)?;
         Ok(Worker {
             queue,
@@ -157,7 +157,7 @@ impl Worker {
         })
     }
 
-    /// Draws some descriptors, has them performed, and checks all of it.
+    /// Chooses some descriptors, lets the device perform them, and checks all results.
     pub fn round(&mut self) -> anyhow::Result<()> {
         let number = self.round;
         self.try_round()
@@ -182,8 +182,9 @@ impl Worker {
         }
         let mut tickets = Vec::with_capacity(count);
         for task in &tasks {
-            // SAFETY: a descriptor names the worker's regions, which are accessed by atomic
-            // accesses alone and unmapped when nothing is under way, or nothing at all.
+            // SAFETY: a descriptor refers to unmapped addresses or to the worker's regions. The
+            // regions are accessed only by atomic accesses, and unmapped only when nothing is in
+            // flight.
             tickets.push(unsafe { self.queue.push(&task.descriptor) }?);
         }
         self.queue.flush()?;
@@ -217,7 +218,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Draws a descriptor of a kind, and changes the shadows as it will change the memory.
+    /// Chooses a descriptor of a kind, and changes the shadows as the descriptor will change the
+    /// memory.
     fn draw(&mut self, kind: Kind, n: usize) -> anyhow::Result<Task> {
         let (descriptor, expected) = match kind {
             Kind::Fault => self.fault(),
@@ -360,7 +362,7 @@ impl Worker {
         }
     }
 
-    /// Ranges of all areas but one, to that one.
+    /// A gather from ranges of all areas but one, to that one.
     fn gather(&mut self) -> (Descriptor, Expected) {
         let target = self.random.index(AREAS);
         let mut data = Vec::new();
@@ -395,7 +397,7 @@ impl Worker {
         (gather, Expected::Success(Some(room)))
     }
 
-    /// A chain of nodes in an order of its own.
+    /// A chase along a chain of nodes in random order.
     fn chase(&mut self) -> (Descriptor, Expected) {
         let count = 1 + self.random.index(NODES);
         let base = self.take_scratch(count * NODE);
@@ -445,7 +447,7 @@ impl Worker {
         }
     }
 
-    /// An aligned number and what it is.
+    /// The place of an aligned number, and its value.
     fn number(&mut self) -> (Place, u64) {
         let mut place = self.place_of(8);
         place.start &= !7;
@@ -481,7 +483,7 @@ impl Worker {
                         .with_context(|| format!("entry {n} has no record"))?;
                     judge(expected, &record).with_context(|| format!("entry {n}"))?;
                 }
-                // A translation may be refused, which counts as a failure of the batch.
+                // A translation may be refused, and then counts as a failure of the batch.
                 let refused = entries
                     .iter()
                     .any(|entry| matches!(entry, Expected::Translation));
@@ -496,7 +498,7 @@ impl Worker {
         }
     }
 
-    /// Compares what was written with what had to be; or all that there is.
+    /// Compares the written ranges, or all memory, with the expected content.
     fn compare(&mut self, all: bool) -> anyhow::Result<()> {
         let places: Vec<Place> = if all {
             let whole = |area: usize| Place {
@@ -517,15 +519,16 @@ impl Worker {
         Ok(())
     }
 
-    /// Compares everything once more, and ends.
+    /// Compares everything once more and ends.
     pub fn finish(mut self) -> anyhow::Result<Progress> {
         self.compare(true).context("at the end")?;
         self.queue.stop()?;
         Ok(self.progress)
     }
 
-    /// If a descriptor of the round adds to the tally, adds to it, too, until this one has
-    /// completed, or for long enough; gives its record then.
+    /// If a descriptor of the round adds to the tally, adds to it, too: until the descriptor of
+    /// this ticket has completed, or a limited number of times. Returns its record if it has
+    /// completed.
     fn contend(&mut self, ticket: &Ticket) -> anyhow::Result<Option<Completion>> {
         if !self.tally.contended {
             return Ok(None);
@@ -539,7 +542,7 @@ impl Worker {
         Ok(None)
     }
 
-    /// Changes the memory while nothing is under way.
+    /// Changes the memory while nothing is in flight.
     fn disturb(&mut self) -> anyhow::Result<()> {
         let n = self.random.index(AREAS);
         let area = &mut self.areas[n];
@@ -557,7 +560,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Changes the memory while the device works on it, in ways that keep what it holds.
+    /// Changes the memory while the device works on it, in ways that keep its content.
     fn press(&mut self) -> anyhow::Result<()> {
         let n = self.random.index(AREAS);
         let advice = match self.random.index(8) {
@@ -614,7 +617,7 @@ fn judge(expected: &Expected, record: &Completion) -> anyhow::Result<()> {
 }
 
 impl Tally {
-    /// Adds to the number, so many times.
+    /// Adds to the number `times` times.
     fn add(&mut self, times: u64) {
         for _ in 0..times {
             self.region.words()[0].fetch_add(1, Ordering::Relaxed);
@@ -622,7 +625,7 @@ impl Tally {
         self.expected = self.expected.wrapping_add(times);
     }
 
-    /// Looks whether each addition has come into it.
+    /// Checks that no addition was lost.
     fn compare(&self) -> anyhow::Result<()> {
         let found = self.region.words()[0].load(Ordering::Relaxed);
         ensure!(
@@ -695,7 +698,7 @@ mod tests {
         }
         let progress = worker.finish().unwrap();
         assert_eq!(progress.rounds, 150);
-        // Everything came, but translations, which the model has none of.
+        // Every kind occurred except translations, which the model does not have.
         for kind in Kind::all().filter(|kind| *kind != Kind::Operation(Operation::Translate)) {
             assert!(progress.operations[kind.index()] > 0, "{}", kind.key());
         }
@@ -729,7 +732,7 @@ mod tests {
 
     #[test]
     fn copies_that_run_over_themselves_are_noticed() {
-        // The model does these byte by byte.
+        // The model performs these byte by byte.
         let mix: Mix = "copy,fill".parse().unwrap();
         let mut worker = worker_with(mix, 16 << 10, Some(Mutant::CopiesForwards), 7);
         assert!((0..100).any(|_| worker.round().is_err()));

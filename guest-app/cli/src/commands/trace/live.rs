@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the kernel tells while it happens: the tracepoints of the IOMMU core, of its driver, and
-//! of the device's driver, by a trace instance of its own, which goes when the program ends.
+//! Follows the kernel's events live: the tracepoints of the IOMMU core, of its driver, and of the
+//! device's driver. It uses its own trace instance, which is removed when the program ends.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -18,12 +18,12 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use serde_json::json;
 use svm_cases::harness::report::print_json;
 
-/// Where tracing is, and where it is below debugfs.
+/// Where tracefs is mounted, on its own and below debugfs.
 const TRACING: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-/// The systems whose events are followed unless others are named.
+/// The systems whose events are followed by default.
 const SYSTEMS: &[&str] = &["svm_demo", "intel_iommu", "iommu"];
 
-/// Prints events until `duration` is over, or somebody interrupts the program.
+/// Prints events until `duration` is over or someone interrupts the program.
 pub fn follow(as_json: bool, duration: Option<Duration>, wanted: &[String]) -> anyhow::Result<()> {
     let tracing = TRACING
         .iter()
@@ -33,7 +33,7 @@ pub fn follow(as_json: bool, duration: Option<Duration>, wanted: &[String]) -> a
             "the kernel's tracing is not to be seen: run this as root, and \
              `mount -t tracefs nodev /sys/kernel/tracing`",
         )?;
-    // Before the instance is made: it must not be left behind.
+    // Before the instance is created: a signal must not leave it behind.
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGINT);
     mask.add(Signal::SIGTERM);
@@ -109,7 +109,7 @@ fn parse(line: &str) -> Option<serde_json::Value> {
     }))
 }
 
-/// Bytes that are read, as whole lines.
+/// Splits the bytes read into whole lines.
 #[derive(Default)]
 struct Lines(Vec<u8>);
 
@@ -137,7 +137,7 @@ impl Lines {
     }
 }
 
-/// A trace instance; nobody else's tracing notices it.
+/// A trace instance, independent of all other tracing.
 struct Instance(PathBuf);
 
 impl Instance {
@@ -152,7 +152,7 @@ impl Instance {
         self.0.join(file)
     }
 
-    /// Switches events on, and says which of them the kernel has.
+    /// Turns events on, and reports which of them the kernel has.
     fn enable(&self, wanted: &[String]) -> anyhow::Result<Vec<String>> {
         let names: Vec<String> = match wanted {
             [] => SYSTEMS.iter().map(|&name| name.to_owned()).collect(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svmctl trace`: what passed between device and IOMMU, from the trace that the plug-in for QEMU
-//! writes; or what the guest's kernel tells of it while it happens.
+//! `svmctl trace`: shows the traffic between device and IOMMU, from the trace that the QEMU plug-in
+//! writes, or live from the guest's kernel.
 
 mod live;
 mod summary;

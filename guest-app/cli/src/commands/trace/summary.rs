@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A summary of a trace in the format of Chrome and Perfetto, as the plug-in for QEMU writes it:
-//! per PASID what was asked, and how long the answers took.
+//! A summary of a trace in the format of Chrome and Perfetto, as the QEMU plug-in writes it: the
+//! requests per PASID, and how long the answers took.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -11,10 +11,10 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What a trace says, in numbers.
+/// The numbers of a trace.
 #[derive(Debug, Default, Serialize)]
 pub struct Summary {
-    /// Events, without those that only name things.
+    /// Events, without those that only assign names.
     pub events: u64,
     /// From the first event to the last, in seconds.
     pub seconds: f64,
@@ -24,7 +24,7 @@ pub struct Summary {
     pub accesses: BTreeMap<String, Accesses>,
     /// Interrupt messages.
     pub interrupts: u64,
-    /// What became of the function as a whole.
+    /// Events of the function as a whole.
     pub function: BTreeMap<String, u64>,
     /// Responses to page request groups, by code.
     pub responses: BTreeMap<String, u64>,
@@ -38,14 +38,14 @@ pub struct Summary {
     pub invalidation: Latency,
 }
 
-/// What one PASID did.
+/// Events of one PASID.
 #[derive(Debug, Default, Serialize)]
 pub struct Counts {
     /// Translation requests.
     pub translation_requests: u64,
-    /// Those that were completed with an error.
+    /// Translation requests that were completed with an error.
     pub refused: u64,
-    /// Those whose first page was not there.
+    /// Translation requests whose first page was not present.
     pub absent: u64,
     /// Page requests.
     pub page_requests: u64,
@@ -60,9 +60,9 @@ pub struct Counts {
 pub struct Accesses {
     /// How many.
     pub count: u64,
-    /// Bytes of all.
+    /// Bytes of all accesses.
     pub bytes: u64,
-    /// Those that failed.
+    /// Failed accesses.
     pub failed: u64,
 }
 
@@ -71,21 +71,21 @@ pub struct Accesses {
 pub struct Latency {
     /// How many.
     pub count: usize,
-    /// Half of them took no longer.
+    /// Half of the samples took no longer.
     pub median: f64,
-    /// Nine out of ten took no longer.
+    /// Nine out of ten samples took no longer.
     pub p90: f64,
-    /// Ninety-nine out of a hundred took no longer.
+    /// Ninety-nine out of a hundred samples took no longer.
     pub p99: f64,
     /// The longest.
     pub max: f64,
-    /// How many took less than this power of two, and at least the one before.
+    /// Number of samples below this power of two and not below the previous one.
     pub histogram: BTreeMap<u64, usize>,
     #[serde(skip)]
     samples: Vec<f64>,
 }
 
-/// An event of the format, as far as it matters here.
+/// The relevant fields of an event.
 #[derive(Debug, Deserialize)]
 struct Event {
     name: String,
@@ -103,7 +103,7 @@ struct Event {
 }
 
 impl Summary {
-    /// Reads a trace. One that ends in the middle, because QEMU was killed, is read up to there.
+    /// Reads a trace. A trace may be cut off because QEMU was killed; it is read up to that point.
     pub fn read(mut from: impl BufRead) -> anyhow::Result<Summary> {
         let mut summary = Summary::default();
         let mut groups: HashMap<String, f64> = HashMap::new();
@@ -137,7 +137,7 @@ impl Summary {
                     last = last.max(event.ts + event.dur);
                     summary.take(&event, &mut groups);
                 }
-                // The last one may be cut off.
+                // The last line may be cut off.
                 Err(_) => broken = Some(number),
             }
         }
@@ -193,7 +193,7 @@ impl Summary {
                 } else if let Some(begin) = groups.remove(&id) {
                     self.page_request.samples.push(event.ts - begin);
                 }
-                // Its requests and its response are events of their own.
+                // Its requests and its response are separate events.
                 self.events -= 1;
             }
             ("dma", kind) => {
@@ -306,7 +306,7 @@ fn finish(text: &mut String, mut table: Table) {
 }
 
 impl Latency {
-    /// Makes the numbers of the samples.
+    /// Computes the numbers from the samples.
     fn conclude(&mut self) {
         self.samples.sort_by(f64::total_cmp);
         self.count = self.samples.len();
@@ -326,7 +326,7 @@ impl Latency {
         }
     }
 
-    /// The histogram, a line for each power of two.
+    /// The histogram, with a line for each power of two.
     fn bars(&self) -> String {
         const LONGEST: usize = 50;
         let most = self.histogram.values().copied().max().unwrap_or(1);
