@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Plain memory of a program: heap, stack, files.
+//! Ordinary memory of a program: heap, stack, files.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -25,7 +25,7 @@ pub const CASES: &[Case] = &[
 
 fn heap_read(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let buffer = pattern(200_003, 1);
-    // Neither begins nor ends with a page, or a word.
+    // It neither begins nor ends at a page or word boundary.
     let part = &buffer[3..200_002];
     let device = bench.queue().crc32c(part, 0)?;
     let cpu = crc32c::crc32c(part);
@@ -72,7 +72,7 @@ fn mapped_file(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let length = files::length(&file)?;
     let map = files::map_read(&file, length)?;
     let (device, counted) = bench.count(|bench| Ok(bench.queue().crc32c(&map, 0)?))?;
-    // Nobody had reached this mapping before.
+    // Nothing had accessed this mapping before.
     counted.at_least(index::PAGE_REQUESTS, 1)?;
     let cpu = crc32c::crc32c(&std::fs::read(path).context(path)?);
     ensure!(

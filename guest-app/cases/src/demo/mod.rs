@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The demonstration: what it means that a device shares a process's address space. Each case is
-//! a check that can fail.
+//! The demonstration: a device shares a process's address space. Each case is a check that can
+//! fail.
 
 mod memory;
 mod operations;
@@ -10,7 +10,7 @@ mod processes;
 
 use crate::harness::{Group, Suite};
 
-/// The cases, in the order of a tour: from plain memory to what the kernel does with it.
+/// The cases, in the order of a tour: from ordinary memory to the kernel's changes to it.
 pub const SUITE: Suite = Suite {
     name: "demo",
     groups: &[Group {
@@ -51,8 +51,8 @@ mod tests {
         }
     }
 
-    /// Cases that run without the device. The others need page tables, or children, which a
-    /// program with the threads of tests and models cannot have.
+    /// Cases that run without the device. The others need page tables, or children. A program with
+    /// the threads of tests and models cannot fork children.
     const ON_A_MODEL: &[&str] = &[
         "heap buffer read",
         "buffer written, seen by the CPU",
@@ -80,7 +80,7 @@ mod tests {
         }
     }
 
-    /// For each way to break the rules, the cases that must notice.
+    /// For each broken rule, the cases that must detect it.
     #[test]
     fn cases_fail_on_a_device_that_breaks_the_rules() {
         let mutants: &[(Mutant, &[&str])] = &[

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the device does with the memory that it shares.
+//! The device's operations on shared memory.
 
 use std::mem::offset_of;
 use std::ptr;
@@ -32,7 +32,7 @@ struct Node {
 
 fn linked_list(bench: &mut Bench) -> anyhow::Result<Verdict> {
     const NODES: usize = 5000;
-    // Allocated one by one, linked in another order: a step of 1999 meets each once.
+    // Allocated one by one and linked in another order: a step of 1999 reaches each node once.
     let mut nodes: Vec<Box<Node>> = (0..NODES as u64)
         .map(|n| {
             Box::new(Node {
@@ -50,7 +50,7 @@ fn linked_list(bench: &mut Bench) -> anyhow::Result<Verdict> {
     }
     let sum: u64 = nodes.iter().map(|node| node.value).sum();
     let (next, value) = (offset_of!(Node, next), offset_of!(Node, value));
-    // SAFETY: the nodes are alive, and nobody changes them.
+    // SAFETY: the nodes are alive and do not change.
     let (device, visited) = unsafe { bench.queue().chase(head, next, value, NODES as u64) }?;
     ensure!(
         visited == NODES as u64,
@@ -141,7 +141,7 @@ fn contended(bench: &mut Bench) -> anyhow::Result<Verdict> {
 fn compare(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let left = pattern(4 * PAGE, 11);
     let mut right = vec![0; left.len() + 3];
-    // Not aligned alike, and equal but for what is changed.
+    // The two have different alignments, and are equal except for the changed bytes.
     right[3..].copy_from_slice(&left);
     let boundary = PAGE - right[3..].as_ptr().addr() % PAGE;
     let queue = bench.queue();
@@ -154,7 +154,7 @@ fn compare(bench: &mut Bench) -> anyhow::Result<Verdict> {
             found == Some(at),
             "difference found at {found:?}, it is at {at}"
         );
-        // What differs later is not found first.
+        // A later difference is not reported first.
         let last = right.len() - 1;
         right[last] ^= 0x20;
         let found = queue.compare(&left, &right[3..])?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Pages that are not there, not yet or not any more, and pages that are huge.
+//! Pages that are not yet or no longer present, and huge pages.
 
 use anyhow::{Context, ensure};
 use svmctl::abi::counters::index;
@@ -22,7 +22,7 @@ pub const CASES: &[Case] = &[
 /// A number whose 8 bytes differ.
 const PATTERN: u64 = 0x1122_3344_5566_7788;
 
-/// So many bytes of [`PATTERN`].
+/// `length` bytes of [`PATTERN`].
 fn filled(length: usize) -> Vec<u8> {
     PATTERN
         .to_le_bytes()
@@ -35,7 +35,7 @@ fn filled(length: usize) -> Vec<u8> {
 fn never_touched(bench: &mut Bench) -> anyhow::Result<Verdict> {
     const PAGES: usize = 8;
     let region = Region::new(PAGES * PAGE)?;
-    // One page request for each page at least, not one for 2 MiB.
+    // At least one page request for each page, not one for 2 MiB.
     region.advise(Advice::NoHugePage).or_else(not_built)?;
     let before = pages::residence(&region)?;
     ensure!(
@@ -55,7 +55,7 @@ fn never_touched(bench: &mut Bench) -> anyhow::Result<Verdict> {
     passed()
 }
 
-/// A kernel without huge pages has none to do without.
+/// A kernel without huge pages need not turn them off.
 fn not_built(error: std::io::Error) -> std::io::Result<()> {
     match error.kind() {
         std::io::ErrorKind::InvalidInput => Ok(()),
@@ -67,7 +67,7 @@ fn copy_on_write(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let region = Region::new(2 * PAGE)?;
     let old = pattern(region.len(), 4);
     region.write(0, &old);
-    // The device has the page, writable, when it becomes shared.
+    // The device has a writable translation of the page when it becomes shared.
     bench.copy((&region, 0), (&region, 0), region.len())?;
     let mut child = Child::fork(|line| {
         line.receive::<String>()?;
@@ -108,7 +108,7 @@ fn huge_page(bench: &mut Bench) -> anyhow::Result<Verdict> {
         device == cpu,
         "checksum {device:08x} by the device, {cpu:08x} by the CPU"
     );
-    // As small pages it would take 512 translations; ring and record take some.
+    // Small pages would take 512 translations; ring and record take a few.
     counted.at_least(index::TRANSLATION_REQUESTS, 1)?;
     counted.at_most(index::TRANSLATION_REQUESTS, 16)?;
     passed()
@@ -132,7 +132,7 @@ fn discarded(bench: &mut Bench) -> anyhow::Result<Verdict> {
     );
     counted.at_least(index::INVALIDATIONS, 1)?;
     counted.at_least(index::PAGE_REQUESTS, 1)?;
-    // Written by the device, the pages come to life again.
+    // The device's write brings the pages back.
     bench.fill(&region, 0..region.len(), PATTERN)?;
     expect_bytes(
         "the new pages",
@@ -143,7 +143,7 @@ fn discarded(bench: &mut Bench) -> anyhow::Result<Verdict> {
 }
 
 fn swapped(bench: &mut Bench) -> anyhow::Result<Verdict> {
-    /// How often the kernel is asked: it leaves pages that it is busy with.
+    /// How often the kernel is asked: it skips pages that are in use at the moment.
     const ATTEMPTS: usize = 20;
     if !pages::swap_is_on()? {
         return Ok(Verdict::Skipped(

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the device may not reach, it does not reach.
+//! The device does not access memory that it has no permission to access.
 
 use std::ptr;
 
@@ -18,7 +18,8 @@ pub const CASES: &[Case] = &[
     Case::new("bad pointer fails only itself", bad_pointer),
 ];
 
-/// Where nobody maps anything unless told to: the kernel gives out addresses from the other end.
+/// An address at which nothing is mapped by default: the kernel allocates addresses from the other
+/// end.
 const QUIET_ADDRESS: usize = 0x2000_0000_0000;
 
 fn unmapped(bench: &mut Bench) -> anyhow::Result<Verdict> {
@@ -32,7 +33,7 @@ fn unmapped(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let source = Region::new(2 * PAGE)?;
     source.write(0, &pattern(2 * PAGE, 9));
 
-    // The device knows the page, and has written to it.
+    // The device has translated the page and written to it.
     bench.copy((&source, 0), (&middle, 0), PAGE)?;
     expect_bytes("the page", &middle.read(0..PAGE), &source.read(0..PAGE))?;
     let (address, counted) = bench.count(|_| Ok(middle.unmap()))?;
@@ -41,7 +42,7 @@ fn unmapped(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let gone = ptr::without_provenance_mut::<u8>(address as usize);
     let write = Descriptor::copy(source.at(0), gone.wrapping_add(40), 100);
     let read = Descriptor::crc32c(gone.wrapping_add(50), 100, 0);
-    // SAFETY: nothing is mapped there, and nobody else maps anything at such an address.
+    // SAFETY: nothing is mapped there, and no other code maps anything at such an address.
     let (write, read) = unsafe { (bench.queue().execute(&write), bench.queue().execute(&read)) };
     let failure = expect_fault(write, true, address + 40)?;
     ensure!(
@@ -51,9 +52,10 @@ fn unmapped(bench: &mut Bench) -> anyhow::Result<Verdict> {
     );
     expect_fault(read, false, address + 50)?;
 
-    // Across the edge: what is before it may be written, what is behind it may not.
+    // Across the edge: the part before it may be written, the part behind it may not.
     let across = Descriptor::copy(source.at(0), before.at(PAGE - 16), 2 * PAGE as u64);
-    // SAFETY: the region before lives and is accessed atomically; then there is nothing.
+    // SAFETY: the region before the edge lives and is accessed atomically; behind it nothing is
+    // mapped.
     let across = unsafe { bench.queue().execute(&across) };
     let failure = expect_fault(across, true, address)?;
     ensure!(
@@ -75,7 +77,7 @@ fn read_only(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let mut region = Region::new(3 * PAGE)?;
     let contents = pattern(region.len(), 10);
     region.write(0, &contents);
-    // The device has all pages, writable, before that changes.
+    // The device has writable translations of all pages before that changes.
     bench.copy((&region, 0), (&region, 0), region.len())?;
     region.set_read_only(PAGE..2 * PAGE)?;
 
@@ -90,7 +92,7 @@ fn read_only(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let across = bench.fill(&region, PAGE - 8..2 * PAGE + 8, 0);
     expect_fault(across, true, region.address(PAGE))?;
     expect_bytes("the pages", &region.read(PAGE..3 * PAGE), &contents[PAGE..])?;
-    // Made writable again, it is written.
+    // After it is made writable again, a write succeeds.
     region.set_read_only(0..0)?;
     bench.fill(&region, PAGE..PAGE + 8, 0)?;
     expect_bytes("the word", &region.read(PAGE..PAGE + 8), &[0; 8])?;
@@ -98,7 +100,7 @@ fn read_only(bench: &mut Bench) -> anyhow::Result<Verdict> {
 }
 
 fn bad_pointer(bench: &mut Bench) -> anyhow::Result<Verdict> {
-    // In the first page, where nothing is ever mapped.
+    // An address in the first page, where nothing is ever mapped.
     let bad = ptr::without_provenance_mut::<u8>(0x18);
     let region = Region::new(PAGE)?;
     let number = |n: usize| region.at(8 * n);
@@ -111,12 +113,12 @@ fn bad_pointer(bench: &mut Bench) -> anyhow::Result<Verdict> {
         Descriptor::fill(number(3), 8, 5),
     ];
     // SAFETY: a region is accessed atomically, and lives as long as the call; at the bad address
-    // is never anything.
+    // nothing is ever mapped.
     let records = unsafe { bench.queue().execute_all(&batch) }?;
     for (n, record) in records.iter().enumerate() {
         match n {
             1 | 4 => drop(expect_fault(failed(record), true, 0x18).or_else(|error| {
-                // An atomic access reads and writes: either may be what fails.
+                // An atomic access reads and writes: either may fail.
                 if n == 4 {
                     expect_fault(failed(record), false, 0x18)
                 } else {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Several address spaces, and several contexts of one.
+//! Several address spaces, and several contexts of one address space.
 
 use anyhow::{Context, anyhow, ensure};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ pub const CASES: &[Case] = &[
     Case::new("two contexts of one process", two_contexts),
 ];
 
-/// What the device knows a process by.
+/// What identifies a process to the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Identity {
     pasid: u32,
@@ -32,14 +32,14 @@ impl Identity {
     }
 }
 
-/// How often each process writes, while the other does.
+/// How often each process writes while the other does so, too.
 const ROUNDS: u64 = 50;
 /// First value of the parent, or of the first context.
 const PARENT: u64 = 0x1111_1111_1111_1111;
 /// First value of the child, or of the second context.
 const CHILD: u64 = 0x2222_2222_2222_2222;
 
-/// Writes by the device, and looks by the CPU, over and over.
+/// Repeatedly lets the device write and the CPU check.
 fn write_and_look(queue: &mut Queue, region: &Region, value: u64) -> anyhow::Result<()> {
     for round in 0..ROUNDS {
         let value = value.wrapping_add(round);
@@ -84,7 +84,7 @@ fn two_processes(bench: &mut Bench) -> anyhow::Result<Verdict> {
         address == region.address(0),
         "the child wrote to {address:#x}"
     );
-    // What the child's device wrote went to the child.
+    // The writes of the child's context went to the child.
     let expected = (PARENT + ROUNDS - 1).to_le_bytes().repeat(region.len() / 8);
     expect_bytes(
         "memory after the child's end",

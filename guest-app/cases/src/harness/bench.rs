@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a case works with: a queue that is in order when it begins, operations on regions, and
-//! checks of what the device counted.
+//! The tools of a case: a queue that works when the case begins, operations on regions, and checks
+//! of the device's counters.
 
 use std::fmt;
 use std::ops::Range;
@@ -18,15 +18,15 @@ use super::verdict::Verdict;
 
 /// Descriptors of the bench's ring.
 pub const ENTRIES: u32 = 16;
-/// No operation of a case takes so long; a device that has stopped working does.
+/// No operation of a case takes this long unless the device has stopped working.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
 type Open = dyn Fn() -> Result<Context, Error>;
 
-/// How much a run tries.
+/// How much a run tests.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Begins everything random: the same seed, the same tries.
+    /// Seed of all random choices: the same seed gives the same choices.
     pub seed: u64,
     /// Multiplies rounds and durations.
     pub scale: f64,
@@ -46,9 +46,9 @@ pub struct Bench {
     device: PathBuf,
     open: Box<Open>,
     options: Options,
-    /// What context and device were when the queue was opened.
+    /// Information about context and device from when the queue was opened.
     info: Info,
-    /// None while a case has closed it.
+    /// `None` while a case has closed it.
     queue: Option<Queue>,
     /// Counters of the queue when the case began.
     start: Counters,
@@ -86,12 +86,12 @@ impl Bench {
         })
     }
 
-    /// How much is tried.
+    /// How much to test.
     pub fn options(&self) -> &Options {
         &self.options
     }
 
-    /// Says how much to try.
+    /// Sets how much to test.
     pub fn set_options(&mut self, options: Options) {
         self.options = options;
     }
@@ -107,7 +107,7 @@ impl Bench {
         self.queue = None;
     }
 
-    /// Sees to it that the next case has a queue that works.
+    /// Ensures that the next case has a working queue.
     ///
     /// # Errors
     ///
@@ -126,7 +126,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Starts the bench's queue again. What it had counted is forgotten.
+    /// Restarts the bench's queue. Its previous counts are discarded.
     ///
     /// # Errors
     ///
@@ -137,7 +137,7 @@ impl Bench {
         Ok(())
     }
 
-    /// What the bench's queue and the case's others counted since the case began.
+    /// The counts of the bench's queue and of the case's other queues since the case began.
     pub fn take_counters(&mut self) -> Counters {
         let own = match self.queue.as_ref().map(Queue::counters) {
             Some(Ok(now)) => now.since(&self.start),
@@ -146,7 +146,7 @@ impl Bench {
         own.plus(&std::mem::take(&mut self.others))
     }
 
-    /// What context and device are.
+    /// Information about context and device.
     pub fn info(&self) -> &Info {
         &self.info
     }
@@ -163,7 +163,7 @@ impl Bench {
     ///
     /// If the case has closed it.
     pub fn queue(&mut self) -> &mut Queue {
-        // A case that closes the queue is written to do without it.
+        // A case that closes the queue does not use it.
         self.queue.as_mut().expect("the case has closed the queue")
     }
 
@@ -172,7 +172,7 @@ impl Bench {
         &self.device
     }
 
-    /// Opens the device once more, and starts a queue.
+    /// Opens the device once more and starts a queue.
     ///
     /// # Errors
     ///
@@ -181,7 +181,7 @@ impl Bench {
         start(&self.open, entries)
     }
 
-    /// Counts what another queue of the case did.
+    /// Adds the counts of another queue of the case.
     ///
     /// # Errors
     ///
@@ -191,7 +191,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Runs `work`, and says what the bench's queue counted meanwhile.
+    /// Runs `work` and returns the counts of the bench's queue meanwhile.
     ///
     /// # Errors
     ///
@@ -252,11 +252,11 @@ fn start(open: &Open, entries: u32) -> Result<Queue, Error> {
     Ok(queue)
 }
 
-/// What was counted during a part of a case.
+/// The counts during a part of a case.
 #[derive(Clone, Copy, Debug)]
 pub struct Counted {
     change: Counters,
-    /// The device translates. A device of software, in a test of this program, does not.
+    /// The device translates addresses. A software model, in a test of this program, does not.
     translates: bool,
 }
 
@@ -303,7 +303,7 @@ fn key(index: usize) -> &'static str {
         .map_or("counter", |counter| counter.key)
 }
 
-/// The failure that an operation must have ended with.
+/// The failure with which an operation must have ended.
 ///
 /// # Errors
 ///
@@ -371,7 +371,7 @@ pub fn expect_bytes(what: &str, found: &[u8], expected: &[u8]) -> anyhow::Result
     }
 }
 
-/// Bytes that differ from place to place, from page to page and by `seed`.
+/// Bytes that differ by position, by page and by `seed`.
 pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
     // Knuth's MMIX generator: no two pages are alike.
     let mut state = seed;

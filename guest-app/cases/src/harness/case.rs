@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Cases, and the groups and suites that they stand in.
+//! Cases, and the groups and suites that contain them.
 
 use anyhow::ensure;
 use svm_init::kernel;
@@ -7,21 +7,21 @@ use svm_init::kernel;
 use super::bench::Bench;
 use super::verdict::Verdict;
 
-/// One case: an error is a failure.
+/// One case. An error is a failure.
 #[derive(Debug)]
 pub struct Case {
-    /// Name: what is shown or tested.
+    /// Name: what it shows or tests.
     pub name: &'static str,
     /// What it does.
     pub run: fn(&mut Bench) -> anyhow::Result<Verdict>,
-    /// How messages of the kernel begin that it provokes, and that are no fault.
+    /// Beginnings of the kernel messages that it provokes, which are not faults.
     pub provokes: &'static [&'static str],
-    /// Whether processes die in it while the device works for them.
+    /// Whether processes die during the case while the device works for them.
     pub kills: bool,
 }
 
 impl Case {
-    /// A case that makes the kernel say nothing.
+    /// A case that provokes no messages of the kernel.
     pub const fn new(name: &'static str, run: fn(&mut Bench) -> anyhow::Result<Verdict>) -> Case {
         Case {
             name,
@@ -31,22 +31,22 @@ impl Case {
         }
     }
 
-    /// What the kernel may say because of it.
+    /// Sets the messages that the kernel may log because of it.
     #[must_use]
     pub const fn provoking(mut self, messages: &'static [&'static str]) -> Case {
         self.provokes = messages;
         self
     }
 
-    /// Processes die in it while the device works for them, of which the IOMMU driver may say what
-    /// [`kernel::after_death`] has.
+    /// Marks a case during which processes die while the device works for them. The IOMMU driver
+    /// may then log the messages of [`kernel::after_death`].
     #[must_use]
     pub const fn killing(mut self) -> Case {
         self.kills = true;
         self
     }
 
-    /// All that the kernel may say because of it.
+    /// All messages that the kernel may log because of it.
     pub(super) fn provoked(&self) -> Vec<&'static str> {
         let deaths = if self.kills {
             kernel::after_death()
@@ -60,9 +60,9 @@ impl Case {
 /// Cases of one theme.
 #[derive(Debug)]
 pub struct Group {
-    /// A name that chooses them all.
+    /// A name that selects all of them.
     pub name: &'static str,
-    /// What they are about, in a line.
+    /// What they test, in one line.
     pub about: &'static str,
     /// The cases, by module.
     pub cases: &'static [&'static [Case]],
@@ -71,13 +71,13 @@ pub struct Group {
 /// Several groups, in the order in which they run.
 #[derive(Debug)]
 pub struct Suite {
-    /// Name of the suite, which its last line begins with.
+    /// Name of the suite. The last line of a report begins with it.
     pub name: &'static str,
     /// The groups.
     pub groups: &'static [Group],
 }
 
-/// A case, and where it belongs.
+/// A case and its group.
 #[derive(Clone, Copy, Debug)]
 pub struct Chosen {
     /// Its group.
@@ -92,7 +92,7 @@ impl Suite {
     ///
     /// # Errors
     ///
-    /// A name chooses no case.
+    /// A name selects no case.
     pub fn choose(&self, names: &[String]) -> anyhow::Result<Vec<Chosen>> {
         let all = || {
             self.groups.iter().flat_map(|group| {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Running cases one after the other, and counting how they ended. It knows no case.
+//! Runs cases one after the other and counts how they ended. It is independent of the cases.
 
 pub mod bench;
 mod case;
@@ -22,8 +22,8 @@ pub use case::{Case, Chosen, Group, Suite};
 pub use tally::Tally;
 pub use verdict::{Verdict, passed, remark, skipped};
 
-/// Runs the cases and reports each. With `messages`, a case fails if the kernel says what it
-/// should not.
+/// Runs the cases and reports each. With `messages`, a case fails if the kernel logs an unexpected
+/// message.
 ///
 /// # Errors
 ///
@@ -50,7 +50,7 @@ pub fn run_suite(
     Ok(tally)
 }
 
-/// Fails a case for what the kernel has said.
+/// Fails a case if the kernel has logged unexpected messages.
 fn judge(event: &mut TestEvent, unexpected: &[String]) {
     let Some(first) = unexpected.first() else {
         return;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Numbers that look random and are the same for the same seed: what a test tried can be tried
-//! again.
+//! Pseudo-random numbers that are the same for the same seed, so that a test run can be repeated.
 
 /// A generator (SplitMix64). Not for secrets.
 #[derive(Clone, Debug)]
@@ -12,7 +11,7 @@ impl Random {
         Random(seed)
     }
 
-    /// The generator of part `n` of what a seed begins: each part has its own numbers.
+    /// The generator of part `n` of a seed: each part has its own numbers.
     pub fn part(seed: u64, n: u64) -> Random {
         let mut first = Random(seed);
         Random(first.next_u64() ^ Random(n).next_u64())
@@ -43,7 +42,7 @@ impl Random {
         self.below(n) == 0
     }
 
-    /// One of several things.
+    /// Chooses one of several things.
     pub fn of<T: Copy>(&mut self, things: &[T]) -> T {
         things[self.index(things.len())]
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Reports of cases: aligned columns for people, JSON for programs, and events for the program that
+//! Reports of cases: aligned columns for people, JSON for programs, and events for `svm-vm`, which
 //! runs the guest.
 
 use std::fs::{File, OpenOptions};
@@ -26,14 +26,14 @@ const WIDTH: usize = 9;
 /// Width of the result.
 const RESULT_WIDTH: usize = 7;
 
-/// How reports look.
+/// Output format of reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Aligned columns.
     Table,
     /// The Test Anything Protocol, version 14.
     Tap,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -50,7 +50,8 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// A reporter for these cases. If the environment names a file for events, they go there too.
+    /// A reporter for these cases. If the environment names a file for events, it writes them
+    /// there, too.
     ///
     /// # Errors
     ///
@@ -79,7 +80,7 @@ impl Reporter {
         })
     }
 
-    /// Prints what stands above the cases.
+    /// Prints the heading above the cases.
     ///
     /// # Errors
     ///
@@ -102,7 +103,7 @@ impl Reporter {
         Ok(())
     }
 
-    /// Says something about the run as a whole to people.
+    /// Prints a remark about the whole run, for people only.
     ///
     /// # Errors
     ///
@@ -142,7 +143,7 @@ impl Reporter {
         Ok(())
     }
 
-    /// Reports how many cases ended how, in the last line.
+    /// Reports in the last line how many cases passed, failed and were skipped.
     ///
     /// # Errors
     ///
@@ -174,7 +175,7 @@ pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// The lines of a test point.
 fn tap(number: usize, group: &str, event: &TestEvent) -> String {
-    // What would begin a directive is written with a backslash.
+    // Characters that would begin a directive are escaped with a backslash.
     let name = event.name.replace('\\', "\\\\").replace('#', "\\#");
     let point = match event.status {
         Status::Failed => format!("not ok {number} - {group}: {name}"),
@@ -261,7 +262,7 @@ mod tests {
         assert_eq!(row.chars().count(), lower.chars().count());
         assert!(row.starts_with("heap        ok "), "{row}");
         assert!(row.ends_with(" 0       12        0      345"), "{row}");
-        // The end of a number is below the end of its heading.
+        // A number is right-aligned with its heading.
         assert_eq!(
             row.find("12").unwrap() + 2,
             lower.find("requests").unwrap() + 8

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! How a case ends that does not fail.
+//! Outcomes of cases that do not fail.
 
-/// How a case ended that did not fail.
+/// Outcome of a case that did not fail.
 #[derive(Debug)]
 pub enum Verdict {
-    /// All was as it should be; a remark, or nothing.
+    /// Everything was as expected; a remark, or nothing.
     Passed(String),
     /// It could not run, for this reason.
     Skipped(String),
 }
 
-/// It passed, and there is nothing to add.
+/// It passed, without a remark.
 pub fn passed() -> anyhow::Result<Verdict> {
     Ok(Verdict::Passed(String::new()))
 }

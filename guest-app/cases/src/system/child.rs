@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Children of the program: copies of it that share nothing but two pipes.
+//! Children of the program: copies of it that share only two pipes with it.
 //!
-//! Parent and child send each other lines of JSON. A child that ends early is noticed by its
-//! closed pipe, and a [`Child`] that is dropped leaves no process behind.
+//! Parent and child send each other lines of JSON. The parent notices by the closed pipe when a
+//! child ends early. A dropped [`Child`] leaves no process behind.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -19,7 +19,7 @@ use nix::unistd::{ForkResult, Pid, fork, pipe2};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// How long threads that were joined may stay in `/proc`.
+/// How long joined threads may remain in `/proc`.
 const THREADS_LINGER: Duration = Duration::from_secs(5);
 
 /// One end of a conversation.
@@ -49,7 +49,7 @@ impl Line {
     ///
     /// # Errors
     ///
-    /// The other side has ended, or sent something else.
+    /// The other side has ended or sent something else.
     pub fn receive<T: DeserializeOwned>(&mut self) -> anyhow::Result<T> {
         let mut text = String::new();
         let length = self.from.read_line(&mut text)?;
@@ -77,17 +77,17 @@ pub struct Child {
 }
 
 impl Child {
-    /// Forks. The child runs `work`, tells of its error if there is one, and ends.
+    /// Forks. The child runs `work`, reports its error, if any, and ends.
     ///
     /// # Errors
     ///
-    /// The process has several threads, of which the child would have one; those of `fork`.
+    /// The process has several threads, but the child would have only one; those of `fork`.
     pub fn fork(work: impl FnOnce(&mut Line) -> anyhow::Result<()>) -> anyhow::Result<Child> {
         be_single(THREADS_LINGER)?;
         let (child_from, to) = pipe2(OFlag::O_CLOEXEC)?;
         let (from, child_to) = pipe2(OFlag::O_CLOEXEC)?;
         std::io::stdout().flush()?;
-        // SAFETY: there is no other thread that could hold a lock.
+        // SAFETY: no other thread exists that could hold a lock.
         match unsafe { fork() }.context("fork")? {
             ForkResult::Parent { child } => Ok(Child {
                 pid: Some(child),
@@ -102,13 +102,13 @@ impl Child {
                 let status = match result {
                     Ok(()) => 0,
                     Err(error) => {
-                        // A parent that is gone is told nothing.
+                        // If the parent is gone, there is nothing to report.
                         let _ = line.send(&Err::<(), _>(format!("{error:#}")));
                         1
                     }
                 };
-                // SAFETY: the function ends the process, and nothing else. What the parent has
-                // registered to run at its end, and its buffers, are not the child's.
+                // SAFETY: the function only ends the process. The parent's exit handlers and its
+                // buffers do not belong to the child.
                 unsafe { nix::libc::_exit(status) }
             }
         }
@@ -119,7 +119,7 @@ impl Child {
         &mut self.line
     }
 
-    /// Ends the child by SIGKILL, wherever it is, and waits until it is gone.
+    /// Kills the child with SIGKILL at an arbitrary point and waits for its end.
     ///
     /// # Errors
     ///
@@ -135,8 +135,8 @@ impl Child {
         }
     }
 
-    /// Ends the child by SIGKILL as [`Child::kill`] does, but only says whether it had not ended
-    /// before. What it had said can still be received.
+    /// Kills the child with SIGKILL as [`Child::kill`] does, but only returns whether it was still
+    /// running. Its messages can still be received.
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl Child {
     ///
     /// # Errors
     ///
-    /// It ended otherwise than by completing its work.
+    /// It ended without completing its work.
     pub fn finish(mut self) -> anyhow::Result<()> {
         match self.wait()? {
             WaitStatus::Exited(_, 0) => Ok(()),
@@ -178,8 +178,8 @@ impl Child {
         }
     }
 
-    /// Whether the child has said something, or ended, or does within some time. Only for one that
-    /// was not listened to since it last spoke.
+    /// Whether the child has sent a message or ended, or does so within `patience`. Only valid if
+    /// nothing it sent is buffered unread.
     ///
     /// # Errors
     ///
@@ -191,7 +191,7 @@ impl Child {
         Ok(poll(&mut fds, PollTimeout::from(millis))? > 0)
     }
 
-    /// Waits for the end of a child that says nothing until then; `None` if it takes longer.
+    /// Waits for the end of a child that sends nothing until then; `None` if it takes longer.
     ///
     /// # Errors
     ///
@@ -203,7 +203,7 @@ impl Child {
         Ok(None)
     }
 
-    /// Waits for the child's end, whatever it is.
+    /// Waits for the child's end, however it ends.
     ///
     /// # Errors
     ///
@@ -216,11 +216,11 @@ impl Child {
     }
 }
 
-/// Ends this thread and nothing else; where it is the first one, the process goes on without.
+/// Ends only this thread. If it is the first one, the process continues without it.
 pub fn end_this_thread() -> ! {
     // SAFETY: nothing of the thread runs after the call: no destructor, and no code that would
-    // find its stack gone, for the stack stays mapped. Callers in a child of
-    // `Child::fork` has nothing left to tell.
+    // find its stack gone, for the stack stays mapped. A caller in a child of `Child::fork` has
+    // nothing left to report.
     unsafe { nix::libc::syscall(nix::libc::SYS_exit, 0) };
     unreachable!("the thread has ended")
 }
@@ -234,15 +234,14 @@ pub fn end_this_process(status: i32) -> ! {
 impl Drop for Child {
     fn drop(&mut self) {
         if let Some(pid) = self.pid.take() {
-            // A child that has ended already is waited for all the same.
+            // A child that has already ended must still be waited for.
             let _ = kill(pid, Signal::SIGKILL);
             let _ = waitpid(pid, None);
         }
     }
 }
 
-/// Checks that the process has one thread only. Threads that were joined may be seen for a
-/// moment.
+/// Checks that the process has only one thread. Joined threads may still be visible for a moment.
 fn be_single(patience: Duration) -> anyhow::Result<()> {
     let start = Instant::now();
     loop {

@@ -11,7 +11,7 @@ use memmap2::{Mmap, MmapMut, MmapOptions};
 ///
 /// # Errors
 ///
-/// It is not a regular file, or one that has contents but no length, as those in `/proc`.
+/// It is not a regular file, or it has contents but no length, as files in `/proc`.
 pub fn length(file: &File) -> anyhow::Result<u64> {
     let metadata = file.metadata()?;
     ensure!(
@@ -29,15 +29,15 @@ pub fn length(file: &File) -> anyhow::Result<u64> {
     Ok(metadata.len())
 }
 
-/// Maps a file for reading, privately; no page of it is present before somebody reaches it.
+/// Maps a file for reading, privately. No page of it is present before it is accessed.
 ///
 /// # Errors
 ///
 /// Those of `mmap`.
 pub fn map_read(file: &File, length: u64) -> anyhow::Result<Mmap> {
     let length = usize::try_from(length).context("the file is larger than the address space")?;
-    // SAFETY: the program never looks at the bytes itself, but where it made the file; it hands
-    // them to the device, to which it is all the same whether another process changes the file.
+    // SAFETY: the program itself reads the bytes only if it created the file. Otherwise only the
+    // device reads them, and it tolerates changes by other processes.
     Ok(unsafe { MmapOptions::new().len(length).map(file) }?)
 }
 

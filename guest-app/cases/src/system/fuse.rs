@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A file that a program serves (FUSE), for page faults that nobody answers until the test says so.
+//! A file that a program serves (FUSE), for page faults that remain unanswered until the test
+//! answers them.
 //!
-//! It speaks the protocol of `/dev/fuse` itself (Linux, `include/uapi/linux/fuse.h`), as far as one
-//! regular file needs it: the file is the root of its file system, mounted over an ordinary file.
+//! It implements the parts of the protocol of `/dev/fuse` (Linux, `include/uapi/linux/fuse.h`) that
+//! one regular file needs: the file is the root of its file system, mounted over an ordinary file.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read};
@@ -20,7 +21,7 @@ pub const DEVICE: &str = "/dev/fuse";
 /// Size of the file in bytes.
 pub const SIZE: u64 = 4096;
 
-/// Version of the protocol that is spoken: 7.31. The kernel keeps to it.
+/// Version of the implemented protocol: 7.31. The kernel follows it.
 const VERSION: (u32, u32) = (7, 31);
 /// The root's node.
 const ROOT: u64 = 1;
@@ -30,12 +31,12 @@ const MODE: u32 = 0o100_644;
 const IN_HEADER: usize = 40;
 /// Bytes of an answer's header: length, error, id.
 const OUT_HEADER: usize = 16;
-/// Bytes of a buffer that holds each request; the kernel wants 8 KiB at least.
+/// Bytes of the buffer for a request; the kernel requires at least 8 KiB.
 const BUFFER: usize = 1 << 17;
 /// How long the kernel may keep attributes, in seconds.
 const VALID: u64 = 3600;
 
-/// The operations that such a file meets.
+/// The operations that such a file receives.
 mod operation {
     pub const FORGET: u32 = 2;
     pub const GETATTR: u32 = 3;
@@ -49,7 +50,7 @@ mod operation {
     pub const BATCH_FORGET: u32 = 42;
 }
 
-/// Numbers one behind the other, in the machine's order of bytes.
+/// Consecutive numbers in the machine's byte order.
 #[derive(Default)]
 struct Message(Vec<u8>);
 
@@ -75,7 +76,7 @@ impl Message {
     }
 }
 
-/// The module `fuse` is loaded, or part of the kernel; `false` if there is none.
+/// Loads the module `fuse` unless FUSE is already available. Returns `false` if there is none.
 ///
 /// # Errors
 ///
@@ -89,23 +90,22 @@ pub fn is_available() -> anyhow::Result<bool> {
     Ok(Path::new(DEVICE).exists())
 }
 
-/// Takes a file away that a [`Server`] has mounted, if one has. Processes that have it open keep
-/// it.
+/// Removes a file that a [`Server`] has mounted, if any. Processes that have it open keep it.
 pub fn unmount(path: &Path) {
-    // Neither need be there.
+    // Neither needs to exist.
     let _ = umount2(path, MntFlags::MNT_DETACH);
     let _ = fs::remove_file(path);
 }
 
-/// The program's side of a mounted file. Dropping it fails what was not answered; the mount stays,
-/// until [`unmount`].
+/// The program's side of a mounted file. Dropping it fails the unanswered requests; the mount
+/// remains until [`unmount`].
 #[derive(Debug)]
 pub struct Server {
     device: File,
 }
 
 impl Server {
-    /// Mounts a file at `path`, which is made.
+    /// Creates a file at `path` and mounts the served file over it.
     ///
     /// # Errors
     ///
@@ -140,7 +140,7 @@ impl Server {
                 // Unmounted.
                 Err(error) if error.raw_os_error() == Some(Errno::ENODEV as i32) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                // A request was taken back before it was read.
+                // A request was cancelled before it was read.
                 Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => continue,
                 Err(error) => return Err(error).context(DEVICE),
             };
@@ -167,7 +167,7 @@ impl Server {
                 _ => Err(Errno::ENOSYS),
             };
             match self.answer(id, answer) {
-                // The request was taken back meanwhile, or the file is being unmounted.
+                // The request was cancelled meanwhile, or the file is being unmounted.
                 Ok(()) | Err(Errno::ENOENT | Errno::ENODEV) => {}
                 Err(error) => bail!("{DEVICE}: an answer is refused: {error}"),
             }
@@ -185,7 +185,7 @@ impl Server {
             .u32(error.wrapping_neg() as u32)
             .u64(id);
         message.0.extend(body);
-        // In one piece: the kernel takes an answer whole or refuses it.
+        // In one piece: the kernel accepts an answer as a whole or refuses it.
         nix::unistd::write(&self.device, &message.0).map(drop)
     }
 }

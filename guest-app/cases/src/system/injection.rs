@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Failures on demand: a kernel with `CONFIG_FAULT_INJECTION` refuses memory, or access to the
-//! memory of the process, where it is told to (Linux, Documentation/fault-injection).
+//! Failures on demand: a kernel with `CONFIG_FAULT_INJECTION` can be told to fail allocations and
+//! accesses to the memory of the process (Linux, Documentation/fault-injection).
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use nix::errno::Errno;
 
-/// Where the kernel is told what may fail.
+/// Where to tell the kernel what may fail.
 const DEBUGFS: &str = "/sys/kernel/debug";
 
-/// Memory of the size of structures, memory in pages, and copies from and to programs may fail;
-/// also where the kernel could wait for memory, and without a word in its log.
+/// Slab allocations, page allocations, and copies from and to user space may fail: also allocations
+/// that could wait for memory, and without a message in the log.
 const ANY: &[(&str, &str)] = &[
     ("failslab/ignore-gfp-wait", "N"),
     ("failslab/verbose", "0"),
@@ -25,7 +25,7 @@ const ANY: &[(&str, &str)] = &[
     ("fail_usercopy/verbose", "0"),
 ];
 
-/// One in so many percent of the allocations of those tasks fails that ask for it.
+/// A percentage of the allocations fails, in tasks that request it.
 const SOME: &[(&str, &str)] = &[
     ("failslab/task-filter", "Y"),
     ("failslab/interval", "1"),
@@ -35,21 +35,21 @@ const SOME: &[(&str, &str)] = &[
     ("fail_page_alloc/times", "-1"),
 ];
 
-/// What the kernel refuses.
+/// The kinds of failures.
 const KINDS: &[&str] = &["failslab", "fail_page_alloc", "fail_usercopy"];
 
-/// The settings by which failures can be asked for. They are as before when it is dropped.
+/// The settings that allow a task to request failures. Dropping it restores the previous ones.
 #[derive(Debug)]
 pub struct Injection {
     before: Vec<(PathBuf, String)>,
 }
 
 impl Injection {
-    /// Makes the settings; `None` if the kernel cannot inject failures.
+    /// Changes the settings; `None` if the kernel cannot inject failures.
     ///
     /// # Errors
     ///
-    /// It can, and refuses a setting.
+    /// The kernel can inject failures, but refuses a setting.
     pub fn begin() -> anyhow::Result<Option<Injection>> {
         if !Path::new("/proc/thread-self/fail-nth").exists()
             || !Path::new(DEBUGFS).join(ANY[0].0).exists()
@@ -63,7 +63,7 @@ impl Injection {
         Ok(Some(injection))
     }
 
-    /// Lets `percent` of the allocations fail of tasks for which [`fail_by_chance`] was called.
+    /// Lets `percent` of the allocations fail in tasks for which [`fail_by_chance`] was called.
     ///
     /// # Errors
     ///
@@ -78,8 +78,8 @@ impl Injection {
         Ok(())
     }
 
-    /// Lets only such calls fail that `module` makes, at whatever depth, and of these none that the
-    /// kernel's function `except` makes. `false` if the kernel does not look at the caller
+    /// Restricts failures to calls from within `module`, at any depth, except for those from within
+    /// the kernel's function `except`. Returns `false` if the kernel cannot filter by caller
     /// (`CONFIG_FAULT_INJECTION_STACKTRACE_FILTER`).
     ///
     /// # Errors
@@ -125,14 +125,15 @@ impl Injection {
 impl Drop for Injection {
     fn drop(&mut self) {
         for (path, value) in self.before.iter().rev() {
-            // Nobody can be told, and what was set harms only tests that ask for failures.
+            // There is no way to report an error here, and the setting affects only tests that
+            // request failures.
             let _ = fs::write(path, value);
         }
     }
 }
 
-/// Where a module lies, by the text of `/proc/modules`: name, size, uses, users, state, address.
-/// Its code is what begins there.
+/// Address range of a module, from the text of `/proc/modules`: name, size, uses, users, state,
+/// address. The module's code begins at the address.
 fn module_range(modules: &str, name: &str) -> Option<Range<u64>> {
     let mut lines = modules.lines().map(str::split_whitespace);
     let mut words = lines.find_map(|mut words| (words.next()? == name).then_some(words))?;
@@ -141,10 +142,10 @@ fn module_range(modules: &str, name: &str) -> Option<Range<u64>> {
     Some(start..start.checked_add(size)?)
 }
 
-/// Where a function of the kernel itself lies, by the text of `/proc/kallsyms`: address, type,
-/// name. It ends where the next one begins.
+/// Address range of one of the kernel's own functions, from the text of `/proc/kallsyms`: address,
+/// type, name. It ends where the next symbol begins.
 fn function_range(symbols: &str, name: &str) -> Option<Range<u64>> {
-    // What is a module's has its name as a fourth word.
+    // A module's symbol has the module's name as a fourth word.
     let parsed = |line: &str| {
         let words: Vec<_> = line.split_whitespace().collect();
         match words[..] {
@@ -163,24 +164,24 @@ fn number(hexadecimal: &str) -> Option<u64> {
     u64::from_str_radix(hexadecimal.trim_start_matches("0x"), 16).ok()
 }
 
-/// Lets allocations of this task fail by chance from now on, or no longer.
+/// Turns random failures of this task's allocations on or off.
 ///
 /// # Errors
 ///
-/// The kernel refuses, or fails at this very call.
+/// The kernel refuses, or this call itself fails by injection.
 pub fn fail_by_chance(fail: bool) -> io::Result<()> {
     let value = if fail { "1" } else { "0" };
     fs::write("/proc/self/make-it-fail", value)
 }
 
-/// Makes the kernel fail once, at a place that is counted from the beginning of a call.
+/// Makes the kernel fail once, at a place counted from the beginning of a call.
 #[derive(Debug)]
 pub struct Trigger {
     nth: File,
 }
 
 impl Trigger {
-    /// That of the current thread.
+    /// The trigger of the current thread.
     ///
     /// # Errors
     ///
@@ -193,15 +194,15 @@ impl Trigger {
         })
     }
 
-    /// Performs `call` with a failure at the `nth` place where one is possible, from 1. Returns
-    /// what it returned, and whether it came to that place.
+    /// Performs `call` with a failure at the `nth` place where one is possible, counted from 1.
+    /// Returns the result of the call, and whether it reached that place.
     ///
-    /// The call should be a system call on memory that is present, and nothing else: a failure
-    /// elsewhere says nothing of it.
+    /// The call should only be a system call on memory that is present: a failure elsewhere is not
+    /// one of the system call.
     ///
     /// # Errors
     ///
-    /// Those of asking for the failure.
+    /// Those of requesting the failure.
     pub fn fire<T>(&self, nth: u32, call: impl FnOnce() -> T) -> io::Result<(T, bool)> {
         self.nth.write_all_at(nth.to_string().as_bytes(), 0)?;
         let result = call();
@@ -212,7 +213,7 @@ impl Trigger {
             Err(error) if error.raw_os_error() == Some(Errno::EFAULT as i32) => false,
             Err(error) => return Err(error),
         };
-        // A failure may still be to come, and this be its place; then it is over.
+        // The failure may still be pending and hit this write; then it has been consumed.
         if self.nth.write_all_at(b"0", 0).is_err() {
             self.nth.write_all_at(b"0", 0)?;
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The laboratory of a device that was made with one: it can be told to break a rule, or to read as
-//! all ones for a while.
+//! The laboratory of a device that was created with one: the device can be told to break a rule, or
+//! to read as all ones for a while.
 
 use std::fs::{self, File, OpenOptions};
 
@@ -13,7 +13,7 @@ use super::sysfs::Function;
 /// Why a case that needs one is skipped.
 pub const NONE: &str = "the device has no laboratory (-device svm-demo,lab=on)";
 
-/// The registers of a function that no driver has.
+/// The registers of a function without a driver.
 #[derive(Debug)]
 pub struct Laboratory<'a> {
     function: &'a Function,
@@ -21,7 +21,7 @@ pub struct Laboratory<'a> {
 }
 
 impl<'a> Laboratory<'a> {
-    /// Reaches the laboratory of a function that no driver has; `None` if it has none.
+    /// Opens the laboratory of a function without a driver; `None` if it has none.
     ///
     /// # Errors
     ///
@@ -48,8 +48,8 @@ impl<'a> Laboratory<'a> {
         Ok(present.then_some(laboratory))
     }
 
-    /// Calls `change` with the laboratory of a function, which no driver has meanwhile; `None` if it
-    /// has no laboratory.
+    /// Calls `change` with the laboratory of a function, which has no driver meanwhile; `None` if
+    /// it has no laboratory.
     ///
     /// # Errors
     ///
@@ -65,7 +65,7 @@ impl<'a> Laboratory<'a> {
         result
     }
 
-    /// Makes the device break the rule of this number from now on; 0 is none.
+    /// Makes the device break the rule with this number from now on; 0 is none.
     ///
     /// # Errors
     ///
@@ -81,19 +81,19 @@ impl<'a> Laboratory<'a> {
         Ok(())
     }
 
-    /// Makes the next context that is told to stop read as all ones so many times.
+    /// Makes the next context that is told to stop read as all ones `reads` times.
     pub fn set_silence(&self, reads: u64) {
         self.write(LABORATORY + laboratory::SILENCE, reads);
     }
 
-    /// How many of these reads have not been made.
+    /// How many of these reads are left.
     pub fn silence(&self) -> u64 {
         self.read(LABORATORY + laboratory::SILENCE)
     }
 
     fn write(&self, offset: u64, value: u64) {
-        // SAFETY: as in `read`; that the device does wrong is what the caller wants, and it has no
-        // context at work that could do it to this process.
+        // SAFETY: as in `read`. The caller wants the device to misbehave; no context is at work
+        // that could affect this process.
         unsafe { self.register(offset).write_volatile(value) };
     }
 

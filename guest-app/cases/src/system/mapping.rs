@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Mappings of every kind: of files, of huge pages, with any protection, that move and change. What
-//! the processor reads and writes in them it reads and writes by atomic accesses, or asks the
-//! kernel to, so that the device may do so at the same time.
+//! Mappings of every kind: of files, of huge pages, with any protection, movable and changeable.
+//! The processor reads and writes them only by atomic accesses, or lets the kernel do so, so that
+//! the device may access them at the same time.
 
 use std::fs;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -36,10 +36,10 @@ pub trait Memory {
         self.len() == 0
     }
 
-    /// What the processor reads. Ends the process where memory is not readable.
+    /// Reads by the processor. Ends the process if the memory is not readable.
     fn read(&self, range: Range<usize>) -> Vec<u8>;
 
-    /// Writes by the processor. Ends the process where memory is not writable.
+    /// Writes by the processor. Ends the process if the memory is not writable.
     fn write(&self, offset: usize, data: &[u8]);
 
     /// Address of the byte at `offset` as a number.
@@ -141,7 +141,8 @@ impl Mapping {
         flags: MapFlags,
     ) -> io::Result<Mapping> {
         let len = length(len)?;
-        // SAFETY: as in `anonymous`. That others change the file is as harmless as the device.
+        // SAFETY: as in `anonymous`. Changes of the file by others are as harmless as those by the
+        // device.
         let base = unsafe { mmap(None, len, protection, flags, file, 0) }?;
         Ok(Mapping {
             base: base.cast(),
@@ -150,11 +151,11 @@ impl Mapping {
     }
 
     /// Takes over pages that the kernel has added to a mapping of this process, such as those of a
-    /// stack that has grown.
+    /// grown stack.
     ///
     /// # Safety
     ///
-    /// Nobody else unmaps them, nor refers to them.
+    /// No other code unmaps them or refers to them.
     pub unsafe fn adopt(address: usize, len: usize) -> io::Result<Mapping> {
         let base = NonNull::new(std::ptr::with_exposed_provenance_mut(address));
         Ok(Mapping {
@@ -199,8 +200,8 @@ impl Mapping {
     /// Those of `madvise`.
     pub fn advise(&self, range: Range<usize>, advice: i32) -> io::Result<()> {
         let start = self.part(&range);
-        // SAFETY: the range is the value's own. Advice changes no more than the bytes, as another
-        // thread could, and which accesses end the process.
+        // SAFETY: the range is the value's own. Advice changes only the bytes, as another thread
+        // could, and which accesses end the process.
         let result = unsafe { libc::madvise(start.as_ptr().cast(), range.len(), advice) };
         Errno::result(result)?;
         Ok(())
@@ -214,14 +215,14 @@ impl Mapping {
     pub fn remap(self, len: usize) -> io::Result<Mapping> {
         let new = length(len)?;
         let (base, old) = (self.base, self.len);
-        // The old one is the kernel's to unmap.
+        // The kernel unmaps the old one.
         std::mem::forget(self);
         let flags = libc::MREMAP_MAYMOVE;
         // SAFETY: the old range was the value's own, and is given up.
         let moved = unsafe { libc::mremap(base.as_ptr().cast(), old.get(), new.get(), flags) };
         if moved == libc::MAP_FAILED {
             let error = Errno::last();
-            // SAFETY: the range is mapped still, and nobody's any more.
+            // SAFETY: the range is still mapped, and no value owns it any more.
             let _ = unsafe { munmap(base.cast(), old.get()) };
             return Err(error.into());
         }
@@ -229,7 +230,7 @@ impl Mapping {
         Ok(Mapping { base, len: new })
     }
 
-    /// What the kernel reads here for the process; `EFAULT` where the process could not.
+    /// Lets the kernel read here for the process; `EFAULT` where the process could not.
     ///
     /// # Errors
     ///
@@ -264,7 +265,7 @@ impl Mapping {
         (written == data.len()).then_some(()).ok_or(Errno::EFAULT)
     }
 
-    /// Reads a register of 64 bits, of a mapping of a device.
+    /// Reads a 64-bit register in a mapping of a device.
     pub fn read_register(&self, offset: usize) -> u64 {
         let at = self.part(&(offset..offset + 8)).cast::<u64>();
         assert!(offset % 8 == 0, "a register at {offset:#x}");
@@ -272,15 +273,15 @@ impl Mapping {
         unsafe { at.read_volatile() }
     }
 
-    /// Writes a register of 64 bits, of a mapping of a device.
+    /// Writes a 64-bit register in a mapping of a device.
     ///
     /// # Safety
     ///
-    /// The device may do what it does then.
+    /// The caller permits the device's reaction to the write.
     pub unsafe fn write_register(&self, offset: usize, value: u64) {
         let at = self.part(&(offset..offset + 8)).cast::<u64>();
         assert!(offset % 8 == 0, "a register at {offset:#x}");
-        // SAFETY: the register is within the mapping and aligned; the rest is for the caller.
+        // SAFETY: the register is within the mapping and aligned; the caller vouches for the rest.
         unsafe { at.write_volatile(value) }
     }
 }
@@ -309,13 +310,13 @@ impl Memory for Mapping {
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the mapping is the value's own. The code that gave its address to the device has
-        // waited for it, or maps nothing there before he has.
+        // waited for the device, or maps nothing there until it has.
         let result = unsafe { munmap(self.base.cast(), self.len.get()) };
         debug_assert!(result.is_ok(), "munmap of an own mapping: {result:?}");
     }
 }
 
-/// A setting of the kernel that is put back when dropped.
+/// A setting of the kernel that is restored when dropped.
 #[derive(Debug)]
 pub struct Setting {
     path: PathBuf,
@@ -327,7 +328,7 @@ impl Setting {
     ///
     /// # Errors
     ///
-    /// There is no such setting, or it does not take the value.
+    /// There is no such setting, or it does not accept the value.
     pub fn change(path: impl AsRef<Path>, value: &str) -> anyhow::Result<Setting> {
         let path = path.as_ref().to_owned();
         let name = || path.display().to_string();
@@ -339,7 +340,7 @@ impl Setting {
 
 impl Drop for Setting {
     fn drop(&mut self) {
-        // A setting that cannot be put back fails the next case that needs another.
+        // If the setting cannot be restored, the next case that needs another value fails.
         let _ = fs::write(&self.path, self.before.trim());
     }
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the program needs of the operating system beyond the library: mapped files, a file that
+//! What the program needs from the operating system beyond the library: mapped files, a file that
 //! the program serves itself, children, sockets, kernel modules, failures on demand, the device's
-//! laboratory, the machine's sleep, and what `/proc` and sysfs say and do. With the tests the only
-//! part of the program that needs `unsafe`.
+//! laboratory, system suspend, and access to `/proc` and sysfs.
 
 pub mod child;
 pub mod files;

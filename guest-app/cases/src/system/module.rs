@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Kernel modules: unloading one, and loading it again with the parameters that it had.
+//! Kernel modules: unloads one and loads it again with the same parameters.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module};
 use svm_init::paths;
 
-/// A module that is loaded, and can be again.
+/// A loaded module that can be loaded again.
 #[derive(Debug)]
 pub struct Module {
     name: CString,
@@ -19,7 +19,7 @@ pub struct Module {
 }
 
 impl Module {
-    /// The module `name`, of which a guest has the file; `None` where there is no such file.
+    /// The module `name`, whose file is in the guest; `None` if there is no such file.
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl Module {
     }
 }
 
-/// The parameters that a loaded module has, as `name=value`.
+/// The parameters of a loaded module, as `name=value`.
 fn parameters(name: &str) -> anyhow::Result<String> {
     let directory = Path::new("/sys/module").join(name).join("parameters");
     let Ok(entries) = fs::read_dir(&directory) else {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the kernel says of pages: present, swapped, huge.
+//! The kernel's information about pages: present, swapped, huge.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -19,8 +19,8 @@ pub struct Residence {
     pub swapped: usize,
 }
 
-/// What `/proc/self/pagemap` has of the pages of a range: bit 63 for a page that is present, bit 62
-/// for one in swap, and in the lowest 55 bits the frame.
+/// The entries of `/proc/self/pagemap` for the pages of a range: bit 63 marks a present page, bit
+/// 62 one in swap, and the lowest 55 bits hold the frame.
 fn entries(address: u64, length: usize) -> anyhow::Result<Vec<u64>> {
     const ENTRY: usize = 8;
     let file = File::open("/proc/self/pagemap").context("/proc/self/pagemap")?;
@@ -34,7 +34,7 @@ fn entries(address: u64, length: usize) -> anyhow::Result<Vec<u64>> {
     Ok(bytes.chunks_exact(ENTRY).map(word).collect())
 }
 
-/// Asks where the pages of a region are.
+/// Counts the present and the swapped pages of a region.
 ///
 /// # Errors
 ///
@@ -48,7 +48,7 @@ pub fn residence(region: &Region) -> anyhow::Result<Residence> {
     Ok(sum)
 }
 
-/// The frame that each page of a range is in; 0 if it is in none.
+/// The frame of each page of a range; 0 if it has none.
 ///
 /// # Errors
 ///
@@ -81,7 +81,7 @@ pub fn no_huge_pages() -> Option<String> {
     }
 }
 
-/// Bytes of huge pages in the mapping that a region is in.
+/// Bytes of huge pages in the mapping that contains a region.
 ///
 /// # Errors
 ///
@@ -90,7 +90,7 @@ pub fn huge_bytes(region: &Region) -> anyhow::Result<usize> {
     huge_bytes_at(region.address(0))
 }
 
-/// Bytes of huge pages in the mapping that an address is in.
+/// Bytes of huge pages in the mapping that contains an address.
 ///
 /// # Errors
 ///

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine's sleep, and a timer that ends it.
+//! System suspend, and a timer that ends it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-/// Where the kernel is told to sleep.
+/// Where to tell the kernel to suspend.
 const STATE: &str = "/sys/power/state";
-/// What says how far it goes on its way to sleep before it turns round.
+/// How far a suspend test proceeds before it resumes.
 const DEPTH: &str = "/sys/power/pm_test";
-/// Seconds that it stays there; 5 where it cannot be set.
+/// Seconds that it stays there; 5 if it cannot be set.
 const STAY: &str = "/sys/module/suspend/parameters/pm_test_delay";
 
 /// Whether the kernel can suspend to idle.
@@ -19,7 +19,7 @@ pub fn can_suspend_to_idle() -> bool {
     states.split_whitespace().any(|state| state == "freeze")
 }
 
-/// Suspends to idle, until something wakes the machine.
+/// Suspends to idle until something wakes the machine.
 ///
 /// # Errors
 ///
@@ -28,7 +28,7 @@ pub fn suspend_to_idle() -> io::Result<()> {
     fs::write(STATE, "freeze")
 }
 
-/// The kernel's own test of it: all devices are put to sleep, with interrupts off; only the
+/// The kernel's own suspend test: all devices are suspended, with interrupts off, but the
 /// processors are not.
 ///
 /// # Errors
@@ -41,15 +41,15 @@ pub fn rehearse_suspend_to_idle() -> io::Result<()> {
     fs::write(DEPTH, "none").and(slept)
 }
 
-/// The power management timer of ACPI (ACPI 6.5, 4.8.3.3): it counts always, and when its highest
-/// bit changes, that can be an event, which wakes a machine that is suspended to idle.
+/// The power management timer of ACPI (ACPI 6.5, 4.8.3.3). It always counts. A change of its
+/// highest bit can raise an event, which wakes a machine that is suspended to idle.
 ///
-/// The kernel has no use for the event. It gets it when it is awake, and then says so as an error
-/// and disables it; if that is before it sleeps, nothing wakes it any more.
+/// The kernel does not use the event. If it is awake when the event arrives, it logs an error and
+/// disables the event. If that happens before it suspends, nothing wakes it any more.
 #[derive(Debug)]
 pub struct AcpiTimer {
     ports: File,
-    /// I/O port of the event's status; two further on is the one that enables it.
+    /// I/O port of the event's status; the port that enables the event is two further on.
     status: u64,
 }
 
@@ -59,14 +59,14 @@ impl AcpiTimer {
 
     /// The bit of the timer's event in both registers (TMR_STS and TMR_EN).
     const TIMER: u8 = 1;
-    /// How the kernel calls the registers of ACPI's fixed events.
+    /// The kernel's name for the registers of ACPI's fixed events.
     const EVENTS: &str = ": ACPI PM1a_EVT_BLK";
 
-    /// Finds the timer; `None` where the kernel says of none.
+    /// Finds the timer; `None` if the kernel lists none.
     ///
     /// # Errors
     ///
-    /// The machine's ports cannot be reached.
+    /// The machine's ports cannot be accessed.
     pub fn find() -> io::Result<Option<AcpiTimer>> {
         let ports = fs::read_to_string("/proc/ioports")?;
         let Some(status) = event_port(&ports) else {
@@ -79,13 +79,13 @@ impl AcpiTimer {
         Ok(Some(AcpiTimer { ports, status }))
     }
 
-    /// Waits for the beginning of a period, and has its end be an event.
+    /// Waits for the beginning of a period, and enables the event for its end.
     ///
     /// # Errors
     ///
     /// Those of accesses to the ports; the timer does not count.
     pub fn arm(&self) -> io::Result<()> {
-        // A one clears the bit.
+        // Writing a one clears the bit.
         self.ports.write_all_at(&[Self::TIMER], self.status)?;
         let start = std::time::Instant::now();
         while !self.has_passed()? {

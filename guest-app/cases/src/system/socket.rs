@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Open files that go from one process to another.
+//! Passes open files from one process to another.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -10,7 +10,7 @@ use nix::sys::socket::{
     recvmsg, sendmsg, socketpair,
 };
 
-/// Two sockets that are joined.
+/// Two connected sockets.
 ///
 /// # Errors
 ///
@@ -38,7 +38,7 @@ pub fn send(socket: &OwnedFd, file: BorrowedFd<'_>) -> anyhow::Result<()> {
 ///
 /// # Errors
 ///
-/// Those of `recvmsg`; what came was no file.
+/// Those of `recvmsg`; no file was received.
 pub fn receive(socket: &OwnedFd) -> anyhow::Result<OwnedFd> {
     let mut byte = [0];
     let mut data = [IoSliceMut::new(&mut byte)];
@@ -49,7 +49,8 @@ pub fn receive(socket: &OwnedFd) -> anyhow::Result<OwnedFd> {
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(files) = control {
             if let [file] = files[..] {
-                // SAFETY: the kernel has just made this descriptor for us, and nobody else has it.
+                // SAFETY: the kernel has just created this descriptor for this process, and no
+                // other code has it.
                 return Ok(unsafe { OwnedFd::from_raw_fd(file) });
             }
         }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A PCI function and its driver, as sysfs shows them and lets them be changed.
+//! A PCI function and its driver, through sysfs.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -23,7 +23,7 @@ const PMCSR: u64 = 4;
 /// The state D3hot.
 const D3_HOT: u16 = 3;
 
-/// What a function had in its configuration space before it was silenced.
+/// A function's configuration space contents from before it was silenced.
 #[derive(Debug)]
 pub struct Silenced {
     register: u64,
@@ -46,11 +46,11 @@ pub struct Function {
 }
 
 impl Function {
-    /// The function that `/dev/svmN` belongs to.
+    /// The function of `/dev/svmN`.
     ///
     /// # Errors
     ///
-    /// The device file is not one of a PCI function that is bound to its driver.
+    /// The device file does not belong to a PCI function that is bound to its driver.
     pub fn of(device: &Path) -> anyhow::Result<Function> {
         let name = device.file_name().unwrap_or_default();
         let link = Path::new("/sys/class/svm_demo").join(name).join("device");
@@ -72,14 +72,14 @@ impl Function {
             .join(name)
     }
 
-    /// The directory of a device in debugfs; `None` where there is no debugfs.
+    /// The directory of a device in debugfs; `None` if there is no debugfs.
     ///
     /// # Errors
     ///
     /// There is debugfs, and the driver has no directory for the device.
     pub fn debugfs(device: &Path) -> anyhow::Result<Option<PathBuf>> {
         let all = Path::new("/sys/kernel/debug");
-        // Where it is not mounted, the directory is empty.
+        // If debugfs is not mounted, the directory is empty.
         if !fs::read_dir(all).is_ok_and(|mut entries| entries.next().is_some()) {
             return Ok(None);
         }
@@ -89,11 +89,11 @@ impl Function {
         Ok(Some(directory))
     }
 
-    /// How many contexts of its device nobody has. Asks without opening the device.
+    /// Number of free contexts of the device, found without opening it.
     ///
     /// # Errors
     ///
-    /// The driver does not say it.
+    /// The driver does not report it.
     pub fn free_contexts(device: &Path) -> anyhow::Result<usize> {
         let name = device.file_name().unwrap_or_default();
         let path = Path::new("/sys/class/svm_demo")
@@ -115,7 +115,7 @@ impl Function {
         Ok(name.to_string_lossy().into_owned())
     }
 
-    /// Takes the driver away from the function.
+    /// Unbinds the driver from the function.
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl Function {
         fs::write(self.driver.join("unbind"), &self.address)
     }
 
-    /// Gives the driver to the function.
+    /// Binds the driver to the function.
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ impl Function {
         fs::write(self.driver.join("bind"), &self.address)
     }
 
-    /// Takes the function away, as if it had been pulled out.
+    /// Removes the function, as if it had been unplugged.
     ///
     /// # Errors
     ///
@@ -142,7 +142,7 @@ impl Function {
         fs::write(self.file("remove"), "1")
     }
 
-    /// Looks for functions that are there and not known.
+    /// Looks for functions that Linux does not know yet.
     ///
     /// # Errors
     ///
@@ -160,13 +160,13 @@ impl Function {
         fs::write(self.file("reset"), "1")
     }
 
-    /// Makes the function answer no access to its registers and send nothing, behind the driver's
-    /// back: by D3hot, where all registers read as ones, or, if it has no power management, by its
-    /// command register, after which it is for the machine to say what is read.
+    /// Silences the function behind the driver's back: it answers no register accesses and sends
+    /// nothing. It uses D3hot, in which all registers read as ones. A function without power
+    /// management is silenced by its command register; then the machine determines what is read.
     ///
     /// # Errors
     ///
-    /// Those of accesses to configuration space; the function does not take what is written.
+    /// Those of accesses to configuration space; the function does not accept the written value.
     pub fn silence(&self) -> anyhow::Result<Silenced> {
         let config = self.configuration()?;
         let word = |at| word(&config, at);
@@ -181,8 +181,8 @@ impl Function {
         self.change(&config, register, silent)
     }
 
-    /// Makes the function decode no access to its registers, behind the driver's back: what is
-    /// written there has no effect, and what is read is for the machine to say.
+    /// Makes the function decode no accesses to its registers, behind the driver's back: writes
+    /// have no effect, and the machine determines what is read.
     ///
     /// # Errors
     ///
@@ -208,7 +208,7 @@ impl Function {
         OpenOptions::new().read(true).write(true).open(path)
     }
 
-    /// Lets the function answer again. What it had in its registers may be lost.
+    /// Lets the function answer again. The contents of its registers may be lost.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the kernel tells user space of its devices, as `udev` hears it.
+//! The kernel's device events for user space, as `udev` receives them.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -9,15 +9,15 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
 
-/// The group of listeners to the kernel itself.
+/// The multicast group of the kernel's own events.
 const KERNEL: u32 = 1;
 
-/// A listener, which hears what is said from its opening on.
+/// A listener. It receives the events since it was opened.
 #[derive(Debug)]
 pub struct Uevents(OwnedFd);
 
 impl Uevents {
-    /// Begins to listen.
+    /// Starts to listen.
     ///
     /// # Errors
     ///
@@ -31,11 +31,11 @@ impl Uevents {
         Ok(Uevents(socket))
     }
 
-    /// What was said since the last time, each as `ACTION@PATH` and the variables that follow.
+    /// The events since the last call, each as `ACTION@PATH` followed by its variables.
     ///
     /// # Errors
     ///
-    /// Those of `recv`: `ENOBUFS` if more was said than the socket holds.
+    /// Those of `recv`: `ENOBUFS` if there were more events than the socket holds.
     pub fn take(&self) -> anyhow::Result<Vec<Vec<String>>> {
         let mut events = Vec::new();
         let mut buffer = [0; 8192];

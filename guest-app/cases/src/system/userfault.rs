@@ -16,7 +16,7 @@ use super::mapping::{Mapping, Memory};
 const API: u64 = 0xaa;
 /// Event of a page fault (`UFFD_EVENT_PAGEFAULT`).
 const PAGE_FAULT: u8 = 0x12;
-/// Faults of pages that are missing (`UFFDIO_REGISTER_MODE_MISSING`).
+/// Faults on missing pages (`UFFDIO_REGISTER_MODE_MISSING`).
 const MISSING: u64 = 1;
 /// Length of a message.
 const MESSAGE: usize = 32;
@@ -67,11 +67,11 @@ impl Userfault {
     ///
     /// # Errors
     ///
-    /// The kernel has no `userfaultfd`, or does not allow it.
+    /// The kernel has no `userfaultfd` or does not allow it.
     pub fn new(mapping: &Mapping) -> io::Result<Userfault> {
         // SAFETY: the call has one argument, and returns a new descriptor or an error.
         let fd = Errno::result(unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) })?;
-        // SAFETY: the kernel has just made the descriptor, and nobody else has it.
+        // SAFETY: the kernel has just created the descriptor, and no other code has it.
         let file = unsafe { File::from_raw_fd(fd as i32) };
         let mut api = Api {
             api: API,
@@ -84,8 +84,8 @@ impl Userfault {
             mode: MISSING,
             ioctls: 0,
         };
-        // SAFETY: the kernel reads and writes the two structures. That pages of the mapping are
-        // missing until they are provided makes accesses to it wait, and harms nobody.
+        // SAFETY: the kernel reads and writes the two structures. Accesses to missing pages of the
+        // mapping wait until the pages are provided, which is harmless.
         unsafe {
             call::api(file.as_raw_fd(), &mut api)?;
             call::register(file.as_raw_fd(), &mut register)?;
@@ -97,7 +97,7 @@ impl Userfault {
     ///
     /// # Errors
     ///
-    /// `EEXIST` if it is there.
+    /// `EEXIST` if it is already present.
     pub fn provide(&self, mapping: &Mapping, offset: usize, data: &[u8]) -> anyhow::Result<()> {
         ensure!(data.len() == PAGE, "{} bytes are no page", data.len());
         let mut copy = Copy {
@@ -107,13 +107,13 @@ impl Userfault {
             mode: 0,
             copied: 0,
         };
-        // SAFETY: the kernel reads the page from `data`, and puts it where nothing is, in the
+        // SAFETY: the kernel reads the page from `data` and puts it at an empty place in the
         // mapping.
         unsafe { call::copy(self.0.as_raw_fd(), &mut copy) }.context("UFFDIO_COPY")?;
         Ok(())
     }
 
-    /// Waits until the program touches a missing page; returns its offset.
+    /// Waits until the program touches a missing page, and returns the page's offset.
     ///
     /// # Errors
     ///
