@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The driver and the function that go while programs are at work: unbound, unloaded, pulled out,
-//! silent. Programs get an error and the machine goes on; when driver and
-//! function are back, all works as before.
+//! The driver or the function goes away while programs are at work: unbound, unloaded, unplugged,
+//! silent. Programs get an error and the machine keeps running. When driver and function are back,
+//! everything works as before.
 
 use std::path::Path;
 
@@ -22,13 +22,13 @@ use crate::system::sysfs::Function;
 use crate::test::leaks::Before;
 use crate::test::raw::{RawFile, RawQueue, expect_errno};
 
-/// What is said where the driver takes a function whose contexts nobody could stop.
+/// Messages when the driver binds to a function whose contexts could not be stopped.
 const RESET_AND_BOUND: &[&str] = &[RESET, BOUND[0], BOUND[1]];
 
 /// See the module.
 pub const CASES: &[Case] = &[
-    // A process that rings a doorbell that has just gone dies of SIGBUS, and can be dead before its
-    // context has stopped.
+    // A process that rings a doorbell that has just been removed dies of SIGBUS, possibly before
+    // its context has stopped.
     Case::new("unbound and bound again at work", unbind)
         .provoking(BOUND)
         .killing(),
@@ -46,13 +46,13 @@ pub const CASES: &[Case] = &[
     Case::new("the driver is loaded again and again", reload).provoking(LOADED),
 ];
 
-/// Log2 of the ring, and of the pages that are filled.
+/// Log2 of the size of the ring and of the number of pages that are filled.
 const LOG2: u32 = 8;
-/// Processes at work when the device goes.
+/// Processes at work when the device goes away.
 const WORKERS: usize = 3;
 
-/// A process that works until the device is gone, and then ends in one of the ways that are right:
-/// the library says that the device is gone, or the doorbell page is.
+/// A process that works until the device is gone, and then ends in one of the valid ways: the
+/// library reports that the device is gone, or the access to the doorbell page fails.
 struct Worker(Child);
 
 impl Worker {
@@ -96,7 +96,7 @@ impl Worker {
     }
 }
 
-/// Workers, and a queue of this process that is at work, too.
+/// Starts workers, and a queue of this process that is at work, too.
 fn at_work(bench: &Bench) -> anyhow::Result<(Vec<Worker>, RawQueue, Region)> {
     let workers = (0..WORKERS)
         .map(|_| Worker::start(bench))
@@ -108,7 +108,8 @@ fn at_work(bench: &Bench) -> anyhow::Result<(Vec<Worker>, RawQueue, Region)> {
     Ok((workers, queue, memory))
 }
 
-/// Checks that a file says that its device is gone, and that the memory is the process's alone.
+/// Checks that a file reports that its device is gone, and that the device no longer writes to the
+/// memory.
 fn expect_gone(queue: &RawQueue, memory: &Region) -> anyhow::Result<()> {
     let events = queue.poll()?;
     ensure!(
@@ -134,7 +135,7 @@ pub(super) fn works(bench: &mut Bench) -> anyhow::Result<()> {
     )
 }
 
-/// Takes the device away under load by `go`, brings it back by `come`, over and over.
+/// Repeatedly takes the device away under load by `go`, and brings it back by `come`.
 fn go_and_come(
     bench: &mut Bench,
     rounds: u32,
@@ -154,7 +155,7 @@ fn go_and_come(
             come(&function)?;
             return gone.and(ended).map(|()| Verdict::Passed(String::new()));
         }
-        // One file is closed before the device is back, the other after.
+        // In one round the file is closed before the device is back, in the next afterwards.
         if round % 2 == 0 {
             drop(queue);
             come(&function)?;
@@ -165,7 +166,7 @@ fn go_and_come(
         drop(memory);
         works(bench).with_context(|| format!("round {round}, with the device back"))?;
         if before.is_none() {
-            // What the kernel sets up the first time is no leak.
+            // Memory that the kernel allocates the first time is not a leak.
             before = Some(Before::take(bench)?);
         }
     }
@@ -204,14 +205,13 @@ fn silent(bench: &mut Bench) -> anyhow::Result<Verdict> {
         bench.close();
         let silenced = function.silence()?;
         let answer = (|| -> anyhow::Result<()> {
-            // Registers that read as ones are those of no device, and as zeros of one that was
-            // reset.
+            // Registers read as ones without a device, and as zeros after a reset.
             let read = queue.read();
             ensure!(
                 matches!(read, Err(Errno::ENODEV | Errno::EIO)),
                 "read: {read:?}, ENODEV or EIO was expected"
             );
-            // Those that wait would wait for ever: they are killed, and have to go.
+            // Waiting workers would wait for ever: they are killed, and must end.
             drop(workers);
             drop((queue, memory));
             Ok(())
@@ -235,7 +235,7 @@ fn not_started(bench: &mut Bench) -> anyhow::Result<Verdict> {
     bench.close();
     let mut queue = RawQueue::start(bench.device(), LOG2)?;
     queue.stop()?;
-    // The context reads as disabled, as it is, and stays so whatever is written.
+    // The context reads as disabled, which it is, and stays so whatever is written.
     let hidden = function.hide()?;
     let result = queue.set_up();
     function.wake(&hidden)?;
@@ -247,17 +247,17 @@ fn not_started(bench: &mut Bench) -> anyhow::Result<Verdict> {
         matches!(error, Some(Errno::EIO | Errno::ENODEV)),
         "QUEUE_SETUP: {error:?}, EIO or ENODEV was expected"
     );
-    // The next one is.
+    // The next start takes effect.
     queue.set_up()?;
     let memory = Region::new(PAGE << LOG2)?;
-    // SAFETY: the memory is a region, and outlives the queue's work, which is waited for.
+    // SAFETY: the memory is a region and outlives the queue's work, which is waited for.
     unsafe { queue.fill_pages(&memory, u64::MAX) };
     queue.wait_records(1 << LOG2)?;
     works(bench)?;
     remark(format!("{error:?}"))
 }
 
-/// The driver's module, which is unloaded; `Err` says why it cannot be loaded again.
+/// The driver's module, unloaded; `Err` says why it could not be loaded again.
 fn module(bench: &Bench) -> anyhow::Result<Result<Module, String>> {
     let name = Function::of(bench.device())?.module()?;
     let module = Module::find(&name)?;

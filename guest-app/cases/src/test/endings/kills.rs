@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Processes killed at random moments: while they open, bind, set up, submit, wait for
-//! pages, copy and close. Nothing of them is left.
+//! Processes killed at random moments: while they open, bind, set up, submit, wait for pages, copy
+//! and close. Nothing is left behind.
 
 use std::time::Duration;
 
@@ -25,10 +25,10 @@ pub const CASES: &[Case] = &[Case::new(
 const KILLS: u32 = 1000;
 /// Processes that are at work at a time.
 const AT_A_TIME: usize = 3;
-/// Kills between two looks at what is left.
+/// Kills between two checks for leaks.
 const BETWEEN: u32 = 100;
-/// Longest time that a process lives after it has begun to work, in microseconds; the others die
-/// on the way there.
+/// Longest lifetime of a process after it has begun to work, in microseconds. Other processes die
+/// before that.
 const LIFE: u64 = 4_000;
 /// Memory of a process.
 const MEMORY: usize = 64 * PAGE;
@@ -39,7 +39,7 @@ fn thousand_kills(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let own = Region::new(8 * PAGE)?;
     let contents = pattern(own.len(), 13);
     own.write(0, &contents);
-    // What the first processes make the kernel set up is no leak.
+    // Memory that the kernel allocates for the first processes is not a leak.
     for n in 0..AT_A_TIME {
         let mut child = worker(bench, n as u64)?;
         child.line().receive::<String>()?;
@@ -55,7 +55,7 @@ fn thousand_kills(bench: &mut Bench) -> anyhow::Result<Verdict> {
         }
         let mut victim = alive.swap_remove(random.index(AT_A_TIME));
         if random.once_in(3) {
-            // Wherever it is: it may not even have opened the device.
+            // At an arbitrary point: it may not even have opened the device.
             on_the_way += 1;
         } else {
             victim.line().receive::<String>().context("a process")?;
@@ -81,12 +81,12 @@ fn thousand_kills(bench: &mut Bench) -> anyhow::Result<Verdict> {
     ))
 }
 
-/// Kills a process that ends by itself only if something is wrong.
+/// Kills a process. It would end by itself only if something is wrong.
 fn kill(mut victim: Child) -> anyhow::Result<()> {
     match victim.end_by_kill()? {
         true => Ok(()),
         false => loop {
-            // What it said at last is why.
+            // Its last message says why.
             if let Err(error) = victim.line().receive::<String>() {
                 bail!("it ended before it was killed: {error:#}");
             }
@@ -94,7 +94,7 @@ fn kill(mut victim: Child) -> anyhow::Result<()> {
     }
 }
 
-/// A process that works until it is killed, and says once that it has begun to.
+/// A process that works until it is killed, and reports once that it has begun.
 fn worker(bench: &Bench, number: u64) -> anyhow::Result<Child> {
     Child::fork(|line: &mut Line| {
         let mut random = Random::part(bench.options().seed, number);
@@ -119,7 +119,7 @@ fn worker(bench: &Bench, number: u64) -> anyhow::Result<Child> {
     })
 }
 
-/// A few descriptors at a time, on pages that are there or not.
+/// A few descriptors at a time, on present and absent pages.
 fn work(queue: &mut Queue, memory: &Region, random: &mut Random) -> anyhow::Result<()> {
     if random.once_in(2) {
         memory.advise(Advice::DontNeed)?;

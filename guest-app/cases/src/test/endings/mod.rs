@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every way in which a process, a file, memory or the device itself can end while the device is
-//! at work. Afterwards nothing is left: contexts, PASIDs and memory are free again.
+//! Every way in which a process, a file, memory or the device itself can end while the device is at
+//! work. Afterwards contexts, PASIDs and memory are free again.
 
 mod device;
 mod kills;

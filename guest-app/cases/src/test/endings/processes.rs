@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Processes and files that end, in order or in the middle of work, and children that inherit
-//! what is not theirs. Afterwards nothing is left: contexts and PASIDs are free again.
+//! Processes and files that end, orderly or in the middle of work, and children that inherit files
+//! of their parents. Afterwards contexts and PASIDs are free again.
 
 use std::collections::BTreeSet;
 
@@ -43,7 +43,7 @@ fn foreign_process(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let file = RawFile::open(bench.device())?;
     let child = Child::fork(|_| {
         expect_no_right(&file)?;
-        // The library says it in its own words, before it touches anything.
+        // The library returns its own error, before it accesses anything.
         let nop = bench.queue().nop();
         ensure!(
             matches!(nop, Err(Error::Forked)),
@@ -52,7 +52,7 @@ fn foreign_process(bench: &mut Bench) -> anyhow::Result<Verdict> {
         Ok(())
     })?;
     child.finish()?;
-    // Nothing of that has harmed the parent.
+    // The parent is not affected.
     file.info()?;
     bench.queue().nop()?;
     passed()
@@ -88,7 +88,7 @@ fn close_working(bench: &mut Bench) -> anyhow::Result<Verdict> {
         unsafe { queue.fill_pages(&memory, u64::MAX) };
         drop(queue);
         drop(memory);
-        // A later mapping of the same address has it alone.
+        // The device does not write to a later mapping of the same address.
         let memory = Region::at_address(address, length)?;
         bench.queue().nop()?;
         all_free(bench)?;
@@ -108,7 +108,7 @@ fn exit_working(bench: &mut Bench) -> anyhow::Result<Verdict> {
             let mut queue = RawQueue::start(bench.device(), LOG2)?;
             // SAFETY: the memory stays until the process ends.
             unsafe { queue.fill_pages(&memory, 1) };
-            // As `_exit` would find them.
+            // As with `_exit`: without destructors.
             std::mem::forget((queue, memory));
             Ok(())
         })?;
@@ -118,7 +118,7 @@ fn exit_working(bench: &mut Bench) -> anyhow::Result<Verdict> {
     passed()
 }
 
-/// Kills children in the middle of `work`, which gets a queue and the number of the round.
+/// Kills children in the middle of `work`, which receives a queue and the number of the round.
 fn kill_rounds(
     bench: &mut Bench,
     work: impl Fn(&mut LibraryQueue, &Region) -> anyhow::Result<()>,
@@ -192,7 +192,7 @@ fn pasids(bench: &mut Bench) -> anyhow::Result<Verdict> {
         !seen.contains(&bench.info().pasid),
         "a child has the parent's PASID"
     );
-    // The kernel keeps the address space of a dead process for a moment, but not for long.
+    // The kernel keeps the address space of a dead process for a moment, but not longer.
     ensure!(
         seen.len() <= ROUNDS / 2,
         "{ROUNDS} processes, one after the other, had {} PASIDs: {seen:?}",

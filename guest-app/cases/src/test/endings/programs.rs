@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Files that outlive the address space that opened them: by `exec`, by a socket, and threads that
-//! end before their process.
+//! Files that outlive the address space that opened them, by `exec` or through a socket, and
+//! threads that end before their process.
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,13 +21,13 @@ use crate::system::socket;
 use crate::test::leaks::{all_free, becomes, free_contexts};
 use crate::test::raw::{RawFile, RawQueue, expect_no_right};
 
-/// What a program does that came by `exec` in the place of a case.
+/// The task of a program that replaced a case by `exec`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Successor {
     /// Lives until its standard input ends.
     Idle,
-    /// Has an open device as its standard input, which its predecessor opened, and checks that it
-    /// may do nothing with it.
+    /// Its standard input is a device file that its predecessor opened. It checks that it cannot
+    /// use the file.
     Inherited,
 }
 
@@ -48,9 +48,9 @@ pub const CASES: &[Case] = &[
     Case::new("the first thread of a process ends", first_thread_ends).killing(),
 ];
 
-/// Log2 of the rings, and of the pages that are filled.
+/// Log2 of the size of the rings and of the number of pages that are filled.
 const LOG2: u32 = 8;
-/// Rounds of each.
+/// Rounds of each case.
 const ROUNDS: u32 = 5;
 
 /// A queue at work on memory that the process has not touched.
@@ -84,11 +84,11 @@ impl Successor {
     }
 }
 
-/// What the other program does.
+/// Runs the other program.
 ///
 /// # Errors
 ///
-/// It may do what it must not.
+/// It can do something that it must not.
 pub fn successor(work: Successor) -> anyhow::Result<()> {
     let mut stdin = std::io::stdin();
     match work {
@@ -114,7 +114,7 @@ fn exec_closes(bench: &mut Bench) -> anyhow::Result<Verdict> {
             Err(error)
         })?;
         child.line().receive::<String>()?;
-        // The other program lives, and has nothing of the device.
+        // The other program is running and holds nothing of the device.
         all_free(bench)?;
         drop((writer, reader));
         child.finish()?;
@@ -150,7 +150,7 @@ fn sent_file(bench: &mut Bench) -> anyhow::Result<Verdict> {
         child.line().receive::<String>()?;
         let file = RawFile::from(socket::receive(&ours)?);
         expect_no_right(&file)?;
-        // With its owner dead the file is as useless as before, and still has its context.
+        // After its owner's death the file is still unusable and still has its context.
         if round % 2 == 0 {
             child.kill()?;
         } else {
@@ -202,7 +202,7 @@ fn first_thread_ends(bench: &mut Bench) -> anyhow::Result<Verdict> {
                             expect_bytes("the pages", &memory.read(0..memory.len()), &expected)
                         })
                         .map_err(|error| format!("{error:#}"));
-                    // If the parent is gone there is nobody to be told.
+                    // If the parent is gone, there is nothing to report.
                     let _ = line.tell(&end.err().unwrap_or_default());
                     child::end_this_process(0)
                 });

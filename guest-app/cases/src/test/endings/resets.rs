@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Resets of the function while programs are at work, and a device that needs one, because it does
-//! not stop when it is told to.
+//! Resets of the function while programs are at work, and a device that needs a reset because it
+//! does not stop when it is told to.
 
 use std::fs;
 use std::path::Path;
@@ -38,9 +38,9 @@ pub const CASES: &[Case] = &[
     Case::new("a device that does not stop", stubborn).provoking(STUBBORN),
 ];
 
-/// Log2 of the ring, and of the pages that are filled.
+/// Log2 of the size of the ring and of the number of pages that are filled.
 const LOG2: u32 = 8;
-/// How long something may take that is only told by nothing.
+/// How long to wait for something that no event announces.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn reset(bench: &mut Bench) -> anyhow::Result<Verdict> {
@@ -50,7 +50,7 @@ fn reset(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let mut queue = RawQueue::start(bench.device(), LOG2)?;
     for round in 0..rounds {
         memory.advise(Advice::DontNeed)?;
-        // SAFETY: the memory is a region, and outlives the context's work.
+        // SAFETY: the memory is a region and outlives the context's work.
         unsafe { queue.fill_pages(&memory, 1) };
         function.reset()?;
         let state = queue.state().0;
@@ -64,7 +64,7 @@ fn reset(bench: &mut Bench) -> anyhow::Result<Verdict> {
             events = queue.poll()?;
         }
         queue.restart()?;
-        // The memory is the process's alone, and the context works.
+        // The device no longer writes to the memory, and the context works.
         let zeros = vec![0; memory.len()];
         memory.write(0, &zeros);
         let read = memory.read(0..memory.len());
@@ -97,7 +97,7 @@ fn queue_in(ring: &Region) -> ioctl::Queue {
     }
 }
 
-/// State of a thread of this process, as `/proc` says it: `S` if it sleeps.
+/// State of a thread of this process, from `/proc`: `S` if it sleeps.
 fn thread_state(thread: i32) -> anyhow::Result<char> {
     let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat"))?;
     let (_, rest) = stat.rsplit_once(") ").context("/proc/self/task/TID/stat")?;
@@ -132,7 +132,8 @@ fn waiting(bench: &mut Bench) -> anyhow::Result<Verdict> {
             match told.recv_timeout(PATIENCE) {
                 Ok(Ok(read)) => expect_errno("read", read, Errno::EIO),
                 other => {
-                    // It waits for ever: the file has to say something for the thread to end.
+                    // It waits without a time limit: the thread ends only when the file reports an
+                    // event.
                     function.unbind()?;
                     function.bind()?;
                     anyhow::bail!("round {round}: {other:?}: the reader waits after the reset")
@@ -157,7 +158,7 @@ fn restarted(bench: &mut Bench) -> anyhow::Result<Verdict> {
         let (over, starts, lost, device) = (&over, &starts, &lost, bench.device());
         let worker = scope.spawn(move || restart_until(device, over, starts, lost));
         let mut disturb = || -> anyhow::Result<()> {
-            // Until one of them has come between a start and the end of its work.
+            // Until one of them has occurred between a start and the end of its work.
             while resets < least || (lost.load(Ordering::Relaxed) == 0 && resets < RESETS_AT_MOST) {
                 resets += 1;
                 let before = starts.load(Ordering::Relaxed);
@@ -193,11 +194,11 @@ fn restarted(bench: &mut Bench) -> anyhow::Result<Verdict> {
     ))
 }
 
-/// Resets after which a race that nobody saw will not be seen.
+/// Resets after which the test stops waiting for a race to occur.
 const RESETS_AT_MOST: u32 = 300;
 
-/// Starts a context over and over. Each start must succeed, and each time that it is given work it
-/// must either send its interrupt or say that it does not work any more; `lost` counts those.
+/// Starts a context repeatedly. Each start must succeed. Given work, the context must either send
+/// its interrupt or report that it has stopped working; `lost` counts the latter.
 fn restart_until(
     device: &Path,
     over: &AtomicBool,
@@ -224,8 +225,8 @@ fn restart_until(
     Ok(())
 }
 
-/// Reads a register of a queue's doorbell page. Returns whether the page was not mapped, so that
-/// the kernel had to be asked for it.
+/// Reads a register of a queue's doorbell page. Returns whether the access caused a page fault
+/// because the page was not mapped.
 fn faults(queue: &RawQueue) -> anyhow::Result<bool> {
     let faults = || Ok::<_, Errno>(getrusage(UsageWho::RUSAGE_THREAD)?.minor_page_faults());
     let before = faults()?;
@@ -233,11 +234,11 @@ fn faults(queue: &RawQueue) -> anyhow::Result<bool> {
     Ok(faults()? != before)
 }
 
-/// Reads the doorbell page for as long as another thread resets the function. The page is not
-/// mapped then, and a reader waits for the end of the reset. Returns how often that happened.
+/// Reads the doorbell page while another thread resets the function. During a reset the page is not
+/// mapped, and a reader waits for the end of the reset. Returns how often that happened.
 fn read_until(queue: &RawQueue, over: &AtomicBool) -> anyhow::Result<u32> {
     let mut waited = 0;
-    // A context that was reset says so, when the reset has ended.
+    // A context that was reset reports it after the end of the reset.
     let reset = || Ok::<_, anyhow::Error>(queue.poll_now()?.contains(PollFlags::POLLERR));
     while !over.load(Ordering::Relaxed) {
         let before = reset()?;
@@ -255,7 +256,8 @@ fn read_until(queue: &RawQueue, over: &AtomicBool) -> anyhow::Result<u32> {
 fn no_doorbell(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let function = Function::of(bench.device())?;
     let least = bench.rounds(4);
-    // The pages of all files of a device go together. This file has to be the only one here.
+    // The pages of all files of a device are unmapped together. This file must be the only one
+    // here.
     bench.close();
     let (mut round, mut waited) = (0, 0);
     while round < least || waited == 0 {
@@ -291,9 +293,9 @@ fn no_doorbell(bench: &mut Bench) -> anyhow::Result<Verdict> {
     ))
 }
 
-/// Looks of the driver at a context that stops which are answered with all ones, and what the
-/// program is told: the first may have been in the middle of a reset that has ended since, and
-/// a device that does not answer the second one either is gone.
+/// Number of reads of a stopping context's state that return all ones, and the result for the
+/// program. The first such read may have been in the middle of a reset that has ended since. If the
+/// second read returns all ones, too, the device is gone.
 const SILENCES: [(u64, Result<(), Errno>); 2] = [(1, Ok(())), (2, Err(Errno::ENODEV))];
 
 fn silent(bench: &mut Bench) -> anyhow::Result<Verdict> {
@@ -327,7 +329,7 @@ fn silent(bench: &mut Bench) -> anyhow::Result<Verdict> {
     passed()
 }
 
-/// What the driver says of it.
+/// The driver's messages about it.
 const STUBBORN: &[&str] = &[
     "svm_demo *has not stopped",
     "svm_demo *does not stop",
@@ -340,8 +342,8 @@ const STUBBORN: &[&str] = &[
 /// Number of the mutant that ignores STOP.
 const IGNORES_STOP: u64 = 74;
 
-/// How often the driver may look at a context that it waits for in vain: any number of threads may
-/// have it wait. It looks 509 times if no look comes late.
+/// How often the driver may poll a context that never stops, whatever the number of waiting
+/// threads. It polls 509 times if no poll is late.
 const MOST_LOOKS: u64 = 1000;
 
 /// How often this thread has slept.
@@ -354,7 +356,7 @@ fn times_slept() -> anyhow::Result<u64> {
     Ok(count.trim().parse()?)
 }
 
-/// Whether the events have one of a variable.
+/// Whether one of the events has this variable.
 fn heard(events: &Uevents, variable: &str) -> anyhow::Result<()> {
     let events = events.take()?;
     ensure!(
@@ -382,7 +384,7 @@ fn stubborn(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let result = closed_and_reset(bench, &function)
         .and_then(|()| closed_and_forgotten(bench, &function))
         .and_then(|()| cut_off(bench, &function));
-    // The driver may have lost the function already.
+    // The driver may already have lost the function.
     if function.file("driver").exists() {
         function.unbind()?;
     }
@@ -398,7 +400,7 @@ fn stubborn(bench: &mut Bench) -> anyhow::Result<Verdict> {
     ))
 }
 
-/// Files of a device that does not stop are closed: context and PASID are given to nobody, until a
+/// Closes files of a device that does not stop: context and PASID are not allocated again until a
 /// reset has stopped it.
 fn closed_and_reset(bench: &Bench, function: &Function) -> anyhow::Result<()> {
     let debugfs = Function::debugfs(bench.device())?;
@@ -459,7 +461,7 @@ fn closed_and_reset(bench: &Bench, function: &Function) -> anyhow::Result<()> {
     }
     drop(open);
     function.reset()?;
-    // It has stopped.
+    // It has stopped by now.
     file.queue_stop()?;
     drop(file);
     becomes(|| {
@@ -470,8 +472,8 @@ fn closed_and_reset(bench: &Bench, function: &Function) -> anyhow::Result<()> {
     })
 }
 
-/// A file of a device that does not stop is closed, and the context reads as disabled some time
-/// later: it becomes free though nobody opens or closes a file, or resets the function.
+/// Closes a file of a device that does not stop. Some time later the context reads as disabled: it
+/// becomes free although no file is opened or closed and the function is not reset.
 fn closed_and_forgotten(bench: &Bench, function: &Function) -> anyhow::Result<()> {
     let free = || Function::free_contexts(bench.device());
     let before = free()?;
@@ -494,7 +496,7 @@ fn closed_and_forgotten(bench: &Bench, function: &Function) -> anyhow::Result<()
     freed
 }
 
-/// The driver goes from a device that does not stop: it reaches no memory any more.
+/// Unbinds the driver from a device that does not stop: the device can no longer access memory.
 fn cut_off(bench: &Bench, function: &Function) -> anyhow::Result<()> {
     let events = Uevents::listen()?;
     let memory = Region::new(PAGE << LOG2)?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine sleeps while a program is at work, and wakes up.
+//! The machine suspends while a program is at work, and resumes.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -23,18 +23,18 @@ pub const CASES: &[Case] = &[
     Case::new("suspended to idle at work, and woken", suspended).provoking(WOKEN),
 ];
 
-/// What the kernel says of the event that wakes it.
+/// The kernel's message about the event that wakes it.
 const WOKEN: &[&str] = &["ACPI *No installed handler for fixed event"];
 
-/// Log2 of the ring, and of the pages that are filled.
+/// Log2 of the size of the ring and of the number of pages that are filled.
 const LOG2: u32 = 8;
 
-/// Memory that is filled by each descriptor of work that no device has done before the machine
-/// sleeps.
+/// Memory that each descriptor fills: enough work that no device completes it before the machine
+/// suspends.
 const MUCH: usize = 16 << 20;
 
-/// Has the machine sleep in the middle of work, by `sleep`, after `ready` was called. Returns how
-/// long it took, or why it did not sleep.
+/// Suspends the machine in the middle of work, by `sleep`, after calling `ready`. Returns how long
+/// it took, or why it did not suspend.
 fn sleep_at_work(
     bench: &mut Bench,
     ready: impl FnOnce() -> io::Result<()>,
@@ -80,12 +80,12 @@ fn sleep_at_work(
     Ok(slept)
 }
 
-/// It could not be tried, since the machine stayed awake.
+/// The case could not run because the machine stayed awake.
 fn awake(error: &io::Error) -> anyhow::Result<Verdict> {
     skipped(format!("the machine refuses to sleep: {error}"))
 }
 
-/// No machine that can suspend to idle.
+/// Why a machine that cannot suspend to idle skips the case.
 const UNABLE: &str = "the kernel cannot suspend to idle (/sys/power/state)";
 
 fn rehearsed(bench: &mut Bench) -> anyhow::Result<Verdict> {
@@ -98,8 +98,8 @@ fn rehearsed(bench: &mut Bench) -> anyhow::Result<Verdict> {
     }
 }
 
-/// How much of the time until it is woken the machine may take to fall asleep. If it took longer
-/// than all of it, nothing would wake it.
+/// The machine may take one part in this many of the time until it is woken to suspend. If it took
+/// longer than the whole time, nothing would wake it.
 const SHARE: u32 = 4;
 
 fn suspended(bench: &mut Bench) -> anyhow::Result<Verdict> {

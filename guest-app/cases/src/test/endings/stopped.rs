@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Processes that others stop or end: a debugger, and the kernel when memory runs out.
+//! Processes that are stopped by a debugger, or killed by the kernel when memory runs out.
 
 use std::fs;
 use std::io::IoSliceMut;
@@ -29,11 +29,11 @@ pub const CASES: &[Case] = &[
         .killing(),
 ];
 
-/// Log2 of the ring, and of the pages that are filled.
+/// Log2 of the size of the ring and of the number of pages that are filled.
 const LOG2: u32 = 8;
-/// Where the memory of the stopped process is.
+/// Address of the stopped process's memory.
 const ADDRESS: usize = 0x2500_0000_0000;
-/// What its pages are filled with.
+/// The value that fills its pages.
 const VALUE: u64 = 0x5a5a_0102_0304_a5a5;
 
 /// The word at an address of another process.
@@ -74,8 +74,8 @@ fn debugged(bench: &mut Bench) -> anyhow::Result<Verdict> {
             matches!(status, WaitStatus::Stopped(..)),
             "the process is {status:?}, and should be stopped"
         );
-        // The device goes on, and the kernel handles its page requests for a process that does not
-        // run.
+        // The device continues, and the kernel handles its page requests for a process that does
+        // not run.
         becomes(|| {
             let last = word_of(pid, ADDRESS as u64 + length as u64 - 8)?;
             Ok((last == VALUE).then_some(()).ok_or_else(|| {
@@ -96,14 +96,14 @@ fn debugged(bench: &mut Bench) -> anyhow::Result<Verdict> {
 
 /// The hierarchy of control groups.
 const GROUPS: &str = "/sys/fs/cgroup";
-/// Memory of the group that runs out of it.
+/// Memory of the group that runs out of memory.
 const LIMIT: usize = 24 << 20;
 
 /// A control group, removed when dropped.
 struct Group(std::path::PathBuf);
 
 impl Group {
-    /// A group with so much memory and no swap; `Err` says why there is none.
+    /// A group with `bytes` of memory and no swap; `Err` says why there is none.
     fn with_memory(bytes: usize) -> Result<Group, String> {
         let root = Path::new(GROUPS);
         let write = |path: &Path, text: &str| {
@@ -114,7 +114,7 @@ impl Group {
         fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         let group = Group(path);
         write(&group.0.join("memory.max"), &bytes.to_string())?;
-        // Without swap the file is not there.
+        // Without swap the file does not exist.
         let _ = fs::write(group.0.join("memory.swap.max"), "0");
         Ok(group)
     }
@@ -126,14 +126,15 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // A group that a process is still in stays; the test has failed for it already.
+        // A group that still has a process remains; the test has already failed because of it.
         let _ = fs::remove_dir(&self.0);
     }
 }
 
 fn out_of_memory(bench: &mut Bench) -> anyhow::Result<Verdict> {
     for round in 0..bench.rounds(4) {
-        // What is too much is touched by the device, which requests the pages, or the processor.
+        // The excess memory is touched either by the device, which requests the pages, or by the
+        // processor.
         let by_device = round % 2 == 0;
         let group = match Group::with_memory(LIMIT) {
             Ok(group) => group,

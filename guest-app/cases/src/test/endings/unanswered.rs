@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A page fault that nobody answers, because the program that serves the file is silent: whom it
-//! keeps waiting, and whom it must not.
+//! A page fault that remains unanswered because the program that serves the file is silent: which
+//! processes have to wait, and which must not.
 
 use std::fs::{self, File, OpenOptions};
 use std::path::Path;
@@ -28,20 +28,21 @@ pub const CASES: &[Case] = &[
     Case::new("a fault that nobody answers, and no context is free", taken),
 ];
 
-/// Where the file is.
+/// Path of the file.
 const PATH: &str = "/tmp/svmctl-silent";
-/// How long something may take that need not wait; less than the work waits for its end.
+/// Time limit for operations that must not wait; less than the work's own time limit.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A file whose server is silent, and a process for which the device waits for it.
 struct Unanswered {
     server: Child,
     victim: Child,
-    /// Behind the server, whose end fails what it has not answered.
+    /// Declared after the server, so that it is dropped later: the server's end fails its
+    /// unanswered requests.
     mounted: Mounted,
 }
 
-/// The file is unmounted when it is dropped, whatever became of its server.
+/// Unmounts the file when dropped, whatever happened to its server.
 struct Mounted;
 
 impl Drop for Mounted {
@@ -51,7 +52,7 @@ impl Drop for Mounted {
 }
 
 impl Unanswered {
-    /// Has the device wait. The process opens so many contexts first.
+    /// Makes the device wait. With `all`, the process first opens all contexts.
     fn begin(device: &Path, all: bool) -> anyhow::Result<Unanswered> {
         let mounted = Mounted;
         let mut server = Child::fork(|line: &mut Line| {
@@ -70,8 +71,8 @@ impl Unanswered {
         heard(&mut server, "the mount")?;
         let mut victim = Child::fork(|line: &mut Line| {
             let file = File::open(PATH).context(PATH)?;
-            // Asks for the attributes: before, the kernel takes the file for an empty one, and a
-            // page of it for one that cannot be had.
+            // Reads the attributes: until then, the kernel considers the file empty and a fault on
+            // its page an error.
             ensure!(file.metadata()?.len() == fuse::SIZE, "size of {PATH}");
             let mapping = Mapping::file(&file, PAGE, ProtFlags::PROT_READ, MapFlags::MAP_SHARED)?;
             let target = Region::new(PAGE)?;
@@ -101,7 +102,7 @@ impl Unanswered {
             queue.wait_records(1).map(drop)
         })?;
         heard(&mut victim, "the descriptor")?;
-        // By the kernel's worker that handles page requests.
+        // The kernel's worker that handles page requests has sent this read.
         heard(&mut server, "the page to be asked for")?;
         Ok(Unanswered {
             server,
@@ -110,27 +111,27 @@ impl Unanswered {
         })
     }
 
-    /// Answers, and waits for the work to end.
+    /// Answers, and waits for the end of the work.
     fn end(mut self) -> anyhow::Result<()> {
         self.server.line().tell(&"answer")?;
         self.victim.finish().context("the process that waited")?;
-        // Which is the end of the server.
+        // Unmounting ends the server.
         drop(self.mounted);
         self.server.finish().context("the server of the file")
     }
 }
 
-/// Receives what a child says; an error if it says nothing.
+/// Receives a child's message; an error if there is none.
 fn heard(child: &mut Child, what: &str) -> anyhow::Result<()> {
     ensure!(child.has_spoken(PATIENCE)?, "waited in vain for {what}");
     child.line().receive::<String>().map(drop)
 }
 
-/// How long a process has to stay where it is to be stuck. Nothing tells: the kernel waits for a
-/// moment at other places, too.
+/// A process that stays in one place for this long counts as stuck. There is no exact criterion:
+/// the kernel waits briefly at other places, too.
 const STUCK: Duration = Duration::from_secs(1);
 
-/// The state of a process and how often it has begun to wait, as `/proc` says it.
+/// The state of a process, and how often it has begun to wait, from `/proc`.
 fn state_of(child: &Child) -> anyhow::Result<(char, String)> {
     let status = fs::read_to_string(format!("/proc/{}/status", child.pid()?))?;
     let field = |name: &str| {
@@ -142,7 +143,7 @@ fn state_of(child: &Child) -> anyhow::Result<(char, String)> {
     Ok((state, field("voluntary_ctxt_switches:")?.to_owned()))
 }
 
-/// Waits until a process is in the kernel, cannot be woken, and stays there.
+/// Waits until a process is in an uninterruptible sleep and stays there.
 fn is_stuck(child: &Child, what: &str) -> anyhow::Result<()> {
     let mut since = Instant::now();
     let mut last = state_of(child)?;
@@ -160,7 +161,7 @@ fn is_stuck(child: &Child, what: &str) -> anyhow::Result<()> {
     })
 }
 
-/// Opens the device and closes it again, in a process of its own.
+/// Opens and closes the device in a separate process.
 fn open_and_close(device: &Path) -> anyhow::Result<Child> {
     let mut child = Child::fork(|line: &mut Line| {
         line.tell(&"begin")?;
@@ -179,13 +180,13 @@ fn others(bench: &mut Bench) -> anyhow::Result<Verdict> {
     Unanswered::begin(bench.device(), false)?.end()?;
     let before = Before::take(bench)?;
     let unanswered = Unanswered::begin(bench.device(), false)?;
-    // The end of a bond waits for all faults that the kernel handles; and an open of the device
-    // waits for that end. Neither can be helped by a driver.
+    // The end of a bond waits for all faults that the kernel is handling, and an open of the device
+    // waits for that end. A driver cannot avoid either.
     let first = open_and_close(bench.device())?;
     is_stuck(&first, "the end of a bond")?;
     let second = open_and_close(bench.device())?;
     is_stuck(&second, "the next open")?;
-    // An open of another device has nothing to do with it.
+    // An open of another device is not affected.
     let mut other = Child::fork(|_| {
         OpenOptions::new()
             .read(true)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory that goes while the device works on it: data, completion records, the ring. The next
-//! mapping of the address has it alone.
+//! Memory that is unmapped while the device works on it: data, completion records, the ring. The
+//! device does not write to the next mapping of the address.
 
 use std::sync::atomic::Ordering;
 
@@ -25,19 +25,19 @@ pub const CASES: &[Case] = &[
     Case::new("munmap of the ring under the device", ring),
 ];
 
-/// Log2 of the rings, and of the pages and records that go.
+/// Log2 of the size of the rings and of the number of pages and records that are unmapped.
 const LOG2: u32 = 8;
-/// How many of them.
+/// Their number.
 const COUNT: u64 = 1 << LOG2;
-/// Where they are.
+/// Their address.
 const ADDRESS: usize = 0x2600_0000_0000;
-/// Rounds of each.
+/// Rounds of each case.
 const ROUNDS: u32 = 8;
-/// Rounds after which a race that nobody saw will not be seen.
+/// Rounds after which the test stops waiting for a race to occur.
 const AT_MOST: u32 = 100;
 
-/// Whether another round is due: until there were enough, and the memory has gone in the middle of
-/// the work.
+/// Whether another round is due: until there were enough rounds, and the memory was unmapped in the
+/// middle of the work at least once.
 fn due(round: u32, rounds: u32, seen: bool) -> anyhow::Result<bool> {
     ensure!(
         seen || round < AT_MOST,
@@ -47,7 +47,7 @@ fn due(round: u32, rounds: u32, seen: bool) -> anyhow::Result<bool> {
     Ok(round < rounds || !seen)
 }
 
-/// Checks that nothing has been written to memory that is new at the address.
+/// Checks that nothing has been written to new memory at the address.
 fn expect_untouched(length: usize) -> anyhow::Result<()> {
     let memory = Region::at_address(ADDRESS, length)?;
     expect_bytes("new memory", &memory.read(0..length), &vec![0; length])
@@ -61,11 +61,11 @@ fn data(bench: &mut Bench) -> anyhow::Result<Verdict> {
         let memory = Region::at_address(ADDRESS, length)?;
         let mut queue = RawQueue::start(bench.device(), LOG2)?;
         if round % 3 == 0 {
-            // With the pages there nothing slows the device down.
+            // With present pages nothing slows the device down.
             memory.write(0, &vec![1; length]);
         }
-        // SAFETY: the memory goes from the address space altogether, and nothing takes its place
-        // before all records are there.
+        // SAFETY: the memory is unmapped as a whole, and nothing is mapped in its place before all
+        // records are present.
         unsafe { queue.fill_pages(&memory, u64::MAX) };
         if round % 3 != 2 {
             // It has begun.
@@ -139,7 +139,7 @@ fn records(bench: &mut Bench) -> anyhow::Result<Verdict> {
         while queue.record(COUNT - 1).is_none() {
             queue.poll()?;
             match queue.read() {
-                // The second tells that a record was lost.
+                // The second one reports that a record was lost.
                 Ok(_) | Err(Errno::EBADMSG) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -181,7 +181,7 @@ fn ring(bench: &mut Bench) -> anyhow::Result<Verdict> {
             })?;
         }
         drop(ring);
-        // The device may have been through by then; it has to fetch what follows all the same.
+        // The device may have finished by then, but must still fetch the following descriptors.
         queue.ring_to(COUNT);
         let mut events = queue.poll()?;
         while !events.contains(PollFlags::POLLERR) {

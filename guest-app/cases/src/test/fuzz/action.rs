@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a hostile program may do, and how it is chosen: mostly what has the form of the interface,
-//! with some of it wrong, and at times nonsense. Pure: nothing is done here.
+//! The actions of a hostile program, and their random choice: mostly well-formed uses of the
+//! interface, some with wrong parts, and occasionally nonsense. This module only chooses actions
+//! and performs none.
 
 use svmctl::abi::descriptor::{self, Descriptor, Operation, flags};
 use svmctl::abi::doorbell;
@@ -11,21 +12,21 @@ use super::victim;
 use crate::harness::random::Random;
 use crate::test::raw;
 
-/// Where the memory is that a hostile program plays with; its neighbours are not mapped.
+/// Address of the memory that a hostile program uses; the addresses next to it are not mapped.
 pub const SANDBOX: u64 = 0x2c00_0000_0000;
-/// Length of it.
+/// Length of that memory.
 pub const SANDBOX_LENGTH: usize = 64 * PAGE;
 /// Files that it may have open.
 pub const SLOTS: usize = 4;
 
-/// Something to do.
+/// One action.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Opens the device.
     Open(usize),
     /// Closes a file; its doorbell page may stay mapped.
     Close(usize),
-    /// Calls `ioctl`, after it has put bytes at an offset of the sandbox.
+    /// Writes bytes at an offset of the sandbox and calls `ioctl`.
     Ioctl {
         slot: usize,
         request: u64,
@@ -62,7 +63,7 @@ pub enum Action {
         offset: u64,
         value: u64,
     },
-    /// Reads one.
+    /// Reads a register of the doorbell page.
     Look { slot: usize, offset: u64 },
     /// Gives advice about pages of the sandbox.
     Advise {
@@ -78,11 +79,11 @@ pub enum Action {
     },
     /// Writes bytes to the sandbox, over rings, records and lists.
     Scribble { offset: usize, data: Vec<u8> },
-    /// Has a child try the files, and end.
+    /// Lets a child try the files and end.
     Fork,
 }
 
-/// An address for the device or the kernel: in the sandbox, or where something or nothing is.
+/// An address for the device or the kernel: in the sandbox, or a mapped or unmapped one elsewhere.
 fn address(random: &mut Random) -> u64 {
     let inside = SANDBOX + random.below(SANDBOX_LENGTH as u64);
     match random.below(16) {
@@ -101,14 +102,14 @@ fn address(random: &mut Random) -> u64 {
         ]
         .get(random.index(7))
         .unwrap_or(&0),
-        // Between the addresses of the processor and those of the device, and behind both.
+        // Between the address widths of the processor and of the device, and beyond both.
         13 => 1 << (47 + random.below(17)),
         14 => random.next_u64() & ((1 << 47) - 1) & !0xfff,
         _ => random.next_u64(),
     }
 }
 
-/// A length, mostly of what is there.
+/// A length, mostly within the memory.
 fn length(random: &mut Random) -> u64 {
     match random.below(8) {
         0..5 => random.below(2 * PAGE as u64),
@@ -149,7 +150,7 @@ pub fn descriptor(random: &mut Random) -> Descriptor {
         operand1: operand(random),
         ..Descriptor::default()
     };
-    // Without this most would fail by a word that has to be 0.
+    // Without this, most descriptors would fail because of a word that must be 0.
     if !random.once_in(4) {
         make_plausible(&mut words, random);
     }
@@ -165,7 +166,7 @@ pub fn descriptor(random: &mut Random) -> Descriptor {
     words
 }
 
-/// Sets the words to 0 that an operation wants 0, and aligns those that it wants aligned.
+/// Clears the words that must be 0 for an operation, and aligns those that must be aligned.
 fn make_plausible(words: &mut Descriptor, random: &mut Random) {
     let Some(operation) = Operation::from_u8(words.operation) else {
         return;
@@ -199,7 +200,7 @@ fn make_plausible(words: &mut Descriptor, random: &mut Random) {
         Operation::Translate => [source, 0, 0, first & 1, 0],
         Operation::CacheControl if random.once_in(2) => [0, 0, 0, descriptor::operand::ALL, 0],
         Operation::CacheControl => [source, 0, length, 0, 0],
-        // An operation of a later interface: as it came.
+        // An operation of a later interface: unchanged.
         _ => [source & !63, 0, random.below(40), 0, 0],
     };
     set(words, all);
@@ -211,7 +212,7 @@ fn structure(random: &mut Random) -> Vec<u8> {
         0 => (0..5).map(|_| random.next_u64()).collect(),
         1 => vec![address(random), random.below(20)],
         2 => vec![address(random) & !63, random.next_u64()],
-        // An eventfd that is none, or moderation.
+        // An invalid eventfd, or moderation.
         _ => vec![random.below(8), random.below(3)],
     };
     words.into_iter().flat_map(u64::to_le_bytes).collect()
@@ -242,7 +243,7 @@ fn request(random: &mut Random) -> u64 {
 }
 
 impl Action {
-    /// Something to do.
+    /// Chooses an action.
     pub fn choose(random: &mut Random) -> Action {
         let slot = random.index(SLOTS);
         match random.below(64) {

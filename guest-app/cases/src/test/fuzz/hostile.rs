@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A hostile program: does what [`Action`] says, and expects nothing of it but that it comes back.
+//! A hostile program: performs each [`Action`], and only expects that the call returns.
 //!
-//! Whatever it makes the device or the kernel write goes to its sandbox, where no Rust object is,
-//! or is refused.
+//! All writes that it causes the device or the kernel to make go to its sandbox, which holds no
+//! Rust object, or are refused.
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,7 +25,7 @@ use crate::system::child::Child;
 use crate::system::mapping::{BOTH, Mapping};
 use crate::test::raw::{RawFile, expect_no_right};
 
-/// Things that a thread does.
+/// Actions of a thread.
 const ACTIONS: u32 = 150;
 /// How long a child that tries the files may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -49,22 +49,22 @@ impl Slot {
     }
 }
 
-/// What one thread has.
+/// The state of one thread.
 struct Hostile<'a> {
     device: &'a Path,
     log: &'a Log,
     sandbox: &'a Mapping,
     slots: [Option<Slot>; SLOTS],
-    /// Whether there is no other thread.
+    /// Whether it is the only thread.
     alone: bool,
     name: &'static str,
 }
 
-/// Does what process `number` of a seed does.
+/// Performs the actions of process `number` of a seed.
 ///
 /// # Errors
 ///
-/// The sandbox cannot be had, or a child had a right that it must not have.
+/// The sandbox cannot be mapped, or a child had a right that it must not have.
 pub fn run(device: &Path, seed: u64, number: u64, log: &Log) -> anyhow::Result<()> {
     let mut random = Random::part(seed, number);
     let flags = MapFlags::MAP_NORESERVE;
@@ -80,7 +80,7 @@ pub fn run(device: &Path, seed: u64, number: u64, log: &Log) -> anyhow::Result<(
     if random.once_in(2) {
         return hostile(None, true, "").run(random);
     }
-    // Two threads, with one context that both use.
+    // Two threads that share one context.
     let Ok(first) = open(device) else {
         return hostile(None, true, "").run(random);
     };
@@ -114,7 +114,7 @@ impl Hostile<'_> {
         Ok(())
     }
 
-    /// What calls return is the driver's business: hostile programs do not look.
+    /// The results of calls are ignored: they are up to the driver.
     fn perform(&mut self, action: Action) -> anyhow::Result<()> {
         match action {
             Action::Open(slot) => {
@@ -130,8 +130,8 @@ impl Hostile<'_> {
             } => {
                 let _ = self.sandbox.try_write(offset, &bytes);
                 if let Some(slot) = &self.slots[slot] {
-                    // SAFETY: the address is in the sandbox, where no object of the program is, or
-                    // where the process has nothing.
+                    // SAFETY: the address is in the sandbox, which holds no object of the program,
+                    // or at a place where the process has no memory.
                     let _ = unsafe { slot.file.ioctl(request as _, argument) };
                 }
             }
@@ -243,13 +243,13 @@ impl Hostile<'_> {
             .as_ref()
             .and_then(|slot| slot.page.as_ref())
         {
-            // SAFETY: whatever the device is told to do, it reaches the sandbox or is refused: no
-            // descriptor names other memory of this process.
+            // SAFETY: whatever the device is told to do, it accesses the sandbox or is refused: no
+            // descriptor refers to other memory of this process.
             unsafe { page.write_register(offset as usize, value) };
         }
     }
 
-    /// A child has the files, and no right.
+    /// A child inherits the files, but no rights.
     fn fork(&self) -> anyhow::Result<()> {
         // A process with two threads cannot fork here.
         if !self.alone {

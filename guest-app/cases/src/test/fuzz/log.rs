@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a process did last, in memory that another can read when it is dead.
+//! The last actions of a process, in memory that another process can read after its death.
 
 use std::fs::File;
 use std::sync::Mutex;
@@ -9,9 +9,9 @@ use nix::sys::mman::MapFlags;
 
 use crate::system::mapping::{BOTH, Mapping, Memory};
 
-/// Length of an entry; what is longer is cut off.
+/// Length of an entry; longer ones are truncated.
 const ENTRY: usize = 256;
-/// Entries that are kept.
+/// Number of entries kept.
 const ENTRIES: usize = 31;
 
 /// The last actions of a process: a word that counts them, then the entries.
@@ -23,11 +23,11 @@ pub struct Log {
 }
 
 impl Log {
-    /// An empty log, shared with the children that this process will have.
+    /// An empty log, shared with the future children of this process.
     ///
     /// # Errors
     ///
-    /// Those of making and mapping a file in memory.
+    /// Those of creating and mapping an in-memory file.
     pub fn new() -> anyhow::Result<Log> {
         let file = File::from(memfd_create(c"log", MFdFlags::MFD_CLOEXEC)?);
         let len = ENTRY * (ENTRIES + 1);
@@ -49,9 +49,9 @@ impl Log {
         ENTRY * (1 + number as usize % ENTRIES)
     }
 
-    /// Writes an entry, before what it says is done.
+    /// Writes an entry before its action is performed.
     pub fn write(&self, text: &str) {
-        // A thread that panicked has left the log in order: the count is written last.
+        // A thread that panicked has left the log consistent: the count is written last.
         let _guard = self
             .writing
             .lock()

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Hostile programs: processes that do at random what the interface lets them say, and what it does
-//! not, beside one that works and checks every byte that it has. The kernel says nothing, nobody
-//! else's data change, and nobody hangs.
+//! Hostile programs: processes that use the interface at random, in valid and invalid ways,
+//! alongside one that works and checks every byte of its memory. The kernel logs nothing
+//! unexpected, no other process's data change, and no process hangs.
 //!
-//! What a process does follows from the seed and its number alone, so that it can be done again. A
-//! failure shows both, and what the process did last.
+//! The actions of a process depend only on the seed and its number, so that they can be repeated. A
+//! failure shows both, and the last actions of the process.
 
 mod action;
 mod hostile;
@@ -25,9 +25,9 @@ use crate::test::leaks::Before;
 use log::Log;
 use victim::Victim;
 
-/// What is said of an address of the interrupt range; of a page request for an address between
-/// those of the processor and those of the device, without limit; and of a mapping that is larger
-/// than all memory, with one.
+/// Messages about an address in the interrupt range; about a page request for an address between
+/// the address widths of the processor and of the device, without a rate limit; and about a mapping
+/// that is larger than all memory, with a rate limit.
 const PROVOKED: &[&str] = &[
     INTERRUPT_RANGE[0],
     INTERRUPT_RANGE[1],
@@ -42,11 +42,11 @@ pub const CASES: &[Case] = &[Case::new("hostile programs", hostile_programs)
     .provoking(PROVOKED)
     .killing()];
 
-/// How long it goes on.
+/// Duration of the case.
 const DURATION: Duration = Duration::from_secs(60);
 /// Hostile processes at a time.
 const AT_A_TIME: usize = 2;
-/// How long one may take for what it does.
+/// How long one may take for its actions.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A hostile process.

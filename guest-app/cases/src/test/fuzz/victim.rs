@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The process beside the hostile ones: it works on memory at addresses that they name, too, and
-//! checks every byte over and over.
+//! The process alongside the hostile ones: it works on memory at addresses that they use, too, and
+//! repeatedly checks every byte.
 
 use std::fs::File;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::harness::bench::{Bench, expect_bytes, pattern};
 use crate::system::child::{Child, Line};
 use crate::system::mapping::{BOTH, Mapping, Memory};
 
-/// Where its memory is.
+/// Address of its memory.
 pub const ADDRESS: usize = 0x2b00_0000_0000;
-/// Length of its memory: the first half is never written, the other by the device.
+/// Length of its memory: the first half is never written, the second one by the device.
 pub const LENGTH: usize = 16 * PAGE;
 
 /// The process.
 #[derive(Debug)]
 pub struct Victim {
     child: Child,
-    /// A word that tells it to end, and a page later one that counts its rounds.
+    /// A word that tells it to end, and one page further a word that counts its rounds.
     shared: Mapping,
 }
 
@@ -76,7 +76,7 @@ impl Victim {
     ///
     /// # Errors
     ///
-    /// It has, because something was wrong.
+    /// It has ended, because something was wrong.
     pub fn check(&self) -> anyhow::Result<()> {
         if self.child.has_spoken(Duration::ZERO)? {
             bail!("the process beside the hostile ones found something wrong");
@@ -84,7 +84,7 @@ impl Victim {
         Ok(())
     }
 
-    /// Ends it; returns how often it did its work.
+    /// Ends it, and returns how often it did its work.
     ///
     /// # Errors
     ///
