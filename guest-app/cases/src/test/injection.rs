@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A kernel that runs out of memory in the middle of a call: the call fails with an error that
-//! says so, the next one succeeds, and nothing is left.
+//! A kernel that runs out of memory in the middle of a call: the call fails with a matching error,
+//! the next one succeeds, and nothing is leaked.
 //!
 //! Each case fails the first place of a call where the kernel can fail, then the second, and so on
-//! until the call has no more of them.
+//! until the call has no more such places.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -46,9 +46,10 @@ pub const CASES: &[Case] = &[
         .killing(),
 ];
 
-/// A page fault that fails is tried again, and told.
+/// A failed page fault is retried and logged.
 const PROVOKED: &[&str] = &["*VM_FAULT_OOM leaked out"];
-/// What is told of a driver that fails to take a function, by itself and by those that it asks.
+/// Messages about a driver whose probe fails, from the driver itself and from the code that it
+/// calls.
 const DRIVER_PROVOKED: &[&str] = &[
     "*VM_FAULT_OOM leaked out",
     "*probe with driver svm_demo failed",
@@ -68,52 +69,53 @@ const DRIVER_PROVOKED: &[&str] = &[
 const NO_INJECTION: &str =
     "this kernel injects no failures (CONFIG_FAILSLAB); the debug kernel does: make test-debug";
 
-/// Why the driver's own calls cannot be told from others.
+/// Why the driver's own calls cannot be distinguished from others.
 const NO_FILTER: &str =
     "this kernel does not look at the caller (CONFIG_FAULT_INJECTION_STACKTRACE_FILTER)";
 
-/// The function by which Linux makes the files of an interrupt below /proc. It does not look
-/// whether it could (`kernel/irq/proc.c`), and the kernel warns when the interrupt is given back
-/// and a file is missing (`remove_proc_entry()`). So what it asks for does not fail here: the
-/// warning would be Linux's own, and to overlook it would be to overlook others.
+/// The function with which Linux creates the files of an interrupt below /proc. It does not check
+/// for errors (`kernel/irq/proc.c`), and the kernel warns when the interrupt is freed and a file is
+/// missing (`remove_proc_entry()`). So its allocations do not fail here: the warning would be
+/// Linux's own, and ignoring it could hide others.
 const IRQ_PROC: &str = "register_irq_proc";
 
-/// A call has fewer places.
+/// Upper bound for the number of places of a call.
 const PLACES: u32 = 20_000;
-/// So many places that are not reached, one after the other, are behind the end of the call. It
-/// does not have the same number of them each time.
+/// After this many consecutive places that were not reached, the call has no more. The number of
+/// places differs from call to call.
 const BEHIND: u32 = 4;
-/// Places of a long call that are tried each; of the others only some.
+/// The first places of a long call, each of which is tried; of the others only some are.
 const EACH: u32 = 64;
-/// Beyond those, one place in so many of those before it is left out.
+/// Beyond those, each step skips one place for every `SPREAD` places beyond them.
 const SPREAD: u32 = 12;
 
-/// Places of a bind that are tried each, at the standard scale. A bind takes a second or two where
-/// the kernel watches itself and the function has many vectors, each of which has the same places.
+/// The first places of a bind, each of which is tried, at the standard scale. A bind takes a second
+/// or two if the kernel checks itself and the function has many vectors, each with the same places.
 const EACH_OF_BIND: u32 = 160;
-/// Beyond those, one in so many of those before it is left out.
+/// Beyond those, each step skips one place for every `SPREAD_OF_BIND` places beyond them.
 const SPREAD_OF_BIND: u32 = 4;
 
-/// What a failure may look like. Copies from and to the process fail as at a bad address.
+/// The errors that a failure may cause. Copies from and to the process fail as with a bad address.
 const OUT_OF_MEMORY: &[Errno] = &[Errno::ENOMEM, Errno::EFAULT];
-/// A PASID that cannot be allocated looks as if there were none left (Linux,
+/// A failed allocation of a PASID looks as if no PASID were left (Linux,
 /// `iommu_alloc_global_pasid()`).
 const CANNOT_BIND: &[Errno] = &[Errno::ENOMEM, Errno::EFAULT, Errno::ENOSPC];
 
-/// What came of a call in which a failure was injected, by place.
+/// Outcomes of a call with injected failures.
 #[derive(Debug, Default)]
 struct Outcomes {
-    /// Failures that were injected.
+    /// Number of injected failures.
     injected: u32,
-    /// Calls that succeeded all the same.
+    /// Calls that succeeded despite a failure.
     survived: u32,
-    /// Errors of the others.
+    /// Errors of the other calls.
     errors: BTreeMap<String, u32>,
 }
 
 impl Outcomes {
-    /// Tries places until the call has no more. `attempt` makes a call fail at one, and says what
-    /// came and whether it got there; `allowed` are the errors that may come.
+    /// Tries places until the call has no more. `attempt` makes a call with a failure at one place,
+    /// and returns the result and whether the call reached the place; `allowed` are the permitted
+    /// errors.
     fn collect(
         what: &str,
         allowed: &[Errno],
@@ -167,7 +169,7 @@ impl std::fmt::Display for Outcomes {
     }
 }
 
-/// Opens the device as the only thing that is done in a failing call.
+/// Opens the device, and does nothing else that could fail.
 fn open(device: &Path) -> Result<OwnedFd, Errno> {
     let mut options = OpenOptions::new();
     let options = options.read(true).write(true);
@@ -184,14 +186,15 @@ fn opens(bench: &mut Bench) -> anyhow::Result<Verdict> {
     };
     let before = Before::take(bench)?;
     let device = bench.device().to_owned();
-    // In a process each, because the first bond of a process is more work than the others.
+    // Each in a separate process, because the first bond of a process takes more work than the
+    // others.
     let first = Outcomes::collect("the first open of a process", CANNOT_BIND, |place| {
         let mut child = Child::fork(|line: &mut Line| {
             let trigger = Trigger::open()?;
             let (result, injected) = trigger.fire(place, || open(&device))?;
             let error = result.as_ref().err().map(|&error| error as i32);
             if result.is_err() {
-                // What failed has not spoilt the process.
+                // After a failure the process still works.
                 drop(open(&device).context("the next open")?);
             }
             line.tell(&(error, injected))
@@ -219,7 +222,7 @@ fn closes(bench: &mut Bench) -> anyhow::Result<Verdict> {
     };
     let before = Before::take(bench)?;
     let device = bench.device().to_owned();
-    // Without this, a trigger that does nothing would look like a close that cannot fail.
+    // Without this, a trigger without effect would look like a close that cannot fail.
     let (result, injected) = Trigger::open()?.fire(1, || open(&device))?;
     ensure!(
         injected,
@@ -227,7 +230,7 @@ fn closes(bench: &mut Bench) -> anyhow::Result<Verdict> {
     );
     drop(result);
     let further = close_at_each("a close", |place| close_at(place, &device))?;
-    // With the last file of a process its bond ends.
+    // When a process closes its last file, its bond ends.
     let last = close_at_each("the last close of a process", |place| {
         let mut child = Child::fork(|line: &mut Line| line.tell(&close_at(place, &device)?))?;
         let reached = child.line().receive()?;
@@ -247,8 +250,8 @@ fn closes(bench: &mut Bench) -> anyhow::Result<Verdict> {
     ))
 }
 
-/// Closes at each place in turn by `close`, which says whether it got there. Returns how many
-/// places there are.
+/// Tries a failure at each place in turn by `close`, which returns whether it reached the place.
+/// Returns the number of places.
 fn close_at_each(
     what: &str,
     mut close: impl FnMut(u32) -> anyhow::Result<bool>,
@@ -265,7 +268,7 @@ fn close_at_each(
 }
 
 /// Opens the device, starts a queue with an eventfd, and closes the file with a failure at a place.
-/// Returns whether it got there.
+/// Returns whether the close reached the place.
 fn close_at(place: u32, device: &Path) -> anyhow::Result<bool> {
     let trigger = Trigger::open()?;
     let memory = Region::new(PAGE)?;
@@ -291,8 +294,8 @@ fn ring(memory: &Region) -> Queue {
     }
 }
 
-/// Lets a call fail at each place, and calls it once without a failure: what failed has not spoilt
-/// the file. `undo` is given what a call that succeeded has returned, and must not fail.
+/// Makes a call with a failure at each place, and then once without a failure, to check that the
+/// file still works. `undo` receives the result of a successful call, and must not fail.
 fn each<T>(
     trigger: &Trigger,
     what: &str,
@@ -420,7 +423,7 @@ impl Function {
         self.driver.join(&self.address).exists()
     }
 
-    /// The file by which the driver is told to do something with a function.
+    /// A sysfs file that controls the driver's binding to a function.
     fn order(&self, name: &str) -> anyhow::Result<File> {
         let path = self.driver.join(name);
         let mut options = OpenOptions::new();
@@ -440,7 +443,7 @@ fn driver_binds(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let before = Before::take(bench)?;
     let device = bench.device().to_owned();
     let function = Function::of(&device)?;
-    // What the driver core does before and after the driver is called is not the driver's.
+    // The driver core's work before and after it calls the driver is not part of the driver.
     if !injection.only_within(&function.module()?, IRQ_PROC)? {
         return skipped(NO_FILTER);
     }
@@ -499,9 +502,9 @@ fn driver_binds(bench: &mut Bench) -> anyhow::Result<Verdict> {
 
 /// Processes that work while their memory fails.
 const PROCESSES: u32 = 8;
-/// What each of them tries.
+/// Number of tries of each process.
 const TRIES: u32 = 40;
-/// How many percent of the allocations fail.
+/// Percentage of the allocations that fail.
 const PERCENT: u32 = 3;
 
 fn by_chance(bench: &mut Bench) -> anyhow::Result<Verdict> {
@@ -523,7 +526,7 @@ fn by_chance(bench: &mut Bench) -> anyhow::Result<Verdict> {
                 succeeded += good;
                 failed += bad;
             }
-            // A program that gets no memory for itself gives up.
+            // A program that cannot allocate memory for itself aborts.
             (WaitStatus::Signaled(_, Signal::SIGABRT, _), _) => aborted += 1,
             (status, told) => bail!("a process ended by {status:?}, and had told {told:?}"),
         }
@@ -539,7 +542,8 @@ fn by_chance(bench: &mut Bench) -> anyhow::Result<Verdict> {
     ))
 }
 
-/// Opens, copies and closes. What fails must fail with an error; what succeeds must be right.
+/// Opens, copies and closes. Failures must be reported as errors; results of successful calls must
+/// be correct.
 fn work(bench: &Bench) -> anyhow::Result<(u32, u32)> {
     let (from, to) = (Region::new(PAGE)?, Region::new(PAGE)?);
     let contents = pattern(PAGE, 21);
@@ -553,7 +557,7 @@ fn work(bench: &Bench) -> anyhow::Result<(u32, u32)> {
             // SAFETY: both are regions, which are accessed atomically and outlive the call.
             unsafe { queue.execute(&copy) }
         });
-        // This may be what fails.
+        // This call itself may fail.
         while fail_by_chance(false).is_err() {}
         match copied {
             Ok(_) => {
@@ -570,7 +574,7 @@ fn work(bench: &Bench) -> anyhow::Result<(u32, u32)> {
 mod tests {
     use super::*;
 
-    /// A call that has three places where it can fail, the second of them without an error.
+    /// A call with three places where it can fail. A failure at the second one causes no error.
     fn collect(allowed: &[Errno], error: Errno) -> anyhow::Result<Outcomes> {
         Outcomes::collect("a call", allowed, |place| {
             let result = match place {

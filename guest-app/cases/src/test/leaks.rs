@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What must be as before when processes have come and gone: contexts, PASIDs, bonds, memory.
+//! Resources that must be released after processes have ended: contexts, PASIDs, bonds, memory.
 //!
-//! The kernel gives back some of it a moment later, for example when another task has run on the
-//! processor that had the address space last, or when a page fault has been handled that was under
-//! way. So each is looked at until it is right, and is a leak if it does not become so.
+//! The kernel releases some of them a moment later, for example when another task has run on the
+//! processor that last used the address space, or when a page fault in flight has been handled. So
+//! each is polled until it is correct, and is a leak if it does not become so in time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,36 +23,37 @@ use crate::system::sysfs::Function;
 /// How long the kernel may take to clear up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Time between two looks at what nothing announces.
+/// Time between two polls of a state that no event announces.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Fewer objects than one for every so many endings are no leak.
+/// Fewer objects than one per this many endings are not a leak.
 const ONE_IN: u64 = 2;
-/// Address spaces that come and go with other programs meanwhile.
+/// Address spaces of other programs that start and end meanwhile.
 const OTHER_SPACES: u64 = 16;
-/// Nor is less memory than this for each ending, in KiB.
+/// Less memory than this per ending is not a leak, in KiB.
 const EACH: u64 = 1;
-/// Memory that the kernel may use for other things meanwhile, in KiB. With a hundred endings a page
-/// for each of them is more.
+/// Memory that the kernel may use for other things meanwhile, in KiB. One page for each of a
+/// hundred endings is more.
 const OTHER_MEMORY: u64 = 384;
-/// So many endings, then. With fewer, pages of their own cannot be told from what the kernel does
-/// otherwise (416 KiB were seen): what is found is what they pin, and what the exact numbers tell.
+/// That number of endings. With fewer, one leaked page per ending cannot be distinguished from the
+/// kernel's other activity (416 KiB were seen): only pinned memory and leaks in the exact numbers
+/// are found.
 const SEVERAL: u64 = 100;
-/// Memory that the kernel may use for other things while fewer end, in KiB.
+/// Memory that the kernel may use for other things during fewer endings, in KiB.
 const OTHER_MEMORY_OF_FEW: u64 = 1024;
-/// Entries of a page of the PASID table. The pages are kept as long as the function is there.
+/// Entries of a page of the PASID table. The pages are kept as long as the function exists.
 const PASIDS_A_PAGE: u64 = 64;
-/// As many pages as the most processes at a time need.
+/// Number of pages that the largest number of simultaneous processes needs.
 const MOST_PASID_PAGES: u64 = 16;
-/// A function that was plugged in again has tables of its own: two pages more were seen.
+/// A function that was plugged in again has its own tables: two more pages were seen.
 const OTHER_PAGES: u64 = 2;
 
-/// How many objects more are no leak after so many endings.
+/// How many additional objects are not a leak after `endings` endings.
 fn spaces_allowed(endings: u64) -> u64 {
     (endings / ONE_IN).min(OTHER_SPACES)
 }
 
-/// How much less memory is no leak after so many endings, in KiB.
+/// How much less memory is not a leak after `endings` endings, in KiB.
 fn memory_allowed(endings: u64) -> u64 {
     let others = match endings {
         ..SEVERAL => OTHER_MEMORY_OF_FEW,
@@ -61,13 +62,13 @@ fn memory_allowed(endings: u64) -> u64 {
     (endings * EACH).max(others)
 }
 
-/// How many pages more the IOMMU's tables may have after so many endings.
+/// How many additional pages the IOMMU's tables may have after `endings` endings.
 fn tables_allowed(endings: u64) -> u64 {
     endings.div_ceil(PASIDS_A_PAGE).min(MOST_PASID_PAGES) + OTHER_PAGES
 }
 
-/// Pages that the IOMMU driver has for tables and queues (Linux: `nr_iommu_pages`); `None` where
-/// the kernel does not count them.
+/// Pages that the IOMMU driver uses for tables and queues (Linux: `nr_iommu_pages`); `None` if the
+/// kernel does not count them.
 fn iommu_pages() -> Option<u64> {
     let text = fs::read_to_string("/proc/vmstat").ok()?;
     text.lines()
@@ -88,7 +89,7 @@ pub fn free_contexts(bench: &Bench) -> anyhow::Result<usize> {
     }
 }
 
-/// Looks until `look` says that all is well; fails with what it last said otherwise.
+/// Polls `look` until it reports success; otherwise fails with its last report.
 pub fn becomes(mut look: impl FnMut() -> anyhow::Result<Result<(), String>>) -> anyhow::Result<()> {
     let start = Instant::now();
     loop {
@@ -100,7 +101,7 @@ pub fn becomes(mut look: impl FnMut() -> anyhow::Result<Result<(), String>>) -> 
     }
 }
 
-/// Checks that all contexts but the bench's are free, or become so.
+/// Checks that all contexts but the bench's are free or become free.
 pub fn all_free(bench: &Bench) -> anyhow::Result<()> {
     let expected = bench.info().contexts as usize - 1;
     becomes(|| {
@@ -131,36 +132,37 @@ pub fn fresh_pasid(bench: &Bench) -> anyhow::Result<u32> {
     Ok(pasid)
 }
 
-/// A number in a file; `None` if the file is not there.
+/// A number in a file; `None` if the file does not exist.
 fn number(path: impl AsRef<Path>) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     text.split_whitespace().next()?.parse().ok()
 }
 
-/// How many lines a file has; `None` if it is not there.
+/// Number of lines of a file; `None` if it does not exist.
 fn lines(path: &Path) -> Option<usize> {
     Some(fs::read_to_string(path).ok()?.lines().count())
 }
 
-/// Objects of the kernel's cache of address spaces that are in use; `None` where it does not tell.
+/// Number of objects in use in the kernel's cache of address spaces; `None` if the kernel does not
+/// report it.
 fn address_spaces() -> Option<u64> {
     let cache = Path::new("/sys/kernel/slab/mm_struct");
-    // What is free, but kept for a processor, would count as in use.
+    // Free objects that are kept for a processor would count as in use.
     fs::write(cache.join("shrink"), "1").ok()?;
     number(cache.join("objects"))
 }
 
-/// What the kernel says of its memory, in KiB, when it has given back what it can.
+/// The kernel's memory statistics, in KiB, after it has released what it can.
 type Memory = BTreeMap<String, u64>;
 
-/// Takes it; `None` where the kernel cannot be told to give back, and on a kernel that watches its
-/// memory: it keeps what was freed for a while (KASAN's quarantine takes up to a 32nd of all), and
-/// has a better way to find what was lost.
+/// Reads the statistics. `None` if the kernel cannot be told to release memory, or if it checks its
+/// memory: such a kernel keeps freed memory for a while (KASAN's quarantine takes up to a 32nd of
+/// all memory), and has a better way to find leaks.
 fn memory() -> Option<Memory> {
     if Path::new("/sys/kernel/debug/kmemleak").exists() {
         return None;
     }
-    // 4: from now on without a message each time. 3: caches of files, and of the kernel's objects.
+    // 4: no message each time from now on. 3: drop the caches of files and of the kernel's objects.
     fs::write("/proc/sys/vm/drop_caches", "4").ok()?;
     fs::write("/proc/sys/vm/drop_caches", "3").ok()?;
     shrink_slabs();
@@ -173,7 +175,7 @@ fn memory() -> Option<Memory> {
             Some((key.to_owned(), kib))
         }));
     }
-    // Free pages that a processor keeps for itself are not counted as free.
+    // Free pages in a processor's own list are not counted as free.
     let zones = fs::read_to_string("/proc/zoneinfo").ok()?;
     let pages: u64 = zones
         .lines()
@@ -189,21 +191,21 @@ fn memory() -> Option<Memory> {
     Some(memory)
 }
 
-/// Makes the kernel's caches of objects give back pages without an object: under load hundreds of
-/// KiB of them are kept.
+/// Makes the kernel's object caches release empty pages: under load they keep hundreds of KiB of
+/// these.
 fn shrink_slabs() {
     let caches = fs::read_dir("/sys/kernel/slab").into_iter().flatten();
     for entry in caches.flatten() {
         // Other names of a cache are links.
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            // Some caches cannot be told to.
+            // Some caches do not support it.
             let _ = fs::write(entry.path().join("shrink"), "1");
         }
     }
 }
 
-/// Memory that is free, or this process's own: the allocator keeps what was freed, and a test needs
-/// some.
+/// Memory that is free or belongs to this process: the allocator keeps freed memory, and a test
+/// needs some.
 fn free(memory: &Memory) -> u64 {
     ["MemFree", "PerProcessor", "RssAnon"]
         .iter()
@@ -211,7 +213,7 @@ fn free(memory: &Memory) -> u64 {
         .sum()
 }
 
-/// What has changed by more than a little.
+/// The statistics that have changed considerably.
 fn changes(before: &Memory, now: &Memory) -> String {
     const LITTLE: i64 = 128;
     let changes = now.iter().filter_map(|(key, now)| {
@@ -221,7 +223,7 @@ fn changes(before: &Memory, now: &Memory) -> String {
     changes.collect::<Vec<_>>().join(", ")
 }
 
-/// The state to which everything has to come back.
+/// The state to which everything must return.
 #[derive(Debug)]
 pub struct Before {
     /// Directory of the driver's module.
@@ -238,7 +240,7 @@ pub struct Before {
 }
 
 impl Before {
-    /// Takes the state.
+    /// Records the state.
     ///
     /// # Errors
     ///
@@ -263,7 +265,8 @@ impl Before {
         })
     }
 
-    /// Checks that all is as before, after so many endings. Returns what was looked at.
+    /// Checks that everything is as before, after `endings` endings. Returns a description of what
+    /// was checked.
     ///
     /// # Errors
     ///
@@ -302,7 +305,7 @@ impl Before {
             })?;
             seen.push("no context".to_owned());
         }
-        // A bond holds its address space: one that is left is seen here.
+        // A bond holds its address space, so a leaked bond is found here.
         if let Some(before) = self.address_spaces {
             let bound = before + spaces_allowed(endings);
             becomes(|| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests of the driver and the device from a program's side: what they refuse, what they survive,
-//! and what they leave behind. During each the kernel must say nothing that the test does not
+//! and what they leave behind. During each test the kernel must log nothing that the test does not
 //! provoke.
 
 mod endings;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The device file without the library's care: wrong system calls, wrong doorbells, wrong
-//! addresses. What is here must not be able to hurt the program itself, whatever it does to the
+//! The device file without the library's checks: wrong system calls, wrong doorbells, wrong
+//! addresses. This module must not be able to harm the program itself, whatever it does to the
 //! driver.
 
 use std::fs::{File, OpenOptions};
@@ -51,14 +51,15 @@ impl RawFile {
     ///
     /// # Safety
     ///
-    /// The argument is none, or an address that the driver may not reach, or may.
+    /// The request has no argument, or the argument is an address that the driver may access or
+    /// cannot access.
     pub unsafe fn ioctl(&self, request: libc::c_ulong, argument: u64) -> Result<(), Errno> {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller vouches for it.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, argument) };
         Errno::result(result).map(drop)
     }
 
-    /// Asks for the information.
+    /// Requests the information.
     ///
     /// # Errors
     ///
@@ -66,7 +67,7 @@ impl RawFile {
     pub fn info(&self) -> Result<ioctl::Info, Errno> {
         let mut info = ioctl::Info::default();
         let address = (&raw mut info).expose_provenance() as u64;
-        // SAFETY: at the address is an `Info`, which the driver writes.
+        // SAFETY: the address is that of an `Info`, which the driver writes.
         unsafe { self.ioctl(INFO, address) }?;
         Ok(info)
     }
@@ -78,8 +79,8 @@ impl RawFile {
     /// What the driver says.
     pub fn queue_setup(&self, queue: &ioctl::Queue) -> Result<(), Errno> {
         let address = (&raw const *queue).expose_provenance() as u64;
-        // SAFETY: at the address is a `Queue`, which the driver reads. Without a doorbell the
-        // device does nothing with the ring.
+        // SAFETY: the address is that of a `Queue`, which the driver reads. Without a doorbell the
+        // device does not use the ring.
         unsafe { self.ioctl(QUEUE_SETUP, address) }
     }
 
@@ -100,22 +101,22 @@ impl RawFile {
     /// What the driver says.
     pub fn eventfd(&self, eventfd: &ioctl::Eventfd) -> Result<(), Errno> {
         let address = (&raw const *eventfd).expose_provenance() as u64;
-        // SAFETY: at the address is an `Eventfd`, which the driver reads.
+        // SAFETY: the address is that of an `Eventfd`, which the driver reads.
         unsafe { self.ioctl(EVENTFD, address) }
     }
 
-    /// Sets how interrupts are gathered.
+    /// Sets the interrupt moderation.
     ///
     /// # Errors
     ///
     /// What the driver says.
     pub fn moderation(&self, moderation: &ioctl::Moderation) -> Result<(), Errno> {
         let address = (&raw const *moderation).expose_provenance() as u64;
-        // SAFETY: at the address is a `Moderation`, which the driver reads.
+        // SAFETY: the address is that of a `Moderation`, which the driver reads.
         unsafe { self.ioctl(MODERATION, address) }
     }
 
-    /// Maps the file and unmaps it again at once.
+    /// Maps the file and immediately unmaps it.
     ///
     /// # Errors
     ///
@@ -131,7 +132,7 @@ impl RawFile {
         // SAFETY: a new mapping at an address of the kernel's choice replaces nothing, and is
         // never accessed.
         let address = unsafe { mmap(None, length, protection, flags, &self.0, offset) }?;
-        // SAFETY: the mapping was made above, and nobody knows of it.
+        // SAFETY: the mapping was created above, and no other code uses it.
         unsafe { munmap(address, length.get()) }
     }
 
@@ -166,12 +167,11 @@ impl From<OwnedFd> for RawFile {
     }
 }
 
-/// Checks that this process may do nothing with a file that another address space has opened, but
-/// to poll and to close it.
+/// Checks that this process can only poll and close a file that another address space has opened.
 ///
 /// # Errors
 ///
-/// It may.
+/// It can do more.
 pub fn expect_no_right(file: &RawFile) -> anyhow::Result<()> {
     let queue = ioctl::Queue {
         ring: NOWHERE,
@@ -216,8 +216,8 @@ pub fn expect_errno<T: std::fmt::Debug>(
     }
 }
 
-/// A queue whose doorbell and descriptors are the test's business. Its memory is a region, which
-/// the device cannot leave unless a descriptor says so.
+/// A queue whose doorbell and descriptors the test controls. Its memory is a region, and the device
+/// accesses other memory only if a descriptor refers to it.
 #[derive(Debug)]
 pub struct RawQueue {
     /// Closed before the memory is unmapped.
@@ -254,7 +254,7 @@ impl RawQueue {
         Ok(queue)
     }
 
-    /// Opens the device and starts a ring at an address, where nothing has to be.
+    /// Opens the device and starts a ring at an address, which need not be mapped.
     ///
     /// # Errors
     ///
@@ -271,7 +271,7 @@ impl RawQueue {
         Ok(queue)
     }
 
-    /// Starts the context, which is stopped.
+    /// Starts the stopped context.
     ///
     /// # Errors
     ///
@@ -283,10 +283,10 @@ impl RawQueue {
             ..ioctl::Queue::default()
         };
         self.submitted = 0;
-        // Records of an earlier start are none of this one.
+        // Removes the records of an earlier start.
         self.memory.write(RECORDS, &[0; RECORDS]);
         // SAFETY: the ring is in the region, which is accessed atomically and unmapped after the
-        // file was closed; or it is at an address where the device finds nothing.
+        // file is closed; or it is at an unmapped address.
         unsafe { self.file.queue_setup(&queue) }
     }
 
@@ -309,7 +309,7 @@ impl RawQueue {
         Ok(self.set_up()?)
     }
 
-    /// Has an eventfd signalled at the context's interrupts, or none.
+    /// Sets the eventfd that the context's interrupts signal, or removes it.
     ///
     /// # Errors
     ///
@@ -318,7 +318,7 @@ impl RawQueue {
         self.file.set_eventfd(eventfd)
     }
 
-    /// Says how many completions make an interrupt.
+    /// Sets how many completions raise an interrupt.
     ///
     /// # Errors
     ///
@@ -327,16 +327,16 @@ impl RawQueue {
         self.file.set_moderation(moderation)
     }
 
-    /// Address of the completion record of place `n`.
+    /// Address of completion record `n`.
     pub fn record_address(&self, n: u64) -> u64 {
         self.memory.address(RECORDS) + n * completion::SIZE as u64
     }
 
-    /// Writes a descriptor to its place, and nothing else.
+    /// Only writes a descriptor to its place.
     ///
     /// # Safety
     ///
-    /// The device may do what the descriptor says until the queue is dropped.
+    /// Until the queue is dropped, the device may perform the descriptor.
     pub unsafe fn write(&self, number: u64, words: &Descriptor) {
         let place = (number & ((1 << self.log2) - 1)) as usize;
         self.memory
@@ -346,8 +346,8 @@ impl RawQueue {
     /// Writes the doorbell.
     pub fn ring_to(&mut self, tail: u64) {
         std::sync::atomic::fence(Ordering::SeqCst);
-        // SAFETY: of each descriptor in the ring it was promised, when it was written, that the
-        // device may do what it says; where none was written are zeros, which do nothing.
+        // SAFETY: the caller of `write` has promised for each descriptor in the ring that the
+        // device may perform it. Places without a written descriptor hold zeros, which do nothing.
         unsafe { self.file.write_tail(tail) };
     }
 
@@ -357,18 +357,19 @@ impl RawQueue {
     ///
     /// As [`RawQueue::write`].
     pub unsafe fn submit(&mut self, words: &Descriptor) {
-        // SAFETY: passed on to the caller.
+        // SAFETY: the caller vouches for it.
         unsafe { self.write(self.submitted, words) };
         self.submitted += 1;
         self.ring_to(self.submitted);
     }
 
-    /// Fills each page of `memory` by a descriptor of its own, with a record each and interrupts,
+    /// Fills each page of `memory` with a separate descriptor, each with a record and an interrupt,
     /// without waiting for any. The ring must have room for them.
     ///
     /// # Safety
     ///
-    /// The memory stays, or goes from the address space altogether, until the queue is closed.
+    /// Until the queue is closed, the memory stays mapped, or is unmapped with nothing mapped in
+    /// its place.
     pub unsafe fn fill_pages(&mut self, memory: &Region, value: u64) {
         for offset in (0..memory.len()).step_by(PAGE) {
             let place = self.submitted & ((1 << self.log2) - 1);
@@ -381,16 +382,16 @@ impl RawQueue {
                 operand0: value,
                 ..Descriptor::default()
             };
-            // SAFETY: passed on to the caller; the record is the queue's.
+            // SAFETY: the caller vouches for the memory; the record belongs to the queue.
             unsafe { self.submit(&words) };
         }
     }
 
-    /// Waits until the records of the first `count` places are there.
+    /// Waits until the first `count` records are written.
     ///
     /// # Errors
     ///
-    /// Nothing came for a minute, or the context has stopped or is gone.
+    /// Nothing happened for a minute, or the context has stopped or is gone.
     pub fn wait_records(&self, count: u64) -> anyhow::Result<Vec<Completion>> {
         loop {
             let records: Vec<_> = (0..count).filter_map(|n| self.record(n)).collect();
@@ -407,28 +408,28 @@ impl RawQueue {
         }
     }
 
-    /// The record of place `n`, if it was written.
+    /// Record `n`, if it was written.
     pub fn record(&self, n: u64) -> Option<Completion> {
         let start = RECORDS + n as usize * completion::SIZE;
-        // The status first: what is read after it is as new as it is.
+        // The status first: everything read after it is at least as new.
         let status = self.memory.words()[start / 8].load(Ordering::Acquire) as u8;
         let bytes = self.memory.read(start..start + completion::SIZE);
         let record = Completion::from_bytes(&bytes.try_into().ok()?);
         (status != completion::status::PENDING).then_some(record)
     }
 
-    /// Sleeps until the file has something to say, and returns what.
+    /// Sleeps until the file reports events, and returns them.
     ///
     /// # Errors
     ///
-    /// Nothing came within a minute.
+    /// Nothing happened within a minute.
     pub fn poll(&self) -> anyhow::Result<PollFlags> {
         let events = poll_fd(self.file.interrupts(), PollTimeout::from(60_000u16))?;
         ensure!(!events.is_empty(), "poll: nothing came within a minute");
         Ok(events)
     }
 
-    /// What the file has to say now.
+    /// The file's current events.
     ///
     /// # Errors
     ///
@@ -448,7 +449,7 @@ impl RawQueue {
         Ok(u64::from_ne_bytes(count))
     }
 
-    /// State and error of the context, as its `STATUS` says.
+    /// State and error of the context, from its `STATUS`.
     pub fn state(&self) -> (u8, u8) {
         let value = self.file.read_doorbell(doorbell::STATUS);
         (status::state(value), status::error(value))
@@ -470,7 +471,7 @@ impl RawQueue {
             .map_raw(self.as_fd().as_raw_fd())
     }
 
-    /// Writes a value to all registers of the doorbell page but `TAIL`, by a mapping of its own.
+    /// Writes a value to all registers of the doorbell page but `TAIL`, through a separate mapping.
     ///
     /// # Errors
     ///

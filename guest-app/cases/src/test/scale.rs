@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Many processes: as many at a time as the device has contexts, and many one after the
-//! other. Each works at the same virtual address, and checks every byte.
+//! Many processes: as many at a time as the device has contexts, and many one after the other. Each
+//! works at the same virtual address and checks every byte.
 
 use std::collections::BTreeSet;
 
@@ -19,12 +19,13 @@ pub const CASES: &[Case] = &[
     Case::new("processes one after the other", one_after_the_other),
 ];
 
-/// Where the memory of all of them is.
+/// Address of the memory of all of them.
 const ADDRESS: usize = 0x2a00_0000_0000;
-/// Pages that are copied, and as many to which.
+/// Number of pages that are copied, and of pages that they are copied to.
 const PAGES: usize = 4;
 
-/// Copies a pattern of the process's own by the device, and checks every byte of both ends.
+/// Copies the process's own pattern with the device, and checks every byte of source and
+/// destination.
 fn work(queue: &mut Queue, memory: &Region, seed: u64) -> anyhow::Result<()> {
     let half = memory.len() / 2;
     let contents = pattern(half, seed);
@@ -67,7 +68,7 @@ fn all_contexts(bench: &mut Bench) -> anyhow::Result<Verdict> {
             }
             Ok(())
         })?;
-        // One after the other: only the work has to be simultaneous.
+        // One after the other: only the work must be simultaneous.
         let pasid: u32 = child.line().receive()?;
         children.push((child, pasid));
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! System calls: what the driver takes, and what it refuses with which error.
+//! System calls: which the driver accepts, and which it refuses with which error.
 
 use std::os::fd::AsFd;
 
@@ -33,14 +33,14 @@ fn unknown_ioctls(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let others = [
         nix::request_code_none!(TYPE, 0x7f),
         nix::request_code_none!(TYPE, 0x05),
-        // The right numbers with a direction or a size.
+        // The right numbers, but with a direction or a size.
         nix::request_code_read!(TYPE, svmctl::abi::ioctl::INFO, 8),
         nix::request_code_write!(TYPE, svmctl::abi::ioctl::QUEUE_SETUP, 24),
         // TCGETS, which every program tries.
         0x5401,
     ];
     for request in others {
-        // SAFETY: nothing is at the address.
+        // SAFETY: nothing is mapped at the address.
         let result = unsafe { file.ioctl(request, NOWHERE) };
         expect_errno(&format!("request {request:#x}"), result, Errno::ENOTTY)?;
     }
@@ -51,12 +51,12 @@ fn unknown_ioctls(bench: &mut Bench) -> anyhow::Result<Verdict> {
 fn bad_pointers(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let file = RawFile::open(bench.device())?;
     let mut read_only = Region::new(PAGE)?;
-    // The size is read first, from where the rest cannot be written.
+    // The driver reads the size first, from memory to which it cannot write the rest.
     read_only.write(0, &(size_of::<Info>() as u32).to_ne_bytes());
     read_only.set_read_only(0..PAGE)?;
     let kernel = 0xffff_8880_0000_0000;
     for address in [0, NOWHERE, kernel, u64::MAX - 7, 1 << 62] {
-        // SAFETY: the process cannot reach these addresses, and nothing of it is there.
+        // SAFETY: the process cannot access these addresses, and has no memory there.
         let (info, setup) = unsafe {
             (
                 file.ioctl(raw::INFO, address),
@@ -73,7 +73,7 @@ fn bad_pointers(bench: &mut Bench) -> anyhow::Result<Verdict> {
     // SAFETY: the driver cannot write there.
     let info = unsafe { file.ioctl(raw::INFO, read_only.address(0)) };
     expect_errno("INFO in read-only memory", info, Errno::EFAULT)?;
-    // A structure that ends where the mapping does, and one that does not.
+    // A structure that ends where the mapping does, and one that extends beyond it.
     let region = Region::at_address(0x2100_0000_0000, PAGE)?;
     let size = size_of::<Queue>();
     for (missing, expected) in [(0, Errno::EINVAL), (8, Errno::EFAULT)] {
@@ -156,7 +156,8 @@ fn sizes(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let memory = Region::new(2 * PAGE)?;
     let known = size_of::<Queue>();
     let ring = Region::new(PAGE)?;
-    // As a program of another age has it: with so many bytes, the last of which is `last`.
+    // As a program built for another version would call it: with `size` bytes, the last of which is
+    // `last`.
     let setup = |size: usize, last: u8| {
         memory.write(0, &vec![0; 2 * PAGE]);
         memory.write(0, &(size as u32).to_ne_bytes());
@@ -215,7 +216,7 @@ fn second_queue(bench: &mut Bench) -> anyhow::Result<Verdict> {
         ring_log2: 2,
         ..Queue::default()
     };
-    // Stopping what is not started does nothing.
+    // Stopping a queue that is not started does nothing.
     file.queue_stop()?;
     for _ in 0..3 {
         file.queue_setup(&queue)?;
@@ -288,7 +289,7 @@ fn reads(bench: &mut Bench) -> anyhow::Result<Verdict> {
     };
     for n in 0..3 {
         let record = queue.record_address(n);
-        // SAFETY: the operation writes its record only, which is the queue's.
+        // SAFETY: the operation writes only its record, which belongs to the queue.
         unsafe { queue.submit(&nop(record, flags::INTERRUPT | flags::FENCE)) };
     }
     let mut count = 0;
@@ -305,7 +306,7 @@ fn reads(bench: &mut Bench) -> anyhow::Result<Verdict> {
 
     let file = RawFile::open(bench.device())?;
     for length in [0, 1, 7] {
-        // A read of no bytes may be answered before the driver is asked.
+        // The kernel may answer a read of zero bytes without calling the driver.
         match file.read(length) {
             Err(Errno::EINVAL) => {}
             Ok(bytes) if length == 0 && bytes.is_empty() => {}
@@ -316,8 +317,7 @@ fn reads(bench: &mut Bench) -> anyhow::Result<Verdict> {
 }
 
 fn blocking_read(bench: &mut Bench) -> anyhow::Result<Verdict> {
-    // The flag is of the open file: it also goes for the copy of the descriptor that the reader
-    // has.
+    // The flag belongs to the open file: it also applies to the reader's copy of the descriptor.
     let mut queue = RawQueue::start(bench.device(), 4)?;
     fcntl(queue.as_fd(), FcntlArg::F_SETFL(OFlag::O_RDWR))?;
     let nop = Descriptor {
@@ -332,7 +332,7 @@ fn blocking_read(bench: &mut Bench) -> anyhow::Result<Verdict> {
             let mut count = [0; 8];
             nix::unistd::read(&fd, &mut count).map(|_| u64::from_ne_bytes(count))
         });
-        // SAFETY: the operation writes its record only, which is the queue's.
+        // SAFETY: the operation writes only its record, which belongs to the queue.
         unsafe { queue.submit(&nop) };
         let read = reader
             .join()

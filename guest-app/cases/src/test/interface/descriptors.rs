@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Descriptors and completion records that are wrong: each fails by its own error, and alone.
+//! Invalid descriptors and completion records: each fails with its own error, and affects no other.
 
 use anyhow::ensure;
 use nix::errno::Errno;
@@ -208,7 +208,7 @@ fn bad_descriptors(bench: &mut Bench) -> anyhow::Result<Verdict> {
     memory.write(0, &marks);
     for (expected, words) in cases {
         let work = Work::from_raw(words);
-        // SAFETY: the descriptors name the region, and addresses that a process cannot have.
+        // SAFETY: the descriptors refer to the region, and to addresses that a process cannot have.
         let result = unsafe { bench.queue().execute(&work) };
         let failure = failure(result)?;
         let found = failure.error();
@@ -217,7 +217,7 @@ fn bad_descriptors(bench: &mut Bench) -> anyhow::Result<Verdict> {
             "{found:?}, {expected:?} was expected of {words:x?}"
         );
     }
-    // A chain that goes on longer than allowed: a node that is its own successor.
+    // A chain that is longer than allowed: a node that is its own successor.
     memory.write(0, &[0; 64]);
     memory.write(8, &one.to_le_bytes());
     // SAFETY: the operation only reads, in the region.
@@ -252,7 +252,7 @@ fn no_page_requests(bench: &mut Bench) -> anyhow::Result<Verdict> {
         memory.address(PAGE)
     );
     counted.at_most(index::PAGE_REQUESTS, 0)?;
-    // With page requests the same works.
+    // With page requests the same operation succeeds.
     let crc = bench.crc32c(&memory, 10..2 * PAGE + 10)?;
     ensure!(crc == crc32c::crc32c(&[0; 2 * PAGE]), "checksum {crc:08x}");
     passed()
@@ -268,11 +268,12 @@ fn lost_completion(bench: &mut Bench) -> anyhow::Result<Verdict> {
         completion,
         ..Descriptor::default()
     };
-    // SAFETY: the records are nowhere, in memory that the device cannot write, and the queue's.
+    // SAFETY: the records are at unmapped addresses, in memory that the device cannot write, or in
+    // the queue.
     unsafe {
         queue.submit(&nop(NOWHERE));
         queue.submit(&nop(read_only.address(32)));
-        // None is wanted: that is no loss.
+        // No record is requested: this one is not lost.
         queue.submit(&nop(0));
         queue.submit(&nop(queue.record_address(3)));
     }
@@ -291,7 +292,7 @@ fn lost_completion(bench: &mut Bench) -> anyhow::Result<Verdict> {
             Err(error) => return Err(error.into()),
         }
     }
-    // One error tells of all that were lost until then.
+    // One error covers all records that were lost until then.
     ensure!(told <= 2, "told {told} times of 2 lost records");
     let record = queue.record(3).map(|record| record.status);
     ensure!(

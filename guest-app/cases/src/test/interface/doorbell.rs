@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Doorbells and rings that are wrong: they halt their own context, which can be started again,
-//! and no other.
+//! Invalid doorbells and rings: they halt only their own context, which can be started again.
 
 use std::fs;
 use std::path::Path;
@@ -48,7 +47,7 @@ fn nop(queue: &RawQueue, n: u64) -> Descriptor {
 /// Submits one descriptor and waits for it.
 fn works(queue: &mut RawQueue) -> anyhow::Result<()> {
     let nop = nop(queue, 0);
-    // SAFETY: the operation writes its record only, which is the queue's.
+    // SAFETY: the operation writes only its record, which belongs to the queue.
     unsafe { queue.submit(&nop) };
     queue.poll()?;
     let count = queue.read()?;
@@ -65,7 +64,7 @@ fn works(queue: &mut RawQueue) -> anyhow::Result<()> {
 /// Checks that a context halted for `reason`, by status, `poll` and `read`, while the bench's
 /// context works on.
 fn expect_halt(bench: &mut Bench, queue: &RawQueue, reason: u8) -> anyhow::Result<()> {
-    // The halt sends an interrupt too: it may be seen before or after the state.
+    // The halt also sends an interrupt, which may be seen before or after the state.
     let mut events = queue.poll()?;
     while !events.contains(PollFlags::POLLERR) {
         queue.read()?;
@@ -150,7 +149,7 @@ fn ring_unmapped(bench: &mut Bench) -> anyhow::Result<Verdict> {
 fn read_only_registers(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let mut queue = RawQueue::start(bench.device(), 2)?;
     works(&mut queue)?;
-    // What the kernel does meanwhile is counted as well.
+    // The kernel's own activity is counted as well.
     let kernels = [index::INVALIDATIONS, index::INVALIDATED_ENTRIES];
     let kernels = kernels.map(|index| doorbell::COUNTERS + 8 * index as u64);
     let offsets = || {
@@ -209,7 +208,7 @@ fn function_reset(bench: &mut Bench) -> anyhow::Result<Verdict> {
     expect_errno("read after the reset", queue.read(), Errno::EIO)?;
     let nop = bench.queue().nop();
     ensure!(matches!(nop, Err(Error::Reset)), "the library says {nop:?}");
-    // Both start again, and reach memory as before.
+    // Both start again and access memory as before.
     queue.restart()?;
     works(&mut queue)?;
     bench.restart()?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Interrupts as a program gets them: by an eventfd, and several completions in one.
+//! Interrupts as a program receives them: by an eventfd, and with several completions in one.
 
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
@@ -33,7 +33,7 @@ pub const CASES: &[Case] = &[
 /// A program waits this long for an interrupt, in milliseconds.
 const PATIENCE: u16 = 60_000;
 
-/// Submits descriptors that do nothing but ask for an interrupt.
+/// Submits descriptors that only request an interrupt.
 fn submit(queue: &mut RawQueue, places: std::ops::Range<u64>) {
     for n in places {
         let nop = Descriptor {
@@ -42,12 +42,12 @@ fn submit(queue: &mut RawQueue, places: std::ops::Range<u64>) {
             completion: queue.record_address(n),
             ..Descriptor::default()
         };
-        // SAFETY: the operation writes its record only, which is the queue's.
+        // SAFETY: the operation writes only its record, which belongs to the queue.
         unsafe { queue.submit(&nop) };
     }
 }
 
-/// Takes so many interrupts by `read`, as the device counts them.
+/// Takes `expected` interrupts by `read`, as the device counts them.
 fn take(queue: &RawQueue, expected: u64) -> anyhow::Result<()> {
     let mut count = 0;
     while count < expected {
@@ -88,7 +88,7 @@ fn eventfd(bench: &mut Bench) -> anyhow::Result<Verdict> {
     };
     queue.set_eventfd(Some(eventfd.as_fd()))?;
     ensure!(!waits(PollTimeout::ZERO)?, "signalled before any work");
-    // One after the other, so that none can be merged with the next.
+    // One after the other, so that no two can be merged.
     for n in 0..3 {
         submit(&mut queue, n..n + 1);
         ensure!(waits(PATIENCE.into())?, "no signal within a minute");
@@ -96,7 +96,7 @@ fn eventfd(bench: &mut Bench) -> anyhow::Result<Verdict> {
         ensure!(count == 1, "{count} signals for one interrupt");
     }
     take(&queue, 3)?;
-    // It stays with the file, not with the start.
+    // The eventfd belongs to the file and survives a restart.
     queue.restart()?;
     submit(&mut queue, 0..1);
     ensure!(waits(PATIENCE.into())?, "no signal after another start");
@@ -109,9 +109,9 @@ fn eventfd(bench: &mut Bench) -> anyhow::Result<Verdict> {
     passed()
 }
 
-/// Starts that must have been given work before their end.
+/// Number of starts in which work must have arrived before the end of the start.
 const EARLY: u64 = 4;
-/// Starts of a context after which work that nobody gave before their end will not be given.
+/// Starts after which the test stops waiting for work to arrive so early.
 const STARTS_AT_MOST: u64 = 100_000;
 
 fn early_work(bench: &mut Bench) -> anyhow::Result<Verdict> {
@@ -124,7 +124,7 @@ fn early_work(bench: &mut Bench) -> anyhow::Result<Verdict> {
         flags: flags::INTERRUPT,
         ..Descriptor::default()
     };
-    // SAFETY: the operation reaches no memory.
+    // SAFETY: the operation accesses no memory.
     unsafe { queue.write(0, &nop) };
     let page = queue.doorbell_page()?;
     let register = |offset: u64| {
@@ -132,23 +132,23 @@ fn early_work(bench: &mut Bench) -> anyhow::Result<Verdict> {
             .wrapping_add(offset as usize)
             .cast::<u64>()
     };
-    // How many starts were announced, and how many contexts were given work.
+    // How many starts were announced, and in how many the context was given work.
     let (announced, given) = (AtomicU64::new(0), AtomicU64::new(0));
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        // Gives a context work as soon as its page says that it is started.
+        // Gives a context work as soon as its page shows that it is started.
         scope.spawn(|| {
             let (status, tail) = (register(doorbell::STATUS), register(doorbell::TAIL));
             while !over.load(Ordering::Relaxed) {
                 let next = given.load(Ordering::Relaxed) + 1;
-                // First: the context is stopped when its start is announced.
+                // Announced first: the context is still stopped at that point.
                 if announced.load(Ordering::Acquire) != next {
                     continue;
                 }
                 // SAFETY: the register is within the mapped page, and aligned.
                 let state = context::state(unsafe { status.read_volatile() });
                 if state == context::ENABLED {
-                    // SAFETY: as above; the descriptor in the ring reaches no memory.
+                    // SAFETY: as above; the descriptor in the ring accesses no memory.
                     unsafe { tail.write_volatile(1) };
                     given.store(next, Ordering::Release);
                 }
@@ -218,7 +218,7 @@ fn moderation(bench: &mut Bench) -> anyhow::Result<Verdict> {
         "{sent} interrupts for {} completions, {COUNT} of which make one",
         4 * COUNT
     );
-    // Fewer than the count: the time sends it.
+    // Fewer completions than the count: the time limit sends the interrupt.
     queue.set_moderation(&Moderation {
         microseconds: 1000,
         ..gathered
@@ -226,7 +226,7 @@ fn moderation(bench: &mut Bench) -> anyhow::Result<Verdict> {
     submit(&mut queue, 4 * COUNT..4 * COUNT + 1);
     queue.poll()?;
     queue.read()?;
-    // Off: each its own.
+    // Moderation off: each completion sends its own interrupt.
     queue.set_moderation(&Moderation::default())?;
     submit(&mut queue, 4 * COUNT + 1..4 * COUNT + 4);
     take(&queue, 3)?;

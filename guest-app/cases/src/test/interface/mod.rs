@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a program can say to driver and device, and what it is answered.
+//! A program's requests to driver and device, and their answers.
 
 mod calls;
 mod descriptors;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the device does with memory in these cases, and how it is checked.
+//! The device's operations on memory in these cases, and their checks.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use svmctl::{Descriptor, Error};
 use crate::harness::bench::{Bench, expect_bytes, pattern};
 use crate::system::mapping::Memory;
 
-/// Fills a part of memory by the device.
+/// Fills a part of memory with the device.
 pub(super) fn fill(
     bench: &mut Bench,
     memory: &impl Memory,
@@ -23,7 +23,7 @@ pub(super) fn fill(
     unsafe { bench.queue().execute(&words) }
 }
 
-/// Computes the checksum of a part of memory by the device.
+/// Computes the checksum of a part of memory with the device.
 pub(super) fn checksum(
     bench: &mut Bench,
     memory: &impl Memory,
@@ -34,7 +34,7 @@ pub(super) fn checksum(
     unsafe { bench.queue().execute(&words) }.map(|record| record.result as u32)
 }
 
-/// Checks that the device reads what `expected` says.
+/// Checks that the device reads the expected bytes.
 pub(super) fn expect_checksum(
     bench: &mut Bench,
     what: &str,
@@ -52,7 +52,7 @@ pub(super) fn expect_checksum(
     Ok(())
 }
 
-/// Writes all of a memory by the processor and reads it by the device, and the other way round.
+/// Writes all of a memory with the processor and reads it with the device, and vice versa.
 pub(super) fn round_trip(
     bench: &mut Bench,
     what: &str,
@@ -70,7 +70,7 @@ pub(super) fn round_trip(
     expect_bytes(what, &memory.read(0..len), &contents)
 }
 
-/// Copies one memory to another of the same length by the device.
+/// Copies one memory to another of the same length with the device.
 pub(super) fn copy(bench: &mut Bench, from: &impl Memory, to: &impl Memory) -> Result<(), Error> {
     let words = Descriptor::copy(from.at(0), to.at(0), from.len() as u64);
     // SAFETY: both memories are accessed atomically, and live as long as the call.

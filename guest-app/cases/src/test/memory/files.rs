@@ -34,7 +34,7 @@ pub const CASES: &[Case] = &[
 
 const PAGES: usize = 16;
 
-/// A file in memory with a pattern in it.
+/// An in-memory file that contains a pattern.
 fn file(flags: MFdFlags, contents: &[u8]) -> anyhow::Result<File> {
     let file = File::from(memfd_create(c"svmctl", flags | MFdFlags::MFD_CLOEXEC)?);
     file.write_all_at(contents, 0)?;
@@ -52,7 +52,7 @@ fn private(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let file = file(MFdFlags::empty(), &contents)?;
     let memory = Mapping::file(&file, contents.len(), BOTH, MapFlags::MAP_PRIVATE)?;
     expect_checksum(bench, "the file's pages", &memory, 0, &contents)?;
-    // What the device writes is the process's alone.
+    // The device's writes are private to the process.
     let ((), counted) = bench.count(|bench| {
         fill(bench, &memory, PAGE..3 * PAGE, 5)?;
         Ok(())
@@ -62,7 +62,7 @@ fn private(bench: &mut Bench) -> anyhow::Result<Verdict> {
     mine[PAGE..3 * PAGE].copy_from_slice(&5u64.to_le_bytes().repeat(2 * PAGE / 8));
     expect_bytes("the mapping", &memory.read(0..mine.len()), &mine)?;
     expect_bytes("the file", &contents_of(&file, contents.len())?, &contents)?;
-    // What the file becomes is seen in the pages that nobody wrote, and only there.
+    // Changes of the file are visible only in the pages that were not written.
     file.write_all_at(&[0xee; 3 * PAGE], PAGE as u64)?;
     mine[3 * PAGE..4 * PAGE].fill(0xee);
     expect_checksum(bench, "after a write to the file", &memory, 0, &mine)?;
@@ -94,7 +94,8 @@ fn truncated(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let left = 3 * PAGE + 100;
     let ((), counted) = bench.count(|_| Ok(file.set_len(left as u64)?))?;
     counted.at_least(index::INVALIDATIONS, 1)?;
-    // What is left, up to the end of its last page, which is zeros from the end of the file on.
+    // The remaining part, up to the end of its last page, which holds zeros beyond the end of the
+    // file.
     let mut expected = contents[..4 * PAGE].to_vec();
     expected[left..].fill(0);
     expect_checksum(bench, "what is left", &memory, 0, &expected)?;
@@ -105,7 +106,7 @@ fn truncated(bench: &mut Bench) -> anyhow::Result<Verdict> {
     )?;
     let write = fill(bench, &memory, 5 * PAGE..6 * PAGE, 1);
     expect_fault(write, true, memory.address(5 * PAGE))?;
-    // The processor gets a signal, and the kernel for it an error.
+    // The processor gets a signal, and the kernel on its behalf an error.
     ensure!(
         memory.try_read(4 * PAGE..4 * PAGE + 1) == Err(Errno::EFAULT),
         "the kernel reads behind the end of the file"
@@ -167,14 +168,14 @@ fn truncated_at_work(bench: &mut Bench) -> anyhow::Result<Verdict> {
         }
         Ok(())
     })?;
-    // It is whole now.
+    // The file has its full length again.
     round_trip(bench, "whole again", &memory)?;
     remark(format!(
         "{times} times cut, {done} times filled, {failed} times not"
     ))
 }
 
-/// Checks that what failed did so because of a page behind `address`.
+/// Checks that the failure was due to a page beyond `address`.
 fn expect_behind(failure: &Failure, address: u64) -> anyhow::Result<()> {
     ensure!(
         failure.error() == Some(completion::Error::PageFault) && failure.address >= address,
@@ -196,7 +197,7 @@ fn sealed(bench: &mut Bench) -> anyhow::Result<Verdict> {
         file.set_len(0).is_err(),
         "a sealed file was truncated under the device"
     );
-    // A mapping from before may be written, a new one may not.
+    // An existing mapping may be written, a new one may not.
     fill(bench, &writable, 0..PAGE, 3)?;
     let mut expected = contents;
     expected[..PAGE].copy_from_slice(&3u64.to_le_bytes().repeat(PAGE / 8));
@@ -206,7 +207,7 @@ fn sealed(bench: &mut Bench) -> anyhow::Result<Verdict> {
     expect_fault(write, true, read_only.address(PAGE))?;
     expect_bytes("the file", &contents_of(&file, len)?, &expected)?;
     drop(writable);
-    // Nobody can write any more: not even the device, which could before.
+    // Nothing can write any more: not even the device, which could before.
     let seal = FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE);
     fcntl(&file, seal).context("F_SEAL_WRITE")?;
     expect_fault(fill(bench, &read_only, 0..8, 4), true, read_only.address(0))?;

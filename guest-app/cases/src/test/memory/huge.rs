@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Huge pages: made of small ones and split again under the device, and those of hugetlbfs.
+//! Huge pages: collapsed from small ones and split again while the device uses them, and those of
+//! hugetlbfs.
 
 use std::fs;
 
@@ -30,7 +31,8 @@ const COLLAPSE: i32 = 25;
 
 /// Two huge pages' worth of memory, aligned.
 fn aligned() -> anyhow::Result<Mapping> {
-    // Aligned by unmapping what is before and behind: the kernel gives such addresses again.
+    // The region is aligned by unmapping the parts before and behind it; the kernel reuses such
+    // addresses.
     let region = Region::aligned(2 * HUGE, HUGE)?;
     let address = region.address(0) as usize;
     drop(region);
@@ -68,7 +70,7 @@ fn forms(bench: &mut Bench) -> anyhow::Result<Verdict> {
     ensure!(huge == 2 * HUGE, "{huge} bytes are in huge pages");
     let ((), counted) =
         bench.count(|bench| expect_checksum(bench, "huge pages", &memory, 0, &contents))?;
-    // As small pages it would take 1024.
+    // Small pages would take 1024.
     counted.at_most(index::TRANSLATION_REQUESTS, 16)?;
     round_trip(bench, "huge pages", &memory)?;
     passed()
@@ -89,15 +91,15 @@ fn splits(bench: &mut Bench) -> anyhow::Result<Verdict> {
     round_trip(bench, "huge pages", &memory)?;
     memory.write(0, &contents);
     expect_checksum(bench, "huge pages", &memory, 0, &contents)?;
-    // A page in the middle goes, which splits the huge one; the device must see zeros there and
-    // nothing else changed.
+    // Dropping a page in the middle splits the huge page. The device must see zeros there and no
+    // other change.
     let hole = HUGE / 2..HUGE / 2 + PAGE;
     let ((), counted) = bench.count(|_| Ok(memory.advise(hole.clone(), libc::MADV_DONTNEED)?))?;
     counted.at_least(index::INVALIDATIONS, 1)?;
     contents[hole.clone()].fill(0);
     expect_checksum(bench, "with a hole", &memory, 0, &contents)?;
     expect_bytes("with a hole", &memory.read(all), &contents)?;
-    // The second one is split where its protection changes.
+    // The change of its protection splits the second one.
     let (before, behind) = (HUGE..HUGE + 8 * PAGE, HUGE + 8 * PAGE..2 * HUGE);
     memory.protect(before.clone(), nix::sys::mman::ProtFlags::PROT_READ)?;
     let write = fill(bench, &memory, before.end - 8..before.end, 1);
@@ -124,7 +126,7 @@ fn comes_and_goes(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let (first, behind) = (memory.address(0), memory.address(0) + memory.len() as u64);
     let mut collapsed = 0;
     let (times, _) = under_load(bench, &memory, (least, least), || {
-        // Both may be refused while somebody holds a page, and are tried again next time.
+        // Both may be refused while a page is in use, and are tried again next time.
         let _ = fs::write(split, format!("{pid},{first:#x},{behind:#x}"));
         collapsed += u32::from(memory.advise(all.clone(), COLLAPSE).is_ok());
         Ok(())
@@ -163,7 +165,7 @@ fn hugetlb_2m(bench: &mut Bench) -> anyhow::Result<Verdict> {
     };
     let flags = MapFlags::MAP_HUGETLB | MapFlags::MAP_HUGE_2MB;
     let memory = Mapping::anonymous(2 * HUGE, BOTH, flags)?;
-    // The device touches them first.
+    // The device is the first to touch them.
     let ((), counted) = bench.count(|bench| {
         fill(bench, &memory, 0..memory.len(), 7)?;
         Ok(())
@@ -172,7 +174,7 @@ fn hugetlb_2m(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let expected = 7u64.to_le_bytes().repeat(memory.len() / 8);
     expect_bytes("huge pages", &memory.read(0..memory.len()), &expected)?;
     round_trip(bench, "huge pages", &memory)?;
-    // A page that nobody has any more is another's at once.
+    // A page that is freed is reused at once.
     drop(memory);
     let memory = Mapping::anonymous(2 * HUGE, BOTH, flags)?;
     expect_checksum(bench, "new pages", &memory, 0, &vec![0; memory.len()])?;
@@ -189,7 +191,7 @@ fn hugetlb_1g(bench: &mut Bench) -> anyhow::Result<Verdict> {
     };
     let flags = MapFlags::MAP_HUGETLB | MapFlags::MAP_HUGE_1GB;
     let memory = Mapping::anonymous(GIB, BOTH, flags)?;
-    // Some of it, for time's sake: at both ends, and across each boundary of 2 MiB in between.
+    // Only parts of it, to save time.
     for boundary in (HUGE..GIB).step_by(GIB / 8) {
         let range = boundary - PAGE..boundary + PAGE;
         let contents = pattern(range.len(), boundary as u64);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where memory is: it moves, it grows, it is far away, and it is where no memory should be.
+//! The place of memory: it moves, it grows, it is far away, and it is at addresses where no memory
+//! should be.
 
 use anyhow::ensure;
 use nix::sys::mman::MapFlags;
@@ -20,7 +21,7 @@ pub const CASES: &[Case] = &[
     Case::new("more than 4 GiB of address space", far),
     Case::new("memory at the addresses of interrupts", interrupt_range).provoking(INTERRUPT_RANGE),
     Case::new("addresses that are none", no_addresses)
-        // What is said of page requests for them, without limit.
+        // Messages about page requests for them, without a rate limit.
         .provoking(&["*: Address is not canonical", "*: Invalid page request"]),
 ];
 
@@ -29,7 +30,7 @@ fn moved(bench: &mut Bench) -> anyhow::Result<Verdict> {
     for _ in 0..bench.rounds(8) {
         let mut memory = Mapping::anonymous(4 * PAGE, BOTH, MapFlags::empty())?;
         round_trip(bench, "before", &memory)?;
-        // What is behind keeps it from growing in its place.
+        // A mapping behind it prevents it from growing in place.
         let wall = Region::at_address(memory.address(0) as usize + memory.len(), PAGE);
         let contents = pattern(memory.len(), 81);
         memory.write(0, &contents);
@@ -41,7 +42,7 @@ fn moved(bench: &mut Bench) -> anyhow::Result<Verdict> {
         );
         times += 1;
         let gone = Descriptor::crc32c(old, len as u64, 0);
-        // SAFETY: the device only reads, where nothing is mapped, or something else is.
+        // SAFETY: the device only reads, at a place that is unmapped or mapped to something else.
         let read = unsafe { bench.queue().execute(&gone) };
         expect_fault(read, false, old.addr() as u64)?;
         expect_checksum(bench, "moved", &memory, 0, &contents)?;
@@ -62,15 +63,15 @@ fn stack(bench: &mut Bench) -> anyhow::Result<Verdict> {
     const TOP: usize = 0x2700_0010_0000;
     let memory = Mapping::at_address(TOP, PAGE, BOTH, MapFlags::MAP_GROWSDOWN)?;
     round_trip(bench, "the stack", &memory)?;
-    // The kernel's handler of page requests lets no stack grow.
+    // The kernel's handler of page requests does not grow a stack.
     let below = memory.at(0).wrapping_sub(8);
     let push = Descriptor::fill(below, 8, 1);
-    // SAFETY: nothing is mapped there, or the stack is once it has grown.
+    // SAFETY: nothing is mapped there, or the grown stack is.
     let write = unsafe { bench.queue().execute(&push) };
     expect_fault(write, true, below.addr() as u64)?;
-    // The processor's access makes it grow; then the device follows.
-    // SAFETY: a stack may be written below its end, which makes the kernel add a page. No part of
-    // the program knows of this one but this function.
+    // The processor's access makes it grow; then the device can access it, too. SAFETY: a stack may
+    // be written below its end, which makes the kernel add a page. Only this function uses this
+    // stack.
     let grown = unsafe {
         below.cast::<u64>().write_volatile(0);
         Mapping::adopt(TOP - PAGE, PAGE)
@@ -91,7 +92,7 @@ fn stack(bench: &mut Bench) -> anyhow::Result<Verdict> {
 fn far(bench: &mut Bench) -> anyhow::Result<Verdict> {
     const GIB: usize = 1 << 30;
     const SIZE: usize = 6 * GIB;
-    // Across a boundary of 512 GiB, too, where another table of the second level begins.
+    // Also across a boundary of 512 GiB, where another second-level table begins.
     const START: usize = (0x2800 << 32) - 3 * GIB;
     let memory = match Mapping::at_address(START, SIZE, BOTH, MapFlags::MAP_NORESERVE) {
         Ok(memory) => memory,
@@ -101,7 +102,7 @@ fn far(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let mut places: Vec<usize> = (0..SIZE).step_by(GIB / 2).collect();
     places.push(SIZE - 2 * PAGE);
     for (n, &place) in places.iter().enumerate() {
-        // Across the boundary where there is something before it.
+        // Across the boundary, if something is mapped before it.
         let start = place.saturating_sub(PAGE);
         let contents = pattern(2 * PAGE, n as u64);
         if n % 2 == 0 {
@@ -121,7 +122,7 @@ fn far(bench: &mut Bench) -> anyhow::Result<Verdict> {
         let read = memory.read(start..start + 2 * PAGE);
         expect_bytes("far", &read, &contents)?;
     }
-    // One descriptor from end to end is refused, or fails at a page, but does not hang.
+    // One descriptor for the whole length is refused, or fails at a page, but does not hang.
     let longest = 1usize << bench.info().transfer_log2_max;
     if longest < SIZE {
         let long = failure(checksum(bench, &memory, 0..SIZE))?;
@@ -134,9 +135,9 @@ fn far(bench: &mut Bench) -> anyhow::Result<Verdict> {
 }
 
 fn interrupt_range(bench: &mut Bench) -> anyhow::Result<Verdict> {
-    /// Where messages of interrupts go (VT-d 3.15).
+    /// The address range of interrupt messages (VT-d 3.15).
     const FIRST: usize = 0xfee0_0000;
-    /// The first address behind.
+    /// The first address beyond the range.
     const BEHIND: usize = 0xfef0_0000;
     let map = |address, len| Mapping::at_address(address, len, BOTH, MapFlags::empty());
     let memory = match map(FIRST - PAGE, BEHIND - FIRST + 2 * PAGE) {
@@ -146,8 +147,8 @@ fn interrupt_range(bench: &mut Bench) -> anyhow::Result<Verdict> {
     memory.advise(0..memory.len(), nix::libc::MADV_NOHUGEPAGE)?;
     let contents = pattern(memory.len(), 84);
     memory.write(0, &contents);
-    // The processor has memory there, and so has the device: with a PASID, an address is one like
-    // any other. QEMU's own IOMMU refuses it all the same, and then nothing may have happened.
+    // The processor has memory there, and so has the device: with a PASID these are ordinary
+    // addresses. But QEMU's own IOMMU refuses them, and then nothing may have been written.
     let behind = memory.len() - PAGE;
     let places = [PAGE, PAGE + 8, 16 * PAGE, behind - 64];
     let whole = checksum(bench, &memory, PAGE..PAGE + 64);
@@ -178,7 +179,7 @@ fn interrupt_range(bench: &mut Bench) -> anyhow::Result<Verdict> {
         };
         expect_bytes("an address of interrupts", &memory.read(range), &expected)?;
     }
-    // Across the first one: what is before it may be written.
+    // Across the first address: the part before it may be written.
     let across = fill(bench, &memory, PAGE - 64..PAGE + 64, 0);
     if refuses {
         let across = failure(across)?;
@@ -209,14 +210,14 @@ fn interrupt_range(bench: &mut Bench) -> anyhow::Result<Verdict> {
     })
 }
 
-/// Whether the bits above those of an address of a width are all like the highest of these.
+/// Whether all bits above an address width equal the highest bit within it.
 fn is_canonical(address: u64, bits: u32) -> bool {
     let above = 64 - bits;
     ((address << above) as i64 >> above) as u64 == address
 }
 
-/// Place of the prefetch among what is tried with each address. It is of a whole page, and that of
-/// the last one ends where the address space does.
+/// Index of the prefetch among the operations tried with each address. It covers a whole page, and
+/// at the last address it ends at the end of the address space.
 const PREFETCH: usize = 5;
 
 fn no_addresses(bench: &mut Bench) -> anyhow::Result<Verdict> {
@@ -239,8 +240,8 @@ fn no_addresses(bench: &mut Bench) -> anyhow::Result<Verdict> {
         0xffff_ffff_ffff_f000,
     ];
     let mut wrong = Vec::new();
-    // What an address is the device says by itself, in 57 bits, and the IOMMU in as many as it has:
-    // 48 are QEMU's. The first one that has more than 47 tells.
+    // The device itself checks addresses for 57 bits, and the IOMMU for its own width: QEMU's has
+    // 48. The first address with more than 47 bits shows which.
     let mut bits = None;
     for address in addresses {
         let at = std::ptr::without_provenance_mut::<u8>(address as usize);
@@ -253,14 +254,15 @@ fn no_addresses(bench: &mut Bench) -> anyhow::Result<Verdict> {
             Descriptor::prefetch(at, 4096, true),
         ];
         for (n, work) in works.iter().enumerate() {
-            // SAFETY: no process has memory there; what the device may write otherwise is the
+            // SAFETY: no process has memory there. The device may otherwise write only to the
             // region, which is accessed atomically.
             let failure = failure(unsafe { bench.queue().execute(work) })?;
             let bits = *bits.get_or_insert(match failure.error() {
                 Some(Error::BadAddress) => 48,
                 _ => 57,
             });
-            // The device asks for a page of what is an address in this width, of the kernel's, too.
+            // The device requests a page for every valid address of this width, including the
+            // kernel's.
             let expected = match address {
                 0xffff_ffff_ffff_f000 if n == PREFETCH => Error::BadLength,
                 _ if is_canonical(address, bits) => Error::PageFault,

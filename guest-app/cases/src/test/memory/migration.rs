@@ -29,11 +29,10 @@ pub const CASES: &[Case] = &[
     Case::new("pages go to swap at work", swap),
 ];
 
-/// Whether the kernel moves pages to the nodes of the tasks that use them.
+/// The setting that lets the kernel move pages to the nodes of the tasks that use them.
 const BALANCING: &str = "/proc/sys/kernel/numa_balancing";
 
-/// Leaves NUMA balancing out where pages that move are counted; it is tried by itself in
-/// `balancing`.
+/// Turns NUMA balancing off in cases that count moving pages; `balancing` tests it separately.
 fn without_balancing() -> anyhow::Result<Option<Setting>> {
     let switch = Path::new(BALANCING);
     let present = switch.exists();
@@ -57,7 +56,7 @@ fn ksm(bench: &mut Bench) -> anyhow::Result<Verdict> {
     }
     let memory = Mapping::anonymous(PAGES * PAGE, BOTH, MapFlags::empty())?;
     memory.advise(0..memory.len(), libc::MADV_NOHUGEPAGE)?;
-    // Equal to each other, and to nothing else in the machine.
+    // Equal to each other, and to no other page in the machine.
     let page = pattern(PAGE, 0x6b736d);
     let mut contents = page.repeat(PAGES);
     memory.write(0, &contents);
@@ -84,10 +83,10 @@ fn ksm(bench: &mut Bench) -> anyhow::Result<Verdict> {
                 .ok_or_else(|| format!("{merged} pages of {PAGES} are merged")))
         })
     })?;
-    // The device had all of them, writable.
+    // The device had writable translations of all of them.
     counted.at_least(index::INVALIDATIONS, 1)?;
     expect_checksum(bench, "merged", &memory, 0, &contents)?;
-    // What the device writes to one page is not to be seen in the others.
+    // The device's writes to one page must not appear in the others.
     for n in (0..PAGES).step_by(3) {
         let word = n * PAGE + 8 * n..n * PAGE + 8 * n + 8;
         fill(bench, &memory, word.clone(), n as u64)?;
@@ -95,8 +94,8 @@ fn ksm(bench: &mut Bench) -> anyhow::Result<Verdict> {
     }
     expect_bytes("written", &memory.read(0..memory.len()), &contents)?;
     expect_checksum(bench, "written", &memory, 0, &contents)?;
-    // What the device writes is merged again where it is equal, which it is not: KSM looks at it
-    // all the same, and makes it read-only while it does.
+    // The written pages are not equal, so they are not merged again. But KSM still scans them, and
+    // makes them read-only while it does so.
     let least = u64::from(bench.rounds(20));
     let (times, _) = under_load(bench, &memory, (least, 2), || {
         let before = full_scans()?;
@@ -114,7 +113,7 @@ fn ksm(bench: &mut Bench) -> anyhow::Result<Verdict> {
     ))
 }
 
-/// How often KSM has been through all memory.
+/// How often KSM has scanned all memory.
 fn full_scans() -> anyhow::Result<u64> {
     let text = fs::read_to_string("/sys/kernel/mm/ksm/full_scans").context("full_scans")?;
     Ok(text.trim().parse()?)
@@ -131,7 +130,7 @@ fn compaction(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let least = u64::from(bench.rounds(20));
     let mut pieces = Vec::new();
     let (mut times, mut rounds, mut moved) = (0, 0, 0);
-    // Where there is nothing to gain, nothing moves: then with one piece more.
+    // If compaction has nothing to gain, it moves nothing: then try with one more piece.
     while moved == 0 {
         ensure!(
             pieces.len() < MOST_PIECES,
@@ -166,10 +165,11 @@ fn compaction(bench: &mut Bench) -> anyhow::Result<Verdict> {
     ))
 }
 
-/// Pieces of memory after which a page that has not moved will not move.
+/// Pieces of memory after which the test stops waiting for a page to move.
 const MOST_PIECES: usize = 20;
 
-/// Memory of which every second page is free, so that there is something to move, and somewhere to.
+/// Memory in which every second page is free, so that there are pages to move and places to move
+/// them to.
 struct Piece {
     memory: Mapping,
     contents: Vec<u8>,
@@ -197,19 +197,19 @@ fn one_node() -> Option<String> {
         .then(|| format!("the machine has one node of memory: no {second}"))
 }
 
-/// Moves all pages of a memory to a node; returns how many are there then.
+/// Moves all pages of a memory to a node. Returns how many are on it afterwards.
 fn move_to(memory: &impl Memory, node: i32) -> anyhow::Result<usize> {
     pages_on(memory, node, true)
 }
 
-/// How many pages of a memory are on a node.
+/// The number of pages of a memory on a node.
 fn count_on(memory: &impl Memory, node: i32) -> anyhow::Result<usize> {
     pages_on(memory, node, false)
 }
 
-/// How many pages of a memory are on a node, after moving them there if `moves` says so.
+/// The number of pages of a memory on a node. With `moves`, it first moves them there.
 fn pages_on(memory: &impl Memory, node: i32, moves: bool) -> anyhow::Result<usize> {
-    /// Only pages that no other process has (`MPOL_MF_MOVE`).
+    /// Moves only pages that no other process maps (`MPOL_MF_MOVE`).
     const MOVE: i32 = 2;
     let pages: Vec<*mut u8> = (0..memory.len())
         .step_by(PAGE)
@@ -217,8 +217,8 @@ fn pages_on(memory: &impl Memory, node: i32, moves: bool) -> anyhow::Result<usiz
         .collect();
     let nodes = vec![node; pages.len()];
     let mut status = vec![-1i32; pages.len()];
-    // SAFETY: each array is as long as the call is told; without nodes the call only looks. Moving
-    // a page changes no byte.
+    // SAFETY: each array has the length that the call is given; without nodes the call only
+    // queries. Moving a page changes no byte.
     let result = unsafe {
         libc::syscall(
             libc::SYS_move_pages,
@@ -238,8 +238,8 @@ fn move_pages(bench: &mut Bench) -> anyhow::Result<Verdict> {
     if let Some(reason) = one_node() {
         return skipped(reason);
     }
-    // It brings pages back to the node of the processor that reads them, and then no page is left
-    // to move.
+    // NUMA balancing moves pages back to the node of the processor that reads them, and then no
+    // page is left to move.
     let unbalanced = without_balancing()?;
     let memory = Region::new(64 * PAGE)?;
     memory.advise(Advice::NoHugePage)?;
@@ -252,7 +252,7 @@ fn move_pages(bench: &mut Bench) -> anyhow::Result<Verdict> {
         let to_move = all - count_on(&memory, node)?;
         let (there, counted) = bench.count(|_| move_to(&memory, node))?;
         ensure!(there == all, "{there} pages of {all} are on node {node}");
-        // The device had all of them. Where they were to begin with, the kernel chose.
+        // The device had translations of all of them. The kernel chose their first node.
         if to_move > 0 {
             counted.at_least(index::INVALIDATIONS, 1)?;
         }
@@ -268,7 +268,7 @@ fn move_pages(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let least = u64::from(bench.rounds(40));
     let (mut moved, mut node) = (0, 0);
     let (times, _) = under_load(bench, &memory, (least, 2), || {
-        // A page that is being accessed may stay where it is.
+        // A page that is being accessed may stay on its node.
         node = 1 - node;
         moved += move_to(&memory, node)?;
         Ok(())
@@ -307,7 +307,7 @@ fn balancing(bench: &mut Bench) -> anyhow::Result<Verdict> {
                 return Ok(());
             }
             becomes(|| {
-                // It is the time that a task runs for which its memory is looked at.
+                // The kernel scans a task's memory in proportion to the task's running time.
                 spin();
                 let now = vmstat("numa_pte_updates ")?;
                 Ok((now > start)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory as it is really used: the kernel moves, merges, splits, swaps and takes pages, and
-//! programs map, protect and truncate, while the device works on them. Every byte is checked by the
-//! processor.
+//! Realistic use of memory: the kernel moves, merges, splits, swaps and reclaims pages, and
+//! programs map, protect and truncate, while the device works on them. The processor checks every
+//! byte.
 
 mod device;
 mod files;

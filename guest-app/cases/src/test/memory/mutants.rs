@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A device that breaks a rule, and the cases of the demonstration that are to notice. They need
-//! page tables, or children, so no model of the device can show it.
+//! A device that breaks a rule, and the cases of the demonstration that must detect it. They need
+//! page tables or children, so no model of the device can run them.
 
 use anyhow::{anyhow, ensure};
 use svm_init::events::Status;
@@ -16,12 +16,12 @@ use crate::system::sysfs::Function;
 pub const CASES: &[Case] =
     &[Case::new("the demonstration notices broken rules", noticed).provoking(BOUND)];
 
-/// A case, and a mutant that it is to notice.
+/// A case, and a mutant that it must detect.
 struct Noticed {
     case: &'static str,
     /// Number of the mutant in the laboratory.
     mutant: u64,
-    /// How the case says what it has noticed.
+    /// The case's message about it.
     says: &'static str,
 }
 
@@ -32,7 +32,7 @@ const NOTICED: &[Noticed] = &[
         mutant: 47,
         says: "page_requests: ",
     },
-    // Of a large translation one page is used.
+    // Only one page of a large translation is used.
     Noticed {
         case: "2 MiB huge page",
         mutant: 115,
@@ -49,7 +49,7 @@ const NOTICED: &[Noticed] = &[
         mutant: 21,
         says: "own memory: ",
     },
-    // A context writes where another has written.
+    // A context writes to the place that another context wrote.
     Noticed {
         case: "two contexts of one process",
         mutant: 201,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Permissions that go and come back, and advice that changes what memory is.
+//! Permissions that are removed and restored, and advice that changes memory.
 
 use anyhow::{Context, ensure};
 use nix::libc;
@@ -43,7 +43,7 @@ fn protect(bench: &mut Bench) -> anyhow::Result<Verdict> {
         memory.protect(part.clone(), ProtFlags::PROT_NONE)?;
         expect_fault(checksum(bench, &memory, part.clone()), false, address)?;
         expect_fault(fill(bench, &memory, part.clone(), 1), true, address)?;
-        // What is beside stays as it was.
+        // The adjacent memory remains unchanged.
         expect_checksum(bench, "beside", &memory, 0, &contents[..4 * PAGE])?;
         expect_checksum(bench, "beside", &memory, 6 * PAGE, &contents[6 * PAGE..])?;
         memory.protect(part.clone(), BOTH)?;
@@ -99,7 +99,7 @@ fn protect_at_work(bench: &mut Bench) -> anyhow::Result<Verdict> {
     ))
 }
 
-/// What becomes of the contents.
+/// What happens to the contents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Then {
     Stays,
@@ -140,7 +140,7 @@ fn advice(bench: &mut Bench) -> anyhow::Result<Verdict> {
         expect_checksum(bench, name, &memory, 0, &contents)?;
         match memory.advise(0..memory.len(), advice) {
             Ok(()) => given += 1,
-            // A kernel that was built without it.
+            // A kernel built without it.
             Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => continue,
             Err(error) => return Err(error).context(name),
         }
@@ -161,7 +161,7 @@ fn advice(bench: &mut Bench) -> anyhow::Result<Verdict> {
         }
         round_trip(bench, name, &memory)?;
     }
-    // All but those of swap and of KSM are in each kernel.
+    // Every kernel has all of them but those of swap and KSM.
     ensure!(
         given + 2 >= kinds.len(),
         "the kernel took {given} kinds of advice of {}",
@@ -188,7 +188,7 @@ fn guards(bench: &mut Bench) -> anyhow::Result<Verdict> {
     expect_fault(fill(bench, &memory, guard.clone(), 1), true, address)?;
     let ends = fill(bench, &memory, 7 * PAGE..10 * PAGE, 2);
     expect_fault(ends, true, address)?;
-    // What lies behind the guard was not reached.
+    // The memory behind the guard was not accessed.
     expect_checksum(bench, "behind", &memory, guard.end, &contents[guard.end..])?;
     memory.advise(guard.clone(), REMOVE)?;
     expect_checksum(bench, "the guard's page", &memory, guard.start, &[0; PAGE])?;

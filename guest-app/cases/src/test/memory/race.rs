@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The device beside a thread that does something to its memory.
+//! The device works while a thread changes its memory.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -10,8 +10,8 @@ use super::device::{copy, expect_checksum};
 use crate::harness::bench::{Bench, expect_bytes, pattern};
 use crate::system::mapping::Memory;
 
-/// Lets the device write and check `memory`, at least `least` times, while `disturb` does something
-/// to it over and over in another thread, at least `disturbed` times. Returns how often each did.
+/// Lets the device write and check `memory`, at least `least` times, while another thread
+/// repeatedly calls `disturb` on it, at least `disturbed` times. Returns the number of both.
 pub(super) fn under_load(
     bench: &mut Bench,
     memory: &(impl Memory + Sync),
@@ -35,11 +35,11 @@ pub(super) fn under_load(
     Ok((rounds, times))
 }
 
-/// Tries after which a race that nobody saw will not be seen.
+/// Tries after which the test stops waiting for a race to occur.
 pub(super) const TRIES: u32 = 5_000;
 
-/// Makes the device meet a state of memory that another thread makes and takes back. Without help,
-/// and on a busy host, it may always come too early or too late.
+/// Makes the device encounter a state of memory that another thread creates and reverts. Without
+/// it, the device may always be too early or too late, especially on a busy host.
 #[derive(Debug, Default)]
 pub(super) struct Meeting {
     tried: AtomicU64,
@@ -47,14 +47,14 @@ pub(super) struct Meeting {
 }
 
 impl Meeting {
-    /// What the device was told to do has ended.
+    /// Records that an operation of the device has ended.
     pub fn tried(&self) {
         self.tried.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Keeps the state as it is until something has begun and ended in it.
+    /// Keeps the state until an operation has begun and ended in it.
     pub fn keep(&self) {
-        // What is under way began before.
+        // The operation in flight began before.
         let before = self.tried.load(Ordering::Relaxed);
         while self.tried.load(Ordering::Relaxed) < before + 2 && !self.over.load(Ordering::Relaxed)
         {
@@ -63,7 +63,7 @@ impl Meeting {
     }
 }
 
-/// The device is told nothing more when it is dropped, and nobody waits for it.
+/// When dropped, it marks the end of the device's work, so that no thread waits for it.
 pub(super) struct Over<'a>(pub &'a Meeting);
 
 impl Drop for Over<'_> {
@@ -72,8 +72,8 @@ impl Drop for Over<'_> {
     }
 }
 
-/// Does `work` while another thread does `other` over and over, until `work` has ended. `work` can
-/// ask how often that was. Returns how often it was in the end.
+/// Runs `work` while another thread repeatedly runs `other`, until `work` has ended. `work` can
+/// read how often `other` has run. Returns the final number.
 pub(super) fn beside(
     mut other: impl FnMut() -> anyhow::Result<()> + Send,
     work: impl FnOnce(&dyn Fn() -> u64) -> anyhow::Result<()>,
@@ -83,7 +83,7 @@ pub(super) fn beside(
         let thread = scope.spawn(|| {
             while !ended.load(Ordering::Relaxed) {
                 if let Err(error) = other() {
-                    // The work must not wait for more of it for ever.
+                    // The work must not wait for ever for further runs.
                     times.store(u64::MAX, Ordering::Relaxed);
                     return Err(error);
                 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Pages that a program provides itself, by `userfaultfd`. The kernel's handler of page requests
 //! cannot wait for a program, so the device gets an error for a page that is not provided yet, and
-//! must not hang; what is provided it reaches as any other memory.
+//! must not hang. It accesses provided pages like any other memory.
 
 use anyhow::ensure;
 use nix::sys::mman::MapFlags;
@@ -17,7 +17,7 @@ use svm_init::kernel::NO_RETRY;
 
 /// See the module.
 pub const CASES: &[Case] = &[Case::new("pages provided by userfaultfd", provided)
-    // Where the kernel is built to check its memory management it says so when it gives up.
+    // A kernel that is built to check its memory management logs when it gives up.
     .provoking(&[NO_RETRY])];
 
 const PAGES: usize = 16;
@@ -30,7 +30,7 @@ fn provided(bench: &mut Bench) -> anyhow::Result<Verdict> {
     };
     let contents = pattern(memory.len(), 51);
     let page = |n: usize| n * PAGE..(n + 1) * PAGE;
-    // Nobody provides them: an error for the device, at the right address, and no hang.
+    // The pages are not provided: the device gets an error at the right address and does not hang.
     expect_fault(checksum(bench, &memory, 0..PAGE), false, memory.address(0))?;
     expect_fault(fill(bench, &memory, page(1), 1), true, memory.address(PAGE))?;
     for n in (0..PAGES).step_by(2) {
@@ -46,7 +46,8 @@ fn provided(bench: &mut Bench) -> anyhow::Result<Verdict> {
         })?;
         counted.at_most(index::PAGE_REQUESTS, 1)?;
     }
-    // The processor waits for the others, and is given them; so has the device then.
+    // The processor waits for the other pages and is given them. Then the device can access them,
+    // too.
     let served = std::thread::scope(|scope| -> anyhow::Result<usize> {
         let reader = scope.spawn(|| memory.read(0..memory.len()));
         let mut served = 0;
