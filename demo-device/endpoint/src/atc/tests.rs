@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The cache alone, and against a list of what it was told.
+//! The cache alone, and compared with a list of the inserted translations.
 
 use super::*;
 use crate::testing::Numbers;
@@ -64,7 +64,7 @@ fn rule_18_an_entry_without_write_permission_does_not_answer_a_write() {
     assert_eq!(hit(&mut atc, space(1), 0x1000, Access::Write), None);
     assert_eq!(hit(&mut atc, space(1), 0x1000, Access::ReadWrite), None);
     assert_eq!(hit(&mut atc, space(1), 0x1000, Access::Read), Some(0xa000));
-    // The larger entry has what the smaller one lacks.
+    // The larger entry has the permission that the smaller one lacks.
     atc.insert(space(1), &cached(0, 21, 0x20_0000, true));
     assert_eq!(
         hit(&mut atc, space(1), 0x1000, Access::Write),
@@ -150,7 +150,7 @@ fn a_full_set_gives_up_what_was_used_longest_ago() {
     assert!(hit(&mut atc, space(1), 0, Access::Read).is_some());
     let evicted = atc.insert(space(1), &cached(0x9000, 12, 0, true));
     assert_eq!(evicted, Some((space(1), range(0x1000, 12))));
-    // The same range again takes its own place.
+    // The same range again replaces its own entry.
     assert_eq!(
         atc.insert(space(1), &cached(0x9000, 12, 0x7000, true)),
         None
@@ -242,22 +242,22 @@ fn pages_in_a_row_use_most_of_the_cache() {
     assert!(atc.len() > 800, "{}", atc.len());
 }
 
-/// What the model knows of one translation.
+/// The model's record of one translation.
 type Known = (Space, Cached);
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
-    /// Keeps a translation of an address, with a log2 of its size, permissions to read and write,
+    /// Inserts a translation of an address, with log2 of its size, permissions to read and write,
     /// and whether it is for untranslated requests only.
     Insert(Space, u64, u8, [bool; 3]),
     Lookup(Space, u64, Access),
     Invalidate(Scope, u64, u8),
-    /// What a process asks for: from the first to the last address.
+    /// A process's request to forget a range, from the first to the last address.
     Forget(u32, u64, u64),
     Clear,
 }
 
-/// A cache that does something wrong, to see that the comparison notices.
+/// A fault of the cache, to check that the comparison detects it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum InjectedFault {
     None,
@@ -265,7 +265,7 @@ enum InjectedFault {
     OnlyTheSameSize,
     /// Rule 36.
     EveryPasid,
-    /// Rule 20: what is for one mode is found in the other.
+    /// Rule 20: an entry of one mode is found in the other.
     EveryMode,
     /// Rule 18.
     AnyPermission,
@@ -273,16 +273,16 @@ enum InjectedFault {
     Nothing,
 }
 
-/// The cache, and a list of what it was told and did not drop.
+/// The cache, and a list of the translations that were inserted and not dropped.
 struct Pair {
     atc: Atc,
     model: Vec<Known>,
     fault: InjectedFault,
-    /// Translations that were kept: each has memory of its own.
+    /// Number of inserted translations: each has its own memory.
     kept: u64,
 }
 
-/// Whether a scope is for a space.
+/// Whether a scope covers a space.
 fn covers(scope: Scope, space: Space) -> bool {
     match scope {
         Scope::Every => true,
@@ -307,7 +307,7 @@ impl Pair {
         }
     }
 
-    /// Does the same with both, and compares.
+    /// Applies an operation to both and compares.
     fn apply(&mut self, op: Op) {
         match op {
             Op::Insert(space, address, shift, [read, write, untranslated_only]) => {
@@ -377,7 +377,7 @@ impl Pair {
         assert_eq!(self.atc.len() as usize, self.model.len());
     }
 
-    /// Drops what a condition holds for, and returns how much that was.
+    /// Drops the translations for which a condition holds, and returns their number.
     fn drop_from_model(&mut self, condition: impl Fn(Space, AlignedRange) -> bool) -> u32 {
         let before = self.model.len();
         self.model.retain(|(s, c)| !condition(*s, c.range));
@@ -391,7 +391,7 @@ fn any_space() -> impl Strategy<Value = Space> {
 }
 
 fn address() -> impl Strategy<Value = u64> {
-    // Few distinct values, so that ranges meet.
+    // Few distinct values, so that ranges overlap.
     (0u64..4, 0u64..4, 0u64..8).prop_map(|(g, m, k)| g << 30 | m << 21 | k << 12)
 }
 
@@ -430,10 +430,10 @@ proptest! {
     }
 }
 
-/// Caches from the smallest to one that hardly ever evicts, as log2 of entries and ways.
+/// Caches from the smallest to one that rarely evicts, as log2 of entries and ways.
 const GEOMETRIES: [(u32, u32); 4] = [(2, 1), (5, 2), (6, 4), (8, 2)];
 
-/// Compares operations at random, the same in every run.
+/// Compares random operations, which are the same in every run.
 fn compare_with_the_list(operations: u64, (entries, ways): (u32, u32), fault: InjectedFault) {
     let mut numbers = Numbers(0x2545_f491_4f6c_dd1d ^ u64::from(entries) << 32);
     let mut next = |below| numbers.below(below);
@@ -455,7 +455,7 @@ fn compare_with_the_list(operations: u64, (entries, ways): (u32, u32), fault: In
             60..140 => Op::Lookup(space, address | next(4096), access),
             140..155 => Op::Invalidate(Scope::One(number), address, 12 + next(53) as u8),
             155..170 => Op::Invalidate(Scope::One(number), address, shift),
-            // Rarer, or there would be nothing left.
+            // Rarer, or nothing would be left in the cache.
             170 => Op::Invalidate(Scope::Every, address, 12 + next(53) as u8),
             171..175 => Op::Invalidate(Scope::Every, address, 12),
             175..179 => {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Each operation through a whole device.
+//! Each operation, through a whole device.
 
 use crate::testing::World;
 use svm_abi::completion::{Completion, Error, status};
@@ -184,7 +184,7 @@ fn fetch_add_returns_what_was_there() {
 #[test]
 fn chase_follows_the_pointers_of_the_process() {
     let world = world();
-    // Nodes that lie across two pages, in both places.
+    // Nodes that cross a page boundary, in both places.
     let nodes = [HERE + 0xff8, THERE + 0x18, HERE + 0x2ff0, THERE + 0x1ff8];
     for (n, node) in nodes.iter().enumerate() {
         let next = nodes.get(n + 1).copied().unwrap_or(0);
@@ -421,7 +421,7 @@ fn gather_puts_ranges_one_behind_the_other() {
     let world = world();
     let data = pattern(0x3000);
     world.poke(1, HERE, &data);
-    // The list itself lies across two pages.
+    // The list itself crosses a page boundary.
     let at = HERE + 0x5ff0;
     let ranges = [(HERE + 0xffd, 5), (HERE, 0), (HERE + 1, 0x2345), (HERE, 1)];
     list(&world, at, &ranges);
@@ -547,14 +547,14 @@ fn rule_73_translate_shows_permissions_and_addresses_only_to_a_laboratory() {
             succeeded(world.perform(translate(HERE + 5, operand::WRITE))),
             12 | translation::READ | shown
         );
-        // It is an answer, not a fault, and no page is requested.
+        // This is an answer, not a fault, and no page is requested.
         assert_eq!(succeeded(world.perform(translate(THERE, 0))), 12);
         assert!(world.inner.lock().unwrap().page_requests.is_empty());
         assert_eq!(
             error(world.perform(translate(1 << 62, 0))),
             Error::BadAddress
         );
-        // Past the cache: an answer is asked for each time.
+        // It bypasses the cache: a translation is requested each time.
         let before = world.counter(0, index::TRANSLATION_REQUESTS);
         for _ in 0..3 {
             succeeded(world.perform(translate(HERE, 0)));
@@ -612,7 +612,7 @@ fn cache_control_drops_the_own_entries_of_a_range() {
         error(world.perform(drop(HERE, 0, operand::ALL))),
         Error::Reserved
     );
-    // The other process keeps its own.
+    // The other process keeps its entries.
     let before = world.counter(1, index::TRANSLATION_REQUESTS);
     world.submit_to(1, 2, Descriptor { length: 8, ..fill });
     world.run();
@@ -668,7 +668,7 @@ fn rule_34_every_operation_is_exact_at_every_offset_of_a_page_end() {
 
 #[test]
 fn the_longest_transfer_is_four_gibibytes() {
-    // One page of memory stands for all of the range, so that it need not exist.
+    // One page of memory represents the whole range, so that the range need not exist.
     let world = World::running();
     let range = pcie_ats::AlignedRange::containing(1 << 40, 33).unwrap();
     world.map_to(1, range, 1 << 40, true, true);
@@ -693,7 +693,7 @@ fn the_longest_transfer_is_four_gibibytes() {
         };
         assert_eq!(error(world.perform(long)), Error::BadLength);
     }
-    // A fill runs as far as the mapping goes.
+    // A fill continues to the end of the mapping.
     let record = world.perform(Descriptor {
         destination: (1 << 40) + (1 << 33) - 0x1_2345,
         length: 1 << 32,

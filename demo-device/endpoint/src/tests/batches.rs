@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Batches: their entries, their ends, and what they must not do to others.
+//! Batches: their entries, their ends, and their independence from other work.
 
 use super::*;
 use crate::testing::{RECORDS, Service, World};
@@ -10,9 +10,9 @@ use svm_abi::counters::index;
 use svm_abi::descriptor::{SIZE, batch};
 use svm_abi::registers::{context, control, status as states};
 
-/// Where the arrays are; room for the longest.
+/// Address of the arrays, with room for the longest.
 const ARRAY: u64 = 0x100_0000;
-/// Where entries have their records: one behind the other, in the order of the array.
+/// Address of the records of entries: consecutive, in the order of the array.
 const ENTRY_RECORDS: u64 = 0x200_0000;
 
 fn world() -> World {
@@ -24,7 +24,7 @@ fn world() -> World {
     world
 }
 
-/// Puts entries into the array, each with a record, and returns their batch.
+/// Writes entries to the array, each with a record, and returns their batch.
 fn lay_out(world: &World, entries: &[Descriptor]) -> Descriptor {
     for (n, entry) in entries.iter().enumerate() {
         let n = n as u64;
@@ -68,7 +68,7 @@ fn context_state(world: &World) -> u8 {
 fn a_batch_performs_its_entries_in_order_and_then_what_stands_behind_it_in_the_ring() {
     let world = world();
     world.map(1, HERE, true);
-    // Each entry reads what the one before it wrote.
+    // Each entry reads the data that the previous one wrote.
     let add = |at: u64| Descriptor {
         operation: Operation::FetchAdd as u8,
         destination: at,
@@ -95,13 +95,13 @@ fn a_batch_performs_its_entries_in_order_and_then_what_stands_behind_it_in_the_r
     }
     assert_eq!(world.get(0, context::HEAD), 2);
     assert_eq!(world.counter(0, index::DESCRIPTORS), 7);
-    // The record of the batch is behind those of its entries, and before what follows.
+    // The record of the batch comes after those of its entries and before those of later work.
     let frame = |at| world.mapping(1, at).unwrap().output;
     let entry = |n: u64| frame(ENTRY_RECORDS) + 32 * n;
     let ring = |slot: u64| frame(RECORDS) + 32 * slot;
     let order: Vec<_> = (0..5).map(entry).chain([ring(0), ring(1)]).collect();
     let inner = world.inner.lock().unwrap();
-    // The status comes with the last write of a record.
+    // The last write of a record contains the status.
     let mut written: Vec<_> = inner.writes.iter().map(|(at, _)| *at).collect();
     written.retain(|at| order.contains(at));
     assert_eq!(written, order);
@@ -115,7 +115,7 @@ fn the_longest_batch_is_of_1024_entries_and_an_empty_one_succeeds() {
     success(record);
     assert_eq!(record.result, 1024);
     assert!((0..1024).all(|n| status_of(&world, n) == status::SUCCESS));
-    // The array was read a page at a time.
+    // The device read the array a page at a time.
     let fetched = 1024 * SIZE as u64 + SIZE as u64;
     assert_eq!(world.counter(0, index::BYTES_READ), fetched);
     let record = world.perform(batch_of(0));
@@ -200,7 +200,7 @@ fn a_fence_behind_a_failure_ends_the_batch() {
         flags: flags::FENCE | flags::BLOCK_ON_FAULT,
         ..fill(HERE, 8)
     };
-    // Nothing has failed: the fence holds nothing up.
+    // Nothing has failed: the fence stops nothing.
     success(world.perform(lay_out(&world, &[nop(), fenced, nop()])));
     let entries = [nop(), fill(THERE, 8), nop(), fenced, nop()];
     world.poke(1, HERE, &[0; 8]);
@@ -212,7 +212,7 @@ fn a_fence_behind_a_failure_ends_the_batch() {
     for n in 3..5 {
         assert_eq!(status_of(&world, n), status::PENDING);
     }
-    // A fence in the ring is not concerned.
+    // A fence in the ring is not affected.
     success(world.perform(fenced));
 }
 
@@ -234,7 +234,7 @@ fn drains_flags_and_interrupts_of_entries_are_their_own() {
     };
     let entries = [interrupting, impatient, drain, fill(HERE, 8)];
     let mut descriptor = lay_out(&world, &entries);
-    // Whatever the batch says of pages, it says of its array.
+    // The page flags of the batch apply to its array.
     descriptor.flags = flags::INTERRUPT | flags::FENCE;
     let record = world.perform(descriptor);
     let second = ARRAY + SIZE as u64;
@@ -251,7 +251,7 @@ fn drains_flags_and_interrupts_of_entries_are_their_own() {
 #[test]
 fn an_array_that_is_not_present_is_requested_if_the_batch_waits_for_it() {
     let world = world();
-    // Two pages of entries, the second of which is away.
+    // Two pages of entries, the second of which is absent.
     let descriptor = lay_out(&world, &[nop(); 128]);
     let second = ARRAY + 0x1000;
     world.change(1, second, |m| m.present = false);
@@ -283,7 +283,7 @@ fn an_array_that_ends_in_the_middle_fails_there_after_what_came_before() {
     let record = world.perform(descriptor);
     assert_eq!(failure(record), (Error::PageFault, second, 0));
     assert_eq!((record.bytes_done, record.result), (64, 64));
-    // A refusal of memory, in the same way.
+    // The same for a refused memory access.
     let frame = world.map(1, second, true);
     world.poke(1, second, &[0; 64 * SIZE]);
     world.inner.lock().unwrap().refuse_memory = Some(frame);
@@ -332,7 +332,7 @@ fn the_longest_batch_starves_nobody() {
     world.start(1, 2);
     let range = AlignedRange::containing(0x4000_0000, 21).unwrap();
     world.map_to(1, range, world.frames(21), true, true);
-    // A gibibyte of work, of which a turn does 64 KiB.
+    // A gibibyte of work; one turn does 64 KiB of it.
     let entries = vec![fill(0x4000_0000, 1 << 20); batch::MAX_ENTRIES as usize];
     let long = world.submit(lay_out(&world, &entries));
     let mut rounds = 0;
@@ -348,7 +348,7 @@ fn the_longest_batch_starves_nobody() {
     }
     assert_eq!(world.record(1, long).status, status::PENDING);
     assert!(world.counter(0, index::BYTES_WRITTEN) >= 60 << 16);
-    // Nor do entries without data: an entry is no action of its own.
+    // The same for entries without data: an entry is not a separate action.
     world.set(0, context::CONTROL, control::STOP);
     world.run();
     world.start(0, 1);
@@ -372,7 +372,7 @@ fn a_context_that_stops_in_the_middle_of_a_batch_abandons_all_of_it() {
     world.map(1, HERE, true);
     let entries = vec![fill(HERE, 8); 100];
     let address = world.submit(lay_out(&world, &entries));
-    // In the write of the second entry's data.
+    // During the write of the second entry's data.
     let count = std::sync::atomic::AtomicU32::new(0);
     fn later(count: std::sync::atomic::AtomicU32) -> crate::testing::Hook {
         Box::new(move |world| {
@@ -392,7 +392,7 @@ fn a_context_that_stops_in_the_middle_of_a_batch_abandons_all_of_it() {
     assert_eq!(status_of(&world, 0), status::SUCCESS);
     assert_eq!(status_of(&world, 1), status::PENDING);
     let writes = world.inner.lock().unwrap().writes.len();
-    // Nothing of it is left in the next life.
+    // Nothing of it remains after the restart.
     world.start(0, 1);
     world.run();
     assert_eq!(world.inner.lock().unwrap().writes.len(), writes);
@@ -452,7 +452,7 @@ fn rule_67_a_reset_in_the_middle_of_a_batch_leaves_nothing_of_it() {
     }
 }
 
-/// Descriptors of which some are wrong, some meet faults, and all are in a few pages.
+/// Descriptors within a few pages. Some are invalid, and some cause faults.
 fn entry() -> impl Strategy<Value = Descriptor> {
     let at = (0u64..5, 0u64..4096).prop_map(|(page, offset)| HERE + (page << 12) + offset);
     (
@@ -521,7 +521,7 @@ proptest! {
                 ..Config::default()
             });
             for page in 0..4 {
-                // The fourth is read-only, and behind it is nothing.
+                // The fourth is read-only, and nothing is mapped behind it.
                 world.map_absent(1, HERE + (page << 12), page != 3);
                 world.map(1, ARRAY + (page << 12), true);
                 world.map(1, ENTRY_RECORDS + (page << 12), true);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The page request engine against a naive model of the interface: what may be outstanding, what
-//! the status register says, and what becomes of each descriptor. A million operations at random.
+//! The page request engine against a simple model of the interface: outstanding requests, the
+//! status register, and the outcome of each descriptor. A million random operations.
 
 use super::*;
 use crate::testing::failure::caught;
@@ -10,24 +10,24 @@ use pcie_ats::{AlignedRange, Function, PageRequest, PrgResponse, Prgi, ResponseC
 use svm_abi::registers::{context, control, pasid};
 
 const OPERATIONS: u64 = 1_000_000;
-/// Operations in which a mutant must be caught.
+/// Number of operations within which a mutant must be caught.
 const ATTEMPTS: u64 = 50_000;
 const SEED: u64 = 0x5eed_0049;
 
 const CONTEXTS: u16 = 6;
 const CAPACITY: u32 = 12;
-/// Pages that a context has to itself: of the last two, one is read-only and one does not exist.
+/// Pages of each context: of the last two, one is read-only and one does not exist.
 const PAGES: u64 = 8;
 const READ_ONLY: u64 = PAGES - 2;
 const MISSING: u64 = PAGES - 1;
 const PAGE: u64 = 0x1000;
 
-/// A group as upstream has seen it.
+/// A group as seen upstream.
 #[derive(Clone, Debug)]
 struct Group {
     context: u16,
     requests: Vec<PageRequest>,
-    /// A failure was answered to another: nobody waits for this one any more.
+    /// Another group was answered with a failure: no access waits for this one any more.
     given_up: bool,
 }
 
@@ -42,7 +42,7 @@ struct Work {
     since: u64,
 }
 
-/// A context as software knows it.
+/// A context as software sees it.
 #[derive(Clone, Debug, Default)]
 struct Slot {
     work: Option<Work>,
@@ -52,7 +52,7 @@ struct Slot {
     refused: [u64; PAGES as usize],
 }
 
-/// The interface, naively.
+/// The simple model of the interface.
 #[derive(Debug)]
 struct Model {
     enabled: bool,
@@ -62,9 +62,9 @@ struct Model {
     allocation: u32,
     groups: Vec<Group>,
     slots: Vec<Slot>,
-    /// When page requests were last not accepted.
+    /// When page requests were last not possible.
     closed: u64,
-    /// When a failure was last answered.
+    /// When a failure was last sent as an answer.
     failure: u64,
     now: u64,
 }
@@ -91,7 +91,7 @@ impl Model {
         }
     }
 
-    /// A page request has come up.
+    /// A page request has arrived upstream.
     fn request(&mut self, request: &PageRequest) {
         let n = ((request.address - HERE) / (PAGES * PAGE)) as u16;
         assert_eq!(request.pasid, Some(pid(pasid_of(n))));
@@ -102,7 +102,7 @@ impl Model {
         let page = request.address / PAGE - first_page(n);
         assert!((work.first..work.first + work.count).contains(&page));
         match self.groups.last_mut() {
-            // A group that was begun is sent to its end before anything else happens.
+            // A group is sent completely before anything else happens.
             Some(group) if !group.requests.iter().any(|r| r.last) => {
                 let before = group.requests[group.requests.len() - 1];
                 assert_eq!(request.prgi, before.prgi);
@@ -124,7 +124,7 @@ impl Model {
         assert!(self.outstanding() <= self.allocation as usize, "rule 58");
     }
 
-    /// A response goes down. Returns the group that it is for.
+    /// A response is sent downstream. Returns the group that it answers.
     fn respond(&mut self, prgi: Prgi, pasid: u32, code: ResponseCode) -> Option<Group> {
         let known = |group: &Group| {
             let first = &group.requests[0];
@@ -175,7 +175,7 @@ struct Bench {
     world: World,
     model: Model,
     numbers: Numbers,
-    /// How descriptors ended: well, and by error.
+    /// How many descriptors succeeded, and how many failed, by error.
     ends: [u64; 256],
 }
 
@@ -227,7 +227,7 @@ impl Bench {
         world.set(n, context::CONTROL, control::START);
     }
 
-    /// Whether a page can be had by writing to it.
+    /// Whether a write can bring in the page.
     fn exists(page: u64) -> bool {
         page < READ_ONLY
     }
@@ -257,7 +257,7 @@ impl Bench {
         });
     }
 
-    /// Answers a group that is outstanding, or none.
+    /// Answers an outstanding group, or one that does not exist.
     fn respond(&mut self) {
         let known = self.model.groups.len() as u64;
         let chosen = self.numbers.below(known + 1);
@@ -267,7 +267,7 @@ impl Bench {
                 let first = &group.requests[0];
                 (first.prgi, first.pasid.unwrap().get())
             }
-            // To nobody, or to the wrong address space.
+            // To a group that does not exist, or to the wrong address space.
             Some(group) => (group.requests[0].prgi, 1 + self.numbers.below(4) as u32),
             None if self.numbers.below(20) != 0 => return,
             None => {
@@ -277,7 +277,7 @@ impl Bench {
         };
         let mut code = ResponseCode::Success;
         match self.numbers.below(40) {
-            // Nothing was done, or the page is gone again.
+            // The page was not brought in, or has been evicted again.
             0..3 => {}
             3 => code = ResponseCode::InvalidRequest,
             4 if self.numbers.below(4) == 0 => code = ResponseCode::ResponseFailure,
@@ -331,7 +331,7 @@ impl Bench {
             (false, true, true) => {}
             (true, true, false) => model.enabled = false,
             (false, ..) if bits & 2 != 0 => {
-                // Reset: what was outstanding is forgotten.
+                // Reset: outstanding requests are forgotten.
                 model.groups.clear();
                 model.failed = false;
                 model.unexpected = false;
@@ -362,10 +362,10 @@ impl Bench {
         slot.stopping = true;
     }
 
-    /// One operation of any of the contexts.
+    /// One operation of a random context.
     fn operate(&mut self) {
         self.model.now += 1;
-        // What holds now held during this operation, too.
+        // The current conditions also held during this operation.
         self.model.settle();
         for n in 0..CONTEXTS {
             for page in 0..READ_ONLY {
@@ -403,7 +403,7 @@ impl Bench {
         self.compare();
     }
 
-    /// What came up, what the registers say, and what has ended agrees with the model.
+    /// Compares requests, registers and completions with the model.
     fn compare(&mut self) {
         let requests = std::mem::take(&mut self.world.inner.lock().unwrap().page_requests);
         for request in &requests {
@@ -433,7 +433,7 @@ impl Bench {
         }
     }
 
-    /// A descriptor that has ended has ended for a reason.
+    /// Checks that a descriptor has ended for a valid reason.
     fn judge(&mut self, n: u16, work: &Work) {
         let record = self.world.record(pasid_of(n), ring(n) + PAGE);
         if record.status == status::PENDING {
@@ -468,7 +468,7 @@ impl Bench {
         assert!(right, "{error:?} of {work:?}");
     }
 
-    /// With page requests enabled and answered, everything comes to an end.
+    /// With page requests enabled and answered, all work ends.
     fn drain(&mut self) {
         if !self.model.accepts() {
             self.control(0, 1);
@@ -536,7 +536,8 @@ fn the_model_of_the_engine_notices_a_device_that_breaks_its_rules() {
         Mutant::Rule65,
         Mutant::Rule73,
     ];
-    // Where the model says what it expects. What fails elsewhere is not of its finding.
+    // The functions in which the model checks its expectations. The model does not detect failures
+    // elsewhere.
     let judges = ["request", "compare", "judge", "drain"];
     let mut escaped = Vec::new();
     for mutant in mutants {

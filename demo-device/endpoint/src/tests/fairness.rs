@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! That nobody starves and nothing goes on for long after it was cancelled: counted in steps and
+//! No context starves, and no work continues for long after it was cancelled: measured in steps and
 //! requests, not in time.
 
 use super::*;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use svm_abi::counters::index;
 use svm_abi::registers::{context, control, pasid, status};
 
-/// Where a large ring lies, and memory that is large and nowhere.
+/// Address of a large ring, and of large data.
 const LARGE: u64 = 0x4000_0000;
 
 fn state(world: &World, n: u16) -> u8 {
@@ -49,10 +49,10 @@ fn a_context_with_a_million_descriptors_starves_nobody() {
             assert_eq!(world.endpoint.step(&world), Step::Worked);
             steps += 1;
         }
-        // Its own turn, and at most one of the other.
+        // Its own turn, and at most one of the other context.
         most = most.max(steps);
         rounds += 1;
-        // The large one works on in the meantime.
+        // The large one continues to work meanwhile.
         for _ in 0..10 {
             world.endpoint.step(&world);
         }
@@ -78,7 +78,7 @@ fn a_turn_ends_when_its_bytes_are_moved_however_many_descriptors_follow() {
     while world.get(0, context::HEAD) < 12 {
         let before = written();
         assert_eq!(world.endpoint.step(&world), Step::Worked);
-        // The record of the last one is written in the same turn.
+        // The last descriptor's record is written in the same turn.
         let most = MAX_CHUNK as u64 + MAX_CHUNK as u64 / 2 + 3 * 32;
         assert!(written() - before <= most, "{}", written() - before);
         turns += 1;
@@ -98,7 +98,7 @@ fn beside_others_a_turn_is_short() {
         world.submit_to(1, 2, fill(LARGE, 1 << 21));
     }
     let written = || world.counter(1, index::BYTES_WRITTEN);
-    // By itself it has what an action can move: the first step reads the ring.
+    // Alone, a context has the full amount of an action. The first step reads the ring.
     while written() == 0 {
         assert_eq!(world.endpoint.step(&world), Step::Worked);
     }
@@ -112,7 +112,7 @@ fn beside_others_a_turn_is_short() {
         }
         shares.push(written() - before);
     }
-    // The other has its turn first, but perhaps for the first time.
+    // The other one has its turn first, except perhaps the first time.
     assert_eq!(shares[1..], [SHARED_BUDGET; 7]);
 }
 
@@ -139,12 +139,12 @@ fn of_many_contexts_with_much_to_do_each_has_its_share() {
     }
 }
 
-/// Work that would go on for long.
+/// Work that would continue for a long time.
 fn endless(world: &World) -> Vec<Descriptor> {
     let range = AlignedRange::containing(1 << 40, 33).unwrap();
     world.map_to(1, range, 1 << 40, true, true);
     world.map(1, HERE, true);
-    // A node that follows itself, and entries that never end.
+    // A node that links to itself, and entries that never end.
     world.poke(1, HERE, &HERE.to_le_bytes());
     let list = HERE + 0x100;
     for entry in 0..16 {
@@ -215,7 +215,7 @@ fn whatever_a_context_does_it_stops_at_once_between_steps() {
 
 #[test]
 fn a_stop_from_inside_an_access_is_followed_by_what_one_action_has_left() {
-    // The most that an action sends: both halves of a copied chunk, or of a record.
+    // The most requests that an action sends: both halves of a copied chunk, or of a record.
     let world = World::running();
     for descriptor in endless(&world) {
         if descriptor.operation == Operation::Prefetch as u8 {

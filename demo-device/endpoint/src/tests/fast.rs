@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the device does at once instead of step by step: descriptors behind each other in one
-//! action, and translation requests for what will be needed next.
+//! Work that the device combines: consecutive descriptors in one action, and translation requests
+//! ahead of need.
 
 use super::*;
 use crate::testing::{Service, World};
@@ -12,7 +12,8 @@ use svm_abi::registers::{context, control};
 
 const PAGE: u64 = 0x1000;
 
-/// A running world with pages at [`HERE`] and [`THERE`], whose ring and records the cache has.
+/// A running world with pages at [`HERE`] and [`THERE`]. The translations of its ring and records
+/// are cached.
 fn world(pages: u64) -> World {
     let world = World::running();
     for page in 0..pages {
@@ -23,18 +24,19 @@ fn world(pages: u64) -> World {
     world
 }
 
-/// Rings once for all of them, and returns where their records will be.
+/// Rings the doorbell once for all of them, and returns the addresses of their records.
 fn submit(world: &World, descriptors: &[Descriptor]) -> Vec<u64> {
     let tail = world.get(0, context::TAIL);
     let stopped = world.get(0, context::STATUS);
-    // Submitted one by one before the device takes a step, they are one piece of work to it.
+    // They are submitted one by one before the device takes a step, so the device sees them as one
+    // piece of work.
     let records = descriptors.iter().map(|d| world.submit(*d)).collect();
     assert_eq!(world.get(0, context::STATUS), stopped);
     assert_eq!(world.get(0, context::TAIL), tail + descriptors.len() as u64);
     records
 }
 
-/// Where an address of the process lies in memory.
+/// The memory address of an address of the process.
 fn place(world: &World, address: u64) -> u64 {
     world.mapping(1, address).unwrap().output + address % PAGE
 }
@@ -107,7 +109,7 @@ fn behind_a_failure_the_next_descriptor_begins_after_its_record() {
     let writes = world.inner.lock().unwrap().writes.clone();
     let at = |place| writes.iter().position(|(to, _)| *to == place).unwrap();
     assert!(at(places[0]) < at(places[1]) && at(places[1]) < at(places[2]));
-    // Two for each record, and the data of two.
+    // Two writes for each record, and the data of two descriptors.
     assert_eq!(writes.len(), 3 * 2 + 2);
 }
 
@@ -118,7 +120,7 @@ fn a_stop_in_the_middle_ends_what_is_behind_it() {
     let all: Vec<_> = (0..4).map(|n| fill(THERE + 8 * n, 8)).collect();
     world.poke(1, THERE, &[0; 32]);
     let records = submit(&world, &all);
-    // In the middle of the first one's data.
+    // In the middle of the first descriptor's data.
     *world.on_write.lock().unwrap() = Some(Box::new(|world: &World| {
         world.set(0, context::CONTROL, control::STOP);
     }));
@@ -144,7 +146,8 @@ fn an_interrupt_is_sent_before_the_next_descriptor_begins() {
     let seen = Arc::new(Mutex::new(None));
     let note = Arc::clone(&seen);
     let second = place(&world, THERE + 8);
-    // The first write is that of the first descriptor; each has another looked at.
+    // The first write is that of the first descriptor; at each write, the hook installs itself
+    // again.
     fn look(world: &World, second: u64, note: Arc<Mutex<Option<usize>>>) {
         let again = Arc::clone(&note);
         *world.on_write.lock().unwrap() = Some(Box::new(move |world: &World| {
@@ -158,7 +161,7 @@ fn an_interrupt_is_sent_before_the_next_descriptor_begins() {
     look(&world, second, note);
     world.inner.lock().unwrap().writes.clear();
     world.run();
-    // At the last write before that of the second descriptor's data was there, the interrupt was.
+    // The interrupt had been sent before the write of the second descriptor's data.
     assert_eq!(*seen.lock().unwrap(), Some(1));
 }
 
@@ -234,7 +237,7 @@ fn nothing_is_asked_for_ahead_behind_a_page_that_lacks_something() {
         "{record:?}"
     );
     let asked = requests(&world);
-    // That of the second 16 pages is the last one ahead, and nobody's page was requested for it.
+    // The request for the second 16 pages is the last one ahead, and it caused no page request.
     assert_eq!(asked[..3], [HERE, HERE + 16 * PAGE, THERE]);
     assert!(asked.iter().all(|a| *a < HERE + 21 * PAGE || *a >= THERE));
     let pages = &world.inner.lock().unwrap().page_requests;
@@ -255,8 +258,8 @@ fn a_page_that_is_larger_than_thought_is_asked_for_once() {
     assert_eq!(requests(&world), [HERE, THERE]);
 }
 
-/// How many pages the device has asked for when it reads the first byte of many, with a cache of so
-/// many entries.
+/// For how many pages the device has requested translations before it reads the first byte, with a
+/// cache of `atc_entries` entries.
 fn asked_for_before_the_first_byte(atc_entries: u32) -> u64 {
     let world = World::running_with(Config {
         atc_entries,
@@ -268,7 +271,7 @@ fn asked_for_before_the_first_byte(atc_entries: u32) -> u64 {
     success(world.perform(nop()));
     submit(&world, &[crc(HERE, 64 * PAGE)]);
     requests(&world);
-    // The descriptor is read first.
+    // The first read is that of the descriptor.
     let pages = Arc::new(Mutex::new(0));
     let note = Arc::clone(&pages);
     *world.on_read.lock().unwrap() = Some(Box::new(move |world: &World| {
@@ -302,7 +305,7 @@ fn neighbours_of_one_round_are_one_entry() {
     success(world.perform(nop()));
     let bytes: Vec<u8> = (0..64 * PAGE).map(|n| (n / 251) as u8).collect();
     world.poke(1, HERE, &bytes);
-    // By four descriptors, whose ends take turns.
+    // With four descriptors, whose source and destination alternate.
     let quarters: Vec<_> = (0..4)
         .map(|n| copy(HERE + n * 16 * PAGE, THERE + n * 16 * PAGE, 16 * PAGE))
         .collect();
@@ -312,9 +315,9 @@ fn neighbours_of_one_round_are_one_entry() {
     requests(&world);
     let hits = world.counter(0, index::ATC_HITS);
     success(world.perform(copy(HERE, THERE, 64 * PAGE)));
-    // Ring, record, and each end once.
+    // One hit each for ring, record, source and destination.
     assert_eq!(world.counter(0, index::ATC_HITS), hits + 4);
-    // The invalidation of a page takes all of the entry.
+    // The invalidation of one page removes the whole entry.
     let dropped = || world.counter(0, index::INVALIDATED_ENTRIES);
     let before = dropped();
     let page = HERE + 33 * PAGE;
@@ -322,7 +325,7 @@ fn neighbours_of_one_round_are_one_entry() {
     world.map_to(1, range, world.frame(), true, true);
     assert_eq!(world.invalidate(1, range), Invalidation::Completed);
     assert_eq!(dropped(), before + 1);
-    // It is not to be reached any more; its neighbours are, as before.
+    // The page must not be accessed any more; its neighbours are accessed as before.
     world.retire_frame(frames[0] + 33 * PAGE);
     success(world.perform(crc(HERE, 64 * PAGE)));
     assert!(world.inner.lock().unwrap().trespasses.is_empty());
@@ -333,7 +336,7 @@ fn neighbours_of_one_round_are_one_entry() {
     assert_eq!(asked, 64);
 }
 
-/// 512 pages in a row, in frames in a row: their translations have become one of 2 MiB.
+/// 512 consecutive pages in consecutive frames: their translations have become one of 2 MiB.
 fn world_of_one_large_entry() -> (World, u64) {
     let world = World::running();
     let frames = world.frames(21);
@@ -399,7 +402,7 @@ fn rule_38_an_access_within_2_mib_holds_all_of_its_entry() {
 
 #[test]
 pub(super) fn rule_39_what_was_asked_for_ahead_and_overtaken_is_not_used() {
-    // The request whose answer is overtaken: the wanted one, and those ahead of need.
+    // The request whose answer is overtaken: the needed one, and those ahead of need.
     for overtaken in 0..4u64 {
         let world = World::running();
         let frames = world.frames(18);
@@ -411,7 +414,7 @@ pub(super) fn rule_39_what_was_asked_for_ahead_and_overtaken_is_not_used() {
         requests(&world);
         arm(&world, overtaken, overtaken, frames);
         success(world.perform(crc(HERE, 64 * PAGE)));
-        // They were asked for in one round, before a byte was read.
+        // They were requested in one round, before any byte was read.
         let asked = requests(&world);
         assert_eq!(asked[..4], [0, 16, 32, 48].map(|n| HERE + n * PAGE));
         // Once more, from the cache.
@@ -421,8 +424,8 @@ pub(super) fn rule_39_what_was_asked_for_ahead_and_overtaken_is_not_used() {
     }
 }
 
-/// Moves a page of a request's answer away while it is on its way: that of the `nth` request, with
-/// `left` requests to go.
+/// Moves a page while the answer to its request is on its way: the answer to the `nth` request,
+/// with `left` requests still to come.
 fn arm(world: &World, left: u64, nth: u64, frames: u64) {
     let hook = move |world: &World| match left {
         0 => overtake(world, nth, frames),
@@ -448,8 +451,8 @@ fn what_is_read_ahead_does_not_take_the_permission_to_write_away() {
     world.map_absent(1, HERE, true);
     success(world.perform(crc(THERE, length)));
     requests(&world);
-    // The second reads what the first writes, and a page before it that is not there: it is asked
-    // for each time.
+    // The second descriptor reads the page that the first one writes, and before it an absent page,
+    // whose translation is requested each time.
     let all = [copy(THERE, HERE + PAGE, length), crc(HERE, length)];
     let records = submit(&world, &all);
     let mut steps = 0;
@@ -460,12 +463,13 @@ fn what_is_read_ahead_does_not_take_the_permission_to_write_away() {
     for record in records {
         success(world.record(1, record));
     }
-    // To write, to read ahead, and again when the page is needed and when it is there.
+    // Requests for the write, for reading ahead, and again when the page is needed and when it is
+    // present.
     assert_eq!(requests(&world), [HERE + PAGE, HERE, HERE, HERE]);
 }
 
-/// A world whose page requests are kept, with absent pages from [`HERE`] on, and credits for as
-/// many.
+/// A world that keeps page requests unanswered, with absent pages from [`HERE`] on and an
+/// allocation of page requests.
 fn absent(pages: u64, allocation: u32, config: Config) -> World {
     let world = World::new(Config {
         contexts: 1,
@@ -482,7 +486,7 @@ fn absent(pages: u64, allocation: u32, config: Config) -> World {
     world
 }
 
-/// The groups that wait for their responses, the oldest first.
+/// The groups that wait for their responses, oldest first.
 fn groups(world: &World) -> Vec<Vec<PageRequest>> {
     let queue = world.inner.lock().unwrap().queue.clone();
     let mut groups: Vec<Vec<PageRequest>> = Vec::new();
@@ -498,13 +502,13 @@ fn groups(world: &World) -> Vec<Vec<PageRequest>> {
     groups
 }
 
-/// The first page of each group that waits, from [`HERE`] on, and how many there are.
+/// The first page of each waiting group, counted from [`HERE`], and its number of pages.
 fn waiting(world: &World) -> Vec<(u64, usize)> {
     let first = |group: &Vec<PageRequest>| ((group[0].address - HERE) / PAGE, group.len());
     groups(world).iter().map(first).collect()
 }
 
-/// Answers the group that waits at a place, and lets the device go on.
+/// Answers the waiting group at an index, and lets the device continue.
 fn answer(world: &World, place: usize) {
     let group = groups(world).remove(place);
     let mut inner = world.inner.lock().unwrap();
@@ -520,7 +524,7 @@ fn pages_behind_a_group_that_is_absent_as_a_whole_are_requested_with_it() {
     let record = world.submit(fill(HERE, 256 * PAGE));
     world.run();
     assert_eq!(waiting(&world), [(0, 16), (16, 16)]);
-    // Each group is one by itself.
+    // Each group is complete.
     for group in groups(&world) {
         let lasts = group.iter().filter(|request| request.last).count();
         assert_eq!((lasts, group[15].last), (1, true));
@@ -529,7 +533,7 @@ fn pages_behind_a_group_that_is_absent_as_a_whole_are_requested_with_it() {
     answer(&world, 1);
     assert_eq!(waiting(&world), [(0, 16)]);
     answer(&world, 0);
-    // It goes on where the pages ahead ended: the next time they are more.
+    // It continues where the pages ahead ended. The next time there are more pages ahead.
     let third = [(32, 16), (48, 16), (64, 16), (80, 16), (96, 16)];
     assert_eq!(waiting(&world), third);
     for _ in 0..4 {
@@ -537,7 +541,7 @@ fn pages_behind_a_group_that_is_absent_as_a_whole_are_requested_with_it() {
     }
     assert_eq!(waiting(&world), [(96, 16)]);
     answer(&world, 0);
-    // Up to a quarter of the allocation, and none behind the last page.
+    // Up to a quarter of the allocation, and none beyond the last page.
     let all: usize = waiting(&world).iter().map(|(_, pages)| pages).sum();
     assert_eq!(all, 128);
     while !groups(&world).is_empty() {
@@ -561,7 +565,7 @@ fn what_the_response_to_pages_ahead_says_is_of_no_account() {
     while !groups(&world).is_empty() {
         answer(&world, 0);
     }
-    // Those that exist were reached, and the first that does not is named.
+    // The existing pages were accessed, and the record names the first one that does not exist.
     let record = world.record(1, record);
     assert_eq!(
         failure(record),
@@ -585,7 +589,7 @@ fn pages_ahead_that_nobody_answers_do_not_keep_the_access_for_ever() {
     assert_eq!(waiting(&world), [(16, 16)]);
     world.endpoint.tick(1100);
     world.run();
-    // They are needed now, and requested as such; the old group is still outstanding.
+    // The pages are needed now and requested as such; the old group is still outstanding.
     assert_eq!(waiting(&world), [(16, 16), (16, 16)]);
     answer(&world, 1);
     success(world.record(1, record));
@@ -615,7 +619,7 @@ fn a_context_stops_when_its_pages_ahead_are_answered_too() {
 
 #[test]
 pub(super) fn rule_58_credits_bound_the_pages_ahead() {
-    // With those of an access, pages ahead fill at most a quarter of the allocation.
+    // Together with those of the access, pages ahead use at most a quarter of the allocation.
     for (allocation, expected) in [(20, 16), (64, 16), (96, 24), (128, 32), (512, 32)] {
         let world = absent(64, allocation, Config::default());
         world.submit(fill(HERE, 64 * PAGE));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Contexts whose requests have no PASID: they work in the address space of the function itself.
+//! Contexts whose requests have no PASID: they use the address space of the function itself.
 
 use super::*;
 use crate::config_space;
@@ -31,7 +31,7 @@ fn work_is_done_with_translations_of_requests_without_pasid() {
     let world = world();
     world.judge();
     let frame = world.map(FUNCTION, HERE, true);
-    // The same address of a process is another page.
+    // The same address in a process is another page.
     let other = world.map(1, HERE, true);
     success(perform(&world, fill(HERE, 64)));
     success(perform(&world, crc(HERE, 64)));
@@ -50,7 +50,7 @@ fn an_invalidation_is_for_requests_with_the_pasid_or_for_those_without() {
     success(perform(&world, fill(HERE, 8)));
     let fresh = world.frame();
     world.change(FUNCTION, HERE, |m| m.output = fresh);
-    // That of a process changes nothing here.
+    // The invalidation for a process changes nothing here.
     let done = world.invalidate(1, AlignedRange::page(HERE));
     assert_eq!(done, Invalidation::Completed);
     success(perform(&world, fill(HERE + 8, 8)));
@@ -92,7 +92,7 @@ fn it_needs_ats_and_not_pasid() {
     ats(1);
     world.start(0, FUNCTION);
     success(perform(&world, fill(HERE, 8)));
-    // A context with a PASID does not begin meanwhile.
+    // A context with a PASID does not start meanwhile.
     world.start(1, 1);
     let other = world.get(1, context::STATUS);
     assert_eq!(status::state(other), status::HALTED);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Moderated interrupts: how many completions share one, and that none is held back for ever.
+//! Interrupt moderation: how many completions share an interrupt, and that none is held back for
+//! ever.
 
 use super::*;
 use crate::testing::{RING, World};
@@ -45,14 +46,14 @@ fn rule_72_as_many_completions_as_the_number_share_an_interrupt() {
     let counts: Vec<_> = (0..9)
         .map(|_| {
             complete(&world, 1);
-            // Those that do not ask are not counted.
+            // Completions that do not request an interrupt are not counted.
             success(world.perform(nop()));
             interrupts(&world)
         })
         .collect();
     assert_eq!(counts, [0, 0, 0, 1, 1, 1, 1, 2, 2]);
     assert_eq!(world.counter(0, index::INTERRUPTS), 2);
-    // Whole rings at a time: not one interrupt too few.
+    // Whole rings at a time: no interrupt is missing.
     set(&world, 64, 0);
     let before = interrupts(&world);
     for round in 1..=20 {
@@ -72,7 +73,7 @@ fn what_is_held_back_is_told_when_its_time_has_come() {
     assert_eq!(e.tick(0), None);
     complete(&world, 3);
     assert_eq!(interrupts(&world), 0);
-    // The wait begins when it is first seen, and is not begun anew by what comes later.
+    // The wait begins when the first completion is seen. Later completions do not restart it.
     assert_eq!(e.tick(1000), Some(1050));
     complete(&world, 3);
     assert_eq!(e.tick(1049), Some(1050));
@@ -81,7 +82,7 @@ fn what_is_held_back_is_told_when_its_time_has_come() {
     assert_eq!(interrupts(&world), 1);
     assert_eq!(e.tick(5000), None);
     assert_eq!(interrupts(&world), 1);
-    // As many as the number do not wait for the time, which then begins anew.
+    // The full number of completions does not wait for the time, which then restarts.
     complete(&world, 99);
     assert_eq!(e.tick(6000), Some(6050));
     complete(&world, 1);
@@ -149,7 +150,7 @@ fn a_write_tells_what_was_held_back_and_begins_anew() {
     assert_eq!(interrupts(&world), 1);
     complete(&world, 9);
     assert_eq!(interrupts(&world), 1);
-    // Either half is a write.
+    // Each half can be written separately.
     let register = CONTEXTS + context::MODERATION;
     world.endpoint.bar_write(0, register + 4, 60, 4);
     assert_eq!(
@@ -161,7 +162,7 @@ fn a_write_tells_what_was_held_back_and_begins_anew() {
     assert_eq!(interrupts(&world), 2);
     complete(&world, 2);
     assert_eq!(interrupts(&world), 4);
-    // It is a register of its context, and bits without a meaning are 0.
+    // It is a register of the context, and its undefined bits are 0.
     world.set(0, context::MODERATION, !0);
     assert_eq!(world.get(0, context::MODERATION), moderation::ALL);
     assert_eq!(world.endpoint.bar_read(0, register + CONTEXT_STRIDE, 8), 0);
@@ -214,7 +215,7 @@ fn that_a_context_halted_is_told_at_once() {
     assert_eq!(interrupts(&world), 1);
     let state = states::state(world.get(0, context::STATUS));
     assert_eq!(state, states::HALTED);
-    // What was held back is told with it.
+    // It covers the completions that were held back.
     world.set(0, context::CONTROL, control::STOP);
     world.set(0, context::CONTROL, control::START);
     complete(&world, 9);
@@ -239,6 +240,6 @@ fn rule_68_what_is_held_back_is_not_sent_while_the_function_may_not() {
     assert_eq!(world.endpoint.tick(50), None);
     assert_eq!(interrupts(&world), 0);
     world.endpoint.set_power(Power::D0);
-    // That of the halt.
+    // The interrupt of the halt.
     assert_eq!(interrupts(&world), 1);
 }

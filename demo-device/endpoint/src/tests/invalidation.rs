@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Invalidations: what they remove, what they wait for, and what they overtake.
+//! Invalidations: the entries that they remove, the accesses that they wait for, and the answers
+//! that they overtake.
 
 use super::*;
 use crate::config_space;
@@ -144,7 +145,7 @@ pub(super) fn rule_38_an_invalidation_waits_for_the_access_that_uses_its_range()
 pub(super) fn rule_38_all_pages_of_a_run_are_held_until_the_last_is_done() {
     const PAGES: u64 = 8;
     let world = World::running();
-    // Half of the frames follow each other.
+    // Half of the frames are consecutive.
     for n in 0..PAGES {
         if n >= PAGES / 2 {
             world.frame();
@@ -178,7 +179,7 @@ pub(super) fn rule_38_all_pages_of_a_run_are_held_until_the_last_is_done() {
             completion_count: 1
         }]
     );
-    // One write of what follows each other, and one for each page that stands alone.
+    // One write for the consecutive frames, and one for each other page.
     let log = world.inner.lock().unwrap().log.take().unwrap();
     let writes = log.iter().filter(|(_, length, _)| *length >= 0xff0);
     assert_eq!(writes.count(), 1 + PAGES as usize / 2, "{log:x?}");

@@ -57,7 +57,7 @@ fn a_raw_translation_request_shows_its_completion() {
     assert_eq!(command(&world, 1, HERE, PASID_1), (2, 0));
     assert_eq!(read(&world, laboratory::TRANSLATED), frame);
     assert_eq!(read(&world, laboratory::COMPLETION), 12 | 1 << 8);
-    // Nothing of it is in the cache.
+    // The result is not cached.
     assert_eq!(command(&world, 1, HERE, PASID_1), (2, 0));
     assert_eq!(world.inner.lock().unwrap().translations.len(), 2);
 }
@@ -97,7 +97,7 @@ fn a_raw_page_request_waits_for_its_response() {
     world.map_absent(1, HERE, true);
     assert_eq!(command(&world, 2, HERE, attributes), (2, 0));
     assert!(world.mapping(1, HERE).unwrap().present);
-    // What does not end its group has no response.
+    // A request that does not end its group has no response.
     assert_eq!(command(&world, 2, HERE, attributes & !LAST), (2, 0));
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The whole device in a small world: what it does, by subject.
+//! The whole device in a small world: its behaviour, by subject.
 
 mod batches;
 mod engine;
@@ -26,9 +26,9 @@ mod translation;
 use svm_abi::completion::{Completion, Error, status};
 use svm_abi::descriptor::{Descriptor, Operation, flags};
 
-/// Where the tests have their data.
+/// Address of the tests' data.
 const HERE: u64 = 0x40_0000;
-/// Where the tests have other data.
+/// Address of the tests' other data.
 const THERE: u64 = 0x80_0000;
 
 fn fill(destination: u64, length: u64) -> Descriptor {

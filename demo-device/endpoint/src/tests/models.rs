@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The invalidation contract under the schedules of a model checker: threads of the host work,
-//! invalidate, respond and stop, and every order of their accesses to the device and to memory
-//! may come up.
+//! invalidate, respond and stop. The checker may choose any order of their accesses to the device
+//! and to memory.
 
 use super::*;
 use crate::sync::model;
@@ -31,7 +31,7 @@ fn pin_invalidate_complete() {
     world.start(1, 1);
     let old = world.map(1, HERE, true);
     for n in 0..2 {
-        // Both have the ring, and so the descriptors, in common.
+        // Both share the ring, and so the descriptors.
         let slot = fill(HERE + 64 * u64::from(n), 64);
         if n == 0 {
             for number in 0..2 {
@@ -92,7 +92,7 @@ fn the_model_of_an_invalidation_finds_what_breaks_its_contract() {
     }
 }
 
-/// A context stops while pages are requested, answered and given up for it.
+/// A context stops while its pages are requested, answered and given up.
 fn request_respond_stop() {
     let world = Arc::new(World::running());
     world.judge();
@@ -117,7 +117,7 @@ fn request_respond_stop() {
         }),
         spawn(|world| {
             world.set(0, context::CONTROL, control::STOP);
-            // From DISABLED on the PASID is nobody's: the world objects to requests with it.
+            // From DISABLED on, the PASID has no owner: the world rejects requests with it.
             while world.get(0, context::STATUS) & 0xff != 0 {
                 world.serve(ResponseCode::Success);
                 model::point();

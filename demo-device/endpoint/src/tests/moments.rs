@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The function loses what it needs in every state that a descriptor can be in: one table of
-//! states, one of events. The world judges each request while this goes on, so nothing may be
-//! sent that the state of the function forbids.
+//! The function loses something it needs in every state that a descriptor can be in: one table of
+//! states, one of events. Meanwhile the world checks each request: nothing may be sent that the
+//! state of the function forbids.
 
 use super::*;
 use crate::testing::{Hook, RECORDS, RING, Service, World};
@@ -10,10 +10,10 @@ use pcie_ats::{AlignedRange, Function, Reset, ResponseCode};
 use svm_abi::completion;
 use svm_abi::registers::{context, control, halt, status};
 
-/// Where the descriptor in hand is when the event comes.
+/// The state of the current descriptor when the event occurs.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
-    /// Submitted, and nothing done yet.
+    /// Submitted, but not yet started.
     Submitted,
     /// Its ring is being read.
     Fetching,
@@ -21,13 +21,13 @@ enum Moment {
     Translating,
     /// The first of several page requests is on its way.
     Requesting,
-    /// Its page requests wait for their response.
+    /// It waits for the response to its page requests.
     Waiting,
     /// It waits for credits.
     Starving,
     /// The first half of a copy, its read, is on its way.
     Reading,
-    /// Both halves of a copy are on their way, sent at one moment.
+    /// Both halves of a copy are on their way, sent at the same moment.
     Copying,
     /// Its data is being written.
     Writing,
@@ -63,7 +63,7 @@ const MOMENTS: [Moment; 15] = [
     Moment::Completed,
 ];
 
-/// What happens.
+/// The event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Event {
     FunctionLevelReset,
@@ -115,14 +115,14 @@ impl Event {
         }
     }
 
-    /// Whether work goes on.
+    /// Whether work continues.
     fn harmless(self) -> bool {
         matches!(self, Event::PriOff | Event::PriOffAndReset)
     }
 }
 
-/// A world with a descriptor at a moment, to which the event has happened, and where its record is
-/// to be.
+/// A world in which the event occurred at a moment of a descriptor, and the address of the
+/// descriptor's record.
 fn reach(moment: Moment, event: Event) -> (World, u64) {
     let world = World::running_with(Config {
         pri_capacity: 4,
@@ -220,7 +220,7 @@ fn reach(moment: Moment, event: Event) -> (World, u64) {
         Moment::Submitted | Moment::Completed => nop(),
     };
     if let Moment::Starving = moment {
-        // Others have all the credits.
+        // Other contexts hold all the credits.
         for n in 1..5u16 {
             let pasid = u32::from(n) + 1;
             world.start(n, pasid);
@@ -247,12 +247,12 @@ fn state(world: &World, n: u16) -> (u8, u8) {
     (status::state(value), status::error(value))
 }
 
-/// Puts the function back to work, as a driver does.
+/// Restores the function to work, as a driver does.
 fn recover(world: &World, event: Event) {
     let e = &world.endpoint;
     e.set_power(Power::D0);
     if event == Event::SurpriseRemoval {
-        // It is put back: after power-up nothing is left of what it was doing.
+        // It is plugged in again: after power-up nothing of its work is left.
         world.inner.lock().unwrap().gone = false;
         e.reset(Reset::Conventional);
     }
@@ -304,7 +304,7 @@ fn rule_67_to_71_every_event_has_its_outcome_in_every_state_of_a_descriptor() {
                 _ => (status::HALTED, halt::FUNCTION_DISABLED),
             };
             if event == Event::SurpriseRemoval {
-                // Nothing answers: without a descriptor it fails, with one it waits for ever.
+                // No response arrives: without a descriptor it fails, with one it waits for ever.
                 let expected = match moment {
                     Moment::Submitted | Moment::Fetching => (status::HALTED, halt::RING_FAULT),
                     _ => (status::ENABLED, halt::NONE),
@@ -316,7 +316,7 @@ fn rule_67_to_71_every_event_has_its_outcome_in_every_state_of_a_descriptor() {
             if !event.harmless() && !finished {
                 // Abandoned without a record.
                 let record = world.record(1, record);
-                // A stop lets the access end that is on its way.
+                // A stop lets an access in flight end.
                 let ends = event == Event::Stop && matches!(moment, Moment::Recording);
                 let expected = if ends {
                     completion::status::SUCCESS
@@ -325,7 +325,7 @@ fn rule_67_to_71_every_event_has_its_outcome_in_every_state_of_a_descriptor() {
                 };
                 assert_eq!(record.status, expected, "{told}");
             }
-            // It stays at that, whatever comes from outside.
+            // It remains in that state, whatever arrives from outside.
             let before = sent(&world);
             world.doorbell(0, world.get(0, context::TAIL).wrapping_add(1));
             if event == Event::SurpriseRemoval {
@@ -341,7 +341,7 @@ fn rule_67_to_71_every_event_has_its_outcome_in_every_state_of_a_descriptor() {
                 let rf = world.endpoint.config_read(config_space::PRI + 4) >> 16 & 1;
                 assert_eq!(rf, 0, "{told}");
             }
-            // Nothing of it is left in the cache, unless it is used again or not yet at its end.
+            // Nothing of it is left in the cache, unless it is used again or has not yet ended.
             let kept = matches!(
                 event,
                 Event::BusMasterOff | Event::D3 | Event::SurpriseRemoval
@@ -390,7 +390,7 @@ fn rule_68_a_copy_in_two_requests_sends_no_write_after_bus_master_is_off() {
         world.inner.lock().unwrap().copies = at_one_moment;
         world.poke(1, HERE, &[7; 8]);
         *world.on_read.lock().unwrap() = Some(Box::new(|world| {
-            // Behind the read of the ring.
+            // After the read of the ring.
             *world.on_read.lock().unwrap() = Some(Box::new(|world| {
                 world.endpoint.config_write(4, 0, 4);
                 world.inner.lock().unwrap().writes.clear();
@@ -398,7 +398,7 @@ fn rule_68_a_copy_in_two_requests_sends_no_write_after_bus_master_is_off() {
         }));
         world.submit(copy(HERE, THERE, 8));
         world.run();
-        // What was sent with the read arrives; a write of its own is not sent any more.
+        // A write that was sent with the read arrives; a separate write is not sent any more.
         let sent = world.inner.lock().unwrap().writes.len();
         assert_eq!(sent, usize::from(at_one_moment));
         let byte = if at_one_moment { 7 } else { 0 };
@@ -421,7 +421,7 @@ fn rule_55_a_failure_in_the_middle_of_a_group_ends_it() {
     *world.on_page.lock().unwrap() = Some(Box::new(|world| {
         world.serve(ResponseCode::ResponseFailure);
     }));
-    // The judge would object to a second request.
+    // The world's check would reject a second request.
     let record = world.submit(fill(HERE, 0x3000));
     *world.service.lock().unwrap() = Service::Later;
     world.inner.lock().unwrap().judge = false;
@@ -429,7 +429,7 @@ fn rule_55_a_failure_in_the_middle_of_a_group_ends_it() {
     let requests = world.inner.lock().unwrap().page_requests.len();
     assert_eq!(requests, 2, "one of each group");
     assert_eq!(failure(world.record(1, record)).0, Error::ResponseFailure);
-    // The group that was cut off is not waited for.
+    // The device does not wait for the interrupted group.
     let pri = config_space::PRI + 4;
     world.endpoint.config_write(pri, 0, 1);
     assert_ne!(world.endpoint.config_read(pri) >> 24 & 1, 0);

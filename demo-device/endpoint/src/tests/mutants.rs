@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Each mutant breaks one rule, and the test of that rule must notice.
+//! Each mutant breaks one rule, and the test of that rule must detect it.
 
 use super::{fast, invalidation, moments, pages, rules, shadow, states, translation};
 use crate::testing::failure::{caught, place_of_failure};
@@ -17,7 +17,7 @@ macro_rules! named {
     };
 }
 
-/// The files with tests of rules.
+/// The files that contain tests of rules.
 const SOURCES: &[(&str, &str)] = &[
     ("/tests/fast.rs", include_str!("fast.rs")),
     ("/tests/invalidation.rs", include_str!("invalidation.rs")),
@@ -106,8 +106,8 @@ fn test(mutant: Mutant) -> (&'static str, fn()) {
     }
 }
 
-/// Caught is a mutant by an assertion of its rule's own test. What fails elsewhere, in the world of
-/// the test for instance, proves nothing about the rule.
+/// A mutant is caught only by an assertion in the test of its rule. A failure elsewhere, for
+/// instance in the world of the test, proves nothing about the rule.
 #[test]
 fn every_mutant_is_caught_by_an_assertion_of_the_test_of_its_rule() {
     let mut escaped = Vec::new();

@@ -143,14 +143,14 @@ pub(super) fn rule_53_a_page_that_is_gone_again_is_requested_a_bounded_number_of
     let exhausted = (Error::RetriesExhausted, HERE, 0);
     assert_eq!(failure(world.record(1, record)), exhausted);
     assert_eq!(requested(&world).len(), 1000);
-    // The bound is for one access: the next has all its attempts.
+    // The bound is for one access: the next one has all its attempts.
     *world.service.lock().unwrap() = Service::Now;
     world.map_absent(1, HERE, true);
     success(world.perform(crc(HERE, 8)));
 }
 
-/// The queue above is full, which is answered with success at once. A device that repeats at once,
-/// too, is at the end of the attempts long before anybody has read the queue.
+/// The queue upstream is full, so requests are answered with success at once. A device that also
+/// repeats at once uses up its attempts long before software has read the queue.
 #[test]
 fn rule_61_what_a_full_queue_answered_is_requested_ever_more_slowly() {
     let world = World::running_with(Config {
@@ -162,7 +162,7 @@ fn rule_61_what_a_full_queue_answered_is_requested_ever_more_slowly() {
     world.map_absent(1, HERE, true);
     let record = world.submit(fill(HERE, 8));
     world.run();
-    // The page may only be gone again: the first repetition is at once.
+    // The page may just have been evicted again: the first repetition is immediate.
     assert_eq!(requested(&world).len(), 2);
     let e = &world.endpoint;
     let mut now = 5000;
@@ -183,7 +183,7 @@ fn rule_61_what_a_full_queue_answered_is_requested_ever_more_slowly() {
     assert_eq!(e.tick(due), None);
     world.run();
     success(world.record(1, record));
-    // The next access has its first repetition at once again.
+    // The first repetition of the next access is immediate again.
     *world.service.lock().unwrap() = Service::Pretend;
     world.map_absent(1, THERE, true);
     requested(&world);
@@ -192,8 +192,8 @@ fn rule_61_what_a_full_queue_answered_is_requested_ever_more_slowly() {
     assert_eq!(requested(&world).len(), 2);
 }
 
-/// A context that rests waits for no response: a stop, a reset and the end of the interface take it
-/// away.
+/// A pausing context waits for no response: a stop, a reset or disabling the interface ends the
+/// pause.
 #[test]
 fn rule_61_a_repetition_that_is_due_later_keeps_nobody() {
     let resting = || {
@@ -249,7 +249,7 @@ pub(super) fn rule_16_the_size_of_a_hole_says_how_many_pages_are_wanted() {
 
 #[test]
 pub(super) fn rule_61_a_success_that_was_none_is_asked_for_again() {
-    // What a queue does that overflows: it says success, and tells nobody of the request.
+    // An overflowing queue answers with success and drops the request.
     let world = world(Service::Later);
     let contexts = 1..20;
     for n in contexts.clone() {
@@ -269,7 +269,7 @@ pub(super) fn rule_61_a_success_that_was_none_is_asked_for_again() {
             world.respond(page, ResponseCode::Success);
         }
     }
-    // A queue that has room for a few of them at a time serves all in the end.
+    // A queue that has room for a few at a time finally serves all of them.
     let mut rounds = 0;
     loop {
         world.run();
@@ -297,7 +297,7 @@ pub(super) fn rule_64_an_address_space_that_goes_away_ends_the_work_in_it() {
     world.submit(fill(HERE, 0x3000));
     world.submit(nop());
     world.run();
-    // The process exits: nothing of it is left, and all requests are invalid.
+    // The process exits: none of its memory is left, and all requests are invalid.
     for address in [HERE, HERE + 0x1000, HERE + 0x2000, RING, RECORDS] {
         world.unmap(1, address);
     }
@@ -376,7 +376,7 @@ pub(super) fn rule_58_credits_bound_the_pages_outstanding() {
     }
 }
 
-/// Has a context want more pages than a group has.
+/// Makes a context need more pages than fit in a group.
 fn want_many_pages(world: &World, n: u16, pasid: u32) {
     world.start(n, pasid);
     for page in 0..32 {
@@ -395,7 +395,8 @@ fn contexts_that_nobody_answers_leave_each_other_a_credit() {
     let world = World::new(config);
     world.enable(config.pri_capacity);
     *world.service.lock().unwrap() = Service::Later;
-    // One after the other, as programs begin: a context that is not there yet has its credit, too.
+    // One after the other, as programs start: a context that has not started yet has its credit,
+    // too.
     for n in 0..config.contexts {
         let pasid = u32::from(n) + 1;
         want_many_pages(&world, n, pasid);
@@ -406,7 +407,7 @@ fn contexts_that_nobody_answers_leave_each_other_a_credit() {
             usize::from(n) + 1,
             "a context could not request a page"
         );
-        // As many as a group has, while there are enough.
+        // As many as fit in a group, while there are enough.
         let own = Pasid::new(pasid).ok();
         let own = inner.queue.iter().filter(|request| request.pasid == own);
         assert!(n >= 4 || own.count() == 16, "context {n}");
@@ -454,7 +455,7 @@ pub(super) fn rule_55_a_failure_closes_the_interface_until_it_is_enabled_anew() 
     world.serve(ResponseCode::ResponseFailure);
     world.run();
     assert_eq!(pri_status(&world) & (RF | UPRGI), RF);
-    // Nobody waits for a response that will not be listened to.
+    // No access waits for a response that would be ignored.
     assert_eq!(failure(world.record(1, first)).0, Error::ResponseFailure);
     assert_eq!(failure(world.record(2, second)).0, Error::ResponseFailure);
     requested(&world);
@@ -559,9 +560,10 @@ fn rule_59_a_reset_of_the_interface_forgets_what_is_outstanding() {
     assert_eq!(pri_status(&world) & UPRGI, UPRGI);
 }
 
-/// Responses that were on their way to requests of before a reset of the function. Nothing is known
-/// of those any more: what comes while page requests are disabled is dropped, what comes later has
-/// no matching request and is noted (PCIe 10.5.2.3). None is taken for that of a new request.
+/// Late responses to requests from before a reset of the function, which has forgotten these
+/// requests. A response that arrives while page requests are disabled is dropped. A later one has
+/// no matching request and is recorded (PCIe 10.5.2.3). None is mistaken for the response to a new
+/// request.
 #[test]
 fn rule_56_a_response_of_before_a_reset_is_nobodys() {
     for kind in [Reset::FunctionLevel, Reset::Conventional] {
@@ -665,7 +667,7 @@ fn a_record_that_cannot_be_written_is_lost_and_the_context_goes_on() {
         );
         let told = registers_of_lost::encode(why as u8, number);
         assert_eq!(world.get(0, context::LOST), told, "{completion:#x}");
-        // Its process can see it as well.
+        // Its process can also see it.
         assert_eq!(world.endpoint.bar_read(2, doorbell::LOST, 8), told);
     }
     success(world.perform(nop()));

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Prefetches that meet what is not there, beside work that needs it: neither disturbs the other.
+//! Prefetches of absent pages, alongside work that needs these pages: neither disturbs the other.
 
 use super::*;
 use crate::testing::{RECORDS, RING, World};
@@ -9,14 +9,14 @@ use svm_abi::counters::{COUNTERS, index};
 use svm_abi::descriptor::operand;
 use svm_abi::registers::{DEVICE_COUNTERS, context, control, pasid, status as states};
 
-/// Pages of 1 MiB, and of what lies between two holes.
+/// Number of pages in 1 MiB, and in a stretch with one hole.
 const PAGES: u64 = 256;
 const STRETCH: u64 = 16;
-/// Of each stretch, the page that is not there.
+/// The absent page of each stretch.
 const HOLE: u64 = 7;
-/// A page that may only be read.
+/// A read-only page.
 const READ_ONLY: u64 = 5 * STRETCH + 3;
-/// Descriptors of the context beside.
+/// Descriptors of the other context.
 const BESIDE: u64 = 8;
 
 fn address(page: u64) -> u64 {
@@ -42,7 +42,8 @@ fn forget(page: u64, pages: u64) -> Descriptor {
     }
 }
 
-/// Starts context 1 for the process of context 0, with a ring and records behind those.
+/// Starts context 1 for the process of context 0, with its ring and records behind those of context
+/// 0.
 fn start_beside(world: &World) {
     world.set(1, context::PASID, 1 | pasid::VALID);
     world.set(1, context::RING, RING + 0x800);
@@ -50,7 +51,7 @@ fn start_beside(world: &World) {
     world.set(1, context::CONTROL, control::START);
 }
 
-/// Puts a descriptor into the ring of context 1, and returns where its record is.
+/// Writes a descriptor to the ring of context 1, and returns the address of its record.
 fn submit_beside(world: &World, descriptor: Descriptor) -> u64 {
     let tail = world.get(1, context::TAIL);
     let completion = RECORDS + 0x800 + 32 * tail;
@@ -64,9 +65,9 @@ fn submit_beside(world: &World, descriptor: Descriptor) -> u64 {
     completion
 }
 
-/// A mebibyte with a hole in each stretch and a page that may only be read is prefetched, as a whole
-/// and stretch by stretch, with one credit for page requests. Before as many steps as `delay`, the
-/// context beside copies within it and drops what is cached of it.
+/// Prefetches a mebibyte with a hole in each stretch and a read-only page, as a whole and stretch
+/// by stretch, with one credit for page requests. After `delay` steps, the other context copies
+/// within it and drops its cached translations.
 fn prefetch_beside_a_copy(delay: u64) {
     let world = World::running_with(Config {
         pri_capacity: 1,
@@ -86,14 +87,14 @@ fn prefetch_beside_a_copy(delay: u64) {
     let parts: Vec<_> = (0..PAGES / STRETCH)
         .map(|n| world.submit(prefetch(n * STRETCH, STRETCH)))
         .collect();
-    // Behind a hole, up to the next one.
+    // From behind a hole up to the next one.
     let rest = world.submit(prefetch(HOLE + 1, STRETCH - 1));
     for _ in 0..delay {
         world.endpoint.step(&world);
     }
     let mut beside = Vec::new();
     for n in 0..BESIDE / 2 {
-        // Over a hole, which the copy needs.
+        // Across a hole, which the copy needs.
         let (from, to) = (n * 2 * STRETCH + HOLE - 1, n * 2 * STRETCH + STRETCH + HOLE);
         world.poke(1, address(from), &data);
         beside.push(submit_beside(
@@ -111,7 +112,7 @@ fn prefetch_beside_a_copy(delay: u64) {
     for page in expected {
         assert_eq!(world.peek(1, address(page), data.len()), data);
     }
-    // A prefetch ends where something is missing. A hole may have been filled for the copy by then.
+    // A prefetch ends at an absent page. The copy may have filled a hole by then.
     let ended = |record, first: u64, count: u64| {
         let record = world.record(1, record);
         if record.status == status::SUCCESS {
@@ -132,7 +133,7 @@ fn prefetch_beside_a_copy(delay: u64) {
         failed += ended(*record, n as u64 * STRETCH, STRETCH);
     }
     assert_eq!(ended(rest, HOLE + 1, STRETCH - 1), 0);
-    // The whole, the stretch of the page that may not be written, and those that nobody copies.
+    // The whole, the stretch with the read-only page, and those that are not copied.
     assert!(failed >= 2 + PAGES / STRETCH - BESIDE, "{failed}");
 
     let descriptors = [parts.len() as u64 + 2, BESIDE];
@@ -141,7 +142,7 @@ fn prefetch_beside_a_copy(delay: u64) {
     }
     assert_eq!(world.counter(0, index::FAILED_DESCRIPTORS), failed);
     assert_eq!(world.counter(1, index::FAILED_DESCRIPTORS), 0);
-    // Nobody but the copies has asked for pages, and each but once.
+    // Only the copies have requested pages, and each page only once.
     let inner = world.inner.lock().unwrap();
     let (asked, requested) = (inner.translations.len(), inner.page_requests.len());
     assert!(inner.page_requests.iter().all(|request| request.last));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Requests for execution and in privileged mode: only where they are enabled, only by whom they
-//! are meant for, and what the answers are good for.
+//! Requests for execution and in privileged mode: only if they are enabled, only from the contexts
+//! that need them, and the use of their answers.
 
 use super::*;
 use crate::testing::{Service, World};
@@ -87,11 +87,11 @@ fn rule_20_an_entry_of_one_mode_says_nothing_of_the_other() {
     world.change(1, HERE, |m| m.supervisor = true);
     for _ in 0..2 {
         success(perform_privileged(&world, fill(HERE, 8)));
-        // The entry is there, and is not for this mode.
+        // The entry exists, but not for this mode.
         let record = world.perform(fill(HERE, 8));
         assert_eq!(failure(record), (Error::PageFault, HERE, 1));
     }
-    // Nor the other way round: the entry of user mode is not taken for privileged mode.
+    // And vice versa: the entry of user mode is not used in privileged mode.
     world.map(1, THERE, true);
     success(world.perform(fill(THERE, 8)));
     let before = world.inner.lock().unwrap().translations.len();
@@ -120,7 +120,7 @@ fn rule_20_each_mode_asks_for_itself() {
         assert_eq!(modes(&inner, THERE), [false]);
         assert!(inner.page_requests.iter().all(|r| !r.execute));
     }
-    // What is reached untranslated is reached in the mode.
+    // Untranslated accesses are made in the mode.
     world.map(1, HERE, true);
     world.change(1, HERE, |m| {
         m.supervisor = true;
@@ -177,7 +177,7 @@ fn rule_73_a_process_does_not_become_privileged() {
     let world = world();
     world.map(1, HERE, true);
     world.change(1, HERE, |m| m.supervisor = true);
-    // The register is fixed while the context works, and in none of the pages of processes.
+    // The register is fixed while the context works, and is not in any doorbell page.
     world.set(0, context::PASID, 1 | pasid::PRIVILEGED | pasid::VALID);
     for offset in (0..0x1000).step_by(8) {
         if offset != svm_abi::doorbell::TAIL {
@@ -211,7 +211,7 @@ fn rule_19_translate_asks_for_execution_where_the_function_may() {
     assert_ne!(both.result & translation::WRITE, 0);
     let plain = world.perform(translate(0));
     assert_eq!(plain.result & translation::EXECUTE, 0);
-    // What does not exist cannot be executed.
+    // An absent page cannot be executed.
     world.unmap(1, HERE);
     let record = world.perform(translate(operand::EXECUTE));
     success(record);

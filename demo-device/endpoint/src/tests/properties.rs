@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Operations over memory that changes under them, compared with the same on plain slices.
+//! Operations on memory that changes meanwhile, compared with the same operations on plain slices.
 
 use super::*;
 use crate::Config;
@@ -7,7 +7,7 @@ use crate::testing::{Hook, Service, World};
 use pcie_ats::AlignedRange;
 use proptest::prelude::*;
 
-/// The memory that the operations work on: 64 KiB in ranges of several sizes.
+/// The memory of the operations: 64 KiB in ranges of several sizes.
 const SIZE: usize = 1 << 16;
 
 /// Log2 of the sizes of the ranges from HERE on; each is aligned.
@@ -20,12 +20,12 @@ fn layout() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// What the kernel does to a page while the device works.
+/// The kernel's changes to a page while the device works.
 #[derive(Clone, Copy, Debug)]
 enum Change {
-    /// Takes it away; a page request brings it back.
+    /// Evicts it; a page request brings it back.
     Evict(u64),
-    /// Moves it to other memory, and spoils the old.
+    /// Moves it to other memory, and overwrites the old memory.
     Move(u64),
     /// Invalidates without a reason.
     Flush(u64, u8),
@@ -52,7 +52,7 @@ impl Change {
                 let m = world.mapping(1, HERE + at).unwrap();
                 let fresh = world.frames(m.range.shift());
                 let length = 1 << m.range.shift();
-                // As a kernel must: no access while the content is copied.
+                // No access while the content is copied, as a kernel must ensure.
                 world.change(1, HERE + at, |m| m.present = false);
                 let _ = world.invalidate(1, m.range);
                 let data = world.peek_frame(m.output, length);
@@ -68,7 +68,7 @@ impl Change {
     }
 }
 
-/// Applies one change after another, each at the next chance.
+/// Applies one change after another, each at the next opportunity.
 fn hook(changes: Vec<Change>) -> Hook {
     Box::new(move |world| {
         let mut rest = changes.clone();
@@ -137,7 +137,7 @@ proptest! {
                 fill(d, n)
             }
             _ => {
-                // Equal up to a certain place, if the ranges do not overlap.
+                // Equal up to some place, if the ranges do not overlap.
                 if source + length <= destination || destination + length <= source {
                     expected.copy_within(source..source + length, destination);
                     expected[destination + difference % length.max(1)] ^= u8::from(length > 0);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Rule 48 in small: pages move under the work, their old frames must never be touched again, and
-//! what the process sees agrees with a shadow of its memory.
+//! Rule 48 on a small scale: pages move during the work, their old frames must never be accessed
+//! again, and the process's view agrees with a shadow of its memory.
 
 use super::*;
 use crate::Config;

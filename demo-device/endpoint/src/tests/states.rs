@@ -152,7 +152,7 @@ fn a_doorbell_takes_eight_bytes() {
         world.endpoint.bar_read(2, 0x10, 4),
         u64::from(status::ENABLED)
     );
-    // A context that is not there, and one that is not started.
+    // A context that does not exist, and one that is not started.
     world.endpoint.bar_write(2, 64 * 0x1000, 1, 8);
     world.doorbell(5, 1);
     assert_eq!(world.endpoint.step(&world), Step::Idle);
@@ -204,7 +204,7 @@ pub(super) fn contexts_of_one_address_space_do_work_of_their_own() {
     }
 }
 
-/// For a driver that looks at what it has told to stop in the middle of a reset.
+/// For a driver that reads a context that it has told to stop, in the middle of a reset.
 #[test]
 fn a_silent_device_answers_with_all_ones_behind_a_stop() {
     let world = World::running_with(Config {
@@ -321,7 +321,7 @@ fn rule_67_a_reset_during_an_access_lets_no_result_through() {
         *slot.lock().unwrap() = Some(hook);
         let record = world.submit(fill(HERE, 8));
         world.run();
-        // The new life has nothing to do, and knows nothing of the old.
+        // The restarted context has no work, and no state of the old one.
         assert_eq!(state(&world, 0), (status::ENABLED, halt::NONE));
         assert_eq!(world.get(0, context::HEAD), 0);
         assert_eq!(world.record(1, record).status, 0);
@@ -385,8 +385,8 @@ fn contexts_take_turns() {
     assert_eq!(written(2), length + 32);
 }
 
-/// What takes the function's right to send away while one of its requests is on its way: that one
-/// reaches memory, nothing after it does, and a host can tell when it is over.
+/// The function loses its right to send while one of its requests is on its way: that request
+/// reaches memory, no later one does, and a host can detect when the last request has landed.
 #[test]
 fn rule_67_to_69_a_function_is_quiet_when_the_last_request_has_landed() {
     type Change = fn(&crate::Endpoint);
@@ -404,7 +404,7 @@ fn rule_67_to_69_a_function_is_quiet_when_the_last_request_has_landed() {
         world.submit(fill(HERE, 0x2000));
         let seen = Arc::new(Mutex::new(None));
         let note = seen.clone();
-        // Between the last look at the permission and memory.
+        // Between the last check of the permission and the memory access.
         *world.on_write.lock().unwrap() = Some(Box::new(move |world| {
             change(&world.endpoint);
             let writes = world.inner.lock().unwrap().writes.len();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Any sequence of events: the device neither panics, nor sends what its state forbids, nor hangs.
+//! Any sequence of events: the device does not panic, does not hang, and sends nothing that its
+//! state forbids.
 
 use super::*;
 use crate::testing::{Service, World};
@@ -144,7 +145,7 @@ fn event() -> impl Strategy<Value = Event> {
         Just(config_space::PRI + 4),
         Just(config_space::PRI + 12),
     ];
-    // Without wide smallest translation units, which this world does not have.
+    // Without large smallest translation units, which this world does not support.
     let config = (structures, any::<u32>(), any::<u32>()).prop_map(|(at, value, mask)| {
         Event::Config(at, value & !(0x1f << 16), mask & !(0x1e << 16))
     });
@@ -282,7 +283,7 @@ proptest! {
         for event in &events {
             apply(&world, event);
         }
-        // Whatever happened: stopped contexts come to rest as soon as the responses are there.
+        // Whatever happened, stopped contexts become idle as soon as the responses have arrived.
         for n in 0..CONTEXTS {
             world.set(n, context::CONTROL, control::STOP);
         }
@@ -293,7 +294,7 @@ proptest! {
         }
         world.endpoint.config_write(config_space::PRI + 4, 0, 1);
         prop_assert!(world.endpoint.config_read(config_space::PRI + 4) >> 24 & 1 != 0, "stopped");
-        // And it works as on the first day.
+        // And it works as at the beginning.
         *world.service.lock().unwrap() = Service::Now;
         world.inner.lock().unwrap().error = None;
         world.endpoint.config_write(config_space::ATS + 4, 0, 1 << 31);

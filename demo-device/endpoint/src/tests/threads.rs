@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Several threads at once: rules 38, 47 and 48 in the small.
+//! Several threads at once: rules 38, 47 and 48 on a small scale.
 
 use super::*;
 use crate::Step;
@@ -13,7 +13,7 @@ use svm_abi::registers::{DEVICE_COUNTERS, context, control, status};
 const THREADS: u16 = 4;
 const PAGES: u64 = 8;
 
-/// Whether an invalidation has been completed, since so many completions had been seen.
+/// Whether an invalidation has been completed after the first `seen` completions.
 fn completed(world: &World, seen: usize, itag: u8) -> bool {
     let inner = world.inner.lock().unwrap();
     let after = &inner.completions[seen..];
@@ -31,8 +31,8 @@ fn invalidate(world: &World, address: u64, itag: u8) {
     }
 }
 
-/// Keeps context `n` supplied with work for the pages of process 1, and works for everybody. The
-/// lock keeps the context's driver from stopping it in the middle of a submission.
+/// Keeps context `n` supplied with work on the pages of process 1, and runs the device. The lock
+/// prevents the context's driver from stopping it in the middle of a submission.
 fn work(world: &World, n: u16, driver: &Mutex<()>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         while world.endpoint.step(world) == Step::Worked {}
@@ -44,7 +44,7 @@ fn work(world: &World, n: u16, driver: &Mutex<()>, stop: &AtomicBool) {
             world.poke(1, RING + 64 * (tail % 64), &descriptor.to_bytes());
             world.doorbell(n, tail + 1);
         } else {
-            // It waits for a page, which somebody has to bring.
+            // It waits for a page, which another thread must bring in.
             drop(driver);
             std::thread::yield_now();
         }
@@ -62,7 +62,7 @@ fn device_counter(world: &World, which: usize) -> u64 {
         .bar_read(0, DEVICE_COUNTERS + 8 * which as u64, 8)
 }
 
-/// A world with contexts that all work for process 1, so that each invalidation concerns all.
+/// A world in which all contexts work for process 1, so that each invalidation affects all of them.
 fn world() -> World {
     let world = World::running();
     for n in 1..THREADS {
@@ -74,7 +74,7 @@ fn world() -> World {
     world
 }
 
-/// Ends the work of the threads, also when a test fails.
+/// Ends the work of the threads, even if a test fails.
 struct Stop<'a>(&'a World, &'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -98,7 +98,7 @@ fn rule_38_and_47_no_write_reaches_a_page_after_its_invalidation_is_complete() {
             scope.spawn(move || work(world, n, driver, stop));
         }
         for round in 0..ROUNDS {
-            // One write is on its way; the others go on.
+            // One write is on its way; the others continue.
             let old = world.gate.held();
             let address = world.address_of(1, old).unwrap();
             let fresh = world.frame();
@@ -113,7 +113,7 @@ fn rule_38_and_47_no_write_reaches_a_page_after_its_invalidation_is_complete() {
                 world.gate.release();
                 std::thread::yield_now();
             }
-            // The frame belongs to somebody else now.
+            // The frame now belongs to someone else.
             world.retire_frame(old);
         }
     });
@@ -144,7 +144,7 @@ fn rule_48_pages_come_and_go_and_contexts_stop_and_start_under_load() {
             });
             invalidate(&world, address, (round % 32) as u8);
             world.retire_frame(old);
-            // The load goes on between one round and the next.
+            // The load continues between two rounds.
             let before = descriptors(&world);
             while descriptors(&world) == before {
                 world.serve(ResponseCode::Success);
@@ -164,7 +164,7 @@ fn rule_48_pages_come_and_go_and_contexts_stop_and_start_under_load() {
     });
     assert_eq!(world.inner.lock().unwrap().trespasses, [] as [u64; 0]);
     assert_eq!(world.endpoint.pasids(), [pid(1)]);
-    // Nothing was lost: what is still waiting is served, and all rings run empty.
+    // Nothing was lost: outstanding requests are served, and all rings become empty.
     loop {
         world.run();
         if world.serve(ResponseCode::Success).is_empty() {

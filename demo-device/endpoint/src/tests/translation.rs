@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Translation requests, what is kept of their completions, and what is accessed with them.
+//! Translation requests, the cached parts of their completions, and the accesses made with them.
 
 use super::*;
 use crate::Config;
@@ -69,7 +69,7 @@ fn rule_18_a_write_permission_that_was_gained_is_found() {
         failure(world.perform(fill(HERE, 64))),
         (Error::PageFault, HERE, 1)
     );
-    // No invalidation is due when a permission is added.
+    // Adding a permission needs no invalidation.
     world.change(1, HERE, |m| m.write = true);
     success(world.perform(fill(HERE, 64)));
 }
@@ -106,7 +106,7 @@ fn rule_17_a_page_that_may_only_be_written_is_never_read() {
         let alone = failure(world.perform(Descriptor { flags: 0, ..reads }));
         assert_eq!(alone, (Error::NotPresent, HERE, kind), "{reads:?}");
     }
-    // What was refused is not kept, and what permits writes stays.
+    // A refusal is not cached, and an entry that permits writes remains.
     let before = world.counter(0, index::TRANSLATION_REQUESTS);
     success(world.perform(fill(HERE + 8, 8)));
     assert_eq!(world.counter(0, index::TRANSLATION_REQUESTS), before);
@@ -154,8 +154,8 @@ pub(super) fn rule_13_unsupported_request_and_completer_abort_are_errors_of_the_
         );
         world.inner.lock().unwrap().error = None;
     }
-    // After an Unsupported Request the context asks for nothing, until ATS is enabled anew or
-    // the context is.
+    // After an Unsupported Request the context sends no requests until ATS or the context is
+    // enabled anew.
     requests(&world);
     assert_eq!(
         failure(world.perform(fill(HERE, 64))).0,
@@ -197,9 +197,9 @@ fn rule_22_an_untranslated_only_range_is_reached_untranslated() {
 
 #[test]
 fn rule_24_an_address_of_a_process_is_no_bus_address() {
-    // To an x86 machine, a write without PASID to 0xfeexxxxx is an interrupt message. With a PASID
-    // the address is one like any other (VT-d 3.14 of revision 3.4, 3.15 of later ones), and what
-    // the machine makes of it is the translation agent's business, not the function's.
+    // For an x86 machine, a write without PASID to 0xfeexxxxx is an interrupt message. With a PASID
+    // the address is an ordinary one (VT-d 3.14 of revision 3.4, 3.15 of later ones). The
+    // translation agent decides how the machine treats it, not the function.
     let world = World::running();
     world.map(1, 0xfedf_f000, true);
     world.map(1, 0xfee0_0000, true);
@@ -209,7 +209,7 @@ fn rule_24_an_address_of_a_process_is_no_bus_address() {
     let asked = requests(&world);
     assert!(asked.iter().any(|(address, ..)| *address == 0xfedf_f000));
     assert_eq!(world.peek(1, 0xfee0_0000, 0x800), [0x5a; 0x800]);
-    // An agent that refuses it says so.
+    // An agent that refuses it reports this.
     world.unmap(1, 0xfee0_0000);
     let _ = world.invalidate(1, pcie_ats::AlignedRange::page(0xfee0_0000));
     world.inner.lock().unwrap().error = Some(TranslationError::CompleterAbort);
@@ -307,7 +307,7 @@ fn counters_add_up() {
     }));
     assert_eq!(world.counter(0, index::DESCRIPTORS), 2);
     assert_eq!(world.counter(0, index::FAILED_DESCRIPTORS), 1);
-    // The doorbell page shows the same ones, and so does the device.
+    // The doorbell page shows the same counters, and so does the device.
     for n in 0..svm_abi::counters::COUNT as u64 {
         let of_context = world.counter(0, n as usize);
         assert_eq!(world.endpoint.bar_read(2, 0x80 + 8 * n, 8), of_context);
