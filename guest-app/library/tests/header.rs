@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The C header against svm-abi: a C compiler compares every number, size, offset and alignment,
-//! and no name of either side may be left out of the comparison. And the C example compiles without
-//! a warning.
+//! Compares the C header with svm-abi: a C compiler compares every number, size, offset and
+//! alignment, and no name of either side may be missing from the comparison. Also, the C example
+//! must compile without a warning.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeSet;
@@ -21,7 +21,7 @@ fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Compiles with all warnings as errors; what the compiler says if it refuses.
+/// Compiles with all warnings as errors. Returns the compiler's messages if it fails.
 fn compile(file: &Path, output: &Path, options: &[&str]) -> Result<(), String> {
     let compiler = std::env::var("CC").unwrap_or_else(|_| "cc".to_owned());
     let output = Command::new(&compiler)
@@ -125,7 +125,7 @@ fn numbers() -> Vec<Number> {
         "STATUS_FAILURE": completion::status::FAILURE,
         "ACCESS_WRITE": completion::access::WRITE,
     };
-    // Places below the module that the macro has imported.
+    // Paths below the module that the macro has imported.
     for number in &mut all {
         for (short, long) in [
             ("flags::", "descriptor::flags::"),
@@ -167,7 +167,7 @@ fn numbers() -> Vec<Number> {
             counter.index as u64,
         );
     }
-    // Of tables that a macro declares, whose entries are no constants.
+    // Entries of tables that a macro declares; they are not constants.
     for operation in Operation::ALL {
         let name = operation.key().to_uppercase();
         add(String::new(), format!("OP_{name}"), *operation as u64);
@@ -188,8 +188,8 @@ fn numbers() -> Vec<Number> {
     all
 }
 
-/// Constants of svm-abi that C programs have otherwise: as the offset, size or alignment of a
-/// structure that is compared, or because they are the driver's business.
+/// Constants of svm-abi that C programs get in another way, as the offset, size or alignment of a
+/// compared structure, or that only the driver needs.
 const OTHERWISE: &[&str] = &[
     // Offsets of fields, and sizes.
     "descriptor::SIZE",
@@ -231,7 +231,7 @@ const OTHERWISE: &[&str] = &[
     "ids::IDENT_MAGIC",
 ];
 
-/// The modules of svm-abi that programs use, and of `registers` those parts.
+/// The modules of svm-abi that programs use, and the parts of `registers` that they use.
 const MODULES: &[&str] = &[
     "completion",
     "counters",
@@ -311,10 +311,10 @@ fn structures() -> Vec<Structure> {
     ]
 }
 
-/// What only programs have: the state of a helper, which no interface shares.
+/// Structures only for programs: the state of a helper, which is not part of the interface.
 const HELPERS: &[&str] = &["svm_demo_ring"];
 
-/// A C program that is right if the header is.
+/// A C program that compiles only if the header is correct.
 #[derive(Default)]
 struct Program(String);
 
@@ -432,7 +432,7 @@ fn constants_of(module: &str) -> Vec<String> {
         }
     }
     if module == "counters" {
-        // These stand in a macro's table.
+        // These are in a macro's table.
         found.retain(|place| !place.contains('$'));
         let index = |counter: &svmctl::abi::counters::Counter| {
             format!("counters::index::{}", counter.key.to_uppercase())
@@ -488,7 +488,7 @@ fn no_constant_of_the_interface_is_left_out() {
         let constants = constants_of(module);
         assert!(!constants.is_empty(), "no constant in {module}.rs");
         for place in constants {
-            // Keys of a file, which are no numbers.
+            // Keys of a file, which are not numbers.
             if place.starts_with("ioctl::fdinfo::") {
                 continue;
             }
@@ -502,7 +502,7 @@ fn no_constant_of_the_interface_is_left_out() {
             seen.insert(place);
         }
     }
-    // And each place that is compared was found where it is said to be.
+    // Each compared item was found at its stated place.
     for place in places.iter().filter(|place| !place.is_empty()) {
         assert!(seen.contains(place), "svm_abi::{place} was not found");
     }

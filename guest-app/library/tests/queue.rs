@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The library against the device of software: operations, tickets, the ring's wrap, waiting.
+//! The library with a software model of the device: operations, tickets, the ring's wrap, waiting.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::ptr;
@@ -67,7 +67,7 @@ fn operations_do_what_their_names_say() {
     queue.prefetch(&data).unwrap();
     queue.prefetch_mut(&mut all).unwrap();
     assert_eq!(queue.forget_all().unwrap(), 0);
-    // SAFETY: a drain reaches no memory.
+    // SAFETY: a drain accesses no memory.
     let ticket = unsafe { queue.push(&Descriptor::drain()) }.unwrap();
     queue.wait(ticket).unwrap();
 }
@@ -202,7 +202,7 @@ fn quiet_descriptors_complete_without_an_interrupt() {
 fn a_bad_address_fails_its_own_descriptor_only() {
     let mut queue = queue(4);
     let memory = Region::new(3 * PAGE).unwrap();
-    // The first pages are never mapped: mmap_min_addr.
+    // The first pages are never mapped because of mmap_min_addr.
     let gone = 0x1000;
     let bad = ptr::without_provenance_mut(gone as usize);
     let descriptors = [
@@ -212,7 +212,7 @@ fn a_bad_address_fails_its_own_descriptor_only() {
         Descriptor::fill(memory.at(8), 8, 3),
     ];
     let tickets = descriptors.map(|descriptor| {
-        // SAFETY: the region outlives the work; at the bad address is nothing.
+        // SAFETY: the region outlives the work; nothing is mapped at the bad address.
         unsafe { queue.push(&descriptor) }.unwrap()
     });
     let [first, write, read, last] =
@@ -302,7 +302,7 @@ fn a_stopped_queue_refuses_work_and_starts_again() {
     assert_eq!(queue.counters().unwrap().get(0), 1);
 }
 
-/// A model that hears of no doorbell until it is let go.
+/// A model that receives no doorbell until it is released.
 struct Held {
     model: Model,
     tail: AtomicU64,
@@ -319,7 +319,7 @@ impl Held {
     }
 }
 
-// SAFETY: that of the model, which hears of each doorbell later.
+// SAFETY: as for the model, which receives each doorbell later.
 unsafe impl DeviceFile for Held {
     fn info(&self) -> io::Result<ioctl::Info> {
         self.model.info()
@@ -359,13 +359,14 @@ fn a_deadline_that_has_passed_gives_none_and_the_ticket_stays_good() {
         .unwrap();
     // SAFETY: the operation reaches no memory.
     let ticket = unsafe { queue.submit(&Descriptor::nop()) }.unwrap();
-    // The device cannot have done it.
+    // The device cannot have done the work.
     let deadline = Some(Instant::now());
     assert!(queue.wait_until(&ticket, deadline).unwrap().is_none());
     go.store(true, Ordering::Relaxed);
     queue.wait(ticket).unwrap();
 
-    // What is done already is had after the deadline, too: records come in order, without a word.
+    // Completed work is also returned after the deadline: records arrive in order, without an
+    // interrupt.
     let batch = [Descriptor::nop(), Descriptor::nop()];
     // SAFETY: as above.
     let [first, second] = batch.map(|nop| unsafe { queue.push(&nop) }.unwrap());
@@ -403,15 +404,15 @@ fn a_file_that_is_no_device_is_refused_with_advice() {
     assert!(error.contains("modprobe svm_demo"), "{error}");
 }
 
-/// A model whose HEAD follows the records late: each value is seen at the second look only. A
-/// tail that is more than a ring ahead of what was seen ends the test.
+/// A model whose HEAD lags behind the records: each value appears only at the second read. A tail
+/// that is more than a ring ahead of the HEAD read fails the test.
 struct LateHead {
     model: Model,
     seen: AtomicU64,
     entries: u64,
 }
 
-// SAFETY: that of the model, whose HEAD is never ahead of the one that is given.
+// SAFETY: as for the model, whose HEAD is never behind the returned one.
 unsafe impl DeviceFile for LateHead {
     fn info(&self) -> io::Result<ioctl::Info> {
         self.model.info()
@@ -470,7 +471,7 @@ struct Forgetful {
     told: std::os::fd::OwnedFd,
 }
 
-// SAFETY: it reaches no memory at all.
+// SAFETY: it accesses no memory at all.
 unsafe impl DeviceFile for Forgetful {
     fn info(&self) -> io::Result<ioctl::Info> {
         self.model.info()
@@ -537,8 +538,8 @@ struct Overrun {
     done: AtomicBool,
 }
 
-// SAFETY: that of the model; the device is told of more descriptors than there are, and halts at
-// that instead of reading them.
+// SAFETY: as for the model. The device is told of more descriptors than the ring has, and halts
+// instead of reading them.
 unsafe impl DeviceFile for Overrun {
     fn info(&self) -> io::Result<ioctl::Info> {
         self.model.info()
@@ -610,7 +611,7 @@ fn a_batch_is_one_descriptor_with_a_record_for_each_entry() {
     let record = unsafe { queue.execute_batch(&batch) }.unwrap();
     let failure = Failure::of(&record).unwrap();
     assert_eq!(failure.error(), Some(DeviceError::EntryFailed));
-    // The second is named; the third was performed, and the fence held up the last.
+    // The record names the second one; the third was performed, and the fence stopped the last.
     assert_eq!((record.result, record.bytes_done), (2, 3));
     let at = batch.descriptor();
     assert!(Failure::of(&batch.record(0).unwrap()).is_none());

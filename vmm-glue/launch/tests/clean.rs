@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svm-vm clean` removes what `svm-vm` made, and nothing else.
+//! `svm-vm clean` removes only files that `svm-vm` created.
 
 mod common;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A kernel, a QEMU, a machine and a cache of the user's own: what is wrong with them is said in a
-//! sentence, and nothing is prepared.
+//! The user's own kernel, QEMU, machine and cache: an error in them is reported in one sentence,
+//! and nothing is prepared.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn a_build_directory_that_is_none_is_named_with_what_it_lacks() {
     let image = bench.write("kdir/arch/x86/boot/bzImage");
     let text = bench.refused(&kernel);
     assert!(text.contains("include/config/kernel.release"), "{text}");
-    // An image says nothing of how to build a module for it.
+    // An image does not tell how to build a module for it.
     let text = bench.refused(&["run", "--kernel", image.to_str().unwrap()]);
     assert!(text.contains("--kdir"), "{text}");
 }
@@ -56,7 +56,7 @@ fn this_machine_is_examined_as_it_is() {
     let name = "kernel command line: scalable mode on";
     let check = checks.iter().find(|check| check["name"] == name).unwrap();
     assert_eq!(check["verdict"] == "present", scalable, "{check}");
-    // In words it says the same.
+    // The text output reports the same.
     let words = bench.run(&["doctor", "--machine"]);
     assert_eq!(words.status.code(), output.status.code());
     let words = String::from_utf8(words.stdout).unwrap();
@@ -65,8 +65,8 @@ fn this_machine_is_examined_as_it_is() {
     assert!(said(&both).contains("cannot be used with"));
 }
 
-/// What was prepared under a umask that keeps others out: a user that meets it is told whose it is,
-/// and what its owner can do. Root, whom nothing keeps out, is another user for this.
+/// A cache that was prepared under a umask that excludes others: another user is told who owns it
+/// and what the owner can do. Root can access everything, so the test runs as another user.
 #[test]
 fn a_cache_that_keeps_others_out_is_told_from_one_that_is_empty() {
     let bench = Bench::new();
@@ -74,8 +74,8 @@ fn a_cache_that_keeps_others_out_is_told_from_one_that_is_empty() {
     for place in [bench.path(""), bench.path("checkout")] {
         fs::set_permissions(place, open.clone()).unwrap();
     }
-    // Where another user can run it. By another process: one that a test beside this starts could
-    // have it open for writing else.
+    // At a place where another user can run it. Another process makes the copy: otherwise a process
+    // that a parallel test starts could have the copy open for writing.
     let program = bench.path("svm-vm");
     let mut copy = Command::new("install");
     copy.args(["-m", "755", env!("CARGO_BIN_EXE_svm-vm")]);

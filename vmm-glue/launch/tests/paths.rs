@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is wrong with a command is said before anything is prepared.
+//! Errors in a command are reported before anything is prepared.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn what_cannot_be_copied_is_refused() {
     let bench = Bench::new();
     let text = bench.refused(&["run", "--copy", "none", "--exec", "./none"]);
     assert!(text.contains("cannot copy none"), "{text}");
-    // The head of a program for another machine.
+    // The header of a program for another machine.
     let foreign = bench.path("foreign");
     let mut head = [0; 64];
     head[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svm-vm` as it was built, called in a directory that looks like a checkout and has none of its
-//! parts: enough for what is done before anything is prepared.
+//! Runs the built `svm-vm` in a directory that looks like a checkout but has none of its parts:
+//! enough for everything that happens before it prepares anything.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::ffi::OsStr;
@@ -8,13 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// A directory with a checkout's marks, and a cache beside it.
+/// A directory that looks like a checkout, and a cache next to it.
 pub struct Bench {
     directory: tempfile::TempDir,
 }
 
 impl Bench {
-    /// Makes both.
+    /// Creates both.
     pub fn new() -> Self {
         let bench = Self {
             directory: tempfile::tempdir().unwrap(),
@@ -35,7 +35,7 @@ impl Bench {
         self.directory.path().join(relative)
     }
 
-    /// Writes a file, and the directories that it is in.
+    /// Writes a file and creates its directories.
     pub fn write(&self, relative: &str) -> PathBuf {
         let path = self.path(relative);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -50,18 +50,19 @@ impl Bench {
             .args(arguments)
             .current_dir(self.path("checkout"))
             .env("SVM_CACHE", self.path("cache"))
-            // No test prepares anything: should one come to it, it fails at once.
+            // No test prepares anything: if one tried to, it would fail at once.
             .env("SVM_MIRROR", "file:///nonexistent")
             .stdin(Stdio::null());
         command
     }
 
-    /// Calls it to its end.
+    /// Runs it and waits for its end.
     pub fn run(&self, arguments: &[impl AsRef<OsStr>]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
-    /// Calls it with what is refused before anything is prepared; the line that it says.
+    /// Runs it with arguments that it must refuse before it prepares anything. Returns the line
+    /// that it prints.
     #[allow(dead_code, reason = "not each program of tests has something refused")]
     pub fn refused(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -74,7 +75,7 @@ impl Bench {
     }
 }
 
-/// What a program said on standard error.
+/// A program's output on standard error.
 pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }

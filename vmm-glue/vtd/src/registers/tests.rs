@@ -173,7 +173,7 @@ fn a_first_fault_raises_the_event_and_later_ones_do_not() {
     r.completion_error(SourceId(1), &mut fx);
     assert_eq!(fx.len(), 1);
     assert_eq!(r.read(o::FSTS, 4) as u32, fsts::PPF | fsts::IQE | fsts::ICE);
-    // Clearing the errors while a fault is pending does not make it quiet.
+    // Clearing the errors while a fault is pending does not make the unit quiet.
     write(&mut r, o::FSTS, u64::from(!0u32), 4);
     assert_eq!(r.read(o::FSTS, 4) as u32, fsts::PPF);
     r.timeout_error(SourceId(2), &mut fx);
@@ -227,7 +227,7 @@ fn fri_names_the_register_of_the_first_pending_fault() {
     write(&mut r, o::FRCD + 28, 1 << 31, 4);
     r.record_fault(&fault(3), &mut fx);
     assert_eq!(r.read(o::FSTS, 4) >> 8, 2);
-    // The index starts again when both translations are switched off.
+    // The index restarts when both translations are turned off.
     write(&mut r, o::FRCD + 44, 1 << 31, 4);
     r.set_status(global::TE, false);
     r.record_fault(&fault(4), &mut fx);
@@ -392,7 +392,7 @@ fn an_event_that_is_unmasked_by_8_bytes_is_sent_with_the_data_of_the_same_write(
     }
 }
 
-/// The lowest bits of the tail are reserved: they are no part of it, and no error.
+/// The lowest bits of the tail are reserved: they are ignored and cause no error.
 #[test]
 fn the_reserved_bits_of_the_tail_are_not_there() {
     let mut r = registers(|_| {});
@@ -400,7 +400,8 @@ fn the_reserved_bits_of_the_tail_are_not_there() {
     assert_eq!(r.iqt(), 0x7_fff0);
 }
 
-/// A command of 64 bits starts with the half that has its bit, with the operands of that moment.
+/// A 64-bit command starts with the write of the half that has its bit, with the operands at that
+/// moment.
 #[test]
 fn a_command_in_halves_starts_once_with_what_is_there_then() {
     for (at, command) in [

@@ -16,20 +16,21 @@ use vtd::spec::register::{global, offset};
 use vtd::spec::{DomainId, SourceId};
 use vtd::{Access, Blocked, Capabilities, Config, Effect, Effects, Request, Translated, Unit};
 
-/// What a test does just before a compare-and-swap takes place.
+/// A test's action just before a compare-and-swap.
 type BeforeSwap = Box<dyn FnMut(&Ram, u64)>;
 
-/// Memory of a few pages. Addresses from `end` on, and the pages in `holes`, are no memory.
+/// Memory of a few pages. There is no memory at addresses from `end` on and in the pages of
+/// `holes`.
 #[derive(Default)]
 pub struct Ram {
     pages: RefCell<BTreeMap<u64, Box<[u64; 512]>>>,
     pub end: Cell<u64>,
     pub holes: RefCell<Vec<u64>>,
-    /// Pages that can be read and not written.
+    /// Read-only pages.
     pub read_only: RefCell<Vec<u64>>,
     pub before_swap: RefCell<Option<BeforeSwap>>,
     pub reads: Cell<u64>,
-    /// What words were before they were changed, since [`Ram::mark`].
+    /// The previous values of words changed since [`Ram::mark`].
     before: RefCell<BTreeMap<u64, u64>>,
 }
 
@@ -63,7 +64,7 @@ impl Ram {
         *word = value;
     }
 
-    /// Forgets what was changed.
+    /// Forgets the changes.
     pub fn mark(&self) {
         self.before.borrow_mut().clear();
     }
@@ -126,7 +127,7 @@ impl Memory for Ram {
 /// Host address width of the bench's units.
 pub const HAW: u8 = 46;
 
-/// Where things lie that every bench has.
+/// Addresses of the structures that every bench has.
 pub const ROOT: u64 = 0x1000;
 pub const QUEUE: u64 = 0x2000;
 pub const STATUS: u64 = 0x4000;
@@ -169,7 +170,7 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// A unit that nobody has programmed.
+    /// A unit that has not been programmed.
     pub fn bare(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config {
             host_address_width: HAW,
@@ -196,7 +197,7 @@ impl Bench {
         b
     }
 
-    /// A unit in scalable mode with what is asked for by default.
+    /// A unit in scalable mode with the default configuration.
     pub fn new() -> Self {
         Bench::scalable(|_| {})
     }
@@ -256,7 +257,7 @@ impl Bench {
         self.next - 0x1000
     }
 
-    /// The table that an entry points to; it is made if there is none.
+    /// The table to which an entry points; it is created if there is none.
     fn table(&mut self, entry: u64, flags: u64) -> u64 {
         let value = self.ram.get(entry);
         if value & 0xffff_ffff_f000 != 0 {
@@ -286,8 +287,8 @@ impl Bench {
         table + u64::from(sid.devfn() & 127) * 32
     }
 
-    /// A context entry that allows everything, if there is none yet. Returns the PASID directory,
-    /// which reaches 16384 PASIDs. RID_PASID is 0.
+    /// Creates a context entry that allows everything, if there is none yet. Returns the PASID
+    /// directory, which covers 16384 PASIDs. RID_PASID is 0.
     pub fn context(&mut self, sid: SourceId) -> u64 {
         let at = self.context_at(sid);
         if self.ram.get(at) == 0 {
@@ -377,12 +378,12 @@ impl Bench {
         self.unit.translate(&self.ram, request, &mut self.fx)
     }
 
-    /// Where a request without PASID goes, or the code of its fault.
+    /// The translated address of a request without PASID, or the code of its fault.
     pub fn goes(&mut self, address: u64, access: Access) -> Result<u64, u8> {
         outcome(self.access(address, access))
     }
 
-    /// Where a request with PASID goes, or the code of its fault.
+    /// The translated address of a request with PASID, or the code of its fault.
     pub fn goes_pasid(&mut self, pasid: u32, address: u64, access: Access) -> Result<u64, u8> {
         outcome(self.access_pasid(pasid, address, access))
     }
@@ -408,7 +409,7 @@ impl Bench {
         self.faults().iter().map(|f| f.fr.code()).collect()
     }
 
-    /// Puts descriptors into the queue and lets the unit process them, as far as it can.
+    /// Writes descriptors to the queue and lets the unit process them, as far as it can.
     pub fn submit(&mut self, descriptors: &[[u64; 2]]) {
         for words in descriptors {
             let at = QUEUE + self.tail;
@@ -422,7 +423,7 @@ impl Bench {
         self.run();
     }
 
-    /// Processes the queue until the unit does not ask for it any more. Other effects stay.
+    /// Processes the queue until the unit does not request it any more. Other effects remain.
     pub fn run(&mut self) {
         while let Some(at) = self.fx.iter().position(|e| *e == Effect::QueueReady) {
             self.fx.remove(at);
@@ -432,7 +433,7 @@ impl Bench {
         }
     }
 
-    /// Submits descriptors with a wait behind them, and says whether it completed.
+    /// Submits descriptors followed by a wait, and returns whether the wait completed.
     pub fn submit_and_wait(&mut self, descriptors: &[[u64; 2]]) -> bool {
         self.ram.set(STATUS, 0);
         self.submit(descriptors);
@@ -440,7 +441,7 @@ impl Bench {
         self.ram.get(STATUS) == 1
     }
 
-    /// The effects so far, without notices of invalidation and of what was refused.
+    /// The effects so far, without notices of invalidations and refusals.
     pub fn effects(&mut self) -> Effects {
         let mut fx = std::mem::take(&mut self.fx);
         fx.retain(|e| !matches!(e, Effect::Invalidated(_) | Effect::Refused(_)));

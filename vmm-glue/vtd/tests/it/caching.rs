@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is cached, and what invalidations take away: no less than they select, and with small
-//! selections no more.
+//! Caching and invalidation: an invalidation removes everything that it selects, and with small
+//! selections nothing else.
 
 use crate::bench::*;
 use crate::reference::{Ask, Facts, Kind, read};
@@ -13,8 +13,7 @@ use vtd::{Access, Request};
 /// A second function.
 const OTHER: SourceId = SourceId(0x0110);
 
-/// A translation that is cached: function, PASID, domain, address. PASID 0 is that of requests
-/// without one.
+/// A cached translation: function, PASID, domain, address. PASID 0 stands for requests without one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Cached {
     sid: SourceId,
@@ -23,8 +22,8 @@ struct Cached {
     address: u64,
 }
 
-/// Functions with address spaces of all kinds, each with two pages of 4 KiB and one of 2 MiB, all
-/// of them cached; then every entry is changed.
+/// Functions with address spaces of all kinds, each with two pages of 4 KiB and one of 2 MiB. All
+/// of them are cached, and then every entry is changed.
 struct Kinds {
     b: Bench,
     all: Vec<Cached>,
@@ -55,7 +54,7 @@ impl Kinds {
         ] {
             let table = b.page();
             for (n, address) in PAGES.into_iter().enumerate() {
-                // Different pages for everybody.
+                // Different pages for each address space.
                 let page = 0x4000_0000 + ((all.len() as u64) << 22) + ((n as u64) << 12);
                 let page = if n == 2 { page >> 21 << 21 } else { page };
                 let (level, ps) = if n == 2 { (2, PS) } else { (1, 0) };
@@ -108,8 +107,8 @@ impl Kinds {
         outcome(self.b.ask(&request)).expect("a page that is mapped")
     }
 
-    /// Submits a descriptor, and compares what is answered then: those that `selected` names from
-    /// the tables as they are now, the others as before.
+    /// Submits a descriptor and compares the answers afterwards: translations that `selected`
+    /// matches come from the current tables, the others are as before.
     fn check(descriptor: [u64; 2], selected: impl Fn(&Cached) -> bool) {
         let mut kinds = Kinds::new();
         assert!(kinds.b.submit_and_wait(&[descriptor]), "{descriptor:x?}");
@@ -191,7 +190,7 @@ fn context_and_pasid_cache_invalidations_reach_what_was_derived_from_them() {
     Kinds::check(pasid_domain(1), |c| c.domain == 1);
     Kinds::check(pasid_entry(1, 5), |c| (c.domain, c.pasid) == (1, 5));
     Kinds::check(CONTEXT_GLOBAL, |_| true);
-    // Scalable mode: the domain does not count.
+    // Scalable mode: the domain is ignored.
     Kinds::check(context_domain(99), |_| true);
     Kinds::check(context_device(SID, 99), |c| c.sid == SID);
 }
@@ -222,7 +221,7 @@ fn a_pasid_entry_and_a_context_entry_stay_in_use_until_they_are_invalidated() {
     b.pasid(SID, 5, first_stage(one, 1));
     assert_eq!(b.goes_pasid(5, 0x1000, Access::Read), Ok(0x800_0000));
     b.pasid(SID, 5, first_stage(two, 1));
-    // A page that was never asked for is found through the entry that is cached.
+    // A page that was never requested is found through the cached entry.
     assert_eq!(b.goes_pasid(5, 0x2000, Access::Read), Ok(0x800_1000));
     assert!(b.submit_and_wait(&[pasid_entry(1, 5), pasid_all(1, 5)]));
     assert_eq!(b.goes_pasid(5, 0x2000, Access::Read), Ok(0x900_1000));
@@ -242,7 +241,7 @@ fn what_is_not_present_is_not_cached() {
     assert_eq!(b.goes_pasid(5, 0x1000, Access::Read), Err(0x71));
     let entry = b.map_first(table, 0x1000, 0x800_0000, P | US);
     assert_eq!(b.goes_pasid(5, 0x1000, Access::Read), Ok(0x800_0000));
-    // More permission needs no invalidation either: it is looked up again.
+    // Added permission needs no invalidation either: the unit looks it up again.
     assert_eq!(b.goes_pasid(5, 0x1000, Access::Write), Err(0x85));
     b.ram.set(entry, b.ram.get(entry) | RW);
     assert_eq!(b.goes_pasid(5, 0x1000, Access::Write), Ok(0x800_0000));
@@ -317,8 +316,8 @@ fn registers_do_not_invalidate_in_scalable_mode() {
     assert_eq!(b.read(offset::IOTLB) >> 57 & 0b1000011, 0);
 }
 
-/// Evidence that there is no cliff: as many pages as the IOTLB is meant for are all answered from
-/// it, in one address space or in many.
+/// Checks that there is no cliff: the IOTLB answers for as many pages as it is designed for, in one
+/// address space or in many.
 #[test]
 fn sixty_five_thousand_pages_and_four_thousand_pasids_stay_cached() {
     let mut b = Bench::new();
@@ -351,7 +350,7 @@ fn sixty_five_thousand_pages_and_four_thousand_pasids_stay_cached() {
     assert!(c.iotlb_hits > 4090, "{c:?}");
 }
 
-/// Memory as three caches may see it: context tables, PASID tables and paging structures of
+/// Memory as three caches may see it: context tables, PASID tables and paging structures from
 /// different times.
 struct Mixed<'a> {
     context: &'a Ram,
@@ -385,7 +384,7 @@ impl Memory for Mixed<'_> {
 /// A step of software, or of a device.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// Changes a leaf: table, page, and what it becomes.
+    /// Changes a leaf: table, page, and new value.
     Leaf(usize, u64, u8),
     /// Gives a PASID the other table, or none.
     Pasid(usize, u8),
@@ -407,20 +406,21 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// PASIDs of the property below, with their domains: first stage, second stage, nested. The
-/// second is that of requests without PASID.
+/// PASIDs of the property below, with their domains: first stage, second stage, nested. The second
+/// one stands for requests without PASID.
 const SPACES: [(u32, u16); 3] = [(5, 1), (0, 3), (7, 4)];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// For random sequences of changes, descriptors and accesses, an answer is one that the
-    /// tables gave at some time since the last invalidation that selected it: for each cache by
-    /// itself.
+    /// For random sequences of changes, descriptors and accesses, each answer is one that the
+    /// tables gave at some time since the last invalidation that selected it. This holds for each
+    /// cache separately.
     #[test]
     fn no_cache_answers_what_was_invalidated(steps in proptest::collection::vec(step(), 1..40)) {
         let mut b = Bench::new();
-        // Context tables first, then PASID tables, then the rest: so that they can be told apart.
+        // Context tables first, then PASID tables, then the rest, so that they can be
+        // distinguished.
         let context = b.context_at(SID);
         let pasids_from = b.page();
         let directories = [pasids_from, b.page()];
@@ -462,7 +462,7 @@ proptest! {
         };
         for table in tables {
             for (space, (pasid, _)) in SPACES.into_iter().enumerate() {
-                // The directories differ in which table they begin with.
+                // The directories begin with different tables.
                 let which = usize::from(table == tables[1]);
                 b.store(table + u64::from(pasid) * 64, &entry(space, which));
             }
@@ -474,7 +474,8 @@ proptest! {
             rtaddr: ROOT | 1 << 10,
         };
 
-        // Memory after each change, and since which of them each cache may answer.
+        // Memory after each change, and the oldest of these states from which each cache may
+        // answer.
         let mut history = vec![b.ram.clone()];
         let mut since_context = 0;
         let mut since_pasid = [0; 3];
@@ -560,7 +561,7 @@ proptest! {
                             pasid_all(domain, pasid)
                         }
                         _ => {
-                            // Second-stage entries are not selected by this one.
+                            // This one does not select second-stage entries.
                             if space != 1 {
                                 since_iotlb[space][page as usize] = now;
                             }
@@ -605,8 +606,8 @@ proptest! {
     }
 }
 
-/// The context entry points to another directory now. An invalidation of the context cache for the
-/// device alone makes the new entry count, and with it nothing that came from the old one.
+/// The context entry now points to another directory. A device-selective invalidation of the
+/// context cache alone makes the new entry take effect, and nothing from the old one is used.
 #[test]
 fn a_new_context_entry_brings_its_own_pasid_tables() {
     let mut b = Bench::new();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What other models of this unit get wrong (B1 to B13): a test for each that shows it right here.
-//! The list with the tests' names is in `docs/vtd.md`.
+//! Defects of other models of this unit (B1 to B13): a test for each shows that this unit is
+//! correct. The list with the tests' names is in `docs/vtd.md`.
 
 use crate::bench::*;
 use crate::gaps::{page_request, scalable};
@@ -66,7 +66,7 @@ pub(crate) fn b05_a_new_entry_replaces_the_old_one_with_its_domain() {
     b.submit(&[pasid_entry(1, 5), pasid_all(1, 5)]);
     assert!(b.goes_pasid(5, 0x1000, Access::Read).is_ok());
     b.ram.set(entry, 0x900_0000 | USER);
-    // The old domain selects it no more, the new one does.
+    // The old domain does not select it any more, the new one does.
     b.submit(&[pasid_all(1, 5)]);
     assert_eq!(b.goes_pasid(5, 0x1000, Access::Read), Ok(0x800_0000));
     b.submit(&[pasid_all(2, 5)]);

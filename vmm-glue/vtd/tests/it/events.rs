@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Things that happen to a unit, and what is true of it whatever happens. Random tests and the
-//! fuzz target share this.
+//! Events for a unit, and the properties that hold whatever happens. Random tests and the fuzz
+//! target share this module.
 
 use crate::bench::{Bench, HAW, pasid_of};
 use pcie_ats::{InvalidateCompletion, PageRequest, Prgi, Translation, TranslationRequest};
@@ -10,7 +10,7 @@ use vtd::spec::interrupt::Message;
 use vtd::spec::register::{fsts, global, offset};
 use vtd::{Access, Effect, Effects, MappedPage, Reach, Request, Ticket};
 
-/// One thing that happens. Numbers are cut to size where they are used.
+/// One event. Numbers are truncated where they are used.
 #[derive(Clone, Copy, Debug)]
 pub enum Event {
     Write(u16, u64, bool),
@@ -31,7 +31,7 @@ pub enum Event {
     Reset,
 }
 
-/// The unit in its storm.
+/// A unit under random events.
 pub struct Storm {
     b: Bench,
     tickets: Vec<Ticket>,
@@ -58,14 +58,14 @@ impl Storm {
         }
     }
 
-    /// Lets everything happen, and checks the unit after each.
+    /// Applies all events, and checks the unit after each.
     pub fn run(mut self, events: impl IntoIterator<Item = Event>) {
         for event in events {
             self.happen(event);
             self.check();
             self.b.fx.clear();
         }
-        // The queue does not run for ever: the ring is finite.
+        // The queue must not run for ever: the ring is finite.
         let mut fx = Effects::new();
         for _ in 0..40_000 {
             fx.clear();
@@ -201,7 +201,7 @@ impl Storm {
         }
     }
 
-    /// What is true of a unit at any time.
+    /// Checks the properties that always hold for a unit.
     fn check(&self) {
         let b = &self.b;
         let size = 4096u64 << (b.read(offset::IQA) & 7);
@@ -211,7 +211,7 @@ impl Storm {
         }
         assert!(b.read(offset::IQH) < size.max(1 << 19));
         assert_eq!(status & !(0xff00 | 0x73), 0);
-        // A pending fault is one that a register holds.
+        // A fault is pending exactly if a register holds one.
         let held = (0..8).any(|n| b.read32(offset::FRCD + n * 16 + 12) >> 31 != 0);
         assert_eq!(status & fsts::PPF != 0, held);
         // An event is pending only while it is masked.
@@ -237,7 +237,7 @@ impl Bytes<'_> {
         (0..bytes).try_fold(0, |n, _| Some(n << 8 | u64::from(self.byte()?)))
     }
 
-    /// A pointer into the memory that is used, with some low bits, or one bit, or anything.
+    /// A pointer into the used memory, with some low bits, or one bit, or any value.
     fn word(&mut self) -> Option<u64> {
         Some(match self.byte()? {
             n @ 0..0xc0 => u64::from(n & 7) << 12 | self.number(2)? & 0xfff,
@@ -269,7 +269,7 @@ impl Bytes<'_> {
     }
 }
 
-/// Makes a storm of bytes, and lets it happen.
+/// Generates random events from bytes, and applies them.
 pub fn run_bytes(data: &[u8]) {
     let mut bytes = Bytes(data);
     let (Some(mode), Some(words)) = (bytes.byte(), bytes.byte()) else {

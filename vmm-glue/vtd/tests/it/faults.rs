@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which faults are reported, with what, and which are not.
+//! Which faults are reported, with which data, and which are not reported.
 
 use crate::bench::*;
 use pcie_ats::{Translation, TranslationError, TranslationRequest};
@@ -10,7 +10,7 @@ use vtd::{Access, Effect, Request};
 
 #[test]
 fn fpd_of_every_entry_on_the_way_suppresses_what_comes_behind() {
-    // Which entry has FPD, and the fault that the PASID entry or what follows meets.
+    // The entry that has FPD, and the fault in the PASID entry or in a later structure.
     let build = |context: bool, directory: bool, entry: bool| {
         let mut b = Bench::new();
         let table = b.page();
@@ -33,7 +33,7 @@ fn fpd_of_every_entry_on_the_way_suppresses_what_comes_behind() {
         let mut b = build(context, directory, entry);
         assert_eq!(b.goes_pasid(5, 0x1000, Access::Read), Err(0x71));
         assert_eq!(b.codes().is_empty(), quiet);
-        // FPD counts also in an entry that is not present.
+        // FPD also takes effect in an entry that is not present.
         let at = b.pasid_at(SID, 5);
         b.ram.set(at, b.ram.get(at) & !1);
         b.submit(&[PASID_GLOBAL, IOTLB_GLOBAL]);
@@ -45,7 +45,7 @@ fn fpd_of_every_entry_on_the_way_suppresses_what_comes_behind() {
     b.ram.set(at, b.ram.get(at) & !1);
     assert_eq!(b.goes_pasid(5, 0x1000, Access::Read), Err(0x41));
     assert_eq!(b.codes(), []);
-    // A table that cannot be read is reported whatever FPD says.
+    // An unreadable table is reported whatever FPD says.
     let mut b = build(true, false, false);
     let table = b.pasid_at(SID, 5) & !0xfff;
     b.ram.holes.borrow_mut().push(table);
@@ -211,11 +211,11 @@ fn the_interrupt_range_means_nothing_to_requests_with_pasid() {
     b.pasid(SID, 6, pass_through(1));
     for address in [0xfee0_0000, 0xfeef_f000] {
         assert_eq!(b.goes_pasid(5, address, Access::Write), Ok(0x800_0000));
-        // Passed through, the output is there, and blocked like any output there.
+        // With pass-through the output is in this range, and blocked like any output there.
         assert_eq!(b.goes_pasid(6, address, Access::Write), Err(0x87));
     }
     assert_eq!(b.goes_pasid(5, 0xfee0_1000, Access::Write), Err(0x71));
-    // Where it comes out counts.
+    // The output address decides.
     b.map_first(table, 0x1000, 0xfee0_0000, USER);
     assert_eq!(b.goes_pasid(5, 0x1000, Access::Write), Err(0x87));
 }
@@ -249,7 +249,7 @@ fn what_was_wrong_with_an_entry_is_told() {
     };
     let unit = || Bench::scalable(|c| c.scalable.as_mut().unwrap().supervisor_requests = false);
     let entry = PasidEntry(first_stage(0x9000, 1));
-    // What the unit does not have, and what nobody has.
+    // A bit of a feature that the unit lacks, and a bit that is always reserved.
     let mut b = unit();
     b.pasid(SID, 5, entry.with_sre(true).0);
     let what = "reserved bits are set: PasidEntry { sre: true }";
@@ -270,7 +270,7 @@ fn what_was_wrong_with_an_entry_is_told() {
     b.map(table, 4, 3, 0x1000, 1 << 13 | PS | USER, USER);
     let what = "reserved bits are set: 0x2000 of word 0";
     assert_eq!(told(&mut b, 0x72), said("SFS.3", what));
-    // A fault that is not reported has no reason reported either.
+    // For an unreported fault no reason is reported either.
     let mut b = unit();
     b.pasid(SID, 5, entry.with_sre(true).with_fpd(true).0);
     assert_eq!(told(&mut b, 0x5a), [""; 0]);

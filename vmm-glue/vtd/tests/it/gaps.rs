@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What other models of this unit lack (G1 to G31): a test for each that shows it here. What they
-//! get wrong is in `defects.rs`. The list with the tests' names is in `docs/vtd.md`.
+//! Features that other models of this unit lack (G1 to G31), with a test for each. Their defects
+//! are in `defects.rs`. The list with the tests' names is in `docs/vtd.md`.
 
 use crate::bench::*;
 use pcie_ats::{
@@ -406,7 +406,7 @@ pub(crate) fn g17_translated_requests_are_checked() {
 pub(crate) fn g18_fields_of_translations() {
     let mut b = Bench::new();
     let table = b.page();
-    // G of a first-stage entry is not handed on.
+    // G of a first-stage entry is not passed on.
     b.map_first(table, 0x1000, 0x800_0000, USER | 1 << 8);
     b.pasid(SID, 5, first_stage(table, 1));
     b.pasid(SID, 0, pass_through(2));
@@ -654,7 +654,7 @@ pub(crate) fn g30_untranslated_requests_with_20_bits_of_pasid() {
     assert_eq!(b.goes_pasid(0xf_ffff, 0x1000, Access::Read), Ok(0x800_0000));
 }
 
-/// Every row of the table names a test that is there, or says why there is none.
+/// Every row of the table names an existing test, or says why there is none.
 #[test]
 fn the_table_of_the_documentation_names_these_tests() {
     let document = include_str!("../../../../docs/vtd.md");

@@ -62,7 +62,7 @@ fn an_entry_gives_destination_and_vector() {
     });
     assert_eq!(b.interrupt(remappable(5, None)), Ok(delivered));
     assert_eq!(b.interrupt(remappable(3, Some(2))), Ok(delivered));
-    // xAPIC mode takes 8 bits of the destination, elsewhere.
+    // xAPIC mode uses 8 bits of the destination, at another place.
     let mut b = unit(false, false);
     b.irte(5, 0x4500 << 32 | 0x51 << 16 | 1, 0);
     let delivered = Remapped::Deliver(Message {
@@ -83,7 +83,7 @@ fn a_reserved_delivery_mode_is_a_fault() {
     }
 }
 
-/// Handle and subhandle together go beyond 65,535.
+/// Handle and subhandle together exceed 65,535.
 #[test]
 fn an_index_beyond_every_table_is_a_fault_and_reads_nothing() {
     let mut b = unit(true, false);
@@ -177,7 +177,7 @@ fn a_host_that_knows_no_requester_is_not_verified() {
     let request = remappable(3, None);
     let got = b.unit.remap_interrupt(&b.ram, None, request, &mut b.fx);
     assert!(got.is_ok());
-    // What is cached is verified, too.
+    // A cached entry is verified, too.
     assert_eq!(b.interrupt(request), Err(0x26));
     let allowed = Some(SourceId(0x0999));
     let got = b.unit.remap_interrupt(&b.ram, allowed, request, &mut b.fx);
@@ -224,14 +224,14 @@ fn entries_are_cached_until_they_are_invalidated() {
     assert_eq!(vector_of(&mut b, 0), 0x31);
     b.uncommand(global::IRE);
     assert_eq!(b.effects(), [Effect::InterruptRemappingEnabled(false)]);
-    // What is not present is not cached.
+    // An entry that is not present is not cached.
     let mut b = unit(true, false);
     assert_eq!(b.interrupt(remappable(1, None)), Err(0x22));
     b.irte(1, FIXED, 0);
     assert!(b.interrupt(remappable(1, None)).is_ok());
 }
 
-/// The vector that an entry gives.
+/// The vector from an entry.
 fn vector_of(b: &mut Bench, index: u64) -> u32 {
     match b.interrupt(remappable(index, None)) {
         Ok(Remapped::Deliver(m)) => m.data & 0xff,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The unit as its host and its software see it.
+//! The unit as seen by its host and its software.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that meets the wrong thing is to fail there"

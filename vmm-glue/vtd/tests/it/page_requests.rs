@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The page request queue: what is put into it, what is refused, what is answered.
+//! The page request queue: queued, refused and answered requests.
 
 use crate::bench::*;
 use pcie_ats::{PageRequest, PrgResponse, Prgi, ResponseCode};
@@ -41,7 +41,7 @@ impl Bench {
         sent.collect()
     }
 
-    /// What lies in the queue.
+    /// The contents of the queue.
     fn requested(&self) -> Vec<PageRequest> {
         let (head, tail) = (self.read(offset::PQH), self.read(offset::PQT));
         let size = 4096 << (self.read(offset::PQA) & 7);
@@ -60,8 +60,8 @@ impl Bench {
     }
 }
 
-/// A unit with an address space of each kind: PASID 5 first stage, 6 second, 7 pass-through,
-/// 8 nested, and that of requests without PASID.
+/// A unit with an address space of each kind: PASID 5 first stage, 6 second, 7 pass-through, 8
+/// nested, and one for requests without PASID.
 fn unit() -> Bench {
     let mut b = Bench::new();
     let (first, second) = (b.page(), b.page());
@@ -119,7 +119,7 @@ fn a_full_queue_overflows_and_groups_are_answered_with_success() {
     b.effects();
     b.ask_for(&page(Some(5), 0x1000, 2, false));
     assert_eq!(b.read32(offset::PRS), prs::PPR | prs::PRO);
-    // A request that does not close its group is dropped without a word.
+    // A request that does not close its group is dropped without a response.
     assert_eq!(b.effects(), []);
     b.ask_for(&page(Some(5), 0x1000, 2, true));
     b.ask_for(&page(None, 0x1000, 3, true));
@@ -165,7 +165,7 @@ fn stop_markers_are_queued_and_never_answered() {
     assert_eq!(b.responses(), []);
 }
 
-/// Something that software changed.
+/// A change by software.
 type Change<'a> = &'a dyn Fn(&mut Bench);
 
 #[test]
@@ -266,7 +266,7 @@ fn requests_whose_descriptor_cannot_be_written_are_failures() {
     let responses = b.responses();
     assert_eq!(responses.len(), 1);
     assert_eq!(responses[0].code, ResponseCode::ResponseFailure);
-    // It is no fault of an address, and the queue is as it was.
+    // It is not an address fault, and the queue is unchanged.
     assert_eq!(b.codes(), []);
     assert_eq!((b.read(offset::PQT), b.read32(offset::PRS)), (0, 0));
     b.ram.holes.borrow_mut().clear();
@@ -301,8 +301,8 @@ fn responses_go_to_the_function_and_unknown_groups_are_counted() {
     assert_eq!(b.unit.counters().unexpected_responses, 2);
 }
 
-/// A function that is reset gives its groups up and tells nobody. However often that happens, what
-/// it asks for later is known.
+/// A function that is reset gives up its groups without notice. However often that happens, its
+/// later requests are known.
 #[test]
 fn groups_that_were_given_up_do_not_make_later_ones_unknown() {
     let mut b = unit();
@@ -318,13 +318,13 @@ fn groups_that_were_given_up_do_not_make_later_ones_unknown() {
     b.effects();
     b.submit(&[response(Some(5), 9, 0)]);
     assert_eq!(b.unit.counters().unexpected_responses, 0);
-    // The index has another PASID's group now.
+    // The index now belongs to another PASID's group.
     b.ask_for(&page(Some(6), 0x5000, 9, true));
     b.submit(&[response(Some(5), 9, 0)]);
     assert_eq!(b.unit.counters().unexpected_responses, 1);
 }
 
-/// With RID_PASID, a request without PASID says nothing of one.
+/// With RID_PASID, a request without PASID is still reported without one.
 #[test]
 fn a_request_without_pasid_is_told_without_one_whatever_rid_pasid_is() {
     let mut b = unit();
@@ -342,7 +342,7 @@ fn a_request_without_pasid_is_told_without_one_whatever_rid_pasid_is() {
     assert_eq!(w0 >> 53 & 1, 0, "PMR");
 }
 
-/// Nobody waits for a response to a stop marker.
+/// A stop marker needs no response.
 #[test]
 fn a_stop_marker_that_meets_a_full_queue_is_not_answered() {
     let mut b = unit();
@@ -358,7 +358,7 @@ fn a_stop_marker_that_meets_a_full_queue_is_not_answered() {
     b.ask_for(&marker);
     assert_eq!(b.read32(offset::PRS) & prs::PRO, prs::PRO);
     assert_eq!(b.responses(), []);
-    // One that is no marker is.
+    // A request that is not a marker is answered.
     b.ask_for(&page(Some(5), 0x5000, 201, true));
     assert_eq!(b.responses().len(), 1);
 }
@@ -371,7 +371,7 @@ fn a_head_beyond_the_queue_counts_modulo_its_size() {
     b.ask_for(&page(Some(5), 0x5000, 1, true));
     assert_eq!(b.read(offset::PQT), 32);
     b.ask_for(&page(Some(5), 0x5000, 2, true));
-    // Head 64 and tail 64 is full but for one.
+    // The queue is full except for one entry.
     assert_eq!(b.read(offset::PQT), 32);
     assert_eq!(b.read32(offset::PRS) & prs::PRO, prs::PRO);
 }
@@ -408,7 +408,7 @@ fn a_drain_is_ordered_behind_the_requests_received() {
     b.ask_for(&page(Some(5), 0x5000, 1, true));
     let drain = InvalidationWait::new().with_sw(true).with_pd(true);
     b.submit(&[drain.with_status_data(1).with_status_addr(STATUS).0]);
-    // Software that sees the status sees the request.
+    // Software that sees the status also sees the request.
     assert_eq!(b.ram.get(STATUS), 1);
     assert_eq!(b.requested().len(), 1);
 }

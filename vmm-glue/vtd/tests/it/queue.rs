@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The invalidation queue: its ring, its errors, its waits, and what takes time.
+//! The invalidation queue: its ring, its errors, its waits, and operations that take time.
 
 use crate::bench::*;
 use pcie_ats::{AlignedRange, InvalidateCompletion, InvalidateRequest, ResponseCode};
@@ -77,7 +77,7 @@ fn the_ring_wraps_at_every_size_and_width() {
             b.write(offset::IQT, 0);
             b.command(global::QIE);
             let entries = (4096u64 << size) / width;
-            // A wait in every entry, twice round, a quarter of the ring at a time.
+            // A wait in every entry, twice around the ring, a quarter of it at a time.
             for n in 0..8 {
                 for m in 0..entries / 4 {
                     let at = (n * entries / 4 + m) % entries * width;
@@ -101,7 +101,7 @@ pub(crate) fn a_bad_descriptor_stops_the_queue_until_iqe_is_cleared() {
     let mut b = Bench::new();
     b.write32(offset::FECTL, 0);
     b.submit(&[wait(STATUS, 1), [0x0e, 0], wait(STATUS, 2)]);
-    // What was ahead of it is complete; the head stands at it.
+    // The descriptors ahead of it are complete; the head points to it.
     assert_eq!(b.ram.get(STATUS), 1);
     assert_eq!((b.read(offset::IQH), b.iqei()), (32, 3));
     assert_eq!(b.read32(offset::FSTS), fsts::IQE);
@@ -178,7 +178,7 @@ fn a_lenient_unit_takes_128_bit_descriptors_in_scalable_mode() {
         b.write(offset::IQA, QUEUE);
         b.write(offset::IQT, 0);
         b.command(global::QIE);
-        // Descriptors of scalable mode too, one behind the other every 16 bytes.
+        // Descriptors of scalable mode, too, at intervals of 16 bytes.
         for (n, words) in [pasid_all(1, 5), wait(STATUS, 9)].iter().enumerate() {
             b.store(QUEUE + n as u64 * 16, words);
         }
@@ -190,7 +190,7 @@ fn a_lenient_unit_takes_128_bit_descriptors_in_scalable_mode() {
     };
     assert_eq!(run(true), (true, 5, 0, Ok(0x800_0000)));
     assert_eq!(run(false), (false, 0, 9, Err(0x71)));
-    // What is wrong in both modes stays so.
+    // A descriptor that is invalid in both modes remains so.
     let mut b = Bench::scalable(|c| c.strict = false);
     b.write(offset::IQT, 16);
     b.run();
@@ -221,7 +221,7 @@ fn nothing_is_refused_silently() {
             },
         }]
     );
-    // A queue that stands is not refused again for a new tail.
+    // A stopped queue does not report a refusal again for a new tail.
     b.submit(&[wait(STATUS, 2)]);
     assert_eq!(refused(&mut b), []);
     let mut b = Bench::new();
@@ -231,7 +231,7 @@ fn nothing_is_refused_silently() {
     let told = refused(&mut b);
     assert!(told[0].to_string().contains("IQA.DW"), "{}", told[0]);
     assert_eq!(told.len(), 1);
-    // Register-based invalidation has to be that of legacy mode, with the queue off.
+    // Register-based invalidation requires legacy mode with the queue off.
     b.write(offset::CCMD, 1 << 63 | 1 << 61);
     b.write(offset::IOTLB, 1 << 63 | 1 << 60);
     assert_eq!(
@@ -268,8 +268,8 @@ fn an_index_mask_beyond_mhmv_stops_the_queue() {
     assert_eq!((b.iqei(), b.read(offset::IQH)), (4, 32));
 }
 
-/// Software switches the queue off with an invalidation of a Device-TLB on its way and a wait
-/// behind it. The wait is gone; a later one does not complete by what the old request left.
+/// Software turns the queue off with a Device-TLB invalidation in flight and a wait behind it. The
+/// wait is gone, and a later wait is not completed by the old request.
 #[test]
 fn a_queue_that_is_switched_off_forgets_its_waits_and_confuses_no_later_one() {
     let mut b = Bench::new();
@@ -299,7 +299,7 @@ fn a_queue_that_is_switched_off_forgets_its_waits_and_confuses_no_later_one() {
     assert_eq!(b.read32(offset::FSTS), 0);
 }
 
-/// Descriptors may be there before the queue is switched on.
+/// Descriptors may be written before the queue is turned on.
 #[test]
 fn a_queue_that_is_switched_on_begins_with_what_is_in_it() {
     let mut b = Bench::new();
@@ -312,7 +312,7 @@ fn a_queue_that_is_switched_on_begins_with_what_is_in_it() {
     b.command(global::QIE);
     b.run();
     assert_eq!(b.ram.get(STATUS), 3);
-    // A tail that the smaller ring does not reach.
+    // A tail beyond the end of the smaller ring.
     b.uncommand(global::QIE);
     b.write(offset::IQA, QUEUE | 1 << 11);
     b.write(offset::IQT, 0x7_ffe0);
@@ -323,11 +323,11 @@ fn a_queue_that_is_switched_on_begins_with_what_is_in_it() {
 
 #[test]
 fn descriptor_types_go_with_the_mode() {
-    // PASID descriptors are none of legacy mode's, whatever the width.
+    // Legacy mode has no PASID descriptors, whatever the width.
     let mut b = Bench::legacy(|_| {});
     b.submit(&[PASID_GLOBAL]);
     assert_eq!(b.iqei(), 3);
-    // Abort-DMA mode takes what scalable mode takes.
+    // Abort-DMA mode accepts the same descriptors as scalable mode.
     let mut b = Bench::new();
     b.write(offset::RTADDR, ROOT | 3 << 10);
     b.command(global::SRTP);
@@ -353,10 +353,10 @@ fn a_wait_writes_its_status_and_raises_its_event() {
     assert_eq!(b.ram.get(STATUS), 0xdead_beef_2222_2222);
     assert_eq!(b.read32(offset::ICS), 1);
     assert!(matches!(b.effects()[..], [Effect::Interrupt(m)] if m.data == 0x31));
-    // Neither asked for, neither done.
+    // Neither one is requested, so neither is done.
     b.submit(&[wait.with_status_addr(STATUS + 8).0]);
     assert_eq!((b.ram.get(STATUS + 8), b.effects().len()), (0, 0));
-    // A status address that is no memory is counted.
+    // A status address without memory is counted.
     b.submit(&[wait.with_sw(true).with_status_addr(1 << 45).0]);
     assert_eq!(b.unit.counters().lost_status_writes, 1);
 }
@@ -410,7 +410,7 @@ fn without_a_fence_the_queue_goes_on_and_with_one_it_does_not() {
             b.fx.iter()
                 .any(|e| matches!(e, Effect::Invalidated(Invalidated::Pasid(_))));
         assert_eq!(done, !fence);
-        // A later wait does not overtake what is ahead of it.
+        // A later wait does not overtake earlier descriptors.
         assert_eq!((b.ram.get(STATUS), b.ram.get(STATUS + 8)), (0, 0));
         b.complete(SID, 1, 1);
         assert_eq!((b.ram.get(STATUS), b.ram.get(STATUS + 8)), (1, 2));
@@ -450,7 +450,7 @@ fn no_more_than_the_depth_is_pending_and_the_rest_follows() {
         seen += requests.len();
         let (_, request) = requests[0];
         b.complete(SID, 1 << request.itag.get(), 1);
-        // Those that were sent together may be complete together.
+        // Requests that were sent together may complete together.
         for (_, request) in &requests[1..] {
             b.complete(SID, 1 << request.itag.get(), 1);
         }
@@ -480,7 +480,7 @@ fn a_time_out_is_reported_aborts_waits_and_lets_the_queue_recover() {
     assert_eq!(b.ram.get(STATUS + 8), 0);
     b.write32(offset::FSTS, fsts::ITE);
     b.run();
-    // The wait that was pending is gone for good; Linux submits both again.
+    // The pending wait is lost; Linux submits both again.
     assert_eq!((b.ram.get(STATUS), b.ram.get(STATUS + 8)), (0, 2));
     assert!(!b.submit_and_wait(&[device_tlb(SID, 5, 0)]));
     let (_, request) = b.requests()[0];
@@ -516,11 +516,11 @@ fn a_completion_that_nobody_expects_is_an_error_and_the_queue_goes_on() {
     assert!(b.submit_and_wait(&[IOTLB_GLOBAL]));
     b.write32(offset::FSTS, fsts::ICE);
     assert_eq!(b.read32(offset::FSTS), 0);
-    // The valid tags of a vector are taken all the same.
+    // The valid tags of a vector are still accepted.
     assert!(!b.submit_and_wait(&[device_tlb(SID, 5, 0)]));
     b.complete(SID, 0b11, 1);
     assert_eq!((b.ram.get(STATUS), b.read32(offset::FSTS)), (1, fsts::ICE));
-    // Without remapping, completions are no messages that the unit takes.
+    // Without remapping, the unit does not accept completions.
     b.write32(offset::FSTS, fsts::ICE);
     b.uncommand(global::TE);
     b.complete(SID, 1, 1);
@@ -535,7 +535,7 @@ fn an_invalidation_waits_for_accesses_in_flight() {
     b.pasid(SID, 0, second_stage(table, 1));
     assert!(b.goes(0x1000, Access::Write).is_ok());
     let ticket = b.unit.begin_access();
-    // What cannot drain does not wait.
+    // A descriptor that cannot drain does not wait.
     assert!(b.submit_and_wait(&[PASID_GLOBAL]));
     assert!(!b.submit_and_wait(&[domain_pages(1, 0x1000, 0)]));
     let later = b.unit.begin_access();
@@ -544,8 +544,8 @@ fn an_invalidation_waits_for_accesses_in_flight() {
     b.end(later);
 }
 
-/// A host that loses a ticket, or gives it to another unit, blocks no drain for ever, and lets
-/// none complete that is not its.
+/// A host that loses a ticket, or passes it to another unit, does not block a drain for ever, and
+/// does not complete another unit's drain.
 #[test]
 fn tickets_cannot_be_lost_or_mixed_up() {
     let (mut b, mut other) = (Bench::new(), Bench::new());
@@ -556,7 +556,7 @@ fn tickets_cannot_be_lost_or_mixed_up() {
     drop(lost);
     drop(b.unit.process_queue(&b.ram, b.now, &mut b.fx));
     assert_eq!(b.ram.get(STATUS), 1);
-    // Another unit's.
+    // A ticket of another unit.
     let (here, there) = (b.unit.begin_access(), other.unit.begin_access());
     assert!(!b.submit_and_wait(&[IOTLB_GLOBAL]));
     b.end(there);
@@ -621,8 +621,8 @@ fn a_wait_is_not_processed_before_the_host_did_what_is_ahead_of_it() {
     assert_eq!((b.ram.get(STATUS), fx), (1, vec![]));
 }
 
-/// Two threads are told that the queue can go on: one of them has it, until it has carried out what
-/// came of that.
+/// Two threads are told that the queue can continue: one of them owns it until it has carried out
+/// the resulting effects.
 #[test]
 pub(super) fn a_round_of_the_queue_ends_before_the_next_begins() {
     let mut b = Bench::new();
@@ -643,7 +643,7 @@ pub(super) fn a_round_of_the_queue_ends_before_the_next_begins() {
     effects.clear();
     let turn = b.unit.process_queue(&b.ram, b.now, &mut effects);
     assert_eq!((turn.is_held(), b.ram.get(STATUS)), (true, 1));
-    // A reset ends no turn, and one that is lost does.
+    // A reset does not end a turn, but losing the turn does.
     b.unit.reset(&mut effects);
     let other = b.unit.process_queue(&b.ram, b.now, &mut effects);
     assert!(!other.is_held());

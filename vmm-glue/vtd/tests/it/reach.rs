@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a function reaches, for hosts that copy mappings: the same as its translation requests
-//! would say, with the same flags set.
+//! The memory that a function can reach, for hosts that copy mappings: the same as by its
+//! translation requests, with the same flags set.
 
 use crate::bench::{
     A, Bench, CONTEXT_GLOBAL, D, P, PS, R, RW, SID, SS_A, SS_D, US, USER, W, legacy_entry, nested,
@@ -56,13 +56,13 @@ fn pages_of_all_sizes_are_found_with_their_permissions_and_flags() {
         (0x4020_0000, 21, 0x60_0000, true, true),
         (0x80_0000_0000, 30, 0x1_0000_0000, false, true),
     ];
-    // Flags are set where the pages are asked for, and nowhere else.
+    // Flags are set only for the requested pages.
     assert_eq!(reach(&b, 0x7fff, 0x7fff), all[..1]);
     assert_eq!(b.ram.get(small) & (SS_A | SS_D), SS_A | SS_D);
     assert_eq!(b.ram.get(read_only) & (SS_A | SS_D), 0);
     assert_eq!(reach(&b, 0, u64::MAX), all);
     assert_eq!(b.ram.get(read_only) & (SS_A | SS_D), SS_A);
-    // A part of a page is the whole page.
+    // A part of a page yields the whole page.
     assert_eq!(reach(&b, 0x402f_0000, 0x402f_0fff), all[2..3]);
     assert_eq!(reach(&b, 0x8000, 0x401f_ffff), all[1..2]);
     assert!(b.faults().is_empty());
@@ -80,7 +80,7 @@ fn a_page_of_the_first_stage_is_cut_as_the_second_stage_has_it() {
     b.ram.set(middle, low | USER);
     let leaf = low + 8;
     b.ram.set(leaf, 0x60_0000 | PS | USER);
-    // Of the 2 MiB that the first stage maps there, two pages are behind it.
+    // The second stage maps two pages of the 2 MiB that the first stage maps there.
     b.map_second(second, 0x60_3000, 0x777_0000, R | W);
     b.map_second(second, 0x60_9000, 0x888_0000, R);
     let base = 0xffff_8000_0020_0000;
@@ -118,7 +118,7 @@ fn the_tables_count_and_not_what_is_cached_of_them() {
     );
     b.legacy_context(SID, [0, 0]);
     assert_eq!(reach(&b, 0, u64::MAX), []);
-    // And it leaves the caches alone.
+    // The search does not change the caches.
     assert_eq!(b.goes(0x7000, Access::Read), Ok(0x12_3000));
     assert!(b.submit_and_wait(&[CONTEXT_GLOBAL]));
     assert_eq!(b.goes(0x7000, Access::Read), Err(2));
@@ -176,7 +176,7 @@ fn copied() -> (Bench, u64) {
     (b, root)
 }
 
-/// What absent entries are there does not count: each of these pages has a table of its own.
+/// The number of absent entries does not matter: each of these pages has its own table.
 #[test]
 fn scattered_pages_are_found_however_many_entries_between_them_are_absent() {
     const PAGES: u64 = 8193;
@@ -191,7 +191,7 @@ fn scattered_pages_are_found_however_many_entries_between_them_are_absent() {
     }
 }
 
-/// The leaf tables are one and the same, which the search does not know.
+/// All leaf tables are the same one, which the search does not know.
 #[test]
 fn sixteen_gib_of_small_pages_are_found() {
     const TABLES: u64 = 16 << 9;
@@ -225,7 +225,7 @@ fn sixteen_gib_of_small_pages_are_found() {
     assert!(parts > 60, "{parts} parts");
 }
 
-/// What is read in parts of any size is what is read at once.
+/// Reading in parts of any size gives the same result as reading at once.
 #[test]
 fn parts_make_up_the_whole_also_of_nested_tables() {
     let (mut b, root) = copied();
@@ -259,7 +259,7 @@ fn parts_make_up_the_whole_also_of_nested_tables() {
                     panic!("everything")
                 };
                 for page in some {
-                    // A page that is cut by the beginning of a part would come twice.
+                    // A page that crosses the beginning of a part would be returned twice.
                     assert!(page.input.base() >= from, "{reads}");
                     assert!(part.next.is_none_or(|next| page.input.last() < next));
                     pages.push(tuple(&page));

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A second reading of the specification, written apart from the unit's: it takes a request, looks
-//! at bits by their numbers, and says what must become of it. It is slow, caches nothing and
-//! knows none of the unit's types but those of its interface.
+//! A second implementation of the specification, independent of the unit's: it takes a request,
+//! checks bits by their numbers, and returns the expected result. It is slow, caches nothing and
+//! uses none of the unit's types except those of its interface.
 
 use std::collections::BTreeMap;
 use vtd::memory::Memory;
 
-/// What the reference needs to know of a unit.
+/// The properties of a unit that the reference needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Facts {
     pub cap: u64,
@@ -15,7 +15,7 @@ pub struct Facts {
     pub rtaddr: u64,
 }
 
-/// What is asked.
+/// The kind of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Read,
@@ -37,7 +37,7 @@ pub struct Ask {
     pub privileged: bool,
 }
 
-/// What must become of it.
+/// The expected result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Granted {
     pub address: u64,
@@ -107,7 +107,7 @@ struct Page {
     leaf: (u64, u64),
 }
 
-/// Reads a request. Codes that table 30 does not qualify are never suppressed.
+/// Evaluates a request. Codes that table 30 does not qualify are never suppressed.
 pub fn read(ram: &dyn Memory, facts: &Facts, ask: &Ask) -> Result<Granted, Fault> {
     let mut reading = Reading {
         ram,
@@ -144,7 +144,7 @@ impl Reading<'_> {
         Ok(words)
     }
 
-    /// Levels and width that an AW value stands for.
+    /// Levels and width for an AW value.
     fn width(&self, aw: u64) -> Option<(u32, u32)> {
         let levels = match aw {
             1 => 3,
@@ -171,7 +171,7 @@ impl Reading<'_> {
         }
         let interrupt = ask.address >> 20 == 0xfee;
         if interrupt && ask.pasid.is_none() && !ats {
-            // The entries say whether it is reported, and are not changed.
+            // The entries determine whether it is reported, and are not changed.
             let before = (self.flags.clone(), self.sets);
             let _ = if ttm == 0 {
                 self.legacy(ask)
@@ -434,7 +434,7 @@ impl Reading<'_> {
             || set(e, 11, 10)
             || (!second || !self.ecap(45)) && set(e, 9, 9)
             || !ers && set(e, 5, 5);
-        // AW is let pass without a second stage: Linux writes it into every entry.
+        // AW is accepted without a second stage: Linux writes it to every entry.
         if bad { Err(0x5a) } else { Ok(()) }
     }
 
@@ -445,7 +445,7 @@ impl Reading<'_> {
         if ask.address >> 20 == 0xfee {
             return Err(if scalable { 0x87 } else { 0xe });
         }
-        // The largest page that does not reach into the interrupt range.
+        // The largest page that does not overlap the interrupt range.
         let reaches = |shift: u32| {
             let first = ask.address >> shift << shift;
             first <= 0xfeef_ffff && first + (1 << shift) > 0xfee0_0000
@@ -469,7 +469,7 @@ impl Reading<'_> {
         })
     }
 
-    /// Whether the request is one that sets D where W is given.
+    /// Whether the request sets D if W is granted.
     fn writes(&self, ask: &Ask) -> bool {
         match ask.kind {
             Kind::Write | Kind::Atomic => true,
@@ -683,7 +683,7 @@ impl Reading<'_> {
                 page.snoop = inner.snoop;
                 page.leaf = inner.leaf;
             }
-            // The interrupt range is looked at last: what permission there is comes first.
+            // The interrupt range is checked last, after the permissions.
             let interrupt = self.allow(&page, ask, true);
             if let Err(code) = interrupt {
                 if code != 0x87 {
@@ -707,7 +707,7 @@ impl Reading<'_> {
         unreachable!("level 1 is a leaf")
     }
 
-    /// Notes flags of a first-stage entry; says whether any was missing.
+    /// Records flags of a first-stage entry; returns whether any was missing.
     fn flag_first(&mut self, at: u64, value: u64, flags: u64) -> bool {
         let missing = flags & !value;
         if missing != 0 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The rules of docs/rules.md that are the unit's, as far as no other file has their test; and the
-//! proof that each rule and each row of docs/vtd.md has a test that can fail: a unit that breaks it.
+//! The rules of docs/rules.md for the unit whose tests are in no other file; and the proof that
+//! each rule and each row of docs/vtd.md has a test that can fail: a unit that breaks it.
 
 use crate::bench::*;
 use crate::failure::{caught, place_of_failure};
@@ -123,7 +123,7 @@ fn rule_81_a_reset_empties_the_caches() {
     b.unit.reset(&mut b.fx);
     assert_eq!(b.read32(offset::GSTS), 0);
     assert_eq!(b.effects(), [Effect::TranslationEnabled(false)]);
-    // There is no root table any more, and no entry that was found by the one before.
+    // There is no root table any more, and no entry from the previous one.
     b.command(global::TE);
     assert_eq!(b.goes(0x1000, Access::Read), Err(1));
 }
@@ -135,7 +135,7 @@ macro_rules! named {
     };
 }
 
-/// The test of what a mutant breaks.
+/// The test of the rule that a mutant breaks.
 fn test(mutant: Mutant) -> (&'static str, fn()) {
     match mutant {
         Mutant::G01 => named!(gaps::g01_nested_translation),
@@ -226,7 +226,7 @@ fn test(mutant: Mutant) -> (&'static str, fn()) {
     }
 }
 
-/// The files with these tests.
+/// The files that contain these tests.
 const SOURCES: &[(&str, &str)] = &[
     ("defects.rs", include_str!("defects.rs")),
     ("faults.rs", include_str!("faults.rs")),
@@ -239,8 +239,8 @@ const SOURCES: &[(&str, &str)] = &[
     ("virtual_commands.rs", include_str!("virtual_commands.rs")),
 ];
 
-/// Caught is a mutant by an assertion of the very test that is named for it: what fails elsewhere,
-/// when the bench is set up for instance, proves nothing.
+/// A mutant is caught only by an assertion in the test that is named for it: a failure elsewhere,
+/// for instance in the setup of the bench, proves nothing.
 #[test]
 fn every_mutant_is_caught_by_an_assertion_of_its_test() {
     let mut survived = Vec::new();

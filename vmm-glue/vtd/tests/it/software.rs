@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The life of a shared address space, in the order in which Linux's driver does things: boot,
-//! attachment, binding, a page request, an unmapping, unbinding with its drain, and shut-down.
+//! The life of a shared address space, in the order of Linux's driver: boot, attachment, binding, a
+//! page request, an unmapping, unbinding with its drain, and shutdown.
 
 use crate::bench::*;
 use pcie_ats::{
@@ -11,7 +11,7 @@ use vtd::spec::page_request::PageRequestDescriptor;
 use vtd::spec::register::{global, offset, prs};
 use vtd::{Access, Effect};
 
-/// Where this driver keeps its invalidation queue and its page request queue.
+/// Addresses of this driver's invalidation queue and page request queue.
 const OWN_QUEUE: u64 = 0x4_0000;
 const OWN_PAGE_REQUESTS: u64 = 0x5_0000;
 const PASID: u32 = 42;
@@ -26,8 +26,7 @@ struct Driver {
 }
 
 impl Driver {
-    /// Submits descriptors with a wait behind them, lets the function complete what it is asked,
-    /// and waits.
+    /// Submits descriptors followed by a wait, lets the function complete its requests, and waits.
     fn submit(&mut self, descriptors: &[[u64; 2]], wait_flags: u64) {
         self.status += 1;
         let last = [u64::from(self.status) << 32 | 0x25 | wait_flags, STATUS];
@@ -60,7 +59,7 @@ impl Driver {
         assert_eq!(self.b.read32(offset::FSTS), 0);
     }
 
-    /// The function asks for a translation.
+    /// The function requests a translation.
     fn ats(&mut self, address: u64) -> Translation {
         let request = TranslationRequest {
             address,
@@ -104,7 +103,7 @@ fn the_life_of_a_shared_address_space() {
         b.write32(at + 12, 0);
         b.write32(at, 0);
     }
-    // The queue of 256-bit descriptors is enabled in what is still legacy mode.
+    // The queue of 256-bit descriptors is enabled while still in legacy mode.
     b.write32(offset::IQT, 0);
     b.write(offset::IQA, OWN_QUEUE | 1 << 11 | 1);
     b.command(global::QIE);
@@ -141,7 +140,7 @@ fn the_life_of_a_shared_address_space() {
     d.b.pasid(SID, PASID, first_stage(pgd, SVA_DOMAIN));
     assert_eq!(d.b.goes(0x1234_5000, Access::Write), Ok(0x1234_5000));
 
-    // A page that nobody has touched: request, service, response, retry.
+    // An untouched page: request, service, response, retry.
     let address = 0x7f12_3456_7000;
     assert!(!d.ats(address).read);
     let request = PageRequest {
@@ -191,8 +190,8 @@ fn the_life_of_a_shared_address_space() {
     );
     assert!(!d.ats(address).read);
 
-    // Unbinding: the entry goes, then what is cached of it; then the drain with a fence, the
-    // invalidations, and a wait for the page requests.
+    // Unbinding: the entry is removed, then its cached copies; then come the drain with a fence,
+    // the invalidations, and a wait for the page requests.
     let at = d.b.pasid_at(SID, PASID);
     d.b.ram.set(at, d.b.ram.get(at) & !1);
     let everything = device_tlb(0x7fff_ffff_ffff_f000, 1);
@@ -207,7 +206,7 @@ fn the_life_of_a_shared_address_space() {
     assert!(!d.ats(address).read);
     assert_eq!(d.b.codes(), []);
 
-    // A request that comes too late is refused by the unit itself.
+    // The unit itself refuses a request that arrives too late.
     d.b.effects();
     d.b.unit.page_request(&d.b.ram, SID, &request, &mut d.b.fx);
     assert_eq!(d.b.codes(), [0x59]);
@@ -246,7 +245,7 @@ fn a_first_stage_alone_takes_what_linux_writes() {
     e[0] |= 2 << 2;
     b.pasid(SID, 0, e);
     assert_eq!(b.goes(0x1000, Access::Write), Ok(0x1000));
-    // A second-stage entry is none that it has.
+    // The unit does not support second-stage entries.
     b.pasid(SID, 9, [1 | 2 << 2 | 2 << 6, 3, 0, 0, 0, 0, 0, 0]);
     assert_eq!(b.goes_pasid(9, 0x1000, Access::Write), Err(0x5b));
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Everything at once: whatever software writes and functions send, the unit stays a unit.
+//! Everything at once: whatever software writes and functions send, the unit's properties hold.
 
 use crate::events::{Event, Storm, run_bytes};
 use proptest::prelude::*;
 use vtd::spec::register::global;
 
-/// Register offsets, mostly of registers that there are.
+/// Register offsets, mostly of existing registers.
 fn register() -> impl Strategy<Value = u16> {
     prop_oneof![
         3 => (0u16..0x44).prop_map(|n| n * 4),
@@ -13,7 +13,7 @@ fn register() -> impl Strategy<Value = u16> {
     ]
 }
 
-/// Values: pointers into the memory that is used, with some low bits, or anything.
+/// Values: pointers into the used memory, with some low bits, or any value.
 fn word() -> impl Strategy<Value = u64> {
     prop_oneof![
         6 => (0u64..8, 0u64..4096).prop_map(|(page, low)| page << 12 | low),
@@ -59,7 +59,7 @@ proptest! {
         Storm::new(mode, &memory).run(events);
     }
 
-    /// What the fuzz target does, with bytes that nobody chose.
+    /// Does the same as the fuzz target, with random bytes.
     #[test]
     fn no_bytes_break_the_unit(data in proptest::collection::vec(any::<u8>(), 0..2000)) {
         run_bytes(&data);

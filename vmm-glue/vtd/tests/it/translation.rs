@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Translations and flags that random tables do not reach: races with processors, memory that
-//! fails, dirty flags of cached pages, several translations at once.
+//! Translations and flags that random tables do not cover: races with processors, failing memory,
+//! dirty flags of cached pages, several translations at once.
 
 use crate::bench::*;
 use pcie_ats::{Translation, TranslationError, TranslationRequest};
@@ -122,7 +122,7 @@ fn a_write_to_a_page_that_a_read_has_cached_sets_its_dirty_flag() {
     }
 }
 
-/// Where the first pages that a bench gives out lie.
+/// Addresses of the first pages that a bench allocates.
 fn first_pages() -> impl Iterator<Item = u64> {
     (0x10_0000..0x11_0000).step_by(0x1000)
 }
@@ -158,7 +158,7 @@ fn a_refused_or_read_only_access_sets_no_dirty_flag() {
     let entry = process(&mut b, P | US);
     assert_eq!(b.goes_pasid(5, 0x40_0000, Access::Write), Err(0x85));
     assert_eq!(b.ram.get(entry) & (A | D), 0);
-    // A translation request that would take write permission gets read permission only.
+    // A translation request that would accept write permission gets only read permission.
     let found = b.translations(&ats(Some(5), 0x40_0000, 1, false)).unwrap();
     assert_eq!((found[0].read, found[0].write), (true, false));
     assert_eq!(b.ram.get(entry) & (A | D), A);
@@ -166,7 +166,7 @@ fn a_refused_or_read_only_access_sets_no_dirty_flag() {
 
 #[test]
 fn the_pages_of_one_request_are_answered_like_those_of_many() {
-    // The second half lies behind another table of leaves.
+    // The second half is in another leaf table.
     const FIRST: u64 = 0x3f_0000;
     const PAGES: u64 = 32;
     let kinds = [
@@ -206,7 +206,7 @@ fn the_pages_of_one_request_are_answered_like_those_of_many() {
             b
         };
         let (mut one, mut many) = (world(), world());
-        // Bits that no table looks at are looked at.
+        // Bits that no table uses are checked.
         let beyond = ats(Some(5), 1 << 48 | FIRST, 8, no_write);
         let single = TranslationRequest { pages: 1, ..beyond };
         let first = |found: Vec<Translation>| found[0];
@@ -248,8 +248,8 @@ fn a_translation_request_sets_d_only_if_it_is_given_w() {
     }
 }
 
-/// A second stage with W and without R. Translation requests are answered with what is permitted:
-/// to them, none of this is a fault (SSS.2, SGN.6 and SGN.7 of VT-d table 30).
+/// A second stage with W and without R. Translation requests are answered with the permitted
+/// accesses: for them, none of this is a fault (SSS.2, SGN.6 and SGN.7 of VT-d table 30).
 #[test]
 fn a_page_that_may_only_be_written_is_written_and_not_read() {
     let mut b = Bench::new();
@@ -262,7 +262,8 @@ fn a_page_that_may_only_be_written_is_written_and_not_read() {
         let found = found.unwrap().into_iter();
         found.map(|t| (t.read, t.write)).collect::<Vec<_>>()
     };
-    // The second request and the third are answered by the cache as the first was by the tables.
+    // The cache answers the second and third request in the same way as the tables answered the
+    // first.
     for _ in 0..2 {
         assert_eq!(rights(&mut b, false), [(false, true), (true, true)]);
         assert_eq!(rights(&mut b, true)[0], (false, false));
@@ -340,7 +341,7 @@ fn flags_that_cannot_be_written_are_a_fault() {
     b.ram.read_only.borrow_mut().push(entry & !0xfff);
     assert_eq!(b.goes_pasid(5, 0x40_0000, Access::Read), Err(0x91));
     assert_eq!(b.codes(), [0x91]);
-    // A translation request succeeds without permission, and this one is recorded all the same.
+    // A translation request succeeds without permission, but this fault is still recorded.
     let found = b.translations(&ats(Some(5), 0x40_0000, 1, false)).unwrap();
     assert_eq!((found[0].read, found[0].write), (false, false));
     assert_eq!(b.codes(), [0x91]);
@@ -376,11 +377,11 @@ fn several_translations_are_of_one_size_and_follow_each_other() {
     let found = b.translations(&ats(Some(5), 0x1000, 4, false)).unwrap();
     let bases: Vec<u64> = found.iter().map(|t| t.range.base()).collect();
     assert_eq!(bases, [0x800_2000, 0x800_4000, 0x800_6000, 0x800_8000]);
-    // What is not mapped is told, page by page.
+    // Unmapped pages are reported one by one.
     let found = b.translations(&ats(Some(5), 0x5000, 4, false)).unwrap();
     let read: Vec<bool> = found.iter().map(|t| t.read).collect();
     assert_eq!(read, [true, false, false, false]);
-    // A large page ends a row of small ones, and is one translation by itself.
+    // A large page ends a run of small ones, and is one translation.
     let found = b.translations(&ats(Some(5), 0x1f_f000, 4, false)).unwrap();
     assert_eq!(found.len(), 1);
     let found = b.translations(&ats(Some(5), 0x21_0000, 2, false)).unwrap();
@@ -482,7 +483,7 @@ fn a_grant_of_translated_requests_ends_with_what_it_rests_on() {
     assert!(granted(&mut b));
     assert!(b.fx.is_empty(), "a question is no fault");
 
-    // The entry is cached: its change counts from the invalidation on, which the number tells.
+    // The entry is cached: its change takes effect at the invalidation, and the number shows that.
     let at = b.context_at(SID);
     let (good, changes) = (b.ram.get(at), b.unit.changes());
     b.ram.set(at, good & !0x14);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Random tables and requests: the unit does what the reference says, and changes in memory what
-//! the reference says.
+//! Random tables and requests: the unit returns the same results as the reference, and makes the
+//! same changes to memory.
 
 use crate::bench::{HAW, Ram, pasid_of};
 use crate::reference::{Ask, Facts, Fault, Granted, Kind, read};
@@ -44,7 +44,7 @@ impl Dice {
         from[self.below(from.len() as u64) as usize]
     }
 
-    /// Flips one bit, seldom.
+    /// Flips one bit, rarely.
     fn damage(&mut self, words: &mut [u64]) {
         if self.chance(5) {
             let n = self.below(words.len() as u64 * 64);
@@ -120,10 +120,10 @@ const SECOND: u64 = 0x2_0000;
 
 const SIDS: [u16; 3] = [0x0108, 0x01f8, 0x0210];
 const PASID: [u32; 6] = [0, 1, 5, 70, 71, 0x3fff];
-/// Which entries of tables are used.
+/// The entries of tables that are used.
 const INDEXES: [u64; 4] = [0, 1, 3, 511];
 
-/// An address that an entry may name: mostly within the tables, or a page.
+/// An address for an entry: mostly within the tables, or of a page.
 fn target(d: &mut Dice) -> u64 {
     match d.below(100) {
         0..5 => d.roll() & 0x000f_ffff_ffff_f000,
@@ -162,7 +162,7 @@ fn first_stage_entry(d: &mut Dice, level: u64) -> u64 {
 }
 
 fn second_stage_entry(d: &mut Dice, level: u64, number: u64) -> u64 {
-    // The entry maps the page of its number onto itself, mostly.
+    // Mostly, the entry maps the page of its number onto itself.
     let leaf = level == 1 || level < 4 && d.chance(15);
     let own = number << (12 + 9 * (level - 1));
     let address = match (leaf, d.chance(90)) {
@@ -192,7 +192,7 @@ fn store(ram: &Ram, at: u64, words: &[u64]) {
 
 fn tables(d: &mut Dice, ram: &Ram, legacy: bool, caps: &Capabilities) {
     let (cap, ecap) = (caps.cap(), caps.ecap());
-    // Mostly, software keeps to what the unit has.
+    // Mostly, software uses only features that the unit has.
     let honest = d.chance(90);
     let has = |ability: bool, bits: u64| if ability || !honest { bits } else { 0 };
     for bus in [1, 2] {
@@ -276,7 +276,7 @@ fn tables(d: &mut Dice, ram: &Ram, legacy: bool, caps: &Capabilities) {
             let entry = first_stage_entry(d, level);
             ram.set(FIRST + (level - 1) * 0x1000 + index * 8, entry);
         }
-        // The second stage has to map the first stage's tables, too.
+        // The second stage must map the first stage's tables, too.
         let tables = if level == 1 {
             FIRST >> 12..(FIRST >> 12) + 5
         } else {
@@ -339,7 +339,7 @@ fn ask(d: &mut Dice) -> Ask {
     }
 }
 
-/// What table 30 says of translation requests.
+/// The answer to translation requests in table 30.
 fn ats_error(code: u8) -> Option<TranslationError> {
     match code {
         0x04..=0x06
@@ -393,7 +393,7 @@ impl World {
         }
     }
 
-    /// Empties all caches: Set Root Table Pointer does (ESRTPS).
+    /// Empties all caches by Set Root Table Pointer (ESRTPS).
     fn restart(&mut self) {
         let (unit, fx) = (&mut self.unit, &mut self.fx);
         unit.write(offset::RTADDR, self.facts.rtaddr, 8, fx);
@@ -413,7 +413,7 @@ impl World {
         found
     }
 
-    /// Does what is asked, and compares it with the reference.
+    /// Performs a request and compares the result with the reference.
     fn check(&mut self, ask: &Ask) -> Result<(), TestCaseError> {
         let expected = read(&self.ram, &self.facts, ask);
         let changes = match &expected {
@@ -492,8 +492,8 @@ impl World {
         Ok(())
     }
 
-    /// Compares what a function reaches with what the reference says of a translation request.
-    /// Returns whether a page was found.
+    /// Compares the memory that a function can reach with the reference's answer to a translation
+    /// request. Returns whether a page was found.
     fn check_reach(&mut self, sid: u16, address: u64) -> Result<bool, TestCaseError> {
         let ask = Ask {
             sid,
@@ -504,7 +504,7 @@ impl World {
             privileged: false,
         };
         let expected = read(&self.ram, &self.facts, &ask);
-        // Where a Device-TLB is not allowed, or not there, the reference says no more than that.
+        // If a Device-TLB is not allowed, or does not exist, the reference reports only that.
         let refused = matches!(
             expected,
             Err(Fault {
@@ -537,7 +537,7 @@ impl World {
             }
             (Ok(Reach::Pages(pages)), _) => {
                 prop_assert_eq!(pages, [], "{:x?}: {:x?}", ask, expected);
-                // A page that can only be executed is found, and is not for such requests.
+                // An execute-only page is found, but not for such requests.
                 let flags = expected
                     .clone()
                     .map_or_else(|_| Default::default(), |g| g.flags);
@@ -625,7 +625,7 @@ proptest! {
         }
     }
 
-    /// What a function reaches is what its translation requests would find.
+    /// A function can reach exactly the memory that its translation requests would find.
     #[test]
     fn a_function_reaches_what_the_reference_says(seed in 1u64..) {
         let mut d = Dice(seed);
@@ -636,8 +636,8 @@ proptest! {
         }
     }
 
-    /// Requests one after the other: what is cached makes no difference as long as nothing
-    /// changes but the flags that the unit sets itself.
+    /// Requests one after the other: caching makes no difference as long as only the unit itself
+    /// changes memory, by setting flags.
     #[test]
     fn caches_change_no_answer(seed in 1u64..) {
         let mut d = Dice(seed);
@@ -652,7 +652,7 @@ proptest! {
     }
 }
 
-/// The random tables lead to pages that are reached without PASID.
+/// The random tables contain pages that can be reached without PASID.
 #[test]
 fn random_tables_have_pages_that_are_reached() {
     let mut found = 0;
@@ -668,7 +668,7 @@ fn random_tables_have_pages_that_are_reached() {
     assert!(found > 200, "{found}");
 }
 
-/// The random tables lead to all there is: a generator that always fails early tests nothing.
+/// The random tables lead to every outcome: a generator that always fails early tests nothing.
 #[test]
 fn random_tables_reach_every_outcome() {
     let mut seen = std::collections::BTreeMap::<u8, u32>::new();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The recorded boot, played again.
+//! Replays the recorded boot.
 
 use crate::player::play;
 use crate::recording::{Call, Recording, number, words};
@@ -8,8 +8,8 @@ use vtd::Config;
 use vtd::config::InterruptRemapping;
 use vtd::spec::register::{fsts, global, offset, prs};
 
-/// The configuration of `-device svm-vtd,intremap=on` in a QEMU that keeps the interrupt
-/// controllers of processors itself, and has no x2APIC then.
+/// The configuration of `-device svm-vtd,intremap=on` in a QEMU that emulates the processors'
+/// interrupt controllers itself and so has no x2APIC.
 fn config() -> Config {
     Config {
         interrupt_remapping: Some(InterruptRemapping {
@@ -94,8 +94,8 @@ fn the_recording_has_all_that_it_is_to_show() {
     assert_eq!(counts.len(), 27, "{counts:?}");
 }
 
-/// The replay of the recording, with the first line that begins so changed; a call that is
-/// taken out takes with it what followed from it.
+/// Replays the recording with a change of the first line that begins with `wanted`. Removing a call
+/// also removes the lines that follow from it.
 fn play_changed(wanted: &str, change: impl Fn(&str) -> String) -> Result<(), String> {
     let mut lines = crate::BOOT.split_inclusive('\n').peekable();
     let mut text = String::new();
@@ -118,7 +118,7 @@ fn a_recording_that_says_something_else_is_refused() {
     let other = |wanted, from: &str, to: &str| {
         play_changed(wanted, |line| line.replacen(from, to, 1)).unwrap_err()
     };
-    // The unit did something that the recording does not say.
+    // The unit did something that the recording does not contain.
     for wanted in [
         "  writes ",
         "  > interrupt ",
@@ -129,7 +129,7 @@ fn a_recording_that_says_something_else_is_refused() {
     ] {
         assert!(without(wanted).contains("it was\n"), "{wanted}");
     }
-    // The unit answered otherwise.
+    // The unit gave a different answer.
     for (wanted, from, to) in [
         ("read 0x1c ", " = 0x", " = 0x1"),
         ("read 0xc8 ", " = 0x", " = 0x1"),
@@ -141,10 +141,10 @@ fn a_recording_that_says_something_else_is_refused() {
     }
     // The guest did something else.
     assert!(without("write 0x20 ").contains("it was\n"));
-    // Without it, the unit goes on to what was put into the queue later.
+    // Without it, the unit continues with descriptors that were queued later.
     assert!(without("process ").contains("where the recording knows nothing"));
-    // The function did not answer, and the unit went on waiting.
+    // The function did not answer, and the unit continued to wait.
     assert!(without("complete ").contains("  writes "));
-    // Memory was not as it is recorded to have been.
+    // Memory differed from the recording.
     assert!(without("  reads ").contains("where the recording knows nothing"));
 }

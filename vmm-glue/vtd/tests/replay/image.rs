@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory as a recording knows it.
+//! Memory as far as a recording contains it.
 //!
-//! A recording tells what the unit read, not when the guest wrote it. So memory is an image that
-//! is filled in as the recording goes on: what a call read is put there before the call. The
-//! replay does not demand that the unit reads the same again, in the same order: a cache that
-//! keeps more, or a walk that reads its entries in another order, is still the same unit. Nor is
-//! anything forgotten, so a unit that reads again what it has read before finds it. What it may
-//! not do is to read what the recording does not know: that would be a guess.
+//! A recording contains the data that the unit read, not when the guest wrote them. So memory is an
+//! image that is filled in during the replay: the data that a call read are written to it before
+//! the call. The replay does not require the unit to read the same data again in the same order: a
+//! cache that keeps more, or a walk that reads its entries in another order, is still correct. The
+//! image keeps everything, so that a unit can read the same data again. But the unit must not read
+//! data that the recording does not contain: they would be a guess.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,13 +16,13 @@ use vtd::memory::{Memory, MemoryError};
 #[derive(Default)]
 pub struct Image {
     bytes: RefCell<BTreeMap<u64, u8>>,
-    /// Where there is no memory.
+    /// Addresses without memory.
     holes: RefCell<BTreeSet<u64>>,
     unknown: Cell<Option<u64>>,
 }
 
 impl Image {
-    /// The guest has written something at some time before now.
+    /// Fills in data that the guest has written at some earlier time.
     pub fn fill(&self, address: u64, data: &[u8]) {
         let mut bytes = self.bytes.borrow_mut();
         for (address, byte) in (address..).zip(data) {
@@ -31,12 +31,12 @@ impl Image {
         }
     }
 
-    /// There is no memory.
+    /// Marks addresses as having no memory.
     pub fn make_hole(&self, address: u64, size: u64) {
         self.holes.borrow_mut().extend(address..address + size);
     }
 
-    /// The first address that was read although the recording does not know what was there.
+    /// The first address that was read although the recording does not contain its data.
     pub fn unknown(&self) -> Option<u64> {
         self.unknown.get()
     }

@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Linux does the same with this unit as with QEMU's own: what it wrote to the registers of
-//! either, and what it put into their invalidation queues, is compared where it does not depend
-//! on chance. What differs by intention:
+//! Linux does the same with this unit as with QEMU's own. The test compares Linux's register writes
+//! and its invalidation descriptors for both units, except for parts that vary from run to run.
+//! Intended differences:
 //!
-//! * Addresses of tables, queues and status words are where the kernel found memory: they are
+//! * Addresses of tables, queues and status words depend on the kernel's allocations: they are
 //!   masked.
 //! * Fault records: QEMU's unit has one fault recording register, this one has eight and takes
 //!   the next at each fault. Linux clears the one that it has read.
 //! * Device-TLB invalidations: this unit has ECAP_REG.DIT, so that Linux names in PFSID the queue
 //!   to throttle; QEMU's has not, and PFSID stays 0.
-//! * Setting the interrupt remapping table: this unit has CAP_REG.ESIRTPS and forgets what it knew
-//!   by itself; with QEMU's, Linux has to ask for that.
-//! * How often the kernel submits to the queue depends on the timing of interrupts and programs,
-//!   and so does how many page requests it takes at once.
+//! * Setting the interrupt remapping table: this unit has CAP_REG.ESIRTPS and empties its cache
+//!   itself; with QEMU's, Linux must request that.
+//! * How often the kernel submits to the queue, and how many page requests it takes at once,
+//!   depends on the timing of interrupts and programs.
 
 use crate::recording::{Call, Recording, number, words};
 use std::collections::BTreeSet;
 use vtd::spec::register::{global, offset};
 
-/// What Linux did with QEMU's unit.
+/// Linux's actions with QEMU's unit.
 const INTEL_IOMMU: &str = include_str!("../data/linux-7.3.intel-iommu");
 
 /// Bits 63:12: the address of a table or queue.
@@ -27,7 +27,7 @@ const ADDRESS: u64 = !0xfff;
 /// A register write: offset, size, value.
 type Write = (u16, u8, u64);
 
-/// What Linux did with a unit.
+/// Linux's actions with a unit.
 struct Linux {
     writes: Vec<Write>,
     /// The lower two words of each descriptor; the upper ones are 0.
@@ -65,7 +65,7 @@ fn with_this_unit() -> Linux {
                 continue;
             };
             let address = number(address).unwrap();
-            // A wait that comes after something else is fetched again when that is carried out.
+            // A wait that follows another descriptor is fetched again when that one is carried out.
             if address % 32 == 0 && last != Some(address) {
                 last = Some(address);
                 descriptors.push([low, high].map(|w| number(w).unwrap()));
@@ -86,7 +86,7 @@ fn write(call: Call) -> Option<Write> {
 }
 
 impl Linux {
-    /// The writes until translation is on, but for those to the tail of the invalidation queue.
+    /// The writes until translation is on, except for those to the tail of the invalidation queue.
     fn boot(&self) -> Vec<Write> {
         let on = |w: &Write| w.0 == offset::GCMD && w.2 & u64::from(global::TE) != 0;
         let end = self.writes.iter().position(on).unwrap();
@@ -95,8 +95,8 @@ impl Linux {
         boot.map(|w| masked(*w)).collect()
     }
 
-    /// The writes from then on, but for those. A service of
-    /// page requests counts once, however often it is repeated.
+    /// The later writes, with the same exception. A service of page requests counts once, however
+    /// often it is repeated.
     fn life(&self) -> Vec<Write> {
         let all = self.writes.iter().filter(|w| w.0 != offset::IQT);
         let mut life: Vec<Write> = Vec::new();
@@ -111,8 +111,8 @@ impl Linux {
         life
     }
 
-    /// What is submitted when a program is unbound: from the invalidation of its PASID on, until
-    /// its page requests are drained.
+    /// The descriptors of an unbind: from the invalidation of the PASID until its page requests are
+    /// drained.
     fn unbinds(&self) -> Vec<Vec<[u64; 2]>> {
         let mut unbinds = Vec::new();
         for (n, first) in self.descriptors.iter().enumerate() {
@@ -137,7 +137,7 @@ impl Linux {
 const INTERRUPTS: u64 = 4;
 const WAIT: u64 = 5;
 const PASID_CACHE: u64 = 7;
-/// PASID-based-Device-TLB invalidation, and where its PFSID is (section 6.5.2.6).
+/// PASID-based-Device-TLB invalidation, and the bits of its PFSID (section 6.5.2.6).
 const DEVICE_TLB: u64 = 8;
 const PFSID: u64 = 0xf << 12 | 0xfff << 52;
 
@@ -146,7 +146,7 @@ fn kind(descriptor: &[u64; 2]) -> u64 {
     descriptor[0] >> 5 & 0x70 | descriptor[0] & 0xf
 }
 
-/// A write without what the kernel chose by chance.
+/// A write without the parts that vary from run to run.
 fn masked((at, size, value): Write) -> Write {
     match at {
         offset::IQA | offset::RTADDR | offset::IRTA | offset::PQA => (at, size, value & !ADDRESS),
@@ -158,7 +158,7 @@ fn masked((at, size, value): Write) -> Write {
     }
 }
 
-/// A descriptor without what differs by intention.
+/// A descriptor without the intended differences.
 fn descriptor_masked(descriptor: [u64; 2]) -> [u64; 2] {
     let [low, high] = descriptor;
     match kind(&descriptor) {
@@ -200,8 +200,8 @@ fn linux_unbinds_by_the_same_descriptors() {
     let (this, other) = (with_this_unit().unbinds(), with_intel_iommu().unbinds());
     assert_eq!(this, other, "{this:#x?}");
     assert!(this.len() >= 3, "{this:#x?}");
-    // The PASID, its translations and those of the device, each with a wait; then all of it again
-    // behind a fence, and a wait that drains.
+    // Invalidations of the PASID, of its translations and of those of the device, each with a wait;
+    // then all of them again behind a fence, and a wait that drains.
     assert!(this.iter().all(|one| one.len() == 10), "{this:#x?}");
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Linux drives the unit again: what passed between them in a real boot is played into a fresh
-//! unit, and has to come out the same.
+//! Replays a real boot of Linux: a new unit receives the recorded calls, and must behave in the
+//! same way.
 //!
 //! `tests/data/README.md` says how the recordings were made. Their format is documented in
 //! `vtd::recording`.
@@ -15,6 +15,6 @@ mod linux;
 mod player;
 mod recording;
 
-/// A boot of Linux 7.3, two programs that share their address space with a device, faults, and
-/// the end of all of it.
+/// A boot of Linux 7.3, two programs that share their address space with a device, faults, and the
+/// shutdown.
 pub const BOOT: &str = include_str!("../data/linux-7.3.recording");

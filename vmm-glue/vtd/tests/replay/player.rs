@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Plays a recording into a fresh unit, which is recorded again: the two recordings must say the
-//! same, but for what the unit read in memory.
+//! Replays a recording with a new unit and records it again. The two recordings must be equal,
+//! except for the unit's reads of memory.
 
 use crate::image::Image;
 use crate::recording::{Call, Event, Recording, number, words};
@@ -35,7 +35,7 @@ pub fn play(text: &str, config: Config) -> Result<(), String> {
     let ear = heard.clone();
     let sink: Sink = Box::new(move |text| ear.lock().unwrap().push_str(text));
     let mut unit = RecordedUnit::new(caps, Some(sink));
-    // Of the new recording, only the calls count.
+    // Only the calls of the new recording count.
     heard.lock().unwrap().clear();
     let image = Image::default();
     let mut last = String::new();
@@ -47,7 +47,7 @@ pub fn play(text: &str, config: Config) -> Result<(), String> {
         let told = |error| format!("line {}: {error}", event.number);
         fill(&image, event).map_err(told)?;
         call(&mut unit, &image, event).map_err(told)?;
-        // A call that is the same as the one before it is only counted.
+        // A call that equals the previous one is only counted.
         let new = std::mem::take(&mut *heard.lock().unwrap());
         let new: String = new
             .split_inclusive('\n')
@@ -67,9 +67,9 @@ pub fn play(text: &str, config: Config) -> Result<(), String> {
     Ok(())
 }
 
-/// Puts into the image what a call read.
+/// Writes the data that a call read to the image.
 fn fill(image: &Image, event: &Event<'_>) -> Result<(), String> {
-    // What this call has read or written so far.
+    // The data that this call has read or written so far.
     let mut seen: BTreeMap<u64, u8> = BTreeMap::new();
     for line in &event.below {
         match words(line)[..] {
@@ -151,7 +151,7 @@ fn call(unit: &mut RecordedUnit, image: &Image, event: &Event<'_>) -> Result<(),
     Ok(())
 }
 
-/// Compares what a call did with what it did when it was recorded.
+/// Compares the effects of a call with the recorded ones.
 fn compare(event: &Event<'_>, heard: &str) -> Result<(), String> {
     let counts = |line: &&str| !line.trim_start().starts_with("reads ");
     let was = event.below.iter().filter(|line| counts(line));

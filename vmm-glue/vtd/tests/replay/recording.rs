@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The text of a recording as calls.
+//! Parses the text of a recording into calls.
 
 use pcie_ats::{InvalidateCompletion, PageRequest, Pasid, Prgi, TranslationRequest};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use vtd::spec::SourceId;
 use vtd::spec::interrupt::Message;
 use vtd::{Access, Request};
 
-/// A call of the unit, with what followed from it.
+/// A call of the unit, with its effects.
 pub struct Event<'a> {
     /// Number of its line.
     pub number: usize,
@@ -16,7 +16,7 @@ pub struct Event<'a> {
     pub line: &'a str,
     /// The lines below it.
     pub below: Vec<&'a str>,
-    /// How often it happened, one time after the other.
+    /// Number of consecutive repetitions.
     pub times: u64,
 }
 
@@ -24,7 +24,7 @@ pub struct Event<'a> {
 pub struct Recording<'a> {
     /// CAP_REG and ECAP_REG of the unit.
     pub capabilities: [u64; 2],
-    /// What happened to it, in order.
+    /// The calls, in order.
     pub events: Vec<Event<'a>>,
 }
 
