@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# The commands of the README. Everything they need they prepare themselves, in a cache outside the
-# checkout (svm-vm doctor tells where).
+# The commands of the README. They prepare everything they need, in a cache outside the checkout
+# (svm-vm doctor shows where).
 
 CARGO ?= cargo
 SVM_VM := $(CARGO) run --quiet -p svm-vm --
-# Shows what it compiles, which takes a while the first time.
+# Not quiet: the first build takes a while.
 BUILD_SVM_VM := $(CARGO) build -p svm-vm
 
 # The guest's IOMMU: intel-iommu (QEMU's own) or svm-vtd (this project's).
 IOMMU ?= intel-iommu
-# How long the fuzzer runs, and from which seed.
+# Running time and seed of the fuzzer.
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 1
-# A result of an earlier make bench, with which a new one is compared.
+# A result of an earlier make bench to compare with the new one.
 BASELINE ?=
-# What the names of the tests of make check have to contain.
+# Text that the names of the tests of make check must contain.
 ONLY ?=
 
 .PHONY: help demo check test test-debug lint dist shell bench bench-guest fuzz coverage prepare doctor manual next clean

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `svm-vm completions` and `svm-vm manual`: both made from the definition of the command line.
+//! `svm-vm completions` and `svm-vm manual`, both generated from the definition of the command
+//! line.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -22,7 +23,7 @@ pub fn completions(options: &CompletionsOptions) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the page of the program, or writes the pages of all commands to a directory.
+/// Prints the program's page, or writes the pages of all commands to a directory.
 pub fn manual(options: &ManualOptions) -> Result<ExitCode> {
     match &options.to {
         None => {

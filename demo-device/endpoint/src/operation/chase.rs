@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Following a chain of nodes by the process's own pointers.
+//! Follows a chain of nodes by the process's own pointers.
 
 use super::fields::{aligned, zero};
 use super::machine::{Demand, Machine};
@@ -9,7 +9,7 @@ use pcie_ats::RootPort;
 use svm_abi::completion::Error;
 use svm_abi::descriptor::Descriptor;
 
-/// The offsets inside a node are below this.
+/// Upper bound of the offsets inside a node.
 const NODE_SIZE: u64 = 4096;
 
 /// A walk in progress.

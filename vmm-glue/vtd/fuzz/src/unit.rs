@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Registers, invalidation queue, tables in memory and the requests of functions, in any order
-//! that the fuzzer thinks of; after each event, what is always true of a unit is checked.
+//! Fuzzes registers, invalidation queue, tables in memory and requests of functions, in any order.
+//! After each event it checks the properties that always hold for a unit.
 #![no_main]
 
 #[allow(dead_code, reason = "the tests use more of it")]
