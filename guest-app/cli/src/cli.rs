@@ -167,7 +167,7 @@ Examples:
     /// function, and kills its own processes. The output is in the Test Anything Protocol. The exit
     /// status is 1 if a test failed.
     Test(Tests),
-    /// What a program does that a test has turned its own into.
+    /// The task of a program that replaced the one of a test.
     #[command(hide = true)]
     Successor {
         /// What to do.
@@ -208,7 +208,7 @@ pub struct StressOptions {
     pub calm: bool,
 }
 
-/// What a program does that a test has turned its own into.
+/// The task of a program that replaced the one of a test.
 fn successor(name: &str) -> Result<Successor, String> {
     let mut all = Successor::ALL.into_iter();
     all.find(|work| work.name() == name)

@@ -26,7 +26,7 @@ impl std::fmt::Debug for Context {
 }
 
 impl Context {
-    /// Opens a device file, `/dev/svm0` or the like.
+    /// Opens a device file, `/dev/svm0` or similar.
     ///
     /// # Errors
     ///

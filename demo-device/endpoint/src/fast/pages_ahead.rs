@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Page requests for the pages that an access will reach after the group that it waits for. A round
-//! of request and response takes a system as long as some hundred page faults of its own; so a
+//! of request and response takes as long as about a hundred page faults of the system itself. So a
 //! round requests all pages that are likely to be absent.
 //!
 //! A context also waits for the responses to these groups; otherwise it would reach their pages

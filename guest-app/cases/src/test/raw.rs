@@ -47,7 +47,7 @@ impl RawFile {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     ///
     /// # Safety
     ///
@@ -63,7 +63,7 @@ impl RawFile {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn info(&self) -> Result<ioctl::Info, Errno> {
         let mut info = ioctl::Info::default();
         let address = (&raw mut info).expose_provenance() as u64;
@@ -76,7 +76,7 @@ impl RawFile {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn queue_setup(&self, queue: &ioctl::Queue) -> Result<(), Errno> {
         let address = (&raw const *queue).expose_provenance() as u64;
         // SAFETY: the address is that of a `Queue`, which the driver reads. Without a doorbell the
@@ -88,7 +88,7 @@ impl RawFile {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn queue_stop(&self) -> Result<(), Errno> {
         // SAFETY: the request has no argument.
         unsafe { self.ioctl(QUEUE_STOP, 0) }
@@ -98,7 +98,7 @@ impl RawFile {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn eventfd(&self, eventfd: &ioctl::Eventfd) -> Result<(), Errno> {
         let address = (&raw const *eventfd).expose_provenance() as u64;
         // SAFETY: the address is that of an `Eventfd`, which the driver reads.
@@ -109,7 +109,7 @@ impl RawFile {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn moderation(&self, moderation: &ioctl::Moderation) -> Result<(), Errno> {
         let address = (&raw const *moderation).expose_provenance() as u64;
         // SAFETY: the address is that of a `Moderation`, which the driver reads.
@@ -120,7 +120,7 @@ impl RawFile {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn try_map(
         &self,
         length: usize,
@@ -140,7 +140,7 @@ impl RawFile {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn read(&self, length: usize) -> Result<Vec<u8>, Errno> {
         let mut buffer = vec![0; length];
         let read = nix::unistd::read(&self.0, &mut buffer)?;
@@ -236,7 +236,7 @@ impl RawQueue {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn start(device: &Path, log2: u32) -> anyhow::Result<RawQueue> {
         ensure!(
             descriptor::SIZE << log2 <= RECORDS,
@@ -258,7 +258,7 @@ impl RawQueue {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn start_at(device: &Path, ring: u64, log2: u32) -> anyhow::Result<RawQueue> {
         let mut queue = RawQueue {
             file: CharDevice::open(device)?,
@@ -275,7 +275,7 @@ impl RawQueue {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn set_up(&mut self) -> io::Result<()> {
         let queue = ioctl::Queue {
             ring: self.ring,
@@ -294,7 +294,7 @@ impl RawQueue {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn stop(&mut self) -> io::Result<()> {
         self.file.queue_stop()
     }
@@ -303,7 +303,7 @@ impl RawQueue {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn restart(&mut self) -> anyhow::Result<()> {
         self.stop()?;
         Ok(self.set_up()?)
@@ -313,7 +313,7 @@ impl RawQueue {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn set_eventfd(&self, eventfd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         self.file.set_eventfd(eventfd)
     }
@@ -322,7 +322,7 @@ impl RawQueue {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn set_moderation(&self, moderation: &ioctl::Moderation) -> io::Result<()> {
         self.file.set_moderation(moderation)
     }
@@ -442,7 +442,7 @@ impl RawQueue {
     ///
     /// # Errors
     ///
-    /// What the driver says.
+    /// The driver's error.
     pub fn read(&self) -> Result<u64, Errno> {
         let mut count = [0; 8];
         nix::unistd::read(self.file.interrupts(), &mut count)?;

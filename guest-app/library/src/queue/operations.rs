@@ -147,7 +147,7 @@ impl Queue {
     /// As [`Queue::nop`].
     pub fn fetch_add(&mut self, number: &AtomicU64, addend: u64) -> Result<u64, Error> {
         let add = Descriptor::fetch_add(number.as_ptr(), addend);
-        // SAFETY: `number` is borrowed during the call, and may be changed by anybody atomically.
+        // SAFETY: `number` is borrowed during the call. Other code may change it atomically.
         unsafe { self.execute(&add) }.map(|record| record.result)
     }
 
@@ -164,7 +164,7 @@ impl Queue {
         new: u64,
     ) -> Result<u64, Error> {
         let swap = Descriptor::compare_swap(number.as_ptr(), expected, new);
-        // SAFETY: `number` is borrowed during the call, and may be changed by anybody atomically.
+        // SAFETY: `number` is borrowed during the call. Other code may change it atomically.
         unsafe { self.execute(&swap) }.map(|record| record.result)
     }
 

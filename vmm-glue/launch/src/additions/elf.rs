@@ -44,7 +44,7 @@ pub enum Kind {
 /// A library that a program needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Library {
-    /// The name by which the loader searches it.
+    /// The name under which the loader searches for it.
     pub name: String,
     /// Its path on this machine, if it exists.
     pub path: Option<PathBuf>,

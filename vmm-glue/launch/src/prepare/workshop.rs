@@ -42,7 +42,7 @@ pub enum Kernel {
         /// Its series.
         series: Series,
     },
-    /// The debug kernel, made with a toolchain of its own.
+    /// The debug kernel, built with its own toolchain.
     Debug {
         /// The toolchain.
         toolchain: Component,

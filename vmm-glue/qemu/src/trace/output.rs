@@ -53,8 +53,8 @@ pub struct Output {
 }
 
 impl Output {
-    /// Creates the file, anew if there is one, for a device of this name. It ends when it has
-    /// `limit` bytes.
+    /// Creates the file for a device of this name, replacing an existing one. It ends at `limit`
+    /// bytes.
     pub fn create(path: &Path, device: &str, limit: u64) -> io::Result<Output> {
         let file = File::create(path)?;
         let first = json!({

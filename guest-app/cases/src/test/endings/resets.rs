@@ -369,7 +369,7 @@ fn heard(events: &Uevents, variable: &str) -> anyhow::Result<()> {
 fn stubborn(bench: &mut Bench) -> anyhow::Result<Verdict> {
     let function = Function::of(bench.device())?;
     bench.close();
-    // What the kernel sets up the first time is no leak.
+    // Memory that the kernel allocates the first time is not a leak.
     function.unbind()?;
     function.bind()?;
     function.reset()?;

@@ -176,7 +176,7 @@ fn others(bench: &mut Bench) -> anyhow::Result<Verdict> {
     if !fuse::is_available()? {
         return skipped(format!("no {}", fuse::DEVICE));
     }
-    // What the kernel sets up the first time is no leak.
+    // Memory that the kernel allocates the first time is not a leak.
     Unanswered::begin(bench.device(), false)?.end()?;
     let before = Before::take(bench)?;
     let unanswered = Unanswered::begin(bench.device(), false)?;
@@ -220,7 +220,7 @@ fn taken(bench: &mut Bench) -> anyhow::Result<Verdict> {
     if !fuse::is_available()? {
         return skipped(format!("no {}", fuse::DEVICE));
     }
-    // What the kernel sets up the first time is no leak.
+    // Memory that the kernel allocates the first time is not a leak.
     Unanswered::begin(bench.device(), true)?.end()?;
     let before = Before::take(bench)?;
     let unanswered = Unanswered::begin(bench.device(), true)?;

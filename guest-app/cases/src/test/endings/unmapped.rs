@@ -114,7 +114,7 @@ fn records(bench: &mut Bench) -> anyhow::Result<Verdict> {
         let gone = Region::at_address(ADDRESS, length)?;
         let mut queue = RawQueue::start(bench.device(), LOG2)?;
         for n in 0..COUNT - 1 {
-            // Each record in a page of its own.
+            // Each record in a separate page.
             // SAFETY: as in `data`.
             unsafe { queue.submit(&nop(gone.address(n as usize * PAGE))) };
         }
