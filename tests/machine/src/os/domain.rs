@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Domains: second-stage address spaces for requests without a PASID, in both modes.
 
+use super::board::Board;
 use super::descriptors;
 use super::kernel::{Mode, Os};
 use super::queue::QueueFault;
 use super::stage::{PS, R, Stage, W};
 
-use crate::machine::FunctionId;
+use crate::machine::{FunctionId, Machine};
 use pcie_ats::AlignedRange;
 use vtd::spec::DomainId;
 use vtd::spec::context::ContextEntry;
@@ -17,16 +18,16 @@ pub(super) const AW_48: u8 = 2;
 
 /// A domain of one function.
 #[derive(Debug)]
-pub struct Domain {
-    os: Os,
+pub struct Domain<B: Board + Clone = Machine> {
+    os: Os<B>,
     function: FunctionId,
     did: u16,
     stage: Stage,
 }
 
-impl Domain {
+impl<B: Board + Clone> Domain<B> {
     /// Attaches a function to an empty domain of 4 levels.
-    pub fn attach(os: &Os, function: FunctionId) -> Domain {
+    pub fn attach(os: &Os<B>, function: FunctionId) -> Self {
         let kernel = &os.0;
         let stage = Stage::new(&kernel.frames, 4, R | W, 0);
         let did = os.allocate_domain();

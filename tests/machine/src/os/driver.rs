@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A small driver of the endpoint, and a program that uses one of its contexts.
 
+use super::board::Board;
 use super::kernel::{Mode, Os};
 use super::process::{Layout, Process};
 use super::queue::QueueFault;
@@ -24,16 +25,25 @@ const RINGS: u64 = 0x6000_0000_0000;
 const REGION: u64 = 1 << 20;
 
 /// The driver of a function.
-#[derive(Clone, Debug)]
-pub struct Driver {
-    os: Os,
+#[derive(Debug)]
+pub struct Driver<B: Board + Clone = Machine> {
+    os: Os<B>,
     function: FunctionId,
 }
 
-impl Driver {
+impl<B: Board + Clone> Clone for Driver<B> {
+    fn clone(&self) -> Self {
+        Driver {
+            os: self.os.clone(),
+            function: self.function,
+        }
+    }
+}
+
+impl<B: Board + Clone> Driver<B> {
     /// Enables a function: bus master, PASID with execution and privileged mode if it offers them,
     /// ATS and page requests.
-    pub fn probe(os: &Os, function: FunctionId) -> Driver {
+    pub fn probe(os: &Os<B>, function: FunctionId) -> Self {
         let machine = os.machine();
         let write = |offset, value, mask| machine.config_write(function, offset, value, mask);
         write(COMMAND, BUS_MASTER, BUS_MASTER);
@@ -54,7 +64,7 @@ impl Driver {
     }
 
     /// The operating system.
-    pub fn os(&self) -> &Os {
+    pub fn os(&self) -> &Os<B> {
         &self.os
     }
 
@@ -117,9 +127,9 @@ pub struct Ticket {
 
 /// A process that uses a context of a function. What it submits is completed in order.
 #[derive(Debug)]
-pub struct App {
-    driver: Driver,
-    process: Process,
+pub struct App<B: Board + Clone = Machine> {
+    driver: Driver<B>,
+    process: Process<B>,
     context: u16,
     ring: u64,
     ring_log2: u32,
@@ -150,14 +160,21 @@ impl App {
         let os = Os::boot(&machine, Mode::Scalable);
         App::start(&Driver::probe(&os, 0), os.process_with(layout), 0)
     }
+}
 
+impl<B: Board + Clone> App<B> {
     /// Binds a process to a function, unless it is already, and starts a context for it.
-    pub fn start(driver: &Driver, process: Process, context: u16) -> App {
+    pub fn start(driver: &Driver<B>, process: Process<B>, context: u16) -> Self {
         App::start_with(driver, process, context, 6)
     }
 
     /// As [`App::start`], with 2^`ring_log2` descriptors in the ring, at most 2^13.
-    pub fn start_with(driver: &Driver, process: Process, context: u16, ring_log2: u32) -> App {
+    pub fn start_with(
+        driver: &Driver<B>,
+        process: Process<B>,
+        context: u16,
+        ring_log2: u32,
+    ) -> Self {
         assert!(ring_log2 <= 13, "the ring has at most 2^13 descriptors");
         process.bind(driver.function);
         let ring = RINGS + u64::from(context) * REGION;
@@ -191,22 +208,22 @@ impl App {
     }
 
     /// The process.
-    pub fn process(&self) -> &Process {
+    pub fn process(&self) -> &Process<B> {
         &self.process
     }
 
     /// The operating system.
-    pub fn os(&self) -> &Os {
+    pub fn os(&self) -> &Os<B> {
         &self.driver.os
     }
 
     /// The machine.
-    pub fn machine(&self) -> &Machine {
+    pub fn machine(&self) -> &B {
         self.driver.os.machine()
     }
 
     /// The driver of its function.
-    pub fn driver(&self) -> &Driver {
+    pub fn driver(&self) -> &Driver<B> {
         &self.driver
     }
 
@@ -332,7 +349,7 @@ impl App {
     }
 
     /// Stops the context and ends the bond, in this order. Returns the process.
-    pub fn exit(self) -> Result<Process, QueueFault> {
+    pub fn exit(self) -> Result<Process<B>, QueueFault> {
         self.driver.stop(self.context);
         self.process.unbind(self.driver.function)?;
         Ok(self.process)

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The page allocator.
 
+use super::board::Board;
+use crate::machine::Machine;
 use crate::memory::Ram;
 use crate::sync::Mutex;
-use vtd::memory::Memory;
 
 /// Size of a frame in bytes.
 pub const FRAME: u64 = 4096;
@@ -18,16 +19,23 @@ struct State {
 
 /// The frames of guest memory.
 #[derive(Debug)]
-pub struct Frames {
-    ram: Ram,
+pub struct Frames<B = Machine> {
+    board: B,
     state: Mutex<State>,
 }
 
 impl Frames {
+    /// Guest memory.
+    pub fn ram(&self) -> &Ram {
+        self.board.ram()
+    }
+}
+
+impl<B: Board + Clone> Frames<B> {
     /// All of a machine's memory but the first MiB.
-    pub fn new(ram: &Ram) -> Self {
+    pub fn new(board: &B) -> Self {
         Frames {
-            ram: ram.clone(),
+            board: board.clone(),
             state: Mutex::new(State {
                 next: FIRST,
                 free: Vec::new(),
@@ -35,9 +43,9 @@ impl Frames {
         }
     }
 
-    /// Guest memory.
-    pub fn ram(&self) -> &Ram {
-        &self.ram
+    /// The machine whose memory it is.
+    pub fn board(&self) -> &B {
+        &self.board
     }
 
     /// A frame of zeros.
@@ -65,7 +73,7 @@ impl Frames {
         let size = 1u64 << shift;
         let mut state = self.state.lock();
         let at = state.next.next_multiple_of(size);
-        let bytes = self.ram.bytes();
+        let bytes = self.board.memory_bytes();
         assert!(
             at + size <= bytes,
             "guest memory of {bytes:#x} bytes is used up: give the machine more"
@@ -87,7 +95,7 @@ impl Frames {
 
     fn clear(&self, frame: u64) {
         // It was given out before, so it is memory.
-        let _ = self.ram.write(frame, &[0; FRAME as usize]);
+        let _ = self.board.memory_write(frame, &[0; FRAME as usize]);
     }
 }
 
@@ -97,7 +105,11 @@ mod tests {
 
     #[test]
     fn frames_are_zero_aligned_and_each_its_owners() {
-        let frames = Frames::new(&Ram::new(8 << 20).unwrap());
+        let config = crate::MachineConfig {
+            memory: 8 << 20,
+            ..crate::MachineConfig::default()
+        };
+        let frames = Frames::new(&Machine::new(&config).unwrap());
         let first = frames.allocate();
         let large = frames.allocate_range(21);
         assert_eq!(large % (2 << 20), 0);

@@ -2,6 +2,7 @@
 //! What the operating system knows of the machine: its units, their tables and queues, and how it
 //! waits.
 
+use super::board::Board;
 use super::descriptors::Words;
 use super::frames::Frames;
 use super::page_request_queue::{Behaviour, Handler};
@@ -13,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
+use vtd::spec::capability::{Capability, ExtendedCapability};
 use vtd::spec::context::ScalableContextEntry;
 use vtd::spec::fault::FaultRecord;
 use vtd::spec::interrupt::{Irte, Message};
@@ -27,8 +29,6 @@ pub enum Mode {
     Scalable,
 }
 
-/// How many steps a wait takes at most when there are no engines.
-const MOST_STEPS: usize = 10_000_000;
 /// How many steps are made at most before software looks at the page requests: an endpoint whose
 /// requests overflow always has work.
 const STEPS_A_LOOK: usize = 32;
@@ -64,21 +64,21 @@ pub(crate) trait AddressSpace: Send + Sync {
 }
 
 /// A unit as software knows it.
-pub(crate) struct UnitState {
+pub(crate) struct UnitState<B = Machine> {
     /// The root table.
     root: u64,
-    pub queue: Queue,
-    pub handler: Mutex<Handler>,
+    pub queue: Queue<B>,
+    pub handler: Mutex<Handler<B>>,
     interrupt_table: u64,
     next_interrupt: AtomicU16,
 }
 
 /// What software knows.
-pub(crate) struct Kernel {
-    pub machine: Machine,
-    pub frames: Frames,
+pub(crate) struct Kernel<B = Machine> {
+    pub machine: B,
+    pub frames: Frames<B>,
     pub mode: Mode,
-    pub units: Vec<UnitState>,
+    pub units: Vec<UnitState<B>>,
     /// PASID directory of each function, in scalable mode.
     directories: Vec<u64>,
     next_pasid: AtomicU32,
@@ -91,11 +91,16 @@ pub(crate) struct Kernel {
     steps: AtomicUsize,
 }
 
-/// The operating system; clones are the same one.
-#[derive(Clone)]
-pub struct Os(pub(crate) Arc<Kernel>);
+/// The operating system of a board; clones are the same one.
+pub struct Os<B = Machine>(pub(crate) Arc<Kernel<B>>);
 
-impl std::fmt::Debug for Os {
+impl<B> Clone for Os<B> {
+    fn clone(&self) -> Self {
+        Os(self.0.clone())
+    }
+}
+
+impl<B: Board> std::fmt::Debug for Os<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Os")
             .field("machine", &self.0.machine)
@@ -104,10 +109,10 @@ impl std::fmt::Debug for Os {
     }
 }
 
-impl Os {
+impl<B: Board + Clone> Os<B> {
     /// Boots on a machine: all units translate and remap interrupts, and nothing is mapped.
-    pub fn boot(machine: &Machine, mode: Mode) -> Os {
-        let frames = Frames::new(machine.ram());
+    pub fn boot(machine: &B, mode: Mode) -> Self {
+        let frames = Frames::new(machine);
         let units = (0..machine.units())
             .map(|unit| boot_unit(machine, &frames, mode, unit))
             .collect::<Vec<_>>();
@@ -144,17 +149,17 @@ impl Os {
     }
 
     /// The machine.
-    pub fn machine(&self) -> &Machine {
+    pub fn machine(&self) -> &B {
         &self.0.machine
     }
 
     /// The page allocator.
-    pub fn frames(&self) -> &Frames {
+    pub fn frames(&self) -> &Frames<B> {
         &self.0.frames
     }
 
     /// The invalidation queue of a unit.
-    pub fn queue(&self, unit: usize) -> &Queue {
+    pub fn queue(&self, unit: usize) -> &Queue<B> {
         &self.0.units[unit].queue
     }
 
@@ -163,8 +168,8 @@ impl Os {
     /// Waits until something holds. Returns whether it does: it may not if nothing more happens
     /// by itself.
     pub fn wait_until(&self, mut done: impl FnMut() -> bool) -> bool {
-        if self.0.machine.0.engines.load(Ordering::SeqCst) == 0 {
-            for _ in 0..MOST_STEPS {
+        if !self.0.machine.is_driven() {
+            for _ in 0..self.0.machine.most_steps() {
                 if done() {
                     return true;
                 }
@@ -176,7 +181,7 @@ impl Os {
         }
         let begin = Instant::now();
         loop {
-            let seen = self.0.machine.0.news.count();
+            let seen = self.0.machine.news();
             if done() {
                 return true;
             }
@@ -186,7 +191,7 @@ impl Os {
             if begin.elapsed() > PATIENCE {
                 return false;
             }
-            self.0.machine.0.news.wait(seen, LOOK_AGAIN);
+            self.0.machine.wait_for_news(seen, LOOK_AGAIN);
         }
     }
 
@@ -203,7 +208,7 @@ impl Os {
 
     /// Steps the machine and handles page requests until nothing more happens by itself.
     pub fn settle(&self) {
-        let settled = (0..MOST_STEPS).any(|_| !self.progress());
+        let settled = (0..self.0.machine.most_steps()).any(|_| !self.progress());
         assert!(settled, "the machine never comes to rest");
     }
 
@@ -242,12 +247,12 @@ impl Os {
     /// Takes the faults that a unit has recorded, oldest first.
     pub fn faults(&self, unit: usize) -> Vec<FaultRecord> {
         let machine = &self.0.machine;
-        let caps = machine.with_unit(unit, |unit, _, _| *unit.capabilities());
-        let count = u32::from(caps.cap().fault_recording_registers());
+        let cap = Capability(machine.unit_read(unit, offset::CAP, 8));
+        let count = u32::from(cap.fault_recording_registers());
         let first = machine.unit_read(unit, offset::FSTS, 4) as u32 >> 8 & 0xff;
         let mut faults = Vec::new();
         for n in 0..count {
-            let at = offset::FRCD + ((first + n) % count) as u16 * 16;
+            let at = cap.fault_recording_offset() + ((first + n) % count) as u16 * 16;
             let words = [0, 8].map(|word| machine.unit_read(unit, at + word, 8));
             if let Some(fault) = FaultRecord::from_words(words) {
                 faults.push(fault);
@@ -293,14 +298,6 @@ impl Os {
         vtd::spec::interrupt::message(u32::from(index), processor_vector as u8, false, false)
     }
 
-    /// The processor vectors of a unit's events: fault, invalidation completion, page request.
-    pub fn event_message(unit: usize, event: usize) -> Message {
-        Message {
-            address: 0xfee0_0000,
-            data: EVENT_VECTOR + (unit * 3 + event) as u32,
-        }
-    }
-
     // Numbers of address spaces.
 
     pub(super) fn allocate_pasid(&self) -> Pasid {
@@ -319,8 +316,28 @@ impl Os {
     }
 }
 
+impl Os {
+    /// The messages of a unit's events: fault, invalidation completion, page request.
+    pub fn event_message(unit: usize, event: usize) -> Message {
+        event_message(unit, event)
+    }
+}
+
+/// The messages of a unit's events: fault, invalidation completion, page request.
+fn event_message(unit: usize, event: usize) -> Message {
+    Message {
+        address: 0xfee0_0000,
+        data: EVENT_VECTOR + (unit * 3 + event) as u32,
+    }
+}
+
 /// Boots one unit.
-fn boot_unit(machine: &Machine, frames: &Frames, mode: Mode, unit: usize) -> UnitState {
+fn boot_unit<B: Board + Clone>(
+    machine: &B,
+    frames: &Frames<B>,
+    mode: Mode,
+    unit: usize,
+) -> UnitState<B> {
     let write = |at, value| machine.unit_write(unit, at, value, 8);
     let write32 = |at, value: u32| machine.unit_write(unit, at, value.into(), 4);
     let command = |bit: u32| {
@@ -336,7 +353,7 @@ fn boot_unit(machine: &Machine, frames: &Frames, mode: Mode, unit: usize) -> Uni
         .into_iter()
         .enumerate()
     {
-        let message = Os::event_message(unit, event);
+        let message = event_message(unit, event);
         write32(at + 4, message.data);
         write32(at + 8, message.address as u32);
         write32(at + 12, (message.address >> 32) as u32);
@@ -346,7 +363,7 @@ fn boot_unit(machine: &Machine, frames: &Frames, mode: Mode, unit: usize) -> Uni
     write(offset::RTADDR, root | scalable);
     command(global::SRTP);
     command(global::QIE);
-    let ecap = machine.with_unit(unit, |unit, _, _| unit.capabilities().ecap());
+    let ecap = ExtendedCapability(machine.unit_read(unit, offset::ECAP, 8));
     if ecap.ir() {
         let eime = u64::from(ecap.eim()) << 11;
         write(offset::IRTA, interrupt_table | eime | (INTERRUPTS_LOG2 - 1));
@@ -363,10 +380,10 @@ fn boot_unit(machine: &Machine, frames: &Frames, mode: Mode, unit: usize) -> Uni
     }
 }
 
-impl Kernel {
+impl<B: Board + Clone> Kernel<B> {
     /// Writes to a table of software's own, which is memory.
     pub fn store(&self, at: u64, value: u64) {
-        let _ = self.machine.ram().store(at, value);
+        let _ = self.machine.store(at, value);
     }
 
     /// Writes an entry to a table of software's own: the word with its present bit comes last.
@@ -378,7 +395,7 @@ impl Kernel {
 
     /// Reads from a table of software's own, which is memory.
     pub fn load(&self, at: u64) -> u64 {
-        self.machine.ram().load(at).unwrap_or_default()
+        self.machine.load(at).unwrap_or_default()
     }
 
     /// The table that an entry points to; it is made if there is none.

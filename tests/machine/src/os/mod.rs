@@ -2,6 +2,8 @@
 //! A miniature operating system for tests: it boots the units, keeps the tables, invalidates,
 //! handles page faults, and drives the endpoint, the way Linux does.
 //!
+//! It runs on any [`Board`]; [`crate::Machine`] is one.
+//!
 //! Everything takes shared references, so that several threads can be software. Waiting means to
 //! step the machine, or to wait for its engines if it has some; page requests are handled by
 //! the thread that waits.
@@ -9,11 +11,13 @@
 //! What cannot happen unless a test is wrong (memory used up, a page that is not mapped) panics
 //! with a sentence that says so.
 
+mod board;
 mod descriptors;
 mod domain;
 mod driver;
 
 mod frames;
+mod in_process;
 mod kernel;
 mod page_request_queue;
 mod page_requests;
@@ -21,6 +25,7 @@ mod process;
 mod queue;
 mod stage;
 
+pub use board::Board;
 pub use descriptors::{
     CONTEXT_GLOBAL, INTERRUPTS_GLOBAL, IOTLB_GLOBAL, PASID_GLOBAL, Words, context_device,
     device_tlb, device_tlb_pasid, fence, iotlb_domain, iotlb_domain_pages, iotlb_pasid,

@@ -2,6 +2,7 @@
 //! The page request queue of a unit (section 7.4 of the VT-d specification): its requests become
 //! groups.
 
+use super::board::Board;
 use super::frames::Frames;
 use crate::machine::Machine;
 use pcie_ats::{PageRequest, ResponseCode};
@@ -34,8 +35,8 @@ pub(crate) struct Group {
 
 /// The page request queue of a unit.
 #[derive(Debug)]
-pub(crate) struct Handler {
-    machine: Machine,
+pub(crate) struct Handler<B = Machine> {
+    machine: B,
     unit: usize,
     base: u64,
     size: u64,
@@ -47,9 +48,9 @@ pub(crate) struct Handler {
     pub postponed: Vec<Group>,
 }
 
-impl Handler {
+impl<B: Board + Clone> Handler<B> {
     /// Gives the unit a queue of one page.
-    pub fn new(machine: &Machine, unit: usize, frames: &Frames) -> Self {
+    pub fn new(machine: &B, unit: usize, frames: &Frames<B>) -> Self {
         let base = frames.allocate();
         for (at, value) in [(offset::PQA, base), (offset::PQH, 0), (offset::PQT, 0)] {
             machine.unit_write(unit, at, value, 8);
@@ -77,12 +78,8 @@ impl Handler {
         let mut head = machine.unit_read(self.unit, offset::PQH, 8);
         let tail = machine.unit_read(self.unit, offset::PQT, 8);
         while head != tail {
-            let words = [0, 8, 16, 24].map(|word| {
-                machine
-                    .ram()
-                    .load(self.base + head + word)
-                    .unwrap_or_default()
-            });
+            let words = [0, 8, 16, 24]
+                .map(|word| machine.load(self.base + head + word).unwrap_or_default());
             head = (head + SIZE) % self.size;
             let Ok(PageRequestDescriptor { rid, request }) =
                 PageRequestDescriptor::from_words(words)
@@ -126,7 +123,7 @@ mod tests {
     #[test]
     fn a_handler_starts_with_an_empty_queue() {
         let machine = Machine::new(&crate::MachineConfig::default()).unwrap();
-        let frames = Frames::new(machine.ram());
+        let frames = Frames::new(&machine);
         let mut handler = Handler::new(&machine, 0, &frames);
         assert!(handler.collect().is_empty());
     }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is done about page requests: pages are made present, and groups are answered.
 
+use super::board::Board;
 use super::descriptors::{Words, page_group_response};
 use super::kernel::{AddressSpace, FaultOutcome, Os, UnitState};
 use super::page_request_queue::{Behaviour, Group, Handler};
 use pcie_ats::{Pasid, PrgResponse, ResponseCode};
 use std::sync::Arc;
 
-impl Os {
+impl<B: Board + Clone> Os<B> {
     /// Chooses what is done about page requests from now on.
     pub fn set_behaviour(&self, behaviour: Behaviour) {
         *self.0.behaviour.lock() = behaviour;
@@ -87,7 +88,7 @@ impl Os {
 
     /// How many groups are delayed.
     pub fn delayed_page_requests(&self) -> usize {
-        let delayed = |u: &UnitState| u.handler.lock().delayed.len();
+        let delayed = |u: &UnitState<B>| u.handler.lock().delayed.len();
         self.0.units.iter().map(delayed).sum()
     }
 

@@ -4,6 +4,7 @@
 
 pub(super) mod migration;
 
+use super::board::Board;
 use super::descriptors::{self, Words};
 use super::domain::AW_48;
 use super::frames::FRAME;
@@ -11,12 +12,11 @@ use super::kernel::{AddressSpace, FaultOutcome, Mode, Os};
 use super::queue::QueueFault;
 use super::stage::{P, PS, R, RW, Stage, US, W, shift};
 
-use crate::machine::FunctionId;
+use crate::machine::{FunctionId, Machine};
 use crate::sync::Mutex;
 use pcie_ats::{AlignedRange, Pasid};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
-use vtd::memory::Memory;
 use vtd::spec::DomainId;
 use vtd::spec::pasid::{PasidEntry, Pgtt};
 
@@ -54,8 +54,8 @@ struct Page {
 }
 
 /// An address space.
-pub(crate) struct Space {
-    os: Os,
+pub(crate) struct Space<B: Board + Clone = Machine> {
+    os: Os<B>,
     pasid: Pasid,
     domain: u16,
     layout: Layout,
@@ -68,10 +68,15 @@ pub(crate) struct Space {
 /// A process; clones are the same one.
 ///
 /// When the last is dropped, its PASID is given to others, if no function is bound to it any more.
-#[derive(Clone)]
-pub struct Process(Arc<Space>);
+pub struct Process<B: Board + Clone = Machine>(Arc<Space<B>>);
 
-impl std::fmt::Debug for Process {
+impl<B: Board + Clone> Clone for Process<B> {
+    fn clone(&self) -> Self {
+        Process(self.0.clone())
+    }
+}
+
+impl<B: Board + Clone> std::fmt::Debug for Process<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Process")
             .field("pasid", &self.0.pasid)
@@ -81,7 +86,7 @@ impl std::fmt::Debug for Process {
     }
 }
 
-impl Space {
+impl<B: Board + Clone> Space<B> {
     fn page(&self, address: u64) -> Option<(u64, Page)> {
         let pages = self.pages.lock();
         let (base, page) = pages.range(..=address).next_back()?;
@@ -139,7 +144,7 @@ impl Space {
     }
 }
 
-impl AddressSpace for Space {
+impl<B: Board + Clone> AddressSpace for Space<B> {
     fn fault(&self, address: u64, write: bool) -> FaultOutcome {
         let mut pages = self.pages.lock();
         let Some((base, page)) = pages.range_mut(..=address).next_back() else {
@@ -160,20 +165,20 @@ impl AddressSpace for Space {
     }
 }
 
-impl Os {
+impl<B: Board + Clone> Os<B> {
     /// A process with an empty address space of 4 levels.
-    pub fn process(&self) -> Process {
+    pub fn process(&self) -> Process<B> {
         self.process_with(Layout::default())
     }
 
     /// A process with an address space of a certain layout.
-    pub fn process_with(&self, layout: Layout) -> Process {
+    pub fn process_with(&self, layout: Layout) -> Process<B> {
         Process::new(self, layout)
     }
 }
 
-impl Process {
-    fn new(os: &Os, layout: Layout) -> Process {
+impl<B: Board + Clone> Process<B> {
+    fn new(os: &Os<B>, layout: Layout) -> Process<B> {
         assert_eq!(os.0.mode, Mode::Scalable, "processes need scalable mode");
         let frames = &os.0.frames;
         let second = layout.nested.map(|nesting| {
@@ -182,7 +187,7 @@ impl Process {
                 Nesting::Small => (1, 0),
                 Nesting::Large => (2, PS),
             };
-            let bytes = frames.ram().bytes();
+            let bytes = frames.board().memory_bytes();
             for at in (0..bytes).step_by(1 << shift(level)) {
                 stage.set(frames, at + BIAS, level, at | R | W | large);
             }
@@ -201,7 +206,7 @@ impl Process {
             pages: Mutex::default(),
             bound: Mutex::default(),
         });
-        let known: Weak<dyn AddressSpace> = Arc::<Space>::downgrade(&space);
+        let known: Weak<dyn AddressSpace> = Arc::<Space<B>>::downgrade(&space);
         os.0.processes.lock().insert(pasid, known);
         Process(space)
     }
@@ -227,7 +232,7 @@ impl Process {
     }
 
     /// The operating system that it runs on.
-    pub fn os(&self) -> &Os {
+    pub fn os(&self) -> &Os<B> {
         &self.0.os
     }
 
@@ -456,8 +461,8 @@ impl Process {
                 .os
                 .0
                 .frames
-                .ram()
-                .write(at, &data[done..done + piece]);
+                .board()
+                .memory_write(at, &data[done..done + piece]);
             assert_eq!(written, Ok(()), "frames are memory");
             done += piece;
         }
@@ -475,8 +480,8 @@ impl Process {
                 .os
                 .0
                 .frames
-                .ram()
-                .read(at, &mut data[done..done + piece]);
+                .board()
+                .memory_read(at, &mut data[done..done + piece]);
             assert_eq!(read, Ok(()), "frames are memory");
             done += piece;
         }
@@ -494,7 +499,7 @@ impl Process {
     }
 }
 
-impl Drop for Space {
+impl<B: Board + Clone> Drop for Space<B> {
     fn drop(&mut self) {
         let os = &self.os.0;
         os.processes.lock().remove(&self.pasid);

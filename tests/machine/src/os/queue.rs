@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The driver of an invalidation queue (section 6.5.2 of the VT-d specification).
 
+use super::board::Board;
 use super::descriptors::{self, Words};
 use super::frames::Frames;
 use crate::machine::Machine;
@@ -50,8 +51,8 @@ struct State {
 
 /// An invalidation queue.
 #[derive(Debug)]
-pub struct Queue {
-    machine: Machine,
+pub struct Queue<B = Machine> {
+    machine: B,
     unit: usize,
     /// Bytes of a descriptor: 16 or 32.
     width: u64,
@@ -60,9 +61,9 @@ pub struct Queue {
     state: Mutex<State>,
 }
 
-impl Queue {
+impl<B: Board + Clone> Queue<B> {
     /// Gives the unit a queue; it is not enabled yet.
-    pub fn new(machine: &Machine, unit: usize, frames: &Frames, wide: bool) -> Self {
+    pub fn new(machine: &B, unit: usize, frames: &Frames<B>, wide: bool) -> Self {
         let base = frames.allocate_range(12 + ORDER as u8);
         machine.unit_write(unit, offset::IQT, 0, 8);
         let iqa = base | u64::from(wide) << 11 | ORDER;
@@ -139,20 +140,19 @@ impl Queue {
 
     /// The queue lies in frames of the allocator, which are memory.
     fn put(&self, at: u64, words: &Words) {
-        let ram = self.machine.ram();
         let place = self.base + at;
-        let _ = ram.store(place, words[0]);
-        let _ = ram.store(place + 8, words[1]);
+        let _ = self.machine.store(place, words[0]);
+        let _ = self.machine.store(place + 8, words[1]);
         if self.width == 32 {
-            let _ = ram.store(place + 16, 0);
-            let _ = ram.store(place + 24, 0);
+            let _ = self.machine.store(place + 16, 0);
+            let _ = self.machine.store(place + 24, 0);
         }
     }
 
     /// Whether a wait descriptor has written its status. The place may bear the status of a later
     /// one already.
     pub fn is_done(&self, wait: Wait) -> bool {
-        let word = self.machine.ram().load(wait.address).unwrap_or_default() as u32;
+        let word = self.machine.load(wait.address).unwrap_or_default() as u32;
         word != 0 && word.wrapping_sub(wait.value) as i32 >= 0
     }
 

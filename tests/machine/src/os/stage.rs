@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Page tables, of either stage and any depth (sections 9.7 and 9.8 of the VT-d specification).
 
+use super::board::Board;
 use super::frames::Frames;
 
 /// P of a first-stage entry.
@@ -60,7 +61,7 @@ pub struct Leaf {
 
 impl Stage {
     /// Empty tables.
-    pub fn new(frames: &Frames, levels: u8, table: u64, bias: u64) -> Self {
+    pub fn new<B: Board + Clone>(frames: &Frames<B>, levels: u8, table: u64, bias: u64) -> Self {
         Stage {
             root: frames.allocate(),
             levels,
@@ -79,7 +80,7 @@ impl Stage {
     /// # Panics
     ///
     /// If a large page is in the way.
-    pub fn place(&self, frames: &Frames, address: u64, level: u8) -> u64 {
+    pub fn place<B: Board + Clone>(&self, frames: &Frames<B>, address: u64, level: u8) -> u64 {
         let mut table = self.root;
         for at in (level + 1..=self.levels).rev() {
             let place = table + offset(address, at);
@@ -97,19 +98,30 @@ impl Stage {
     }
 
     /// Writes the entry of an address in the table of a level, and returns what it was.
-    pub fn set(&self, frames: &Frames, address: u64, level: u8, entry: u64) -> u64 {
+    pub fn set<B: Board + Clone>(
+        &self,
+        frames: &Frames<B>,
+        address: u64,
+        level: u8,
+        entry: u64,
+    ) -> u64 {
         let place = self.place(frames, address, level);
         swap(frames, place, entry)
     }
 
     /// Writes the entry that maps an address, whatever its level, and returns what it was.
-    pub fn replace(&self, frames: &Frames, address: u64, entry: u64) -> Option<u64> {
+    pub fn replace<B: Board + Clone>(
+        &self,
+        frames: &Frames<B>,
+        address: u64,
+        entry: u64,
+    ) -> Option<u64> {
         let leaf = self.find(frames, address)?;
         Some(swap(frames, leaf.at, entry))
     }
 
     /// Finds the entry that maps an address, if the tables reach that far.
-    pub fn find(&self, frames: &Frames, address: u64) -> Option<Leaf> {
+    pub fn find<B: Board + Clone>(&self, frames: &Frames<B>, address: u64) -> Option<Leaf> {
         let mut table = self.root;
         for level in (1..=self.levels).rev() {
             let at = table + offset(address, level);
@@ -127,14 +139,14 @@ impl Stage {
 }
 
 /// Tables lie in frames of the allocator, which are memory; so nothing here fails.
-fn load(frames: &Frames, at: u64) -> u64 {
-    frames.ram().load(at).unwrap_or_default()
+fn load<B: Board + Clone>(frames: &Frames<B>, at: u64) -> u64 {
+    frames.board().load(at).unwrap_or_default()
 }
 
-fn store(frames: &Frames, at: u64, value: u64) {
-    let _ = frames.ram().store(at, value);
+fn store<B: Board + Clone>(frames: &Frames<B>, at: u64, value: u64) {
+    let _ = frames.board().store(at, value);
 }
 
-fn swap(frames: &Frames, at: u64, value: u64) -> u64 {
-    frames.ram().swap(at, value).unwrap_or_default()
+fn swap<B: Board + Clone>(frames: &Frames<B>, at: u64, value: u64) -> u64 {
+    frames.board().swap(at, value).unwrap_or_default()
 }

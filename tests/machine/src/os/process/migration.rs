@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Pages that move to another frame while functions use them: away, invalidated, copied, back.
 
+use super::super::board::Board;
 use super::super::frames::FRAME;
 use super::super::queue::{QueueFault, Wait};
 use super::{Process, covering};
-use vtd::memory::Memory;
+use crate::machine::Machine;
 
-impl Process {
+impl<B: Board + Clone> Process<B> {
     /// Takes a page away to be moved, unless it is on the move already: from now on it is neither
     /// accessed nor made present, as soon as its range has been invalidated.
     fn take_away(&self, address: u64) -> bool {
@@ -25,9 +26,9 @@ impl Process {
         let frame = elsewhere.unwrap_or(old);
         if frame != old {
             let mut contents = [0; FRAME as usize];
-            let ram = self.0.os.0.frames.ram();
-            let _ = ram.read(old, &mut contents);
-            let _ = ram.write(frame, &contents);
+            let board = self.0.os.machine();
+            let _ = board.memory_read(old, &mut contents);
+            let _ = board.memory_write(frame, &contents);
         }
         self.change(address, |page| {
             page.frame = frame;
@@ -62,7 +63,7 @@ impl Process {
 
     /// Begins to move pages, which one invalidation covers, and waits for nothing. None if one of
     /// them is on the move already, or if the invalidation queue has no room.
-    pub fn begin_migration(&self, address: u64, length: u64) -> Option<Migration> {
+    pub fn begin_migration(&self, address: u64, length: u64) -> Option<Migration<B>> {
         let mut migration = Migration {
             process: self.clone(),
             pages: Vec::new(),
@@ -90,14 +91,14 @@ impl Process {
 /// Pages on the move. Software must end it: until then nobody can have them.
 #[derive(Debug)]
 #[must_use = "the pages are away until the migration ends"]
-pub struct Migration {
-    process: Process,
+pub struct Migration<B: Board + Clone = Machine> {
+    process: Process<B>,
     pages: Vec<u64>,
     /// The wait descriptors behind its invalidations, by unit.
     waits: Vec<(usize, Wait)>,
 }
 
-impl Migration {
+impl<B: Board + Clone> Migration<B> {
     /// Whether the invalidation is complete, and nobody uses the old frames any more.
     pub fn is_ready(&self) -> bool {
         let os = &self.process.0.os;
