@@ -161,6 +161,21 @@ block! {
     /// reads the same; a test checks how a driver reacts. Counts down. Kept over a function level
     /// reset.
     SILENCE = 0x40, ReadWrite;
+    /// 1 while the device has something to do by itself, 0 when it rests until something comes down
+    /// to it or time passes.
+    WORK = 0x48, ReadOnly;
+    /// How many requests the function has sent since power-up: see `SENT_WHAT`.
+    SENT = 0x50, ReadOnly;
+    /// Number, from 0 on, of the request that the next three registers show. The last 1024 are kept;
+    /// of others they are 0.
+    SENT_NUMBER = 0x58, ReadWrite;
+    /// A request that was sent: its kind 63:60, as in `COMMAND`, or 9 untranslated atomic operation,
+    /// 11 translated atomic operation, 15 interrupt; the rest as in `ATTRIBUTES`.
+    SENT_WHAT = 0x60, ReadOnly;
+    /// Address of that request; of an interrupt, its vector.
+    SENT_ADDRESS = 0x68, ReadOnly;
+    /// Length of that request: bytes of an access, pages of a translation request.
+    SENT_LENGTH = 0x70, ReadOnly;
 }
 
 /// Bits of the laboratory's `ATTRIBUTES`.
@@ -208,6 +223,18 @@ pub mod command {
     pub const UNTRANSLATED_PROBE: u64 = 7;
     /// A translated zero-length read.
     pub const TRANSLATED_PROBE: u64 = 8;
+}
+
+/// Fields and values of the laboratory's `SENT_WHAT`.
+pub mod sent {
+    /// Lowest bit of the kind.
+    pub const KIND_SHIFT: u32 = 60;
+    /// An untranslated atomic operation.
+    pub const UNTRANSLATED_ATOMIC: u64 = 9;
+    /// An atomic operation with a translated address.
+    pub const TRANSLATED_ATOMIC: u64 = 11;
+    /// An interrupt.
+    pub const INTERRUPT: u64 = 15;
 }
 
 /// Offset of a register block of context `n` in the register BAR.

@@ -7,6 +7,8 @@ use crate::device::Device;
 use crate::permit::Permit;
 use crate::registers;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
+use crate::turn::Turn;
+use crate::witness::{SharedLog, Witness};
 use pcie_ats::{
     Function, InvalidateCompletion, InvalidateRequest, Invalidation, Pasid, PrgResponse, Reset,
     RootPort,
@@ -31,6 +33,8 @@ pub struct Endpoint {
     device: Mutex<Device>,
     pasid_generation: Arc<AtomicU64>,
     permit: Arc<Permit>,
+    /// What was sent, if there is a laboratory to show it.
+    log: SharedLog,
 }
 
 impl Endpoint {
@@ -39,12 +43,19 @@ impl Endpoint {
         config.check()?;
         let pasid_generation = Arc::new(AtomicU64::new(0));
         let permit = Arc::new(Permit::new(config.contexts.into()));
-        let device = Device::new(&config, pasid_generation.clone(), permit.clone());
+        let log = SharedLog::default();
+        let device = Device::new(
+            &config,
+            pasid_generation.clone(),
+            permit.clone(),
+            log.clone(),
+        );
         Ok(Endpoint {
             config,
             device: Mutex::new(device),
             pasid_generation,
             permit,
+            log,
         })
     }
 
@@ -66,7 +77,7 @@ impl Endpoint {
             return Step::Idle;
         };
         loop {
-            turn.perform(port, &self.permit);
+            self.perform(&mut turn, port);
             let mut device = self.device.lock();
             let itag_vector = device.end_action(&mut turn);
             let member = turn.index;
@@ -88,6 +99,15 @@ impl Endpoint {
                 Some(next) => turn = next,
                 None => return Step::Worked,
             }
+        }
+    }
+
+    /// Carries out an action of a turn, which is noted if there is a laboratory.
+    fn perform<P: RootPort + ?Sized>(&self, turn: &mut Turn, port: &P) {
+        if self.config.laboratory {
+            turn.perform(&Witness::new(port, &self.log), &self.permit);
+        } else {
+            turn.perform(port, &self.permit);
         }
     }
 

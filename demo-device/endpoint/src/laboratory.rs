@@ -4,6 +4,7 @@
 //! tests the driver.
 
 use crate::dma::Scratch;
+use crate::witness::SharedLog;
 use pcie_ats::{
     MemoryAddressType, MemoryRequest, PageRequest, Pasid, Prgi, Reset, RootPort, Translation,
     TranslationError, TranslationRequest,
@@ -137,13 +138,17 @@ pub(crate) struct Laboratory {
     completion: u64,
     state: State,
     pub silence: Silence,
+    /// What the function has sent.
+    log: SharedLog,
+    /// The request of it that is shown.
+    sent_number: u64,
     /// Changes whenever a request in progress is cancelled.
     pub generation: u64,
 }
 
 impl Laboratory {
     /// The laboratory after a reset.
-    pub fn new() -> Self {
+    pub fn new(log: SharedLog) -> Self {
         Laboratory {
             address: 0,
             attributes: 0,
@@ -152,6 +157,8 @@ impl Laboratory {
             completion: 0,
             state: State::Idle,
             silence: Silence::default(),
+            log,
+            sent_number: 0,
             generation: 0,
         }
     }
@@ -166,7 +173,7 @@ impl Laboratory {
         *self = Laboratory {
             generation: self.generation + 1,
             silence,
-            ..Laboratory::new()
+            ..Laboratory::new(self.log.clone())
         };
     }
 
@@ -185,6 +192,11 @@ impl Laboratory {
             registers::TRANSLATED => self.translated,
             registers::COMPLETION => self.completion,
             registers::SILENCE => self.silence.reads,
+            registers::SENT => self.log.lock().count(),
+            registers::SENT_NUMBER => self.sent_number,
+            registers::SENT_WHAT => self.log.lock().get(self.sent_number).what,
+            registers::SENT_ADDRESS => self.log.lock().get(self.sent_number).address,
+            registers::SENT_LENGTH => self.log.lock().get(self.sent_number).length,
             _ => 0,
         }
     }
@@ -195,6 +207,7 @@ impl Laboratory {
             registers::ADDRESS => self.address = value,
             registers::ATTRIBUTES => self.attributes = value & attributes::ALL,
             registers::DATA => self.data = value,
+            registers::SENT_NUMBER => self.sent_number = value,
             registers::SILENCE => {
                 self.silence = Silence {
                     reads: value,
@@ -319,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_command_takes_what_the_registers_say() {
-        let mut lab = Laboratory::new();
+        let mut lab = Laboratory::new(SharedLog::default());
         lab.write(registers::ADDRESS, 0x1234_5000);
         lab.write(
             registers::ATTRIBUTES,
@@ -351,7 +364,7 @@ mod tests {
 
     #[test]
     fn silence_begins_with_a_stop_and_ends_after_so_many_reads() {
-        let mut lab = Laboratory::new();
+        let mut lab = Laboratory::new(SharedLog::default());
         lab.silence.begin();
         assert_eq!(lab.silence.answer(5), 5);
         lab.write(registers::SILENCE, 2);
@@ -370,7 +383,7 @@ mod tests {
 
     #[test]
     fn an_unknown_command_is_refused() {
-        let mut lab = Laboratory::new();
+        let mut lab = Laboratory::new(SharedLog::default());
         lab.write(registers::COMMAND, 9);
         assert_eq!(lab.read(registers::STATE), 3 | 1 << 8);
     }

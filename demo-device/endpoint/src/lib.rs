@@ -39,6 +39,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod witness;
 
 /// The address translation cache alone, for its benchmarks. Hosts do not need it.
 pub mod translation_cache {

@@ -24,6 +24,7 @@ use crate::registers::{Part, Register};
 use crate::set::Set;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use crate::turn::Buffers;
+use crate::witness::SharedLog;
 use pcie_ats::capability::PriChange;
 use pcie_ats::{AlignedRange, InvalidateRequest, Invalidation, Pasid, PasidWidth, Reset};
 use svm_abi::doorbell;
@@ -71,7 +72,12 @@ pub(crate) struct Device {
 
 impl Device {
     /// The device after power-up.
-    pub fn new(config: &Config, pasid_generation: Arc<AtomicU64>, permit: Arc<Permit>) -> Self {
+    pub fn new(
+        config: &Config,
+        pasid_generation: Arc<AtomicU64>,
+        permit: Arc<Permit>,
+        log: SharedLog,
+    ) -> Self {
         let contexts = usize::from(config.contexts);
         Device {
             config: *config,
@@ -79,7 +85,7 @@ impl Device {
             contexts: (0..contexts)
                 .map(|n| Context::new(Life::new(permit.clone(), n)))
                 .collect(),
-            laboratory: config.laboratory.then(Laboratory::new),
+            laboratory: config.laboratory.then(|| Laboratory::new(log)),
             atc: Atc::new(config.atc_entries, config.atc_ways),
             groups: Groups::new(),
             flights: Flights::new(contexts + 1),
@@ -140,6 +146,9 @@ impl Device {
         match register {
             Register::Laboratory(laboratory::MUTANT) => {
                 self.mutant.map_or(0, |mutant| mutant.rule().into())
+            }
+            Register::Laboratory(laboratory::WORK) => {
+                (self.laboratory.is_some() && !self.ready.is_empty()).into()
             }
             Register::Device(offset) => self.read_device(offset),
             Register::DeviceCounter(offset) => self.counters.read(offset),

@@ -120,3 +120,33 @@ fn a_raw_request_that_the_state_of_the_function_forbids_is_not_sent() {
     let inner = world.inner.lock().unwrap();
     assert!(inner.translations.is_empty() && inner.page_requests.is_empty());
 }
+
+#[test]
+fn what_was_sent_is_shown_by_its_number() {
+    let world = world();
+    let frame = world.map(1, HERE, true);
+    let shown = |number| {
+        write(&world, laboratory::SENT_NUMBER, number);
+        [
+            laboratory::SENT_WHAT,
+            laboratory::SENT_ADDRESS,
+            laboratory::SENT_LENGTH,
+        ]
+        .map(|register| read(&world, register))
+    };
+    let first = read(&world, laboratory::SENT);
+    assert_eq!(command(&world, 1, HERE, PASID_1), (2, 0));
+    assert_eq!(command(&world, 6, frame + 8, 0), (2, 0));
+    write(&world, laboratory::STATE, 0);
+    write(&world, laboratory::ATTRIBUTES, PASID_1 | READ | LAST);
+    write(&world, laboratory::ADDRESS, HERE);
+    write(&world, laboratory::COMMAND, 2);
+    assert_eq!(read(&world, laboratory::WORK), 1);
+    world.run();
+    assert_eq!(read(&world, laboratory::WORK), 0);
+    assert_eq!(read(&world, laboratory::SENT), first + 3);
+    assert_eq!(shown(first), [1 << 60 | PASID_1, HERE, 1]);
+    assert_eq!(shown(first + 1), [6 << 60, frame + 8, 8]);
+    assert_eq!(shown(first + 2), [2 << 60 | PASID_1 | READ | LAST, HERE, 0]);
+    assert_eq!(shown(first + 3), [0; 3]);
+}
