@@ -264,6 +264,22 @@ impl<B: Board + Clone> Os<B> {
         faults
     }
 
+    // Tables.
+
+    /// Where the context entry of a function lies.
+    pub fn context_place(&self, function: FunctionId) -> u64 {
+        self.0.context_place(function)
+    }
+
+    /// Where the PASID table entry of a function lies.
+    ///
+    /// # Panics
+    ///
+    /// In legacy mode, which has none.
+    pub fn pasid_place(&self, function: FunctionId, pasid: Pasid) -> u64 {
+        self.0.pasid_place(function, pasid.get())
+    }
+
     // Interrupts.
 
     /// Routes a function's MSI-X vector through interrupt remapping, and returns the message that

@@ -252,6 +252,8 @@ impl<B: Board + Clone> Process<B> {
             .with_p(true)
             .with_did(DomainId(space.domain))
             .with_pwsnp(true)
+            // Of the second stage, which there may be none of: Linux writes it all the same.
+            .with_aw(AW_48 + u8::from(space.layout.five_levels))
             .with_fspm(space.layout.five_levels.into())
             .with_fsptptr(space.first.pointer());
         let entry = match &space.second {

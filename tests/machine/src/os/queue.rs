@@ -6,6 +6,9 @@ use super::descriptors::{self, Words};
 use super::frames::Frames;
 use crate::machine::Machine;
 use crate::sync::Mutex;
+use vtd::spec::SourceId;
+use vtd::spec::capability::ExtendedCapability;
+use vtd::spec::invalidation::{DeviceTlbInvalidate, PasidDeviceTlbInvalidate};
 use vtd::spec::register::{fsts, offset};
 
 /// Log2 of the queue's size in pages.
@@ -56,6 +59,8 @@ pub struct Queue<B = Machine> {
     unit: usize,
     /// Bytes of a descriptor: 16 or 32.
     width: u64,
+    /// The unit counts invalidation requests by physical function (ECAP.DIT).
+    throttles: bool,
     base: u64,
     status: u64,
     state: Mutex<State>,
@@ -68,10 +73,12 @@ impl<B: Board + Clone> Queue<B> {
         machine.unit_write(unit, offset::IQT, 0, 8);
         let iqa = base | u64::from(wide) << 11 | ORDER;
         machine.unit_write(unit, offset::IQA, iqa, 8);
+        let ecap = ExtendedCapability(machine.unit_read(unit, offset::ECAP, 8));
         Queue {
             machine: machine.clone(),
             unit,
             width: if wide { 32 } else { 16 },
+            throttles: ecap.dit(),
             base,
             status: frames.allocate(),
             state: Mutex::new(State {
@@ -140,6 +147,10 @@ impl<B: Board + Clone> Queue<B> {
 
     /// The queue lies in frames of the allocator, which are memory.
     fn put(&self, at: u64, words: &Words) {
+        let words = match self.throttles {
+            true => *words,
+            false => without_pfsid(*words),
+        };
         let place = self.base + at;
         let _ = self.machine.store(place, words[0]);
         let _ = self.machine.store(place + 8, words[1]);
@@ -179,5 +190,35 @@ impl<B: Board + Clone> Queue<B> {
         let all = fsts::IQE | fsts::ITE | fsts::ICE;
         self.machine
             .unit_write(self.unit, offset::FSTS, all.into(), 4);
+    }
+}
+
+/// A descriptor for a unit that does not throttle: PFSID is reserved there (section 6.5.2.5).
+fn without_pfsid(words: Words) -> Words {
+    match words[0] & 0xf {
+        3 => DeviceTlbInvalidate(words).with_pfsid(SourceId(0)).0,
+        8 => PasidDeviceTlbInvalidate(words).with_pfsid(SourceId(0)).0,
+        _ => words,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pcie_ats::{AlignedRange, Pasid};
+
+    #[test]
+    fn the_physical_function_is_named_to_units_that_throttle_alone() {
+        let (function, range) = (SourceId(0x1234), AlignedRange::ALL);
+        let with = descriptors::device_tlb(function, range);
+        let without = DeviceTlbInvalidate(without_pfsid(with));
+        assert_eq!(without.pfsid(), SourceId(0));
+        assert_eq!(without.sid(), function);
+        let with = descriptors::device_tlb_pasid(function, Pasid::new(5).unwrap(), range);
+        let without = PasidDeviceTlbInvalidate(without_pfsid(with));
+        assert_eq!(without.pfsid(), SourceId(0));
+        assert_eq!((without.sid(), without.pasid()), (function, 5));
+        let other = descriptors::IOTLB_GLOBAL;
+        assert_eq!(without_pfsid(other), other);
     }
 }
