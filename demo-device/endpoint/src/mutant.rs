@@ -171,8 +171,6 @@ mutants! {
     Rule72 = 72;
     /// Page requests ask for privileged mode.
     Rule73 = 73;
-    /// STOP is ignored.
-    Rule74 = 74;
     /// Of a large translation only the page that was asked for is used.
     Page15 = 115;
     /// Translations that have grown together survive an invalidation of one of their pages.
@@ -183,6 +181,8 @@ mutants! {
     Ahead39 = 139;
     /// Groups of pages ahead are sent without credits.
     Ahead58 = 158;
+    /// STOP is ignored.
+    Stop65 = 165;
     /// A context writes to where another one of its address space has written.
     Mixed = 201;
 }

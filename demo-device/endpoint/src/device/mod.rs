@@ -269,7 +269,7 @@ impl Device {
         ) {
             lab.silence.begin();
         }
-        if self.contexts[n].state != State::Disabled && !self.breaks(Mutant::Rule74) {
+        if self.contexts[n].state != State::Disabled && !self.breaks(Mutant::Stop65) {
             let stopping = self.contexts[n].state == State::Stopping;
             let marker = stopping && self.contexts[n].marker;
             self.contexts[n].cancel_work();

@@ -180,7 +180,7 @@ pub(super) fn rule_72_interrupts_are_sent_as_asked() {
 }
 
 #[test]
-pub(super) fn rule_74_a_context_that_is_told_to_stop_stops() {
+pub(super) fn rule_65_a_context_that_is_told_to_stop_stops() {
     let world = World::running();
     world.submit(nop());
     world.set(0, context::CONTROL, control::STOP);

@@ -340,7 +340,7 @@ const STUBBORN: &[&str] = &[
 ];
 
 /// Number of the mutant that ignores STOP.
-const IGNORES_STOP: u64 = 74;
+const IGNORES_STOP: u64 = 165;
 
 /// How often the driver may poll a context that never stops, whatever the number of waiting
 /// threads. It polls 509 times if no poll is late.

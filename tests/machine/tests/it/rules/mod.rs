@@ -437,12 +437,3 @@ fn rule_73_nothing_is_asked_for_in_privileged_mode() {
     assert!(bench.page_requests().iter().all(|r| !r.privileged));
     assert!(bench.translation_requests().iter().all(|r| !r.privileged));
 }
-
-#[test]
-fn rule_74_a_context_that_is_told_to_stop_stops() {
-    let bench = Bench::new();
-    let page = bench.process().map(HERE, 0x1000);
-    bench.succeeds(fill(page, 8, 1));
-    bench.set(0, context::CONTROL, control::STOP);
-    assert_eq!(bench.state().0, status::DISABLED);
-}
