@@ -14,16 +14,23 @@ FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 1
 # A result of an earlier make bench to compare with the new one.
 BASELINE ?=
+# The rules of make suite and make mutants, by their numbers, and the bench: in-process, qtest,
+# qtest-intel-iommu or qtest-svm-vtd. All by default.
+RULE ?=
+BENCH ?=
+SUITE = $(CARGO) run --quiet -p svm-suite -- $(addprefix --rule ,$(RULE)) $(addprefix --bench ,$(BENCH))
 # Text that the names of the tests of make check must contain.
 ONLY ?=
 
-.PHONY: help demo check test test-debug lint dist shell bench bench-guest fuzz coverage prepare doctor manual next clean
+.PHONY: help demo check test test-debug suite mutants lint dist shell bench bench-guest fuzz coverage prepare doctor manual next clean
 
 help:
 	@echo "make demo       run the demonstration in a guest (IOMMU=svm-vtd: on this project's VT-d)"
 	@echo "make check      run what takes a minute (ONLY=text: tests with that in their name)"
 	@echo "make test       run all tests, on the host and in the guest"
 	@echo "make test-debug run the guest's tests on a kernel that watches the driver"
+	@echo "make suite      run the rules of ATS, PRI and PASID on every bench (RULE=38, BENCH=qtest)"
+	@echo "make mutants    break each rule on purpose and see that it is noticed (RULE, BENCH)"
 	@echo "make lint       check formatting, lints, licences and documentation"
 	@echo "make shell      an interactive guest with the device, its driver and svmctl"
 	@echo "make bench      measure; a table, and target/report/bench.json (BASELINE=file: what moved)"
@@ -52,6 +59,25 @@ test:
 test-debug:
 	@$(CARGO) build -p svm-vm -p svm-tests
 	@$(CARGO) run --quiet -p svm-tests --bin run-tests -- --debug
+
+# A program that is the prepared QEMU with the plug-in, for the benches that need it.
+QEMU_WITH_PLUGIN := $(CURDIR)/target/qemu-with-svm-demo
+
+.PHONY: qemu-with-plugin
+qemu-with-plugin:
+ifneq ($(BENCH),in-process)
+	@$(BUILD_SVM_VM)
+	@line="$$($(SVM_VM) qemu --print)" && \
+	    printf '#!/bin/sh\nexec %s "$$@"\n' "$$line" > '$(QEMU_WITH_PLUGIN)'
+	@chmod +x '$(QEMU_WITH_PLUGIN)'
+endif
+
+suite: qemu-with-plugin
+	@mkdir -p target/report
+	@SVM_QEMU='$(QEMU_WITH_PLUGIN)' $(SUITE) --json target/report/suite.json --junit target/report/suite.xml
+
+mutants: qemu-with-plugin
+	@SVM_QEMU='$(QEMU_WITH_PLUGIN)' $(SUITE) --mutants
 
 lint:
 	$(CARGO) fmt --all --check

@@ -10,7 +10,13 @@ fn what_is_included_is_carried() {
     let script = include_str!("../../vmm-glue/launch/build.rs");
     let (_, endings) = script.split_once("const ENDINGS").unwrap();
     let (endings, _) = endings.split_once("];").unwrap();
-    let mut files = sources(&["demo-device", "guest-app", "tests/machine", "vmm-glue"]);
+    let mut files = sources(&[
+        "demo-device",
+        "guest-app",
+        "tests/machine",
+        "tests/suite",
+        "vmm-glue",
+    ]);
     // What tests beside the sources include, a build does not.
     files.retain(|(file, _)| file.iter().any(|part| part == OsStr::new("src")));
     let mut included = 0;

@@ -26,6 +26,7 @@ pub const ROOTS: &[&str] = &[
     "guest-driver/svm_demo_main.rs",
     "tests/machine/src/lib.rs",
     "tests/src/lib.rs",
+    "tests/suite/src/lib.rs",
     "vmm-glue/host-iommu/src/lib.rs",
     "vmm-glue/launch/src/main.rs",
     "vmm-glue/layout/src/lib.rs",

@@ -30,6 +30,7 @@ mod readme;
 pub mod skips;
 #[cfg(test)]
 mod sources;
+pub mod suite;
 pub mod tally;
 pub mod terminal;
 pub mod trace;

@@ -9,7 +9,7 @@ use std::thread::available_parallelism;
 use clap::Parser;
 use svm_tests::launcher::Launcher;
 use svm_tests::parts::{self, Job};
-use svm_tests::{devices, failures, fuzz, guest, host};
+use svm_tests::{devices, failures, fuzz, guest, host, suite};
 
 /// Runs the tests of svm-demo.
 #[derive(Parser)]
@@ -65,6 +65,7 @@ fn main() -> anyhow::Result<ExitCode> {
 fn jobs<'a>(launcher: &'a Launcher, options: &'a Options) -> Vec<Job<'a>> {
     let crates = Job::new("crates", usize::MAX, |part| host::run(launcher, part));
     let fuzzer = Job::new("fuzzer", 0, fuzz::run);
+    let suite = Job::new("suite", 1, |part| suite::run(launcher, part));
     let devices = Job::new("devices", 1, |part| devices::run(launcher, part));
     let failures = Job::new("failures", 0, |part| failures::run(launcher, part));
     if options.check {
@@ -99,6 +100,7 @@ fn jobs<'a>(launcher: &'a Launcher, options: &'a Options) -> Vec<Job<'a>> {
         jobs.extend(guests);
     }
     if !options.guest {
+        jobs.push(suite);
         jobs.push(fuzzer);
     }
     jobs

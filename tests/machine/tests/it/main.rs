@@ -15,6 +15,5 @@ mod msix;
 mod page_requests;
 mod programs;
 mod remapping;
-mod rules;
 mod storm;
 mod topology;

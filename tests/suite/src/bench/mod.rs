@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Benches: what can make a machine with an IOMMU and the device behind it.
+
+mod host;
+mod in_process;
+mod qemu;
+mod qtest;
+
+pub use host::{Bench, Gone, Hook, Host, Shared, Wish};
+pub use in_process::InProcess;
+pub use qtest::{Qtest, Unit};

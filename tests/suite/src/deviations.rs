@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where a unit that is not this project's is known to break a clause. A run is good with them, and
+//! fails when one is gone: then it is taken off this list, and its report out of docs/deviations.
+
+/// A clause that a unit is known to break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deviation {
+    /// Number of the rule.
+    pub rule: u8,
+    /// Name of the clause.
+    pub clause: &'static str,
+    /// Name of the bench.
+    pub bench: &'static str,
+    /// Number of the report in docs/deviations.
+    pub report: u8,
+    /// What comes: a text that the failure contains.
+    pub found: &'static str,
+    /// Where the reason is in the source of the unit.
+    pub place: &'static str,
+}
+
+/// A deviation of QEMU's `intel-iommu`.
+const fn intel_iommu(
+    report: u8,
+    rule: u8,
+    clause: &'static str,
+    found: &'static str,
+    place: &'static str,
+) -> Deviation {
+    Deviation {
+        rule,
+        clause,
+        bench: "qtest-intel-iommu",
+        report,
+        found,
+        place,
+    }
+}
+
+/// All that are known.
+pub const ALL: &[Deviation] = &[
+    intel_iommu(1, 26, "A was set", "found 0x20", "vtd_set_flag_in_pte()"),
+    intel_iommu(
+        2,
+        26,
+        "a read was cached",
+        "0x20",
+        "vtd_do_iommu_translate(), the path of an IOTLB hit",
+    ),
+    intel_iommu(
+        2,
+        26,
+        "the device's write",
+        "0x20",
+        "vtd_do_iommu_translate(), the path of an IOTLB hit",
+    ),
+    intel_iommu(
+        2,
+        26,
+        "untranslated write",
+        "0x20",
+        "vtd_do_iommu_translate(), the path of an IOTLB hit",
+    ),
+    intel_iommu(3, 26, "read-only page", "found 0x40", "vtd_iova_to_fspte()"),
+    intel_iommu(
+        4,
+        78,
+        "taken away, selectively",
+        "found true",
+        "vtd_get_iova_pgtbl_base(), which ignores the error of vtd_ce_get_pasid_entry()",
+    ),
+    intel_iommu(
+        4,
+        78,
+        "taken away, globally",
+        "found true",
+        "vtd_get_iova_pgtbl_base(), which ignores the error of vtd_ce_get_pasid_entry()",
+    ),
+    intel_iommu(
+        5,
+        75,
+        "above 1 GiB",
+        "Descriptor",
+        "vtd_process_piotlb_desc()",
+    ),
+    intel_iommu(
+        6,
+        23,
+        "absent PASID",
+        "PasidEntryInvalid",
+        "vtd_do_iommu_translate(), the calls of vtd_report_fault() before the walk; vtd_get_pe_in_pasid_leaf_table(), which checks PGTT before the present bit",
+    ),
+    intel_iommu(
+        7,
+        25,
+        "second stage",
+        "SIGABRT",
+        "vtd_iommu_ats_do_translate(), which calls abort(); the capabilities of scalable mode without a first stage, which report SRS",
+    ),
+    intel_iommu(
+        8,
+        13,
+        "the unit's answer",
+        "found Ok(",
+        "vtd_iommu_ats_do_translate() and vtd_iommu_translate(), which ask for neither DTE nor its like in legacy mode",
+    ),
+    intel_iommu(
+        8,
+        13,
+        "the device's conclusion",
+        "found Some(",
+        "vtd_iommu_ats_do_translate() and vtd_iommu_translate(), which ask for neither DTE nor its like in legacy mode",
+    ),
+    intel_iommu(
+        8,
+        30,
+        "DTE clear",
+        "found Ok(",
+        "vtd_iommu_ats_do_translate() and vtd_iommu_translate(), which ask for neither DTE nor its like in legacy mode",
+    ),
+    intel_iommu(
+        9,
+        24,
+        "with a PASID",
+        "CompleterAbort",
+        "vtd_iommu_ats_do_translate()",
+    ),
+    intel_iommu(
+        10,
+        31,
+        "0xfeexxxxx",
+        "found Ok(",
+        "vtd_iommu_translate(), the case of translated requests, which makes an identity entry",
+    ),
+    intel_iommu(
+        11,
+        32,
+        "cached page",
+        "faults of the write: expected 0x1, found 0x0",
+        "vtd_do_iommu_translate(), the path of an IOTLB hit",
+    ),
+    intel_iommu(
+        12,
+        74,
+        "reason",
+        "IQEI: expected 0x3, found 0x0",
+        "vtd_process_inv_desc() and its register file, which has no IQERCD",
+    ),
+    intel_iommu(
+        13,
+        76,
+        "masked",
+        "PECTL.IM after power-up: expected 0x1, found 0x0",
+        "vtd_init(), where DMAR_PECTL_REG is defined with 0",
+    ),
+    intel_iommu(
+        14,
+        76,
+        "EXR",
+        "false",
+        "vtd_pri_request_page(), which takes exec_req and does not write it",
+    ),
+    intel_iommu(
+        15,
+        76,
+        "without a PASID",
+        "found None",
+        "vtd_pri_request_page(), “We do not support PRI without PASID”",
+    ),
+    intel_iommu(
+        16,
+        78,
+        "PASID 0",
+        "expected true, found false",
+        "vtd_dev_to_context_entry(), which checks RID_PASID's entry whatever the request is",
+    ),
+    intel_iommu(
+        17,
+        78,
+        "beyond the directory",
+        "expected false, found true",
+        "vtd_get_pdire_from_pdir_table(), which knows no PDTS",
+    ),
+    intel_iommu(
+        18,
+        78,
+        "reserved bits",
+        "expected false, found true",
+        "vtd_get_pe_in_pasid_leaf_table()",
+    ),
+    intel_iommu(
+        19,
+        79,
+        "1 GiB",
+        "expected false, found true",
+        "vtd_fpte_rsvd_large, which does not depend on fs1gp",
+    ),
+    intel_iommu(
+        20,
+        80,
+        "SMPWCS",
+        "expected 0x1, found 0x0",
+        "vtd_cap_init(), which never sets bit 48",
+    ),
+];
+
+/// The one of a clause on a bench.
+pub fn of(rule: u8, clause: &str, bench: &str) -> Option<&'static Deviation> {
+    ALL.iter()
+        .find(|known| known.rule == rule && known.clause == clause && known.bench == bench)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rule::Judged;
+    use std::path::Path;
+
+    #[test]
+    fn each_is_of_a_clause_and_has_a_report_that_names_its_rule() {
+        let reports = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/deviations");
+        for known in ALL {
+            let rules = crate::rules::all();
+            let rule = rules.iter().find(|rule| rule.number == known.rule);
+            let Some(Judged::By(clauses)) = rule.map(|rule| &rule.judged) else {
+                panic!("{known:?}: no such rule");
+            };
+            let named = |clause: &crate::rule::Clause| clause.name == known.clause;
+            assert!(clauses.iter().any(named), "{known:?}: no such clause");
+            let path = reports.join(format!("{:02}.md", known.report));
+            let text = std::fs::read_to_string(&path).unwrap();
+            let command = format!("RULE={}", known.rule);
+            assert!(text.contains(&command), "{}: {command}", path.display());
+        }
+    }
+
+    #[test]
+    fn each_report_is_of_a_deviation() {
+        let reports = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/deviations");
+        for entry in std::fs::read_dir(reports).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let Ok(number) = name.trim_end_matches(".md").parse::<u8>() else {
+                assert_eq!(name, "README.md");
+                continue;
+            };
+            assert!(ALL.iter().any(|known| known.report == number), "{name}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The correctness suite: each rule of ATS, PRI and PASID as one function, which runs on several
+//! benches and judges the IOMMU and the device there.
+//!
+//! * [`rule`] says what a rule and a clause of it are, [`verdict`] what comes of one; [`rules`] has
+//!   all of them.
+//! * [`bench`](mod@bench) has the benches: a machine in this process with this project's unit, and
+//!   QEMU over qtest with either unit.
+//! * [`world`] is what a rule works with: software, a process and the laboratory of the device.
+//! * [`deviations`] lists where a unit is known not to keep a rule.
+//! * [`run`] runs rules and mutants; [`report`] writes what came of it.
+#![forbid(unsafe_code)]
+
+pub mod bench;
+pub mod deviations;
+pub mod mutant;
+pub mod need;
+pub mod report;
+pub mod rule;
+pub mod rules;
+pub mod run;
+pub mod trial;
+pub mod verdict;
+pub mod world;

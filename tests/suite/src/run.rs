@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Runs rules and mutants on a bench. Prints nothing.
+
+use crate::bench::{Bench, Wish};
+use crate::deviations::{self, Deviation};
+use crate::mutant::Mutant;
+use crate::need::Need;
+use crate::rule::{Clause, Judged, Rule};
+use crate::trial::{Panic, Trial, caught};
+use crate::verdict::Ended;
+use crate::world::{HERE, World};
+use std::fmt;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use svm_abi::completion::Error;
+use svm_abi::registers::command;
+use vtd::spec::capability::ExtendedCapability;
+use vtd::spec::register::offset;
+
+/// What came of a rule or a clause, best last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It is not kept, or was not judged, or a known deviation is gone.
+    Failed,
+    /// It is not kept, as is known.
+    Deviates,
+    /// It is kept.
+    Passed,
+    /// The bench cannot express it.
+    NotApplicable,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Verdict::Failed => "failed",
+            Verdict::Deviates => "expected deviation",
+            Verdict::Passed => "passed",
+            Verdict::NotApplicable => "not applicable",
+        })
+    }
+}
+
+/// What came of a clause.
+#[derive(Clone, Debug)]
+pub struct ClauseResult {
+    /// Its name.
+    pub name: &'static str,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What was seen, or why not.
+    pub text: String,
+    /// The last requests of the device, if the clause is not kept.
+    pub requests: Vec<String>,
+    /// The deviation that is known of it.
+    pub deviation: Option<&'static Deviation>,
+}
+
+/// What came of a rule.
+#[derive(Clone, Debug)]
+pub struct RuleResult {
+    /// The rule.
+    pub rule: &'static Rule,
+    /// Its clauses; none if no bench judges it.
+    pub clauses: Vec<ClauseResult>,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What there is to say of the rule as a whole.
+    pub text: String,
+    /// How long it took.
+    pub time: Duration,
+}
+
+/// What came of a mutant.
+#[derive(Clone, Debug)]
+pub struct MutantResult {
+    /// Number of the rule.
+    pub rule: u8,
+    /// Name of the clause.
+    pub clause: &'static str,
+    /// The violation.
+    pub mutant: Mutant,
+    /// Whether the clause noticed.
+    pub caught: bool,
+    /// What it said.
+    pub text: String,
+}
+
+/// Does something with each of a list, on all processors, and returns the results in order.
+fn on_all<T: Sync, R: Send>(list: &[T], call: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<(usize, R)>> = Mutex::default();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = list.get(n) else { break };
+                    let result = call(item);
+                    if let Ok(mut results) = results.lock() {
+                        results.push((n, result));
+                    }
+                }
+            });
+        }
+    });
+    let mut results = results.into_inner().unwrap_or_default();
+    results.sort_by_key(|(n, _)| *n);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Runs rules on a bench.
+pub fn rules(bench: &dyn Bench, rules: &[&'static Rule]) -> Vec<RuleResult> {
+    on_all(rules, |rule| run_rule(bench, rule))
+}
+
+fn run_rule(bench: &dyn Bench, rule: &'static Rule) -> RuleResult {
+    let begin = Instant::now();
+    let trial = Trial::new(bench, None);
+    let (clauses, verdict, text) = match &rule.judged {
+        Judged::By(clauses) => {
+            let run = |clause: &Clause| run_clause(bench, rule, clause);
+            let results: Vec<ClauseResult> = clauses.iter().map(run).collect();
+            let verdict = results.iter().map(|result| result.verdict).min();
+            (results, verdict.unwrap_or(Verdict::Failed), String::new())
+        }
+        Judged::Nowhere { reason, holds } => match caught(|| holds(&trial)) {
+            Ok(true) => (Vec::new(), Verdict::NotApplicable, (*reason).to_owned()),
+            Ok(false) => (
+                Vec::new(),
+                Verdict::Failed,
+                format!("the reason holds no more: {reason}"),
+            ),
+            Err(panic) => (Vec::new(), Verdict::Failed, format!("broken: {panic}")),
+        },
+    };
+    RuleResult {
+        rule,
+        clauses,
+        verdict,
+        text,
+        time: begin.elapsed(),
+    }
+}
+
+fn run_clause(bench: &dyn Bench, rule: &Rule, clause: &Clause) -> ClauseResult {
+    let trial = Trial::new(bench, None);
+    let deviation = deviations::of(rule.number, clause.name, bench.name());
+    let (verdict, text, requests) = match trial.lacks(clause.needs) {
+        Some((need, reason)) if !can(bench, need) => {
+            (Verdict::NotApplicable, reason.to_owned(), Vec::new())
+        }
+        Some((need, _)) => (
+            Verdict::Failed,
+            format!("the bench can do this by now: {need:?}"),
+            Vec::new(),
+        ),
+        None => match (trial.run(clause.run), deviation) {
+            (Ended::Kept(evidence), None) => (Verdict::Passed, evidence.0, Vec::new()),
+            (Ended::Kept(evidence), Some(known)) => (
+                Verdict::Failed,
+                format!("deviation {} is gone: {}", known.report, evidence.0),
+                Vec::new(),
+            ),
+            (Ended::Failed(failure), Some(known)) if failure.to_string().contains(known.found) => {
+                (Verdict::Deviates, failure.to_string(), failure.requests)
+            }
+            (Ended::Failed(failure), _) => (Verdict::Failed, failure.to_string(), failure.requests),
+            (Ended::Broken(sentence), _) => {
+                (Verdict::Failed, format!("broken: {sentence}"), Vec::new())
+            }
+        },
+    };
+    ClauseResult {
+        name: clause.name,
+        verdict,
+        text,
+        requests,
+        deviation,
+    }
+}
+
+/// Whether a bench can do what it says that it cannot.
+fn can(bench: &dyn Bench, need: Need) -> bool {
+    let world = || World::new(bench.machine(&Wish::default()), None);
+    let result = caught(|| match need {
+        Need::AccessWithPasid => {
+            let world = world();
+            let page = world.process().map(HERE, 0x1000);
+            let answer = world.raw(command::UNTRANSLATED_READ, page, world.space());
+            answer != Err(Error::MemoryAccess)
+        }
+        Need::Moments => world().machine().set_hook(None),
+        Need::LostMessages => world().machine().lose_invalidations(false),
+        Need::WithoutRidPasid => {
+            let reported = |rid_pasid| {
+                let machine = bench.machine(&Wish {
+                    rid_pasid,
+                    ..Wish::default()
+                });
+                ExtendedCapability(machine.unit_read(0, offset::ECAP, 8)).rps()
+            };
+            reported(true) != reported(false)
+        }
+    });
+    // What breaks on the way shows nothing of the sort.
+    result.unwrap_or(false)
+}
+
+/// Runs the mutants of rules on a bench: those of clauses that it can run, and that are kept.
+pub fn mutants(bench: &dyn Bench, rules: &[&'static Rule]) -> Vec<MutantResult> {
+    let mut list = Vec::new();
+    for rule in rules {
+        let Judged::By(clauses) = &rule.judged else {
+            continue;
+        };
+        list.extend(clauses.iter().map(|clause| (rule.number, clause)));
+    }
+    on_all(&list, |(rule, clause)| clause_mutants(bench, *rule, clause))
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn clause_mutants(bench: &dyn Bench, rule: u8, clause: &Clause) -> Vec<MutantResult> {
+    let known = deviations::of(rule, clause.name, bench.name());
+    if Trial::new(bench, None).lacks(clause.needs).is_some() || known.is_some() {
+        return Vec::new();
+    }
+    let can_break = |mutant: &&Mutant| Trial::can_break(bench, **mutant);
+    let mutants: Vec<&Mutant> = clause.mutants.iter().filter(can_break).collect();
+    if mutants.is_empty() {
+        return Vec::new();
+    }
+    // What is not kept without a mutant shows nothing with one.
+    let before = match Trial::new(bench, None).run(clause.run) {
+        Ended::Kept(_) => None,
+        Ended::Failed(failure) => Some(format!("fails without it: {failure}")),
+        Ended::Broken(sentence) => Some(sentence),
+    };
+    let run = |mutant: &Mutant| {
+        let ended = match &before {
+            None => Trial::new(bench, Some(*mutant)).run(clause.run),
+            Some(why) => Ended::Broken(why.clone()),
+        };
+        let (caught, text) = match ended {
+            Ended::Failed(failure) => (true, failure.to_string()),
+            Ended::Kept(evidence) => (false, format!("not noticed: {}", evidence.0)),
+            Ended::Broken(sentence) => (false, format!("broken: {sentence}")),
+        };
+        MutantResult {
+            rule,
+            clause: clause.name,
+            mutant: *mutant,
+            caught,
+            text,
+        }
+    };
+    mutants.into_iter().map(run).collect()
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Panic::Gone(said) | Panic::Other(said) => f.write_str(said),
+        }
+    }
+}
+
+/// How many rules have each verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Kept.
+    pub passed: usize,
+    /// Not kept.
+    pub failed: usize,
+    /// Not kept, as is known.
+    pub deviations: usize,
+    /// Not expressible.
+    pub not_applicable: usize,
+}
+
+impl Count {
+    /// Counts results.
+    pub fn of(results: &[RuleResult]) -> Count {
+        let count = |verdict| results.iter().filter(|r| r.verdict == verdict).count();
+        Count {
+            passed: count(Verdict::Passed),
+            failed: count(Verdict::Failed),
+            deviations: count(Verdict::Deviates),
+            not_applicable: count(Verdict::NotApplicable),
+        }
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Count {
+            passed,
+            failed,
+            deviations,
+            not_applicable,
+        } = self;
+        write!(
+            f,
+            "{passed} passed, {failed} failed, {deviations} expected deviations, \
+             {not_applicable} not applicable"
+        )
+    }
+}
