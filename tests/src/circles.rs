@@ -28,6 +28,7 @@ pub const ROOTS: &[&str] = &[
     "tests/src/lib.rs",
     "tests/suite/src/lib.rs",
     "vmm-glue/host-iommu/src/lib.rs",
+    "vmm-glue/iommufd/src/lib.rs",
     "vmm-glue/launch/src/main.rs",
     "vmm-glue/layout/src/lib.rs",
     "vmm-glue/qemu/src/lib.rs",

@@ -12,6 +12,7 @@ pub const PUBLISHED: &[&str] = &[
     "svm-endpoint",
     "vtd",
     "host-iommu",
+    "host-iommufd",
     "svm-doctor",
     "svm-init",
     "svmctl",

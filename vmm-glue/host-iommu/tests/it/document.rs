@@ -102,6 +102,7 @@ fn functions_and_tests_of_the_rows_exist() {
     let directories = BTreeMap::from([
         ("vtd", "vmm-glue/vtd/tests/it"),
         ("plugin", "vmm-glue/qemu/tests/plugin"),
+        ("iommufd", "vmm-glue/iommufd/src"),
     ]);
     let mut checked = 0;
     for row in rows().iter().filter(|row| row.place.starts_with('`')) {
