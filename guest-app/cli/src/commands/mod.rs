@@ -5,6 +5,7 @@ mod bench;
 mod copy;
 mod crc32c;
 mod doctor;
+mod function;
 mod info;
 mod manual;
 pub mod stress;

@@ -2,31 +2,26 @@
 //! `svmctl vfio`: drives the device through VFIO, without its kernel module, and checks ATS without
 //! PASID, with memory that is mapped and unmapped.
 
-use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use serde_json::json;
-use svm_init::events::{Event, RESULTS_VARIABLE, Status, TestEvent};
+use svm_init::events::{Status, TestEvent};
 use svmctl::abi::completion;
 use svmctl::abi::counters::index;
 use svmctl::abi::descriptor::translation;
-use svmctl::abi::ids;
 use svmctl::region::{Advice, PAGE, Region};
 use svmctl::vfio::{Access, Function, Mapping};
 use svmctl::{Batch, Context, Descriptor, Error, Failure, Queue};
 
+use super::function::{Bound, DRIVER, find, report};
 use crate::cli::VfioOptions;
 use svm_cases::harness::bench::pattern;
 use svm_cases::harness::report::print_json;
 
-/// Where the kernel lists PCI functions.
-const DEVICES: &str = "/sys/bus/pci/devices";
-/// The driver through which a program uses a function.
-const DRIVER: &str = "vfio-pci";
 /// Descriptors of the ring.
 const ENTRIES: u32 = 16;
 /// No operation takes this long.
@@ -69,136 +64,7 @@ fn check(directory: &Path, as_json: bool) -> anyhow::Result<bool> {
     Ok(failed == 0)
 }
 
-/// The function with this address, or the first svm-demo function.
-fn find(address: Option<&str>) -> anyhow::Result<PathBuf> {
-    if let Some(address) = address {
-        let full = match address.matches(':').count() {
-            1 => format!("0000:{address}"),
-            _ => address.to_owned(),
-        };
-        let path = Path::new(DEVICES).join(&full);
-        ensure!(path.exists(), "there is no PCI function {full}");
-        return Ok(path);
-    }
-    let id = |path: &Path, file: &str| {
-        let text = fs::read_to_string(path.join(file)).ok()?;
-        u16::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
-    };
-    let mut paths: Vec<PathBuf> = fs::read_dir(DEVICES)
-        .context(DEVICES)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect();
-    paths.sort();
-    paths
-        .into_iter()
-        .find(|path| {
-            id(path, "vendor") == Some(ids::VENDOR_ID) && id(path, "device") == Some(ids::DEVICE_ID)
-        })
-        .with_context(|| {
-            format!(
-                "there is no function {:04x}:{:04x}: `lspci -nn` lists what there is",
-                ids::VENDOR_ID,
-                ids::DEVICE_ID
-            )
-        })
-}
-
-/// A function that was taken from its driver.
-struct Bound {
-    directory: PathBuf,
-    address: String,
-    before: Option<String>,
-}
-
-impl Bound {
-    fn take(directory: &Path) -> anyhow::Result<Option<Bound>> {
-        let name = directory.file_name().context("a function has a name")?;
-        let bound = Bound {
-            directory: directory.to_owned(),
-            address: name.to_string_lossy().into_owned(),
-            before: driver(directory),
-        };
-        if bound.before.as_deref() == Some(DRIVER) {
-            return Ok(None);
-        }
-        ensure!(
-            Path::new("/sys/bus/pci/drivers").join(DRIVER).exists(),
-            "the kernel has no driver {DRIVER}: `modprobe {DRIVER}`"
-        );
-        let taken = bound.change(Some(DRIVER)).and_then(|()| {
-            let taken = driver(directory).as_deref() == Some(DRIVER);
-            ensure!(taken, "{DRIVER} did not take it; `dmesg` may say why");
-            Ok(())
-        });
-        match taken {
-            Ok(()) => Ok(Some(bound)),
-            Err(error) => {
-                bound.give_back()?;
-                Err(error)
-            }
-        }
-    }
-
-    /// Unbinds it from its driver and binds another: the named one, or any that supports the
-    /// function.
-    fn change(&self, to: Option<&str>) -> anyhow::Result<()> {
-        write(&self.directory.join("driver_override"), to.unwrap_or("\n"))?;
-        if driver(&self.directory).is_some() {
-            write(&self.directory.join("driver/unbind"), &self.address)?;
-        }
-        write(Path::new("/sys/bus/pci/drivers_probe"), &self.address)
-    }
-
-    fn give_back(self) -> anyhow::Result<()> {
-        self.change(None)?;
-        let now = driver(&self.directory);
-        ensure!(
-            now == self.before,
-            "{} had the driver {:?} and has {now:?} now",
-            self.address,
-            self.before
-        );
-        Ok(())
-    }
-}
-
-fn driver(directory: &Path) -> Option<String> {
-    let link = fs::read_link(directory.join("driver")).ok()?;
-    Some(link.file_name()?.to_string_lossy().into_owned())
-}
-
-fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    fs::write(path, text).with_context(|| path.display().to_string())
-}
-
-fn report(event: &TestEvent, as_json: bool) -> anyhow::Result<()> {
-    if as_json {
-        print_json(event)?;
-    } else {
-        let mark = if event.status == Status::Ok {
-            "ok    "
-        } else {
-            "FAILED"
-        };
-        let count = |key: &str| event.counters.get(key).copied().unwrap_or(0);
-        writeln!(
-            io::stdout(),
-            "{mark}  {:44} {:4} translations {:4} invalidations {:8} µs  {}",
-            event.name,
-            count("translation_requests"),
-            count("invalidations"),
-            event.micros,
-            event.message
-        )?;
-    }
-    if let Some(path) = std::env::var_os(RESULTS_VARIABLE) {
-        let mut file = OpenOptions::new().append(true).create(true).open(path)?;
-        Event::Test(event.clone()).write_to(&mut file)?;
-    }
-    Ok(())
-}
-
-/// A check. It returns what it found, in a few words.
+/// A check: what it found, in a few words.
 type Check = fn(&Arc<Function>, &mut Queue) -> anyhow::Result<String>;
 
 const CHECKS: &[(&str, Check)] = &[
@@ -469,12 +335,6 @@ fn second_context(function: &Arc<Function>, queue: &mut Queue) -> anyhow::Result
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_function_that_is_not_there_is_said() {
-        let error = find(Some("ff:1f.7")).unwrap_err().to_string();
-        assert_eq!(error, "there is no PCI function 0000:ff:1f.7");
-    }
 
     #[test]
     fn names_of_checks_are_distinct() {
