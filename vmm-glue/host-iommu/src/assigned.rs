@@ -114,7 +114,8 @@ impl Assigned {
         }
     }
 
-    /// The root table pointer was set, which a unit without ESRTPS tells by no effect.
+    /// The root table pointer was set. A unit with ESRTPS tells it by an invalidation of all context
+    /// entries; one without tells it by no effect.
     pub fn root_table_changed(
         &mut self,
         host: &mut impl HostIommu,

@@ -246,22 +246,20 @@ impl Bindings {
     }
 
     /// Context entries were invalidated (VT-d 6.5.2.1). In scalable mode they have no domain, so
-    /// those of a domain are all.
+    /// those of a domain are all. A new root table pointer invalidates all of them (VT-d 6.6), and
+    /// may come with another mode.
     pub fn context_cache_invalidated(
         &mut self,
         host: &mut impl HostIommu,
         tables: &impl GuestTables,
         scope: ContextScope,
     ) -> Changes {
-        if tables.mode() != Mode::Scalable {
-            return Changes::default();
-        }
         let selects = |of: SourceId| match scope {
             ContextScope::Global | ContextScope::Domain(_) => true,
             ContextScope::Device { sid, .. } if breaks(Mutant::N4_25) => of == sid,
             ContextScope::Device { sid, mask, .. } => of.0 & mask == sid.0 & mask,
         };
-        self.refresh(host, tables, PasidScope::Global, selects)
+        self.rebind(host, tables, selects)
     }
 
     /// The root table pointer was set, or translation was switched on or off: everything is read

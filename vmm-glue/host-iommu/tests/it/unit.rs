@@ -267,6 +267,33 @@ fn a_life_of_an_address_space() {
 }
 
 #[test]
+fn another_root_table_is_read_at_once_and_so_is_another_mode() {
+    const OTHER: u64 = 0x8000;
+    let mut w = World::new();
+    w.entry(0, 1, 0x1_0000);
+    w.entry(5, 2, 0x2_0000);
+    assert!(w.submit(&[PasidCacheInvalidate::new().with_g(3).0]));
+    assert_eq!([w.table(None), w.table(Some(5))], [0x1_0000, 0x2_0000]);
+    let set_root = |w: &mut World, rtaddr| {
+        w.write(offset::RTADDR, rtaddr);
+        let status = w.unit.read(offset::GSTS, 4) as u32 & 0x96ff_ffff;
+        w.write_sized(offset::GCMD, u64::from(status | global::SRTP), 4);
+    };
+    // A root table without entries, abort-DMA mode, legacy mode, and back.
+    set_root(&mut w, OTHER | 1 << 10);
+    assert_eq!([w.table(None), w.table(Some(5))], [0, 0]);
+    set_root(&mut w, ROOT | 1 << 10);
+    assert_eq!([w.table(None), w.table(Some(5))], [0x1_0000, 0x2_0000]);
+    set_root(&mut w, ROOT | 3 << 10);
+    assert_eq!([w.table(None), w.table(Some(5))], [0, 0]);
+    set_root(&mut w, OTHER);
+    assert_eq!([w.table(None), w.table(Some(5))], [1, 0]);
+    set_root(&mut w, ROOT | 1 << 10);
+    assert_eq!([w.table(None), w.table(Some(5))], [0x1_0000, 0x2_0000]);
+    assert_eq!(w.errors, [""; 0]);
+}
+
+#[test]
 fn what_the_host_cannot_do_stops_the_guests_queue() {
     let mut w = World::new();
     w.entry(5, 2, 0x2_0000);
