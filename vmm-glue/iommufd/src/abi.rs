@@ -18,18 +18,18 @@ pub(crate) fn size_of_u32<T>() -> u32 {
 
 /// `iommu_hwpt_vtd_s1`.
 pub fn first_stage(stage: &FirstStage) -> uapi::iommu_hwpt_vtd_s1 {
-    let flag = |set: bool, bit: u32| if set { u64::from(bit) } else { 0 };
+    let mut flags = 0;
+    if stage.supervisor_requests {
+        flags |= uapi::iommu_hwpt_vtd_s1_flags_IOMMU_VTD_S1_SRE;
+    }
+    if stage.extended_accessed {
+        flags |= uapi::iommu_hwpt_vtd_s1_flags_IOMMU_VTD_S1_EAFE;
+    }
+    if stage.write_protect {
+        flags |= uapi::iommu_hwpt_vtd_s1_flags_IOMMU_VTD_S1_WPE;
+    }
     uapi::iommu_hwpt_vtd_s1 {
-        flags: flag(
-            stage.supervisor_requests,
-            uapi::iommu_hwpt_vtd_s1_flags_IOMMU_VTD_S1_SRE,
-        ) | flag(
-            stage.extended_accessed,
-            uapi::iommu_hwpt_vtd_s1_flags_IOMMU_VTD_S1_EAFE,
-        ) | flag(
-            stage.write_protect,
-            uapi::iommu_hwpt_vtd_s1_flags_IOMMU_VTD_S1_WPE,
-        ),
+        flags: flags.into(),
         pgtbl_addr: stage.table,
         addr_width: stage.address_width,
         __reserved: 0,

@@ -463,15 +463,6 @@ mod tests {
         let flags = ParentFlags::default();
         let error = host.alloc_parent(device, ioas, flags).unwrap_err();
         assert_eq!(error.errno, Errno::NoEntry);
-        let hwpt = HwptId {
-            iommufd: second,
-            id: 1,
-        };
-        let error = host.attach(device, None, hwpt).unwrap_err();
-        assert_eq!(
-            (error.operation, error.errno),
-            (Operation::Attach, Errno::NoEntry)
-        );
     }
 
     #[test]
