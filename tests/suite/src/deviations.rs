@@ -172,7 +172,7 @@ pub const ALL: &[Deviation] = &[
         78,
         "PASID 0",
         "expected true, found false",
-        "vtd_dev_to_context_entry(), which checks RID_PASID's entry whatever the request is",
+        "vtd_ce_pasid_0_check(), which vtd_dev_to_context_entry() calls whatever the request is",
     ),
     intel_iommu(
         17,
@@ -201,6 +201,27 @@ pub const ALL: &[Deviation] = &[
         "SMPWCS",
         "expected 0x1, found 0x0",
         "vtd_cap_init(), which never sets bit 48",
+    ),
+    intel_iommu(
+        21,
+        57,
+        "without a PASID",
+        "Descriptor",
+        "vtd_process_page_group_response_desc(), which takes PP=0 for an invalid descriptor",
+    ),
+    intel_iommu(
+        22,
+        13,
+        "PASIDE clear",
+        "expected false, found true",
+        "vtd_dev_to_context_entry() and its callers, which do not ask for PASIDE",
+    ),
+    intel_iommu(
+        23,
+        32,
+        "translation request",
+        "Untranslated",
+        "vtd_report_dmar_fault() and its callers in vtd_do_iommu_translate(), which pass is_pasid=false and no address type",
     ),
 ];
 

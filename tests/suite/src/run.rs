@@ -310,3 +310,91 @@ impl fmt::Display for Count {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{InProcess, Shared};
+    use crate::verdict::{Evidence, Failure};
+
+    /// The in-process bench, which says that it cannot do what it can.
+    #[derive(Debug)]
+    struct Modest;
+
+    impl Bench for Modest {
+        fn name(&self) -> &'static str {
+            "modest"
+        }
+
+        fn machine(&self, wish: &Wish) -> Shared {
+            InProcess.machine(wish)
+        }
+
+        fn lacks(&self, need: Need) -> Option<&'static str> {
+            Need::ALL.contains(&need).then_some("it is modest")
+        }
+
+        fn has_unit_mutants(&self) -> bool {
+            true
+        }
+
+        fn subject(&self) -> String {
+            InProcess.subject()
+        }
+    }
+
+    #[test]
+    fn a_reason_that_holds_no_more_fails_the_clause() {
+        let needing: Vec<&'static Rule> = crate::rules::all()
+            .into_iter()
+            .filter(|rule| match &rule.judged {
+                Judged::By(clauses) => clauses.iter().any(|clause| !clause.needs.is_empty()),
+                Judged::Nowhere { .. } => false,
+            })
+            .collect();
+        for result in rules(&Modest, &needing) {
+            assert_eq!(result.verdict, Verdict::Failed, "{}", result.rule.number);
+        }
+        for need in Need::ALL {
+            assert!(can(&InProcess, *need), "{need:?}");
+        }
+    }
+
+    #[test]
+    fn a_panic_is_no_verdict() {
+        let trial = Trial::new(&InProcess, None);
+        let ended = trial.run(|_| panic!("on purpose"));
+        let Ended::Broken(sentence) = ended else {
+            panic!("{ended:?}");
+        };
+        assert!(sentence.contains("on purpose"), "{sentence}");
+        let failure = Failure {
+            what: "a number".to_owned(),
+            expected: "1".to_owned(),
+            found: "2".to_owned(),
+            requests: Vec::new(),
+        };
+        let ended = trial.run(|_| Err(failure.clone()));
+        assert_eq!(ended, Ended::Failed(failure));
+    }
+
+    #[test]
+    fn a_mutant_that_breaks_the_bench_is_not_caught() {
+        const CLAUSES: &[Clause] = &[Clause::new("breaks", |trial| {
+            let world = trial.world();
+            // With the mutant no page is ever there.
+            world.prepare(machine::os::nop());
+            Ok(Evidence::default())
+        })
+        .catching(&[Mutant::Device(svm_endpoint::Mutant::Rule12)])];
+        static RULE: Rule = Rule {
+            number: 0,
+            title: "",
+            section: "",
+            judged: Judged::By(CLAUSES),
+        };
+        let results = mutants(&InProcess, &[&RULE]);
+        assert_eq!(results.len(), 1);
+        assert!(!results[0].caught, "{:?}", results[0]);
+    }
+}

@@ -119,6 +119,32 @@ fn untranslated_with_pasid(trial: &Trial<'_>) -> Outcome {
     seen(format!("{:?}", faults[0]))
 }
 
+fn the_record_of_a_translation_request(trial: &Trial<'_>) -> Outcome {
+    let world = trial.world();
+    let page = world.process().map(HERE, 0x1000);
+    let place = world.os().pasid_place(0, world.process().pasid());
+    // PGTT that there is not.
+    world.store(place, world.load(place) | 7 << 6);
+    world.invalidate(&[PASID_GLOBAL, IOTLB_GLOBAL]);
+    let _ = world.faults();
+    let answer = world.translate(page, world.space());
+    let permits = answer.is_ok_and(|answer| answer.permits());
+    world.equal("permission of an invalid entry", permits, false)?;
+    let faults: Vec<_> = world
+        .faults()
+        .iter()
+        .map(|fault| (fault.fr.code(), fault.at, fault.pasid))
+        .collect();
+    let pasid = Some(world.process().pasid().get());
+    let expected = vec![(0x5b, AddressType::TranslationRequest, pasid)];
+    world.equal(
+        "reason, address type and PASID of the record",
+        faults,
+        expected,
+    )?;
+    seen("reason 5Bh with PASID and address type")
+}
+
 fn untranslated_without_pasid(trial: &Trial<'_>) -> Outcome {
     let world = trial.world();
     let _ = world.faults();
@@ -245,6 +271,8 @@ pub const RULES: &[Rule] = &[
                 .needing(&[Need::AccessWithPasid])
                 .catching(&[Unit(UnitMutant::Rule32)]),
             Clause::new("without", untranslated_without_pasid),
+            Clause::new("translation request", the_record_of_a_translation_request)
+                .catching(&[Unit(UnitMutant::Rule32)]),
             Clause::new("cached page", a_write_after_a_read_is_checked)
                 .catching(&[Unit(UnitMutant::B03)]),
         ]),

@@ -5,11 +5,13 @@ use crate::mutant::Mutant::{Device, Unit};
 use crate::rule::{Clause, Judged, Rule};
 use crate::trial::Trial;
 use crate::world::{HERE, Outcome, PRI, World, seen};
-use machine::os::{Behaviour, fill, nop};
-use pcie_ats::ResponseCode;
+use machine::os::{
+    Behaviour, CONTEXT_GLOBAL, IOTLB_GLOBAL, PASID_GLOBAL, fill, nop, page_group_response,
+};
+use pcie_ats::{PrgResponse, Prgi, ResponseCode};
 use svm_abi::completion::Error;
 use svm_abi::registers::attributes::{LAST, READ, WRITE};
-use svm_abi::registers::{context, control, status};
+use svm_abi::registers::{command, context, control, status};
 use svm_endpoint::Mutant;
 use vtd::mutant::Mutant as UnitMutant;
 use vtd::spec::page_request::{PageRequestDescriptor, SIZE};
@@ -186,6 +188,22 @@ fn responses_carry_the_pasid(trial: &Trial<'_>) -> Outcome {
     seen("the group waits for its own response")
 }
 
+fn responses_without_a_pasid(trial: &Trial<'_>) -> Outcome {
+    let world = trial.world();
+    let Ok(prgi) = Prgi::new(9) else {
+        panic!("9 is a group index");
+    };
+    let response = PrgResponse {
+        prgi,
+        pasid: None,
+        code: ResponseCode::Success,
+    };
+    let words = page_group_response(world.machine().requester(0), &response);
+    let done = world.os().invalidate(0, &[words]);
+    world.equal("the queue behind a response without PASID", done, Ok(()))?;
+    seen("the queue goes on")
+}
+
 fn credits_bound_pages(trial: &Trial<'_>) -> Outcome {
     let world = trial.world_with(|wish| {
         wish.device.pri_capacity = 3;
@@ -254,6 +272,19 @@ fn overflow_is_asked_again(trial: &Trial<'_>) -> Outcome {
     seen("all fills are done")
 }
 
+fn without_permission_it_is_invalid(trial: &Trial<'_>) -> Outcome {
+    let world = trial.world();
+    let entry = world.os().context_place(0);
+    // PRE.
+    world.store(entry, world.load(entry) & !(1 << 4));
+    world.invalidate(&[CONTEXT_GLOBAL, PASID_GLOBAL, IOTLB_GLOBAL]);
+    let tail = world.unit(offset::PQT, 8);
+    let answer = world.raw(command::PAGE_REQUEST, HERE, world.space() | READ | LAST);
+    world.equal("the response with PRE clear", answer, Err(Error::PageFault))?;
+    world.equal("PQT", world.unit(offset::PQT, 8), tail)?;
+    seen("Invalid Request, and nothing in the queue")
+}
+
 fn no_request_for_wide_addresses(trial: &Trial<'_>) -> Outcome {
     let world = trial.world();
     let wide = fill(0xdead_0000_0000_0000, 8, 1);
@@ -320,162 +351,168 @@ fn a_stop_takes_the_entries(trial: &Trial<'_>) -> Outcome {
 }
 
 /// The rules.
-pub const RULES: &[Rule] =
-    &[
-        Rule {
-            number: 49,
-            title: "Groups that are outstanding have different indices",
-            section: "PCIe 10.4.1",
-            judged: Judged::By(&[
-                Clause::new("indices", groups_have_their_index).catching(&[Device(Mutant::Rule49)])
-            ]),
-        },
-        Rule {
-            number: 50,
-            title: "A page request asks for read or write; only a stop marker asks for nothing",
-            section: "PCIe 10.4.1, 10.4.1.2; VT-d 7.4.1",
-            judged: Judged::By(&[
-                Clause::new("read or write", requests_ask_for_something)
-                    .catching(&[Device(Mutant::Rule50)]),
-                Clause::new("stop marker", stop_markers).catching(&[Unit(UnitMutant::G11)]),
-            ]),
-        },
-        Rule {
-            number: 51,
-            title: "Only the last request of a group says Last",
-            section: "PCIe 10.4.1",
-            judged: Judged::By(&[
-                Clause::new("last", the_last_says_so).catching(&[Device(Mutant::Rule51)])
-            ]),
-        },
-        Rule {
-            number: 52,
-            title: "Response codes: Success, Invalid Request, Response Failure",
-            section: "PCIe 10.4.2.1",
-            judged: Judged::By(&[
-                Clause::new("failure", failure_is_no_success).catching(&[Device(Mutant::Rule52)])
-            ]),
-        },
-        Rule {
-            number: 53,
-            title: "After Success the page is asked for anew, a bounded number of times",
-            section: "PCIe 10.4.2",
-            judged: Judged::By(&[
-                Clause::new("bounded", retries_are_bounded).catching(&[Device(Mutant::Rule53)])
-            ]),
-        },
-        Rule {
-            number: 54,
-            title: "Invalid Request fails its descriptor, and the interface goes on",
-            section: "PCIe 10.4.2.1",
-            judged: Judged::By(&[Clause::new("goes on", invalid_is_of_one_descriptor)
-                .catching(&[Device(Mutant::Rule54)])]),
-        },
-        Rule {
-            number: 55,
-            title: "Response Failure ends page requests until they are enabled anew",
-            section: "PCIe 10.4.2.1, 10.5.2.3",
-            judged: Judged::By(&[
-                Clause::new("RF", failure_ends_requests).catching(&[Device(Mutant::Rule55)])
-            ]),
-        },
-        Rule {
-            number: 56,
-            title: "A response to no group is noted in UPRGI",
-            section: "PCIe 10.5.2.3",
-            judged: Judged::By(&[
-                Clause::new("UPRGI", unknown_groups_are_noted).catching(&[Device(Mutant::Rule56)])
-            ]),
-        },
-        Rule {
-            number: 57,
-            title: "Responses carry the PASID of their group",
-            section: "PCIe 10.4.2.2, 10.5.2.3",
-            judged: Judged::By(&[
-                Clause::new("PASID", responses_carry_the_pasid).catching(&[Device(Mutant::Rule57)])
-            ]),
-        },
-        Rule {
-            number: 58,
-            title: "No more pages are outstanding than were allocated",
-            section: "PCIe 10.5.2.5",
-            judged: Judged::By(&[
-                Clause::new("credits", credits_bound_pages).catching(&[Device(Mutant::Rule58)])
-            ]),
-        },
-        Rule {
-            number: 59,
-            title: "Stopped is set when no page request is outstanding",
-            section: "PCIe 10.5.2.3",
-            judged: Judged::By(
-                &[Clause::new("Stopped", stopped_when_nothing_is_outstanding)
-                    .catching(&[Device(Mutant::Rule59)])],
-            ),
-        },
-        Rule {
-            number: 60,
-            title: "Virtual functions use the credits of their physical function",
-            section: "PCIe 10.5.2",
-            judged: Judged::Nowhere {
-                reason: "the device has no virtual functions: there is no SR-IOV capability",
-                holds: |trial| {
-                    let machine = trial.machine();
-                    let mut at = 0x100;
-                    while at != 0 {
-                        let header = machine.config_read(0, at);
-                        if header as u16 == 0x0010 {
-                            return false;
-                        }
-                        at = (header >> 20) as u16;
+pub const RULES: &[Rule] = &[
+    Rule {
+        number: 49,
+        title: "Groups that are outstanding have different indices",
+        section: "PCIe 10.4.1",
+        judged: Judged::By(&[
+            Clause::new("indices", groups_have_their_index).catching(&[Device(Mutant::Rule49)])
+        ]),
+    },
+    Rule {
+        number: 50,
+        title: "A page request asks for read or write; only a stop marker asks for nothing",
+        section: "PCIe 10.4.1, 10.4.1.2; VT-d 7.4.1",
+        judged: Judged::By(&[
+            Clause::new("read or write", requests_ask_for_something)
+                .catching(&[Device(Mutant::Rule50)]),
+            Clause::new("stop marker", stop_markers).catching(&[Unit(UnitMutant::G11)]),
+        ]),
+    },
+    Rule {
+        number: 51,
+        title: "Only the last request of a group says Last",
+        section: "PCIe 10.4.1",
+        judged: Judged::By(&[
+            Clause::new("last", the_last_says_so).catching(&[Device(Mutant::Rule51)])
+        ]),
+    },
+    Rule {
+        number: 52,
+        title: "Response codes: Success, Invalid Request, Response Failure",
+        section: "PCIe 10.4.2.1",
+        judged: Judged::By(&[
+            Clause::new("failure", failure_is_no_success).catching(&[Device(Mutant::Rule52)])
+        ]),
+    },
+    Rule {
+        number: 53,
+        title: "After Success the page is asked for anew, a bounded number of times",
+        section: "PCIe 10.4.2",
+        judged: Judged::By(&[
+            Clause::new("bounded", retries_are_bounded).catching(&[Device(Mutant::Rule53)])
+        ]),
+    },
+    Rule {
+        number: 54,
+        title: "Invalid Request fails its descriptor, and the interface goes on",
+        section: "PCIe 10.4.2.1",
+        judged: Judged::By(&[Clause::new("goes on", invalid_is_of_one_descriptor)
+            .catching(&[Device(Mutant::Rule54)])]),
+    },
+    Rule {
+        number: 55,
+        title: "Response Failure ends page requests until they are enabled anew",
+        section: "PCIe 10.4.2.1, 10.5.2.3",
+        judged: Judged::By(&[
+            Clause::new("RF", failure_ends_requests).catching(&[Device(Mutant::Rule55)])
+        ]),
+    },
+    Rule {
+        number: 56,
+        title: "A response to no group is noted in UPRGI",
+        section: "PCIe 10.5.2.3",
+        judged: Judged::By(&[
+            Clause::new("UPRGI", unknown_groups_are_noted).catching(&[Device(Mutant::Rule56)])
+        ]),
+    },
+    Rule {
+        number: 57,
+        title: "Responses carry the PASID of their group",
+        section: "PCIe 10.4.2.2, 10.5.2.3",
+        judged: Judged::By(&[
+            Clause::new("PASID", responses_carry_the_pasid).catching(&[Device(Mutant::Rule57)]),
+            Clause::new("without a PASID", responses_without_a_pasid),
+        ]),
+    },
+    Rule {
+        number: 58,
+        title: "No more pages are outstanding than were allocated",
+        section: "PCIe 10.5.2.5",
+        judged: Judged::By(&[
+            Clause::new("credits", credits_bound_pages).catching(&[Device(Mutant::Rule58)])
+        ]),
+    },
+    Rule {
+        number: 59,
+        title: "Stopped is set when no page request is outstanding",
+        section: "PCIe 10.5.2.3",
+        judged: Judged::By(
+            &[Clause::new("Stopped", stopped_when_nothing_is_outstanding)
+                .catching(&[Device(Mutant::Rule59)])],
+        ),
+    },
+    Rule {
+        number: 60,
+        title: "Virtual functions use the credits of their physical function",
+        section: "PCIe 10.5.2",
+        judged: Judged::Nowhere {
+            reason: "the device has no virtual functions: there is no SR-IOV capability",
+            holds: |trial| {
+                let machine = trial.machine();
+                let mut at = 0x100;
+                while at != 0 {
+                    let header = machine.config_read(0, at);
+                    if header as u16 == 0x0010 {
+                        return false;
                     }
-                    true
-                },
+                    at = (header >> 20) as u16;
+                }
+                true
             },
         },
-        Rule {
-            number: 61,
-            title: "What an overflow of the page request queue dropped is asked for again",
-            section: "VT-d 7.4.1",
-            judged: Judged::By(&[Clause::new("overflow", overflow_is_asked_again)
-                .catching(&[Device(Mutant::Rule61)])]),
-        },
-        Rule {
-            number: 62,
-            title: "No page is requested that no process can have",
-            section: "Linux, intel_handle_prq()",
-            judged: Judged::By(&[Clause::new("canonical", no_request_for_wide_addresses)
-                .catching(&[Device(Mutant::Rule62)])]),
-        },
-        Rule {
-            number: 63,
-            title: "Several groups are outstanding at once",
-            section: "PCIe 10.4.1",
-            judged: Judged::By(&[
-                Clause::new("two", several_groups).catching(&[Device(Mutant::Rule63)])
-            ]),
-        },
-        Rule {
-            number: 64,
-            title: "Faults of a process that ends are answered Invalid Request, and end their work",
-            section: "Linux, iommu_report_device_fault()",
-            judged: Judged::By(&[Clause::new("ends", invalid_ends_the_descriptor)
-                .catching(&[Device(Mutant::Rule64)])]),
-        },
-        Rule {
-            number: 65,
-            title: "A stop leaves no page request without response",
-            section: "PCIe 10.4.1.2; Linux, intel_iommu_drain_pasid_prq()",
-            judged: Judged::By(&[
-                Clause::new("waits", a_stop_waits).catching(&[Device(Mutant::Rule65)]),
-                Clause::new("nothing outstanding", a_stop_is_done)
-                    .catching(&[Device(Mutant::Stop65)]),
-            ]),
-        },
-        Rule {
-            number: 66,
-            title: "Nothing of a PASID is left after its stop",
-            section: "PCIe 10.4.1.2",
-            judged: Judged::By(&[Clause::new("entries", a_stop_takes_the_entries)
-                .catching(&[Device(Mutant::Rule66)])]),
-        },
-    ];
+    },
+    Rule {
+        number: 61,
+        title: "What an overflow of the page request queue dropped is asked for again",
+        section: "VT-d 7.4.1",
+        judged: Judged::By(&[
+            Clause::new("overflow", overflow_is_asked_again).catching(&[Device(Mutant::Rule61)]),
+            Clause::new("PRE clear", without_permission_it_is_invalid),
+        ]),
+    },
+    Rule {
+        number: 62,
+        title: "Page requests that no process can have made are answered Invalid Request",
+        section: "Linux, intel_handle_prq()",
+        judged: Judged::By(&[Clause::new(
+            "the device's part: addresses",
+            no_request_for_wide_addresses,
+        )
+        .catching(&[Device(Mutant::Rule62)])]),
+    },
+    Rule {
+        number: 63,
+        title: "Several groups are outstanding at once",
+        section: "PCIe 10.4.1",
+        judged: Judged::By(&[
+            Clause::new("two", several_groups).catching(&[Device(Mutant::Rule63)])
+        ]),
+    },
+    Rule {
+        number: 64,
+        title: "Faults of a process that ends are answered Invalid Request: never a hang",
+        section: "Linux, iommu_report_device_fault()",
+        judged: Judged::By(&[
+            Clause::new("ends", invalid_ends_the_descriptor).catching(&[Device(Mutant::Rule64)])
+        ]),
+    },
+    Rule {
+        number: 65,
+        title: "After the end of a bond no page request of its PASID is left or answered",
+        section: "PCIe 10.4.1.2; Linux, intel_iommu_drain_pasid_prq()",
+        judged: Judged::By(&[
+            Clause::new("waits", a_stop_waits).catching(&[Device(Mutant::Rule65)]),
+            Clause::new("nothing outstanding", a_stop_is_done).catching(&[Device(Mutant::Stop65)]),
+        ]),
+    },
+    Rule {
+        number: 66,
+        title: "Nothing of a PASID is left after its stop",
+        section: "PCIe 10.4.1.2",
+        judged: Judged::By(&[
+            Clause::new("entries", a_stop_takes_the_entries).catching(&[Device(Mutant::Rule66)])
+        ]),
+    },
+];

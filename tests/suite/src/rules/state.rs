@@ -156,10 +156,10 @@ pub const RULES: &[Rule] =
         },
         Rule {
             number: 71,
-            title: "Nothing is sent in D3hot",
+            title: "Nothing is sent in D3hot; no end of a user leaks or breaks anything",
             section: "PCIe 5.3.1.4.1",
             judged: Judged::By(&[
-                Clause::new("staged work", nothing_in_d3).catching(&[Device(Mutant::Rule71)])
+                Clause::new("D3hot", nothing_in_d3).catching(&[Device(Mutant::Rule71)])
             ]),
         },
         Rule {

@@ -72,6 +72,19 @@ fn forbidden_requests_are_unsupported(trial: &Trial<'_>) -> Outcome {
     seen("Unsupported Request")
 }
 
+fn pasids_that_are_not_enabled(trial: &Trial<'_>) -> Outcome {
+    let world = trial.world();
+    let page = world.process().map(HERE, 0x1000);
+    let entry = world.os().context_place(0);
+    // PASIDE.
+    world.store(entry, world.load(entry) & !(1 << 3));
+    world.invalidate(&[CONTEXT_GLOBAL, PASID_GLOBAL, IOTLB_GLOBAL]);
+    let answer = world.translate(page, world.space());
+    let permits = answer.is_ok_and(|answer| answer.permits());
+    world.equal("permission with PASIDE clear", permits, false)?;
+    seen("no permission")
+}
+
 fn unsupported_is_not_absent(trial: &Trial<'_>) -> Outcome {
     let world = trial.world();
     forbid(&world);
@@ -513,6 +526,7 @@ pub const RULES: &[Rule] = &[
                 .catching(&[Unit(UnitMutant::G16)]),
             Clause::new("the device's conclusion", unsupported_is_not_absent)
                 .catching(&[Device(Mutant::Rule13)]),
+            Clause::new("PASIDE clear", pasids_that_are_not_enabled),
         ]),
     },
     Rule {

@@ -261,6 +261,36 @@ fn retired_globally(trial: &Trial<'_>) -> Outcome {
     retired(trial, |_| PASID_GLOBAL)
 }
 
+fn another_domain(trial: &Trial<'_>) -> Outcome {
+    let world = trial.world();
+    let page = world.process().map(HERE, 0x1000);
+    let before = world.translate(page, world.space());
+    world.equal(
+        "permission before",
+        before.map(|answer| answer.permits()),
+        Ok(true),
+    )?;
+    let (old, pasid) = (world.process().domain(), world.process().pasid());
+    let new = old + 100;
+    let place = world.os().pasid_place(0, pasid);
+    // DID.
+    world.store(place + 8, world.load(place + 8) & !0xffff | u64::from(new));
+    world.invalidate(&[pasid_entry(old, pasid), iotlb_pasid(old, pasid)]);
+    let frame = world.process().frame(page);
+    let again = world.translate(page, world.space());
+    world.equal("the page", again.map(|answer| answer.address), Ok(frame))?;
+    let other = world.os().frames().allocate();
+    world.process().replace_only(page, other);
+    world.invalidate(&[iotlb_pasid(new, pasid)]);
+    let after = world.translate(page, world.space());
+    world.equal(
+        "behind an invalidation of the new domain",
+        after.map(|a| a.address),
+        Ok(other),
+    )?;
+    seen("what was cached is the new domain's")
+}
+
 fn pasid_0_is_one_of_many(trial: &Trial<'_>) -> Outcome {
     let world = trial.world();
     let page = world.process().map(HERE, 0x1000);
@@ -349,6 +379,21 @@ fn coherent_walks_are_reported(trial: &Trial<'_>) -> Outcome {
     seen("1")
 }
 
+fn every_register_can_be_read(trial: &Trial<'_>) -> Outcome {
+    let world = trial.world();
+    let mut differing = Vec::new();
+    for at in (0..0x400).step_by(8) {
+        let halves = world.unit(at, 4) | world.unit(at + 4, 4) << 32;
+        let whole = world.unit(at, 8);
+        if halves != whole {
+            differing.push((at, halves, whole));
+        }
+    }
+    world.equal("registers that differ in halves", differing, Vec::new())?;
+    world.succeeds("a descriptor afterwards", machine::os::nop())?;
+    seen("as two halves and as a whole")
+}
+
 fn a_reset_leaves_nothing(trial: &Trial<'_>) -> Outcome {
     let world = trial.world();
     // A page of the function's own address space: its requests mean something in every mode.
@@ -425,6 +470,7 @@ pub const RULES: &[Rule] = &[
             Clause::new("taken away, selectively", retired_selectively)
                 .catching(&[Unit(Mutant::B05)]),
             Clause::new("taken away, globally", retired_globally).catching(&[Unit(Mutant::Rule78)]),
+            Clause::new("another domain", another_domain).catching(&[Unit(Mutant::B05)]),
             Clause::new("PASID 0", pasid_0_is_one_of_many).catching(&[Unit(Mutant::B02)]),
             Clause::new("beyond the directory", beyond_the_directory)
                 .catching(&[Unit(Mutant::G26)]),
@@ -450,6 +496,7 @@ pub const RULES: &[Rule] = &[
                 .needing(&[Need::WithoutRidPasid])
                 .catching(&[Unit(Mutant::Rule80)]),
             Clause::new("SMPWCS", coherent_walks_are_reported),
+            Clause::new("accesses", every_register_can_be_read),
         ]),
     },
     Rule {
