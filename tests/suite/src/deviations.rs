@@ -130,7 +130,7 @@ pub const ALL: &[Deviation] = &[
         31,
         "0xfeexxxxx",
         "found Ok(",
-        "vtd_iommu_translate(), the case of translated requests, which makes an identity entry",
+        "vtd_mem_ir_read(), which answers every read of the range with success, whatever its address type",
     ),
     intel_iommu(
         11,
@@ -222,6 +222,13 @@ pub const ALL: &[Deviation] = &[
         "translation request",
         "Untranslated",
         "vtd_report_dmar_fault() and its callers in vtd_do_iommu_translate(), which pass is_pasid=false and no address type",
+    ),
+    intel_iommu(
+        24,
+        24,
+        "without",
+        "found Ok(",
+        "vtd_mem_ir_read(), which answers every read of the range with success",
     ),
 ];
 

@@ -334,6 +334,16 @@ fn the_interrupt_range_of_a_process(trial: &Trial<'_>) -> Outcome {
     seen("translated like any other address")
 }
 
+fn the_interrupt_range_without_a_pasid(trial: &Trial<'_>) -> Outcome {
+    let world = trial.world();
+    let frame = world.os().frames().allocate();
+    world.store(frame, CANARY);
+    world.own().map_frame(0xfee0_0000, 12, frame);
+    let answer = world.raw(command::UNTRANSLATED_READ, 0xfee0_0000, 0);
+    world.equal("a read without a PASID", answer, Err(Error::MemoryAccess))?;
+    seen("no read reaches what the tables have there")
+}
+
 fn translated_into_the_interrupt_range(trial: &Trial<'_>) -> Outcome {
     let world = trial.world();
     world.process().map_frame(HERE, 12, 0xfee0_0000);
@@ -615,6 +625,8 @@ pub const RULES: &[Rule] = &[
         section: "VT-d 3.14, 3.15",
         judged: Judged::By(&[
             Clause::new("with a PASID", the_interrupt_range_of_a_process),
+            Clause::new("without", the_interrupt_range_without_a_pasid)
+                .catching(&[Unit(UnitMutant::Rule24)]),
             Clause::new("an output there", translated_into_the_interrupt_range),
         ]),
     },
