@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A host's IOMMU in memory, for tests: it has the objects of iommufd, and refuses what Linux 7.2
-//! refuses, with the same error numbers. It can be made to fail, remembers the calls that were made,
-//! and lets a test be the devices.
+//! refuses, with the same error numbers. It can be made to fail, remembers the calls that were
+//! made, and lets a test be the devices.
 
 use crate::host::{
     DeviceId, Errno, Fault, FaultCode, FaultQueueId, FaultResponse, FirstStage, HardwareInfo,
@@ -303,6 +303,10 @@ impl MockHost {
         if let Some(pasid) = pasid {
             if mock.info.max_pasid_log2 == 0 || !vtd.ecap.pasid() {
                 return refuse(operation, Errno::NotSupported);
+            }
+            if pasid.get() == 0 && self.attached.contains_key(&(device, None)) {
+                // It is that of requests without PASID: as Linux 7.3.4 says.
+                return refuse(operation, Errno::Busy);
             }
             if pasid.get() == 0 || pasid.get() >> mock.info.max_pasid_log2 != 0 {
                 return refuse(operation, Errno::Invalid);
