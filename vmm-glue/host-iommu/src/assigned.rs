@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The assigned devices of a unit: bindings, invalidations and page requests, joined at the effects
-//! of the unit. Who runs the unit gives each effect here as well, in order, and stops the unit's
-//! queue where it fails.
+//! of the unit. The program that runs the unit passes each effect on to here, in order, and stops
+//! the unit's queue where it fails.
 
 use crate::bindings::{AssignError, AssignedDevice, BindError, Bindings, Changes};
 use crate::host::{FaultQueueId, HostIommu, HostResult};
@@ -72,8 +72,8 @@ impl Assigned {
         changes
     }
 
-    /// Carries an effect of the unit out in the host. Effects that mean nothing to it are none of
-    /// its business.
+    /// Carries an effect of the unit out in the host. Other effects are
+    /// ignored.
     ///
     /// # Errors
     ///
@@ -114,8 +114,8 @@ impl Assigned {
         }
     }
 
-    /// The root table pointer was set. A unit with ESRTPS tells it by an invalidation of all context
-    /// entries; one without tells it by no effect.
+    /// The root table pointer was set. A unit with ESRTPS tells it by an invalidation of all
+    /// context entries; one without tells it by no effect.
     pub fn root_table_changed(
         &mut self,
         host: &mut impl HostIommu,

@@ -107,8 +107,8 @@ const END: u16 = 0x1000;
 
 /// The headers of extended capabilities that a guest reads in the place of the device's, by offset,
 /// so that it does not find those of `hidden`. Only the chain changes: registers stay where they
-/// are, so who serves the device has to refuse what a guest writes to a hidden one. `read` gives the
-/// 32 bits of an offset.
+/// are, so the server of the device has to refuse what a guest writes to a hidden one. `read` gives
+/// the 32 bits of an offset.
 ///
 /// The first header has to be there. If it is hidden, it has id 0 and leads to the next.
 pub fn chain_without(hidden: &[u16], read: impl Fn(u16) -> u32) -> Vec<(u16, u32)> {

@@ -2,8 +2,8 @@
 //! Which page table of the host is attached to which address space of an assigned device.
 //!
 //! The virtual unit tells what its software has invalidated: PASID-cache entries, context entries,
-//! all of it. Bindings read the guest's tables again, as a PASID cache would, and attach, replace or
-//! detach page tables of the host. They know nothing of translations and of page requests.
+//! all of it. Bindings read the guest's tables again, as a PASID cache would, and attach, replace
+//! or detach page tables of the host. They know nothing of translations and of page requests.
 //!
 //! What a device has while the guest's tables do not count is its *parent*: the page table by which
 //! it reaches guest physical memory.

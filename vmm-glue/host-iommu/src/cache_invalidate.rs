@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Cache invalidation that a guest's host passes down: `struct iommu_cache_invalidate_info`, as
-//! Linux had it until iommufd came, with its validity matrix and its rules of sizes. What is left of
-//! it is [`Invalidation`], which [`to_host`] makes of a request.
+//! Linux had it until iommufd came, with its validity matrix and its rules of sizes. What is left
+//! of it is [`Invalidation`], which [`to_host`] makes of a request.
 
 use crate::host::{Errno, Invalidation};
 use crate::mutant::{Mutant, breaks};
@@ -300,8 +300,8 @@ pub enum Change {
 }
 
 /// Which caches a guest invalidates when an entry of the PASID table changes, as bits of [`cache`]:
-/// nothing is cached of an entry that was not present, unless the unit is in caching mode, which has
-/// to be told once; a Device-TLB never has anything of it.
+/// nothing is cached of an entry that was not present, unless the unit is in caching mode, which
+/// has to be told once; a Device-TLB never has anything of it.
 pub fn guest_flushes(caching_mode: bool, change: Change) -> u8 {
     match change {
         Change::ToAbsent => cache::PASID | cache::IOTLB | cache::DEV_IOTLB,

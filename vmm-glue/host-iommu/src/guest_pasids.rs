@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Binding a guest's PASIDs one by one: `iommu_sva_bind_gpasid()` and `iommu_sva_unbind_gpasid()`, as
-//! Linux had them until iommufd came, in terms of what has come after: a nested page table that is
-//! attached to a PASID.
+//! Binding a guest's PASIDs one by one: `iommu_sva_bind_gpasid()` and `iommu_sva_unbind_gpasid()`,
+//! as Linux had them until iommufd came, in terms of what has come after: a nested page table that
+//! is attached to a PASID.
 
 use crate::host::{DeviceId, Errno, FirstStage, HardwareInfo, HostIommu, HwptId, NestedFlags};
 use crate::ids::IdSpaces;

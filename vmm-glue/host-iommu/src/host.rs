@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The IOMMU of a host, as a virtual unit needs it: a trait with the objects of iommufd and their
-//! rules. It knows no ioctl and no file; who implements it does.
+//! rules. It knows no ioctl and no file: an implementation does.
 //!
-//! Words are those of Linux: an *IOAS* is an I/O address space, to which memory is mapped; an *HWPT*
-//! is a page table of the hardware, either a *parent* (second stage, made of an IOAS) or *nested*
-//! (first stage of the guest within a parent); a *fault queue* has the page requests of devices.
+//! Words are those of Linux: an *IOAS* is an I/O address space, to which memory is mapped; an
+//! *HWPT* is a page table of the hardware, either a *parent* (second stage, made of an IOAS) or
+//! *nested* (first stage of the guest within a parent); a *fault queue* has the page requests of
+//! devices.
 
 use pcie_ats::Pasid;
 use vtd::spec::capability::{Capability, ExtendedCapability};

@@ -2,9 +2,9 @@
 //! Allocation of I/O address space ids: PASIDs, from the system's own numbers or from an allocator
 //! that somebody else has, for instance a host by virtual commands. It knows no IOMMU.
 //!
-//! There is always a default allocator. Custom allocators come and go with the units that have them.
-//! Those with the same [`Provider`] share their ids; of different ones, one is active, and the
-//! others wait in the order in which they came.
+//! There is always a default allocator. Custom allocators come and go with the units that have
+//! them. Those with the same [`Provider`] share their ids; of different ones, one is active, and
+//! the others wait in the order in which they came.
 
 use crate::mutant::{Mutant, breaks};
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 /// The greatest id: PASIDs have 20 bits.
 pub const MAX_ID: u32 = 0xf_ffff;
 
-/// An owner of ids, who may look them up.
+/// An owner of ids, which may look them up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SetId(pub u32);
 
@@ -257,7 +257,7 @@ impl<T> IdSpaces<T> {
     }
 
     /// Replaces what an id stands for, and returns what it stood for. Nobody looks at the old one
-    /// any more: who found it has borrowed the spaces.
+    /// any more: a reference to it borrows the spaces.
     ///
     /// ```compile_fail
     /// # use host_iommu::ids::{IdSpaces, SetId};

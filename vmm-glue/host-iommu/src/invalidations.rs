@@ -55,7 +55,8 @@ pub fn entry(scope: IotlbScope, leaf_only: bool, space: &NestedSpace) -> Option<
     let in_domain = |did| did == space.domain || breaks(Mutant::N4_26);
     match scope {
         IotlbScope::Global => Some(Invalidation::All),
-        // An invalidation by pages of a domain takes all that went through a first stage (table 23).
+        // An invalidation by pages of a domain takes all that went through a first stage (table
+        // 23).
         IotlbScope::Domain(did) | IotlbScope::DomainPages(did, _) => {
             in_domain(did).then_some(Invalidation::All)
         }

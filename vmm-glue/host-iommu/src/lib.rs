@@ -2,8 +2,8 @@
 //! A virtual VT-d unit over the IOMMU of a host: what has to happen in the host when a guest's
 //! software programs a unit of the crate `vtd` to which devices of the host are assigned.
 //!
-//! Everything below the guest is a trait, [`host::HostIommu`], with the objects and rules of iommufd;
-//! [`mock::MockHost`] implements it for tests. Above it, a file for each question:
+//! Everything below the guest is a trait, [`host::HostIommu`], with the objects and rules of
+//! iommufd; [`mock::MockHost`] implements it for tests. Above it, a file for each question:
 //!
 //! | module | question |
 //! | --- | --- |
@@ -12,7 +12,7 @@
 //! | [`parents`] | which page table has the guest's memory? |
 //! | [`bindings`] | which page table is attached to which address space? |
 //! | [`invalidations`] | what has the host to forget? |
-//! | [`page_requests`] | who answers which page request? |
+//! | [`page_requests`] | which page request is answered by what? |
 //! | [`assigned`] | what does an effect of the unit mean to all of these? |
 //! | [`ids`] | which PASIDs are free? |
 //! | [`virtual_commands`] | how does a guest get one from its host? |
@@ -62,7 +62,7 @@
 //!     }
 //! }
 //!
-//! // What whoever assigns a device does: bind it, and attach a parent.
+//! // To assign a device: bind it, and attach a parent.
 //! let mut host = MockHost::new();
 //! let device = host.bind(1, MockDevice::below(vtd::Config::default()).unwrap());
 //! let ioas = host.alloc_ioas(1)?;

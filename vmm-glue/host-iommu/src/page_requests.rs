@@ -3,10 +3,10 @@
 //! queue, in whole groups, and the responses of the guest back.
 //!
 //! The host answers groups by a cookie, the guest by requester, PASID and index. The index that the
-//! guest sees is given here, for the device's own may come again before the guest has answered: when
-//! an address space goes away, the host answers its groups, and the device may use their indices for
-//! new ones. An index whose group was answered like that is not used until the guest's late response
-//! has come.
+//! guest sees is given here, for the device's own may come again before the guest has answered:
+//! when an address space goes away, the host answers its groups, and the device may use their
+//! indices for new ones. An index whose group was answered like that is not used until the guest's
+//! late response has come.
 
 use crate::bindings::{Bindings, SpaceKey};
 use crate::host::{Fault, FaultCode, FaultQueueId, FaultResponse, HostIommu, HostResult};
@@ -40,7 +40,7 @@ pub struct HostResponse {
     pub response: FaultResponse,
 }
 
-/// What the guest is to be told, and what the host is answered at once.
+/// What the guest must be told, and what the host is answered at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delivery {
     /// Page requests for the guest's queue, in order.
@@ -64,9 +64,9 @@ impl PageRequests {
         Self::default()
     }
 
-    /// Takes what waits in a fault queue of the host. The requests go to the guest's unit; what that
-    /// answers by itself, for its queue is full for instance, comes back by [`Self::respond`] as
-    /// any response does.
+    /// Takes what waits in a fault queue of the host. The requests go to the guest's unit; what
+    /// that answers by itself, for its queue is full for instance, comes back by [`Self::respond`]
+    /// as any response does.
     ///
     /// # Errors
     ///

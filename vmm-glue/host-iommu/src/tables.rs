@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the guest's tables say, as bindings ask it: of a unit with its memory, or of whatever a test
-//! has in its place.
+//! What the guest's tables say, as bindings ask it: of a unit with its memory, or of whatever a
+//! test has in its place.
 
 use pcie_ats::Pasid;
 use vtd::memory::Memory;

@@ -55,8 +55,8 @@ pub fn alloc_parent(device: u32, ioas: u32, flags: ParentFlags) -> uapi::iommu_h
     }
 }
 
-/// `iommu_hwpt_alloc` of a nested page table; the address of its data is filled in when the ioctl is
-/// made.
+/// `iommu_hwpt_alloc` of a nested page table; the address of its data is filled in when the ioctl
+/// is made.
 pub fn alloc_nested(device: u32, parent: u32, flags: NestedFlags) -> uapi::iommu_hwpt_alloc {
     let mut bits = 0;
     if flags.pasid {
@@ -168,8 +168,8 @@ pub enum FaultError {
     Pasid(u32),
 }
 
-/// The page requests that bytes of a fault queue have. Bits of `flags` and `perm` that are not known
-/// are passed over: the kernel sets some.
+/// The page requests that bytes of a fault queue have. Bits of `flags` and `perm` that are not
+/// known are passed over: the kernel sets some.
 pub fn faults(bytes: &[u8]) -> Result<Vec<Fault>, FaultError> {
     let chunks = bytes.chunks_exact(FAULT_SIZE);
     if !chunks.remainder().is_empty() {

@@ -220,7 +220,7 @@ impl HostIommu for Host {
             });
         }
         let mut argument = abi::map(ioas.id, mapping);
-        // SAFETY: who gave the memory has promised that devices may reach it.
+        // SAFETY: by the contract of `Memory::give`, devices may reach the memory.
         unsafe { sys::ioas_map(file, &mut argument) }.map_err(failed(operation))
     }
 

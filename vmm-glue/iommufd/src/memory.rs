@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Memory that devices may reach. A mapping of the trait names addresses of this process; those that
-//! a program has not given here are refused, so that nothing else can be mapped for a device.
+//! Memory that devices may reach. A mapping of the trait names addresses of this process; those
+//! that a program has not given here are refused, so that nothing else can be mapped for a device.
 
 use std::collections::BTreeMap;
 

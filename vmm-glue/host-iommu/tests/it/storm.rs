@@ -125,7 +125,8 @@ proptest! {
         let mut b = Bench::new();
         b.assign(OTHER);
         let mut model = Read::new();
-        // Address spaces for which the host has failed: they have nothing until they are read again.
+        // Address spaces for which the host has failed: they have nothing until they are read
+        // again.
         let mut failed: BTreeSet<(SourceId, Option<Pasid>)> = BTreeSet::new();
         for event in events {
             let mut changes = None;

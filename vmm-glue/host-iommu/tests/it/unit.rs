@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A unit of `vtd` whose software programs it by registers, tables and descriptors, above a host: the
-//! whole way, with the real tables.
+//! A unit of `vtd` whose software programs it by registers, tables and descriptors, above a host:
+//! the whole way, with the real tables.
 
 use crate::bench::{FD, device, pasid};
 use host_iommu::assigned::Assigned;

@@ -56,7 +56,8 @@ impl Unit {
     /// The groups of a function that wait for a response are given up: those of one address space,
     /// the requests without PASID being one, or all. Each is answered with Invalid Request, as by
     /// hardware when an address space is taken away (section 7.6). A response that
-    /// software gives later is one for a group that is not outstanding.
+    /// software gives later is one for a group that is not outstanding. A host that keeps a record
+    /// of groups itself, and answers by that, does not need this.
     pub fn abandon_page_requests(
         &mut self,
         requester: SourceId,
