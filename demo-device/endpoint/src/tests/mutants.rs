@@ -27,7 +27,10 @@ const SOURCES: &[(&str, &str)] = &[
     ("/tests/shadow.rs", include_str!("shadow.rs")),
     ("/tests/states.rs", include_str!("states.rs")),
     ("/tests/translation.rs", include_str!("translation.rs")),
-    ("/operation/tests.rs", include_str!("../operation/tests.rs")),
+    (
+        "/operation/tests/mod.rs",
+        include_str!("../operation/tests/mod.rs"),
+    ),
 ];
 
 /// The test of the rule that a mutant breaks.
