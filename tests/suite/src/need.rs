@@ -12,6 +12,8 @@ pub enum Need {
     /// Invalidation requests and their completions are messages that can be lost, and whose
     /// completion the unit awaits.
     LostMessages,
+    /// The unit takes requests in privileged mode (ECAP.SRS).
+    Supervisor,
     /// The unit can be made without RID_PASID (ECAP.RPS).
     WithoutRidPasid,
 }
@@ -22,6 +24,7 @@ impl Need {
         Need::AccessWithPasid,
         Need::Moments,
         Need::LostMessages,
+        Need::Supervisor,
         Need::WithoutRidPasid,
     ];
 }

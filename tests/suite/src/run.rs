@@ -194,6 +194,10 @@ fn can(bench: &dyn Bench, need: Need) -> bool {
         }
         Need::Moments => world().machine().set_hook(None),
         Need::LostMessages => world().machine().lose_invalidations(false),
+        Need::Supervisor => {
+            let machine = bench.machine(&Wish::default());
+            ExtendedCapability(machine.unit_read(0, offset::ECAP, 8)).srs()
+        }
         Need::WithoutRidPasid => {
             let reported = |rid_pasid| {
                 let machine = bench.machine(&Wish {

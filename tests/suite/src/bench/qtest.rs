@@ -149,6 +149,8 @@ impl Bench for Qtest {
             Need::LostMessages => {
                 Some("QEMU's interface completes an invalidation by returning from a call")
             }
+            Need::Supervisor if self.unit == Unit::IntelIommu => Some("ECAP.SRS is 0"),
+            Need::Supervisor => None,
             Need::WithoutRidPasid => Some("no property of QEMU's takes RID_PASID away"),
         }
     }

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Rules 1 to 10: capabilities and enabling.
 
-use crate::mutant::Mutant::{Device, Hosted};
+use crate::mutant::Mutant::{Device, Hosted, Unit};
 use crate::rule::{Clause, Judged, Rule};
 use crate::trial::Trial;
-use crate::world::{ATS, HERE, NOBODY, Outcome, PASID, PRI, seen};
+use crate::world::{ATS, HERE, NOBODY, Outcome, PASID, PRI, pasid_of, seen};
 use machine::os::{fill, nop};
 use pcie_ats::PasidWidth;
 use svm_abi::completion::Error;
 use svm_abi::registers::attributes::{EXECUTE, PASID_PRESENT, PRIVILEGED};
 use svm_abi::registers::{command, halt, status};
 use svm_endpoint::Mutant;
+use vtd::mutant::Mutant as UnitMutant;
 
 /// First extended capability.
 const EXTENDED: u16 = 0x100;
@@ -116,6 +117,32 @@ fn width_is_kept(trial: &Trial<'_>) -> Outcome {
     seen("of 8 bits")
 }
 
+fn wide_pasids(trial: &Trial<'_>) -> Outcome {
+    const WIDE: u32 = 0x1234;
+    let world = trial.world();
+    let page = world.process().map(HERE, 0x1000);
+    let from = world.os().pasid_place(0, world.process().pasid());
+    let to = world.os().pasid_place(0, pasid_of(WIDE));
+    for word in (0..8).rev() {
+        world.store(to + 8 * word, world.load(from + 8 * word));
+    }
+    let answer = world.translate(page, PASID_PRESENT | u64::from(WIDE));
+    let frame = world.process().frame(page);
+    world.equal(
+        "the translation",
+        answer.map(|answer| answer.address),
+        Ok(frame),
+    )?;
+    let answer = world.translate(page, PASID_PRESENT | u64::from(WIDE & 0xff));
+    let permits = answer.is_ok_and(|answer| answer.permits());
+    world.equal(
+        "permission of another PASID with the same low bits",
+        permits,
+        false,
+    )?;
+    seen("PASID 0x1234 is another one than 0x34")
+}
+
 fn asks_only_what_is_enabled(trial: &Trial<'_>) -> Outcome {
     let world = trial.world();
     for bit in [EXECUTE, PRIVILEGED] {
@@ -219,6 +246,7 @@ pub const RULES: &[Rule] = &[
         section: "PCIe 7.8.9.2, 6.20.2",
         judged: Judged::By(&[
             Clause::new("width", width_is_kept).catching(&[Device(Mutant::Rule07)]),
+            Clause::new("all bits count", wide_pasids).catching(&[Unit(UnitMutant::G30)]),
             Clause::new("enables", asks_only_what_is_enabled),
         ]),
     },

@@ -395,7 +395,7 @@ pub const RULES: &[Rule] = &[
                 .catching(&[Hosted(Mutant::Rule44)]),
             Clause::new("the unit's time", a_lost_invalidation_times_out)
                 .needing(&[Need::LostMessages])
-                .catching(&[Unit(UnitMutant::G19)]),
+                .catching(&[Unit(UnitMutant::G19), Unit(UnitMutant::B13)]),
         ]),
     },
     Rule {

@@ -11,7 +11,7 @@ use machine::os::{
 use pcie_ats::{PrgResponse, Prgi, ResponseCode};
 use svm_abi::completion::Error;
 use svm_abi::registers::attributes::{LAST, READ, WRITE};
-use svm_abi::registers::{command, context, control, status};
+use svm_abi::registers::{command, context, control, laboratory, status};
 use svm_endpoint::Mutant;
 use vtd::mutant::Mutant as UnitMutant;
 use vtd::spec::page_request::{PageRequestDescriptor, SIZE};
@@ -285,6 +285,28 @@ fn without_permission_it_is_invalid(trial: &Trial<'_>) -> Outcome {
     seen("Invalid Request, and nothing in the queue")
 }
 
+fn a_full_queue_answers_by_itself(trial: &Trial<'_>) -> Outcome {
+    let world = trial.world();
+    // One place is left, which is none.
+    let tail = world.unit(offset::PQT, 8);
+    world.os().set_behaviour(Behaviour::Ignore);
+    world.set_unit(offset::PQH, (tail + SIZE) % 4096, 8);
+    world.begin_raw(command::PAGE_REQUEST, HERE, world.space() | READ | LAST);
+    // Nobody of software looks at the queue.
+    let state = || world.driver().laboratory(laboratory::STATE) & 0xff;
+    for _ in 0..1_000 {
+        if state() > 1 || !world.machine().step() {
+            break;
+        }
+    }
+    let overflow = world.unit(offset::PRS, 4) as u32 & prs::PRO != 0;
+    world.equal("PRO", overflow, true)?;
+    world.equal("PQT", world.unit(offset::PQT, 8), tail)?;
+    // Done: the response is Success.
+    world.equal("the state of the request", state(), 2)?;
+    seen("PRO, and Success")
+}
+
 fn no_request_for_wide_addresses(trial: &Trial<'_>) -> Outcome {
     let world = trial.world();
     let wide = fill(0xdead_0000_0000_0000, 8, 1);
@@ -422,7 +444,8 @@ pub const RULES: &[Rule] = &[
         title: "Responses carry the PASID of their group",
         section: "PCIe 10.4.2.2, 10.5.2.3",
         judged: Judged::By(&[
-            Clause::new("PASID", responses_carry_the_pasid).catching(&[Device(Mutant::Rule57)]),
+            Clause::new("PASID", responses_carry_the_pasid)
+                .catching(&[Device(Mutant::Rule57), Unit(UnitMutant::G29)]),
             Clause::new("without a PASID", responses_without_a_pasid),
         ]),
     },
@@ -469,6 +492,8 @@ pub const RULES: &[Rule] = &[
         section: "VT-d 7.4.1",
         judged: Judged::By(&[
             Clause::new("overflow", overflow_is_asked_again).catching(&[Device(Mutant::Rule61)]),
+            Clause::new("full queue", a_full_queue_answers_by_itself)
+                .catching(&[Unit(UnitMutant::G22)]),
             Clause::new("PRE clear", without_permission_it_is_invalid),
         ]),
     },

@@ -2,6 +2,7 @@
 //! Rules 11 to 28: translation requests and completions.
 
 use crate::mutant::Mutant::{Device, Unit};
+use crate::need::Need;
 use crate::rule::{Clause, Judged, Rule};
 use crate::trial::Trial;
 use crate::world::{CANARY, Flags, HERE, NOBODY, Outcome, World, pasid_of, seen, state};
@@ -168,6 +169,21 @@ fn large_pages_are_answered_by_their_size(trial: &Trial<'_>) -> Outcome {
     seen("2 MiB and 1 GiB, or parts of them")
 }
 
+fn a_large_translation_serves_its_range(trial: &Trial<'_>) -> Outcome {
+    let world = trial.world();
+    let page = world.process().map_large(0x4000_0000, 21);
+    let answer = world.translate(page, world.space());
+    let size = answer.map_or(12, |answer| answer.size);
+    world.prepare(fill(page, 8, 1));
+    let before = world.translation_requests().len();
+    // As far as one answer goes.
+    let last = page + (1 << size) - 8;
+    world.succeeds("a fill at the end of the translation", fill(last, 8, 2))?;
+    let asked = world.translation_requests().len() - before;
+    world.equal("further translation requests", asked, 0)?;
+    seen(format!("2^{size} bytes by one request"))
+}
+
 fn nothing_has_a_size(trial: &Trial<'_>) -> Outcome {
     let world = trial.world();
     let answer = world.translate(HERE, world.space());
@@ -238,6 +254,31 @@ fn no_execute(trial: &Trial<'_>) -> Outcome {
 
 fn no_privilege(trial: &Trial<'_>) -> Outcome {
     nothing_is_asked_for_that_no_operation_needs(trial, PRIVILEGED)
+}
+
+fn supervisor_pages(trial: &Trial<'_>) -> Outcome {
+    let world = trial.world_with(|wish| wish.device.privileged = true);
+    let page = world.process().map(HERE, 0x1000);
+    let leaf = world.leaf(page);
+    world.store(leaf, world.load(leaf) & !US);
+    let place = world.os().pasid_place(0, world.process().pasid());
+    let words = std::array::from_fn(|n| world.load(place + 8 * n as u64));
+    let entry = PasidEntry(words).with_sre(true);
+    for (n, word) in entry.0.iter().enumerate() {
+        world.store(place + 8 * n as u64, *word);
+    }
+    world.invalidate(&[PASID_GLOBAL, IOTLB_GLOBAL]);
+    let answer = world.translate(page, world.space());
+    let permits = answer.is_ok_and(|answer| answer.permits());
+    world.equal("permission of a request in user mode", permits, false)?;
+    let answer = world.translate(page, world.space() | PRIVILEGED);
+    let flags = answer.map(|answer| (answer.flags.read, answer.flags.privileged));
+    world.equal(
+        "R and Priv of one in privileged mode",
+        flags,
+        Ok((true, true)),
+    )?;
+    seen("a page of the supervisor is for privileged requests alone")
 }
 
 fn no_execute_without_request(trial: &Trial<'_>) -> Outcome {
@@ -554,6 +595,8 @@ pub const RULES: &[Rule] = &[
             Clause::new("4 KiB", a_translation_ends_where_it_says)
                 .catching(&[Device(Mutant::Rule15)]),
             Clause::new("large pages", large_pages_are_answered_by_their_size),
+            Clause::new("all of it", a_large_translation_serves_its_range)
+                .catching(&[Device(Mutant::Page15)]),
         ]),
     },
     Rule {
@@ -590,7 +633,10 @@ pub const RULES: &[Rule] = &[
         title: "Permissions hold for the mode that was asked for",
         section: "PCIe 10.2.3.7, 6.20.2.3",
         judged: Judged::By(&[
-            Clause::new("requests", no_privilege).catching(&[Device(Mutant::Rule20)])
+            Clause::new("requests", no_privilege).catching(&[Device(Mutant::Rule20)]),
+            Clause::new("pages of the supervisor", supervisor_pages)
+                .needing(&[Need::Supervisor])
+                .catching(&[Unit(UnitMutant::G05)]),
         ]),
     },
     Rule {

@@ -52,6 +52,22 @@ fn a_bad_descriptor_stops_the_queue(trial: &Trial<'_>) -> Outcome {
     seen("the queue stops and is resumed")
 }
 
+fn the_upper_half_is_checked(trial: &Trial<'_>) -> Outcome {
+    let world = trial.world();
+    let queue = world.unit(offset::IQA, 8) & !0xfff;
+    let tail = world.unit(offset::IQT, 8);
+    for (word, value) in [IOTLB_GLOBAL[0], IOTLB_GLOBAL[1], 1, 0]
+        .into_iter()
+        .enumerate()
+    {
+        world.store(queue + tail + 8 * word as u64, value);
+    }
+    world.set_unit(offset::IQT, tail + 32, 8);
+    let stopped = world.unit(offset::FSTS, 4) as u32 & fsts::IQE != 0;
+    world.equal("IQE behind a reserved bit in the upper half", stopped, true)?;
+    seen("IQE")
+}
+
 fn the_reason_is_told(trial: &Trial<'_>) -> Outcome {
     let world = trial.world();
     submit_no_type(&world);
@@ -426,6 +442,7 @@ pub const RULES: &[Rule] = &[
         judged: Judged::By(&[
             Clause::new("stops", a_bad_descriptor_stops_the_queue)
                 .catching(&[Unit(Mutant::Rule74)]),
+            Clause::new("reserved bits", the_upper_half_is_checked).catching(&[Unit(Mutant::B12)]),
             Clause::new("reason", the_reason_is_told),
         ]),
     },
