@@ -119,6 +119,8 @@ mutants! {
     B12,
     /// ICE and ITE cannot be cleared.
     B13,
+    /// Read-only pages are answered with the permission to write.
+    Rule18,
     /// Recoverable faults of translation requests are recorded.
     Rule23,
     /// The interrupt range is translated for requests without PASID.

@@ -617,7 +617,9 @@ pub const RULES: &[Rule] = &[
         number: 18,
         title: "A read-only page is answered R=1, W=0",
         section: "PCIe 10.2.2.5",
-        judged: Judged::By(&[Clause::new("read only", read_only_pages)]),
+        judged: Judged::By(&[
+            Clause::new("read only", read_only_pages).catching(&[Unit(UnitMutant::Rule18)])
+        ]),
     },
     Rule {
         number: 19,

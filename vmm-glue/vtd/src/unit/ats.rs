@@ -42,7 +42,9 @@ struct Asked {
 impl Asked {
     /// The answer for an address, with what it is mapped to.
     fn answer(&self, address: u64, mapping: &Mapping) -> Translation {
-        let (read, write) = (mapping.read, mapping.write && !self.no_write);
+        let read = mapping.read;
+        let permitted = mapping.write || read && breaks(Mutant::Rule18);
+        let write = permitted && !self.no_write;
         if !(read || write) {
             return nothing(address, self.privileged);
         }

@@ -15,6 +15,31 @@ use vtd::spec::register::{global, offset};
 use vtd::{Access, Config, Effect};
 
 #[test]
+fn rule_18_a_read_only_page_is_answered_without_permission_to_write() {
+    for (flags, expected) in [(USER, true), (P | US, false)] {
+        let mut b = Bench::new();
+        let table = b.page();
+        b.map_first(table, 0x1000, 0x800_0000, flags);
+        b.pasid(SID, 5, first_stage(table, 1));
+        let request = TranslationRequest {
+            address: 0x1000,
+            pages: 1,
+            pasid: Some(pasid_of(5)),
+            privileged: false,
+            execute: false,
+            no_write: false,
+        };
+        let mut found = [Translation::from_word(0)];
+        let (ram, fx) = (&b.ram, &mut b.fx);
+        let got = b
+            .unit
+            .translation_request(ram, SID, &request, &mut found, fx);
+        assert_eq!(got, Ok(1));
+        assert_eq!((found[0].read, found[0].write), (true, expected));
+    }
+}
+
+#[test]
 fn rule_24_the_interrupt_range_is_blocked_for_requests_without_pasid() {
     let mut b = Bench::new();
     let table = b.page();
@@ -186,6 +211,7 @@ fn test(mutant: Mutant) -> (&'static str, fn()) {
         Mutant::B11 => named!(defects::b11_the_second_fault_is_recorded),
         Mutant::B12 => named!(defects::b12_responses_are_checked_and_unknown_ones_counted),
         Mutant::B13 => named!(defects::b13_all_errors_are_write_1_to_clear),
+        Mutant::Rule18 => named!(rule_18_a_read_only_page_is_answered_without_permission_to_write),
         Mutant::Rule23 => named!(defects::b01_present_comes_before_the_translation_type),
         Mutant::Rule24 => named!(rule_24_the_interrupt_range_is_blocked_for_requests_without_pasid),
         Mutant::Rule25 => named!(defects::b10_privileged_translation_requests),
