@@ -10,6 +10,7 @@
 
 use crate::host::{DeviceId, FaultQueueId, FirstStage, HostError, HostIommu, HwptId, NestedFlags};
 use crate::mutant::{Mutant, breaks};
+use crate::nested::{Key, NestedTables};
 use crate::tables::{GuestTables, Mode};
 use pcie_ats::Pasid;
 use std::collections::{BTreeMap, BTreeSet};
@@ -122,21 +123,6 @@ struct Device {
     bound: BTreeMap<Option<Pasid>, Bound>,
 }
 
-/// What makes two nested page tables the same: then one is enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct NestedKey {
-    parent: HwptId,
-    flags: NestedFlags,
-    stage: FirstStage,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Nested {
-    hwpt: HwptId,
-    /// How many address spaces have it.
-    users: usize,
-}
-
 /// A nested page table that is attached to an address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NestedSpace {
@@ -156,7 +142,7 @@ pub struct NestedSpace {
 #[derive(Debug, Default)]
 pub struct Bindings {
     devices: BTreeMap<SourceId, Device>,
-    nested: BTreeMap<NestedKey, Nested>,
+    nested: NestedTables,
 }
 
 /// The first stage of the host for one of the guest.
@@ -291,6 +277,12 @@ impl Bindings {
             self.settle(host, (requester, None), Some(Wanted::PARENT), &mut changes);
         }
         changes
+    }
+
+    /// How many page tables no address space has, and the host did not free. It is tried again
+    /// whenever a page table is given up.
+    pub fn unused_page_tables(&self) -> usize {
+        self.nested.unused()
     }
 
     /// The assigned devices.
@@ -530,20 +522,20 @@ impl Bindings {
                     changes.unbound.push(of);
                 }
                 if let Some(now) = now {
-                    self.release(host, now.hwpt, of, changes);
+                    self.nested.release(host, now.hwpt);
                 }
             }
             Err(error) => {
                 failed(error);
                 if let Some(next) = next {
-                    self.release(host, next.hwpt, of, changes);
+                    self.nested.release(host, next.hwpt);
                     if let Some(now) = now {
                         // Not what was, which the guest has taken away.
                         match host.detach(is.device, pasid) {
                             Ok(()) => {
                                 self.put(of, None);
                                 changes.unbound.push(of);
-                                self.release(host, now.hwpt, of, changes);
+                                self.nested.release(host, now.hwpt);
                             }
                             Err(error) => changes.failures.push(BindError::Host { of, error }),
                         }
@@ -576,46 +568,12 @@ impl Bindings {
             pasid: device.pasid_limit > 0 && !breaks(Mutant::N4_47),
             fault_queue: device.fault_queue,
         };
-        let key = NestedKey {
+        let key = Key {
             parent: device.parent,
             flags,
             stage,
         };
-        if let Some(nested) = self.nested.get_mut(&key) {
-            if !breaks(Mutant::N4_30) {
-                nested.users += 1;
-                return Ok(nested.hwpt);
-            }
-        }
-        let hwpt = host.alloc_nested(device.device, device.parent, &stage, flags)?;
-        self.nested.insert(key, Nested { hwpt, users: 1 });
-        Ok(hwpt)
-    }
-
-    /// An address space has this page table no more. A nested one that nobody has is freed.
-    fn release(
-        &mut self,
-        host: &mut impl HostIommu,
-        hwpt: HwptId,
-        of: SpaceKey,
-        changes: &mut Changes,
-    ) {
-        let entry = self
-            .nested
-            .iter_mut()
-            .find(|(_, nested)| nested.hwpt == hwpt);
-        let Some((key, nested)) = entry else {
-            return;
-        };
-        nested.users -= 1;
-        if nested.users > 0 || breaks(Mutant::N4_21) {
-            return;
-        }
-        let key = *key;
-        self.nested.remove(&key);
-        if let Err(error) = host.free_hwpt(hwpt) {
-            changes.failures.push(BindError::Host { of, error });
-        }
+        self.nested.acquire(host, device.device, key)
     }
 }
 

@@ -107,6 +107,7 @@ pub mod mock;
 pub mod mutant;
 #[cfg(not(feature = "mutants"))]
 mod mutant;
+mod nested;
 pub mod page_requests;
 pub mod parents;
 pub mod tables;

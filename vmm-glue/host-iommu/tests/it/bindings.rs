@@ -254,6 +254,29 @@ pub(crate) fn n4_21_what_nobody_has_is_freed() {
 }
 
 #[test]
+fn what_the_host_does_not_free_is_no_failure_of_the_guest() {
+    let mut b = Bench::new();
+    b.tables.set(SID, 5, space(1, 0xb000));
+    b.pasid_cache(GLOBAL);
+    b.tables.clear(SID, 5);
+    b.host.fail(Operation::FreeHwpt, 0, Errno::Busy);
+    assert!(b.pasid_cache(GLOBAL).is_complete());
+    let left = |b: &Bench| (b.host.page_tables(), b.bindings.unused_page_tables());
+    assert_eq!(left(&b), (2, 1));
+    // It is used again, or freed when another one is.
+    b.tables.set(SID, 6, space(1, 0xb000));
+    b.pasid_cache(GLOBAL);
+    assert_eq!((left(&b), b.table(SID, Some(6))), ((2, 0), 0xb000));
+    b.host.fail(Operation::FreeHwpt, 0, Errno::Busy);
+    b.tables.set(SID, 6, space(1, 0xc000));
+    b.pasid_cache(GLOBAL);
+    assert_eq!(left(&b), (3, 1));
+    b.tables.clear(SID, 6);
+    b.pasid_cache(GLOBAL);
+    assert_eq!(left(&b), (1, 0));
+}
+
+#[test]
 pub(crate) fn n4_22_pasids_are_bound_and_not_only_requests_without() {
     let mut b = Bench::new();
     b.tables.set(SID, 1, space(1, 0xb000));

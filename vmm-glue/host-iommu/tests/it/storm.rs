@@ -52,6 +52,7 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Operation::AllocNested),
         Just(Operation::Attach),
         Just(Operation::Replace),
+        Just(Operation::FreeHwpt),
     ];
     prop_oneof![
         8 => (any::<bool>(), 0u32..5, 1u16..3, 0u64..5).prop_map(|(d, n, did, t)| Event::Set(d, n, did, t)),
@@ -238,8 +239,10 @@ proptest! {
                     }
                 }
             }
-            // One nested page table for each first stage that is in use, and the parent.
-            prop_assert_eq!(b.host.page_tables(), page_tables.len() + 1);
+            // One nested page table for each first stage that is in use, the parent, and what the
+            // host did not free.
+            let unused = b.bindings.unused_page_tables();
+            prop_assert_eq!(b.host.page_tables(), page_tables.len() + 1 + unused);
         }
     }
 }
