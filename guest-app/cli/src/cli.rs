@@ -128,6 +128,22 @@ Examples:
 Without interrupt remapping, as in most virtual machines, VFIO has to be told to do without:
   modprobe vfio_iommu_type1 allow_unsafe_interrupts=1")]
     Vfio(VfioOptions),
+    /// Passes the device through to this program by iommufd, and checks the results.
+    ///
+    /// As a virtual machine would, the program maps memory, makes page tables of its own in it, and
+    /// has the kernel nest them: without PASID and for two PASIDs, with page requests, invalidations
+    /// and dirty tracking. Requires root, a device with its laboratory (`lab=on`), a unit with nested
+    /// translation, and a kernel with IOMMUFD and VFIO_DEVICE_CDEV, which the distribution's is not.
+    /// The exit status is 1 if a check failed.
+    #[command(after_help = "\
+Examples:
+  svmctl iommufd --bind         takes the function from its driver, and gives it back afterwards
+  svmctl iommufd --bind --json
+  svm-vm run --kernel debug --iommu svm-vtd --device-option lab=on --exec 'svmctl iommufd --bind'
+
+Without interrupt remapping, as in most virtual machines, allow iommufd to do without it:
+  echo 1 >/sys/module/iommufd/parameters/allow_unsafe_interrupts")]
+    Iommufd(VfioOptions),
     /// Summarises a trace of the device, or follows the kernel's tracepoints.
     ///
     /// FILE is a trace of the QEMU plug-in (`-device svm-demo,trace=FILE`, `svm-vm run --trace`).
@@ -242,7 +258,7 @@ pub struct TraceOptions {
     pub event: Vec<String>,
 }
 
-/// Options of `vfio`.
+/// Options of `vfio` and `iommufd`.
 #[derive(Debug, Args)]
 pub struct VfioOptions {
     /// The PCI function [default: the first of the device].

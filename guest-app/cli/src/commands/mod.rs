@@ -7,6 +7,7 @@ mod crc32c;
 mod doctor;
 mod function;
 mod info;
+mod iommufd;
 mod manual;
 pub mod stress;
 mod test;
@@ -40,6 +41,7 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<bool> {
         Command::Bench(options) => bench::run(device, arguments.json, options).map(|()| true),
         Command::Stress(options) => stress::run(device, arguments.json, options),
         Command::Vfio(options) => vfio::run(arguments.json, options),
+        Command::Iommufd(options) => iommufd::run(arguments.json, options),
         Command::Trace(options) => trace::run(arguments.json, options).map(|()| true),
         Command::Doctor { devices } => doctor::run(arguments.json, devices),
         Command::Completions { shell } => manual::completions(*shell).map(|()| true),
