@@ -14,7 +14,10 @@ use pcie_ats::Pasid;
 use svmctl::abi::counters::index;
 use svmctl::abi::registers::function;
 use svmctl::region::PAGE;
+use vtd::spec::DomainId;
+use vtd::spec::invalidation::{PageGroupResponse, PasidCacheInvalidate, PasidIotlbInvalidate};
 
+use super::guest::{Guest, REQUESTER};
 use super::laboratory::Reason;
 use super::world::{GUEST, PARENT, READ_ONLY, READ_WRITE, Tables, World};
 
@@ -43,6 +46,7 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("a page request with a PASID", page_request_pasid),
     ("detached with a page request outstanding", detached),
     ("dirty pages are tracked", dirty),
+    ("a guest's unit above the kernel's", guest_unit),
     ("what the kernel refuses, and how", refusals),
 ];
 
@@ -389,6 +393,75 @@ fn dirty(w: &mut World) -> anyhow::Result<String> {
     let nested = w.nested()?;
     w.host.replace(w.device, None, nested)?;
     w.host.free_hwpt(hwpt)?;
+    Ok(String::new())
+}
+
+/// What a virtual machine does: software programs a unit of its own by registers, tables and
+/// descriptors, and the kernel's unit walks its tables.
+fn guest_unit(w: &mut World) -> anyhow::Result<String> {
+    let (rid, tables) = (w.tables, PASIDS[0].1);
+    let number = 7;
+    w.host.replace(w.device, None, w.parent)?;
+    let mut guest = Guest::new(w)?;
+    w.build(tables);
+    w.map(rid, 0, 8, READ_WRITE);
+    w.map(tables, 0, 9, READ_WRITE);
+    guest.entry(0, 1, Some(rid))?;
+    guest.start(&mut w.host)?;
+    let data = w.laboratory.read(World::input(0))?;
+    ensure!(data == Ok(filled(0x88)), "without PASID: {data:x?}");
+    // A PASID that comes.
+    guest.entry(number, 2, Some(tables))?;
+    let cache = PasidCacheInvalidate::new().with_g(1).with_did(DomainId(2));
+    guest.submit(&mut w.host, cache.with_pasid(number).0)?;
+    let read = |w: &World, n| w.laboratory.read_translated(Some(number), World::input(n));
+    let data = read(w, 0)?;
+    ensure!(data == Ok(Some(filled(0x99))), "PASID {number}: {data:x?}");
+    // A page that changes.
+    w.map(tables, 0, 10, READ_WRITE);
+    let before = w.invalidations()?;
+    let pages = PasidIotlbInvalidate::new().with_g(3).with_did(DomainId(2));
+    let pages = pages.with_pasid(number).with_addr(World::input(0));
+    guest.submit(&mut w.host, pages.0)?;
+    let (received, data) = (w.invalidations()? - before, read(w, 0)?);
+    ensure!(
+        received == 1 && data == Ok(Some(filled(0xaa))),
+        "{received} invalidations, then {data:x?}"
+    );
+    // A page that is requested.
+    w.laboratory
+        .page_request(Some(number), World::input(12), true, true)?;
+    wait_for_faults(w)?;
+    let request = guest.page_request(w)?;
+    let expected = request.rid == REQUESTER
+        && request.request.pasid == Some(pasid(number)?)
+        && request.request.address == World::input(12);
+    ensure!(expected, "{request:x?}");
+    w.map(tables, 12, 8, READ_WRITE);
+    let response = PageGroupResponse::new().with_pp(true).with_rid(request.rid);
+    let response = response
+        .with_pasid(number)
+        .with_prgi(request.request.prgi.get());
+    guest.submit(&mut w.host, response.0)?;
+    let (end, data) = (w.laboratory.end()?, read(w, 12)?);
+    ensure!(
+        end == Ok(()) && data == Ok(Some(filled(0x88))),
+        "{end:?}, then {data:x?}"
+    );
+    // A PASID that goes, and translation that is switched off.
+    guest.entry(number, 2, None)?;
+    guest.submit(&mut w.host, cache.with_pasid(number).0)?;
+    let data = read(w, 0)?;
+    ensure!(
+        !matches!(data, Ok(Some(_))),
+        "it is still translated: {data:x?}"
+    );
+    guest.stop(&mut w.host)?;
+    let data = w.laboratory.read(GUEST + (9 * PAGE) as u64)?;
+    ensure!(data == Ok(filled(0x99)), "guest physical memory: {data:x?}");
+    guest.end(&mut w.host)?;
+    let nested = w.nested()?;
+    w.host.replace(w.device, None, nested)?;
     Ok(String::new())
 }
 

@@ -4,6 +4,7 @@
 //! of it.
 
 mod checks;
+mod guest;
 mod laboratory;
 mod world;
 
