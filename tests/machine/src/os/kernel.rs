@@ -203,7 +203,11 @@ impl<B: Board + Clone> Os<B> {
             return true;
         }
         self.0.steps.store(0, Ordering::Relaxed);
-        self.handle_page_requests() != 0 || self.0.machine.step()
+        // Once more when nothing moves: a machine that makes its steps by itself may have sent its
+        // last page request between the first look and the end of its work.
+        self.handle_page_requests() != 0
+            || self.0.machine.step()
+            || self.handle_page_requests() != 0
     }
 
     /// Steps the machine and handles page requests until nothing more happens by itself.
