@@ -91,10 +91,12 @@ shell:
 	@$(SVM_VM) shell --iommu $(IOMMU)
 
 bench:
-	@status=0; \
+	@rm -f target/report/curves.json; status=0; \
 	$(CARGO) run --profile optimized -p machine --bin bench -- $(if $(BASELINE),--baseline '$(BASELINE)') || status=$$?; \
-	$(CARGO) run --quiet -p svmctl-cli --bin svmctl -- bench --from target/report/curves.json \
-		--plot target/report/curves.svg >/dev/null && echo "drawn to target/report/curves.svg" && exit $$status
+	if [ -e target/report/curves.json ]; then \
+		$(CARGO) run --quiet -p svmctl-cli --bin svmctl -- bench --from target/report/curves.json \
+			--plot target/report/curves.svg >/dev/null && echo "drawn to target/report/curves.svg" || status=1; \
+	fi; exit $$status
 
 bench-guest:
 	@$(BUILD_SVM_VM)

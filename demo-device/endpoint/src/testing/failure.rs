@@ -82,6 +82,34 @@ pub fn caught(
     }
 }
 
+/// Requires of each mutant that its test, named by its path, succeeds without it, and with it fails
+/// first in an assertion of its own. `set` sets a mutant, or none.
+///
+/// # Panics
+///
+/// A test fails without its mutant, or a mutant survives.
+pub fn all_caught<M: Copy + std::fmt::Debug>(
+    mutants: &[M],
+    test: impl Fn(M) -> (&'static str, fn()),
+    set: impl Fn(Option<M>),
+    sources: &[(&str, &str)],
+) {
+    let mut survived = Vec::new();
+    for mutant in mutants {
+        let (path, test) = test(*mutant);
+        let name = path.rsplit("::").next().unwrap_or(path).trim();
+        assert_eq!(place_of_failure(test), None, "{mutant:?}: without it");
+        set(Some(*mutant));
+        let result = caught(test, sources, &[name]);
+        set(None);
+        if let Err(place) = result {
+            survived.push((mutant, place));
+        }
+    }
+    assert!(survived.is_empty(), "survived: {survived:#?}");
+    println!("mutants: {} caught, 0 survived", mutants.len());
+}
+
 /// The functions that contain a line of a source file, the innermost first. It relies on the
 /// indentation of rustfmt.
 fn functions_at(source: &str, line: u32) -> Vec<&str> {

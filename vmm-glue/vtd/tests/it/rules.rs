@@ -3,7 +3,7 @@
 //! each rule and each row of docs/vtd.md has a test that can fail: a unit that breaks it.
 
 use crate::bench::*;
-use crate::failure::{caught, place_of_failure};
+use crate::failure::all_caught;
 use crate::{
     defects, faults, gaps, host_below, page_requests, queue, translation, virtual_commands,
 };
@@ -14,6 +14,25 @@ use vtd::mutant::{Mutant, set};
 use vtd::spec::register::{global, offset};
 use vtd::{Access, Config, Effect};
 
+/// The answer to a translation request that asks for the permission to write, at 0x1000 of PASID 5.
+fn answer(b: &mut Bench) -> Translation {
+    let request = TranslationRequest {
+        address: 0x1000,
+        pages: 1,
+        pasid: Some(pasid_of(5)),
+        privileged: false,
+        execute: false,
+        no_write: false,
+    };
+    let mut found = [Translation::from_word(0)];
+    let (ram, fx) = (&b.ram, &mut b.fx);
+    let got = b
+        .unit
+        .translation_request(ram, SID, &request, &mut found, fx);
+    assert_eq!(got, Ok(1));
+    found[0]
+}
+
 #[test]
 fn rule_18_a_read_only_page_is_answered_without_permission_to_write() {
     for (flags, expected) in [(USER, true), (P | US, false)] {
@@ -21,21 +40,8 @@ fn rule_18_a_read_only_page_is_answered_without_permission_to_write() {
         let table = b.page();
         b.map_first(table, 0x1000, 0x800_0000, flags);
         b.pasid(SID, 5, first_stage(table, 1));
-        let request = TranslationRequest {
-            address: 0x1000,
-            pages: 1,
-            pasid: Some(pasid_of(5)),
-            privileged: false,
-            execute: false,
-            no_write: false,
-        };
-        let mut found = [Translation::from_word(0)];
-        let (ram, fx) = (&b.ram, &mut b.fx);
-        let got = b
-            .unit
-            .translation_request(ram, SID, &request, &mut found, fx);
-        assert_eq!(got, Ok(1));
-        assert_eq!((found[0].read, found[0].write), (true, expected));
+        let found = answer(&mut b);
+        assert_eq!((found.read, found.write), (true, expected));
     }
 }
 
@@ -58,20 +64,7 @@ fn rule_26_dirty_is_set_with_permission_to_write_alone() {
         let table = b.page();
         let entry = b.map_first(table, 0x1000, 0x800_0000, flags);
         b.pasid(SID, 5, first_stage(table, 1));
-        let request = TranslationRequest {
-            address: 0x1000,
-            pages: 1,
-            pasid: Some(pasid_of(5)),
-            privileged: false,
-            execute: false,
-            no_write: false,
-        };
-        let mut found = [Translation::from_word(0)];
-        let (ram, fx) = (&b.ram, &mut b.fx);
-        let got = b
-            .unit
-            .translation_request(ram, SID, &request, &mut found, fx);
-        assert_eq!(got, Ok(1));
+        answer(&mut b);
         assert_eq!(b.ram.get(entry) & (A | D), expected);
     }
 }
@@ -269,20 +262,7 @@ const SOURCES: &[(&str, &str)] = &[
 /// for instance in the setup of the bench, proves nothing.
 #[test]
 fn every_mutant_is_caught_by_an_assertion_of_its_test() {
-    let mut survived = Vec::new();
-    for mutant in Mutant::ALL {
-        let (path, test) = test(*mutant);
-        let name = path.rsplit("::").next().unwrap_or(path).trim();
-        assert_eq!(place_of_failure(test), None, "{mutant:?}: without it");
-        set(Some(*mutant));
-        let result = caught(test, SOURCES, &[name]);
-        set(None);
-        if let Err(place) = result {
-            survived.push((mutant, place));
-        }
-    }
-    assert!(survived.is_empty(), "survived: {survived:#?}");
-    println!("mutants: {} caught, 0 survived", Mutant::ALL.len());
+    all_caught(Mutant::ALL, test, set, SOURCES);
 }
 
 #[test]
