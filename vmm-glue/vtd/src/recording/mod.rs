@@ -324,6 +324,16 @@ impl RecordedUnit {
         turn
     }
 
+    /// [`Unit::invalidation_failed`].
+    pub fn invalidation_failed(&mut self, turn: &QueueTurn, fx: &mut Effects) -> bool {
+        self.call(
+            &Nowhere,
+            fx,
+            |unit, _, fx| unit.invalidation_failed(turn, fx),
+            |failed| format!("failed = {failed}"),
+        )
+    }
+
     /// [`Unit::end_turn`]. Not recorded, because a replay does not need it.
     pub fn end_turn(&mut self, turn: QueueTurn) -> bool {
         self.unit.end_turn(turn)

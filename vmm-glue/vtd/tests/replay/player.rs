@@ -8,7 +8,7 @@ use pcie_ats::{AlignedRange, Translation};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use vtd::recording::{RecordedUnit, Sink};
-use vtd::{Capabilities, Config, Effects};
+use vtd::{Capabilities, Config, Effects, QueueTurn};
 
 /// Room for the translations of a completion.
 const NOTHING: Translation = Translation {
@@ -38,7 +38,7 @@ pub fn play(text: &str, config: Config) -> Result<(), String> {
     // Only the calls of the new recording count.
     heard.lock().unwrap().clear();
     let image = Image::default();
-    let mut last = String::new();
+    let (mut last, mut turn) = (String::new(), None);
     for event in recording
         .events
         .iter()
@@ -46,7 +46,7 @@ pub fn play(text: &str, config: Config) -> Result<(), String> {
     {
         let told = |error| format!("line {}: {error}", event.number);
         fill(&image, event).map_err(told)?;
-        call(&mut unit, &image, event).map_err(told)?;
+        call(&mut unit, &mut turn, &image, event).map_err(told)?;
         // A call that equals the previous one is only counted.
         let new = std::mem::take(&mut *heard.lock().unwrap());
         let new: String = new
@@ -116,7 +116,12 @@ fn bytes(size: u64, data: &[&str]) -> Result<Vec<u8>, String> {
 }
 
 /// Makes a call.
-fn call(unit: &mut RecordedUnit, image: &Image, event: &Event<'_>) -> Result<(), String> {
+fn call(
+    unit: &mut RecordedUnit,
+    turn: &mut Option<QueueTurn>,
+    image: &Image,
+    event: &Event<'_>,
+) -> Result<(), String> {
     // Answers and effects are in the new recording.
     let fx = &mut Effects::new();
     match Call::parse(event.line)? {
@@ -145,7 +150,15 @@ fn call(unit: &mut RecordedUnit, image: &Image, event: &Event<'_>) -> Result<(),
         Call::Route(requester, request) => {
             unit.route_interrupt(image, requester, request);
         }
-        Call::Process(now) => drop(unit.process_queue(image, now, fx)),
+        Call::Process(now) => {
+            // The turn before has ended.
+            *turn = None;
+            *turn = Some(unit.process_queue(image, now, fx));
+        }
+        Call::Failed => {
+            let turn = turn.as_ref().ok_or("nothing was processed before")?;
+            unit.invalidation_failed(turn, fx);
+        }
         Call::Advance(now) => unit.advance(now, fx),
     }
     Ok(())

@@ -78,6 +78,7 @@ pub enum Call {
     Interrupt(Option<SourceId>, Message),
     Route(Option<SourceId>, Message),
     Process(Duration),
+    Failed,
     Advance(Duration),
 }
 
@@ -144,6 +145,7 @@ impl Call {
             }
             ["route", rid, address, data] => Call::Route(known(rid)?, message(address, data)?),
             ["process", time] => Call::Process(Duration::from_nanos(number(time)?)),
+            ["failed", "=", _] => Call::Failed,
             ["advance", time] => Call::Advance(Duration::from_nanos(number(time)?)),
             _ => return Err(format!("no call: {line:?}")),
         })
