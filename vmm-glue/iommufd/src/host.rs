@@ -89,6 +89,21 @@ impl Host {
         Ok(id)
     }
 
+    /// Takes a device that somebody else has bound to the iommufd, with the id that the kernel gave.
+    pub fn adopt(&mut self, iommufd: u32, id: u32, device: File) -> DeviceId {
+        let id = DeviceId { iommufd, id };
+        self.devices.insert(id, device);
+        id
+    }
+
+    /// Closes an iommufd, with its devices and fault queues. The kernel frees its objects if nobody
+    /// else has it open.
+    pub fn close(&mut self, iommufd: u32) {
+        self.queues.retain(|queue, _| queue.iommufd != iommufd);
+        self.devices.retain(|device, _| device.iommufd != iommufd);
+        self.iommufds.remove(&iommufd);
+    }
+
     /// Unbinds a device: what is attached to it is detached. Its file is closed unless the caller
     /// keeps it.
     pub fn unbind(&mut self, device: DeviceId) -> Option<File> {
