@@ -2,7 +2,7 @@
 //! Generates a [`Table`] from the debug information of a binary (DWARF 4 and 5).
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use gimli::{
 };
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
-use crate::interface::{self, FUNCTIONS, STRUCTURES, VALUES, VARIABLES};
+use crate::interface::{self, FUNCTIONS, VALUES, VARIABLES, all_structures};
 use crate::table::{Kind, Table};
 
 /// Directory of distributions' separate debug information.
@@ -302,7 +302,8 @@ impl<'a> Types<'a> {
 
     /// Searches the top level of each unit, until everything is found.
     fn collect(&mut self, table: &mut Table) -> gimli::Result<()> {
-        let mut structures = BTreeMap::new();
+        let mut structures = BTreeSet::new();
+        let names: BTreeSet<_> = all_structures().map(|s| s.name).collect();
         let mut values = 0;
         let mut signatures = 0;
         for unit in 0..self.units.len() {
@@ -319,13 +320,13 @@ impl<'a> Types<'a> {
                         let Some(name) = self.name(unit, entry)? else {
                             continue;
                         };
-                        let wanted = STRUCTURES.iter().find(|s| s.name == name);
-                        if let Some(wanted) = wanted {
-                            if !structures.contains_key(name) {
-                                if let Some(place) = self.complete_structure(place)? {
-                                    self.add_structure(table, wanted, place)?;
-                                    structures.insert(wanted.name, ());
-                                }
+                        if structures.contains(name) || all_structures().all(|s| s.name != name) {
+                            continue;
+                        }
+                        if let Some(place) = self.complete_structure(place)? {
+                            for wanted in all_structures().filter(|s| s.name == name) {
+                                self.add_structure(table, wanted, place)?;
+                                structures.insert(wanted.name);
                             }
                         }
                     }
@@ -357,7 +358,7 @@ impl<'a> Types<'a> {
                     _ => {}
                 }
             }
-            if structures.len() == STRUCTURES.len()
+            if structures.len() == names.len()
                 && values == VALUES.len()
                 && signatures == FUNCTIONS.len()
             {

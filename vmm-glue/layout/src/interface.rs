@@ -47,17 +47,20 @@ macro_rules! member {
     };
 }
 
-/// Declares the structures once: their names, and a type with a field for each member's offset. Bit
-/// fields are in brackets.
+/// Declares structures once: their names in a list, types with a field for each member's offset, and
+/// a type that has all of them. Bit fields are in brackets.
 macro_rules! structures {
-    ($(
+    (
+    $(#[$list_doc:meta])+ $list:ident;
+    $(#[$layout_doc:meta])+ $layout:ident;
+    $(
         $field:ident: $name:ident {
             $($member:ident $(= $path:literal)?;)*
         }
         $([$($bits:ident)+])?
     )+) => {
-        /// All structures.
-        pub const STRUCTURES: &[Structure] = &[$(Structure {
+        $(#[$list_doc])+
+        pub const $list: &[Structure] = &[$(Structure {
             name: stringify!($name),
             members: &[$(member!($member $($path)?),)*],
             bit_fields: &[$($(stringify!($bits),)+)?],
@@ -80,24 +83,24 @@ macro_rules! structures {
             }
         )+
 
-        /// The sizes and offsets of a [`Table`].
+        $(#[$layout_doc])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct Layout {
+        pub struct $layout {
             $(
                 #[doc = concat!("`", stringify!($name), "`.")]
                 pub $field: $name,
             )+
         }
 
-        impl Layout {
+        impl $layout {
             /// Reads them from a table.
             ///
             /// # Errors
             ///
             /// The table is incomplete.
-            pub fn new(table: &Table) -> Result<Layout, Incomplete> {
+            pub fn new(table: &Table) -> Result<$layout, Incomplete> {
                 let mut reader = Reader { table, missing: Vec::new() };
-                let layout = Layout {
+                let layout = $layout {
                     $($field: $name {
                         size: reader.number(Kind::Size, stringify!($name).to_owned()),
                         $($member: reader.number(
@@ -117,6 +120,10 @@ macro_rules! structures {
 }
 
 structures! {
+    /// The structures that the plug-in always uses.
+    STRUCTURES;
+    /// The sizes and offsets of a [`Table`].
+    Layout;
     // Types and objects
     type_info: TypeInfo {
         name; parent; instance_size; instance_align; instance_init; instance_post_init;
@@ -180,6 +187,48 @@ structures! {
     x86_iommu_class: X86IOMMUClass { realize; int_remap; }
     intel_iommu: IntelIOMMUState {}
     x86_machine: X86MachineState { ioapic_as; }
+}
+
+/// What the plug-in uses of VFIO and iommufd, for devices that are assigned from the host. A QEMU
+/// may be built without them, and series before 11 lack some.
+pub mod assigned {
+    use super::{Incomplete, Kind, Reader, Structure, Table};
+
+    structures! {
+        /// The structures.
+        STRUCTURES;
+        /// The sizes and offsets of a [`Table`].
+        AssignedLayout;
+        pci_iommu_ops: PCIIOMMUOps {
+            set_iommu_device; unset_iommu_device; get_viommu_flags; get_host_iommu_quirks;
+        }
+        host_iommu_device: HostIOMMUDevice { agent; aliased_bus; aliased_devfn; }
+        host_iommu_device_iommufd: HostIOMMUDeviceIOMMUFD { iommufd; devid; hwpt_id; }
+        iommufd_backend: IOMMUFDBackend { fd; }
+        vfio_device: VFIODevice { fd; }
+        vfio_pci_device: VFIOPCIDevice { emulated_config_bits; }
+        pci_device: PCIDevice { config_write; }
+    }
+}
+
+/// All structures, of both parts of the interface.
+pub fn all_structures() -> impl Iterator<Item = &'static Structure> {
+    STRUCTURES.iter().chain(assigned::STRUCTURES)
+}
+
+/// Whether a line of a table is of [`assigned`] only: it may be missing.
+pub fn is_optional(name: &str) -> bool {
+    let has = |structures: &[Structure]| {
+        structures.iter().any(|s| {
+            let member = name.strip_prefix(s.name);
+            member == Some("")
+                || member.is_some_and(|m| {
+                    m.strip_prefix('.')
+                        .is_some_and(|m| s.members.contains(&m) || s.bit_fields.contains(&m))
+                })
+        })
+    };
+    has(assigned::STRUCTURES) && !has(STRUCTURES)
 }
 
 /// Constants that are enumerators.
@@ -248,6 +297,7 @@ pub const FUNCTIONS: &[&str] = &[
     "object_class_dynamic_cast",
     "object_class_property_add",
     "object_class_property_set_description",
+    "object_dynamic_cast",
     "object_property_get_bool",
     "object_property_get_str",
     "object_property_get_uint",
@@ -292,6 +342,7 @@ pub const FUNCTIONS: &[&str] = &[
     "qemu_del_vm_change_state_handler",
     "qemu_get_aio_context",
     "qemu_log",
+    "qemu_set_fd_handler",
     "qmp_query_version",
     "rcu_register_thread",
     "rcu_unregister_thread",
@@ -356,8 +407,10 @@ pub fn missing(table: &Table) -> Vec<String> {
 /// The first two members that overlap in a table, or the first that lies outside of its structure,
 /// as a sentence.
 pub fn collision(table: &Table) -> Option<String> {
-    for structure in STRUCTURES {
-        let (size, _) = table.get(Kind::Size, structure.name)?;
+    for structure in all_structures() {
+        let Some((size, _)) = table.get(Kind::Size, structure.name) else {
+            continue;
+        };
         let name = |member: &str| format!("{}.{member}", structure.name);
         let bytes = structure.members.iter().filter_map(|member| {
             let (offset, size) = table.get(Kind::Offset, &name(member))?;

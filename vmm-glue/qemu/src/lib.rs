@@ -64,7 +64,7 @@ extern "C" fn loaded() {
     match verify::exports() {
         Ok(known) => {
             functions::set(known.functions);
-            abi::layout::set(known.layout);
+            abi::layout::set(known.layout, known.assigned);
             FROM_FILE.store(known.from_file, Ordering::Relaxed);
             MODULE_INIT.store(known.module_init, Ordering::Relaxed);
             // SAFETY: QEMU's list of such functions may grow at any time before it is run, and this

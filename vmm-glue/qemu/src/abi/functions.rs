@@ -101,6 +101,7 @@ table! {
             Option<PropertyAccess>, Option<PropertyAccess>, *const c_void, *mut c_void) -> *mut ObjectProperty;
         object_class_property_set_description: unsafe extern "C" fn(*mut ObjectClass, *const c_char, *const c_char);
         object_resolve_path_type: unsafe extern "C" fn(*const c_char, *const c_char, *mut bool) -> *mut Object;
+        object_dynamic_cast: unsafe extern "C" fn(*mut Object, *const c_char) -> *mut Object;
         object_property_get_bool: unsafe extern "C" fn(*mut Object, *const c_char, ErrorOut) -> bool;
         object_property_get_uint: unsafe extern "C" fn(*mut Object, *const c_char, ErrorOut) -> u64;
         object_property_get_str: unsafe extern "C" fn(*mut Object, *const c_char, ErrorOut) -> *mut c_char;
@@ -202,6 +203,7 @@ table! {
         qemu_del_vm_change_state_handler: unsafe extern "C" fn(*mut VMChangeStateEntry);
         qemu_add_machine_init_done_notifier: unsafe extern "C" fn(*mut Notifier);
         qemu_add_exit_notifier: unsafe extern "C" fn(*mut Notifier);
+        qemu_set_fd_handler: unsafe extern "C" fn(c_int, Option<IoHandler>, Option<IoHandler>, *mut c_void);
         qemu_log: unsafe extern "C" fn(*const c_char, ...);
     }
     variables {

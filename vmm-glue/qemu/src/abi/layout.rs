@@ -10,6 +10,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 
+use qemu_layout::interface::assigned::AssignedLayout;
 use qemu_layout::{Kind, Layout, Table};
 
 use super::refusal::{Refusal, equal};
@@ -26,10 +27,20 @@ pub fn layout() -> &'static Layout {
     })
 }
 
+static ASSIGNED: OnceLock<Option<AssignedLayout>> = OnceLock::new();
+
+/// Sizes and offsets of VFIO and iommufd. None if this QEMU has not what is needed for devices that
+/// are assigned from the host.
+pub fn assigned() -> Option<&'static AssignedLayout> {
+    let builtin = || AssignedLayout::new(&Table::builtin()).ok();
+    ASSIGNED.get_or_init(builtin).as_ref()
+}
+
 /// Sets them for the whole library, before their first use.
-pub fn set(layout: Layout) {
+pub fn set(layout: Layout, assigned: Option<AssignedLayout>) {
     // A second one belongs to the same process.
     let _ = LAYOUT.set(layout);
+    let _ = ASSIGNED.set(assigned);
 }
 
 /// Declares types that are used only by address.
@@ -74,6 +85,12 @@ opaque! {
     VMStateDescription;
     /// `PCIIOMMUOps`.
     PCIIOMMUOps;
+    /// `HostIOMMUDevice`.
+    HostIOMMUDevice;
+    /// `IOMMUFDBackend`.
+    IOMMUFDBackend;
+    /// `VFIODevice`.
+    VFIODevice;
 }
 
 /// The place in which a function stores its `Error`.
@@ -411,6 +428,12 @@ pub struct ResettablePhases {
 /// `PCIIOMMUOps.get_address_space`: bus, opaque, devfn.
 pub type GetAddressSpace =
     unsafe extern "C" fn(*mut BusState, *mut c_void, c_int) -> *mut AddressSpace;
+
+/// `IOHandler`.
+pub type IoHandler = unsafe extern "C" fn(*mut c_void);
+
+/// `PCIConfigWriteFunc`: device, address, value, length.
+pub type ConfigWrite = unsafe extern "C" fn(*mut PCIDevice, u32, u32, c_int);
 
 /// `PCIIOMMUOps.ats_request_translation`: bus, opaque, devfn, PASID, privileged, execute, address,
 /// length, no write, results, their number, and how many of them lack a permission.

@@ -9,6 +9,8 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
 
+use qemu_layout::interface::assigned::AssignedLayout;
+use qemu_layout::interface::is_optional;
 use qemu_layout::{Kind, Layout, Table};
 
 use super::functions::{self, Qemu};
@@ -30,6 +32,8 @@ pub struct Known {
     pub functions: Qemu,
     /// Sizes and offsets.
     pub layout: Layout,
+    /// Those of VFIO and iommufd, if this QEMU has them.
+    pub assigned: Option<AssignedLayout>,
     /// Whether they come from a layout file, not from this library's table.
     pub from_file: bool,
     /// The phase in which types are registered: `MODULE_INIT_QOM`.
@@ -54,10 +58,11 @@ pub fn exports() -> Result<Known, Refusal> {
     let functions = Qemu::resolve(&program, file.as_ref()).map_err(Refusal::MissingExports)?;
     let from_file = file.is_some();
     let table = file.unwrap_or_else(Table::builtin);
-    let (layout, module_init) = interface(&table)?;
+    let (layout, assigned, module_init) = interface(&table)?;
     Ok(Known {
         functions,
         layout,
+        assigned,
         from_file,
         module_init,
     })
@@ -65,9 +70,13 @@ pub fn exports() -> Result<Known, Refusal> {
 
 /// Compares a table with this library's assumptions: signatures, the sizes of members, enumerators,
 /// and the structures that are passed directly.
-fn interface(table: &Table) -> Result<(Layout, c_int), Refusal> {
+fn interface(table: &Table) -> Result<(Layout, Option<AssignedLayout>, c_int), Refusal> {
     let builtin = Table::builtin();
+    let assigned = AssignedLayout::new(table).ok();
     for (kind, name, expected) in builtin.lines() {
+        if assigned.is_none() && is_optional(name) {
+            continue;
+        }
         match kind {
             Kind::Signature => {
                 let found = table.signature(name).unwrap_or("none").to_owned();
@@ -93,7 +102,7 @@ fn interface(table: &Table) -> Result<(Layout, c_int), Refusal> {
         found: error.to_string(),
     })?;
     layout::fixed(&layout)?;
-    Ok((layout, module_init))
+    Ok((layout, assigned, module_init))
 }
 
 /// Checks the version, unless a layout file describes exactly this program, and checks the layout
