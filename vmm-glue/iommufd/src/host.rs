@@ -146,6 +146,12 @@ impl Host {
         self.queues.get(&queue).map(File::as_fd)
     }
 
+    /// Closes the file of a fault queue, before it is freed. A thread that polls the file keeps it
+    /// open until it returns, and the queue cannot be freed before that (EBUSY).
+    pub fn close_fault_queue(&mut self, queue: FaultQueueId) {
+        self.queues.remove(&queue);
+    }
+
     fn iommufd(&self, operation: Operation, iommufd: u32) -> HostResult<&File> {
         self.iommufds.get(&iommufd).ok_or(HostError {
             operation,
@@ -334,13 +340,9 @@ impl HostIommu for Host {
 
     /// The file goes first: the kernel does not free a queue whose file is open.
     fn free_fault_queue(&mut self, queue: FaultQueueId) -> HostResult<()> {
-        let operation = Operation::FreeFaultQueue;
-        let file = self.queues.remove(&queue).ok_or(HostError {
-            operation,
-            errno: Errno::NoEntry,
-        })?;
-        drop(file);
-        self.destroy(operation, queue.iommufd, queue.id)
+        // Its file refers to it.
+        self.close_fault_queue(queue);
+        self.destroy(Operation::FreeFaultQueue, queue.iommufd, queue.id)
     }
 
     fn read_faults(&mut self, queue: FaultQueueId) -> HostResult<Vec<Fault>> {

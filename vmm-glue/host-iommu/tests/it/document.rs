@@ -122,7 +122,9 @@ fn functions_and_tests_of_the_rows_exist() {
             panic!("{number}: {}", row.test);
         };
         let (path, name) = match test.split_once(": ") {
-            Some(("copies", name)) => ("vmm-glue/qemu/src/vtd/copies.rs".to_owned(), name),
+            Some((module @ ("copies" | "ops"), name)) => {
+                (format!("vmm-glue/qemu/src/vtd/{module}.rs"), name)
+            }
             place => {
                 let (directory, rest) = match place {
                     Some((prefix, rest)) => (directories[prefix], rest),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! The functions below the unit, as QEMU names them.
 
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
 
 use vtd::spec::SourceId;
@@ -59,6 +59,16 @@ impl Bus {
         !device.is_null()
     }
 
+    /// The device of the machine at a place of this bus.
+    pub fn device(self, _bql: &Bql, devfn: u8) -> Option<NonNull<PCIDevice>> {
+        // SAFETY: the bus exists, and does not change under the BQL.
+        let device = unsafe {
+            let number = (qemu().pci_bus_num)(self.0.as_ptr());
+            (qemu().pci_find_device)(self.0.as_ptr(), number, devfn)
+        };
+        NonNull::new(device)
+    }
+
     /// Whether another bus still exists, below this one or this one itself: the number of an
     /// unplugged bus must not be read.
     pub fn reaches(self, _bql: &Bql, other: Bus) -> bool {
@@ -82,6 +92,18 @@ impl Function {
             // SAFETY: the caller's promise.
             bus: unsafe { Bus::new(NonNull::new(bus)?) },
             devfn: devfn as u8,
+        })
+    }
+
+    /// Whether the device at its place is of a type.
+    pub fn is(self, bql: &Bql, name: &CStr) -> bool {
+        let Function::Pci { bus, devfn } = self else {
+            return false;
+        };
+        bus.device(bql, devfn).is_some_and(|device| {
+            let object = device.as_ptr().cast();
+            // SAFETY: the device exists, and the name is a C string.
+            unsafe { !(qemu().object_dynamic_cast)(object, name.as_ptr()).is_null() }
         })
     }
 

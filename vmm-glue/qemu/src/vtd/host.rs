@@ -1,25 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Carries out the unit's effects, without the unit's lock and with the BQL held.
 
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use host_iommu::compatibility::{self, Incompatible};
+use host_iommu::host::FaultQueueId;
 use pcie_ats::{AlignedRange, InvalidateCompletion, InvalidateRequest, PageRequest};
 use vtd::recording::Sink;
 use vtd::spec::SourceId;
 use vtd::spec::descriptor::IotlbScope;
-use vtd::{Capabilities, Effect, Effects, Invalidated};
+use vtd::{Capabilities, Config, Effect, Effects, Invalidated};
 
+use super::assigned::{self, AssignedDevices, Listener};
 use super::clients::Clients;
 use super::copies::{Dirty, Span};
-use super::function::Bus;
+use super::function::{Bus, Function};
 use super::guest_memory::GuestMemory;
+use super::host_device::HostDevice;
 use super::interrupts;
+use super::main_loop;
+use super::page_request_capability;
 use super::settings::Settings;
 use super::spaces::Spaces;
 use super::unit::{CarryOut, LockedUnit};
-use crate::abi::layout::{NOTIFIER_DEVIOTLB_UNMAP, NOTIFIER_UNMAP};
+use crate::abi::layout::{AddressSpace, NOTIFIER_DEVIOTLB_UNMAP, NOTIFIER_UNMAP};
 use crate::abi::qemu;
 use crate::bell::Bell;
 use crate::bql::Bql;
@@ -27,6 +34,9 @@ use crate::memory::Mmio;
 use crate::message;
 use crate::qom::Neighbour;
 use crate::timer::{self, Timer};
+
+/// The type of functions that VFIO opens in the host.
+const VFIO_PCI: &CStr = c"vfio-pci";
 
 /// The unit of a machine with everything that belongs to it. It is never freed.
 pub struct Host {
@@ -38,6 +48,8 @@ pub struct Host {
     pub spaces: Spaces,
     /// The clients that receive the unit's messages to functions.
     pub clients: Clients,
+    /// The devices of the host whose first stages the host's kernel walks.
+    assigned: AssignedDevices,
     /// The invalidation queue has work.
     queue_ready: AtomicBool,
     /// The thread that processes it, if there is one.
@@ -65,6 +77,7 @@ impl Host {
             device,
             spaces: Spaces::default(),
             clients: Clients::default(),
+            assigned: AssignedDevices::default(),
             queue_ready: AtomicBool::new(false),
             bell: settings.thread.then(Arc::default),
             timeouts: OnceLock::new(),
@@ -95,6 +108,71 @@ impl Host {
             timer.cancel(bql);
         }
         self.unit.with(|unit, effects| unit.reset(effects));
+        self.assigned.reset(bql);
+    }
+
+    /// The configuration of the unit.
+    fn config(&self) -> Config {
+        *self.unit.lock().capabilities().config()
+    }
+
+    /// The address space of a function.
+    pub fn address_space(&'static self, bql: &Bql, function: Function) -> *mut AddressSpace {
+        let handed_down =
+            assigned::is_known() && function.is(bql, VFIO_PCI) && assigned::nests(&self.config());
+        self.spaces.get(bql, &self.unit, function, handed_down)
+    }
+
+    /// What the unit asks of VFIO: flags of `get_viommu_flags`.
+    pub fn flags(&self) -> u64 {
+        let config = self.config();
+        match assigned::nests(&config) {
+            true => compatibility::unit_flags(&config),
+            false => 0,
+        }
+    }
+
+    /// Takes a device of the host: the kernel walks its first stages, or VFIO keeps a copy of what
+    /// the guest maps.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be below the unit.
+    pub fn assign(
+        &'static self,
+        bql: &Bql,
+        function: Function,
+        device: HostDevice,
+    ) -> Result<(), String> {
+        let config = self.config();
+        if !assigned::nests(&config) {
+            return compatibility::check_shadowing(&config).map_err(|reason| reason.to_string());
+        }
+        let Some(opened) = device.iommufd else {
+            return Err(Incompatible::NoIommufd.to_string());
+        };
+        let requests = config.device_tlbs.is_some_and(|tlbs| tlbs.page_requests)
+            && page_request_capability::is_there(bql, function);
+        let listener = requests.then_some(self as &'static dyn Listener);
+        let (unit, bridge) = (&self.unit, device.behind_bridge);
+        self.assigned
+            .add(bql, unit, function, opened, bridge, listener)?;
+        if requests {
+            // VFIO has not completed the function's configuration space yet.
+            main_loop::soon(move |bql| {
+                if self.assigned.has(function) {
+                    page_request_capability::take(bql, function);
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Gives a device of the host back.
+    pub fn unassign(&'static self, bql: &Bql, function: Function) {
+        if self.assigned.remove(bql, function) {
+            page_request_capability::give_back(bql, function);
+        }
     }
 
     /// Handles a page request of a function.
@@ -119,7 +197,9 @@ impl Host {
         }
     }
 
-    fn carry_out_one(&'static self, bql: &Bql, effect: Effect) {
+    /// Carries out one effect. Returns false if the kernel of the host could not do its part.
+    fn carry_out_one(&'static self, bql: &Bql, effect: Effect) -> bool {
+        let done = self.assigned.carry_out(bql, &self.unit, &effect);
         match effect {
             Effect::Interrupt(message) => interrupts::deliver(bql, message),
             Effect::InvalidateRequest { requester, request } => {
@@ -157,6 +237,7 @@ impl Host {
             Effect::VirtualCommand(_) => {}
             Effect::Refused(refusal) => message::guest_error(&format!("svm-vtd: {refusal}")),
         }
+        done
     }
 
     /// Brings the clients' copies up to date, once for all descriptors ahead of a wait: the unit
@@ -182,10 +263,18 @@ impl Host {
                 // of the turn continues.
                 return;
             }
+            let mut done = true;
             for effect in effects {
-                self.carry_out_one(bql, effect);
+                done &= self.carry_out_one(bql, effect);
             }
             self.refresh_copies(bql);
+            if !done {
+                let mut effects = Effects::new();
+                self.unit.lock().invalidation_failed(&turn, &mut effects);
+                for effect in effects {
+                    self.carry_out_one(bql, effect);
+                }
+            }
             let asked = self.unit.lock().end_turn(turn);
             if !self.queue_ready.swap(false, Ordering::AcqRel) && !asked {
                 break;
@@ -260,6 +349,14 @@ impl CarryOut for Host {
 
     fn review(&'static self, bql: &Bql) {
         self.spaces.review(bql);
+    }
+}
+
+impl Listener for Host {
+    fn requests_wait(&'static self, bql: &Bql, queue: FaultQueueId) {
+        for (requester, request) in self.assigned.page_requests(bql, queue) {
+            self.page_request(requester, &request);
+        }
     }
 }
 

@@ -5,17 +5,20 @@
 //! their ACPI tables. The parent is realized first; then this module replaces it: over its
 //! registers, at the PCI buses, and for the I/O APIC. The parent's own state is not used any more.
 
+mod assigned;
 mod clients;
 mod copies;
 mod function;
 mod guest_memory;
 mod host;
+mod host_device;
 mod instances;
 mod interrupts;
 mod lists;
 mod main_loop;
 mod ops;
 mod order;
+mod page_request_capability;
 mod queue;
 mod record;
 mod routes;
@@ -192,11 +195,20 @@ fn make(bql: &Bql, device: Neighbour, error: ErrorOut) -> Result<(), Option<Stri
     Ok(())
 }
 
+/// Types of devices that reach memory by a copy of the guest's mappings, and that QEMU does not set
+/// as devices of the host. VFIO's own are checked when they are set.
+const BY_COPY: [&CStr; 1] = [c"vfio-user-pci"];
+/// The same in a QEMU where the unit is not told of devices of the host.
+const BY_COPY_UNTOLD: [&CStr; 3] = [c"vfio-pci", c"vfio-pci-nohotplug", c"vfio-user-pci"];
+
 /// Ends QEMU if there is an external device that the unit cannot serve: otherwise QEMU would end,
 /// with a worse message, when the guest switches translation on.
 fn refuse_outside(bql: &Bql) {
-    const OUTSIDE: [&CStr; 3] = [c"vfio-pci", c"vfio-pci-nohotplug", c"vfio-user-pci"];
-    let Some(name) = OUTSIDE.iter().find(|name| Neighbour::any(bql, name)) else {
+    let types: &[&CStr] = match assigned() {
+        Some(_) => &BY_COPY,
+        None => &BY_COPY_UNTOLD,
+    };
+    let Some(name) = types.iter().find(|name| Neighbour::any(bql, name)) else {
         return;
     };
     let hosts: Vec<&Host> = table().values().filter_map(|i| i.host).collect();
@@ -278,7 +290,7 @@ impl ParentSite {
 
     /// Puts the unit there.
     fn take(&self, bql: &Bql, host: &'static Host) -> Result<(), String> {
-        let ioapic = host.spaces.get(bql, &host.unit, Function::IoApic);
+        let ioapic = host.address_space(bql, Function::IoApic);
         if !host.spaces.are_intact() {
             return Err("AddressSpace or MemoryRegion is larger than expected".to_owned());
         }

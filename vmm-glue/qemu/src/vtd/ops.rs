@@ -4,6 +4,7 @@
 use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
 
+use host_iommu::host::VtdInfo;
 use nix::libc::{EINVAL, EIO, EPERM};
 use pcie_ats::{
     AlignedRange, MAX_TRANSLATIONS, PAGE_SHIFT, PAGE_SIZE, PageRequest, Pasid, Prgi, Translation,
@@ -13,14 +14,16 @@ use pcie_ats::{
 use super::function::Function;
 use super::guest_memory::GuestMemory;
 use super::host::Host;
+use super::host_device::HostDevice;
 
 use crate::abi::layout::*;
 use crate::abi::room;
 use crate::bql::Bql;
 use crate::memory::Space;
+use crate::message::ErrorSlot;
 
-/// The table, which is never freed. Operations without an entry are for devices that are assigned
-/// from the host.
+/// The table, which is never freed. Those for devices that are assigned from the host are missing in
+/// a QEMU that has not what they need.
 pub fn table() -> *const PCIIOMMUOps {
     let at = &layout().pci_iommu_ops;
     let table: NonNull<PCIIOMMUOps> = room::constant(at.size);
@@ -60,6 +63,17 @@ pub fn table() -> *const PCIIOMMUOps {
         let request: PriRequestPage = pri_request_page;
         room::write(table, at.pri_request_page, request);
     }
+    if let Some(at) = assigned().map(|at| &at.pci_iommu_ops) {
+        let (set, unset) = (set_iommu_device, unset_iommu_device);
+        let (flags, quirks) = (get_viommu_flags, get_host_iommu_quirks);
+        // SAFETY: as above.
+        unsafe {
+            room::write(table, at.set_iommu_device, set as *const c_void);
+            room::write(table, at.unset_iommu_device, unset as *const c_void);
+            room::write(table, at.get_viommu_flags, flags as *const c_void);
+            room::write(table, at.get_host_iommu_quirks, quirks as *const c_void);
+        }
+    }
     table.as_ptr()
 }
 
@@ -90,7 +104,7 @@ unsafe extern "C" fn get_address_space(
     // SAFETY: QEMU calls its operations with the BQL held, with buses that exist.
     let (host, bql, function) = unsafe { (host(opaque), Bql::held(), Function::new(bus, devfn)) };
     match function {
-        Some(function) => host.spaces.get(&bql, &host.unit, function),
+        Some(function) => host.address_space(&bql, function),
         None => Space::system().as_ptr(),
     }
 }
@@ -355,6 +369,78 @@ unsafe extern "C" fn pri_request_page(
     0
 }
 
+/// `set_iommu_device`: whether a device of the host can be below the unit.
+unsafe extern "C" fn set_iommu_device(
+    bus: *mut BusState,
+    opaque: *mut c_void,
+    devfn: c_int,
+    device: *mut HostIOMMUDevice,
+    error: ErrorOut,
+) -> bool {
+    // SAFETY: these are the arguments of an operation, which QEMU calls with the BQL held, and the
+    // device exists until it is unset.
+    let (host, bql, function, slot) = unsafe {
+        (
+            host(opaque),
+            Bql::held(),
+            Function::new(bus, devfn),
+            ErrorSlot::new(error),
+        )
+    };
+    let (Some(function), Some(device), Some(at)) = (function, NonNull::new(device), assigned())
+    else {
+        slot.set("svm-vtd: a device of the host needs a bus");
+        return false;
+    };
+    // SAFETY: the device was given for this function.
+    let device = unsafe { HostDevice::read(&bql, at, device, (bus, devfn)) };
+    let result = match device {
+        Ok(device) => host.assign(&bql, function, device),
+        Err(error) => Err(format!("its files cannot be used: {error}")),
+    };
+    match result {
+        Ok(()) => true,
+        Err(reason) => {
+            slot.set(&reason);
+            false
+        }
+    }
+}
+
+/// `unset_iommu_device`.
+unsafe extern "C" fn unset_iommu_device(bus: *mut BusState, opaque: *mut c_void, devfn: c_int) {
+    // SAFETY: as for `set_iommu_device`.
+    let (host, bql, function) = unsafe { (host(opaque), Bql::held(), Function::new(bus, devfn)) };
+    if let Some(function) = function {
+        host.unassign(&bql, function);
+    }
+}
+
+/// `get_viommu_flags`: what the unit asks of VFIO.
+unsafe extern "C" fn get_viommu_flags(opaque: *mut c_void) -> u64 {
+    // SAFETY: as for `get_address_space`.
+    unsafe { host(opaque) }.flags()
+}
+
+/// `IOMMU_HW_INFO_TYPE_INTEL_VTD`.
+const HARDWARE_IS_VTD: u32 = 1;
+/// `HOST_IOMMU_QUIRK_NESTING_PARENT_BYPASS_RO`.
+const BYPASS_READ_ONLY: u64 = 1 << 0;
+
+/// `get_host_iommu_quirks`: what VFIO leaves out of a parent, by the data that the kernel gives of
+/// the hardware.
+unsafe extern "C" fn get_host_iommu_quirks(kind: u32, data: *mut c_void, size: u32) -> u64 {
+    if kind != HARDWARE_IS_VTD || (size as usize) < size_of::<u32>() || data.is_null() {
+        return 0;
+    }
+    // SAFETY: the data has the given size, and begins with the flags.
+    let flags = unsafe { data.cast::<u32>().read_unaligned() };
+    match flags & VtdInfo::ERRATUM_772415_SPR17 {
+        0 => 0,
+        _ => BYPASS_READ_ONLY,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use qemu_layout::Table;
@@ -373,6 +459,10 @@ mod tests {
         let translate: AtsRequestTranslation = ats_request_translation;
         let request: PriRequestPage = pri_request_page;
         let get_space: GetAddressSpace = get_address_space;
+        let set = set_iommu_device as unsafe extern "C" fn(_, _, _, _, _) -> _;
+        let unset = unset_iommu_device as unsafe extern "C" fn(_, _, _);
+        let flags = get_viommu_flags as unsafe extern "C" fn(_) -> _;
+        let quirks = get_host_iommu_quirks as unsafe extern "C" fn(_, _, _) -> _;
         let table = Table::builtin();
         for (member, signature) in [
             ("get_address_space", of(get_space)),
@@ -384,6 +474,10 @@ mod tests {
             ("pri_register_notifier", of(pri_register)),
             ("pri_unregister_notifier", of(pri_unregister)),
             ("pri_request_page", of(request)),
+            ("set_iommu_device", of(set)),
+            ("unset_iommu_device", of(unset)),
+            ("get_viommu_flags", of(flags)),
+            ("get_host_iommu_quirks", of(quirks)),
         ] {
             let name = format!("PCIIOMMUOps.{member}");
             assert_eq!(table.signature(&name), Some(signature.as_str()), "{name}");

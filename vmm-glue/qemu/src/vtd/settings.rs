@@ -338,6 +338,9 @@ impl Settings {
             // pieces larger than a page.
             protected_memory: false,
             strict: self.strict,
+            // The kernel of the host can fail to invalidate what it has of a device that is
+            // assigned.
+            confirm_invalidations: inherited.fsts && !self.ssts,
             ..Config::default()
         })
     }

@@ -3,6 +3,7 @@
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::function::Function;
 use super::unit::LockedUnit;
@@ -24,6 +25,8 @@ pub struct FunctionSpace {
     pub unit: &'static LockedUnit,
     /// The clients that keep a copy of it.
     pub watched: Watched,
+    /// The host's kernel translates it: it is system memory here.
+    pub handed_down: AtomicBool,
 }
 
 /// Its offset from the beginning of the region.
@@ -54,6 +57,7 @@ impl Kept {
             function,
             unit,
             watched: Watched::default(),
+            handed_down: AtomicBool::new(false),
         };
         // SAFETY: there is room for it after the region, aligned to 16 bytes.
         unsafe { kept.place().write(space) };
@@ -103,6 +107,7 @@ impl Kept {
 
     /// Enables the region that the unit translates, or system memory.
     pub(super) fn translate(self, _bql: &Bql, on: bool) {
+        let on = on && !self.get().handed_down.load(Ordering::Relaxed);
         // SAFETY: both regions are initialized; they change under the BQL, and in one transaction.
         unsafe {
             (qemu().memory_region_transaction_begin)();

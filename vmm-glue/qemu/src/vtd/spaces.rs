@@ -10,6 +10,7 @@
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pcie_ats::AlignedRange;
@@ -73,18 +74,25 @@ impl Kept {
 pub struct Spaces(Mutex<Vec<(Function, Kept)>>);
 
 impl Spaces {
-    /// The address space of a function; creates it if there is none.
+    /// The address space of a function; creates it if there is none. If the kernel of the host
+    /// translates the function, it is system memory, whatever the unit does: QEMU asks for it anew
+    /// for each device that comes to the place of one that has gone.
     pub fn get(
         &self,
         bql: &Bql,
         unit: &'static LockedUnit,
         function: Function,
+        handed_down: bool,
     ) -> *mut AddressSpace {
         let known = self.lock().iter().find(|(f, _)| *f == function).copied();
         if let Some((_, kept)) = known {
+            if kept.get().handed_down.swap(handed_down, Ordering::Relaxed) != handed_down {
+                kept.translate(bql, unit.is_translating());
+            }
             return kept.space();
         }
         let kept = Kept::new(function, unit);
+        kept.get().handed_down.store(handed_down, Ordering::Relaxed);
         kept.initialize(bql, unit.is_translating());
         self.lock().push((function, kept));
         kept.space()

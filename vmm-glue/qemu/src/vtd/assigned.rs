@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! The devices of the host below the unit, whose first stages the host's kernel walks: what the
+//! guest's tables and invalidations say goes to the kernel, and page requests of the devices come
+//! back. The rules are those of the crate `host-iommu`; this file joins them to QEMU.
+
+use std::collections::BTreeMap;
+use std::ffi::c_void;
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use host_iommu::assigned::Assigned;
+use host_iommu::bindings::{AssignedDevice, Changes};
+use host_iommu::compatibility;
+use host_iommu::host::{DeviceId, Errno, FaultQueueId, HostError, HostIommu, HwptId};
+use host_iommu::tables::{GuestTables, Mode, UnitTables};
+use host_iommufd::host::Host as Kernel;
+use pcie_ats::{PageRequest, Pasid};
+use vtd::spec::SourceId;
+use vtd::{AddressSpace, Config, Effect};
+
+use super::function::Function;
+use super::guest_memory::GuestMemory;
+use super::host_device::IommufdDevice;
+use super::main_loop;
+use super::unit::LockedUnit;
+use crate::abi::{layout, qemu};
+use crate::bql::Bql;
+use crate::message;
+
+/// The guest's tables, by the unit. Its lock is held during each question, and not while the kernel
+/// works.
+struct Tables<'a>(&'a LockedUnit);
+
+impl Tables<'_> {
+    fn ask<R>(&self, ask: impl FnOnce(&UnitTables<'_, GuestMemory>) -> R) -> R {
+        let unit = self.0.lock();
+        ask(&UnitTables {
+            unit: &unit,
+            memory: &GuestMemory,
+        })
+    }
+}
+
+impl GuestTables for Tables<'_> {
+    fn mode(&self) -> Mode {
+        self.ask(|tables| tables.mode())
+    }
+
+    fn rid_pasid(&self, requester: SourceId) -> Option<Pasid> {
+        self.ask(|tables| tables.rid_pasid(requester))
+    }
+
+    fn address_space(&self, requester: SourceId, pasid: Option<Pasid>) -> Option<AddressSpace> {
+        self.ask(|tables| tables.address_space(requester, pasid))
+    }
+
+    fn pasids(&self, requester: SourceId, limit: u32) -> Vec<Pasid> {
+        self.ask(|tables| tables.pasids(requester, limit))
+    }
+}
+
+/// For how many rounds of the main loop a fault queue may be polled after it was closed.
+const MOST_ROUNDS: u32 = 1000;
+
+/// A function that is a device of the host.
+struct Member {
+    function: Function,
+    /// Its requester id when it was bound: buses get their numbers from the guest.
+    requester: SourceId,
+    device: AssignedDevice,
+    /// QEMU's object of its iommufd.
+    backend: usize,
+    /// What the handler of its fault queue is given, never used but by it.
+    handler: Option<Box<Readable>>,
+}
+
+#[derive(Default)]
+struct State {
+    kernel: Kernel,
+    /// The kernel's numbers of QEMU's iommufds.
+    iommufds: BTreeMap<usize, u32>,
+    assigned: Assigned,
+    members: Vec<Member>,
+    /// Fault queues of functions that are gone, with QEMU's objects of their iommufds.
+    closed: Vec<(FaultQueueId, usize)>,
+}
+
+/// The devices of the host below a unit.
+#[derive(Default)]
+pub struct AssignedDevices {
+    state: Mutex<State>,
+    /// How many there are, for a look without the lock.
+    count: AtomicUsize,
+}
+
+/// The code above that is told of page requests.
+pub trait Listener: Sync {
+    /// Page requests wait in a fault queue.
+    fn requests_wait(&'static self, bql: &Bql, queue: FaultQueueId);
+}
+
+/// What the handler of a fault queue is given.
+struct Readable {
+    listener: &'static dyn Listener,
+    queue: FaultQueueId,
+}
+
+/// `IOHandler` of a fault queue.
+unsafe extern "C" fn readable(opaque: *mut c_void) {
+    // SAFETY: the pointer is that of `add`, which is freed after the handler is removed; the main
+    // loop holds the BQL.
+    let (readable, bql) = unsafe { (&*opaque.cast::<Readable>(), Bql::held()) };
+    let (listener, queue) = (readable.listener, readable.queue);
+    listener.requests_wait(&bql, queue);
+}
+
+/// Whether this QEMU tells the unit of devices of the host.
+pub fn is_known() -> bool {
+    layout::assigned().is_some()
+}
+
+/// Whether the first stages that a unit has are walked by the host's kernel: the unit has no second
+/// stage then, for the kernel nests them in its own.
+pub fn nests(config: &Config) -> bool {
+    let scalable = config.scalable.as_ref();
+    scalable.is_some_and(|s| matches!(s.stages, vtd::config::Stages::First(_)))
+}
+
+impl AssignedDevices {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether a function is one of them.
+    pub fn has(&self, function: Function) -> bool {
+        !self.is_empty() && self.lock().members.iter().any(|m| m.function == function)
+    }
+
+    /// Adds a function, and binds it as the guest's tables say. With a listener, a fault queue is
+    /// made for its page requests.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be assigned, as a sentence. Nothing of it is left.
+    pub fn add(
+        &self,
+        _bql: &Bql,
+        unit: &LockedUnit,
+        function: Function,
+        opened: IommufdDevice,
+        behind_bridge: bool,
+        listener: Option<&'static dyn Listener>,
+    ) -> Result<(), String> {
+        let config = *unit.lock().capabilities().config();
+        let state = &mut *self.lock();
+        let backend = opened.backend;
+        let iommufd = *state
+            .iommufds
+            .entry(backend)
+            .or_insert_with(|| state.kernel.insert(opened.iommufd));
+        let device = state.kernel.adopt(iommufd, opened.id, opened.file);
+        let parent = HwptId {
+            iommufd,
+            id: opened.parent,
+        };
+        let result = state.assign(
+            unit,
+            &config,
+            function,
+            (device, parent),
+            behind_bridge,
+            listener.is_some(),
+        );
+        match result {
+            Ok((bound, changes)) => {
+                report(&changes);
+                let handler = bound.fault_queue.zip(listener);
+                let handler = handler.and_then(|(queue, listener)| {
+                    let fd = state.kernel.fault_queue_fd(queue)?.as_raw_fd();
+                    let mut given = Box::new(Readable { listener, queue });
+                    let opaque = (&raw mut *given).cast();
+                    // SAFETY: the file is open and the pointer is valid until the handler is
+                    // removed.
+                    unsafe { (qemu().qemu_set_fd_handler)(fd, Some(readable), None, opaque) };
+                    Some(given)
+                });
+                state.members.push(Member {
+                    function,
+                    requester: bound.requester,
+                    device: bound,
+                    backend,
+                    handler,
+                });
+                self.count.store(state.members.len(), Ordering::Relaxed);
+                Ok(())
+            }
+            Err(reason) => {
+                drop(state.kernel.unbind(device));
+                state.forget(iommufd, backend);
+                Err(reason)
+            }
+        }
+    }
+
+    /// Removes a function: it has its parent again, and what it requested is answered. Returns
+    /// whether it was one of them.
+    pub fn remove(&'static self, _bql: &Bql, function: Function) -> bool {
+        let state = &mut *self.lock();
+        let Some(index) = state.members.iter().position(|m| m.function == function) else {
+            return false;
+        };
+        let member = state.members.remove(index);
+        let changes = state.assigned.unassign(&mut state.kernel, member.requester);
+        report(&changes.unwrap_or_default());
+        drop(state.kernel.unbind(member.device.device));
+        if let Some(queue) = member.device.fault_queue {
+            if let Some(fd) = state.kernel.fault_queue_fd(queue) {
+                let none = std::ptr::null_mut();
+                // SAFETY: the file is open; no handler is left that would use it.
+                unsafe { (qemu().qemu_set_fd_handler)(fd.as_raw_fd(), None, None, none) }
+            }
+            state.kernel.close_fault_queue(queue);
+            state.closed.push((queue, member.backend));
+            main_loop::soon(move |_| self.free_closed(MOST_ROUNDS));
+        } else {
+            state.forget(member.device.device.iommufd, member.backend);
+        }
+        // The handler is gone, and ran only in the main loop, with the BQL held.
+        drop(member.handler);
+        self.count.store(state.members.len(), Ordering::Relaxed);
+        true
+    }
+
+    /// Frees the fault queues of functions that are gone. The main loop's own polling holds their
+    /// files, and ends some rounds of the loop later.
+    fn free_closed(&'static self, rounds: u32) {
+        if self.lock().free_closed(rounds == 0) {
+            main_loop::soon(move |_| self.free_closed(rounds - 1));
+        }
+    }
+
+    /// Carries an effect of the unit out in the kernel, before anything else learns of it. Returns
+    /// false if the kernel could not: the guest must not be told that it is done.
+    pub fn carry_out(&self, _bql: &Bql, unit: &LockedUnit, effect: &Effect) -> bool {
+        if self.is_empty() {
+            return true;
+        }
+        let state = &mut *self.lock();
+        state.renumber(unit);
+        let done = state
+            .assigned
+            .carry_out(&mut state.kernel, &Tables(unit), effect);
+        if let Err(error) = &done {
+            message::warning(&format!("svm-vtd: {error}"));
+        }
+        done.is_ok()
+    }
+
+    /// The machine was reset.
+    pub fn reset(&self, _bql: &Bql) {
+        if !self.is_empty() {
+            let state = &mut *self.lock();
+            report(&state.assigned.reset(&mut state.kernel));
+        }
+    }
+
+    /// Takes the page requests that wait in a fault queue, for the unit.
+    pub fn page_requests(&self, _bql: &Bql, queue: FaultQueueId) -> Vec<(SourceId, PageRequest)> {
+        let state = &mut *self.lock();
+        match state.assigned.page_requests(&mut state.kernel, queue) {
+            Ok(delivery) => delivery.requests,
+            Err(error) => {
+                message::warning(&format!("svm-vtd: {error}"));
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl State {
+    /// Checks a device against the unit, and binds it.
+    fn assign(
+        &mut self,
+        unit: &LockedUnit,
+        config: &Config,
+        function: Function,
+        (device, parent): (DeviceId, HwptId),
+        behind_bridge: bool,
+        requests: bool,
+    ) -> Result<(AssignedDevice, Changes), String> {
+        let told = |error: HostError| error.to_string();
+        let info = self.kernel.hardware_info(device).map_err(told)?;
+        let host = compatibility::HostDevice {
+            iommufd: Some(info),
+            behind_bridge,
+        };
+        compatibility::check(config, &host).map_err(|reason| reason.to_string())?;
+        let fault_queue = match requests {
+            true => {
+                let queue = self.kernel.alloc_fault_queue(device.iommufd);
+                Some(queue.map_err(told)?)
+            }
+            false => None,
+        };
+        let bound = AssignedDevice {
+            requester: function.source_id(),
+            device,
+            parent,
+            pasid_limit: compatibility::pasid_limit(config, &info),
+            fault_queue,
+        };
+        let changes = self.assigned.assign(&mut self.kernel, &Tables(unit), bound);
+        match changes {
+            Ok(changes) => Ok((bound, changes)),
+            Err(reason) => {
+                if let Some(queue) = fault_queue {
+                    // The first error is the one to tell.
+                    let _ = self.kernel.free_fault_queue(queue);
+                }
+                Err(reason.to_string())
+            }
+        }
+    }
+
+    /// Frees the fault queues of functions that are gone. Returns whether some are still polled, of
+    /// which the last try warns.
+    fn free_closed(&mut self, is_last: bool) -> bool {
+        for (queue, backend) in std::mem::take(&mut self.closed) {
+            match self.kernel.free_fault_queue(queue) {
+                Err(error) if error.errno == Errno::Busy && !is_last => {
+                    self.closed.push((queue, backend));
+                    continue;
+                }
+                Err(error) => message::warning(&format!("svm-vtd: {error}")),
+                Ok(()) => {}
+            }
+            self.forget(queue.iommufd, backend);
+        }
+        !self.closed.is_empty()
+    }
+
+    /// Closes an iommufd that no function uses any more.
+    fn forget(&mut self, iommufd: u32, backend: usize) {
+        let is_used = self.members.iter().any(|m| m.backend == backend)
+            || self.closed.iter().any(|(_, b)| *b == backend);
+        if !is_used {
+            self.iommufds.remove(&backend);
+            self.kernel.close(iommufd);
+        }
+    }
+
+    /// Functions whose bus has another number by now are bound by their new requester id.
+    fn renumber(&mut self, unit: &LockedUnit) {
+        let moved = |m: &&mut Member| m.requester != m.function.source_id();
+        // All leave before one comes: the number of one can be the new number of another.
+        for member in self.members.iter_mut().filter(moved) {
+            let changes = self.assigned.unassign(&mut self.kernel, member.requester);
+            report(&changes.unwrap_or_default());
+        }
+        for member in self.members.iter_mut().filter(moved) {
+            member.requester = member.function.source_id();
+            member.device.requester = member.requester;
+            let tables = Tables(unit);
+            match self
+                .assigned
+                .assign(&mut self.kernel, &tables, member.device)
+            {
+                Ok(changes) => report(&changes),
+                Err(reason) => message::warning(&format!("svm-vtd: {reason}")),
+            }
+        }
+    }
+}
+
+/// Reports what the kernel could not do when nobody waits for it.
+fn report(changes: &Changes) {
+    for failure in &changes.failures {
+        message::warning(&format!("svm-vtd: {failure}"));
+    }
+}
