@@ -128,12 +128,8 @@ pub fn check(unit: &Config, device: &HostDevice) -> Result<(), Incompatible> {
     check_unit(unit, first, &vtd)
 }
 
-/// The conditions for copies of the guest's mappings, with which a back end without nesting works.
-///
-/// # Errors
-///
-/// What has to be switched on or off.
-pub fn check_shadowing(unit: &Config) -> Result<(), Incompatible> {
+/// The conditions for copies of the guest's mappings.
+fn check_shadowing(unit: &Config) -> Result<(), Incompatible> {
     if !unit.caching_mode && !breaks(Mutant::N3_27) {
         return Err(Incompatible::NoCachingMode);
     }

@@ -16,6 +16,7 @@ use host_iommu::host::{DeviceId, Errno, FaultQueueId, HostError, HostIommu, Hwpt
 use host_iommu::tables::{GuestTables, Mode, UnitTables};
 use host_iommufd::host::Host as Kernel;
 use pcie_ats::{PageRequest, Pasid};
+use vtd::config::Stages;
 use vtd::spec::SourceId;
 use vtd::{AddressSpace, Config, Effect};
 
@@ -120,11 +121,17 @@ pub fn is_known() -> bool {
     layout::assigned().is_some()
 }
 
+/// Whether a unit has a first stage in scalable mode.
+pub fn offers_first_stage(config: &Config) -> bool {
+    let scalable = config.scalable.as_ref();
+    scalable.is_some_and(|s| !matches!(s.stages, Stages::Second))
+}
+
 /// Whether the first stages that a unit has are walked by the host's kernel: the unit has no second
 /// stage then, for the kernel nests them in its own.
 pub fn nests(config: &Config) -> bool {
     let scalable = config.scalable.as_ref();
-    scalable.is_some_and(|s| matches!(s.stages, vtd::config::Stages::First(_)))
+    scalable.is_some_and(|s| matches!(s.stages, Stages::First(_)))
 }
 
 impl AssignedDevices {

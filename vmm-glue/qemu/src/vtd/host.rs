@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use host_iommu::compatibility::{self, Incompatible};
+use host_iommu::compatibility;
 use host_iommu::host::FaultQueueId;
 use pcie_ats::{AlignedRange, InvalidateCompletion, InvalidateRequest, PageRequest};
 use vtd::recording::Sink;
@@ -123,6 +123,11 @@ impl Host {
         self.spaces.get(bql, &self.unit, function, handed_down)
     }
 
+    /// Whether the unit has a first stage.
+    pub fn offers_first_stage(&self) -> bool {
+        assigned::offers_first_stage(&self.config())
+    }
+
     /// What the unit asks of VFIO: flags of `get_viommu_flags`.
     pub fn flags(&self) -> u64 {
         let config = self.config();
@@ -145,18 +150,23 @@ impl Host {
         device: HostDevice,
     ) -> Result<(), String> {
         let config = self.config();
-        if !assigned::nests(&config) {
-            return compatibility::check_shadowing(&config).map_err(|reason| reason.to_string());
-        }
-        let Some(opened) = device.iommufd else {
-            return Err(Incompatible::NoIommufd.to_string());
+        let behind_bridge = device.behind_bridge;
+        let opened = device
+            .iommufd
+            .filter(|_| assigned::offers_first_stage(&config));
+        let Some(opened) = opened else {
+            let iommufd = None;
+            let device = compatibility::HostDevice {
+                iommufd,
+                behind_bridge,
+            };
+            return compatibility::check(&config, &device).map_err(|reason| reason.to_string());
         };
         let requests = config.device_tlbs.is_some_and(|tlbs| tlbs.page_requests)
             && page_request_capability::is_there(bql, function);
         let listener = requests.then_some(self as &'static dyn Listener);
-        let (unit, bridge) = (&self.unit, device.behind_bridge);
         self.assigned
-            .add(bql, unit, function, opened, bridge, listener)?;
+            .add(bql, &self.unit, function, opened, behind_bridge, listener)?;
         if requests {
             // VFIO has not completed the function's configuration space yet.
             main_loop::soon(move |bql| {

@@ -215,7 +215,16 @@ fn refuse_outside(bql: &Bql) {
     for host in hosts {
         let (caching_mode, snoop_control, _) = host.unit.abilities();
         let missing = match (caching_mode, snoop_control) {
-            (true, false) => continue,
+            (true, false) => {
+                if host.offers_first_stage() {
+                    message::warning(&format!(
+                        "svm-vtd: Linux does not announce what it adds to a first stage, so that \
+                         {} would not reach it: add fsts=off, unless the guest does",
+                        name.to_string_lossy()
+                    ));
+                }
+                continue;
+            }
             (false, true) => "caching-mode=on,snoop-control=off",
             (false, false) => "caching-mode=on",
             (true, true) => "snoop-control=off",

@@ -171,7 +171,7 @@ fn set_pasid_bits(bql: &Bql, device: Neighbour, bits: u64) -> bool {
 /// on by default, and a user who has switched one on expects it.
 pub fn normalize(bql: &Bql, device: Neighbour, settings: &Settings) -> Result<(), String> {
     let mut of = Inherited::read(bql, device)?;
-    let dropped = of.drop_dependent(settings);
+    let dropped = of.drop_dependent();
     let done = set_switch(bql, device, &FSTS, of.fsts)
         && set_svm(bql, device, of.svm)
         && set_pasid_bits(bql, device, of.pasid_bits);
@@ -201,9 +201,8 @@ fn missing(name: &CStr) -> String {
 impl Inherited {
     /// Switches off the features that depend on a feature that is off. Returns them, by their
     /// properties, and the reasons.
-    fn drop_dependent(&mut self, settings: &Settings) -> Vec<(Vec<&'static str>, &'static str)> {
+    fn drop_dependent(&mut self) -> Vec<(Vec<&'static str>, &'static str)> {
         let mut dropped = Vec::new();
-        let mut nest = settings.nest;
         let mut because = |cause: &'static str, parts: &mut [(&'static str, &mut bool)]| {
             let mut names = Vec::new();
             for (name, part) in parts {
@@ -223,20 +222,13 @@ impl Inherited {
                 &mut [("fsts", fsts), ("svm", svm), ("pasid-bits", &mut pasids)],
             );
             self.pasid_bits = 0;
-            nest = false;
         }
         if self.aw_bits == 39 {
             // First-stage tables have 48 bits or more.
-            because(
-                "aw-bits=39",
-                &mut [("fsts", fsts), ("svm", svm), ("nest", &mut nest)],
-            );
+            because("aw-bits=39", &mut [("fsts", fsts), ("svm", svm)]);
         }
         if !*fsts {
-            because("fsts=off", &mut [("svm", svm), ("nest", &mut nest)]);
-        }
-        if !settings.ssts {
-            because("ssts=off", &mut [("nest", &mut nest)]);
+            because("fsts=off", &mut [("svm", svm)]);
         }
         if !self.device_iotlb {
             because("device-iotlb=off", &mut [("svm", svm)]);
@@ -464,16 +456,14 @@ mod tests {
 
     #[test]
     fn what_is_dropped_is_named_with_what_it_needs() {
-        let dropped = |own: fn(&mut Settings), change: fn(&mut Inherited)| {
-            let (mut settings, mut inherited) = (Settings::default(), ALL);
-            own(&mut settings);
+        let dropped = |change: fn(&mut Inherited)| {
+            let mut inherited = ALL;
             change(&mut inherited);
-            let dropped = inherited.drop_dependent(&settings);
+            let dropped = inherited.drop_dependent();
             let left = (inherited.fsts, inherited.svm, inherited.pasid_bits);
             (dropped, left)
         };
-        let nothing = |_: &mut Settings| {};
-        assert_eq!(dropped(nothing, |_| {}), (vec![], (true, true, 20)));
+        assert_eq!(dropped(|_| {}), (vec![], (true, true, 20)));
         for (change, names, cause, left) in [
             (
                 (|i| i.scalable_mode = false) as fn(&mut Inherited),
@@ -483,7 +473,7 @@ mod tests {
             ),
             (
                 |i| i.fsts = false,
-                vec!["svm", "nest"],
+                vec!["svm"],
                 "fsts=off",
                 (false, false, 20),
             ),
@@ -501,17 +491,15 @@ mod tests {
             ),
             (
                 |i| i.aw_bits = 39,
-                vec!["fsts", "svm", "nest"],
+                vec!["fsts", "svm"],
                 "aw-bits=39",
                 (false, false, 20),
             ),
         ] {
-            assert_eq!(dropped(nothing, change), (vec![(names, cause)], left));
+            assert_eq!(dropped(change), (vec![(names, cause)], left));
         }
-        let second = dropped(|s| s.ssts = false, |_| {});
-        assert_eq!(second.0, [(vec!["nest"], "ssts=off")]);
         // Features that were already off are not reported.
-        let all_off = dropped(|s| s.nest = false, |i| (i.fsts, i.svm) = (false, false));
+        let all_off = dropped(|i| (i.fsts, i.svm) = (false, false));
         assert_eq!(all_off.0, []);
     }
 
