@@ -295,6 +295,16 @@ impl Bindings {
         self.devices.get(&requester).map(|device| &device.is)
     }
 
+    /// The function of a device, by its id in an iommufd.
+    pub fn requester_of(&self, iommufd: u32, device: u32) -> Option<SourceId> {
+        let device = DeviceId {
+            iommufd,
+            id: device,
+        };
+        let found = self.devices().find(|known| known.device == device);
+        found.map(|known| known.requester)
+    }
+
     /// What the guest's tables said of an address space when it was bound.
     pub fn bound(&self, of: SpaceKey) -> Option<AddressSpace> {
         self.devices.get(&of.0)?.bound.get(&of.1)?.space

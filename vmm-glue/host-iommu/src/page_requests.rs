@@ -78,14 +78,15 @@ impl PageRequests {
         queue: FaultQueueId,
     ) -> HostResult<Delivery> {
         let faults = host.read_faults(queue)?;
-        Ok(self.deliver(bindings, queue, &faults))
+        let of = |device| bindings.requester_of(queue.iommufd, device);
+        Ok(self.deliver(of, queue, &faults))
     }
 
     /// What becomes of page requests that were read from a fault queue: whole groups, each of which
-    /// has one cookie.
+    /// has one cookie. `requester_of` knows the functions of the devices of the queue's iommufd.
     pub fn deliver(
         &mut self,
-        bindings: &Bindings,
+        requester_of: impl Fn(u32) -> Option<SourceId>,
         queue: FaultQueueId,
         faults: &[Fault],
     ) -> Delivery {
@@ -99,10 +100,7 @@ impl PageRequests {
                     code,
                 },
             };
-            let requester = bindings
-                .devices()
-                .find(|d| d.device.iommufd == queue.iommufd && d.device.id == first.device);
-            let Some(requester) = requester.map(|device| device.requester) else {
+            let Some(requester) = requester_of(first.device) else {
                 // A device that is gone.
                 delivery.responses.push(answer(FaultCode::Invalid));
                 continue;

@@ -206,8 +206,10 @@ pub mod assigned {
         host_iommu_device_iommufd: HostIOMMUDeviceIOMMUFD { iommufd; devid; hwpt_id; }
         iommufd_backend: IOMMUFDBackend { fd; }
         vfio_device: VFIODevice { fd; }
-        vfio_pci_device: VFIOPCIDevice { emulated_config_bits; }
-        pci_device: PCIDevice { config_write; }
+        vfio_pci_device: VFIOPCIDevice {
+            emulated_config_bits; iommufd = "vbasedev.iommufd"; devid = "vbasedev.devid";
+        }
+        pci_device: PCIDevice { config_write; pri_cap = "exp.pri_cap"; }
     }
 }
 

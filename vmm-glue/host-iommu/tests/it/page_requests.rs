@@ -220,7 +220,8 @@ fn a_device_that_is_gone_and_a_unit_that_was_reset_answer_invalid() {
         .unwrap();
     let faults = b.host.read_faults(b.queue).unwrap();
     b.bindings.unassign(&mut b.host, SID).unwrap();
-    let delivery = requests.deliver(&b.bindings, b.queue, &faults);
+    let of = |device| b.bindings.requester_of(b.queue.iommufd, device);
+    let delivery = requests.deliver(of, b.queue, &faults);
     assert_eq!(delivery.requests, []);
     assert_eq!(delivery.responses[0].response.cookie, second);
     assert_eq!(delivery.responses[0].response.code, FaultCode::Invalid);

@@ -23,10 +23,10 @@ use vtd::{AddressSpace, Config, Effect};
 use super::function::Function;
 use super::guest_memory::GuestMemory;
 use super::host_device::IommufdDevice;
-use super::main_loop;
 use super::unit::LockedUnit;
 use crate::abi::{layout, qemu};
 use crate::bql::Bql;
+use crate::main_loop;
 use crate::message;
 
 /// The guest's tables, by the unit. Its lock is held during each question, and not while the kernel

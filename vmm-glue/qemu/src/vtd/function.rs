@@ -95,12 +95,17 @@ impl Function {
         })
     }
 
-    /// Whether the device at its place is of a type.
+    /// The device at its place.
+    pub fn device(self, bql: &Bql) -> Option<NonNull<PCIDevice>> {
+        match self {
+            Function::Pci { bus, devfn } => bus.device(bql, devfn),
+            Function::IoApic => None,
+        }
+    }
+
+    /// Whether that is of a type.
     pub fn is(self, bql: &Bql, name: &CStr) -> bool {
-        let Function::Pci { bus, devfn } = self else {
-            return false;
-        };
-        bus.device(bql, devfn).is_some_and(|device| {
+        self.device(bql).is_some_and(|device| {
             let object = device.as_ptr().cast();
             // SAFETY: the device exists, and the name is a C string.
             unsafe { !(qemu().object_dynamic_cast)(object, name.as_ptr()).is_null() }

@@ -21,8 +21,6 @@ use super::function::{Bus, Function};
 use super::guest_memory::GuestMemory;
 use super::host_device::HostDevice;
 use super::interrupts;
-use super::main_loop;
-use super::page_request_capability;
 use super::settings::Settings;
 use super::spaces::Spaces;
 use super::unit::{CarryOut, LockedUnit};
@@ -30,8 +28,10 @@ use crate::abi::layout::{AddressSpace, NOTIFIER_DEVIOTLB_UNMAP, NOTIFIER_UNMAP};
 use crate::abi::qemu;
 use crate::bell::Bell;
 use crate::bql::Bql;
+use crate::main_loop;
 use crate::memory::Mmio;
 use crate::message;
+use crate::page_request_capability;
 use crate::qom::Neighbour;
 use crate::timer::{self, Timer};
 
@@ -163,15 +163,20 @@ impl Host {
             return compatibility::check(&config, &device).map_err(|reason| reason.to_string());
         };
         let requests = config.device_tlbs.is_some_and(|tlbs| tlbs.page_requests)
-            && page_request_capability::is_there(bql, function);
+            && function.device(bql).is_some_and(|device| {
+                // SAFETY: the device exists while the BQL is held.
+                unsafe { page_request_capability::is_there(bql, device) }
+            });
         let listener = requests.then_some(self as &'static dyn Listener);
         self.assigned
             .add(bql, &self.unit, function, opened, behind_bridge, listener)?;
         if requests {
             // VFIO has not completed the function's configuration space yet.
             main_loop::soon(move |bql| {
-                if self.assigned.has(function) {
-                    page_request_capability::take(bql, function);
+                let device = function.device(bql);
+                if let Some(device) = device.filter(|_| self.assigned.has(function)) {
+                    // SAFETY: the device exists while the BQL is held, and is realized by now.
+                    unsafe { page_request_capability::take(bql, device) };
                 }
             });
         }
@@ -181,7 +186,10 @@ impl Host {
     /// Gives a device of the host back.
     pub fn unassign(&'static self, bql: &Bql, function: Function) {
         if self.assigned.remove(bql, function) {
-            page_request_capability::give_back(bql, function);
+            if let Some(device) = function.device(bql) {
+                // SAFETY: the device exists while the BQL is held.
+                unsafe { page_request_capability::give_back(bql, device) };
+            }
         }
     }
 

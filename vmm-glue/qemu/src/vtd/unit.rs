@@ -14,8 +14,8 @@ use vtd::{Capabilities, Effects, Reach, ReachPart};
 use super::copies::Span;
 use super::function::Bus;
 use super::guest_memory::GuestMemory;
-use super::main_loop;
 use crate::bql::{self, Bql};
+use crate::main_loop;
 
 /// The code above the unit that carries out its effects.
 pub trait CarryOut: Sync {

@@ -19,11 +19,11 @@ use vtd::{MappedPage, Reach};
 use super::clients::invalidated;
 use super::copies::{self, Changes, Part, Span, Updated};
 use super::function::Function;
-use super::main_loop;
 use super::space::Kept;
 use crate::abi::layout::*;
 use crate::abi::room;
 use crate::bql::Bql;
+use crate::main_loop;
 use crate::message;
 
 /// The largest number of present table entries to copy at once: 64 GiB in pages of 4 KiB. Tables

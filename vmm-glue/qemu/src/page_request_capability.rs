@@ -9,9 +9,8 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::function::Function;
 use crate::abi::layout::*;
-use crate::abi::room;
+use crate::abi::{qemu, room};
 use crate::bql::Bql;
 
 /// Id of the capability.
@@ -55,12 +54,11 @@ struct Space {
 }
 
 impl Space {
-    fn of(bql: &Bql, function: Function) -> Option<Space> {
-        let Function::Pci { bus, devfn } = function else {
-            return None;
-        };
-        let device = bus.device(bql, devfn)?;
-        // SAFETY: the device exists, and QEMU has allocated its configuration space.
+    /// # Safety
+    ///
+    /// The device exists while the value is in use.
+    unsafe fn of(device: NonNull<PCIDevice>) -> Option<Space> {
+        // SAFETY: the caller's promise; QEMU has allocated its configuration space.
         let config: *mut u8 = unsafe { room::read(device, layout().pci_device.config) };
         let config = NonNull::new(config)?;
         Some(Space { device, config })
@@ -95,27 +93,36 @@ impl Space {
 }
 
 /// Whether a function has the capability.
-pub fn is_there(bql: &Bql, function: Function) -> bool {
-    Space::of(bql, function).is_some_and(|space| space.capability().is_some())
+///
+/// # Safety
+///
+/// The device exists.
+pub unsafe fn is_there(_bql: &Bql, device: NonNull<PCIDevice>) -> bool {
+    // SAFETY: the caller's promise.
+    let space = unsafe { Space::of(device) };
+    space.is_some_and(|space| space.capability().is_some())
 }
 
-/// Makes the capability the guest's.
-pub fn take(bql: &Bql, function: Function) {
-    let (Some(at), Some(space)) = (assigned(), Space::of(bql, function)) else {
-        return;
+/// Makes the capability the guest's, and returns its offset. None for a function that VFIO does not
+/// emulate, or that has no such capability.
+///
+/// # Safety
+///
+/// The device exists, and its realization has ended.
+pub unsafe fn take(_bql: &Bql, device: NonNull<PCIDevice>) -> Option<u16> {
+    let at = assigned()?;
+    // SAFETY: the caller's promise; the name is a C string.
+    let (space, vfio) = unsafe {
+        let vfio = (qemu().object_dynamic_cast)(device.as_ptr().cast(), VFIO_PCI.as_ptr());
+        (Space::of(device)?, vfio)
     };
-    let Some(offset) = space.capability().filter(|_| function.is(bql, VFIO_PCI)) else {
-        return;
-    };
+    let offset = space.capability().filter(|_| !vfio.is_null())?;
     // SAFETY: the object is a `VFIOPCIDevice`, whose realization has ended; its emulated bits and
     // writable bits have a byte for each byte of configuration space.
     unsafe {
         let emulated: *mut u8 = room::read(space.device, at.vfio_pci_device.emulated_config_bits);
         let writable: *mut u8 = room::read(space.device, layout().pci_device.wmask);
-        let (Some(emulated), Some(writable)) = (NonNull::new(emulated), NonNull::new(writable))
-        else {
-            return;
-        };
+        let (emulated, writable) = (NonNull::new(emulated)?, NonNull::new(writable)?);
         let bytes = |range: Range<u16>| range.map(move |byte| usize::from(offset + byte));
         for byte in bytes(CONTROL..CAPACITY).chain(bytes(ALLOCATION..END)) {
             room::write(emulated, byte, u8::MAX);
@@ -131,16 +138,19 @@ pub fn take(bql: &Bql, function: Function) {
         let ours: ConfigWrite = config_write;
         room::write(space.device, at.pci_device.config_write, ours);
     }
+    Some(offset)
 }
 
 /// Gives the capability back to VFIO.
-pub fn give_back(bql: &Bql, function: Function) {
-    let (Some(at), Some(space)) = (assigned(), Space::of(bql, function)) else {
-        return;
-    };
-    if let Some(was) = taken().remove(&space.device.addr().get()) {
-        // SAFETY: the device exists, and has our function there.
-        unsafe { room::write(space.device, at.pci_device.config_write, was.write) }
+///
+/// # Safety
+///
+/// The device exists.
+pub unsafe fn give_back(_bql: &Bql, device: NonNull<PCIDevice>) {
+    let was = taken().remove(&device.addr().get());
+    if let (Some(was), Some(at)) = (was, assigned()) {
+        // SAFETY: the caller's promise; the device has our function there.
+        unsafe { room::write(device, at.pci_device.config_write, was.write) }
     }
 }
 
