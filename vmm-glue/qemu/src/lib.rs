@@ -109,7 +109,10 @@ unsafe extern "C" fn register_types() {
             instance::register();
             // SAFETY: as above.
             match unsafe { abi::iommu::check(functions::qemu()) } {
-                Ok(()) => vtd::register(),
+                Ok(()) => {
+                    vtd::register();
+                    remedy::page_requests::register();
+                }
                 Err(refusal) => {
                     eprintln!("svm-demo: {REFUSED} svm-vtd: {refusal}.");
                 }

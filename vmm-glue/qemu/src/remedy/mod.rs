@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 //! Remedies for shortcomings of QEMU's own unit, `intel-iommu`, that concern shared virtual
 //! addressing, applied from outside. A property of the device controls each remedy and is on by
-//! default. An `svm-vtd` needs none and gets none.
+//! default: of `svm-demo`, or of `vfio-pci` for devices of the host. An `svm-vtd` needs none and gets
+//! none.
 
+pub mod page_requests;
 pub mod pasid_entries;
 pub mod smpwcs;
 pub mod wide_invalidations;

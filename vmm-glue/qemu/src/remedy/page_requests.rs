@@ -1,0 +1,585 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+//! Page requests of devices of the host, which QEMU's vIOMMU does not pass on to its guest. Without
+//! them the kernel of the host answers each with "invalid".
+//!
+//! For each function of `vfio-pci` that has the PRI capability, below an `intel-iommu` that has page
+//! requests: the PRI registers become the guest's ([`crate::page_request_capability`]); page tables
+//! that QEMU makes for first stages get a fault queue; what waits there goes to the guest's page
+//! request queue by QEMU's own function for devices; and the guest's responses go back. The bit of
+//! [`super::smpwcs`] is added, too.
+//!
+//! It steps aside where QEMU serves the capability itself, or gives its page tables a fault queue.
+//! To add the queue, this library has a function `ioctl` that is found before that of the C library.
+//! For that it must be preloaded.
+
+use std::collections::BTreeMap;
+use std::ffi::{c_int, c_ulong, c_void};
+use std::fs::File;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use host_iommu::host::{Errno, FaultQueueId, HostIommu};
+use host_iommu::page_requests::{PageRequests, answer};
+use host_iommufd::host::Host as Kernel;
+use iommufd_bindings as uapi;
+use nix::libc;
+use pcie_ats::{PageRequest, Pasid, PrgResponse, Prgi, ResponseCode};
+use vtd::spec::SourceId;
+use vtd::spec::register::offset;
+
+use crate::abi::functions::Realize;
+use crate::abi::layout::*;
+use crate::abi::{qemu, room};
+use crate::bql::Bql;
+use crate::qom::Class;
+use crate::{main_loop, message, page_request_capability, property};
+
+/// Page Request Support, in ECAP_REG (VT-d 11.4.3).
+const PRS: u64 = 1 << 29;
+
+/// IOMMU_HWPT_ALLOC.
+const HWPT_ALLOC: c_ulong = 0x3b89;
+
+/// For how many rounds of the main loop a fault queue may be polled after it was closed.
+const MOST_ROUNDS: u32 = 1000;
+
+/// The property of `vfio-pci`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    page_requests: bool,
+}
+
+static PROPERTIES: [property::Property<Settings>; 1] = [property::Property::switch(
+    c"svm-page-requests",
+    |s| &mut s.page_requests,
+    c"pass page requests of the function on to the guest, if QEMU's intel-iommu does not \
+      (default: on)",
+)];
+
+impl property::Settings for Settings {
+    fn of(object: *mut Object) -> Settings {
+        let page_requests = !state().off.contains(&object.addr());
+        Settings { page_requests }
+    }
+
+    fn store(self, object: *mut Object, _later: bool) -> bool {
+        let off = &mut state().off;
+        off.retain(|other| *other != object.addr());
+        if !self.page_requests {
+            off.push(object.addr());
+        }
+        true
+    }
+}
+
+/// The notifier of the responses for an address space; QEMU passes only its address back.
+#[repr(C)]
+struct Notifier {
+    base: IOMMUPRINotifier,
+    /// The object of the function.
+    function: usize,
+    pasid: Option<Pasid>,
+}
+
+/// A function that is served.
+struct Function {
+    object: NonNull<PCIDevice>,
+    /// The number of its iommufd in `State::kernel`.
+    iommufd: u32,
+    /// Its id there.
+    id: u32,
+    /// Registered notifiers.
+    notifiers: BTreeMap<Option<Pasid>, NonNull<Notifier>>,
+}
+
+// SAFETY: the pointers are used only under the BQL.
+unsafe impl Send for Function {}
+
+impl Function {
+    /// # Safety
+    ///
+    /// The BQL is held.
+    unsafe fn requester(&self) -> SourceId {
+        // SAFETY: the object exists until `exit` forgets it.
+        SourceId(unsafe { (qemu().pci_requester_id)(self.object.as_ptr()) })
+    }
+}
+
+/// An iommufd of QEMU's, with its fault queue.
+struct Iommufd {
+    /// QEMU's descriptor.
+    fd: c_int,
+    number: u32,
+    queue: FaultQueueId,
+    /// The handler of the fault queue is given this, and only compares it.
+    given: Box<FaultQueueId>,
+}
+
+#[derive(Default)]
+struct State {
+    kernel: Kernel,
+    requests: PageRequests,
+    iommufds: Vec<Iommufd>,
+    functions: Vec<Function>,
+    /// Objects whose property is off.
+    off: Vec<usize>,
+    /// QEMU makes fault queues itself.
+    aside: bool,
+}
+
+static STATE: OnceLock<Mutex<State>> = OnceLock::new();
+
+/// The state. It is not locked while QEMU's functions run.
+fn state() -> MutexGuard<'static, State> {
+    let state = STATE.get_or_init(Mutex::default);
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `PCIDeviceClass.realize` and `exit` of `vfio-pci`.
+static VFIO: OnceLock<(Realize, unsafe extern "C" fn(*mut Object))> = OnceLock::new();
+
+/// Takes the place of two functions of `vfio-pci`, and adds the property. In a QEMU without VFIO it
+/// does nothing.
+pub fn register() {
+    if assigned().is_none() {
+        return;
+    }
+    // SAFETY: types are registered, and QEMU still has one thread. The class inherits from
+    // `pci-device`, whose layout is known; its functions have these types.
+    unsafe {
+        let class = (qemu().object_class_by_name)(c"vfio-pci".as_ptr());
+        let Some(class) = NonNull::new(class) else {
+            return;
+        };
+        let at = &layout().pci_device_class;
+        let known = (room::read(class, at.realize), room::read(class, at.exit));
+        if VFIO.set(known).is_err() {
+            return;
+        }
+        let mut class = Class::new(class);
+        class.write(at.realize, realize as Realize);
+        class.write(at.exit, exit as unsafe extern "C" fn(*mut Object));
+        property::add_all(&mut class, &PROPERTIES);
+    }
+}
+
+/// `PCIDeviceClass.realize`.
+unsafe extern "C" fn realize(object: *mut Object, error: ErrorOut) {
+    let Some((known, _)) = VFIO.get() else {
+        return;
+    };
+    // SAFETY: it is the function for this object. QEMU does not permit reading an error from the
+    // caller's slot, so it first goes to our own. QEMU realizes devices with the BQL held.
+    let bql = unsafe {
+        let mut reason: *mut Error = std::ptr::null_mut();
+        known(object, &mut reason);
+        if !reason.is_null() {
+            return (qemu().error_propagate)(error, reason);
+        }
+        Bql::held()
+    };
+    if let Some(device) = NonNull::new(object.cast()) {
+        serve(&bql, device);
+    }
+}
+
+/// Whether the vIOMMU is QEMU's own, with page requests.
+fn unit_has_page_requests(bql: &Bql) -> bool {
+    super::intel_iommu(bql).is_some()
+        && super::register(bql, offset::ECAP).is_some_and(|ecap| ecap & PRS != 0)
+}
+
+/// Serves a function that was realized, if it needs that.
+fn serve(bql: &Bql, device: NonNull<PCIDevice>) {
+    let (Some(at), false) = (assigned(), state().aside) else {
+        return;
+    };
+    if state().off.contains(&device.addr().get()) || !unit_has_page_requests(bql) {
+        return;
+    }
+    // SAFETY: the object is a `VFIOPCIDevice`, whose realization has ended.
+    let (backend, id, own): (*mut IOMMUFDBackend, u32, u16) = unsafe {
+        (
+            room::read(device, at.vfio_pci_device.iommufd),
+            room::read(device, at.vfio_pci_device.devid),
+            room::read(device, at.pci_device.pri_cap),
+        )
+    };
+    // Without an iommufd there is no first stage; with an own capability QEMU serves it.
+    let (Some(backend), 0) = (NonNull::new(backend), own) else {
+        return;
+    };
+    // SAFETY: the device has the backend open.
+    let fd: c_int = unsafe { room::read(backend, at.iommufd_backend.fd) };
+    let number = match open(fd) {
+        Ok(number) => number,
+        Err(error) => {
+            return message::warning(&format!(
+                "page requests of a device of the host do not reach the guest: {error}"
+            ));
+        }
+    };
+    // SAFETY: the device exists and is realized.
+    let Some(capability) = (unsafe { page_request_capability::take(bql, device) }) else {
+        return close_unused(number);
+    };
+    // SAFETY: the field is of this type; QEMU looks there for the guest's Enable.
+    unsafe { room::write(device, at.pci_device.pri_cap, capability) };
+    state().functions.push(Function {
+        object: device,
+        iommufd: number,
+        id,
+        notifiers: BTreeMap::new(),
+    });
+    super::smpwcs::request(bql);
+}
+
+/// The number of an iommufd, with a fault queue; a new one if it is not known.
+fn open(fd: c_int) -> Result<u32, String> {
+    let state = &mut *state();
+    if let Some(known) = state.iommufds.iter().find(|known| known.fd == fd) {
+        return Ok(known.number);
+    }
+    // SAFETY: QEMU has it open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    let file = borrowed.try_clone_to_owned().map(File::from);
+    let number = state.kernel.insert(file.map_err(|e| e.to_string())?);
+    let queue = state.kernel.alloc_fault_queue(number);
+    let queue = queue.map_err(|error| {
+        state.kernel.close(number);
+        error.to_string()
+    })?;
+    let mut given = Box::new(queue);
+    if let Some(file) = state.kernel.fault_queue_fd(queue) {
+        let opaque = (&raw mut *given).cast();
+        // SAFETY: the file is open and the pointer is valid until the handler is removed.
+        unsafe { (qemu().qemu_set_fd_handler)(file.as_raw_fd(), Some(readable), None, opaque) };
+    }
+    state.iommufds.push(Iommufd {
+        fd,
+        number,
+        queue,
+        given,
+    });
+    Ok(number)
+}
+
+/// Closes an iommufd that no function uses any more. The main loop's own polling holds the file of
+/// the fault queue, and ends some rounds of the loop later; the queue is freed then.
+fn close_unused(number: u32) {
+    let state = &mut *state();
+    if state.functions.iter().any(|f| f.iommufd == number) {
+        return;
+    }
+    let Some(index) = state.iommufds.iter().position(|i| i.number == number) else {
+        return;
+    };
+    let unused = state.iommufds.remove(index);
+    if let Some(file) = state.kernel.fault_queue_fd(unused.queue) {
+        let none = std::ptr::null_mut();
+        // SAFETY: the file is open; no handler is left that would use it.
+        unsafe { (qemu().qemu_set_fd_handler)(file.as_raw_fd(), None, None, none) };
+    }
+    state.kernel.close_fault_queue(unused.queue);
+    drop(unused.given);
+    main_loop::soon(move |_| free(unused.queue, MOST_ROUNDS));
+}
+
+/// Frees a closed fault queue, and closes its iommufd.
+fn free(queue: FaultQueueId, rounds: u32) {
+    let state = &mut *state();
+    match state.kernel.free_fault_queue(queue) {
+        Err(error) if error.errno == Errno::Busy && rounds > 0 => {
+            return main_loop::soon(move |_| free(queue, rounds - 1));
+        }
+        Err(error) => message::warning(&error.to_string()),
+        Ok(()) => {}
+    }
+    state.kernel.close(queue.iommufd);
+}
+
+/// `PCIDeviceClass.exit`.
+unsafe extern "C" fn exit(object: *mut Object) {
+    let Some((_, known)) = VFIO.get() else {
+        return;
+    };
+    // SAFETY: QEMU unrealizes devices with the BQL held.
+    let bql = unsafe { Bql::held() };
+    let served = {
+        let state = &mut *state();
+        state.off.retain(|other| *other != object.addr());
+        let mut all = state.functions.iter();
+        let index = all.position(|f| f.object.as_ptr().addr() == object.addr());
+        index.map(|index| state.functions.remove(index))
+    };
+    if let Some(served) = &served {
+        // SAFETY: the BQL is held; the device exists, and QEMU does not use a notifier that is not
+        // registered any more.
+        unsafe {
+            let requester = served.requester();
+            for (pasid, notifier) in &served.notifiers {
+                let number = pasid.map_or(NO_PASID, Pasid::get);
+                (qemu().pci_pri_unregister_notifier)(served.object.as_ptr(), number);
+                drop(Box::from_raw(notifier.as_ptr()));
+                state().requests.unbound(&[(requester, *pasid)]);
+            }
+            page_request_capability::give_back(&bql, served.object);
+        }
+    }
+    // SAFETY: it is the function for this object.
+    unsafe { known(object) };
+    // QEMU has freed its page tables, so that nothing has the fault queue.
+    if let Some(served) = served {
+        close_unused(served.iommufd);
+    }
+}
+
+/// `IOHandler` of a fault queue.
+unsafe extern "C" fn readable(opaque: *mut c_void) {
+    // SAFETY: the pointer is that of `open`, which is freed after the handler is removed; the main
+    // loop holds the BQL.
+    let (queue, bql) = unsafe { (*opaque.cast::<FaultQueueId>(), Bql::held()) };
+    let requests = {
+        let state = &mut *state();
+        let faults = match state.kernel.read_faults(queue) {
+            Ok(faults) => faults,
+            Err(error) => return message::warning(&error.to_string()),
+        };
+        let of = |id| {
+            let mut all = state.functions.iter();
+            let found = all.find(|f| f.iommufd == queue.iommufd && f.id == id)?;
+            // SAFETY: the BQL is held.
+            Some(unsafe { found.requester() })
+        };
+        let delivery = state.requests.deliver(of, queue, &faults);
+        answer(&mut state.kernel, &delivery.responses);
+        delivery.requests
+    };
+    for (requester, request) in requests {
+        if let Err(code) = pass_on(&bql, requester, &request) {
+            respond(requester, request.prgi, request.pasid, code);
+        }
+    }
+}
+
+/// Passes a page request on to the guest. The error is the response to its group.
+fn pass_on(_bql: &Bql, requester: SourceId, request: &PageRequest) -> Result<(), ResponseCode> {
+    let number = request.pasid.map_or(NO_PASID, Pasid::get);
+    let (object, new) = {
+        let state = &mut *state();
+        let mut all = state.functions.iter_mut();
+        // SAFETY: the BQL is held.
+        let function = all.find(|f| unsafe { f.requester() } == requester);
+        let function = function.ok_or(ResponseCode::InvalidRequest)?;
+        let object = function.object;
+        let new = !function.notifiers.contains_key(&request.pasid);
+        let notifier = function.notifiers.entry(request.pasid).or_insert_with(|| {
+            NonNull::from(Box::leak(Box::new(Notifier {
+                base: IOMMUPRINotifier { notify: responded },
+                function: object.addr().get(),
+                pasid: request.pasid,
+            })))
+        });
+        (object.as_ptr(), new.then_some(*notifier))
+    };
+    // SAFETY: the device exists; the notifier exists until it is unregistered.
+    let result = unsafe {
+        if let Some(notifier) = new {
+            (qemu().pci_pri_register_notifier)(object, number, notifier.as_ptr().cast());
+        }
+        (qemu().pci_pri_request_page)(
+            object,
+            number,
+            request.privileged,
+            request.execute,
+            request.address,
+            request.last,
+            request.prgi.get(),
+            request.read,
+            request.write,
+        )
+    };
+    match result {
+        0.. => Ok(()),
+        // The guest's queue is full: the device asks again (VT-d 7.5.1).
+        error if error == -libc::ENOSPC => Err(ResponseCode::Success),
+        _ => Err(ResponseCode::InvalidRequest),
+    }
+}
+
+/// `IOMMUPRINotifier.notify`.
+unsafe extern "C" fn responded(notifier: *mut IOMMUPRINotifier, response: *mut IOMMUPRIResponse) {
+    // SAFETY: the notifier is the first field of a `Notifier` that is registered, and the response
+    // exists during the call, with the BQL held.
+    let (requester, pasid, code, prgi) = unsafe {
+        let notifier = &*notifier.cast::<Notifier>();
+        let state = state();
+        let mut all = state.functions.iter();
+        let Some(found) = all.find(|f| f.object.addr().get() == notifier.function) else {
+            return;
+        };
+        let code = match (*response).response_code {
+            pri_response::SUCCESS => ResponseCode::Success,
+            pri_response::INVALID_REQUEST => ResponseCode::InvalidRequest,
+            _ => ResponseCode::ResponseFailure,
+        };
+        (found.requester(), notifier.pasid, code, (*response).prgi)
+    };
+    if let Ok(prgi) = Prgi::new(prgi) {
+        respond(requester, prgi, pasid, code);
+    }
+}
+
+/// Gives a response to the kernel.
+fn respond(requester: SourceId, prgi: Prgi, pasid: Option<Pasid>, code: ResponseCode) {
+    let state = &mut *state();
+    let response = PrgResponse { prgi, pasid, code };
+    let back = state.requests.respond(requester, &response);
+    answer(&mut state.kernel, back.as_slice());
+}
+
+/// The fault queue for a page table that QEMU makes, if it needs one of us.
+fn fault_queue_for(fd: c_int, argument: &uapi::iommu_hwpt_alloc) -> Option<u32> {
+    let state = &mut *state();
+    let iommufd = state.iommufds.iter().find(|known| known.fd == fd)?;
+    let of = |f: &&Function| f.iommufd == iommufd.number && f.id == argument.dev_id;
+    state.functions.iter().find(of)?;
+    let is_first_stage = argument.data_type == uapi::iommu_hwpt_data_type_IOMMU_HWPT_DATA_VTD_S1
+        && argument.size as usize >= size_of::<uapi::iommu_hwpt_alloc>();
+    if !is_first_stage || state.aside {
+        return None;
+    }
+    if argument.flags & FAULT_ID_VALID != 0 {
+        state.aside = true;
+        return None;
+    }
+    Some(iommufd.queue.id)
+}
+
+const FAULT_ID_VALID: u32 = uapi::iommufd_hwpt_alloc_flags_IOMMU_HWPT_FAULT_ID_VALID;
+
+/// The C library's function.
+type Ioctl = unsafe extern "C" fn(c_int, c_ulong, *mut c_void) -> c_int;
+
+/// `ioctl` of the C library.
+fn next_ioctl() -> Option<Ioctl> {
+    static NEXT: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
+    let mut next = NEXT.load(Ordering::Relaxed);
+    if next.is_null() {
+        // SAFETY: the name is a C string.
+        next = unsafe { libc::dlsym(libc::RTLD_NEXT, c"ioctl".as_ptr()) };
+        NEXT.store(next, Ordering::Relaxed);
+    }
+    // SAFETY: the C library's function takes its third argument as this type does on x86-64.
+    (!next.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, Ioctl>(next) })
+}
+
+/// `ioctl`, in the place of the C library's: page tables for first stages get a fault queue.
+///
+/// # Safety
+///
+/// As for the C library's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
+    let Some(next) = next_ioctl() else {
+        nix::errno::Errno::ENOSYS.set();
+        return -1;
+    };
+    // Only the lower half of the number counts.
+    if request as u32 == HWPT_ALLOC as u32 && !argument.is_null() && STATE.get().is_some() {
+        // SAFETY: the kernel reads this structure there, too.
+        let table = unsafe { &mut *argument.cast::<uapi::iommu_hwpt_alloc>() };
+        if let Some(queue) = fault_queue_for(fd, table) {
+            table.flags |= FAULT_ID_VALID;
+            table.fault_id = queue;
+            // SAFETY: the caller's promise; the structure is as large as the kernel's.
+            let result = unsafe { next(fd, request, argument) };
+            if result == 0 {
+                return result;
+            }
+            message::warning(&format!(
+                "page requests of a device of the host do not reach the guest: the kernel makes no \
+                 page table with a fault queue ({})",
+                nix::errno::Errno::last()
+            ));
+            table.flags &= !FAULT_ID_VALID;
+            table.fault_id = 0;
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { next(fd, request, argument) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn other_requests_are_passed_on_with_their_results_and_errors() {
+        let (read, mut write) = std::io::pipe().unwrap();
+        write.write_all(b"seven b").unwrap();
+        let mut waiting: c_int = 0;
+        let asked = |fd: c_int, request, argument: *mut c_int| {
+            // SAFETY: the argument is a number that the kernel may write.
+            unsafe { ioctl(fd, request, argument.cast()) }
+        };
+        assert_eq!(asked(read.as_raw_fd(), libc::FIONREAD, &mut waiting), 0);
+        assert_eq!(waiting, 7);
+        assert_eq!(asked(-1, libc::FIONREAD, &mut waiting), -1);
+        assert_eq!(nix::errno::Errno::last(), nix::errno::Errno::EBADF);
+        // Of an iommufd that is not known, the kernel's own answer comes back unchanged.
+        drop(state());
+        let mut table = uapi::iommu_hwpt_alloc {
+            size: size_of::<uapi::iommu_hwpt_alloc>() as u32,
+            data_type: uapi::iommu_hwpt_data_type_IOMMU_HWPT_DATA_VTD_S1,
+            ..Default::default()
+        };
+        let argument = (&raw mut table).cast();
+        // SAFETY: the argument is the structure of the request.
+        let result = unsafe { ioctl(read.as_raw_fd(), HWPT_ALLOC, argument) };
+        assert_eq!((result, table.flags, table.fault_id), (-1, 0, 0));
+    }
+
+    #[test]
+    fn first_stages_of_served_functions_get_the_queue_of_their_iommufd() {
+        let (queue, fd) = (FaultQueueId { iommufd: 3, id: 9 }, 70);
+        {
+            let mut state = state();
+            state.iommufds.push(Iommufd {
+                fd,
+                number: queue.iommufd,
+                queue,
+                given: Box::new(queue),
+            });
+            state.functions.push(Function {
+                object: NonNull::dangling(),
+                iommufd: queue.iommufd,
+                id: 5,
+                notifiers: BTreeMap::new(),
+            });
+        }
+        let table = |dev_id, data_type, flags| uapi::iommu_hwpt_alloc {
+            size: size_of::<uapi::iommu_hwpt_alloc>() as u32,
+            dev_id,
+            data_type,
+            flags,
+            ..Default::default()
+        };
+        let (none, first) = (
+            uapi::iommu_hwpt_data_type_IOMMU_HWPT_DATA_NONE,
+            uapi::iommu_hwpt_data_type_IOMMU_HWPT_DATA_VTD_S1,
+        );
+        assert_eq!(fault_queue_for(fd, &table(5, first, 0)), Some(9));
+        // A parent, another device, another iommufd.
+        assert_eq!(fault_queue_for(fd, &table(5, none, 0)), None);
+        assert_eq!(fault_queue_for(fd, &table(6, first, 0)), None);
+        assert_eq!(fault_queue_for(fd + 1, &table(5, first, 0)), None);
+        // QEMU has begun to make fault queues itself.
+        assert_eq!(fault_queue_for(fd, &table(5, first, FAULT_ID_VALID)), None);
+        assert_eq!(fault_queue_for(fd, &table(5, first, 0)), None);
+    }
+}
