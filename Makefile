@@ -12,7 +12,7 @@ IOMMU ?= intel-iommu
 # Running time and seed of the fuzzer.
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 1
-# A result of an earlier make bench to compare with the new one.
+# A result of an earlier make bench or make suite to compare with the new one.
 BASELINE ?=
 # The rules of make suite and make mutants, by their numbers, and the bench: in-process, qtest,
 # qtest-intel-iommu or qtest-svm-vtd. All by default.
@@ -22,15 +22,17 @@ SUITE = $(CARGO) run --quiet -p svm-suite -- $(addprefix --rule ,$(RULE)) $(addp
 # Text that the names of the tests of make check must contain.
 ONLY ?=
 
-.PHONY: help demo check test test-debug suite mutants lint dist shell bench bench-guest fuzz coverage prepare doctor manual next clean
+.PHONY: help demo check test test-debug suite mutants page lint dist shell bench bench-guest fuzz coverage prepare doctor manual next clean
 
 help:
 	@echo "make demo       run the demonstration in a guest (IOMMU=svm-vtd: on this project's VT-d)"
 	@echo "make check      run what takes a minute (ONLY=text: tests with that in their name)"
 	@echo "make test       run all tests, on the host and in the guest"
 	@echo "make test-debug run the guest's tests on a kernel that watches the driver"
-	@echo "make suite      run the rules of ATS, PRI and PASID on every bench (RULE=38, BENCH=qtest)"
+	@echo "make suite      run the rules of ATS, PRI and PASID on every bench (RULE=38, BENCH=qtest);"
+	@echo "                target/report/suite.html (BASELINE=file: what changed)"
 	@echo "make mutants    break each rule on purpose and see that it is noticed (RULE, BENCH)"
+	@echo "make page       write target/report/suite.html anew from the results that are there"
 	@echo "make lint       check formatting, lints, licences and documentation"
 	@echo "make shell      an interactive guest with the device, its driver and svmctl"
 	@echo "make bench      measure; a table, and target/report/bench.json (BASELINE=file: what moved)"
@@ -73,11 +75,13 @@ ifneq ($(BENCH),in-process)
 endif
 
 suite: qemu-with-plugin
-	@mkdir -p target/report
-	@SVM_QEMU='$(QEMU_WITH_PLUGIN)' $(SUITE) --json target/report/suite.json --junit target/report/suite.xml
+	@SVM_QEMU='$(QEMU_WITH_PLUGIN)' $(SUITE) --report target/report $(if $(BASELINE),--baseline '$(BASELINE)')
 
 mutants: qemu-with-plugin
-	@SVM_QEMU='$(QEMU_WITH_PLUGIN)' $(SUITE) --mutants
+	@SVM_QEMU='$(QEMU_WITH_PLUGIN)' $(SUITE) --mutants --report target/report
+
+page:
+	@$(SUITE) --page --report target/report
 
 lint:
 	$(CARGO) fmt --all --check

@@ -9,6 +9,7 @@ use crate::rule::{Clause, Judged, Rule};
 use crate::trial::{Panic, Trial, caught};
 use crate::verdict::Ended;
 use crate::world::{HERE, World};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,15 +20,19 @@ use vtd::spec::capability::ExtendedCapability;
 use vtd::spec::register::offset;
 
 /// What came of a rule or a clause, best last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Verdict {
     /// It is not kept, or was not judged, or a known deviation is gone.
+    #[serde(rename = "failed")]
     Failed,
     /// It is not kept, as is known.
+    #[serde(rename = "expected deviation")]
     Deviates,
     /// It is kept.
+    #[serde(rename = "passed")]
     Passed,
     /// The bench cannot express it.
+    #[serde(rename = "not applicable")]
     NotApplicable,
 }
 
@@ -51,7 +56,7 @@ pub struct ClauseResult {
     pub verdict: Verdict,
     /// What was seen, or why not.
     pub text: String,
-    /// The last requests of the device, if the clause is not kept.
+    /// The last requests of the device, oldest first, if the bench ran the clause.
     pub requests: Vec<String>,
     /// The deviation that is known of it.
     pub deviation: Option<&'static Deviation>,
@@ -158,11 +163,11 @@ fn run_clause(bench: &dyn Bench, rule: &Rule, clause: &Clause) -> ClauseResult {
             Vec::new(),
         ),
         None => match (trial.run(clause.run), deviation) {
-            (Ended::Kept(evidence), None) => (Verdict::Passed, evidence.0, Vec::new()),
+            (Ended::Kept(evidence), None) => (Verdict::Passed, evidence.0, trial.requests()),
             (Ended::Kept(evidence), Some(known)) => (
                 Verdict::Failed,
                 format!("deviation {} is gone: {}", known.report, evidence.0),
-                Vec::new(),
+                trial.requests(),
             ),
             (Ended::Failed(failure), Some(known)) if failure.to_string().contains(known.found) => {
                 (Verdict::Deviates, failure.to_string(), failure.requests)

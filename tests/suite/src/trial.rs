@@ -9,13 +9,15 @@ use crate::world::World;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::{Arc, Mutex, Once};
 
 /// A run of a clause.
 #[derive(Debug)]
 pub struct Trial<'a> {
     bench: &'a dyn Bench,
     mutant: Option<Mutant>,
+    /// The last requests of the device on the machine that was last given up.
+    last: Arc<Mutex<Vec<String>>>,
 }
 
 thread_local! {
@@ -43,7 +45,11 @@ fn quiet() {
 impl<'a> Trial<'a> {
     /// A run on a bench, with a rule that is broken or none.
     pub fn new(bench: &'a dyn Bench, mutant: Option<Mutant>) -> Self {
-        Trial { bench, mutant }
+        Trial {
+            bench,
+            mutant,
+            last: Arc::default(),
+        }
     }
 
     /// A machine on which nothing runs.
@@ -60,7 +66,15 @@ impl<'a> Trial<'a> {
     pub fn world_with(&self, change: impl FnOnce(&mut Wish)) -> World {
         let mut wish = Wish::default();
         change(&mut wish);
-        World::new(self.bench.machine(&wish), self.device_mutant())
+        let world = World::new(self.bench.machine(&wish), self.device_mutant());
+        world.noting(&self.last)
+    }
+
+    /// The last requests of the device, oldest first, on the machine that was last given up.
+    pub fn requests(&self) -> Vec<String> {
+        self.last
+            .lock()
+            .map_or_else(|_| Vec::new(), |last| last.clone())
     }
 
     fn device_mutant(&self) -> Option<svm_endpoint::Mutant> {

@@ -11,6 +11,7 @@ use machine::os::{
 use pcie_ats::{Pasid, PrgResponse, Prgi, ResponseCode};
 use std::fmt::{self, Debug, Display};
 use std::ops::Deref;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use svm_abi::completion::Error;
 use svm_abi::descriptor::Descriptor;
@@ -47,8 +48,8 @@ const ROUND: Duration = Duration::from_secs(1);
 /// How long nothing may happen, by the clock of the host, before it is taken for the end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Requests that failures show.
-const SHOWN: usize = 16;
+/// Requests that results show.
+const SHOWN: u64 = 16;
 
 /// A process that uses the device, on a machine with an operating system.
 pub struct World {
@@ -57,6 +58,8 @@ pub struct World {
     own: Process<Shared>,
     /// Requests that the device had sent when the rule began.
     begun: u64,
+    /// Where the last requests are noted when the machine is given up.
+    noted: Option<Arc<Mutex<Vec<String>>>>,
 }
 
 impl Deref for World {
@@ -70,6 +73,13 @@ impl Deref for World {
 impl Drop for World {
     fn drop(&mut self) {
         self.machine().set_hook(None);
+        // A machine that a panic comes from may be gone.
+        if std::thread::panicking() {
+            return;
+        }
+        if let Some(Ok(mut noted)) = self.noted.as_ref().map(|noted| noted.lock()) {
+            *noted = self.last_requests();
+        }
     }
 }
 
@@ -236,7 +246,20 @@ impl World {
         }
         let app = App::start(&driver, os.process(), 0);
         let begun = driver.laboratory(laboratory::SENT);
-        World { app, own, begun }
+        World {
+            app,
+            own,
+            begun,
+            noted: None,
+        }
+    }
+
+    /// The same, which notes the last requests of the device when it is dropped.
+    #[must_use]
+    pub fn noting(self, place: &Arc<Mutex<Vec<String>>>) -> World {
+        let mut world = self;
+        world.noted = Some(Arc::clone(place));
+        world
     }
 
     /// The address space of the function itself: that of its requests without PASID.
@@ -271,14 +294,18 @@ impl World {
     }
 
     fn failure(&self, what: &str, expected: &str, found: &str) -> Failure {
-        let sent = self.sent();
-        let shown = sent.len().saturating_sub(SHOWN);
         Failure {
             what: what.to_owned(),
             expected: expected.to_owned(),
             found: found.to_owned(),
-            requests: sent[shown..].iter().map(Sent::to_string).collect(),
+            requests: self.last_requests(),
         }
+    }
+
+    /// The last requests of the device as text, oldest first.
+    fn last_requests(&self) -> Vec<String> {
+        let from = self.begun.max(self.mark().saturating_sub(SHOWN));
+        self.sent_since(from).iter().map(Sent::to_string).collect()
     }
 
     /// A verdict on the end of a descriptor. One that never ends is not as expected.

@@ -5,10 +5,13 @@ use anyhow::{Context, ensure};
 use clap::{Parser, ValueEnum};
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use svm_suite::bench::{Bench, InProcess, Qtest, Unit};
-use svm_suite::report::{json, junit, tap};
+use svm_suite::report::compare::compare;
+use svm_suite::report::folder::{self, Folder};
+use svm_suite::report::results::{self, Results};
+use svm_suite::report::{junit, tap};
 use svm_suite::rule::{Judged, Rule};
 use svm_suite::rules;
 use svm_suite::run::{self, Count, MutantResult, RuleResult};
@@ -29,6 +32,15 @@ struct Options {
     /// Only say which rules and clauses there are.
     #[arg(long)]
     list: bool,
+    /// Write the results as JSON, as JUnit XML and as a page, which has all results of this folder.
+    #[arg(long, value_name = "FOLDER")]
+    report: Option<PathBuf>,
+    /// Run nothing, and only write the page of what the folder has.
+    #[arg(long, requires = "report", conflicts_with_all = ["mutants", "list", "json", "junit", "baseline"])]
+    page: bool,
+    /// Say what has changed since an earlier result: a suite.json of this suite.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["mutants", "list"])]
+    baseline: Option<PathBuf>,
     /// Write the results as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -120,11 +132,20 @@ fn list(rules: &[&Rule]) {
 
 fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
+    let folder = match &options.report {
+        Some(path) => Some(Folder::new(path).with_context(|| named(path))?),
+        None => None,
+    };
+    if let (true, Some(folder)) = (options.page, &folder) {
+        draw(folder)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let rules = chosen(&options)?;
     if options.list {
         list(&rules);
         return Ok(ExitCode::SUCCESS);
     }
+    let baseline = options.baseline.as_deref().map(baseline).transpose()?;
     let benches = benches(&options)?;
     let mut rule_results: Vec<(&dyn Bench, Vec<RuleResult>)> = Vec::new();
     let mut mutant_results: Vec<(&dyn Bench, Vec<MutantResult>)> = Vec::new();
@@ -137,7 +158,13 @@ fn main() -> anyhow::Result<ExitCode> {
             rule_results.push((&**bench, results));
         }
     }
-    write_files(&options, &rule_results, &mutant_results)?;
+    let mut results = results(&options, &rule_results, &mutant_results);
+    if let Some((name, before)) = &baseline {
+        let comparison = compare(name, before, &results);
+        print!("{}", comparison.comments());
+        results.comparison = Some(comparison);
+    }
+    write_files(&options, folder.as_ref(), &results, &rule_results)?;
     let good = match options.mutants {
         true => judge_mutants(&mutant_results),
         false => judge_rules(&rule_results),
@@ -146,6 +173,54 @@ fn main() -> anyhow::Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+fn named(path: &Path) -> String {
+    format!("{} cannot be written", path.display())
+}
+
+/// A result to compare with, and the name of its file.
+fn baseline(path: &Path) -> anyhow::Result<(String, Results)> {
+    let results = Results::read(path).map_err(anyhow::Error::msg)?;
+    let name = path.file_name().unwrap_or(path.as_os_str());
+    Ok((name.to_string_lossy().into_owned(), results))
+}
+
+/// The results as a document.
+fn results(
+    options: &Options,
+    rules: &[(&dyn Bench, Vec<RuleResult>)],
+    mutants: &[(&dyn Bench, Vec<MutantResult>)],
+) -> Results {
+    let of = |bench: &dyn Bench, rules: &[RuleResult], mutants: &[MutantResult]| {
+        results::Bench::new(bench.name(), bench.subject(), rules, mutants)
+    };
+    let rules = rules.iter().map(|(bench, rules)| of(*bench, rules, &[]));
+    let mutants = mutants
+        .iter()
+        .map(|(bench, mutants)| of(*bench, &[], mutants));
+    Results::new(command(options), rules.chain(mutants).collect())
+}
+
+/// How to run the same again, on any machine.
+fn command(options: &Options) -> String {
+    let mut words = vec![
+        if options.mutants {
+            "make mutants"
+        } else {
+            "make suite"
+        }
+        .to_owned(),
+    ];
+    let mut add = |name: &str, values: Vec<String>| match values.as_slice() {
+        [] => {}
+        [value] => words.push(format!("{name}={value}")),
+        values => words.push(format!("{name}=\"{}\"", values.join(" "))),
+    };
+    add("RULE", options.rule.iter().map(u8::to_string).collect());
+    let name = |choice: &Choice| Some(choice.to_possible_value()?.get_name().to_owned());
+    add("BENCH", options.bench.iter().filter_map(name).collect());
+    words.join(" ")
 }
 
 fn show_rules(bench: &dyn Bench, results: &[RuleResult]) -> anyhow::Result<()> {
@@ -160,29 +235,44 @@ fn show_rules(bench: &dyn Bench, results: &[RuleResult]) -> anyhow::Result<()> {
 
 fn write_files(
     options: &Options,
+    folder: Option<&Folder>,
+    results: &Results,
     rules: &[(&dyn Bench, Vec<RuleResult>)],
-    mutants: &[(&dyn Bench, Vec<MutantResult>)],
 ) -> anyhow::Result<()> {
-    if let Some(path) = &options.json {
-        let mut benches = Vec::new();
-        for (bench, results) in rules {
-            benches.push(json::bench(bench.name(), &bench.subject(), results, &[]));
+    let (mut json, mut xml) = (
+        Vec::from_iter(&options.json),
+        Vec::from_iter(&options.junit),
+    );
+    let (in_folder, junit_in_folder);
+    if let Some(folder) = folder {
+        in_folder = match options.mutants {
+            true => folder.mutants(),
+            false => folder.suite(),
+        };
+        json.push(&in_folder);
+        if !options.mutants {
+            junit_in_folder = folder.junit();
+            xml.push(&junit_in_folder);
         }
-        for (bench, results) in mutants {
-            benches.push(json::bench(bench.name(), &bench.subject(), &[], results));
-        }
-        let document = serde_json::json!({ "schema": 1, "benches": benches });
-        let text = serde_json::to_string_pretty(&document)?;
-        std::fs::write(path, text).with_context(|| format!("{}", path.display()))?;
     }
-    if let Some(path) = &options.junit {
-        let suites: Vec<(&str, &[RuleResult])> = rules
-            .iter()
-            .map(|(bench, results)| (bench.name(), &results[..]))
-            .collect();
-        std::fs::write(path, junit::document(&suites))
-            .with_context(|| format!("{}", path.display()))?;
+    for path in json {
+        folder::write(results, path).with_context(|| named(path))?;
     }
+    let suites: Vec<(&str, &[RuleResult])> = rules
+        .iter()
+        .map(|(bench, results)| (bench.name(), &results[..]))
+        .collect();
+    for path in xml {
+        std::fs::write(path, junit::document(&suites)).with_context(|| named(path))?;
+    }
+    folder.map_or(Ok(()), draw)
+}
+
+/// Writes the page, and says where it is.
+fn draw(folder: &Folder) -> anyhow::Result<()> {
+    let page = folder.page();
+    folder.draw().with_context(|| named(&page))?;
+    println!("# the results as a page: {}", page.display());
     Ok(())
 }
 

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What came of a run, as text for terminals and for programs.
+//! What came of a run, as text for terminals, as documents for programs, and as a page for people.
 
-pub mod json;
+pub mod change;
+pub mod compare;
+mod deviation_reports;
+pub mod folder;
 pub mod junit;
+mod origin;
+pub mod page;
+pub mod results;
 pub mod tap;

@@ -6,11 +6,14 @@ mod capabilities;
 mod invalidation;
 mod memory;
 mod page_requests;
+mod says;
 mod state;
 mod translation;
 mod unit;
 
 use crate::rule::Rule;
+
+pub use says::says;
 
 /// All rules in the order of their numbers.
 pub fn all() -> Vec<&'static Rule> {
@@ -118,6 +121,16 @@ mod tests {
             document.ends_with(&table),
             "docs/rules.md is to end with:\n{table}"
         );
+    }
+
+    #[test]
+    fn each_rule_says_something_of_its_own() {
+        let texts: Vec<&str> = all().iter().map(|rule| says(rule.number)).collect();
+        for (n, text) in texts.iter().enumerate() {
+            assert!(text.ends_with('.'), "rule {}: {text:?}", n + 1);
+            assert!(!texts[..n].contains(text), "rule {}", n + 1);
+        }
+        assert_eq!((says(0), says(82)), ("", ""));
     }
 
     #[test]
