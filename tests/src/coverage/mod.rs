@@ -68,6 +68,7 @@ pub fn run() -> anyhow::Result<bool> {
     let export = tools.export(&merged, &programs, &checkout.join(SOURCES))?;
 
     let mut all = Lines::default();
+    let mut files = Vec::new();
     println!(
         "{:<31} {:>6} {:>8} {:>7}  not covered",
         "file", "lines", "covered", ""
@@ -85,14 +86,31 @@ pub fn run() -> anyhow::Result<bool> {
             lines.percent(),
             lines.missing()
         );
+        files.push(serde_json::json!({
+            "file": file,
+            "lines": lines.count(),
+            "covered": lines.covered(),
+            "missing": lines.missing(),
+        }));
         all.extend(lines);
     }
+    leave(checkout, all.percent(), files)?;
     let enough = all.percent() >= GOAL;
     if !enough {
         println!("not enough: the goal is {GOAL} %");
     }
     println!("coverage: {:.1} %", all.percent());
     Ok(enough)
+}
+
+/// Leaves the numbers for the page of the suite.
+fn leave(checkout: &Path, percent: f64, files: Vec<serde_json::Value>) -> anyhow::Result<()> {
+    let folder = checkout.join("target/report");
+    let path = folder.join("coverage.json");
+    let document = serde_json::json!({ "goal": GOAL, "percent": percent, "files": files });
+    fs::create_dir_all(&folder)
+        .and_then(|()| fs::write(&path, document.to_string()))
+        .with_context(|| format!("{} cannot be written", path.display()))
 }
 
 /// Cargo with instrumentation on.

@@ -77,14 +77,15 @@ fn measured(title: &str, curves: &Dated<Measured>) -> Markup {
             h3 { (title) }
             p { "Lines are medians, bands four samples of five; measured " (time(&curves.date)) "." }
             div.plots { @for (n, figure) in figures.iter().enumerate() {
-                (picture(&format!("{}-{n}", slug(title)), figure))
+                (picture(title, n, figure))
             } }
         }
     }
 }
 
-fn picture(id: &str, figure: &Figure) -> Markup {
-    let label = format!("plot-{id}");
+fn picture(title: &str, number: usize, figure: &Figure) -> Markup {
+    let label = format!("plot-{}-{number}", slug(title));
+    let table = format!("{title}, {} by {}", figure.title, figure.x.label);
     html! {
         figure {
             figcaption #(label) {
@@ -106,7 +107,7 @@ fn picture(id: &str, figure: &Figure) -> Markup {
                 Ok(svg) => div.plot role="img" aria-labelledby=(label) { (PreEscaped(svg)) },
                 Err(why) => p.warning { "It cannot be drawn: " (why) },
             }
-            details { summary { "Its numbers" } (scrolled(&figure.title, numbers(figure))) }
+            details { summary { "Its numbers" } (scrolled(&table, numbers(figure))) }
         }
     }
 }

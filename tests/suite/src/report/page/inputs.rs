@@ -19,7 +19,7 @@ pub struct Inputs {
     /// The mutants: `mutants.json`.
     pub mutants: Option<Results>,
     /// Covered lines: `coverage.json`.
-    pub coverage: Option<Coverage>,
+    pub coverage: Option<Dated<Coverage>>,
     /// Benchmarks in process: `bench.json`.
     pub rows: Option<Dated<Vec<Row>>>,
     /// Curves, in process and in guests, with what was measured.
@@ -42,8 +42,6 @@ pub struct Dated<T> {
 /// What `make coverage` leaves.
 #[derive(Debug, Deserialize)]
 pub struct Coverage {
-    /// When it was measured.
-    pub date: String,
     /// Percentage of lines that is demanded.
     pub goal: f64,
     /// Percentage of lines of all files.
@@ -145,7 +143,7 @@ impl Inputs {
         let mut inputs = Inputs::default();
         inputs.suite = inputs.results(folder, "suite.json");
         inputs.mutants = inputs.results(folder, "mutants.json");
-        inputs.coverage = inputs.json(folder, "coverage.json").map(|dated| dated.of);
+        inputs.coverage = inputs.json(folder, "coverage.json");
         inputs.rows = inputs.json(folder, "bench.json");
         for (file, title) in [
             ("curves.json", "In process"),

@@ -120,7 +120,7 @@ fn on_bench(results: &Results, at: usize, rule: &Rule) -> Markup {
     html! {
         section.on-bench {
             h4 #(anchor(results, rule.number, Some(at))) tabindex="-1" {
-                (results.benches[at].bench) " " (badge(rule.verdict))
+                "Rule " (rule.number) " on " (results.benches[at].bench) " " (badge(rule.verdict))
             }
             @if !rule.text.is_empty() { p.seen { (rule.text) } }
             @for clause in &rule.clauses {

@@ -4,7 +4,7 @@
 use super::super::change::Kind;
 use super::super::origin::Commit;
 use super::super::results::{Bench, Results};
-use super::inputs::Inputs;
+use super::inputs::{Coverage, Dated, Inputs};
 use super::parts::{anchor, badge, counted, scrolled, time};
 use crate::run::Verdict;
 use maud::{Markup, html};
@@ -16,9 +16,11 @@ fn count(bench: &Bench, verdict: Verdict) -> usize {
     rules.filter(|rule| rule.verdict == verdict).count()
 }
 
-/// The same over all benches.
-pub fn total(results: &Results, verdict: Verdict) -> usize {
-    results.benches.iter().map(|b| count(b, verdict)).sum()
+/// The rules that failed on any bench.
+fn failed(results: &Results) -> BTreeSet<u8> {
+    let rules = results.benches.iter().flat_map(|bench| &bench.rules);
+    let failed = rules.filter(|rule| rule.verdict == Verdict::Failed);
+    failed.map(|rule| rule.number).collect()
 }
 
 /// Whether there are rules on it.
@@ -29,7 +31,7 @@ fn has_rules(results: &Results) -> bool {
 /// The title of the page: the verdict first, as it is what a tab shows.
 pub fn title(inputs: &Inputs) -> String {
     let suite = inputs.suite.as_ref();
-    match suite.map(|suite| total(suite, Verdict::Failed)) {
+    match suite.map(|suite| failed(suite).len()) {
         Some(0) => "Passed: correctness suite".to_owned(),
         Some(failed) => format!("{failed} failed: correctness suite"),
         None => "Correctness suite".to_owned(),
@@ -41,7 +43,7 @@ pub fn verdict(inputs: &Inputs) -> Markup {
     let Some(suite) = inputs.suite.as_ref().filter(|suite| has_rules(suite)) else {
         return html! { p.overall { "No rule was run yet: " code { "make suite" } " runs them." } };
     };
-    let failed = total(suite, Verdict::Failed);
+    let failed = failed(suite).len();
     let with_failures = |bench: &&Bench| count(bench, Verdict::Failed) > 0;
     let benches: Vec<&str> = suite
         .benches
@@ -58,11 +60,11 @@ pub fn verdict(inputs: &Inputs) -> Markup {
         @if failed == 0 {
             p.overall.passed {
                 "No rule failed: "
-                (counted(run.len(), "rule")) " on " (counted(suite.benches.len(), "bench").replace("benchs", "benches")) "."
+                (counted(run.len(), "rule")) " on " (benches_of(suite.benches.len())) "."
             }
         } @else {
             p.overall.failed {
-                (counted(failed, "failure")) ", on " (benches.join(" and ")) ". "
+                (counted(failed, "rule")) " failed, on " (benches.join(", ")) ". "
                 a href="#failures" { "See what failed, and why." }
             }
         }
@@ -77,6 +79,13 @@ pub fn verdict(inputs: &Inputs) -> Markup {
                 "."
             }
         }
+    }
+}
+
+fn benches_of(number: usize) -> String {
+    match number {
+        1 => "1 bench".to_owned(),
+        _ => format!("{number} benches"),
     }
 }
 
@@ -271,7 +280,8 @@ fn judged(inputs: &Inputs, suite: &Results) -> Markup {
     }
 }
 
-fn lines(coverage: &super::inputs::Coverage) -> Markup {
+fn lines(dated: &Dated<Coverage>) -> Markup {
+    let coverage = &dated.of;
     let percent = |covered: usize, lines: usize| 100.0 * covered as f64 / lines.max(1) as f64;
     let table = html! {
         table.numbers {
@@ -298,7 +308,7 @@ fn lines(coverage: &super::inputs::Coverage) -> Markup {
     };
     html! {
         p { (format!("{:.1} % of the lines, of {} % that are demanded", coverage.percent, coverage.goal))
-            "; measured " (time(&coverage.date)) "." }
+            "; measured " (time(&dated.date)) "." }
         (scrolled("Covered lines", table))
     }
 }

@@ -56,10 +56,10 @@ fn paint<'a>(area: &Area<'a>, figure: &Figure) -> Result<(), Failure<'a>> {
     let mut chart = ChartBuilder::on(area)
         .margin(8)
         .margin_right(24)
-        .x_label_area_size(48)
-        .y_label_area_size(72)
+        .x_label_area_size(54)
+        .y_label_area_size(80)
         .build_cartesian_2d(x.clone(), y.clone())?;
-    let text = ("sans-serif", 17).into_font().color(&INK);
+    let text = ("sans-serif", 20).into_font().color(&INK);
     chart
         .configure_mesh()
         .x_desc(&figure.x.label)

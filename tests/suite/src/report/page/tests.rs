@@ -9,7 +9,7 @@ use super::{Inputs, document};
 use crate::bench::{Bench as _, InProcess};
 use crate::run::{self, Verdict};
 use scraper::{ElementRef, Html, Selector};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A text that breaks out of whatever does not escape it.
 const HOSTILE: &str = "\"'><script>alert(1)</script><!-- & <img src=https://example.org/x.png>";
@@ -121,16 +121,18 @@ fn everything(word: &str) -> Inputs {
     Inputs {
         suite: Some(suite),
         mutants: Some(mutants),
-        coverage: Some(Coverage {
+        coverage: Some(Dated {
             date: word.to_owned(),
-            goal: 95.0,
-            percent: 50.0,
-            files: vec![CoveredFile {
-                file: word.to_owned(),
-                lines: 2,
-                covered: 1,
-                missing: word.to_owned(),
-            }],
+            of: Coverage {
+                goal: 95.0,
+                percent: 50.0,
+                files: vec![CoveredFile {
+                    file: word.to_owned(),
+                    lines: 2,
+                    covered: 1,
+                    missing: word.to_owned(),
+                }],
+            },
         }),
         rows: Some(Dated {
             date: word.to_owned(),
@@ -301,7 +303,8 @@ fn each_cell_of_the_matrix_leads_to_its_rule_on_its_bench() {
         let target = all(&page, to);
         let under = text(target[0]);
         let (rule, bench) = to.strip_prefix("#rule-").unwrap().split_once('-').unwrap();
-        assert!(under.starts_with(bench), "{to}: {under}");
+        let heading = format!("Rule {rule} on {bench}");
+        assert!(under.starts_with(&heading), "{to}: {under}");
         let article = ElementRef::wrap(target[0].parent().unwrap().parent().unwrap()).unwrap();
         let said = text(article);
         assert!(said.contains(&format!("says {rule}")), "{to}: {said}");
@@ -334,7 +337,7 @@ fn what_failed_comes_first_with_what_the_rule_says_and_what_was_sent_and_seen() 
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    assert!(text(all(&page, ".overall")[0]).starts_with("1 failure, on word."));
+    assert!(text(all(&page, ".overall")[0]).starts_with("1 rule failed, on word."));
     let good = Inputs {
         suite: Some(Results::new(
             String::new(),
@@ -413,4 +416,55 @@ fn a_file_that_is_no_result_is_left_out_and_told() {
         told[1].contains("curves.json is not as expected"),
         "{told:?}"
     );
+}
+
+/// The colours of a part of the style, by their names.
+fn colours(style: &str) -> BTreeMap<&str, [f64; 3]> {
+    let colour = |declaration: &'_ str| -> Option<(usize, [f64; 3])> {
+        let at = declaration.find(": #")?;
+        let value = u32::from_str_radix(declaration.get(at + 3..at + 9)?, 16).ok()?;
+        let part = |shift: u32| f64::from(value >> shift & 0xff) / 255.0;
+        Some((at, [part(16), part(8), part(0)]))
+    };
+    let declarations = style.split("--").skip(1);
+    declarations
+        .filter_map(|text| colour(text).map(|(at, value)| (&text[..at], value)))
+        .collect()
+}
+
+/// Contrast by WCAG 2.2.
+fn contrast(one: [f64; 3], other: [f64; 3]) -> f64 {
+    let linear = |part: f64| match part <= 0.04045 {
+        true => part / 12.92,
+        false => ((part + 0.055) / 1.055).powf(2.4),
+    };
+    let luminance =
+        |c: [f64; 3]| 0.2126 * linear(c[0]) + 0.7152 * linear(c[1]) + 0.0722 * linear(c[2]);
+    let (a, b) = (luminance(one), luminance(other));
+    (a.max(b) + 0.05) / (a.min(b) + 0.05)
+}
+
+#[test]
+fn every_text_has_contrast_in_light_in_dark_and_in_print() {
+    let (light, rest) = super::STYLE
+        .split_once("prefers-color-scheme: dark")
+        .unwrap();
+    let (dark, print) = rest.split_once("@media print").unwrap();
+    for (name, style) in [("light", light), ("dark", dark), ("print", print)] {
+        let colours = colours(style);
+        let of = |text: &str, on: &str, least: f64| {
+            let contrast = contrast(colours[text], colours[on]);
+            assert!(contrast >= least, "{name}: {text} on {on} is {contrast:.2}");
+        };
+        for text in ["ink", "soft", "link"] {
+            of(text, "paper", 4.5);
+            of(text, "raised", 4.5);
+        }
+        for verdict in ["failed", "passed", "deviates", "none"] {
+            of(verdict, &format!("{verdict}-paper"), 4.5);
+        }
+        for curve in 0..super::plot::CURVES {
+            of(&format!("curve-{curve}"), "paper", 3.0);
+        }
+    }
 }
