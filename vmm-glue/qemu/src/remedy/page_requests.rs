@@ -65,10 +65,14 @@ impl property::Settings for Settings {
     }
 
     fn store(self, object: *mut Object, _later: bool) -> bool {
-        let off = &mut state().off;
-        off.retain(|other| *other != object.addr());
+        let state = &mut *state();
+        let mut all = state.functions.iter();
+        if all.any(|f| f.object.as_ptr().addr() == object.addr()) {
+            return false;
+        }
+        state.off.retain(|other| *other != object.addr());
         if !self.page_requests {
-            off.push(object.addr());
+            state.off.push(object.addr());
         }
         true
     }
