@@ -45,7 +45,7 @@ pub fn document(inputs: &Inputs) -> String {
         section("coverage", "Coverage", overview::coverage(inputs)),
         section("benchmarks", "Benchmarks", benchmarks::benchmarks(inputs)),
         section("rules", "The rules one by one", judged::rules(inputs)),
-        section("words", "Words", Some(overview::words())),
+        section("words", "What the words mean", Some(overview::words())),
     ]
     .into_iter()
     .flatten()

@@ -173,7 +173,6 @@ fn text(element: ElementRef<'_>) -> String {
 /// A page by a parser that tells what is wrong with it.
 fn parsed(inputs: &Inputs) -> Html {
     let page = Html::parse_document(&document(inputs));
-    // Elements of SVG may close themselves, which HTML's do not.
     assert_eq!(page.errors, Vec::<String>::new());
     page
 }
