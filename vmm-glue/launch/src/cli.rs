@@ -9,6 +9,7 @@ use std::str::FromStr;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::prepare::built::Flavor;
 use crate::prepare::series::Series;
 
 /// Default time limit of a guest, in seconds.
@@ -111,13 +112,13 @@ pub struct Parts {
     #[arg(long, value_name = "PATH")]
     pub qemu: Option<PathBuf>,
 
-    /// Kernel to boot: the distribution's, the debug kernel (built from the same source on first
-    /// use, with lockdep, KASAN, kmemleak and fault injection), or, with --kdir, an image file
-    /// [default: stock; with --kdir: its own]
-    #[arg(long, value_name = "stock|debug|IMAGE")]
+    /// Kernel to boot: the distribution's, the debug kernel or the host kernel (built from the same
+    /// source on first use; debug has lockdep, KASAN, kmemleak and fault injection, host has IOMMUFD
+    /// and KVM), or, with --kdir, an image file [default: stock; with --kdir: its own]
+    #[arg(long, value_name = "stock|debug|host|IMAGE")]
     pub kernel: Option<KernelName>,
 
-    /// Series of the stock or debug kernel, such as 7.2 [default: the distribution's newest of
+    /// Series of the stock, debug or host kernel, such as 7.2 [default: the distribution's newest of
     /// those that the driver is known to work with]
     #[arg(long, value_name = "SERIES")]
     pub kernel_series: Option<Series>,
@@ -132,8 +133,8 @@ pub struct Parts {
 pub enum KernelName {
     /// The distribution's kernel.
     Stock,
-    /// The debug kernel.
-    Debug,
+    /// A kernel that is built.
+    Built(Flavor),
     /// An image file; a file with one of the names above needs a path with a directory.
     Image(PathBuf),
 }
@@ -143,8 +144,8 @@ pub enum KernelName {
 pub enum KernelChoice {
     /// The distribution's kernel.
     Stock,
-    /// The debug kernel.
-    Debug,
+    /// One that is built from the distribution's source.
+    Built(Flavor),
     /// A kernel of the user's own.
     Own {
         /// Its build directory.
@@ -427,7 +428,8 @@ impl FromStr for KernelName {
     fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(match text {
             "stock" => Self::Stock,
-            "debug" => Self::Debug,
+            "debug" => Self::Built(Flavor::Debug),
+            "host" => Self::Built(Flavor::Host),
             image => Self::Image(image.into()),
         })
     }
@@ -456,7 +458,7 @@ impl RunOptions {
 
     /// The time limit of the whole run in seconds.
     pub fn seconds(&self) -> u32 {
-        let slow = self.machine.parts.kernel == Some(KernelName::Debug);
+        let slow = self.machine.parts.kernel == Some(KernelName::Built(Flavor::Debug));
         self.timeout
             .unwrap_or(if slow { SECONDS_DEBUG } else { SECONDS })
     }
@@ -470,7 +472,7 @@ impl Parts {
     /// The two contradict each other, or an image comes without its build directory.
     pub fn kernel_choice(&self) -> Result<KernelChoice> {
         let name = match self.kernel {
-            Some(KernelName::Debug) => "debug",
+            Some(KernelName::Built(flavor)) => flavor.name(),
             _ => "stock",
         };
         if let (Some(series), Some(_)) = (self.kernel_series, &self.kdir) {
@@ -481,7 +483,7 @@ impl Parts {
         }
         Ok(match (&self.kernel, &self.kdir) {
             (None | Some(KernelName::Stock), None) => KernelChoice::Stock,
-            (Some(KernelName::Debug), None) => KernelChoice::Debug,
+            (Some(KernelName::Built(flavor)), None) => KernelChoice::Built(*flavor),
             (None, Some(kdir)) => KernelChoice::Own {
                 kdir: kdir.clone(),
                 image: None,
@@ -491,11 +493,11 @@ impl Parts {
                 image: Some(image.clone()),
             },
             (Some(KernelName::Image(image)), None) => bail!(
-                "--kernel {} is neither `stock` nor `debug`, so it is the file of an image, and the \
+                "--kernel {} is none of `stock`, `debug` and `host`, so it is the file of an image, and the \
                  driver has to be built for it: give its build directory by --kdir",
                 image.display()
             ),
-            (Some(KernelName::Stock | KernelName::Debug), Some(_)) => bail!(
+            (Some(KernelName::Stock | KernelName::Built(_)), Some(_)) => bail!(
                 "--kernel {name} is a prepared kernel, and --kdir names one of your own: give one \
                  of the two (an image file called `{name}` is given as ./{name})"
             ),
@@ -659,7 +661,10 @@ mod tests {
     fn a_kernel_is_a_prepared_one_or_ones_own() {
         assert_eq!(kernel(&[]).unwrap(), KernelChoice::Stock);
         assert_eq!(kernel(&["--kernel", "stock"]).unwrap(), KernelChoice::Stock);
-        assert_eq!(kernel(&["--kernel", "debug"]).unwrap(), KernelChoice::Debug);
+        for flavor in Flavor::ALL {
+            let got = kernel(&["--kernel", flavor.name()]).unwrap();
+            assert_eq!(got, KernelChoice::Built(flavor));
+        }
         let own = |image: Option<&str>| KernelChoice::Own {
             kdir: "/k".into(),
             image: image.map(PathBuf::from),
@@ -688,7 +693,7 @@ mod tests {
         let error = kernel(&["--kernel-series", "7.2", "--kdir", "/k"]).unwrap_err();
         assert!(error.to_string().contains("--kdir"), "{error}");
         let debug = ["--kernel", "debug", "--kernel-series", "7.2"];
-        assert_eq!(kernel(&debug).unwrap(), KernelChoice::Debug);
+        assert_eq!(kernel(&debug).unwrap(), KernelChoice::Built(Flavor::Debug));
         let error = parse(&["run", "--kernel-series", "7.2.12"]).unwrap_err();
         assert!(error.to_string().contains("such as 7."), "{error}");
     }

@@ -13,6 +13,7 @@ use crate::cache::manifest::Depth;
 use crate::cache::{Cache, Component};
 use crate::cli::{DoctorOptions, Place};
 use crate::installation::Installation;
+use crate::prepare::built::Flavor;
 use crate::prepare::root::Purpose;
 use crate::prepare::series::{self, Series};
 use crate::prepare::{apt, built, host, kernel, recipe, root};
@@ -71,7 +72,10 @@ fn examine_host(place: &Place) -> Result<Vec<Check>> {
         .unwrap_or_else(|_| Series::newest_known());
     let kernel = kernel::component(&cache, &root, series);
     let toolchain = root::component(&cache, Purpose::Kernels);
-    let debug_kernel = built::component(&cache, &toolchain, series);
+    let kernels = Flavor::ALL.map(|flavor| {
+        let component = built::component(&cache, &toolchain, series, flavor);
+        (flavor, component)
+    });
     let mut checks = vec![required("architecture", host::architecture())];
     let parts = [
         part("prepared root", &root, PREPARE),
@@ -105,10 +109,16 @@ fn examine_host(place: &Place) -> Result<Vec<Check>> {
         checks.push(required("C compiler", shown(host::compiler())));
     }
     checks.extend(parts);
-    checks.extend([
-        part("toolchain of the debug kernel", &toolchain, PREPARE_DEBUG),
-        part("debug kernel", &debug_kernel, PREPARE_DEBUG),
-    ]);
+    checks.extend([part(
+        "toolchain of the debug kernel",
+        &toolchain,
+        PREPARE_DEBUG,
+    )]);
+    for (flavor, component) in &kernels {
+        let name = format!("{} kernel", flavor.name());
+        let remedy = format!("{PREPARE} --kernel {}", flavor.name());
+        checks.push(part(&name, component, &remedy));
+    }
     Ok(checks)
 }
 

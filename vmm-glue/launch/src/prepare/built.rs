@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The component `debug-kernel`: a small kernel, built from the distribution's source, that checks
-//! the driver: its locks, its memory, its objects, and its behaviour when memory runs out.
+//! The components `debug-kernel` and `host-kernel`: small kernels, built from the distribution's
+//! source. The first checks the driver: its locks, its memory, its objects, and its behaviour when
+//! memory runs out. The second is a host: with IOMMUFD and KVM it gives devices to its guests.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,21 +13,70 @@ use super::{kernel, recipe, sandbox, series::Series};
 use crate::cache::{Cache, Component, Made};
 use crate::progress::Task;
 
-/// The script that runs inside the toolchain.
+/// The script that runs inside the toolchain, with the debug kernel's name: see [`Flavor::script`].
 const SCRIPT: &str = include_str!("../../scripts/debug-kernel.sh");
 
-/// The kernel's options.
-const OPTIONS: &str = include_str!("../../scripts/debug.config");
+/// Which kernel is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavor {
+    /// The debug kernel.
+    Debug,
+    /// The host kernel.
+    Host,
+}
+
+impl Flavor {
+    /// All of them.
+    pub const ALL: [Flavor; 2] = [Flavor::Debug, Flavor::Host];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Flavor::Debug => "debug",
+            Flavor::Host => "host",
+        }
+    }
+
+    /// The name of its component.
+    pub const fn component_name(self) -> &'static str {
+        match self {
+            Flavor::Debug => "debug-kernel",
+            Flavor::Host => "host-kernel",
+        }
+    }
+
+    /// The kernel's options.
+    const fn options(self) -> &'static str {
+        match self {
+            Flavor::Debug => include_str!("../../scripts/debug.config"),
+            Flavor::Host => include_str!("../../scripts/host.config"),
+        }
+    }
+
+    /// What is done inside the toolchain: the same for all, but for the name, by which the file of
+    /// the options is called.
+    fn script(self) -> String {
+        SCRIPT.replace("debug", self.name())
+    }
+}
 
 /// The component with a kernel of a series; it is made with the toolchain.
-pub fn component(cache: &Cache, toolchain: &Component, series: Series) -> Component {
+pub fn component(
+    cache: &Cache,
+    toolchain: &Component,
+    series: Series,
+    flavor: Flavor,
+) -> Component {
+    let name = flavor.component_name();
     let recipe = format!(
-        "debug-kernel {} {series} with {}\n{SCRIPT}\n{OPTIONS}\n{}",
+        "{name} {} {series} with {}\n{}\n{}\n{}",
         recipe::REVISION,
         toolchain.name(),
+        flavor.script(),
+        flavor.options(),
         kernel::UNPACK,
     );
-    cache.component("debug-kernel", recipe)
+    cache.component(name, recipe)
 }
 
 /// The kernel's image in the component.
@@ -64,6 +114,7 @@ pub fn fetch(
 /// Makes the component from the fetched source.
 pub fn make(
     directory: &Path,
+    flavor: Flavor,
     kernel: &KernelPackages,
     toolchain: &Path,
     log: &Path,
@@ -73,9 +124,11 @@ pub fn make(
         let path = directory.join(name);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
     };
-    write("debug-kernel.sh", SCRIPT)?;
-    write("debug.config", OPTIONS)?;
-    let program = ["/bin/sh", "/mnt/debug-kernel.sh"];
+    let script = format!("{}.sh", flavor.component_name());
+    write(&script, &flavor.script())?;
+    write(&format!("{}.config", flavor.name()), flavor.options())?;
+    let inside = format!("/mnt/{script}");
+    let program = ["/bin/sh", &inside];
     sandbox::enter(toolchain, directory, None, &program).run_logged(log, task)?;
     for waste in [kernel::PACKAGES, "build"] {
         let waste = directory.join(waste);
@@ -101,4 +154,22 @@ pub fn make(
         key_files,
         facts: vec![("release", release), ("version", kernel.version.clone())],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kernel_has_its_script_and_options() {
+        // What is made already stays what the recipe says.
+        assert_eq!(Flavor::Debug.script(), SCRIPT);
+        let host = Flavor::Host.script();
+        assert!(host.contains("KCONFIG_ALLCONFIG=/mnt/host.config") && !host.contains("debug"));
+        for flavor in Flavor::ALL {
+            let version = format!("CONFIG_LOCALVERSION=\"-svm-{}\"", flavor.name());
+            let has = |line: &str| flavor.options().lines().any(|l| l == line);
+            assert!(has(&version) && has("CONFIG_RUST=y") && has("CONFIG_IOMMUFD=y"));
+        }
+    }
 }

@@ -127,7 +127,7 @@ pub fn cache_key(place: &Place, options: &CacheKeyOptions) -> Result<ExitCode> {
     match &components.kernel {
         Kernel::None => {}
         Kernel::Stock { kernel, .. } => names.push(kernel.name()),
-        Kernel::Debug {
+        Kernel::Built {
             toolchain, kernel, ..
         } => names.extend([toolchain.name(), kernel.name()]),
     }
@@ -199,12 +199,12 @@ fn prepare_in(
     let qemu = parts.qemu.as_deref().map(own_qemu).transpose()?;
     let own = match &choice {
         KernelChoice::Own { kdir, image } => Some(own_kernel(kdir, image.as_deref())?),
-        KernelChoice::Stock | KernelChoice::Debug => None,
+        KernelChoice::Stock | KernelChoice::Built(_) => None,
     };
 
     let workshop = Workshop::new(&cache, place.mirror.as_deref(), progress, manner);
     let series = match &choice {
-        KernelChoice::Stock | KernelChoice::Debug => workshop.series(parts.kernel_series)?,
+        KernelChoice::Stock | KernelChoice::Built(_) => workshop.series(parts.kernel_series)?,
         KernelChoice::Own { .. } => Series::newest_known(),
     };
     let caution = series.caution();
@@ -332,7 +332,8 @@ fn prepared_kernel(components: &Components) -> Result<KernelParts> {
                 },
             }
         }
-        Kernel::Debug {
+        Kernel::Built {
+            flavor,
             toolchain,
             kernel,
             series,
@@ -344,7 +345,7 @@ fn prepared_kernel(components: &Components) -> Result<KernelParts> {
                 modules: Vec::new(),
                 configuration: (built::configuration(kernel, &release), release.clone()),
                 target: driver::Kernel::Prepared {
-                    place: format!("driver-debug-{series}"),
+                    place: format!("driver-{}-{series}", flavor.name()),
                     root: root::tree(toolchain),
                     component: kernel.clone(),
                     release,

@@ -9,6 +9,7 @@ use std::thread::{self, ScopedJoinHandle};
 use anyhow::{Context as _, Result, bail};
 
 use super::apt::{self, Apt};
+use super::built::Flavor;
 use super::root::Purpose;
 use super::series::{self, Series};
 use super::{built, host, kernel, recipe, root};
@@ -42,8 +43,10 @@ pub enum Kernel {
         /// Its series.
         series: Series,
     },
-    /// The debug kernel, built with its own toolchain.
-    Debug {
+    /// A kernel that is built, with a toolchain of its own.
+    Built {
+        /// Which one.
+        flavor: Flavor,
         /// The toolchain.
         toolchain: Component,
         /// The kernel.
@@ -95,10 +98,11 @@ impl Components {
                 kernel: kernel::component(cache, &root, series),
                 series,
             },
-            KernelChoice::Debug => {
+            KernelChoice::Built(flavor) => {
                 let toolchain = root::component(cache, Purpose::Kernels);
-                Kernel::Debug {
-                    kernel: built::component(cache, &toolchain, series),
+                Kernel::Built {
+                    flavor: *flavor,
+                    kernel: built::component(cache, &toolchain, series, *flavor),
                     toolchain,
                     series,
                 }
@@ -113,7 +117,7 @@ impl Components {
         match &self.kernel {
             Kernel::None => {}
             Kernel::Stock { kernel, .. } => all.push(kernel),
-            Kernel::Debug {
+            Kernel::Built {
                 toolchain, kernel, ..
             } => all.extend([toolchain, kernel]),
         }
@@ -134,8 +138,8 @@ impl Components {
     fn space(&self, manner: Manner) -> u64 {
         let missing =
             |component: &Component| manner.fresh || component.examine(Depth::Quick).is_err();
-        let debug = match &self.kernel {
-            Kernel::Debug {
+        let built = match &self.kernel {
+            Kernel::Built {
                 toolchain, kernel, ..
             } if missing(toolchain) || missing(kernel) => recipe::DEBUG_SPACE_MIB,
             _ => 0,
@@ -145,9 +149,9 @@ impl Components {
             _ => false,
         };
         if stock || missing(&self.root) {
-            debug + recipe::SPACE_MIB
+            built + recipe::SPACE_MIB
         } else {
-            debug
+            built
         }
     }
 }
@@ -276,7 +280,8 @@ impl<'a> Workshop<'a> {
                     let make = self.stock_maker(&apt, *series, &components.root, base);
                     Some(scope.spawn(move || self.ensure(kernel, manner, make)))
                 }
-                Kernel::Debug {
+                Kernel::Built {
+                    flavor,
                     toolchain,
                     kernel,
                     series,
@@ -288,7 +293,7 @@ impl<'a> Workshop<'a> {
                         let _ = base_is_ready.send(());
                         Ok(())
                     }));
-                    let make = self.debug_maker(&apt, *series, toolchain, base);
+                    let make = self.built_maker(&apt, *flavor, *series, toolchain, base);
                     Some(scope.spawn(move || self.ensure(kernel, manner, make)))
                 }
             };
@@ -352,23 +357,24 @@ impl<'a> Workshop<'a> {
         }
     }
 
-    /// Makes the debug kernel, likewise.
-    fn debug_maker(
+    /// Makes a kernel that is built, likewise.
+    fn built_maker(
         &self,
         apt: &Apt,
+        flavor: Flavor,
         series: Series,
         toolchain: &Component,
         toolchain_is_ready: mpsc::Receiver<()>,
     ) -> impl FnOnce(&Path, &Task) -> Result<crate::cache::Made> {
-        let (tree, log) = (root::tree(toolchain), self.log("debug-kernel"));
+        let (tree, log) = (root::tree(toolchain), self.log(flavor.component_name()));
         move |directory, task| {
             let log = log?;
             let packages = built::fetch(apt, series, directory, &log, task)?;
             task.at("waiting for the toolchain");
             toolchain_is_ready
                 .recv()
-                .context("the debug kernel needs its toolchain")?;
-            built::make(directory, &packages, &tree, &log, task)
+                .with_context(|| format!("the {} kernel needs its toolchain", flavor.name()))?;
+            built::make(directory, flavor, &packages, &tree, &log, task)
         }
     }
 
@@ -400,7 +406,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_debug_kernel_takes_its_toolchain() {
+    fn only_kernels_that_are_built_take_the_toolchain() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::open(Some(directory.path())).unwrap();
         let names = |choice| {
@@ -412,8 +418,12 @@ mod tests {
         };
         assert_eq!(names(KernelChoice::Stock), ["root", "kernel"]);
         assert_eq!(
-            names(KernelChoice::Debug),
+            names(KernelChoice::Built(Flavor::Debug)),
             ["root", "toolchain", "debug-kernel"]
+        );
+        assert_eq!(
+            names(KernelChoice::Built(Flavor::Host)),
+            ["root", "toolchain", "host-kernel"]
         );
         let own = KernelChoice::Own {
             kdir: "/k".into(),
