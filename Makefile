@@ -9,6 +9,8 @@ BUILD_SVM_VM := $(CARGO) build -p svm-vm
 
 # The guest's IOMMU: intel-iommu (QEMU's own) or svm-vtd (this project's).
 IOMMU ?= intel-iommu
+# The IOMMU of the second-level guest.
+L2_IOMMU ?= svm-vtd
 # Running time and seed of the fuzzer.
 FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 1
@@ -22,10 +24,11 @@ SUITE = $(CARGO) run --quiet -p svm-suite -- $(addprefix --rule ,$(RULE)) $(addp
 # Text that the names of the tests of make check must contain.
 ONLY ?=
 
-.PHONY: help demo check test test-debug suite mutants page lint dist shell bench bench-guest fuzz coverage prepare doctor manual next clean
+.PHONY: help demo demo-l2 check test test-debug suite mutants page lint dist shell bench bench-guest fuzz coverage prepare doctor manual next clean
 
 help:
 	@echo "make demo       run the demonstration in a guest (IOMMU=svm-vtd: on this project's VT-d)"
+	@echo "make demo-l2    run it in a guest inside of a guest (L2_IOMMU=intel-iommu)"
 	@echo "make check      run what takes a minute (ONLY=text: tests with that in their name)"
 	@echo "make test       run all tests, on the host and in the guest"
 	@echo "make test-debug run the guest's tests on a kernel that watches the driver"
@@ -49,6 +52,10 @@ help:
 demo:
 	@$(BUILD_SVM_VM)
 	@$(SVM_VM) run --plan demo --iommu $(IOMMU) --trace
+
+demo-l2:
+	@$(BUILD_SVM_VM)
+	@$(SVM_VM) nested --plan demo --l2-iommu $(L2_IOMMU)
 
 check:
 	@$(CARGO) build -p svm-vm -p svm-tests

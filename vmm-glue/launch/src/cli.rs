@@ -65,6 +65,9 @@ pub enum Command {
     Prepare(PrepareOptions),
     /// Run a guest by a plan and report the results
     Run(RunOptions),
+    /// Run a guest inside of a guest: the first is a host that gives the device to the second, and
+    /// the plan runs there
+    Nested(NestedOptions),
     /// Start a guest with a shell on this terminal; `exit` ends it, and so does Ctrl-A X
     Shell(ShellOptions),
     /// Run the prepared QEMU with the device loaded into it, with your own arguments
@@ -287,6 +290,66 @@ pub struct RunOptions {
     /// The machine.
     #[command(flatten)]
     pub machine: MachineOptions,
+}
+
+/// Options of `nested`: those of `run`, of which `--plan`, `--exec`, `--driver-option` and the files
+/// are for the second-level guest, and the machine is that of the first, and those of the second.
+#[derive(Args, Debug)]
+#[command(
+    mut_arg("kernel", |arg| arg.default_value("host")),
+    mut_arg("iommu", |arg| arg.default_value(Iommu::SvmVtd.name())),
+    mut_arg("memory", |arg| arg.default_value("2G"))
+)]
+pub struct NestedOptions {
+    /// Plan and first-level guest.
+    #[command(flatten)]
+    pub run: RunOptions,
+
+    /// The second-level guest.
+    #[command(flatten)]
+    pub second: SecondOptions,
+}
+
+/// The second-level guest.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Second-level guest")]
+pub struct SecondOptions {
+    /// Its IOMMU
+    #[arg(long, value_enum, default_value_t = Iommu::SvmVtd)]
+    pub l2_iommu: Iommu,
+
+    /// Property of its IOMMU; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub l2_iommu_option: Vec<String>,
+
+    /// Property of its vfio-pci device; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
+    pub l2_device_option: Vec<String>,
+
+    /// Library to load into the first guest's QEMU instead of the plug-in that was built; `none` loads
+    /// nothing
+    #[arg(long, value_name = "FILE|none")]
+    pub l2_plugin: Option<PathBuf>,
+
+    /// Number of its processors
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub l2_cpus: u32,
+
+    /// Its memory, as QEMU takes it
+    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    pub l2_memory: String,
+
+    /// Words to add to its kernel's command line; may be repeated
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub l2_append: Vec<String>,
+
+    /// Variable of the environment of its QEMU, such as SVM_REMEDIES; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = key_value)]
+    pub l2_env: Vec<String>,
+
+    /// Argument for its QEMU; may be repeated
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pub l2_qemu_argument: Vec<String>,
 }
 
 /// A number above 0, as text.

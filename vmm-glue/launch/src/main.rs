@@ -43,7 +43,10 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let failure = match &command {
-        cli::Command::Run(options) if options.exec.is_some() => {
+        cli::Command::Run(options)
+        | cli::Command::Nested(cli::NestedOptions { run: options, .. })
+            if options.exec.is_some() =>
+        {
             ExitCode::from(run::NOT_THE_COMMAND)
         }
         _ => ExitCode::FAILURE,
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         cli::Command::Prepare(options) => prepare::command(&place, &options),
         cli::Command::Run(options) => run::command(&place, &options),
+        cli::Command::Nested(options) => run::nested(&place, &options),
         cli::Command::Shell(options) => run::shell(&place, &options),
         cli::Command::Qemu(options) => run::qemu(&place, &options),
         cli::Command::QemuLayout(options) => layout::command(&place, &options),

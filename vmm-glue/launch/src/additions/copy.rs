@@ -93,6 +93,18 @@ impl Collection {
         self.items.insert(place, Item::Content(content));
     }
 
+    /// Adds a file at a path that no user can choose.
+    ///
+    /// # Errors
+    ///
+    /// A file is where a directory of that path was expected.
+    pub fn place(&mut self, from: &Path, to: &str, mode: u32) -> Result<()> {
+        let place = PathBuf::from(to.trim_start_matches('/'));
+        self.make_way(&place)?;
+        self.items.insert(place, Item::File(absolute(from)?, mode));
+        Ok(())
+    }
+
     /// The collected items, in an order in which they can be packed.
     pub fn items(&self) -> impl Iterator<Item = (&Path, &Item)> {
         self.items.iter().map(|(path, item)| (path.as_path(), item))

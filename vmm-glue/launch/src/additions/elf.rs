@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reads ELF files: their machine, and their loader.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -104,6 +105,30 @@ pub fn libraries(program: &Path, loader: &Path) -> Result<Vec<Library>> {
         .output()
         .with_context(|| format!("cannot list the libraries of {}", program.display()))?;
     Ok(list.lines().filter_map(library).collect())
+}
+
+/// The libraries of a program of another root file system, and of a library that is preloaded into
+/// it, as the loader of that root finds them in one of its directories.
+pub fn libraries_of_root(
+    program: &Path,
+    preloaded: Option<&Path>,
+    loader: &Path,
+    directory: &Path,
+) -> Result<Vec<Library>> {
+    let preload = preloaded.map(|library| [OsStr::new("--preload"), library.as_os_str()]);
+    let list = External::new(loader)
+        .arg("--library-path")
+        .arg(directory)
+        .args(preload.into_iter().flatten())
+        .arg("--list")
+        .arg(program)
+        .output()
+        .with_context(|| format!("cannot list the libraries of {}", program.display()))?;
+    let libraries = list.lines().filter_map(library);
+    // The loader lists itself by its path.
+    Ok(libraries
+        .filter(|library| !library.name.contains('/'))
+        .collect())
 }
 
 /// A line of the loader's list: `NAME => PATH (ADDRESS)` or `NAME => not found`. A line without an

@@ -26,6 +26,10 @@ pub enum Source {
     Results,
     /// QEMU's own output.
     Qemu,
+    /// The console of the second-level guest.
+    SecondConsole,
+    /// Its results channel.
+    SecondResults,
 }
 
 /// Why following ended.

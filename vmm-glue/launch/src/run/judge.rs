@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::console::Kind;
 use super::follow::Ending;
 use super::results::Results;
+use svm_init::events::Status;
 
 /// A program that a signal ended has this plus the signal's number as its exit status.
 const SIGNAL_STATUS: i32 = 128;
@@ -75,6 +76,53 @@ pub fn ending(results: &mut Results, ending: &Ending, timeout: Duration, found: 
                 timeout.as_secs()
             ));
         }
+    }
+}
+
+/// Adds the end of the second-level guest to its results, and the failures of the first. `step` is
+/// the step of the first guest in which the second runs.
+pub fn levels(first: &mut Results, second: &mut Results, step: &str) {
+    let of_step = first.steps.iter().find(|ended| ended.end.name == step);
+    let why = of_step.map(|ended| ended.end.message.as_str());
+    let at = match (second.under_way(), &second.kernel) {
+        (Some(step), _) => format!("in its step {step:?}"),
+        (None, None) => "before it was up".to_owned(),
+        (None, Some(_)) if second.ended() => "after its plan".to_owned(),
+        (None, Some(_)) => "between its steps".to_owned(),
+    };
+    let panicked = |results: &Results| {
+        let mut troubles = results.troubles.iter();
+        troubles.any(|trouble| trouble.kind == Kind::Panic)
+    };
+    match why {
+        // Its panic is already counted.
+        Some("") if second.ended() || panicked(second) => {}
+        Some("") => second.fail(format!(
+            "L2 ended {at}, without coming to the end of its plan"
+        )),
+        Some(why) if why.contains("did not end within") => {
+            second.hung = !second.ended();
+            second.fail(format!("L2 hung {at}: it {why}"));
+        }
+        Some(why) => second.fail(format!("L2's QEMU died {at}: {why}")),
+        None => {}
+    }
+    let mut failures: Vec<_> = first.failures.clone();
+    failures.extend(first.troubles.iter().map(|trouble| trouble.line.clone()));
+    let setup = first
+        .setup
+        .iter()
+        .map(|setup| (&setup.name, setup.status, &setup.message));
+    let steps = first.steps.iter().map(|ended| &ended.end);
+    let steps = steps.map(|end| (&end.name, end.status, &end.message));
+    failures.extend(
+        setup
+            .chain(steps)
+            .filter(|(name, status, _)| *status == Status::Failed && *name != step)
+            .map(|(name, _, message)| format!("{name}: {message}")),
+    );
+    for failure in failures {
+        second.fail(format!("L1: {failure}"));
     }
 }
 
@@ -211,5 +259,77 @@ mod tests {
             line: "WARNING:".into(),
         });
         assert_eq!(status(&results, &exited(0), true), 125);
+    }
+
+    const HOST: &str = r#"{"event":"step_begin","name":"guest"}"#;
+
+    /// What is said of a second level with these events, in a first level whose step ended so.
+    fn levels_said(second: &[&str], step: &str, panicked: bool) -> Vec<String> {
+        let step = format!(r#"{{"event":"step","name":"guest",{step}}}"#);
+        let mut first = fed(&[READY, HOST, &step, END]);
+        let mut second = fed(second);
+        if panicked {
+            second.trouble(Trouble {
+                kind: Kind::Panic,
+                line: "Kernel panic".into(),
+            });
+        }
+        ending(&mut first, &exited(0), Duration::from_secs(7), "");
+        levels(&mut first, &mut second, "guest");
+        second.failures
+    }
+
+    #[test]
+    fn it_is_said_which_level_ended_and_where() {
+        let ok = r#""status":"ok","exit":0"#;
+        let killed = r#""status":"failed","signal":6,"message":"killed by SIGABRT""#;
+        let late = r#""status":"failed","message":"did not end within 5 s""#;
+        assert!(levels_said(&[READY, BEGIN, OK, END], ok, false).is_empty());
+        assert!(levels_said(&[READY, BEGIN], ok, true).is_empty());
+        for (second, step, text) in [
+            (
+                &[READY, BEGIN][..],
+                ok,
+                "L2 ended in its step \"a\", without coming to the end of its plan",
+            ),
+            (
+                &[],
+                killed,
+                "L2's QEMU died before it was up: killed by SIGABRT",
+            ),
+            (
+                &[READY, BEGIN, OK],
+                late,
+                "L2 hung between its steps: it did not end within 5 s",
+            ),
+            (
+                &[READY, BEGIN, OK, END],
+                killed,
+                "L2's QEMU died after its plan: killed by SIGABRT",
+            ),
+        ] {
+            assert_eq!(levels_said(second, step, false), [text]);
+        }
+    }
+
+    #[test]
+    fn what_fails_in_the_first_level_fails_the_second() {
+        let mut first = fed(&[READY, BEGIN, EXIT_22]);
+        first.trouble(Trouble {
+            kind: Kind::Warning,
+            line: "WARNING: x".into(),
+        });
+        ending(&mut first, &exited(9), Duration::from_secs(7), "");
+        let mut second = fed(&[]);
+        levels(&mut first, &mut second, "guest");
+        assert_eq!(
+            second.failures,
+            [
+                "L1: QEMU died (signal: 9 (SIGKILL)) between the steps",
+                "L1: WARNING: x",
+                "L1: a: "
+            ]
+        );
+        assert_eq!(second.failed, 3);
     }
 }

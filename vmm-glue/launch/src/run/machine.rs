@@ -17,7 +17,7 @@ use crate::prepare::kernel::Image;
 use crate::prepare::{Prepared, Qemu, root};
 
 /// Libraries of the root.
-const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
 /// Files of a run.
 #[derive(Clone, Debug)]
@@ -42,6 +42,12 @@ pub struct Files {
     pub archive: PathBuf,
     /// The directory of the fetched files.
     pub fetched: PathBuf,
+    /// The second-level guest's initial file system.
+    pub second_initramfs: PathBuf,
+    /// The log of its console.
+    pub second_console: PathBuf,
+    /// The lines of its results channel.
+    pub second_events: PathBuf,
 }
 
 /// The destination of the guest's console.
@@ -67,11 +73,14 @@ impl Files {
             hang: directory.join("hang.txt"),
             archive: directory.join("fetched.tar"),
             fetched: directory.join("fetched"),
+            second_initramfs: directory.join("initramfs-l2.cpio"),
+            second_console: directory.join("console-l2.log"),
+            second_events: directory.join("events-l2.jsonl"),
         }
     }
 
     /// All files, without the directory.
-    pub fn all(&self) -> [&Path; 8] {
+    pub fn all(&self) -> [&Path; 11] {
         [
             &self.initramfs,
             &self.console,
@@ -81,6 +90,9 @@ impl Files {
             &self.trace,
             &self.hang,
             &self.archive,
+            &self.second_initramfs,
+            &self.second_console,
+            &self.second_events,
         ]
     }
 }

@@ -9,6 +9,7 @@ mod hang;
 mod judge;
 mod junit;
 mod machine;
+mod nested;
 mod render;
 mod results;
 mod shell;
@@ -43,6 +44,7 @@ use follow::{Ending, Follower, Source, Then};
 use hang::Monitor;
 pub use judge::NOT_THE_COMMAND;
 use machine::{Console, Files};
+pub use nested::command as nested;
 use render::Renderer;
 use results::Results;
 
@@ -272,6 +274,7 @@ impl Run<'_> {
                 .line(&format!("QEMU is process {}", child.id()));
         }
         let mut view = View {
+            level: "",
             renderer: self.renderer,
             progress: self.progress,
             booting: Some(task),
@@ -288,6 +291,7 @@ impl Run<'_> {
                     Source::Console => view.console(line),
                     Source::Results => view.event(line),
                     Source::Qemu => view.qemu(line),
+                    Source::SecondConsole | Source::SecondResults => Then::Continue,
                 })
             },
             |child| found = Some(monitor.report(child.id())),
@@ -331,6 +335,8 @@ impl Run<'_> {
 
 /// Processes the lines of a guest and shows the relevant ones.
 struct View<'a> {
+    /// Name of the guest's level, if there are several.
+    level: &'static str,
     renderer: Renderer,
     progress: &'a Progress,
     booting: Option<Task>,
@@ -340,12 +346,24 @@ struct View<'a> {
 }
 
 impl View<'_> {
+    /// The beginning of a line about a guest's level.
+    fn of_level(&self) -> String {
+        match self.level {
+            "" => String::new(),
+            level => format!("{level}: "),
+        }
+    }
+
     fn console(&mut self, line: &str) -> Then {
         let Some(trouble) = self.watcher.feed(line) else {
             return Then::Continue;
         };
-        self.progress
-            .line(&format!("  {}: {}", trouble.kind.describe(), trouble.line));
+        self.progress.line(&format!(
+            "  {}{}: {}",
+            self.of_level(),
+            trouble.kind.describe(),
+            trouble.line
+        ));
         let kind = trouble.kind;
         self.results.trouble(trouble);
         if kind == Kind::Panic {
@@ -383,14 +401,19 @@ impl View<'_> {
             // That of the first boot, if the guest reboots.
             self.results.boot_seconds.get_or_insert(seconds);
             self.progress.line(&format!(
-                "guest is up after {seconds:.1} s: Linux {}, {} processors, {} MiB",
+                "{} is up after {seconds:.1} s: Linux {}, {} processors, {} MiB",
+                if self.level.is_empty() {
+                    "guest"
+                } else {
+                    self.level
+                },
                 ready.kernel,
                 ready.cpus,
                 ready.memory_kib / 1024
             ));
         }
         for line in self.renderer.lines(&event) {
-            say(&line);
+            say(&format!("{}{line}", self.of_level()));
         }
         let then = match &event {
             Event::End(_) => Then::EndsWithin(TO_END),

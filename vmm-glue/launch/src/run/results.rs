@@ -41,6 +41,9 @@ pub struct Results {
     pub steps: Vec<StepResult>,
     /// The fetched files, and those that failed.
     pub fetched: Vec<FetchEvent>,
+    /// The results of the first-level guest, if this one is inside of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<Box<Results>>,
     /// The guest did not end in time, for an unknown reason.
     #[serde(skip)]
     pub hung: bool,

@@ -1,0 +1,438 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `svm-vm nested`: a guest inside of a guest. The first is a host: it gives the device to QEMU by
+//! VFIO and iommufd, and that QEMU runs the second guest under KVM. The plan runs in the second.
+//!
+//! The serial ports of the second guest are serial ports of the first: its console is the third, its
+//! results channel the fourth. So each level is followed directly, and one that hangs hides nothing
+//! of another.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use svm_init::plan::{Plan, Step};
+
+use super::console::Watcher;
+use super::follow::{Follower, Source, Then};
+use super::machine::{self, Files, LIBRARIES};
+use super::render::Renderer;
+use super::results::Results;
+use super::{View, given, judge, junit, open_run, prepare_for, say, show_failures, start_qemu};
+use crate::additions::{Added, elf};
+use crate::cli::{Accel, Additions, Iommu, MachineOptions, NestedOptions, Place, SecondOptions};
+use crate::plans;
+use crate::prepare::{Prepared, Qemu, initramfs, root};
+use crate::progress::Progress;
+
+/// Directory in the first guest of what the second is made of.
+const DIRECTORY: &str = "/svm/l2";
+
+/// Where the first guest's QEMU, and its firmware, are.
+const QEMU: &str = "/usr/bin/qemu-system-x86_64";
+const FIRMWARE: &str = "/usr/share/qemu";
+
+/// Firmware that a q35 machine with a kernel needs.
+const ROMS: &[&str] = &[
+    "bios-256k.bin",
+    "kvmvapic.bin",
+    "linuxboot_dma.bin",
+    "pvh.bin",
+    "qboot.rom",
+];
+
+/// Kernel options without which a guest cannot be a host.
+const HOST_OPTIONS: &[&str] = &[
+    "CONFIG_IOMMUFD",
+    "CONFIG_VFIO_DEVICE_CDEV",
+    "CONFIG_VFIO_PCI",
+    "CONFIG_KVM",
+];
+
+/// The device's place in the first guest: QEMU's first free one.
+const DEVICE: &str = "0000:00:01.0";
+
+/// The device's slot in the second guest.
+const SLOT: &str = "1";
+
+/// What remains for the first guest, of the time of the run.
+const FOR_FIRST: u32 = 30;
+
+/// Names of the levels in messages.
+pub const FIRST: &str = "L1";
+pub const SECOND: &str = "L2";
+
+/// Name of the step of the first guest in which the second runs.
+const STEP: &str = "the second-level guest";
+
+/// `svm-vm nested`.
+pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
+    let run = &options.run;
+    let groups = run.groups()?;
+    ensure!(
+        run.machine.additions.fetch.is_empty(),
+        "files cannot be fetched from a second-level guest: leave --fetch out"
+    );
+    let progress = Progress::new();
+    let second = MachineOptions {
+        memory: options.second.l2_memory.clone(),
+        ..run.machine.clone()
+    };
+    let (prepared, added) = prepare_for(place, &second, &progress)?;
+    can_be_host(&prepared.kernel_options)?;
+    let given = plans::Given {
+        groups,
+        ..given(&prepared, &second, &added)
+    };
+    let (name, plan) = match &run.exec {
+        Some(line) => ("exec", plans::exec(line, &given)),
+        None => (run.plan.name(), plans::plan(run.plan, &run.scale, &given)),
+    };
+    let plan_name = format!("{name}-l2");
+    let machine = first_machine(&run.machine)?;
+    let (files, _lock) = open_run(&prepared.installation, &plan_name, &machine)?;
+    for path in [&files.second_console, &files.second_events] {
+        fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+    }
+    initramfs::pack(&prepared, &plan, &added, &files.second_initramfs)?;
+    let first = first_files(&prepared, &options.second, &files.second_initramfs)?;
+    let seconds = run.seconds();
+    let limit = seconds.saturating_sub(FOR_FIRST).max(FOR_FIRST);
+    let first_plan = first_plan(&prepared, options, limit);
+    initramfs::pack(&prepared, &first_plan, &first, &files.initramfs)?;
+
+    let new_results = |plan: &str, iommu: Iommu, accel: Accel| {
+        let name = files.directory.file_name().unwrap_or_default();
+        let mut results = Results::new(&name.to_string_lossy(), plan);
+        if let Qemu::Prepared { version, .. } = &prepared.qemu {
+            results.qemu.clone_from(version);
+        }
+        results.accel = accel.name().to_owned();
+        results.iommu = iommu.name().to_owned();
+        results
+    };
+    let mut first = new_results("host", machine.iommu, machine.accel);
+    let mut second = new_results(&plan_name, options.second.l2_iommu, Accel::Kvm);
+    let timeout = Duration::from_secs(seconds.into());
+    let shows_output = run.verbose || run.exec.is_some();
+    let several = plan.steps.len() > 1;
+
+    let mut follower = Follower::new(&[
+        (Source::Console, &files.console),
+        (Source::Results, &files.events),
+        (Source::Qemu, &files.qemu),
+        (Source::SecondConsole, &files.second_console),
+        (Source::SecondResults, &files.second_events),
+    ])?;
+    let start = Instant::now();
+    let (mut child, monitor) = start_qemu(&prepared, &machine, &files, serial_ports(&files))?;
+    if shows_output {
+        progress.line(&format!("QEMU is process {}", child.id()));
+    }
+    let mut views = [
+        View {
+            level: FIRST,
+            renderer: Renderer::new(shows_output, true),
+            progress: &progress,
+            booting: Some(progress.quick_task("booting L1")),
+            watcher: Watcher::default(),
+            results: &mut first,
+            start,
+        },
+        View {
+            level: SECOND,
+            renderer: Renderer::new(shows_output, several),
+            progress: &progress,
+            booting: None,
+            watcher: Watcher::default(),
+            results: &mut second,
+            start,
+        },
+    ];
+    let mut found = None;
+    let ending = follower.follow(
+        &mut child,
+        timeout,
+        |source, line| {
+            let [first, second] = &mut views;
+            Ok(match source {
+                Source::Console => first.console(line),
+                Source::Results => first.event(line),
+                Source::Qemu => first.qemu(line),
+                // The first guest ends after it, by itself.
+                Source::SecondConsole => {
+                    second.console(line);
+                    Then::Continue
+                }
+                Source::SecondResults => {
+                    second.event(line);
+                    Then::Continue
+                }
+            })
+        },
+        |child| found = Some(monitor.report(child.id())),
+    )?;
+    drop(views);
+    first.seconds = start.elapsed().as_secs_f64();
+    second.seconds = first.seconds;
+    if let Some(found) = &found {
+        fs::write(&files.hang, &found.text)
+            .with_context(|| format!("cannot write {}", files.hang.display()))?;
+    }
+    let found = found.map(|found| found.summary).unwrap_or_default();
+    judge::ending(&mut first, &ending, timeout, &found);
+    judge::levels(&mut first, &mut second, STEP);
+    first.close();
+    second.close();
+    let code = judge::status(&second, &ending, run.exec.is_some());
+    second.host = Some(Box::new(first));
+    let text = serde_json::to_string_pretty(&second).context("cannot write the results")?;
+    fs::write(&files.results, text + "\n")
+        .with_context(|| format!("cannot write {}", files.results.display()))?;
+    for image in [&files.initramfs, &files.second_initramfs] {
+        let _ = fs::remove_file(image);
+    }
+    show_failures(&second, &files, shows_output);
+    if let Some(path) = &run.junit {
+        fs::write(path, junit::report(&second)?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    say(&second.summary());
+    Ok(ExitCode::from(code))
+}
+
+/// Fails if the kernel lacks what a host needs.
+fn can_be_host(options: &BTreeMap<String, String>) -> Result<()> {
+    let lacks = |option: &&&str| options.get(**option).is_none_or(|value| value != "y");
+    if let Some(option) = HOST_OPTIONS.iter().find(lacks) {
+        bail!(
+            "this kernel cannot be a host: it lacks {option}, built in. Use the prepared one \
+             (--kernel host), or another with {}",
+            HOST_OPTIONS.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// The first guest's machine: its interrupts are remapped, as VFIO wants, and its kernel need not
+/// measure the clock.
+fn first_machine(options: &MachineOptions) -> Result<MachineOptions> {
+    let mut machine = MachineOptions {
+        additions: Additions::default(),
+        ..options.clone()
+    };
+    machine.iommu_option.insert(0, "intremap=on".to_owned());
+    if machine.accel == Accel::Tcg {
+        // On a busy host the kernel measures the processor's clock wrongly, and the second guest's
+        // time then stands still for minutes.
+        let text = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
+        if let Some(khz) = clock_khz(&text) {
+            machine.append.insert(0, format!("tsc_early_khz={khz}"));
+        }
+    }
+    Ok(machine)
+}
+
+/// The processor's clock in kHz, from `/proc/cpuinfo`.
+fn clock_khz(text: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.starts_with("cpu MHz"))?;
+    let mhz: f64 = line.split_once(':')?.1.trim().parse().ok()?;
+    Some((mhz * 1000.0) as u64)
+}
+
+/// The third and fourth serial ports of the first guest, which are the first and second of the
+/// second guest.
+fn serial_ports(files: &Files) -> Vec<std::ffi::OsString> {
+    let ports = [
+        ("l2console", &files.second_console),
+        ("l2results", &files.second_events),
+    ];
+    ports
+        .into_iter()
+        .flat_map(|(id, path)| {
+            let file = format!("file,id={id},path=");
+            [
+                "-chardev".into(),
+                machine::with_path(&file, path),
+                "-serial".into(),
+                format!("chardev:{id}").into(),
+            ]
+        })
+        .collect()
+}
+
+/// What the first guest contains: QEMU with its libraries and firmware, the plug-in, and the second
+/// guest's kernel and initial file system.
+fn first_files(prepared: &Prepared, options: &SecondOptions, image: &Path) -> Result<Added> {
+    let Qemu::Prepared { root, .. } = &prepared.qemu else {
+        bail!("the first guest's QEMU is the prepared one: leave --qemu out");
+    };
+    let mut added = Added {
+        no_driver: true,
+        ..Added::default()
+    };
+    let files = &mut added.files;
+    let plugin = plugin(prepared, options)?;
+    let program = root.join(QEMU.trim_start_matches('/'));
+    let directory = root.join(LIBRARIES);
+    let loader = directory.join("ld-linux-x86-64.so.2");
+    files.place(&program, QEMU, 0o755)?;
+    files.place(&loader, "/lib64/ld-linux-x86-64.so.2", 0o755)?;
+    for library in elf::libraries_of_root(&program, plugin.as_deref(), &loader, &directory)? {
+        let path = library
+            .path
+            .with_context(|| format!("{} needs {}", program.display(), library.name))?;
+        let place = format!("/lib/x86_64-linux-gnu/{}", library.name);
+        files.place(&path, &place, 0o755)?;
+    }
+    let firmware = root::firmware(root);
+    for rom in ROMS {
+        let found = firmware.iter().map(|directory| directory.join(rom));
+        let path = found
+            .into_iter()
+            .find(|path| path.is_file())
+            .with_context(|| format!("the prepared root has no {rom}"))?;
+        files.place(&path, &format!("{FIRMWARE}/{rom}"), 0o644)?;
+    }
+    if let Some(plugin) = &plugin {
+        files.place(plugin, &format!("{DIRECTORY}/plugin.so"), 0o755)?;
+    }
+    let kernel = &prepared.kernel;
+    let kernel = kernel.unpacked.as_ref().unwrap_or(&kernel.packed);
+    files.place(kernel, &format!("{DIRECTORY}/kernel"), 0o644)?;
+    files.place(image, &format!("{DIRECTORY}/initramfs.cpio"), 0o644)?;
+    Ok(added)
+}
+
+/// The library that is loaded into the first guest's QEMU, if any.
+fn plugin(prepared: &Prepared, options: &SecondOptions) -> Result<Option<PathBuf>> {
+    match &options.l2_plugin {
+        None => Ok(Some(prepared.plugin.clone())),
+        Some(path) if path == Path::new("none") => Ok(None),
+        Some(path) => {
+            let found = path.canonicalize();
+            let found = found
+                .with_context(|| format!("cannot find {} (option --l2-plugin)", path.display()))?;
+            Ok(Some(found))
+        }
+    }
+}
+
+/// What the first guest does: it gives the device to VFIO, runs the second guest, and takes the
+/// device back.
+fn first_plan(prepared: &Prepared, options: &NestedOptions, limit: u32) -> Plan {
+    let device = format!("/sys/bus/pci/devices/{DEVICE}");
+    let give = format!(
+        "cat {device}/vendor {device}/device | tr '\\n' ' ' && \
+         echo vfio-pci >{device}/driver_override && echo {DEVICE} >/sys/bus/pci/drivers_probe && \
+         ls {device}/vfio-dev /dev/kvm /dev/iommu"
+    );
+    let driver = format!("insmod /svm/modules/{}.ko", plans::DRIVER);
+    let take = format!(
+        "echo {DEVICE} >{device}/driver/unbind && echo >{device}/driver_override && {driver} && \
+         svmctl demo heap"
+    );
+    let arguments = second_qemu(prepared, options);
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    Plan {
+        steps: vec![
+            Step::shell("the device is given to VFIO", &give),
+            Step::new(STEP, &arguments).within(limit),
+            Step::shell("the device is free, and works for L1", &take),
+        ],
+        ..Plan::default()
+    }
+}
+
+/// The command that starts the second guest, in the first.
+fn second_qemu(prepared: &Prepared, options: &NestedOptions) -> Vec<String> {
+    let (run, second) = (&options.run, &options.second);
+    let mut words = vec!["env".to_owned()];
+    words.extend(second.l2_env.iter().cloned());
+    if second.l2_plugin.as_deref() != Some(Path::new("none")) {
+        words.push(format!("LD_PRELOAD={DIRECTORY}/plugin.so"));
+    }
+    let iommu = match second.l2_iommu {
+        Iommu::IntelIommu => {
+            "intel-iommu,caching-mode=on,scalable-mode=on,fsts=on,svm=on,device-iotlb=on,\
+             pasid-bits=20,intremap=on"
+        }
+        Iommu::SvmVtd => "svm-vtd,caching-mode=on,intremap=on",
+    };
+    let with = |first: &str, options: &[String]| {
+        let options = options.iter().map(String::as_str);
+        let words = std::iter::once(first).chain(options).collect::<Vec<_>>();
+        words.join(",")
+    };
+    let iommu = with(iommu, &second.l2_iommu_option);
+    let device = format!("vfio-pci,id=svm0,host={DEVICE},iommufd=iommufd0,addr={SLOT}");
+    let device = with(&device, &second.l2_device_option);
+    let mut kernel = vec![
+        "console=ttyS0",
+        "panic=-1",
+        "oops=panic",
+        "intel_iommu=on,sm_on",
+        "no_timer_check",
+    ];
+    if !run.machine.boot_log {
+        kernel.extend(["quiet", "loglevel=5"]);
+    }
+    kernel.extend(second.l2_append.iter().map(String::as_str));
+    let kernel = kernel.join(" ");
+    let (cpus, image, initramfs) = (
+        second.l2_cpus.to_string(),
+        format!("{DIRECTORY}/kernel"),
+        format!("{DIRECTORY}/initramfs.cpio"),
+    );
+    // The packed image has no PVH entry.
+    let bios: &[&str] = match prepared.kernel.unpacked {
+        Some(_) => &["-bios", "qboot.rom"],
+        None => &[],
+    };
+    let fixed: &[&str] = &[
+        QEMU,
+        "-L",
+        FIRMWARE,
+        "-no-user-config",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-M",
+        // KVM on translated code creates no whole one.
+        "q35,kernel-irqchip=split",
+        "-accel",
+        "kvm",
+        "-cpu",
+        "host,la57=off",
+        "-smp",
+        &cpus,
+        "-m",
+        &second.l2_memory,
+        "-device",
+        &iommu,
+        "-object",
+        "iommufd,id=iommufd0",
+        "-device",
+        &device,
+        "-kernel",
+        &image,
+        "-initrd",
+        &initramfs,
+        "-append",
+        &kernel,
+        "-chardev",
+        "serial,id=console,path=/dev/ttyS2",
+        "-serial",
+        "chardev:console",
+        "-chardev",
+        "serial,id=results,path=/dev/ttyS3",
+        "-serial",
+        "chardev:results",
+    ];
+    words.extend(fixed.iter().chain(bios).map(|&word| word.to_owned()));
+    words.extend(second.l2_qemu_argument.iter().cloned());
+    words
+}
