@@ -26,6 +26,9 @@ struct Options {
     /// Only the runs that go wrong.
     #[arg(long, conflicts_with_all = ["host", "guest", "devices"])]
     failures: bool,
+    /// Only the guests that are hosts.
+    #[arg(long, conflicts_with_all = ["host", "guest", "devices", "failures", "debug", "check"])]
+    hosts: bool,
     /// Only the guest's tests, on the kernel that watches the driver.
     #[arg(long, conflicts_with_all = ["host", "guest", "devices", "failures"])]
     debug: bool,
@@ -41,6 +44,9 @@ fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
     let launcher = Launcher::build()?;
     launcher.prepare(if options.debug { "debug" } else { "stock" })?;
+    if options.hosts || runs_guests(&options) {
+        launcher.prepare("host")?;
+    }
     let processors = available_parallelism().map_or(1, usize::from);
     let report = parts::run(jobs(&launcher, &options), processors);
     for line in report.lines() {
@@ -56,6 +62,12 @@ fn main() -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Whether all that starts a guest was asked for.
+fn runs_guests(options: &Options) -> bool {
+    let parts = [options.host, options.devices, options.failures];
+    !parts.contains(&true) && !options.debug && !options.check
 }
 
 /// The parts that were asked for. Those of the crates fill the processors most of the time, so no
@@ -85,6 +97,9 @@ fn jobs<'a>(launcher: &'a Launcher, options: &'a Options) -> Vec<Job<'a>> {
     if options.failures {
         return vec![failures];
     }
+    if options.hosts {
+        return guest::host_jobs(launcher);
+    }
     let mut jobs = Vec::new();
     if !options.host {
         jobs.push(failures);
@@ -98,6 +113,7 @@ fn jobs<'a>(launcher: &'a Launcher, options: &'a Options) -> Vec<Job<'a>> {
         jobs.extend(guests.next());
         jobs.push(devices);
         jobs.extend(guests);
+        jobs.extend(guest::host_jobs(launcher));
     }
     if !options.guest {
         jobs.push(suite);

@@ -123,10 +123,10 @@ pub fn report(event: &TestEvent, as_json: bool) -> anyhow::Result<()> {
     if as_json {
         print_json(event)?;
     } else {
-        let mark = if event.status == Status::Ok {
-            "ok    "
-        } else {
-            "FAILED"
+        let mark = match event.status {
+            Status::Ok => "ok    ",
+            Status::Failed => "FAILED",
+            Status::Skipped => "skipped",
         };
         let count = |key: &str| event.counters.get(key).copied().unwrap_or(0);
         writeln!(

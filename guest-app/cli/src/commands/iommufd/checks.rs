@@ -24,8 +24,14 @@ use super::world::{GUEST, PARENT, READ_ONLY, READ_WRITE, Tables, World};
 /// A check: what it found, in a few words.
 type Check = fn(&mut World) -> anyhow::Result<String>;
 
-pub const CHECKS: &[(&str, Check)] = &[
+/// Checks that need no nested translation.
+pub const PLAIN: &[(&str, Check)] = &[
     ("capabilities of the host's unit", capabilities),
+    ("an address space, with the kernel's tables", plain),
+];
+
+/// Checks that need it.
+pub const NESTED: &[(&str, Check)] = &[
     ("a first stage nested in a parent", nested),
     ("ATS through both stages", through_both_stages),
     ("read-only in the first stage", read_only),
@@ -61,10 +67,12 @@ fn filled(byte: u64) -> u64 {
 fn capabilities(w: &mut World) -> anyhow::Result<String> {
     let info = w.host.hardware_info(w.device)?;
     let vtd = info.vtd.context("the unit is not one of VT-d")?;
+    // The kernel nests where the unit does.
     ensure!(
-        vtd.ecap.nest() && vtd.ecap.ssts(),
-        "ECAP is {:#x}",
-        vtd.ecap.0
+        (vtd.ecap.nest() && vtd.ecap.ssts()) == w.parent.is_some(),
+        "ECAP is {:#x}, and the parent {:?}",
+        vtd.ecap.0,
+        w.parent
     );
     let permitted = w.laboratory.function()?;
     let wanted = function::BUS_MASTER | function::ATS | function::PRI | function::PASID;
@@ -73,6 +81,40 @@ fn capabilities(w: &mut World) -> anyhow::Result<String> {
         "CAP {:#x} ECAP {:#x} flags {:#x} capabilities {:#x}, PASIDs of {} bits",
         vtd.cap.0, vtd.ecap.0, vtd.flags, info.capabilities, info.max_pasid_log2
     ))
+}
+
+fn plain(w: &mut World) -> anyhow::Result<String> {
+    // The kernel makes a page table of its own for the device, or takes one that it has.
+    let tables = HwptId {
+        iommufd: w.ioas.iommufd,
+        id: w.ioas.id,
+    };
+    w.host.attach(w.device, None, tables)?;
+    let address = GUEST + (9 * PAGE) as u64;
+    let all = [
+        w.laboratory.read(address)?,
+        w.laboratory
+            .read_translated(None, address)?
+            .map(Option::unwrap_or_default),
+    ];
+    ensure!(all == [Ok(filled(0x99)); 2], "{all:x?}");
+    let mapping = Mapping {
+        iova: GUEST + 0x400_0000,
+        host: w.memory.address(8 * PAGE),
+        length: PAGE as u64,
+        writable: true,
+    };
+    w.host.map(w.ioas, &mapping)?;
+    let there = w.laboratory.read_translated(None, mapping.iova)?;
+    ensure!(there == Ok(Some(filled(0x88))), "{there:x?}");
+    let before = w.invalidations()?;
+    w.host.unmap(w.ioas, mapping.iova, mapping.length)?;
+    let received = w.invalidations()? - before;
+    ensure!(received > 0, "the device has received no invalidation");
+    let gone = w.laboratory.read(mapping.iova)?;
+    ensure!(gone.is_err(), "it is still read: {gone:x?}");
+    w.host.detach(w.device, None)?;
+    Ok(format!("{received} invalidations of the device"))
 }
 
 fn nested(w: &mut World) -> anyhow::Result<String> {
@@ -401,7 +443,8 @@ fn dirty(w: &mut World) -> anyhow::Result<String> {
 fn guest_unit(w: &mut World) -> anyhow::Result<String> {
     let (rid, tables) = (w.tables, PASIDS[0].1);
     let number = 7;
-    w.host.replace(w.device, None, w.parent)?;
+    let parent = w.parent()?;
+    w.host.replace(w.device, None, parent)?;
     let mut guest = Guest::new(w)?;
     w.build(tables);
     w.map(rid, 0, 8, READ_WRITE);
@@ -480,7 +523,7 @@ fn refusals(w: &mut World) -> anyhow::Result<String> {
     let mut got: Vec<(&str, Option<Errno>, &[Errno])> = Vec::new();
     let nothing = |id| HwptId { iommufd, id };
     let nested = w.nested()?;
-    let parent = w.parent;
+    let parent = w.parent()?;
     // Allocation.
     let on_nested = w.host.alloc_nested(device, nested, &stage, flags);
     got.push((

@@ -107,7 +107,7 @@ impl Guest {
         let device = AssignedDevice {
             requester: REQUESTER,
             device: w.device,
-            parent: w.parent,
+            parent: w.parent()?,
             pasid_limit: pasid_limit(&config, &info),
             fault_queue: Some(w.queue),
         };

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use host_iommu::host::{
-    DeviceId, FaultQueueId, FirstStage, HostIommu, HwptId, IoasId, Mapping, NestedFlags,
+    DeviceId, Errno, FaultQueueId, FirstStage, HostIommu, HwptId, IoasId, Mapping, NestedFlags,
     ParentFlags,
 };
 use host_iommufd::host::Host;
@@ -51,8 +51,8 @@ pub struct World {
     pub memory: Arc<Region>,
     /// The address space that has the memory at [`GUEST`].
     pub ioas: IoasId,
-    /// A parent of it.
-    pub parent: HwptId,
+    /// A parent of it; none on a unit without nested translation.
+    pub parent: Option<HwptId>,
     /// A fault queue.
     pub queue: FaultQueueId,
     /// The first stage of requests without PASID.
@@ -94,7 +94,11 @@ impl World {
                 writable: true,
             },
         )?;
-        let parent = host.alloc_parent(device, ioas, PARENT)?;
+        let parent = match host.alloc_parent(device, ioas, PARENT) {
+            Ok(parent) => Some(parent),
+            Err(error) if error.errno == Errno::NotSupported => None,
+            Err(error) => return Err(error.into()),
+        };
         let queue = host.alloc_fault_queue(iommufd)?;
         let world = World {
             host,
@@ -111,6 +115,11 @@ impl World {
         world.fill(9, 0x99);
         world.fill(10, 0xaa);
         Ok(world)
+    }
+
+    /// The parent.
+    pub fn parent(&self) -> anyhow::Result<HwptId> {
+        self.parent.context("there is no parent")
     }
 
     /// Fills a page of the memory with a byte's pattern.
@@ -180,7 +189,7 @@ impl World {
         let stage = Self::stage(tables);
         Ok(self
             .host
-            .alloc_nested(self.device, self.parent, &stage, flags)?)
+            .alloc_nested(self.device, self.parent()?, &stage, flags)?)
     }
 
     /// The page table that requests without PASID have.
