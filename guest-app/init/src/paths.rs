@@ -13,8 +13,11 @@ pub const SCRIPT: &str = "/svm/script";
 /// The kernel's console; the interactive shell uses it too.
 pub const CONSOLE: &str = "/dev/ttyS0";
 
-/// The results channel: the second serial port.
+/// The results channel: the second serial port, or what [`RESULTS_PARAMETER`] says.
 pub const RESULTS: &str = "/dev/ttyS1";
+
+/// The word of the kernel's command line that names another terminal for the results channel.
+pub const RESULTS_PARAMETER: &str = "svm_results=";
 
 /// The serial port through which fetched files leave if the kernel cannot drive [the
 /// disk](FETCH_DISK).

@@ -7,12 +7,21 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use nix::sys::termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr};
 use svm_init::events::Event;
+use svm_init::paths;
 
 /// The results channel. It stays open as long as the guest runs: the port loses its settings when
 /// its last file is closed.
 #[derive(Debug)]
 pub struct Channel {
     port: File,
+}
+
+/// The path of the results channel: the kernel's command line may name it.
+pub fn path(command_line: &str) -> &str {
+    let mut words = command_line.split_whitespace();
+    words
+        .find_map(|word| word.strip_prefix(paths::RESULTS_PARAMETER))
+        .unwrap_or(paths::RESULTS)
 }
 
 /// Opens a serial port and turns off all processing that would change the bytes.
@@ -52,5 +61,16 @@ impl Channel {
             tcdrain(&self.port).context("cannot flush the results channel")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_may_name_the_channel() {
+        assert_eq!(path("console=ttyS0 svm_results=/dev/hvc0 x"), "/dev/hvc0");
+        assert_eq!(path("console=ttyS0 quiet\n"), paths::RESULTS);
     }
 }

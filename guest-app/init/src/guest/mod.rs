@@ -43,7 +43,9 @@ fn power_off() -> Result<Infallible> {
 
 fn run() -> Result<()> {
     mounts::mount_all()?;
-    let mut channel = Channel::open(paths::RESULTS.as_ref())?;
+    let words = fs::read_to_string("/proc/cmdline").context("cannot read /proc/cmdline")?;
+    let results = channel::path(&words);
+    let mut channel = Channel::open(results.as_ref())?;
     channel.send(&Event::Ready(ready()?))?;
 
     let text = fs::read_to_string(paths::PLAN)
@@ -65,7 +67,7 @@ fn run() -> Result<()> {
     if let Some(mib) = plan.swap_mib {
         ready_for_steps &= set_up(&mut channel, "compressed swap", || swap::set_up(mib))?;
     }
-    let mut runner = Runner::new()?;
+    let mut runner = Runner::new(results)?;
     if plan.shell {
         runner.shell()?;
     }

@@ -43,6 +43,8 @@ const REQUESTS: [Signal; 3] = [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGTERM
 /// Runs steps. It holds the descriptor that reports ended processes.
 #[derive(Debug)]
 pub struct Runner {
+    /// Path of the results channel.
+    results: String,
     ends: SignalFd,
     /// Someone has requested that the guest power off.
     asked: bool,
@@ -79,14 +81,18 @@ enum Reading {
 
 impl Runner {
     /// Takes over the notifications of ended processes.
-    pub fn new() -> Result<Self> {
+    pub fn new(results: &str) -> Result<Self> {
         let mut mask = SigSet::empty();
         mask.add(Signal::SIGCHLD);
         mask.extend(REQUESTS);
         mask.thread_block().context("cannot block signals")?;
         let ends = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
             .context("signalfd")?;
-        Ok(Self { ends, asked: false })
+        Ok(Self {
+            results: results.to_owned(),
+            ends,
+            asked: false,
+        })
     }
 
     /// Runs an interactive shell on the console until it ends, or until someone calls `poweroff` or
@@ -99,20 +105,32 @@ impl Runner {
                 .open(paths::CONSOLE)
                 .with_context(|| format!("cannot open {}", paths::CONSOLE))
         };
-        let child = command("/bin/busybox")
+        let mut child = self.command("/bin/busybox");
+        child
             // Job control needs a session with the console as its terminal.
             .args(["setsid", "-c", "/bin/busybox", "sh", "-l"])
             .current_dir(paths::HOME)
             .stdin(console(true)?)
             .stdout(console(true)?)
-            .stderr(console(true)?)
-            .spawn()
-            .context("cannot start the shell")?;
+            .stderr(console(true)?);
+        let child = spawn(child).context("cannot start the shell")?;
         let pid = pid_of(&child);
         while self.reap(pid)?.is_none() && !self.asked {
             self.await_event(None, None)?;
         }
         Ok(())
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env_clear()
+            .env("PATH", paths::PATH)
+            .env("HOME", paths::HOME)
+            .env("LD_LIBRARY_PATH", paths::LIBRARIES)
+            .env("TERM", "vt100")
+            .env(RESULTS_VARIABLE, &self.results);
+        command
     }
 
     /// Reports a step as skipped.
@@ -194,15 +212,15 @@ impl Runner {
         // Reading must stop when the output does, even if a stray process keeps the pipe open.
         nix::fcntl::fcntl(&reader, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
             .context("cannot set the pipe to non-blocking")?;
-        let child = command(program)
+        let mut child = self.command(program);
+        child
             .args(arguments)
             .current_dir(paths::HOME)
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(writer.try_clone().context("cannot duplicate the pipe")?)
-            .stderr(writer)
-            .spawn()
-            .with_context(|| format!("cannot start {program}"))?;
+            .stderr(writer);
+        let child = spawn(child).with_context(|| format!("cannot start {program}"))?;
         let pid = pid_of(&child);
         let deadline = Instant::now() + Duration::from_secs(step.timeout_s.into());
 
@@ -370,16 +388,19 @@ pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn command(program: &str) -> Command {
-    let mut command = Command::new(program);
-    command
-        .env_clear()
-        .env("PATH", paths::PATH)
-        .env("HOME", paths::HOME)
-        .env("LD_LIBRARY_PATH", paths::LIBRARIES)
-        .env("TERM", "vt100")
-        .env(RESULTS_VARIABLE, paths::RESULTS);
-    command
+/// Starts a program with no signal blocked: it would inherit those that the runner waits for, and
+/// then `timeout` would not end it, and a shell not notice the end of what it has started. A signal
+/// that comes meanwhile can be lost; who starts a program therefore looks once for its end.
+fn spawn(mut command: Command) -> std::io::Result<std::process::Child> {
+    let unblocked = || {
+        SigSet::all().thread_unblock()?;
+        command.spawn()
+    };
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(unblocked);
+        let ended = thread.join();
+        ended.unwrap_or_else(|_| Err(std::io::Error::other("the thread that starts it panicked")))
+    })
 }
 
 fn pid_of(child: &std::process::Child) -> Pid {
@@ -455,6 +476,18 @@ mod tests {
         assert_eq!(reading, Reading::Some);
         let mut rest = vec![0; PIPE];
         assert_eq!(pipe.read(&mut rest).unwrap(), PIPE - BUFFER);
+    }
+
+    #[test]
+    fn programs_start_with_no_signal_blocked() {
+        let _runner = Runner::new("/dev/null").unwrap();
+        let mut grep = Command::new("grep");
+        grep.args(["SigBlk", "/proc/self/status"]);
+        grep.stdout(Stdio::piped());
+        let child = spawn(grep).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(text.trim(), "SigBlk:\t0000000000000000");
     }
 
     #[test]
