@@ -331,12 +331,20 @@ pub struct SecondOptions {
     #[arg(long, value_name = "FILE|none")]
     pub l2_plugin: Option<PathBuf>,
 
+    /// Give it the device by a container of VFIO (type 1), not by iommufd
+    #[arg(long)]
+    pub l2_type1: bool,
+
+    /// Let it reboot, which ends it otherwise
+    #[arg(long)]
+    pub l2_reboots: bool,
+
     /// Number of its processors
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub l2_cpus: u32,
 
-    /// Its memory, as QEMU takes it
-    #[arg(long, value_name = "SIZE", default_value = "512M")]
+    /// Its memory, as QEMU takes it. Linux has no huge pages with less than 512 MiB
+    #[arg(long, value_name = "SIZE", default_value = "640M")]
     pub l2_memory: String,
 
     /// Words to add to its kernel's command line; may be repeated

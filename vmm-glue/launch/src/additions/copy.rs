@@ -105,6 +105,18 @@ impl Collection {
         Ok(())
     }
 
+    /// Adds a file with this content at such a path.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::place`].
+    pub fn place_text(&mut self, text: &str, to: &str) -> Result<()> {
+        let place = PathBuf::from(to.trim_start_matches('/'));
+        self.make_way(&place)?;
+        self.items.insert(place, Item::Content(text.into()));
+        Ok(())
+    }
+
     /// The collected items, in an order in which they can be packed.
     pub fn items(&self) -> impl Iterator<Item = (&Path, &Item)> {
         self.items.iter().map(|(path, item)| (path.as_path(), item))

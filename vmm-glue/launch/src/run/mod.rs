@@ -578,9 +578,9 @@ fn show_failures(results: &Results, files: &Files, output_was_shown: bool) {
             }
         }
     }
-    for step in results
-        .steps
-        .iter()
+    let of_host = results.host.iter().flat_map(|host| &host.steps);
+    for step in of_host
+        .chain(&results.steps)
         .filter(|step| step.end.status == Status::Failed)
     {
         if !output_was_shown && !step.output.is_empty() {

@@ -2,9 +2,10 @@
 //! `svm-vm nested`: a guest inside of a guest. The first is a host: it gives the device to QEMU by
 //! VFIO and iommufd, and that QEMU runs the second guest under KVM. The plan runs in the second.
 //!
-//! The serial ports of the second guest are serial ports of the first: its console is the third, its
-//! results channel the fourth. So each level is followed directly, and one that hangs hides nothing
-//! of another.
+//! The console of the second guest is the third serial port of the first, and its results channel the
+//! fourth. So each level is followed directly, and one that hangs hides nothing of another. In the
+//! second guest the results channel is a virtio console where the kernel has a driver for it: a line
+//! is one exit there, and on a serial port a byte is several.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,6 +31,9 @@ use crate::progress::Progress;
 /// Directory in the first guest of what the second is made of.
 const DIRECTORY: &str = "/svm/l2";
 
+/// What runs QEMU in the first guest.
+const ATTEND: &str = include_str!("../../scripts/attend.sh");
+
 /// Where the first guest's QEMU, and its firmware, are.
 const QEMU: &str = "/usr/bin/qemu-system-x86_64";
 const FIRMWARE: &str = "/usr/share/qemu";
@@ -54,8 +58,8 @@ const HOST_OPTIONS: &[&str] = &[
 /// The device's place in the first guest: QEMU's first free one.
 const DEVICE: &str = "0000:00:01.0";
 
-/// The device's slot in the second guest.
-const SLOT: &str = "1";
+/// Kernel options without which the second guest's results come by a serial port.
+const VIRTIO_CONSOLE: [&str; 2] = ["CONFIG_VIRTIO_CONSOLE", "CONFIG_VIRTIO_PCI"];
 
 /// What remains for the first guest, of the time of the run.
 const FOR_FIRST: u32 = 30;
@@ -303,6 +307,7 @@ fn first_files(prepared: &Prepared, options: &SecondOptions, image: &Path) -> Re
     let kernel = kernel.unpacked.as_ref().unwrap_or(&kernel.packed);
     files.place(kernel, &format!("{DIRECTORY}/kernel"), 0o644)?;
     files.place(image, &format!("{DIRECTORY}/initramfs.cpio"), 0o644)?;
+    files.place_text(ATTEND, &format!("{DIRECTORY}/attend.sh"))?;
     Ok(added)
 }
 
@@ -349,7 +354,8 @@ fn first_plan(prepared: &Prepared, options: &NestedOptions, limit: u32) -> Plan 
 /// The command that starts the second guest, in the first.
 fn second_qemu(prepared: &Prepared, options: &NestedOptions) -> Vec<String> {
     let (run, second) = (&options.run, &options.second);
-    let mut words = vec!["env".to_owned()];
+    let attend = format!("{DIRECTORY}/attend.sh");
+    let mut words: Vec<String> = ["sh", &attend, "env"].map(str::to_owned).into();
     words.extend(second.l2_env.iter().cloned());
     if second.l2_plugin.as_deref() != Some(Path::new("none")) {
         words.push(format!("LD_PRELOAD={DIRECTORY}/plugin.so"));
@@ -359,7 +365,7 @@ fn second_qemu(prepared: &Prepared, options: &NestedOptions) -> Vec<String> {
             "intel-iommu,caching-mode=on,scalable-mode=on,fsts=on,svm=on,device-iotlb=on,\
              pasid-bits=20,intremap=on"
         }
-        Iommu::SvmVtd => "svm-vtd,caching-mode=on,intremap=on",
+        Iommu::SvmVtd => "svm-vtd,caching-mode=on,ssts=off,intremap=on",
     };
     let with = |first: &str, options: &[String]| {
         let options = options.iter().map(String::as_str);
@@ -367,7 +373,10 @@ fn second_qemu(prepared: &Prepared, options: &NestedOptions) -> Vec<String> {
         words.join(",")
     };
     let iommu = with(iommu, &second.l2_iommu_option);
-    let device = format!("vfio-pci,id=svm0,host={DEVICE},iommufd=iommufd0,addr={SLOT}");
+    let mut device = format!("vfio-pci,id=svm0,bus=root,host={DEVICE}");
+    if !second.l2_type1 {
+        device += ",iommufd=iommufd0";
+    }
     let device = with(&device, &second.l2_device_option);
     let mut kernel = vec![
         "console=ttyS0",
@@ -379,6 +388,29 @@ fn second_qemu(prepared: &Prepared, options: &NestedOptions) -> Vec<String> {
     if !run.machine.boot_log {
         kernel.extend(["quiet", "loglevel=5"]);
     }
+    let has = |option: &&str| {
+        prepared
+            .kernel_options
+            .get(*option)
+            .is_some_and(|v| v == "y")
+    };
+    let virtio = VIRTIO_CONSOLE.iter().all(has);
+    let channel: &[&str] = if virtio {
+        kernel.push("svm_results=/dev/hvc0");
+        &[
+            "-chardev",
+            "null,id=none",
+            "-serial",
+            "chardev:none",
+            // Without a port of messages, so that the console is there when its driver is.
+            "-device",
+            "virtio-serial-pci,max_ports=1",
+            "-device",
+            "virtconsole,chardev=results",
+        ]
+    } else {
+        &["-serial", "chardev:results"]
+    };
     kernel.extend(second.l2_append.iter().map(String::as_str));
     let kernel = kernel.join(" ");
     let (cpus, image, initramfs) = (
@@ -399,7 +431,6 @@ fn second_qemu(prepared: &Prepared, options: &NestedOptions) -> Vec<String> {
         "-nodefaults",
         "-display",
         "none",
-        "-no-reboot",
         "-M",
         // KVM on translated code creates no whole one.
         "q35,kernel-irqchip=split",
@@ -416,6 +447,8 @@ fn second_qemu(prepared: &Prepared, options: &NestedOptions) -> Vec<String> {
         "-object",
         "iommufd,id=iommufd0",
         "-device",
+        "pcie-root-port,id=root,chassis=1,slot=1,addr=1",
+        "-device",
         &device,
         "-kernel",
         &image,
@@ -429,10 +462,25 @@ fn second_qemu(prepared: &Prepared, options: &NestedOptions) -> Vec<String> {
         "chardev:console",
         "-chardev",
         "serial,id=results,path=/dev/ttyS3",
-        "-serial",
-        "chardev:results",
     ];
-    words.extend(fixed.iter().chain(bios).map(|&word| word.to_owned()));
+    let attended: &[&str] = &[
+        "-chardev",
+        "pipe,id=host,path=/tmp/l2/host",
+        "-serial",
+        "chardev:host",
+        "-chardev",
+        "pipe,id=qmp,path=/tmp/l2/qmp",
+        "-qmp",
+        "chardev:qmp",
+    ];
+    let reboot: &[&str] = if second.l2_reboots {
+        &[]
+    } else {
+        &["-no-reboot"]
+    };
+    for part in [fixed, bios, channel, attended, reboot] {
+        words.extend(part.iter().map(|&word| word.to_owned()));
+    }
     words.extend(second.l2_qemu_argument.iter().cloned());
     words
 }
