@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         cli::Command::Prepare(options) => prepare::command(&place, &options),
         cli::Command::Run(options) => run::command(&place, &options),
-        cli::Command::Nested(options) => run::nested(&place, &options),
+        cli::Command::Nested(options) => run::nested::command(&place, &options),
         cli::Command::Shell(options) => run::shell(&place, &options),
         cli::Command::Qemu(options) => run::qemu(&place, &options),
         cli::Command::QemuLayout(options) => layout::command(&place, &options),

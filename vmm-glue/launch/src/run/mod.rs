@@ -9,7 +9,7 @@ mod hang;
 mod judge;
 mod junit;
 mod machine;
-mod nested;
+pub mod nested;
 mod render;
 mod results;
 mod shell;
@@ -44,7 +44,6 @@ use follow::{Ending, Follower, Source, Then};
 use hang::Monitor;
 pub use judge::NOT_THE_COMMAND;
 use machine::{Console, Files};
-pub use nested::command as nested;
 use render::Renderer;
 use results::Results;
 

@@ -68,6 +68,9 @@ const FOR_FIRST: u32 = 30;
 pub const FIRST: &str = "L1";
 pub const SECOND: &str = "L2";
 
+/// Where the kernel of this machine changes the clock of a processor, if it does.
+const FREQUENCIES: &str = "/sys/devices/system/cpu/cpu0/cpufreq";
+
 /// Name of the step of the first guest in which the second runs.
 const STEP: &str = "the second-level guest";
 
@@ -230,9 +233,11 @@ fn first_machine(options: &MachineOptions) -> Result<MachineOptions> {
     machine.iommu_option.insert(0, "intremap=on".to_owned());
     if machine.accel == Accel::Tcg {
         // On a busy host the kernel measures the processor's clock wrongly, and the second guest's
-        // time then stands still for minutes.
+        // time then stands still for minutes. Where the clock can change, the number is not that of
+        // the time stamps.
         let text = fs::read_to_string("/proc/cpuinfo").context("cannot read /proc/cpuinfo")?;
-        if let Some(khz) = clock_khz(&text) {
+        let steady = !Path::new(FREQUENCIES).exists();
+        if let Some(khz) = clock_khz(&text).filter(|_| steady) {
             machine.append.insert(0, format!("tsc_early_khz={khz}"));
         }
     }
@@ -483,4 +488,26 @@ fn second_qemu(prepared: &Prepared, options: &NestedOptions) -> Vec<String> {
     }
     words.extend(second.l2_qemu_argument.iter().cloned());
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_is_read_in_khz() {
+        let text = "processor\t: 0\ncpu MHz\t\t: 2445.426\nprocessor\t: 1\ncpu MHz\t\t: 1.0\n";
+        assert_eq!(clock_khz(text), Some(2_445_426));
+        assert_eq!(clock_khz("processor\t: 0\n"), None);
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_be_a_host_is_told_what_it_lacks() {
+        let option = |name: &&str| ((*name).to_owned(), "y".to_owned());
+        let mut options: BTreeMap<_, _> = HOST_OPTIONS.iter().map(option).collect();
+        can_be_host(&options).unwrap();
+        options.insert("CONFIG_KVM".to_owned(), "m".to_owned());
+        let error = can_be_host(&options).unwrap_err().to_string();
+        assert!(error.contains("it lacks CONFIG_KVM, built in"), "{error}");
+    }
 }
