@@ -289,7 +289,11 @@ fn plan(launcher: &Launcher, part: &mut Part, guest: &Guest) -> anyhow::Result<(
 }
 
 /// Takes in what a run that has ended left. `on` says in words what it ran on.
-fn totals(
+///
+/// # Errors
+///
+/// The run left no results.
+pub fn totals(
     launcher: &Launcher,
     part: &mut Part,
     name: &str,

@@ -19,6 +19,7 @@ pub mod guest;
 pub mod host;
 pub mod house_rules;
 pub mod launcher;
+pub mod levels;
 #[cfg(test)]
 mod limits;
 pub mod manual;

@@ -9,7 +9,7 @@ use std::thread::available_parallelism;
 use clap::Parser;
 use svm_tests::launcher::Launcher;
 use svm_tests::parts::{self, Job};
-use svm_tests::{devices, failures, fuzz, guest, host, suite};
+use svm_tests::{devices, failures, fuzz, guest, host, levels, suite};
 
 /// Runs the tests of svm-demo.
 #[derive(Parser)]
@@ -26,7 +26,7 @@ struct Options {
     /// Only the runs that go wrong.
     #[arg(long, conflicts_with_all = ["host", "guest", "devices"])]
     failures: bool,
-    /// Only the guests that are hosts.
+    /// Only the guests that are hosts, and the guest of one.
     #[arg(long, conflicts_with_all = ["host", "guest", "devices", "failures", "debug", "check"])]
     hosts: bool,
     /// Only the guest's tests, on the kernel that watches the driver.
@@ -97,8 +97,11 @@ fn jobs<'a>(launcher: &'a Launcher, options: &'a Options) -> Vec<Job<'a>> {
     if options.failures {
         return vec![failures];
     }
+    let levels = Job::new("l2", 1, |part| levels::run(launcher, part));
     if options.hosts {
-        return guest::host_jobs(launcher);
+        let mut jobs = guest::host_jobs(launcher);
+        jobs.push(levels);
+        return jobs;
     }
     let mut jobs = Vec::new();
     if !options.host {
@@ -113,6 +116,7 @@ fn jobs<'a>(launcher: &'a Launcher, options: &'a Options) -> Vec<Job<'a>> {
         jobs.extend(guests.next());
         jobs.push(devices);
         jobs.extend(guests);
+        jobs.push(levels);
         jobs.extend(guest::host_jobs(launcher));
     }
     if !options.guest {

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The tests with a guest inside of a guest: the device passes through the first to the second.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+
+use crate::guest::totals;
+use crate::launcher::Launcher;
+use crate::parts::Part;
+
+/// What the second guest does, in its three lives.
+const SCRIPT: &str = "tests/src/levels.sh";
+
+/// The tests of the script that have to be there, besides the demonstration: a life that never came
+/// reports none.
+const LIVES: &[&str] = &[
+    "page never touched",
+    "the function is unplugged",
+    "it is plugged in again, and works",
+    "L2 rebooted during a load, and the function works",
+    "its QEMU was killed during a load, and another has the function",
+];
+
+/// Options of a unit that nests nothing: VFIO copies what the guest maps.
+const COPIES: &[&str] = &[
+    "--l2-iommu-option",
+    "ssts=on,fsts=off,snoop-control=off",
+    "--exec",
+    "svmctl vfio --bind",
+];
+
+/// A refusal of the first guest's QEMU: what it is about, the options, and its words.
+const REFUSALS: &[(&str, &[&str], &str)] = &[
+    (
+        "first stages are not handed down by a container of VFIO",
+        &["--l2-type1"],
+        "Need IOMMUFD backend when fsts=on",
+    ),
+    (
+        "copies need caching mode",
+        &[
+            "--l2-iommu-option",
+            "ssts=on,fsts=off,snoop-control=off,caching-mode=off",
+        ],
+        "Device assignment is not allowed without enabling caching-mode=on",
+    ),
+    (
+        "copies have no snoop bit",
+        &["--l2-iommu-option", "ssts=on,fsts=off"],
+        "snoop-control=off",
+    ),
+    (
+        "L2's unit offers no more than L1's has",
+        &["--iommu-option", "pasid-bits=16"],
+        "use pasid-bits=16",
+    ),
+];
+
+/// Seconds after which a run hangs, however busy the host is.
+const TIMEOUT: &str = "900";
+
+/// The second guest in all its lives, then one whose mappings are copied, then those that are
+/// refused.
+///
+/// # Errors
+///
+/// `svm-vm` does not start, or a run leaves no results.
+pub fn run(launcher: &Launcher, part: &mut Part) -> anyhow::Result<()> {
+    let script = launcher.checkout().join(SCRIPT);
+    let script = script
+        .to_str()
+        .context("the checkout's path is not UTF-8")?;
+    let name = "test-l2";
+    let arguments = ["--copy", script, "--exec", "sh levels.sh", "--l2-reboots"];
+    let succeeded = nested(launcher, part, name, &arguments)?;
+    totals(
+        launcher,
+        part,
+        name,
+        &["guest", "host", "svm-vtd"],
+        succeeded,
+    )?;
+    let results = launcher.run_dir(name).join("results.json");
+    part.test("the second guest lived three times", |_| {
+        has_tests(&results, LIVES).map(|()| "")
+    });
+    let name = "test-l2-copies";
+    let succeeded = nested(launcher, part, name, COPIES)?;
+    totals(
+        launcher,
+        part,
+        name,
+        &["guest", "host", "svm-vtd"],
+        succeeded,
+    )?;
+    for (about, options, words) in REFUSALS {
+        part.test(about, |part| {
+            let name = "test-l2-refused";
+            let succeeded = nested(launcher, part, name, options)?;
+            ensure!(!succeeded, "it was not refused");
+            let events = launcher.run_dir(name).join("events.jsonl");
+            let said = std::fs::read_to_string(events)?;
+            ensure!(said.contains(words), "L1 did not say {words:?}");
+            Ok("")
+        });
+    }
+    Ok(())
+}
+
+/// Runs `svm-vm nested`; whether it succeeded.
+fn nested(
+    launcher: &Launcher,
+    part: &mut Part,
+    name: &str,
+    options: &[&str],
+) -> anyhow::Result<bool> {
+    let mut arguments = vec!["nested", "--name", name, "--timeout", TIMEOUT];
+    arguments.extend(options);
+    launcher.shown(part, &arguments)
+}
+
+/// Fails if a run's results lack one of these tests.
+fn has_tests(results: &Path, names: &[&str]) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(results)?;
+    let results: serde_json::Value = serde_json::from_str(&text)?;
+    let steps = results["steps"].as_array().context("no steps")?;
+    let tests = steps.iter().flat_map(|step| step["tests"].as_array());
+    let found: Vec<_> = tests
+        .flatten()
+        .filter_map(|test| test["name"].as_str())
+        .collect();
+    for name in names {
+        ensure!(found.contains(name), "there is no test {name:?}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_life_that_never_came_is_missed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("results.json");
+        let text = r#"{"steps": [{"tests": [{"name": "one"}]}, {"tests": []}]}"#;
+        std::fs::write(&path, text).unwrap();
+        has_tests(&path, &["one"]).unwrap();
+        let error = has_tests(&path, &["one", "two"]).unwrap_err().to_string();
+        assert_eq!(error, "there is no test \"two\"");
+    }
+}
