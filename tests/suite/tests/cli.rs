@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The program, as users and CI call it.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that meets the wrong thing is to fail there"
+)]
 
 use std::path::Path;
 use std::process::{Command, Output};
