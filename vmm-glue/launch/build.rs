@@ -29,7 +29,8 @@ const PARTS: &[&str] = &[
 
 /// Suffixes of the names of source files. Products of manual builds have others.
 const ENDINGS: &[&str] = &[
-    "S", "c", "conf", "config", "h", "layout", "lock", "md", "rs", "rules", "sh", "toml", "txt",
+    "S", "c", "conf", "config", "css", "h", "layout", "lock", "md", "rs", "rules", "sh", "toml",
+    "txt",
 ];
 
 /// Source files without a suffix.
