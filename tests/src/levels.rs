@@ -60,7 +60,7 @@ const REFUSALS: &[(&str, &[&str], &str)] = &[
 /// Seconds after which a run hangs, however busy the host is.
 const TIMEOUT: &str = "900";
 
-/// The second guest in all its lives, then one whose mappings are copied, then those that are
+/// The second guest in all its lives, then one with QEMU's own unit, one whose mappings are copied, and those that are
 /// refused.
 ///
 /// # Errors
@@ -85,6 +85,15 @@ pub fn run(launcher: &Launcher, part: &mut Part) -> anyhow::Result<()> {
     part.test("the second guest lived three times", |_| {
         has_tests(&results, LIVES).map(|()| "")
     });
+    let name = "test-l2-intel-iommu";
+    let succeeded = nested(launcher, part, name, &["--l2-iommu", "intel-iommu"])?;
+    totals(
+        launcher,
+        part,
+        name,
+        &["guest", "host", "intel-iommu"],
+        succeeded,
+    )?;
     let name = "test-l2-copies";
     let succeeded = nested(launcher, part, name, COPIES)?;
     totals(

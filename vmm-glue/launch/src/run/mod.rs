@@ -565,7 +565,7 @@ fn show_failures(results: &Results, files: &Files, output_was_shown: bool) {
         eprintln!("{failure}");
     }
     if !results.failures.is_empty() || !results.troubles.is_empty() {
-        for path in [&files.console, &files.qemu] {
+        for path in [&files.console, &files.second_console, &files.qemu] {
             let bytes = fs::read(path).unwrap_or_default();
             let text = String::from_utf8_lossy(&bytes);
             if !text.trim().is_empty() {
