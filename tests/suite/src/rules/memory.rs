@@ -87,8 +87,10 @@ fn translated_interrupt_range_is_blocked(trial: &Trial<'_>) -> Outcome {
         let answer = world.raw(command::TRANSLATED_READ, address, 0);
         let what = format!("a translated read of {address:#x}");
         world.equal(&what, answer, Err(Error::MemoryAccess))?;
-        let faults: Vec<u64> = world.faults().iter().map(|fault| fault.fi).collect();
-        world.equal(&format!("the record of {what}"), faults, vec![address])?;
+        let faults = world.faults();
+        let faults: Vec<(u64, u8)> = faults.iter().map(|f| (f.fi, f.at as u8)).collect();
+        // AT is 10b, translated.
+        world.equal(&format!("the record of {what}"), faults, vec![(address, 2)])?;
     }
     seen("blocked and recorded at both ends")
 }

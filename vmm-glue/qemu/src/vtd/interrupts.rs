@@ -44,7 +44,7 @@ unsafe extern "C" fn read(
     offset: u64,
     value: *mut u64,
     _size: u32,
-    _attributes: MemTxAttrs,
+    attributes: MemTxAttrs,
 ) -> u32 {
     // SAFETY: it is the opaque pointer of a region over the range; QEMU provides room for the
     // value.
@@ -52,6 +52,9 @@ unsafe extern "C" fn read(
         *value = 0;
         of_opaque(opaque)
     };
+    if attributes.is_translated() {
+        return translated(space, RANGE_BASE + offset, Access::Read);
+    }
     let request = Request {
         requester: space.function.source_id(),
         pasid: None,
@@ -81,7 +84,7 @@ unsafe extern "C" fn write(
     let (space, bql) = unsafe { (of_opaque(opaque), Bql::held()) };
     let address = RANGE_BASE + offset;
     if attributes.is_translated() {
-        return translated(space, address);
+        return translated(space, address, Access::Write);
     }
     let request = Message {
         address,
@@ -108,17 +111,10 @@ unsafe extern "C" fn write(
 }
 
 /// A translated address in the range: the unit blocks it and gives the reason.
-fn translated(space: &FunctionSpace, address: u64) -> u32 {
+fn translated(space: &FunctionSpace, address: u64, access: Access) -> u32 {
     let requester = space.function.source_id();
     let result = space.unit.with(|unit, effects| {
-        unit.translated_request(
-            &GuestMemory,
-            requester,
-            None,
-            address,
-            Access::Write,
-            effects,
-        )
+        unit.translated_request(&GuestMemory, requester, None, address, access, effects)
     });
     match result {
         Ok(()) => MEMTX_OK,
