@@ -8,7 +8,9 @@ use crate::machine::Machine;
 use crate::sync::Mutex;
 use vtd::spec::SourceId;
 use vtd::spec::capability::ExtendedCapability;
-use vtd::spec::invalidation::{DeviceTlbInvalidate, PasidDeviceTlbInvalidate};
+use vtd::spec::invalidation::{
+    DeviceTlbInvalidate, InvalidationWait, PasidDeviceTlbInvalidate, kind,
+};
 use vtd::spec::register::{fsts, offset};
 
 /// Log2 of the queue's size in pages.
@@ -61,6 +63,8 @@ pub struct Queue<B = Machine> {
     width: u64,
     /// The unit counts invalidation requests by physical function (ECAP.DIT).
     throttles: bool,
+    /// The unit drains page requests (ECAP.PDS).
+    drains: bool,
     base: u64,
     status: u64,
     state: Mutex<State>,
@@ -79,6 +83,7 @@ impl<B: Board + Clone> Queue<B> {
             unit,
             width: if wide { 32 } else { 16 },
             throttles: ecap.dit(),
+            drains: ecap.pds(),
             base,
             status: frames.allocate(),
             state: Mutex::new(State {
@@ -147,10 +152,13 @@ impl<B: Board + Clone> Queue<B> {
 
     /// The queue lies in frames of the allocator, which are memory.
     fn put(&self, at: u64, words: &Words) {
-        let words = match self.throttles {
-            true => *words,
-            false => without_pfsid(*words),
-        };
+        let mut words = *words;
+        if !self.throttles {
+            words = without_pfsid(words);
+        }
+        if !self.drains {
+            words = without_pd(words);
+        }
         let place = self.base + at;
         let _ = self.machine.store(place, words[0]);
         let _ = self.machine.store(place + 8, words[1]);
@@ -202,6 +210,14 @@ fn without_pfsid(words: Words) -> Words {
     }
 }
 
+/// A descriptor for a unit that drains no page requests: PD is reserved there (section 6.5.2.9).
+fn without_pd(words: Words) -> Words {
+    match kind(words[0]) {
+        InvalidationWait::TYPE => InvalidationWait(words).with_pd(false).0,
+        _ => words,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -220,5 +236,16 @@ mod tests {
         assert_eq!((without.sid(), without.pasid()), (function, 5));
         let other = descriptors::IOTLB_GLOBAL;
         assert_eq!(without_pfsid(other), other);
+    }
+
+    #[test]
+    fn page_requests_are_drained_by_units_that_can_alone() {
+        let wait = without_pd(descriptors::wait(0x1000, 7));
+        assert!(InvalidationWait(descriptors::wait(0x1000, 7)).pd());
+        assert_eq!(wait, InvalidationWait(wait).with_pd(false).0);
+        assert_eq!(
+            without_pd(descriptors::IOTLB_GLOBAL),
+            descriptors::IOTLB_GLOBAL
+        );
     }
 }
