@@ -21,10 +21,12 @@ BASELINE ?=
 RULE ?=
 BENCH ?=
 SUITE = $(CARGO) run --quiet -p svm-suite -- $(addprefix --rule ,$(RULE)) $(addprefix --bench ,$(BENCH))
+# How long make differential compares, and by which seed.
+DIFFERENTIAL ?= --seconds 600 --seed 1
 # Text that the names of the tests of make check must contain.
 ONLY ?=
 
-.PHONY: help demo demo-l2 check test test-debug suite mutants page lint dist shell bench bench-guest fuzz coverage prepare doctor manual next clean
+.PHONY: help demo demo-l2 check test test-debug suite mutants differential page lint dist shell bench bench-guest fuzz coverage prepare doctor manual next clean
 
 help:
 	@echo "make demo       run the demonstration in a guest (IOMMU=svm-vtd: on this project's VT-d)"
@@ -36,6 +38,7 @@ help:
 	@echo "                target/report/suite.html (BASELINE=file: what changed)"
 	@echo "make mutants    break each rule on purpose and see that it is noticed (RULE, BENCH)"
 	@echo "make page       write target/report/suite.html anew from the results that are there"
+	@echo "make differential  compare QEMU's units with this project's (DIFFERENTIAL='--seed 2 --cases 250')"
 	@echo "make lint       check formatting, lints, licences and documentation"
 	@echo "make shell      an interactive guest with the device, its driver and svmctl"
 	@echo "make bench      measure; a table, and target/report/bench.json (BASELINE=file: what moved)"
@@ -89,6 +92,9 @@ mutants: qemu-with-plugin
 
 page:
 	@$(SUITE) --page --report target/report
+
+differential: qemu-with-plugin
+	@SVM_QEMU='$(QEMU_WITH_PLUGIN)' $(SUITE) --differential $(DIFFERENTIAL)
 
 lint:
 	$(CARGO) fmt --all --check

@@ -25,6 +25,10 @@ pub fn run(launcher: &Launcher, part: &mut Part) -> anyhow::Result<()> {
             "each violation of a rule is noticed on the in-process bench",
             &["--mutants", "--bench", "in-process"],
         ),
+        (
+            "QEMU's units and this project's differ as reported, in 80 random cases",
+            &["--differential", "--cases", "80"],
+        ),
     ] {
         part.test(name, |part| {
             let mut command = Command::new(cargo());

@@ -8,11 +8,13 @@
 //!   QEMU over qtest with either unit.
 //! * [`world`] is what a rule works with: software, a process and the laboratory of the device.
 //! * [`deviations`] lists where a unit is known not to keep a rule.
+//! * [`differential`] compares two units by random cases.
 //! * [`run`] runs rules and mutants; [`report`] writes what came of it.
 #![forbid(unsafe_code)]
 
 pub mod bench;
 pub mod deviations;
+pub mod differential;
 pub mod mutant;
 pub mod need;
 pub mod report;

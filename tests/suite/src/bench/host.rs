@@ -19,6 +19,34 @@ pub struct Wish {
     pub first_stage: bool,
     /// The unit has RID_PASID (ECAP.RPS), if the bench can choose.
     pub rid_pasid: bool,
+    /// What else the unit is to be like, so that two benches have the same one; none as the bench
+    /// has it. Then the device is at 00:04.0, and nothing remaps interrupts.
+    pub unit: Option<UnitWish>,
+}
+
+/// A unit that several benches can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnitWish {
+    /// Whose capabilities it has, where the two units of QEMU's benches differ.
+    pub like: Like,
+    /// Scalable mode (ECAP.SMTS). Without it the unit has no first stage.
+    pub scalable: bool,
+    /// Bits of the second stage's input addresses (CAP.MGAW), and of host addresses: 39 or 48. A
+    /// first stage needs 48.
+    pub address_bits: u8,
+    /// Snoop control (ECAP.SC).
+    pub snoop_control: bool,
+    /// Caching mode (CAP.CM).
+    pub caching_mode: bool,
+}
+
+/// Whose capabilities a unit has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Like {
+    /// Those of QEMU's `intel-iommu`.
+    IntelIommu,
+    /// Those of this project's `svm-vtd`.
+    SvmVtd,
 }
 
 impl Default for Wish {
@@ -33,6 +61,7 @@ impl Default for Wish {
             one_gib_pages: true,
             first_stage: true,
             rid_pasid: true,
+            unit: None,
         }
     }
 }
@@ -65,6 +94,12 @@ pub trait Host: Board {
 
     /// Resets everything, as after power-up.
     fn reset_system(&self);
+
+    /// Makes the machine as it was when it was made: everything is reset, and memory is zero. False
+    /// if another one has to be made for that.
+    fn renew(&self) -> bool {
+        false
+    }
 
     /// Lets invalidation requests to the function be lost. False if it has no such link.
     fn lose_invalidations(&self, lose: bool) -> bool;

@@ -6,6 +6,6 @@ mod in_process;
 mod qemu;
 mod qtest;
 
-pub use host::{Bench, Gone, Hook, Host, Shared, Wish};
+pub use host::{Bench, Gone, Hook, Host, Like, Shared, UnitWish, Wish};
 pub use in_process::InProcess;
 pub use qtest::{Qtest, Unit};

@@ -8,7 +8,7 @@ use machine::FunctionId;
 use machine::os::Board;
 use std::ffi::OsString;
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use svm_abi::ids;
@@ -52,6 +52,10 @@ const MAILBOX: u64 = 0x7000;
 /// What an interrupt writes there.
 const RUNG: u32 = 0x4321;
 
+/// Bytes of memory behind the last ones that software wrote to which the device may have written to:
+/// a large page.
+const RENEWED: u64 = 2 << 20;
+
 /// Command register: memory space and bus master.
 const COMMAND: u16 = 4;
 /// Capability pointer.
@@ -90,7 +94,27 @@ impl Qtest {
     fn unit_argument(&self, wish: &Wish) -> String {
         let switch = |on: bool| if on { "on" } else { "off" };
         let first_stage = switch(wish.first_stage);
-        let common = format!("fsts={first_stage},fs1gp={}", switch(wish.one_gib_pages));
+        let mut common = format!("fsts={first_stage},fs1gp={}", switch(wish.one_gib_pages));
+        if let Some(unit) = &wish.unit {
+            // Both are told what they have by default, since their defaults differ.
+            common += &format!(
+                ",scalable-mode={},aw-bits={},snoop-control={},caching-mode={}",
+                switch(unit.scalable),
+                unit.address_bits,
+                switch(unit.snoop_control),
+                switch(unit.caching_mode),
+            );
+            if !unit.scalable {
+                return match self.unit {
+                    Unit::IntelIommu => {
+                        format!("intel-iommu,device-iotlb=on,intremap=off,{common}")
+                    }
+                    Unit::SvmVtd => format!(
+                        "svm-vtd,device-iotlb=on,intremap=off,svm=off,nest=off,pasid-bits=0,{common}"
+                    ),
+                };
+            }
+        }
         match self.unit {
             Unit::IntelIommu => format!(
                 "intel-iommu,scalable-mode=on,svm={first_stage},device-iotlb=on,pasid-bits=20,\
@@ -173,6 +197,8 @@ struct Machine {
     msix: u16,
     /// How often the queue was seen in motion since the device had work.
     rounds: AtomicU32,
+    /// The end of the memory that software has written to.
+    used: AtomicU64,
 }
 
 impl fmt::Debug for Machine {
@@ -202,6 +228,7 @@ impl Machine {
             express: 0,
             msix: 0,
             rounds: AtomicU32::new(0),
+            used: AtomicU64::new(0),
         };
         let mut at = u16::from(machine.config_read(0, CAPABILITIES) as u8);
         while at != 0 {
@@ -291,6 +318,8 @@ impl Board for Machine {
 
     fn memory_write(&self, address: u64, data: &[u8]) -> Result<(), MemoryError> {
         check(address, data.len() as u64)?;
+        self.used
+            .fetch_max(address + data.len() as u64, Ordering::Relaxed);
         let digits: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
         let command = format!("write {address:#x} {:#x} 0x{digits}", data.len());
         self.qemu().command(&command);
@@ -304,6 +333,7 @@ impl Board for Machine {
 
     fn store(&self, address: u64, value: u64) -> Result<(), MemoryError> {
         check(address, 8)?;
+        self.used.fetch_max(address + 8, Ordering::Relaxed);
         self.write_number(address, value, 8);
         Ok(())
     }
@@ -442,6 +472,15 @@ impl Host for Machine {
 
     fn lose_invalidations(&self, _: bool) -> bool {
         false
+    }
+
+    fn renew(&self) -> bool {
+        self.reset_system();
+        // The device and the unit write where software has frames: in the last one, too.
+        let end = self.used.swap(0, Ordering::Relaxed).next_multiple_of(4096);
+        let end = (end + RENEWED).min(MEMORY);
+        self.qemu().command(&format!("memset 0x0 {end:#x} 0x0"));
+        true
     }
 
     fn reset_system(&self) {

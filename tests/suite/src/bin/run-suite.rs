@@ -7,7 +7,8 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use svm_suite::bench::{Bench, InProcess, Qtest, Unit};
+use svm_suite::bench::{Bench, InProcess, Like, Qtest, Unit};
+use svm_suite::differential::{Amount, differential};
 use svm_suite::report::compare::compare;
 use svm_suite::report::folder::{self, Folder};
 use svm_suite::report::results::{self, Results};
@@ -29,6 +30,12 @@ struct Options {
     /// Break the rules on purpose, and see that each violation is noticed.
     #[arg(long)]
     mutants: bool,
+    /// Compare the units of QEMU with this project's in this process, by random cases.
+    #[arg(long, conflicts_with_all = ["mutants", "list"])]
+    differential: bool,
+    /// How much is compared.
+    #[command(flatten)]
+    amount: Amount,
     /// Only say which rules and clauses there are.
     #[arg(long)]
     list: bool,
@@ -66,11 +73,11 @@ enum Choice {
 }
 
 /// The benches that were chosen.
-fn benches(options: &Options) -> anyhow::Result<Vec<Box<dyn Bench>>> {
-    let mut chosen = options.bench.clone();
+fn benches(chosen: &[Choice], qemu: Option<&OsString>) -> anyhow::Result<Vec<Box<dyn Bench>>> {
+    let mut chosen = chosen.to_vec();
     if chosen.is_empty() {
         chosen.push(Choice::InProcess);
-        if options.qemu.is_some() {
+        if qemu.is_some() {
             chosen.push(Choice::Qtest);
         }
     }
@@ -85,7 +92,7 @@ fn benches(options: &Options) -> anyhow::Result<Vec<Box<dyn Bench>>> {
             Choice::QtestIntelIommu => &[Unit::IntelIommu],
             Choice::QtestSvmVtd => &[Unit::SvmVtd],
         };
-        let program = options.qemu.clone().context(
+        let program = qemu.cloned().context(
             "this bench needs QEMU: name a program that becomes it, by --qemu or SVM_QEMU",
         )?;
         for unit in units {
@@ -95,6 +102,24 @@ fn benches(options: &Options) -> anyhow::Result<Vec<Box<dyn Bench>>> {
         }
     }
     Ok(benches)
+}
+
+/// Compares the units of QEMU that were chosen, or both.
+fn compare_units(options: &Options) -> anyhow::Result<bool> {
+    let mut options_of_qtest = options.bench.clone();
+    if options_of_qtest.is_empty() {
+        options_of_qtest.push(Choice::Qtest);
+    }
+    let benches = benches(&options_of_qtest, options.qemu.as_ref())?;
+    let of_qemu = benches.iter().filter_map(|bench| {
+        let like = match bench.name() {
+            "qtest-intel-iommu" => Like::IntelIommu,
+            "qtest-svm-vtd" => Like::SvmVtd,
+            _ => return None,
+        };
+        Some((&**bench, like))
+    });
+    differential(&of_qemu.collect::<Vec<_>>(), &options.amount)
 }
 
 /// The rules that were chosen.
@@ -145,8 +170,14 @@ fn main() -> anyhow::Result<ExitCode> {
         list(&rules);
         return Ok(ExitCode::SUCCESS);
     }
+    if options.differential {
+        return Ok(match compare_units(&options)? {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        });
+    }
     let baseline = options.baseline.as_deref().map(baseline).transpose()?;
-    let benches = benches(&options)?;
+    let benches = benches(&options.bench, options.qemu.as_ref())?;
     let mut rule_results: Vec<(&dyn Bench, Vec<RuleResult>)> = Vec::new();
     let mut mutant_results: Vec<(&dyn Bench, Vec<MutantResult>)> = Vec::new();
     for bench in &benches {
