@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs differential fuzzing and prints what came of it.
 
-use super::compare::Subject;
+use super::compare::{Subject, differences};
 use super::finding::{Count, Finding, compare};
 use super::generate::case;
 use crate::bench::{Bench, InProcess, Like};
@@ -78,7 +78,11 @@ fn one(bench: &dyn Bench, like: Like, amount: &Amount) -> bool {
         }
         let case = case(like, amount.seed, number);
         if amount.case.is_some() {
-            println!("# {case}");
+            println!("{case}\n");
+            for difference in differences(&case, &left.run(&case), &right.run(&case)) {
+                let text = difference.text(&case, left.name(), right.name());
+                println!("deviations {:?}: {text}\n", difference.reports);
+            }
         }
         for finding in compare(&left, &right, number, &case, &mut count) {
             let is_like = |other: &Finding| {
@@ -98,8 +102,10 @@ fn one(bench: &dyn Bench, like: Like, amount: &Amount) -> bool {
         amount.seed,
         begin.elapsed().as_secs_f64()
     );
-    for (report, times) in &count.known {
-        println!("# {name}: deviation {report:02}, as expected: {times} times");
+    for (report, (times, first)) in &count.known {
+        println!(
+            "# {name}: deviation {report:02}, as expected: {times} times, first in case {first}"
+        );
     }
     if let (None, Some(missing)) = (amount.case, count.missing()) {
         println!("not ok - {name}: there was no {missing}: try more cases");

@@ -25,7 +25,7 @@ struct Found<'a> {
 }
 
 /// Reports of what this alone has found, which no clause of a rule shows.
-pub const REPORTS: std::ops::RangeInclusive<u8> = 25..=42;
+pub const REPORTS: std::ops::RangeInclusive<u8> = 25..=41;
 
 /// The numbers of the reports that explain a difference; none if they do not.
 pub fn explain(case: &Case, step: usize, field: Field, left: &Run, right: &Run) -> Vec<u8> {
@@ -273,12 +273,6 @@ impl Found<'_> {
             (true, false) if request.kind.is_translated() && self.case.mode == Mode::Legacy => {
                 vec![28]
             }
-            (true, false)
-                if request.kind == Kind::Translate
-                    && self.case.spaces[request.space].pass_through =>
-            {
-                vec![39]
-            }
             (true, false) if self.is_read_only_page(request) => vec![36],
             (true, false) if request.kind == Kind::Translate && self.is_top(request) => vec![31],
             (true, false) if request.kind == Kind::Translate => {
@@ -318,6 +312,9 @@ impl Found<'_> {
         }
         if right == left | FirstStageEntry::D && FirstStageEntry(left).a() && !writable {
             return vec![3];
+        }
+        if !self.case.wish.one_gib_pages && self.is_of_one_gib(request) {
+            return vec![19];
         }
         self.consequence(request)
     }
@@ -359,9 +356,12 @@ impl Found<'_> {
                 vec![11]
             }
             ([], [_]) if request.kind.is_translated() && self.case.mode == Mode::Legacy => vec![28],
-            ([_], [])
+            ([record], [])
                 if self.case.spaces[request.space].pass_through
-                    && matches!(request.at, At::Beyond | At::Wide) =>
+                    && matches!(
+                        record.fr,
+                        FaultReason::AddressBeyondHost | FaultReason::AddressBeyondMgaw
+                    ) =>
             {
                 vec![37]
             }
@@ -375,6 +375,13 @@ impl Found<'_> {
             {
                 vec![40]
             }
+            ([record], [])
+                if !record.fr.qualified()
+                    && self.left.answer == self.right.answer
+                    && self.case.context.contains(&ContextFault::FaultsDisabled) =>
+            {
+                vec![39]
+            }
             // What the tables say behind an entry that is not looked at.
             ([], [_])
                 if !request.kind.is_translated()
@@ -387,7 +394,7 @@ impl Found<'_> {
                     && !self.directory_is_wrong()
                     && self.is_suppressed_by_directory(request) =>
             {
-                vec![42]
+                vec![39]
             }
             ([], [_]) if self.directory_is_wrong() => vec![27],
             ([], [record])
@@ -538,6 +545,7 @@ impl Found<'_> {
 fn unchecked(record: &FaultRecord) -> Option<u8> {
     let translated = record.at == AddressType::Translated;
     match record.fr {
+        FaultReason::PasidEntryNotPresent => Some(4),
         FaultReason::DeviceTlbDisabled => Some(8),
         FaultReason::PasidBeyondDirectory => Some(17),
         FaultReason::PasidEntryReserved => Some(18),

@@ -27,8 +27,8 @@ pub struct Count {
     pub invalidations: usize,
     /// Descriptors that stopped the invalidation queue.
     pub queue_errors: usize,
-    /// Differences that are known, by their report.
-    pub known: BTreeMap<u8, usize>,
+    /// Differences that are known, by their report: how many, and the number of the first case.
+    pub known: BTreeMap<u8, (usize, u64)>,
 }
 
 /// A difference that no report explains.
@@ -109,7 +109,8 @@ pub fn compare(
     for difference in differences(case, &run, &right.run(case)) {
         if !difference.reports.is_empty() {
             for report in difference.reports {
-                *count.known.entry(report).or_default() += 1;
+                let (times, _) = count.known.entry(report).or_insert((0, number));
+                *times += 1;
             }
             continue;
         }

@@ -281,7 +281,7 @@ impl Draw {
             }
         }
         let with_pasid = case.spaces[space].pasid.is_some();
-        if case.spaces[space].pass_through && !kind.is_translated() && kind != Kind::Translate {
+        if case.spaces[space].pass_through && kind == Kind::Write {
             // Where addresses pass through, software's own tables lie there.
             at = At::Nowhere;
         }
