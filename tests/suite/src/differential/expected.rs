@@ -266,7 +266,11 @@ impl Found<'_> {
         let (left, right) = (&self.left.answer, &self.right.answer);
         let refuses = |answer: &Answer| matches!(answer, Answer::Failed(_));
         match (permits(left), permits(right)) {
-            (false, true) if request.execute => vec![35],
+            (false, true)
+                if request.execute && !refuses(left) && self.let_through(request).is_empty() =>
+            {
+                vec![35]
+            }
             (false, true) if self.case.spaces[request.space].pass_through => vec![37],
             (false, true) => self.let_through(request),
             (true, false) if self.own_space_is_broken() && request.space != 0 => vec![16],
