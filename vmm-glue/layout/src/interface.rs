@@ -202,12 +202,12 @@ pub mod assigned {
         pci_iommu_ops: PCIIOMMUOps {
             set_iommu_device; unset_iommu_device; get_viommu_flags; get_host_iommu_quirks;
         }
-        host_iommu_device: HostIOMMUDevice { agent; aliased_bus; aliased_devfn; }
+        host_iommu_device: HostIOMMUDevice { aliased_bus; aliased_devfn; }
         host_iommu_device_iommufd: HostIOMMUDeviceIOMMUFD { iommufd; devid; hwpt_id; }
         iommufd_backend: IOMMUFDBackend { fd; }
-        vfio_device: VFIODevice { fd; }
         vfio_pci_device: VFIOPCIDevice {
-            emulated_config_bits; iommufd = "vbasedev.iommufd"; devid = "vbasedev.devid";
+            emulated_config_bits; fd = "vbasedev.fd"; iommufd = "vbasedev.iommufd";
+            devid = "vbasedev.devid";
         }
         pci_device: PCIDevice { config_write; pri_cap = "exp.pri_cap"; }
     }

@@ -283,6 +283,10 @@ fn make(bql: &Bql, pci: PciDevice, slot: ErrorSlot) -> Result<Realized, Failure>
         return Err(Failure::Reported);
     };
     device.add_capabilities(bql, express, power);
+    let write = config_write as *const () as usize;
+    if !pci.check_fields(bql, write, svm_endpoint::config_space::PRI) {
+        return Err("PCIDevice is not laid out as expected".into());
+    }
     reach(Step::Thread)?;
     at_exit();
     // The thread waits for the BQL before its first step.

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::abi::layout::*;
 use crate::abi::{qemu, room};
 use crate::bql::Bql;
+use crate::message;
 
 /// Id of the capability.
 const PRI: u16 = 0x13;
@@ -21,6 +22,8 @@ const STATUS: u16 = 6;
 const CAPACITY: u16 = 8;
 const ALLOCATION: u16 = 12;
 const END: u16 = 16;
+/// The base address registers in configuration space.
+const BARS: Range<usize> = 0x10..0x28;
 /// Bits of the control register.
 const ENABLE: u16 = 1 << 0;
 const RESET: u16 = 1 << 1;
@@ -123,6 +126,13 @@ pub unsafe fn take(_bql: &Bql, device: NonNull<PCIDevice>) -> Option<u16> {
         let emulated: *mut u8 = room::read(space.device, at.vfio_pci_device.emulated_config_bits);
         let writable: *mut u8 = room::read(space.device, layout().pci_device.wmask);
         let (emulated, writable) = (NonNull::new(emulated)?, NonNull::new(writable)?);
+        // VFIO emulates all base address registers.
+        let mut bars = [0; BARS.end - BARS.start];
+        room::peek(emulated.addr().get() + BARS.start, &mut bars)?;
+        if bars.iter().any(|bits| *bits != u8::MAX) {
+            message::error("VFIOPCIDevice is not laid out as expected");
+            return None;
+        }
         let bytes = |range: Range<u16>| range.map(move |byte| usize::from(offset + byte));
         for byte in bytes(CONTROL..CAPACITY).chain(bytes(ALLOCATION..END)) {
             room::write(emulated, byte, u8::MAX);

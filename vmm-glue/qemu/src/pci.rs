@@ -7,6 +7,7 @@ use std::ptr::NonNull;
 
 use crate::abi::layout::{self, *};
 use crate::abi::qemu;
+use crate::abi::room;
 use crate::bql::Bql;
 use crate::memory::{IoRegion, Space};
 use crate::message::ErrorSlot;
@@ -102,6 +103,22 @@ impl PciDevice {
         };
         self.read_config_raw(bql, 0) == u32::from(vendor) | u32::from(device) << 16
             && writable == [0, 7]
+    }
+
+    /// Whether the fields that the plug-in writes in devices of the host are at the offsets of the
+    /// layout: this function's own to write configuration space, and its PRI capability.
+    pub fn check_fields(self, _bql: &Bql, write: usize, pri: u16) -> bool {
+        let Some(at) = layout::assigned().map(|at| &at.pci_device) else {
+            return true;
+        };
+        // SAFETY: the fields lie inside the object, as for `bytes`.
+        let found: (usize, u16) = unsafe {
+            (
+                room::read(self.0, at.config_write),
+                room::read(self.0, at.pri_cap),
+            )
+        };
+        found == (write, pri)
     }
 
     /// Reads the double word at `offset`, a multiple of 4 below 4096, as QEMU stores it.

@@ -41,7 +41,40 @@ pub unsafe fn check(qemu: &Qemu) -> Result<(), Refusal> {
         equal(what, (class_size, instance_size), found)?;
     }
     // SAFETY: the caller's promise, and the sizes were compared.
-    unsafe { functions(qemu) }
+    unsafe {
+        functions(qemu)?;
+        devices_of_the_host(qemu)
+    }
+}
+
+/// Compares the sizes of the types of devices of the host.
+///
+/// # Safety
+///
+/// As for [`check`].
+unsafe fn devices_of_the_host(qemu: &Qemu) -> Result<(), Refusal> {
+    let Some(at) = assigned() else { return Ok(()) };
+    let sizes = [
+        (c"host-iommu-device", at.host_iommu_device.size),
+        (
+            c"host-iommu-device-iommufd",
+            at.host_iommu_device_iommufd.size,
+        ),
+        (c"iommufd", at.iommufd_backend.size),
+        (c"vfio-pci", at.vfio_pci_device.size),
+    ];
+    for (name, expected) in sizes {
+        // SAFETY: types are registered; a class begins with the pointer to its type.
+        unsafe {
+            let class = (qemu.object_class_by_name)(name.as_ptr());
+            // A QEMU may be without VFIO.
+            if !class.is_null() {
+                let what = format!("the size of {}", name.to_string_lossy());
+                equal(what, expected, type_of(class).instance_size)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Checks which functions QEMU's own IOMMU has, and which it lacks, as far as this is known.

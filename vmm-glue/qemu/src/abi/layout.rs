@@ -89,8 +89,6 @@ opaque! {
     HostIOMMUDevice;
     /// `IOMMUFDBackend`.
     IOMMUFDBackend;
-    /// `VFIODevice`.
-    VFIODevice;
 }
 
 /// The place in which a function stores its `Error`.

@@ -36,7 +36,7 @@ use crate::qom::Neighbour;
 use crate::timer::{self, Timer};
 
 /// The type of functions that VFIO opens in the host.
-const VFIO_PCI: &CStr = c"vfio-pci";
+pub const VFIO_PCI: &CStr = c"vfio-pci";
 
 /// The unit of a machine with everything that belongs to it. It is never freed.
 pub struct Host {

@@ -39,7 +39,7 @@ pub struct HostDevice {
 }
 
 impl HostDevice {
-    /// Reads an object.
+    /// Reads an object. `vfio` is the function, if it is one of VFIO's.
     ///
     /// # Errors
     ///
@@ -54,9 +54,9 @@ impl HostDevice {
         at: &AssignedLayout,
         device: NonNull<HostIOMMUDevice>,
         function: (*mut BusState, c_int),
+        vfio: Option<NonNull<PCIDevice>>,
     ) -> std::io::Result<HostDevice> {
-        // SAFETY: the caller's promise; an object of this type has an iommufd, and VFIO is its
-        // agent.
+        // SAFETY: the caller's promise.
         unsafe {
             let aliased: (*mut BusState, c_int) = (
                 room::read(device, at.host_iommu_device.aliased_bus),
@@ -64,9 +64,9 @@ impl HostDevice {
             );
             let by_iommufd =
                 (qemu().object_dynamic_cast)(device.as_ptr().cast(), BY_IOMMUFD.as_ptr());
-            let iommufd = match NonNull::new(by_iommufd) {
-                Some(_) => IommufdDevice::read(at, device)?,
-                None => None,
+            let iommufd = match (NonNull::new(by_iommufd), vfio) {
+                (Some(_), Some(vfio)) => Some(IommufdDevice::read(at, device, vfio)?),
+                _ => None,
             };
             Ok(HostDevice {
                 iommufd,
@@ -79,38 +79,44 @@ impl HostDevice {
 impl IommufdDevice {
     /// # Safety
     ///
-    /// It is a `HostIOMMUDeviceIOMMUFD` of VFIO.
+    /// It is a `HostIOMMUDeviceIOMMUFD` of this `VFIOPCIDevice`.
     unsafe fn read(
         at: &AssignedLayout,
         device: NonNull<HostIOMMUDevice>,
-    ) -> std::io::Result<Option<Self>> {
-        let of = &at.host_iommu_device_iommufd;
+        vfio: NonNull<PCIDevice>,
+    ) -> std::io::Result<Self> {
+        let (of, function) = (&at.host_iommu_device_iommufd, &at.vfio_pci_device);
+        let strange = || std::io::Error::other("VFIOPCIDevice is not laid out as expected");
         // SAFETY: the caller's promise; both files are open as long as the device is set.
         unsafe {
-            let backend: *mut IOMMUFDBackend = room::read(device, of.iommufd);
-            let agent: *mut VFIODevice = room::read(device, at.host_iommu_device.agent);
-            let (Some(backend), Some(agent)) = (NonNull::new(backend), NonNull::new(agent)) else {
-                return Ok(None);
-            };
-            Ok(Some(IommufdDevice {
+            let (backend, id): (*mut IOMMUFDBackend, u32) =
+                (room::read(device, of.iommufd), room::read(device, of.devid));
+            // Both have them, so that one shows whether the other is where it should be.
+            let same = backend == room::read(vfio, function.iommufd)
+                && id == room::read::<_, u32>(vfio, function.devid);
+            let backend = NonNull::new(backend).filter(|_| same).ok_or_else(strange)?;
+            Ok(IommufdDevice {
                 backend: backend.addr().get(),
-                iommufd: duplicate(room::read(backend, at.iommufd_backend.fd))?,
-                file: duplicate(room::read(agent, at.vfio_device.fd))?,
-                id: room::read(device, of.devid),
+                iommufd: duplicate(room::read(backend, at.iommufd_backend.fd), "/dev/iommu")?,
+                file: duplicate(room::read(vfio, function.fd), "/dev/vfio/devices/")?,
+                id,
                 parent: room::read(device, of.hwpt_id),
-            }))
+            })
         }
     }
 }
 
-/// A file of our own for one that QEMU has open.
+/// A file of our own for one that QEMU has open, if it is what it should be.
 ///
 /// # Safety
 ///
-/// The number is that of an open file, unless it is negative.
-unsafe fn duplicate(number: c_int) -> std::io::Result<File> {
-    if number < 0 {
-        return Err(std::io::ErrorKind::NotFound.into());
+/// The number is that of an open file, unless there is none with it.
+unsafe fn duplicate(number: c_int, expected: &str) -> std::io::Result<File> {
+    let path = std::fs::read_link(format!("/proc/self/fd/{number}"))?;
+    if !path.to_string_lossy().starts_with(expected) {
+        let found = path.display();
+        let reason = format!("{found} is open in the place of {expected}");
+        return Err(std::io::Error::other(reason));
     }
     // SAFETY: the caller's promise.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };

@@ -13,7 +13,7 @@ use pcie_ats::{
 
 use super::function::Function;
 use super::guest_memory::GuestMemory;
-use super::host::Host;
+use super::host::{Host, VFIO_PCI};
 use super::host_device::HostDevice;
 
 use crate::abi::layout::*;
@@ -392,8 +392,11 @@ unsafe extern "C" fn set_iommu_device(
         slot.set("svm-vtd: a device of the host needs a bus");
         return false;
     };
+    let vfio = function
+        .device(&bql)
+        .filter(|_| function.is(&bql, VFIO_PCI));
     // SAFETY: the device was given for this function.
-    let device = unsafe { HostDevice::read(&bql, at, device, (bus, devfn)) };
+    let device = unsafe { HostDevice::read(&bql, at, device, (bus, devfn), vfio) };
     let result = match device {
         Ok(device) => host.assign(&bql, function, device),
         Err(error) => Err(format!("its files cannot be used: {error}")),

@@ -4,14 +4,17 @@
 //! Another order is not visible in the table itself, but shows in its use: this module calls each
 //! of QEMU's functions that call an operation, with a table whose entries report their own index.
 
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::abi::layout::*;
-use crate::abi::qemu;
+use crate::abi::{functions, qemu, room};
 use crate::bql::Bql;
 use crate::pci::PciDevice;
+
+/// Bytes of memory that has room for a `HostIOMMUDevice`, as often as an offset can be wrong.
+const ROOM: usize = 4096;
 
 /// The largest number of entries of such a table.
 const ENTRIES: usize = 64;
@@ -150,7 +153,71 @@ unsafe fn compare(device: *mut PCIDevice) -> Result<(), String> {
     }
     // SAFETY: no operation has kept it.
     unsafe { IOMMUNotifier::free(notifier) };
-    result
+    // SAFETY: the caller's promise.
+    result.and_then(|()| unsafe { compare_assigned(device) })
+}
+
+/// The same for the operations of devices of the host, and for the place that QEMU gives such a
+/// device. A QEMU that does not export these functions is not checked.
+///
+/// # Safety
+///
+/// As for [`compare`].
+unsafe fn compare_assigned(device: *mut PCIDevice) -> Result<(), String> {
+    type Set = unsafe extern "C" fn(*mut PCIDevice, *mut HostIOMMUDevice, ErrorOut) -> bool;
+    type Unset = unsafe extern "C" fn(*mut PCIDevice);
+    type Flags = unsafe extern "C" fn(*mut PCIDevice) -> u64;
+    type Quirks = unsafe extern "C" fn(*mut PCIDevice, u32, *mut c_void, u32) -> u64;
+    let symbols = [
+        c"pci_device_set_iommu_device",
+        c"pci_device_unset_iommu_device",
+        c"pci_device_get_viommu_flags",
+        c"pci_device_get_host_iommu_quirks",
+    ]
+    .map(functions::symbol);
+    let (Some(at), [Some(set), Some(unset), Some(flags), Some(quirks)]) = (assigned(), symbols)
+    else {
+        return Ok(());
+    };
+    let (ops, place) = (&at.pci_iommu_ops, &at.host_iommu_device);
+    // Larger than any, so that QEMU's place is in it whatever the layout says.
+    let room: NonNull<HostIOMMUDevice> = room::allocate(ROOM);
+    let called = |offset: usize| {
+        CALLED
+            .load(Ordering::Relaxed)
+            .wrapping_mul(size_of::<usize>())
+            == offset
+    };
+    let none = std::ptr::null_mut();
+    // SAFETY: the functions have these types in the series of the layout, and the operations use
+    // none of the arguments; QEMU writes the place into the room.
+    let (good, found): ([bool; 4], (*mut BusState, c_int)) = unsafe {
+        // The device at 00.0 has zeroes where QEMU writes.
+        room.cast::<u8>().write_bytes(u8::MAX, ROOM);
+        std::mem::transmute::<*mut c_void, Set>(set)(device, room.as_ptr(), std::ptr::null_mut());
+        let set = called(ops.set_iommu_device);
+        std::mem::transmute::<*mut c_void, Unset>(unset)(device);
+        let unset = called(ops.unset_iommu_device);
+        std::mem::transmute::<*mut c_void, Flags>(flags)(device);
+        let flags = called(ops.get_viommu_flags);
+        std::mem::transmute::<*mut c_void, Quirks>(quirks)(device, 0, none, 0);
+        let quirks = called(ops.get_host_iommu_quirks);
+        let found = (
+            room::read(room, place.aliased_bus),
+            room::read(room, place.aliased_devfn),
+        );
+        room::free(room, ROOM);
+        ([set, unset, flags, quirks], found)
+    };
+    // SAFETY: the device exists.
+    let expected = unsafe {
+        let bus = (qemu().qdev_get_parent_bus)(device.cast());
+        (bus, c_int::from((qemu().pci_requester_id)(device) as u8))
+    };
+    match good == [true; 4] && found == expected {
+        true => Ok(()),
+        false => Err("devices of the host are not laid out as expected".to_owned()),
+    }
 }
 
 /// Compares the offset of `pri_request_page`, which QEMU calls only for a device that may request
