@@ -63,8 +63,8 @@ const TIMEOUT: &str = "400";
 /// What the launcher leaves of a first guest that hangs.
 const HANG: &str = "hang.txt";
 
-/// The second guest in all its lives, then one with QEMU's own unit, one whose mappings are copied, and those that are
-/// refused.
+/// The second guest in all its lives, then one with QEMU's own unit, one whose mappings are copied,
+/// and those that are refused.
 ///
 /// # Errors
 ///
@@ -76,36 +76,14 @@ pub fn run(launcher: &Launcher, part: &mut Part) -> anyhow::Result<()> {
         .context("the checkout's path is not UTF-8")?;
     let name = "test-l2";
     let arguments = ["--copy", script, "--exec", "sh levels.sh", "--l2-reboots"];
-    let succeeded = nested(launcher, part, name, &arguments)?;
-    totals(
-        launcher,
-        part,
-        name,
-        &["guest", "host", "svm-vtd"],
-        succeeded,
-    )?;
+    counted(launcher, part, name, "svm-vtd", &arguments)?;
     let results = launcher.run_dir(name).join("results.json");
     part.test("the second guest lived three times", |_| {
         has_tests(&results, LIVES).map(|()| "")
     });
-    let name = "test-l2-intel-iommu";
-    let succeeded = nested(launcher, part, name, &["--l2-iommu", "intel-iommu"])?;
-    totals(
-        launcher,
-        part,
-        name,
-        &["guest", "host", "intel-iommu"],
-        succeeded,
-    )?;
-    let name = "test-l2-copies";
-    let succeeded = nested(launcher, part, name, COPIES)?;
-    totals(
-        launcher,
-        part,
-        name,
-        &["guest", "host", "svm-vtd"],
-        succeeded,
-    )?;
+    let own = ["--l2-iommu", "intel-iommu"];
+    counted(launcher, part, "test-l2-intel-iommu", "intel-iommu", &own)?;
+    counted(launcher, part, "test-l2-copies", "svm-vtd", COPIES)?;
     for (about, options, words) in REFUSALS {
         part.test(about, |part| {
             let name = "test-l2-refused";
@@ -118,6 +96,18 @@ pub fn run(launcher: &Launcher, part: &mut Part) -> anyhow::Result<()> {
         });
     }
     Ok(())
+}
+
+/// Runs `svm-vm nested` with a unit in L1, and counts the tests of its results.
+fn counted(
+    launcher: &Launcher,
+    part: &mut Part,
+    name: &str,
+    unit: &str,
+    options: &[&str],
+) -> anyhow::Result<()> {
+    let succeeded = nested(launcher, part, name, options)?;
+    totals(launcher, part, name, &["guest", "host", unit], succeeded)
 }
 
 /// Runs `svm-vm nested`; whether it succeeded. A first guest that hangs is run once more, which is

@@ -208,6 +208,23 @@ pub struct Flags {
 }
 
 impl Translated {
+    /// The answer that two registers of the device's laboratory tell: TRANSLATED and COMPLETION.
+    pub fn of(address: u64, completion: u64) -> Self {
+        let bit = |n: u32| completion >> n & 1 != 0;
+        Translated {
+            address,
+            size: completion as u8,
+            flags: Flags {
+                read: bit(8),
+                write: bit(9),
+                execute: bit(10),
+                privileged: bit(11),
+                global: bit(12),
+                untranslated_only: bit(13),
+            },
+        }
+    }
+
     /// Whether it permits anything.
     pub fn permits(&self) -> bool {
         self.flags.read || self.flags.write
@@ -456,20 +473,11 @@ impl World {
     /// Sends a raw translation request.
     pub fn translate(&self, address: u64, attributes: u64) -> Result<Translated, Error> {
         self.raw(command::TRANSLATE, address, attributes)?;
-        let completion = self.driver().laboratory(laboratory::COMPLETION);
-        let bit = |n: u32| completion >> n & 1 != 0;
-        Ok(Translated {
-            address: self.driver().laboratory(laboratory::TRANSLATED),
-            size: completion as u8,
-            flags: Flags {
-                read: bit(8),
-                write: bit(9),
-                execute: bit(10),
-                privileged: bit(11),
-                global: bit(12),
-                untranslated_only: bit(13),
-            },
-        })
+        let driver = self.driver();
+        Ok(Translated::of(
+            driver.laboratory(laboratory::TRANSLATED),
+            driver.laboratory(laboratory::COMPLETION),
+        ))
     }
 
     /// The attributes of the process's requests.

@@ -6,7 +6,7 @@ use super::case::{
 };
 use super::tables::{NOWHERE, Tables, domain, load, store};
 use crate::bench::Shared;
-use crate::world::{Flags, Translated};
+use crate::world::Translated;
 use machine::os::{
     CONTEXT_GLOBAL, Driver, IOTLB_GLOBAL, Mode, Os, PASID_GLOBAL, QueueFault, Words,
     context_device, iotlb_domain, iotlb_domain_pages, iotlb_pasid, iotlb_pasid_pages,
@@ -271,20 +271,10 @@ impl Bed<'_> {
     }
 
     fn translated(&self) -> Translated {
-        let completion = self.laboratory(laboratory::COMPLETION);
-        let bit = |n: u32| completion >> n & 1 != 0;
-        let translated = Translated {
-            address: self.laboratory(laboratory::TRANSLATED),
-            size: completion as u8,
-            flags: Flags {
-                read: bit(8),
-                write: bit(9),
-                execute: bit(10),
-                privileged: bit(11),
-                global: bit(12),
-                untranslated_only: bit(13),
-            },
-        };
+        let translated = Translated::of(
+            self.laboratory(laboratory::TRANSLATED),
+            self.laboratory(laboratory::COMPLETION),
+        );
         // Address and size of what permits nothing are nobody's business.
         match translated.permits() || translated.flags.untranslated_only {
             true => translated,
