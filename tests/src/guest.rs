@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use serde_json::Value;
 
 use crate::agreement;
 use crate::launcher::Launcher;
@@ -240,7 +241,7 @@ fn filtered(launcher: &Launcher, text: &str) -> anyhow::Result<String> {
 fn matching(list: &str, text: &str) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     for line in list.lines() {
-        let case: serde_json::Value = serde_json::from_str(line)
+        let case: Value = serde_json::from_str(line)
             .with_context(|| format!("svmctl lists a case that is none: {line}"))?;
         let name = case["name"].as_str().context("a case without a name")?;
         if name.contains(text) {
@@ -334,7 +335,7 @@ struct Results {
     tally: Tally,
     /// Tests that were skipped, and why.
     skipped: Vec<(String, String)>,
-    /// Tests that failed, and how.
+    /// What failed, and how: tests, steps, and the run itself.
     failed: Vec<(String, String)>,
     /// How long each test took; a step without tests is one.
     times: Vec<(String, Duration)>,
@@ -342,7 +343,7 @@ struct Results {
 
 impl Results {
     fn parse(text: &str) -> anyhow::Result<Self> {
-        let results: serde_json::Value = serde_json::from_str(text)?;
+        let results: Value = serde_json::from_str(text)?;
         let field = |name: &str| {
             results[name]
                 .as_u64()
@@ -353,26 +354,42 @@ impl Results {
             failed: field("failed")?,
             skipped: field("skipped")?,
         };
+        let text = |of: &Value, name: &str| of[name].as_str().unwrap_or_default().to_owned();
         let (mut skipped, mut failed, mut times) = (Vec::new(), Vec::new(), Vec::new());
         let steps = results["steps"].as_array();
         for step in steps.context("results.json has no list `steps`")? {
-            let tests = step["tests"].as_array().map_or(&[][..], Vec::as_slice);
+            let named = |of: &Value| (text(of, "name"), text(of, "message"));
+            let tests = list(step, "tests");
             let several = if tests.is_empty() {
                 std::slice::from_ref(step)
             } else {
                 tests
             };
+            let before = failed.len();
             for test in several {
-                let text = |name: &str| test[name].as_str().unwrap_or_default().to_owned();
                 let micros = test["micros"].as_u64().unwrap_or_default();
-                times.push((text("name"), Duration::from_micros(micros)));
+                times.push((text(test, "name"), Duration::from_micros(micros)));
                 match test["status"].as_str() {
-                    Some("skipped") => skipped.push((text("name"), text("message"))),
-                    Some("failed") => failed.push((text("name"), text("message"))),
+                    Some("skipped") => skipped.push(named(test)),
+                    Some("failed") => failed.push(named(test)),
                     _ => {}
                 }
             }
+            // Its end counts if none of its tests failed.
+            if step["status"] == "failed" && failed.len() == before {
+                failed.push(named(step));
+            }
         }
+        let of_run = |message: String| ("the run".to_owned(), message);
+        for (key, name) in [("setup", "name"), ("fetched", "path")] {
+            let of_key = list(&results, key).iter();
+            let of_key = of_key.filter(|entry| entry["status"] == "failed");
+            failed.extend(of_key.map(|entry| (text(entry, name), text(entry, "message"))));
+        }
+        let troubles = list(&results, "troubles").iter();
+        failed.extend(troubles.map(|trouble| of_run(text(trouble, "line"))));
+        let failures = list(&results, "failures").iter();
+        failed.extend(failures.map(|why| of_run(why.as_str().unwrap_or_default().to_owned())));
         Ok(Results {
             tally,
             skipped,
@@ -382,9 +399,38 @@ impl Results {
     }
 }
 
+/// A list of a JSON object; empty if it has none of the name.
+fn list<'a>(of: &'a Value, name: &str) -> &'a [Value] {
+    of[name].as_array().map_or(&[], Vec::as_slice)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_failed_beside_the_tests_is_told_too() {
+        let text = r#"{"passed":1,"failed":5,"skipped":0,"steps":[
+            {"name":"a step","status":"failed","message":"did not end within 9 s","micros":5,
+             "tests":[{"name":"one","status":"ok","micros":2}]}],
+            "setup":[{"name":"load","status":"failed","message":"no such file"},
+                     {"name":"mount","status":"ok"}],
+            "fetched":[{"path":"/a","status":"failed","message":"not there"}],
+            "troubles":[{"kind":"warning","line":"WARNING: at x"}],
+            "failures":["L2 hung in its step"]}"#;
+        let failed = Results::parse(text).unwrap().failed;
+        let failed: Vec<_> = failed.iter().map(|(a, b)| format!("{a}: {b}")).collect();
+        assert_eq!(
+            failed,
+            [
+                "a step: did not end within 9 s",
+                "load: no such file",
+                "/a: not there",
+                "the run: WARNING: at x",
+                "the run: L2 hung in its step"
+            ]
+        );
+    }
 
     #[test]
     fn results_tell_what_was_skipped_and_how_long_all_took() {
