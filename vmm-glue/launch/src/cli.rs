@@ -219,6 +219,11 @@ pub struct MachineOptions {
     #[arg(long)]
     pub boot_log: bool,
 
+    /// The results channel is a virtio console, for a kernel with a driver for it. No option: the
+    /// launcher decides.
+    #[arg(skip)]
+    pub virtio_results: bool,
+
     /// Arguments for QEMU
     #[arg(last = true, value_name = "QEMU ARGUMENTS")]
     pub qemu_arguments: Vec<String>,

@@ -16,6 +16,19 @@ use crate::layout;
 use crate::prepare::kernel::Image;
 use crate::prepare::{Prepared, Qemu, root};
 
+/// A virtio console on the chardev `results`, at the end of the bus: devices that are plugged in
+/// without an address keep theirs. It is its controller's only port, without messages about ports, so
+/// that the guest has it as soon as it has the driver.
+pub const VIRTIO_RESULTS: [&str; 4] = [
+    "-device",
+    "virtio-serial-pci,id=virtio-results,addr=1d,max_ports=1",
+    "-device",
+    "virtconsole,bus=virtio-results.0,chardev=results",
+];
+
+/// The kernel's argument for it.
+pub const VIRTIO_RESULTS_ARGUMENT: &str = "svm_results=/dev/hvc0";
+
 /// Libraries of the root.
 pub const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
@@ -113,7 +126,7 @@ pub fn command(
         .arg(image(&prepared.kernel, options))
         .args(["-initrd".into(), files.initramfs.clone().into_os_string()])
         .args(["-append", &kernel_arguments(options, console)])
-        .args(serial(files, console))
+        .args(serial(files, console, options.virtio_results))
         .args(["-device".into(), device(options, files)])
         // After the device, so that the device has the same address with and without it.
         .args(fetch)
@@ -262,11 +275,14 @@ fn kernel_arguments(options: &MachineOptions, console: Console) -> String {
         (false, Console::File) => words.extend(["quiet", "loglevel=5"]),
         (false, Console::Terminal) => words.push("quiet"),
     }
+    if options.virtio_results {
+        words.push(VIRTIO_RESULTS_ARGUMENT);
+    }
     words.extend(options.append.iter().map(String::as_str));
     words.join(" ")
 }
 
-fn serial(files: &Files, console: Console) -> Vec<OsString> {
+fn serial(files: &Files, console: Console, virtio_results: bool) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["-chardev".into()];
     match console {
         Console::File => {
@@ -289,7 +305,10 @@ fn serial(files: &Files, console: Console) -> Vec<OsString> {
     }
     arguments.push("-chardev".into());
     arguments.push(with_path("file,id=results,path=", &files.events));
-    arguments.extend(["-serial".into(), "chardev:results".into()]);
+    match virtio_results {
+        true => arguments.extend(VIRTIO_RESULTS.map(Into::into)),
+        false => arguments.extend(["-serial".into(), "chardev:results".into()]),
+    }
     arguments
 }
 
@@ -422,7 +441,7 @@ mod tests {
     fn the_console_is_the_first_port_and_the_results_the_second() {
         let files = Files::new(Path::new("/r"));
         for console in [Console::File, Console::Terminal] {
-            let words = serial(&files, console);
+            let words = serial(&files, console, false);
             let ports: Vec<_> = words
                 .windows(2)
                 .filter(|pair| pair[0] == "-serial")

@@ -2,12 +2,13 @@
 //! `svm-vm nested`: a guest inside of a guest. The first is a host: it gives the device to QEMU by
 //! VFIO and iommufd, and that QEMU runs the second guest under KVM. The plan runs in the second.
 //!
-//! The console of the second guest is the third serial port of the first, and its results channel the
-//! fourth. So each level is followed directly, and one that hangs hides nothing of another. In the
-//! second guest the results channel is a virtio console where the kernel has a driver for it: a line
-//! is one exit there, and on a serial port a byte is several.
+//! The console and the results channel of the second guest are ports of the first, so each level is
+//! followed directly, and one that hangs hides nothing of another. Where the kernel has a driver for
+//! them, they are virtio ports, and the results channels virtio consoles: a line is one exit there, and
+//! on a serial port a byte is several, and an interrupt or more in the first guest.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -58,11 +59,14 @@ const HOST_OPTIONS: &[&str] = &[
 /// The device's place in the first guest: QEMU's first free one.
 const DEVICE: &str = "0000:00:01.0";
 
-/// Kernel options without which the second guest's results come by a serial port.
+/// Kernel options without which all channels are serial ports.
 const VIRTIO_CONSOLE: [&str; 2] = ["CONFIG_VIRTIO_CONSOLE", "CONFIG_VIRTIO_PCI"];
 
-/// What remains for the first guest, of the time of the run.
+/// Seconds that remain for the first guest, of the time of the run.
 const FOR_FIRST: u32 = 30;
+
+/// Seconds that the second guest's QEMU has to say where it hangs.
+const TO_ANSWER: u32 = 5;
 
 /// Names of the levels in messages.
 pub const FIRST: &str = "L1";
@@ -98,7 +102,12 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
         None => (run.plan.name(), plans::plan(run.plan, &run.scale, &given)),
     };
     let plan_name = format!("{name}-l2");
-    let machine = first_machine(&run.machine)?;
+    let virtio = VIRTIO_CONSOLE.iter().all(|&option| {
+        let value = prepared.kernel_options.get(option);
+        value.is_some_and(|value| value == "y")
+    });
+    let mut machine = first_machine(&run.machine)?;
+    machine.virtio_results = virtio;
     let (files, _lock) = open_run(&prepared.installation, &plan_name, &machine)?;
     for path in [&files.second_console, &files.second_events] {
         fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
@@ -107,7 +116,8 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
     let first = first_files(&prepared, &options.second, &files.second_initramfs)?;
     let seconds = run.seconds();
     let limit = seconds.saturating_sub(FOR_FIRST).max(FOR_FIRST);
-    let first_plan = first_plan(&prepared, options, limit);
+    let qemu = second_qemu(&prepared, options, virtio, limit);
+    let first_plan = first_plan(&qemu, limit);
     initramfs::pack(&prepared, &first_plan, &first, &files.initramfs)?;
 
     let new_results = |plan: &str, iommu: Iommu, accel: Accel| {
@@ -134,7 +144,7 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
         (Source::SecondResults, &files.second_events),
     ])?;
     let start = Instant::now();
-    let (mut child, monitor) = start_qemu(&prepared, &machine, &files, serial_ports(&files))?;
+    let (mut child, monitor) = start_qemu(&prepared, &machine, &files, ports(&files, virtio))?;
     if shows_output {
         progress.line(&format!("QEMU is process {}", child.id()));
     }
@@ -251,25 +261,30 @@ fn clock_khz(text: &str) -> Option<u64> {
     Some((mhz * 1000.0) as u64)
 }
 
-/// The third and fourth serial ports of the first guest, which are the first and second of the
-/// second guest.
-fn serial_ports(files: &Files) -> Vec<std::ffi::OsString> {
+/// The ports of the first guest that are the second's console and results channel: virtio ports, or its
+/// third and fourth serial port.
+fn ports(files: &Files, virtio: bool) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = Vec::new();
+    if virtio {
+        // The second controller of the first guest, whose own results channel is the first.
+        arguments.extend(["-device", "virtio-serial-pci,id=l2,addr=1e"].map(Into::into));
+    }
     let ports = [
         ("l2console", &files.second_console),
         ("l2results", &files.second_events),
     ];
-    ports
-        .into_iter()
-        .flat_map(|(id, path)| {
-            let file = format!("file,id={id},path=");
-            [
-                "-chardev".into(),
-                machine::with_path(&file, path),
-                "-serial".into(),
-                format!("chardev:{id}").into(),
-            ]
-        })
-        .collect()
+    for (number, (id, path)) in (1..).zip(ports) {
+        let file = format!("file,id={id},path=");
+        arguments.extend(["-chardev".into(), machine::with_path(&file, path)]);
+        arguments.extend(match virtio {
+            true => {
+                let port = format!("virtserialport,bus=l2.0,nr={number},chardev={id}");
+                ["-device".into(), port.into()]
+            }
+            false => ["-serial".into(), format!("chardev:{id}").into()],
+        });
+    }
+    arguments
 }
 
 /// What the first guest contains: QEMU with its libraries and firmware, the plug-in, and the second
@@ -332,7 +347,7 @@ fn plugin(prepared: &Prepared, options: &SecondOptions) -> Result<Option<PathBuf
 
 /// What the first guest does: it gives the device to VFIO, runs the second guest, and takes the
 /// device back.
-fn first_plan(prepared: &Prepared, options: &NestedOptions, limit: u32) -> Plan {
+fn first_plan(second_qemu: &[String], limit: u32) -> Plan {
     let device = format!("/sys/bus/pci/devices/{DEVICE}");
     let give = format!(
         "cat {device}/vendor {device}/device | tr '\\n' ' ' && \
@@ -344,8 +359,7 @@ fn first_plan(prepared: &Prepared, options: &NestedOptions, limit: u32) -> Plan 
         "echo {DEVICE} >{device}/driver/unbind && echo >{device}/driver_override && {driver} && \
          svmctl demo heap"
     );
-    let arguments = second_qemu(prepared, options);
-    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let arguments: Vec<_> = second_qemu.iter().map(String::as_str).collect();
     Plan {
         steps: vec![
             Step::shell("the device is given to VFIO", &give),
@@ -357,10 +371,16 @@ fn first_plan(prepared: &Prepared, options: &NestedOptions, limit: u32) -> Plan 
 }
 
 /// The command that starts the second guest, in the first.
-fn second_qemu(prepared: &Prepared, options: &NestedOptions) -> Vec<String> {
+fn second_qemu(
+    prepared: &Prepared,
+    options: &NestedOptions,
+    virtio: bool,
+    limit: u32,
+) -> Vec<String> {
     let (run, second) = (&options.run, &options.second);
     let attend = format!("{DIRECTORY}/attend.sh");
-    let mut words: Vec<String> = ["sh", &attend, "env"].map(str::to_owned).into();
+    let examined = limit.saturating_sub(TO_ANSWER).to_string();
+    let mut words: Vec<String> = ["sh", &attend, &examined, "env"].map(str::to_owned).into();
     words.extend(second.l2_env.iter().cloned());
     if second.l2_plugin.as_deref() != Some(Path::new("none")) {
         words.push(format!("LD_PRELOAD={DIRECTORY}/plugin.so"));
@@ -393,29 +413,15 @@ fn second_qemu(prepared: &Prepared, options: &NestedOptions) -> Vec<String> {
     if !run.machine.boot_log {
         kernel.extend(["quiet", "loglevel=5"]);
     }
-    let has = |option: &&str| {
-        prepared
-            .kernel_options
-            .get(*option)
-            .is_some_and(|v| v == "y")
-    };
-    let virtio = VIRTIO_CONSOLE.iter().all(has);
-    let channel: &[&str] = if virtio {
-        kernel.push("svm_results=/dev/hvc0");
-        &[
-            "-chardev",
-            "null,id=none",
-            "-serial",
-            "chardev:none",
-            // Without a port of messages, so that the console is there when its driver is.
-            "-device",
-            "virtio-serial-pci,max_ports=1",
-            "-device",
-            "virtconsole,chardev=results",
-        ]
+    let [console, results] = chardevs(virtio);
+    let mut channel = vec!["-chardev", results];
+    if virtio {
+        kernel.push(machine::VIRTIO_RESULTS_ARGUMENT);
+        channel.extend(["-chardev", "null,id=none", "-serial", "chardev:none"]);
+        channel.extend(machine::VIRTIO_RESULTS);
     } else {
-        &["-serial", "chardev:results"]
-    };
+        channel.extend(["-serial", "chardev:results"]);
+    }
     kernel.extend(second.l2_append.iter().map(String::as_str));
     let kernel = kernel.join(" ");
     let (cpus, image, initramfs) = (
@@ -462,11 +468,9 @@ fn second_qemu(prepared: &Prepared, options: &NestedOptions) -> Vec<String> {
         "-append",
         &kernel,
         "-chardev",
-        "serial,id=console,path=/dev/ttyS2",
+        console,
         "-serial",
         "chardev:console",
-        "-chardev",
-        "serial,id=results,path=/dev/ttyS3",
     ];
     let attended: &[&str] = &[
         "-chardev",
@@ -483,11 +487,25 @@ fn second_qemu(prepared: &Prepared, options: &NestedOptions) -> Vec<String> {
     } else {
         &["-no-reboot"]
     };
-    for part in [fixed, bios, channel, attended, reboot] {
+    for part in [fixed, bios, &channel, attended, reboot] {
         words.extend(part.iter().map(|&word| word.to_owned()));
     }
     words.extend(second.l2_qemu_argument.iter().cloned());
     words
+}
+
+/// The chardevs of the first guest's QEMU for its console and its results channel, see [`ports`].
+fn chardevs(virtio: bool) -> [&'static str; 2] {
+    match virtio {
+        true => [
+            "file,id=console,path=/dev/vport1p1",
+            "file,id=results,path=/dev/vport1p2",
+        ],
+        false => [
+            "serial,id=console,path=/dev/ttyS2",
+            "serial,id=results,path=/dev/ttyS3",
+        ],
+    }
 }
 
 #[cfg(test)]
