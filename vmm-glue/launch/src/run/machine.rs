@@ -21,7 +21,7 @@ use crate::prepare::{Prepared, Qemu, root};
 /// that the guest has it as soon as it has the driver.
 pub const VIRTIO_RESULTS: [&str; 4] = [
     "-device",
-    "virtio-serial-pci,id=virtio-results,addr=1d,max_ports=1",
+    "virtio-serial-pci,id=virtio-results,addr=1d,max_ports=1,modern-pio-notify=on",
     "-device",
     "virtconsole,bus=virtio-results.0,chardev=results",
 ];
