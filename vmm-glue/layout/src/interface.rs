@@ -213,13 +213,33 @@ pub mod assigned {
     }
 }
 
-/// All structures, of both parts of the interface.
-pub fn all_structures() -> impl Iterator<Item = &'static Structure> {
-    STRUCTURES.iter().chain(assigned::STRUCTURES)
+/// What the plug-in uses of emulated processors (TCG). A QEMU may be built without them.
+pub mod emulated {
+    use super::{Incomplete, Kind, Reader, Structure, Table};
+
+    structures! {
+        /// The structures.
+        STRUCTURES;
+        /// The sizes and offsets of a [`Table`].
+        EmulatedLayout;
+        x86_cpu_class: X86CPUClass {}
+        cpu_class: CPUClass { tcg_ops; }
+        tcg_cpu_ops: TCGCPUOps { do_interrupt; }
+        cpu: CPUState { exception_index; }
+        x86_cpu: ArchCPU {}
+        x86_state: CPUArchState { exception_is_int; vm_vmcb; }
+    }
 }
 
-/// Whether a line of a table is of [`assigned`] only: it may be missing.
-pub fn is_optional(name: &str) -> bool {
+/// All structures, of all parts of the interface.
+pub fn all_structures() -> impl Iterator<Item = &'static Structure> {
+    let optional = assigned::STRUCTURES.iter().chain(emulated::STRUCTURES);
+    STRUCTURES.iter().chain(optional)
+}
+
+/// Whether a line of a table is of these structures, of an optional part, and of no part that is
+/// always used.
+pub fn is_only_of(name: &str, structures: &[Structure]) -> bool {
     let has = |structures: &[Structure]| {
         structures.iter().any(|s| {
             let member = name.strip_prefix(s.name);
@@ -230,7 +250,7 @@ pub fn is_optional(name: &str) -> bool {
                 })
         })
     };
-    has(assigned::STRUCTURES) && !has(STRUCTURES)
+    has(structures) && !has(STRUCTURES)
 }
 
 /// Constants that are enumerators.

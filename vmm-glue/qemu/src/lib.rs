@@ -66,7 +66,7 @@ extern "C" fn loaded() {
     match verify::exports() {
         Ok(known) => {
             functions::set(known.functions);
-            abi::layout::set(known.layout, known.assigned);
+            abi::layout::set(known.layouts);
             FROM_FILE.store(known.from_file, Ordering::Relaxed);
             MODULE_INIT.store(known.module_init, Ordering::Relaxed);
             // SAFETY: QEMU's list of such functions may grow at any time before it is run, and this
@@ -107,6 +107,13 @@ unsafe extern "C" fn register_types() {
     match unsafe { verify::version_and_layout(functions::qemu(), from_file) } {
         Ok(()) => {
             instance::register();
+            // SAFETY: as above.
+            match unsafe { abi::emulated::check(functions::qemu()) } {
+                Ok(()) => remedy::nested_events::register(),
+                Err(refusal) => {
+                    eprintln!("svm-demo: {REFUSED} -accel tcg,svm-nested-events: {refusal}.");
+                }
+            }
             // SAFETY: as above.
             match unsafe { abi::iommu::check(functions::qemu()) } {
                 Ok(()) => {

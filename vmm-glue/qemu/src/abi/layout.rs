@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use std::sync::OnceLock;
 
 use qemu_layout::interface::assigned::AssignedLayout;
+use qemu_layout::interface::emulated::EmulatedLayout;
 use qemu_layout::{Kind, Layout, Table};
 
 use super::refusal::{Refusal, equal};
@@ -36,11 +37,30 @@ pub fn assigned() -> Option<&'static AssignedLayout> {
     ASSIGNED.get_or_init(builtin).as_ref()
 }
 
+static EMULATED: OnceLock<Option<EmulatedLayout>> = OnceLock::new();
+
+/// Sizes and offsets of emulated processors. None if this QEMU has none.
+pub fn emulated() -> Option<&'static EmulatedLayout> {
+    let builtin = || EmulatedLayout::new(&Table::builtin()).ok();
+    EMULATED.get_or_init(builtin).as_ref()
+}
+
+/// Sizes and offsets of all parts.
+pub struct Layouts {
+    /// What is always there.
+    pub all: Layout,
+    /// VFIO and iommufd.
+    pub assigned: Option<AssignedLayout>,
+    /// Emulated processors.
+    pub emulated: Option<EmulatedLayout>,
+}
+
 /// Sets them for the whole library, before their first use.
-pub fn set(layout: Layout, assigned: Option<AssignedLayout>) {
+pub fn set(layouts: Layouts) {
     // A second one belongs to the same process.
-    let _ = LAYOUT.set(layout);
-    let _ = ASSIGNED.set(assigned);
+    let _ = LAYOUT.set(layouts.all);
+    let _ = ASSIGNED.set(layouts.assigned);
+    let _ = EMULATED.set(layouts.emulated);
 }
 
 /// Declares types that are used only by address.

@@ -11,6 +11,7 @@
 //! Sizes and offsets come from the crate `qemu-layout`, for one series of QEMU, or from a layout
 //! file. Signatures are those of that series; a file with other signatures is refused.
 
+pub mod emulated;
 pub mod functions;
 pub mod iommu;
 pub mod layout;

@@ -9,8 +9,9 @@
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::NonNull;
 
-use qemu_layout::interface::assigned::AssignedLayout;
-use qemu_layout::interface::is_optional;
+use qemu_layout::interface::assigned::{self, AssignedLayout};
+use qemu_layout::interface::emulated::{self, EmulatedLayout};
+use qemu_layout::interface::is_only_of;
 use qemu_layout::{Kind, Layout, Table};
 
 use super::functions::{self, Qemu};
@@ -31,9 +32,7 @@ pub struct Known {
     /// Its functions.
     pub functions: Qemu,
     /// Sizes and offsets.
-    pub layout: Layout,
-    /// Those of VFIO and iommufd, if this QEMU has them.
-    pub assigned: Option<AssignedLayout>,
+    pub layouts: Layouts,
     /// Whether they come from a layout file, not from this library's table.
     pub from_file: bool,
     /// The phase in which types are registered: `MODULE_INIT_QOM`.
@@ -58,11 +57,10 @@ pub fn exports() -> Result<Known, Refusal> {
     let functions = Qemu::resolve(&program, file.as_ref()).map_err(Refusal::MissingExports)?;
     let from_file = file.is_some();
     let table = file.unwrap_or_else(Table::builtin);
-    let (layout, assigned, module_init) = interface(&table)?;
+    let (layouts, module_init) = interface(&table)?;
     Ok(Known {
         functions,
-        layout,
-        assigned,
+        layouts,
         from_file,
         module_init,
     })
@@ -70,11 +68,14 @@ pub fn exports() -> Result<Known, Refusal> {
 
 /// Compares a table with this library's assumptions: signatures, the sizes of members, enumerators,
 /// and the structures that are passed directly.
-fn interface(table: &Table) -> Result<(Layout, Option<AssignedLayout>, c_int), Refusal> {
+fn interface(table: &Table) -> Result<(Layouts, c_int), Refusal> {
     let builtin = Table::builtin();
-    let assigned = AssignedLayout::new(table).ok();
+    let with_assigned = AssignedLayout::new(table).ok();
+    let with_emulated = EmulatedLayout::new(table).ok();
     for (kind, name, expected) in builtin.lines() {
-        if assigned.is_none() && is_optional(name) {
+        let absent = with_assigned.is_none() && is_only_of(name, assigned::STRUCTURES)
+            || with_emulated.is_none() && is_only_of(name, emulated::STRUCTURES);
+        if absent {
             continue;
         }
         match kind {
@@ -102,7 +103,12 @@ fn interface(table: &Table) -> Result<(Layout, Option<AssignedLayout>, c_int), R
         found: error.to_string(),
     })?;
     layout::fixed(&layout)?;
-    Ok((layout, assigned, module_init))
+    let layouts = Layouts {
+        all: layout,
+        assigned: with_assigned,
+        emulated: with_emulated,
+    };
+    Ok((layouts, module_init))
 }
 
 /// Checks the version, unless a layout file describes exactly this program, and checks the layout

@@ -4,6 +4,7 @@
 //! default: of `svm-demo`, or of `vfio-pci` for devices of the host. An `svm-vtd` needs none and gets
 //! none.
 
+pub mod nested_events;
 pub mod page_requests;
 pub mod pasid_entries;
 pub mod smpwcs;
