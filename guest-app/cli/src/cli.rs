@@ -104,7 +104,8 @@ From a guest, whose files are gone when it ends:
     ///
     /// Each context chooses random operations on its own memory, computes the expected results, and
     /// compares. Between and during the operations, memory is dropped, swapped out, merged into
-    /// huge pages and split, and mapped anew. The exit status is 1 if anything was wrong.
+    /// huge pages and split, copied by fork, and mapped anew. The exit status is 1 if anything was
+    /// wrong.
     #[command(after_help = "\
 Examples:
   svmctl stress --duration 1m

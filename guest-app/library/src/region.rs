@@ -308,6 +308,24 @@ impl Region {
         }
     }
 
+    /// Unmaps the pages, and maps new ones at the same addresses, which read as zero. In between an
+    /// access faults, and nobody else can get the addresses.
+    ///
+    /// # Errors
+    ///
+    /// Those of `mmap`; the region is gone then.
+    pub fn map_anew(mut self) -> io::Result<Region> {
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_FIXED | MapFlags::MAP_NORESERVE;
+        let all = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        for protection in [ProtFlags::PROT_NONE, all] {
+            // SAFETY: the new mapping replaces our own, to which no references exist, since the
+            // region is owned here.
+            unsafe { mmap_anonymous(Some(self.base.addr()), self.len, protection, flags) }?;
+        }
+        self.read_only = 0..0;
+        Ok(self)
+    }
+
     /// Unmaps the region and returns its address.
     pub fn unmap(self) -> u64 {
         self.address(0)
@@ -350,6 +368,18 @@ mod tests {
         region.write(0, b"gone");
         region.advise(Advice::DontNeed).unwrap();
         assert_eq!(region.read(0..4), [0; 4]);
+    }
+
+    #[test]
+    fn pages_that_are_mapped_anew_read_as_zero_at_their_old_place() {
+        let mut region = Region::new(2 * PAGE).unwrap();
+        region.write(0, b"gone");
+        region.set_read_only(PAGE..2 * PAGE).unwrap();
+        let address = region.address(0);
+        let region = region.map_anew().unwrap();
+        assert_eq!((region.address(0), region.len()), (address, 2 * PAGE));
+        assert_eq!(region.read(0..4), [0; 4]);
+        region.write(2 * PAGE - 1, &[1]);
     }
 
     #[test]

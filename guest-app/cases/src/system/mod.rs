@@ -10,6 +10,7 @@ pub mod injection;
 pub mod laboratory;
 pub mod mapping;
 pub mod module;
+pub mod onlooker;
 pub mod pages;
 pub mod power;
 pub mod socket;

@@ -2,6 +2,7 @@
 //! `svmctl stress`: load from several contexts in several processes. All results are checked.
 
 mod progress;
+mod storm;
 mod worker;
 
 use std::fmt::Write as _;
@@ -321,6 +322,8 @@ fn summarise(
             "page_requests": total.page_requests,
             "invalidations": total.invalidations,
             "disturbances": total.disturbances,
+            "storms": total.storms_by_name(),
+            "storms_in_flight": total.storms_in_flight,
             "failures": failures,
         }));
     }
@@ -335,7 +338,14 @@ fn summarise(
         .iter()
         .map(|(name, n)| format!("{name} {n}"))
         .collect();
-    writeln!(out, "{}\n", counts.join(", "))?;
+    writeln!(out, "{}", counts.join(", "))?;
+    let storms = total.storms_by_name();
+    let counts: Vec<_> = storms
+        .iter()
+        .map(|(name, n)| format!("{name} {n}"))
+        .collect();
+    let (counts, in_flight) = (counts.join(", "), total.storms_in_flight);
+    writeln!(out, "storms: {counts}, {in_flight} of them in flight\n")?;
     for failure in failures {
         writeln!(out, "FAILED  {failure}")?;
     }

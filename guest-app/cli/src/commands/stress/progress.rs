@@ -7,6 +7,7 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
+use super::storm::Change;
 use crate::mix::{KINDS, Kind};
 
 /// The work of one context, or of all.
@@ -28,6 +29,10 @@ pub struct Progress {
     pub invalidations: u64,
     /// Times that memory was taken away, moved or replaced.
     pub disturbances: u64,
+    /// Changes of memory under a fill, by kind.
+    pub storms: [u64; Change::ALL.len()],
+    /// How many of them had ended before the fill was complete.
+    pub storms_in_flight: u64,
 }
 
 impl Progress {
@@ -47,6 +52,8 @@ impl Progress {
             page_requests: self.page_requests + other.page_requests,
             invalidations: self.invalidations + other.invalidations,
             disturbances: self.disturbances + other.disturbances,
+            storms: std::array::from_fn(|n| self.storms[n] + other.storms[n]),
+            storms_in_flight: self.storms_in_flight + other.storms_in_flight,
         }
     }
 
@@ -56,6 +63,12 @@ impl Progress {
             .map(|kind| (kind.key(), self.operations[kind.index()]))
             .filter(|(_, count)| *count > 0)
             .collect()
+    }
+
+    /// Storms by the name of their change.
+    pub fn storms_by_name(&self) -> BTreeMap<&'static str, u64> {
+        let count = |change: Change| (change.key(), self.storms[change.index()]);
+        Change::ALL.map(count).into()
     }
 
     /// In one line.

@@ -15,11 +15,14 @@ use svmctl::region::{Advice, PAGE, Region};
 use svmctl::{Batch, Descriptor, Failure, GatherEntry, Queue, Ticket};
 
 use super::progress::Progress;
+use super::storm::{Prey, Storm};
 use crate::mix::{Kind, Mix};
 use svm_cases::harness::random::Random;
 
 /// Areas of memory of a worker.
 const AREAS: usize = 4;
+/// A round in this many has a storm.
+const STORMS: u64 = 4;
 /// No descriptor takes this long unless the device has stopped working.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Rounds between two checks of all memory.
@@ -99,6 +102,8 @@ pub struct Worker {
     /// The ranges to which the descriptors of the round write.
     written: Vec<Place>,
     tally: Tally,
+    /// The memory that is taken away under the device, if it can fill.
+    prey: Option<Prey>,
     round: u64,
     /// The work done so far.
     pub progress: Progress,
@@ -126,7 +131,9 @@ impl Worker {
         let areas = (0..AREAS)
             .map(|_| Area::new(length))
             .collect::<Result<_, _>>()?;
-        let depth = load.depth.clamp(1, queue.capacity());
+        // A storm has a descriptor, too.
+        let depth = load.depth.clamp(1, queue.capacity() - 1);
+        let fills = queue.info().operations & 1 << Operation::Fill as u32 != 0;
         let batches = (0..depth)
             .map(|_| Batch::new(BATCH))
             .collect::<Result<_, _>>()?;
@@ -152,6 +159,7 @@ impl Worker {
                 expected: 0,
                 contended: false,
             },
+            prey: (load.pressure && fills).then(Prey::new).transpose()?,
             round: 0,
             progress: Progress::default(),
         })
@@ -180,6 +188,11 @@ impl Worker {
             let kind = self.mix.draw(&mut self.random);
             tasks.push(self.draw(kind, n)?);
         }
+        let mut storm = None;
+        if self.prey.is_some() && self.random.once_in(STORMS) {
+            let prey = self.prey.take();
+            storm = prey.map(|prey| prey.into_storm(&mut self.random));
+        }
         let mut tickets = Vec::with_capacity(count);
         for task in &tasks {
             // SAFETY: a descriptor refers to unmapped addresses or to the worker's regions. The
@@ -187,6 +200,7 @@ impl Worker {
             // flight.
             tickets.push(unsafe { self.queue.push(&task.descriptor) }?);
         }
+        let storm = storm.map(|storm| self.storm(storm)).transpose()?;
         self.queue.flush()?;
         if self.pressure {
             self.press()?;
@@ -203,6 +217,9 @@ impl Worker {
             self.judge(task, &record)
                 .with_context(|| task.kind.key().to_owned())?;
         }
+        if let Some((storm, ticket, record)) = storm {
+            self.calm(storm, ticket, record).context("a storm")?;
+        }
         self.compare(number_is_due(self.round))?;
         self.tally.compare()?;
         let change = self.queue.counters()?.since(&before);
@@ -216,6 +233,48 @@ impl Worker {
         self.progress.page_requests += counted(index::PAGE_REQUESTS);
         self.progress.invalidations += counted(index::INVALIDATIONS);
         Ok(())
+    }
+
+    /// Starts the fill of a storm after the descriptors of the round, and changes its memory. Also
+    /// returns the record, if the fill was complete before the change was.
+    fn storm(&mut self, storm: Storm) -> anyhow::Result<(Storm, Ticket, Option<Completion>)> {
+        // SAFETY: only atomic accesses reach the region. Its addresses stay its own until nothing
+        // is in flight, also while other pages are mapped there.
+        let ticket = unsafe { self.queue.submit(&storm.descriptor()) }?;
+        let change = storm.change;
+        let storm = storm
+            .strike()
+            .with_context(|| format!("memory could not be {}", change.key()))?;
+        let record = self.queue.try_wait(&ticket)?;
+        self.progress.storms[change.index()] += 1;
+        self.progress.storms_in_flight += u64::from(record.is_none());
+        Ok((storm, ticket, record))
+    }
+
+    /// Waits for the fill of a storm, and checks it, and another one after it.
+    fn calm(
+        &mut self,
+        storm: Storm,
+        ticket: Ticket,
+        record: Option<Completion>,
+    ) -> anyhow::Result<()> {
+        let record = match record {
+            Some(record) => record,
+            None => self.record(&ticket)?,
+        };
+        let (prey, again, value) = storm.judge(&record)?;
+        // SAFETY: as in `storm`.
+        let ticket = unsafe { self.queue.submit(&again) }?;
+        let record = self.record(&ticket)?;
+        self.prey = Some(prey.settle(&record, value).context("afterwards")?);
+        Ok(())
+    }
+
+    /// Waits for the record of a fill.
+    fn record(&mut self, ticket: &Ticket) -> anyhow::Result<Completion> {
+        let deadline = Instant::now() + PATIENCE;
+        let record = self.queue.wait_until(ticket, Some(deadline))?;
+        record.with_context(|| format!("fill has not completed in {PATIENCE:?}"))
     }
 
     /// Chooses a descriptor of a kind, and changes the shadows as the descriptor will change the
@@ -703,6 +762,10 @@ mod tests {
             assert!(progress.operations[kind.index()] > 0, "{}", kind.key());
         }
         assert!(progress.disturbances > 0 && progress.compared > 1 << 20);
+        assert!(
+            progress.storms.iter().all(|count| *count > 0),
+            "{progress:?}"
+        );
     }
 
     #[test]
