@@ -59,6 +59,7 @@ pub struct Host {
     /// Invalidations that clients with copies have not received yet.
     dirty: Mutex<Dirty>,
     lose_every: AtomicU64,
+    withhold: bool,
     completions: AtomicU64,
 }
 
@@ -82,6 +83,7 @@ impl Host {
             bell: settings.thread.then(Arc::default),
             timeouts: OnceLock::new(),
             lose_every: AtomicU64::new(settings.lose_every),
+            withhold: settings.withhold,
             completions: AtomicU64::new(0),
             dirty: Mutex::default(),
         }));
@@ -217,7 +219,9 @@ impl Host {
 
     /// Carries out one effect. Returns false if the kernel of the host could not do its part.
     fn carry_out_one(&'static self, bql: &Bql, effect: Effect) -> bool {
-        let done = self.assigned.carry_out(bql, &self.unit, &effect);
+        let withheld =
+            self.withhold && matches!(effect, Effect::Invalidated(Invalidated::Iotlb { .. }));
+        let done = withheld || self.assigned.carry_out(bql, &self.unit, &effect);
         match effect {
             Effect::Interrupt(message) => interrupts::deliver(bql, message),
             Effect::InvalidateRequest { requester, request } => {
