@@ -165,6 +165,8 @@ mutants! {
     Confirm,
     /// Page requests that are given up are not answered.
     Abandon,
+    /// An address space that hardware of the host walks is not cached.
+    Held,
     /// A unit above another one reports all that it is configured with.
     HostLimits,
     /// VCCAP reports nothing.

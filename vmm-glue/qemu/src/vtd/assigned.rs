@@ -18,7 +18,7 @@ use host_iommufd::host::Host as Kernel;
 use pcie_ats::{PageRequest, Pasid};
 use vtd::config::Stages;
 use vtd::spec::SourceId;
-use vtd::{AddressSpace, Config, Effect};
+use vtd::{AddressSpace, Config, Effect, Invalidated};
 
 use super::function::Function;
 use super::guest_memory::GuestMemory;
@@ -204,6 +204,7 @@ impl AssignedDevices {
                     handler,
                 });
                 self.count.store(state.members.len(), Ordering::Relaxed);
+                state.hold(unit);
                 Ok(())
             }
             Err(reason) => {
@@ -265,6 +266,9 @@ impl AssignedDevices {
         if let Err(error) = &done {
             message::warning(&format!("svm-vtd: {error}"));
         }
+        if changes_bindings(effect) {
+            state.hold(unit);
+        }
         done.is_ok()
     }
 
@@ -289,7 +293,26 @@ impl AssignedDevices {
     }
 }
 
+/// Whether an effect can bind address spaces.
+fn changes_bindings(effect: &Effect) -> bool {
+    use Invalidated::{Context, Pasid};
+    matches!(
+        effect,
+        Effect::TranslationEnabled(true) | Effect::Invalidated(Context(_) | Pasid(_))
+    )
+}
+
 impl State {
+    /// Tells the unit which address spaces the kernel walks, so that their page requests belong to
+    /// them until the guest's invalidation comes, whatever its tables say by then.
+    fn hold(&self, unit: &LockedUnit) {
+        for space in self.assigned.bindings().nested_spaces() {
+            let (requester, pasid) = space.of;
+            unit.lock()
+                .hold_address_space(&GuestMemory, requester, pasid);
+        }
+    }
+
     /// Checks a device against the unit, and binds it.
     fn assign(
         &mut self,

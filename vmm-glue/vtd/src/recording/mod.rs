@@ -24,6 +24,7 @@
 //! | `translated RID PASID ADDRESS ACCESS` | a request with a translated address |
 //! | `ats RID PASID ADDRESS PAGES FLAGS` | a translation request; flags as above, and `n` No Write. Its answer is the words of the completion (PCIe 10.2.3.2) |
 //! | `page RID PASID ADDRESS FLAGS PRGI LAST` | a page request; flags `r`, `w`, `x`, `p`; `last` or `more` |
+//! | `hold RID PASID` | [`Unit::hold_address_space`] |
 //! | `complete RID ITAGS COUNT` | an invalidation completion |
 //! | `interrupt RID ADDRESS DATA` | an interrupt request; `-` if its requester is not known |
 //! | `route RID ADDRESS DATA = ADDRESS DATA` | the destination of an interrupt; `-` if there is none |
@@ -243,6 +244,21 @@ impl RecordedUnit {
                     if request.last { "last" } else { "more" },
                 )
             },
+        );
+    }
+
+    /// [`Unit::hold_address_space`].
+    pub fn hold_address_space(
+        &mut self,
+        memory: &impl Memory,
+        requester: SourceId,
+        pasid: Option<Pasid>,
+    ) {
+        self.call(
+            memory,
+            &mut Effects::new(),
+            |unit, memory, _| unit.hold_address_space(memory, requester, pasid),
+            |()| format!("hold {requester} {}", Of(&pasid)),
         );
     }
 

@@ -53,6 +53,26 @@ impl Unit {
         }
     }
 
+    /// Hardware of the host walks an address space of a function, and has its entries cached as this
+    /// unit would after a request: they stay in use until software invalidates them (sections
+    /// 6.2.2 and 6.2.3). A page request that arrives after software has cleared its PASID table
+    /// entry, and before the invalidation, is then one of the address space and no fault. Nothing
+    /// is recorded if the address space is not valid.
+    pub fn hold_address_space(
+        &mut self,
+        memory: &impl Memory,
+        requester: SourceId,
+        pasid: Option<Pasid>,
+    ) {
+        if breaks(Mutant::Held) || self.check_mode(pasid).is_err() {
+            return;
+        }
+        if let Ok(context) = self.context(memory, requester) {
+            // What is not valid is not cached.
+            let _ = self.space(memory, requester, &context, pasid, false);
+        }
+    }
+
     /// The groups of a function that wait for a response are given up: those of one address space,
     /// the requests without PASID being one, or all. Each is answered with Invalid Request, as by
     /// hardware when an address space is taken away (section 7.6). A response that

@@ -271,6 +271,33 @@ pub(crate) fn page_requests_that_are_given_up_are_invalid() {
 }
 
 #[test]
+pub(crate) fn a_page_request_before_the_invalidation_of_its_pasid_is_no_fault() {
+    let mut b = Bench::new();
+    for pasid in [5, 6] {
+        b.pasid(SID, pasid, first_stage(0x9000, 1));
+    }
+    b.unit.hold_address_space(&b.ram, SID, Some(pasid_of(5)));
+    // There is no such entry, and nothing is recorded.
+    b.unit.hold_address_space(&b.ram, SID, Some(pasid_of(7)));
+    b.unit.hold_address_space(&b.ram, SourceId(0x0900), None);
+    assert!(!b.fx.iter().any(|e| matches!(e, Effect::Interrupt(_))));
+    // Software takes two address spaces away, and the requests were under way.
+    for pasid in [5, 6] {
+        b.pasid(SID, pasid, [0; 8]);
+    }
+    let refused = |b: &mut Bench, pasid| {
+        let before = b.unit.counters().page_requests_refused;
+        let request = page_request(Some(pasid), 1);
+        b.unit.page_request(&b.ram, SID, &request, &mut b.fx);
+        b.unit.counters().page_requests_refused > before
+    };
+    assert!(!refused(&mut b, 5), "its entry is in use");
+    assert!(refused(&mut b, 6), "nobody uses its entry");
+    assert!(b.submit_and_wait(&[pasid_entry(1, 5)]));
+    assert!(refused(&mut b, 5), "its entry was invalidated");
+}
+
+#[test]
 pub(crate) fn a_unit_above_another_reports_what_that_can_carry() {
     let below = |change: fn(&mut Config)| {
         let mut config = Config::default();

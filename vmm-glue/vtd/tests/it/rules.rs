@@ -229,6 +229,9 @@ fn test(mutant: Mutant) -> (&'static str, fn()) {
         }
         Mutant::Confirm => named!(host_below::an_invalidation_that_fails_stops_the_queue_there),
         Mutant::Abandon => named!(host_below::page_requests_that_are_given_up_are_invalid),
+        Mutant::Held => {
+            named!(host_below::a_page_request_before_the_invalidation_of_its_pasid_is_no_fault)
+        }
         Mutant::HostLimits => {
             named!(host_below::a_unit_above_another_reports_what_that_can_carry)
         }

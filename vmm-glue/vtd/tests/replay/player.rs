@@ -141,6 +141,7 @@ fn call(
             let _ = unit.translation_request(image, requester, &request, &mut room, fx);
         }
         Call::Page(requester, request) => unit.page_request(image, requester, &request, fx),
+        Call::Hold(requester, pasid) => unit.hold_address_space(image, requester, pasid),
         Call::Complete(requester, completion) => {
             unit.invalidate_completion(image, requester, &completion, fx);
         }

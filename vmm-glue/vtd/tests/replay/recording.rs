@@ -74,6 +74,7 @@ pub enum Call {
     Translated(SourceId, Option<Pasid>, u64, Access),
     Ats(SourceId, TranslationRequest),
     Page(SourceId, PageRequest),
+    Hold(SourceId, Option<Pasid>),
     Complete(SourceId, InvalidateCompletion),
     Interrupt(Option<SourceId>, Message),
     Route(Option<SourceId>, Message),
@@ -133,6 +134,7 @@ impl Call {
                 };
                 Call::Page(source(rid)?, request)
             }
+            ["hold", rid, of] => Call::Hold(source(rid)?, pasid(of)?),
             ["complete", rid, itags, count] => {
                 let completion = InvalidateCompletion {
                     itag_vector: small(itags)?,
