@@ -344,6 +344,11 @@ pub struct SecondOptions {
     #[arg(long)]
     pub l2_reboots: bool,
 
+    /// Start another second-level guest beside it, with a device of its own and the same options, which
+    /// runs this line of shell. The first guest needs memory for both
+    #[arg(long, value_name = "COMMAND", conflicts_with = "l2_type1")]
+    pub l2_neighbour: Option<String>,
+
     /// Number of its processors
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub l2_cpus: u32,

@@ -30,6 +30,10 @@ pub enum Source {
     SecondConsole,
     /// Its results channel.
     SecondResults,
+    /// The console of its neighbour.
+    NeighbourConsole,
+    /// The neighbour's results channel.
+    NeighbourResults,
 }
 
 /// Why following ended.

@@ -82,31 +82,7 @@ pub fn ending(results: &mut Results, ending: &Ending, timeout: Duration, found: 
 /// Adds the end of the second-level guest to its results, and the failures of the first. `step` is
 /// the step of the first guest in which the second runs.
 pub fn levels(first: &mut Results, second: &mut Results, step: &str) {
-    let of_step = first.steps.iter().find(|ended| ended.end.name == step);
-    let why = of_step.map(|ended| ended.end.message.as_str());
-    let at = match (second.under_way(), &second.kernel) {
-        (Some(step), _) => format!("in its step {step:?}"),
-        (None, None) => "before it was up".to_owned(),
-        (None, Some(_)) if second.ended() => "after its plan".to_owned(),
-        (None, Some(_)) => "between its steps".to_owned(),
-    };
-    let panicked = |results: &Results| {
-        let mut troubles = results.troubles.iter();
-        troubles.any(|trouble| trouble.kind == Kind::Panic)
-    };
-    match why {
-        // Its panic is already counted.
-        Some("") if second.ended() || panicked(second) => {}
-        Some("") => second.fail(format!(
-            "L2 ended {at}, without coming to the end of its plan"
-        )),
-        Some(why) if why.contains("did not end within") => {
-            second.hung = !second.ended();
-            second.fail(format!("L2 hung {at}: it {why}"));
-        }
-        Some(why) => second.fail(format!("L2's QEMU died {at}: {why}")),
-        None => {}
-    }
+    of_level(first, second, step, "L2");
     let mut failures: Vec<_> = first.failures.clone();
     failures.extend(first.troubles.iter().map(|trouble| trouble.line.clone()));
     let setup = first
@@ -123,6 +99,55 @@ pub fn levels(first: &mut Results, second: &mut Results, step: &str) {
     );
     for failure in failures {
         second.fail(format!("L1: {failure}"));
+    }
+}
+
+/// Adds the end of a neighbour to its results, and those to the results of the second-level guest.
+pub fn neighbour(first: &Results, second: &mut Results, neighbour: &mut Results, step: &str) {
+    let came_to_its_end = neighbour.ended();
+    if !came_to_its_end {
+        of_level(first, neighbour, step, "the neighbour");
+    }
+    neighbour.close();
+    let failed = neighbour.steps.iter().map(|step| &step.end);
+    let failed = failed.filter(|end| end.status == Status::Failed);
+    let failed = failed.map(|end| format!("{}: {}", end.name, end.message));
+    let troubles = neighbour
+        .troubles
+        .iter()
+        .map(|trouble| trouble.line.clone());
+    let failures = neighbour.failures.iter().cloned();
+    for failure in failures.chain(troubles).chain(failed) {
+        second.fail(format!("the neighbour: {failure}"));
+    }
+}
+
+/// Adds the end of a guest inside of the first one to its results.
+fn of_level(first: &Results, second: &mut Results, step: &str, level: &str) {
+    let of_step = first.steps.iter().find(|ended| ended.end.name == step);
+    let why = of_step.map(|ended| ended.end.message.as_str());
+    let at = match (second.under_way(), &second.kernel) {
+        (Some(step), _) => format!("in its step {step:?}"),
+        (None, None) => "before it was up".to_owned(),
+        (None, Some(_)) if second.ended() => "after its plan".to_owned(),
+        (None, Some(_)) => "between its steps".to_owned(),
+    };
+    let panicked = |results: &Results| {
+        let mut troubles = results.troubles.iter();
+        troubles.any(|trouble| trouble.kind == Kind::Panic)
+    };
+    match why {
+        // Its panic is already counted.
+        Some("") if second.ended() || panicked(second) => {}
+        Some("") => second.fail(format!(
+            "{level} ended {at}, without coming to the end of its plan"
+        )),
+        Some(why) if why.contains("did not end within") => {
+            second.hung = !second.ended();
+            second.fail(format!("{level} hung {at}: it {why}"));
+        }
+        Some(why) => second.fail(format!("{level}'s QEMU died {at}: {why}")),
+        None => {}
     }
 }
 

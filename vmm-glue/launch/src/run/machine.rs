@@ -61,6 +61,12 @@ pub struct Files {
     pub second_console: PathBuf,
     /// The lines of its results channel.
     pub second_events: PathBuf,
+    /// The same three of its neighbour.
+    pub neighbour_initramfs: PathBuf,
+    /// See above.
+    pub neighbour_console: PathBuf,
+    /// See above.
+    pub neighbour_events: PathBuf,
 }
 
 /// The destination of the guest's console.
@@ -89,11 +95,14 @@ impl Files {
             second_initramfs: directory.join("initramfs-l2.cpio"),
             second_console: directory.join("console-l2.log"),
             second_events: directory.join("events-l2.jsonl"),
+            neighbour_initramfs: directory.join("initramfs-neighbour.cpio"),
+            neighbour_console: directory.join("console-neighbour.log"),
+            neighbour_events: directory.join("events-neighbour.jsonl"),
         }
     }
 
     /// All files, without the directory.
-    pub fn all(&self) -> [&Path; 11] {
+    pub fn all(&self) -> [&Path; 14] {
         [
             &self.initramfs,
             &self.console,
@@ -106,6 +115,9 @@ impl Files {
             &self.second_initramfs,
             &self.second_console,
             &self.second_events,
+            &self.neighbour_initramfs,
+            &self.neighbour_console,
+            &self.neighbour_events,
         ]
     }
 }

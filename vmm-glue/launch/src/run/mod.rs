@@ -290,7 +290,10 @@ impl Run<'_> {
                     Source::Console => view.console(line),
                     Source::Results => view.event(line),
                     Source::Qemu => view.qemu(line),
-                    Source::SecondConsole | Source::SecondResults => Then::Continue,
+                    Source::SecondConsole
+                    | Source::SecondResults
+                    | Source::NeighbourConsole
+                    | Source::NeighbourResults => Then::Continue,
                 })
             },
             |child| found = Some(monitor.report(child.id())),
@@ -565,7 +568,12 @@ fn show_failures(results: &Results, files: &Files, output_was_shown: bool) {
         eprintln!("{failure}");
     }
     if !results.failures.is_empty() || !results.troubles.is_empty() {
-        for path in [&files.console, &files.second_console, &files.qemu] {
+        for path in [
+            &files.console,
+            &files.second_console,
+            &files.neighbour_console,
+            &files.qemu,
+        ] {
             let bytes = fs::read(path).unwrap_or_default();
             let text = String::from_utf8_lossy(&bytes);
             if !text.trim().is_empty() {
@@ -577,8 +585,9 @@ fn show_failures(results: &Results, files: &Files, output_was_shown: bool) {
             }
         }
     }
-    let of_host = results.host.iter().flat_map(|host| &host.steps);
-    for step in of_host
+    let others = results.host.iter().chain(&results.neighbour);
+    for step in others
+        .flat_map(|other| &other.steps)
         .chain(&results.steps)
         .filter(|step| step.end.status == Status::Failed)
     {

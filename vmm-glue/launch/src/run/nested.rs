@@ -56,8 +56,9 @@ const HOST_OPTIONS: &[&str] = &[
     "CONFIG_KVM",
 ];
 
-/// The device's place in the first guest: QEMU's first free one.
+/// The device's place in the first guest, QEMU's first free one, and the place of the neighbour's.
 const DEVICE: &str = "0000:00:01.0";
+const NEIGHBOUR_DEVICE: &str = "0000:00:02.0";
 
 /// Kernel options without which all channels are serial ports.
 const VIRTIO_CONSOLE: [&str; 2] = ["CONFIG_VIRTIO_CONSOLE", "CONFIG_VIRTIO_PCI"];
@@ -71,6 +72,36 @@ const TO_ANSWER: u32 = 5;
 /// Names of the levels in messages.
 pub const FIRST: &str = "L1";
 pub const SECOND: &str = "L2";
+const NEIGHBOUR: &str = "neighbour";
+
+/// A guest inside of the first one.
+struct Inner {
+    /// Its name, below which its attendant has its files.
+    name: &'static str,
+    /// Its device in the first guest, and where the first guest's driver puts it.
+    device: &'static str,
+    node: &'static str,
+    /// Its initial file system in the first guest.
+    initramfs: &'static str,
+    /// The first guest's virtio ports of its console and its results channel.
+    ports: [u32; 2],
+}
+
+const L2: Inner = Inner {
+    name: "l2",
+    device: DEVICE,
+    node: "/dev/svm0",
+    initramfs: "initramfs.cpio",
+    ports: [1, 2],
+};
+
+const L2_NEIGHBOUR: Inner = Inner {
+    name: NEIGHBOUR,
+    device: NEIGHBOUR_DEVICE,
+    node: "/dev/svm1",
+    initramfs: "initramfs-neighbour.cpio",
+    ports: [3, 4],
+};
 
 /// Where the kernel of this machine changes the clock of a processor, if it does.
 const FREQUENCIES: &str = "/sys/devices/system/cpu/cpu0/cpufreq";
@@ -113,11 +144,30 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
         fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
     }
     initramfs::pack(&prepared, &plan, &added, &files.second_initramfs)?;
-    let first = first_files(&prepared, &options.second, &files.second_initramfs)?;
+    let mut images = vec![(L2.initramfs, &files.second_initramfs)];
+    let beside = options.second.l2_neighbour.as_ref();
+    if let Some(line) = beside {
+        for path in [&files.neighbour_console, &files.neighbour_events] {
+            fs::File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+        }
+        let plan = plans::exec(line, &given);
+        initramfs::pack(&prepared, &plan, &added, &files.neighbour_initramfs)?;
+        images.push((L2_NEIGHBOUR.initramfs, &files.neighbour_initramfs));
+        ensure!(
+            virtio,
+            "a neighbour needs a kernel with {}",
+            VIRTIO_CONSOLE.join(", ")
+        );
+    }
+    let first = first_files(&prepared, &options.second, &images)?;
     let seconds = run.seconds();
     let limit = seconds.saturating_sub(FOR_FIRST).max(FOR_FIRST);
-    let qemu = second_qemu(&prepared, options, virtio, limit);
-    let first_plan = first_plan(&qemu, limit);
+    let qemu = |guest| second_qemu(&prepared, options, virtio, limit, guest);
+    let first_plan = first_plan(
+        &qemu(&L2),
+        beside.map(|_| qemu(&L2_NEIGHBOUR)).as_deref(),
+        limit,
+    )?;
     initramfs::pack(&prepared, &first_plan, &first, &files.initramfs)?;
 
     let new_results = |plan: &str, iommu: Iommu, accel: Accel| {
@@ -132,19 +182,31 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
     };
     let mut first = new_results("host", machine.iommu, machine.accel);
     let mut second = new_results(&plan_name, options.second.l2_iommu, Accel::Kvm);
+    let mut neighbour = new_results(NEIGHBOUR, options.second.l2_iommu, Accel::Kvm);
     let timeout = Duration::from_secs(seconds.into());
     let shows_output = run.verbose || run.exec.is_some();
     let several = plan.steps.len() > 1;
 
-    let mut follower = Follower::new(&[
+    let mut sources: Vec<(Source, &Path)> = vec![
         (Source::Console, &files.console),
         (Source::Results, &files.events),
         (Source::Qemu, &files.qemu),
         (Source::SecondConsole, &files.second_console),
         (Source::SecondResults, &files.second_events),
-    ])?;
+    ];
+    if beside.is_some() {
+        sources.push((Source::NeighbourConsole, &files.neighbour_console));
+        sources.push((Source::NeighbourResults, &files.neighbour_events));
+    }
+    let mut follower = Follower::new(&sources)?;
     let start = Instant::now();
-    let (mut child, monitor) = start_qemu(&prepared, &machine, &files, ports(&files, virtio))?;
+    let mut arguments = ports(&files, virtio, beside.is_some());
+    if beside.is_some() {
+        let words = ["svm-demo,addr=2".to_owned()].into_iter();
+        let words: Vec<_> = words.chain(machine.device_option.iter().cloned()).collect();
+        arguments.extend(["-device".into(), words.join(",").into()]);
+    }
+    let (mut child, monitor) = start_qemu(&prepared, &machine, &files, arguments)?;
     if shows_output {
         progress.line(&format!("QEMU is process {}", child.id()));
     }
@@ -167,13 +229,22 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
             results: &mut second,
             start,
         },
+        View {
+            level: NEIGHBOUR,
+            renderer: Renderer::new(shows_output, false),
+            progress: &progress,
+            booting: None,
+            watcher: Watcher::default(),
+            results: &mut neighbour,
+            start,
+        },
     ];
     let mut found = None;
     let ending = follower.follow(
         &mut child,
         timeout,
         |source, line| {
-            let [first, second] = &mut views;
+            let [first, second, neighbour] = &mut views;
             Ok(match source {
                 Source::Console => first.console(line),
                 Source::Results => first.event(line),
@@ -185,6 +256,14 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
                 }
                 Source::SecondResults => {
                     second.event(line);
+                    Then::Continue
+                }
+                Source::NeighbourConsole => {
+                    neighbour.console(line);
+                    Then::Continue
+                }
+                Source::NeighbourResults => {
+                    neighbour.event(line);
                     Then::Continue
                 }
             })
@@ -201,6 +280,12 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
     let found = found.map(|found| found.summary).unwrap_or_default();
     judge::ending(&mut first, &ending, timeout, &found);
     judge::levels(&mut first, &mut second, STEP);
+    if beside.is_some() {
+        neighbour.seconds = second.seconds;
+        judge::neighbour(&first, &mut second, &mut neighbour, STEP);
+        say(&neighbour.summary());
+        second.neighbour = Some(Box::new(neighbour));
+    }
     first.close();
     second.close();
     let code = judge::status(&second, &ending, run.exec.is_some());
@@ -208,7 +293,11 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
     let text = serde_json::to_string_pretty(&second).context("cannot write the results")?;
     fs::write(&files.results, text + "\n")
         .with_context(|| format!("cannot write {}", files.results.display()))?;
-    for image in [&files.initramfs, &files.second_initramfs] {
+    for image in [
+        &files.initramfs,
+        &files.second_initramfs,
+        &files.neighbour_initramfs,
+    ] {
         let _ = fs::remove_file(image);
     }
     show_failures(&second, &files, shows_output);
@@ -262,8 +351,8 @@ fn clock_khz(text: &str) -> Option<u64> {
 }
 
 /// The ports of the first guest that are the second's console and results channel: virtio ports, or its
-/// third and fourth serial port.
-fn ports(files: &Files, virtio: bool) -> Vec<OsString> {
+/// third and fourth serial port. Those of a neighbour follow.
+fn ports(files: &Files, virtio: bool, neighbour: bool) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = Vec::new();
     if virtio {
         // The second controller of the first guest, whose own results channel is the first.
@@ -272,8 +361,11 @@ fn ports(files: &Files, virtio: bool) -> Vec<OsString> {
     let ports = [
         ("l2console", &files.second_console),
         ("l2results", &files.second_events),
+        ("neighbourconsole", &files.neighbour_console),
+        ("neighbourresults", &files.neighbour_events),
     ];
-    for (number, (id, path)) in (1..).zip(ports) {
+    let count = if neighbour { 4 } else { 2 };
+    for (number, (id, path)) in (1..).zip(ports).take(count) {
         let file = format!("file,id={id},path=");
         arguments.extend(["-chardev".into(), machine::with_path(&file, path)]);
         arguments.extend(match virtio {
@@ -289,7 +381,11 @@ fn ports(files: &Files, virtio: bool) -> Vec<OsString> {
 
 /// What the first guest contains: QEMU with its libraries and firmware, the plug-in, and the second
 /// guest's kernel and initial file system.
-fn first_files(prepared: &Prepared, options: &SecondOptions, image: &Path) -> Result<Added> {
+fn first_files(
+    prepared: &Prepared,
+    options: &SecondOptions,
+    images: &[(&str, &PathBuf)],
+) -> Result<Added> {
     let Qemu::Prepared { root, .. } = &prepared.qemu else {
         bail!("the first guest's QEMU is the prepared one: leave --qemu out");
     };
@@ -326,7 +422,9 @@ fn first_files(prepared: &Prepared, options: &SecondOptions, image: &Path) -> Re
     let kernel = &prepared.kernel;
     let kernel = kernel.unpacked.as_ref().unwrap_or(&kernel.packed);
     files.place(kernel, &format!("{DIRECTORY}/kernel"), 0o644)?;
-    files.place(image, &format!("{DIRECTORY}/initramfs.cpio"), 0o644)?;
+    for (name, image) in images {
+        files.place(image, &format!("{DIRECTORY}/{name}"), 0o644)?;
+    }
     files.place_text(ATTEND, &format!("{DIRECTORY}/attend.sh"))?;
     Ok(added)
 }
@@ -347,27 +445,56 @@ fn plugin(prepared: &Prepared, options: &SecondOptions) -> Result<Option<PathBuf
 
 /// What the first guest does: it gives the device to VFIO, runs the second guest, and takes the
 /// device back.
-fn first_plan(second_qemu: &[String], limit: u32) -> Plan {
-    let device = format!("/sys/bus/pci/devices/{DEVICE}");
-    let give = format!(
-        "cat {device}/vendor {device}/device | tr '\\n' ' ' && \
-         echo vfio-pci >{device}/driver_override && echo {DEVICE} >/sys/bus/pci/drivers_probe && \
-         ls {device}/vfio-dev /dev/kvm /dev/iommu"
-    );
+fn first_plan(second: &[String], neighbour: Option<&[String]>, limit: u32) -> Result<Plan> {
+    let inner: &[Inner] = match neighbour {
+        Some(_) => &[L2, L2_NEIGHBOUR],
+        None => &[L2],
+    };
+    let each = |line: &dyn Fn(&str, &Inner) -> String| {
+        let lines = inner.iter().map(|inner| {
+            let directory = format!("/sys/bus/pci/devices/{}", inner.device);
+            line(&directory, inner)
+        });
+        lines.collect::<Vec<_>>().join(" && ")
+    };
+    let give = each(&|directory, inner| {
+        format!(
+            "cat {directory}/vendor {directory}/device | tr '\\n' ' ' && \
+             echo vfio-pci >{directory}/driver_override && \
+             echo {} >/sys/bus/pci/drivers_probe && ls {directory}/vfio-dev /dev/kvm /dev/iommu",
+            inner.device
+        )
+    });
+    let free = each(&|directory, inner| {
+        let device = inner.device;
+        format!("echo {device} >{directory}/driver/unbind && echo >{directory}/driver_override")
+    });
     let driver = format!("insmod /svm/modules/{}.ko", plans::DRIVER);
-    let take = format!(
-        "echo {DEVICE} >{device}/driver/unbind && echo >{device}/driver_override && {driver} && \
-         svmctl demo heap"
-    );
-    let arguments: Vec<_> = second_qemu.iter().map(String::as_str).collect();
-    Plan {
+    // A PASID of the second guest that is still attached would refuse one of the same number.
+    let works = each(&|_, inner| format!("svmctl --device {} demo heap two", inner.node));
+    let step = match neighbour {
+        None => {
+            let arguments: Vec<_> = second.iter().map(String::as_str).collect();
+            Step::new(STEP, &arguments)
+        }
+        Some(neighbour) => {
+            let line = |words: &[String]| shlex::try_join(words.iter().map(String::as_str));
+            let (second, neighbour) = (line(second)?, line(neighbour)?);
+            let both = format!("{neighbour} & {second}; status=$?; wait $! || exit; exit $status");
+            Step::shell(STEP, &both)
+        }
+    };
+    Ok(Plan {
         steps: vec![
             Step::shell("the device is given to VFIO", &give),
-            Step::new(STEP, &arguments).within(limit),
-            Step::shell("the device is free, and works for L1", &take),
+            step.within(limit),
+            Step::shell(
+                "the device is free, and works for L1",
+                &format!("{free} && {driver} && {works}"),
+            ),
         ],
         ..Plan::default()
-    }
+    })
 }
 
 /// The command that starts the second guest, in the first.
@@ -376,11 +503,14 @@ fn second_qemu(
     options: &NestedOptions,
     virtio: bool,
     limit: u32,
+    inner: &Inner,
 ) -> Vec<String> {
     let (run, second) = (&options.run, &options.second);
     let attend = format!("{DIRECTORY}/attend.sh");
     let examined = limit.saturating_sub(TO_ANSWER).to_string();
-    let mut words: Vec<String> = ["sh", &attend, &examined, "env"].map(str::to_owned).into();
+    let mut words: Vec<String> = ["sh", &attend, inner.name, &examined, "env"]
+        .map(str::to_owned)
+        .into();
     words.extend(second.l2_env.iter().cloned());
     if second.l2_plugin.as_deref() != Some(Path::new("none")) {
         words.push(format!("LD_PRELOAD={DIRECTORY}/plugin.so"));
@@ -398,7 +528,7 @@ fn second_qemu(
         words.join(",")
     };
     let iommu = with(iommu, &second.l2_iommu_option);
-    let mut device = format!("vfio-pci,id=svm0,bus=root,host={DEVICE}");
+    let mut device = format!("vfio-pci,id=svm0,bus=root,host={}", inner.device);
     if !second.l2_type1 {
         device += ",iommufd=iommufd0";
     }
@@ -413,8 +543,8 @@ fn second_qemu(
     if !run.machine.boot_log {
         kernel.extend(["quiet", "loglevel=5"]);
     }
-    let [console, results] = chardevs(virtio);
-    let mut channel = vec!["-chardev", results];
+    let [console, results] = chardevs(virtio, inner);
+    let mut channel = vec!["-chardev", &results];
     if virtio {
         kernel.push(machine::VIRTIO_RESULTS_ARGUMENT);
         channel.extend(["-chardev", "null,id=none", "-serial", "chardev:none"]);
@@ -427,7 +557,7 @@ fn second_qemu(
     let (cpus, image, initramfs) = (
         second.l2_cpus.to_string(),
         format!("{DIRECTORY}/kernel"),
-        format!("{DIRECTORY}/initramfs.cpio"),
+        format!("{DIRECTORY}/{}", inner.initramfs),
     );
     // The packed image has no PVH entry.
     let bios: &[&str] = match prepared.kernel.unpacked {
@@ -468,17 +598,19 @@ fn second_qemu(
         "-append",
         &kernel,
         "-chardev",
-        console,
+        &console,
         "-serial",
         "chardev:console",
     ];
+    let pipe = |id| format!("pipe,id={id},path=/tmp/{}/{id}", inner.name);
+    let (host, qmp) = (pipe("host"), pipe("qmp"));
     let attended: &[&str] = &[
         "-chardev",
-        "pipe,id=host,path=/tmp/l2/host",
+        &host,
         "-serial",
         "chardev:host",
         "-chardev",
-        "pipe,id=qmp,path=/tmp/l2/qmp",
+        &qmp,
         "-qmp",
         "chardev:qmp",
     ];
@@ -495,15 +627,16 @@ fn second_qemu(
 }
 
 /// The chardevs of the first guest's QEMU for its console and its results channel, see [`ports`].
-fn chardevs(virtio: bool) -> [&'static str; 2] {
+fn chardevs(virtio: bool, inner: &Inner) -> [String; 2] {
+    let [console, results] = inner.ports;
     match virtio {
         true => [
-            "file,id=console,path=/dev/vport1p1",
-            "file,id=results,path=/dev/vport1p2",
+            format!("file,id=console,path=/dev/vport1p{console}"),
+            format!("file,id=results,path=/dev/vport1p{results}"),
         ],
         false => [
-            "serial,id=console,path=/dev/ttyS2",
-            "serial,id=results,path=/dev/ttyS3",
+            "serial,id=console,path=/dev/ttyS2".to_owned(),
+            "serial,id=results,path=/dev/ttyS3".to_owned(),
         ],
     }
 }

@@ -44,6 +44,9 @@ pub struct Results {
     /// The results of the first-level guest, if this one is inside of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<Box<Results>>,
+    /// Those of another guest inside of that one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbour: Option<Box<Results>>,
     /// The guest did not end in time, for an unknown reason.
     #[serde(skip)]
     pub hung: bool,

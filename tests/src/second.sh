@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# What the scripts of second-level guests have in common: requests to the host (see attend.sh), the
+# function of the device, and how a test is reported.
+exec 3<>/dev/ttyS2
+stty raw -echo <&3
+
+# The function in this guest, and in the host.
+FUNCTION=0000:01:00.0
+DRIVER=/sys/bus/pci/drivers/svm_demo
+HOST_FUNCTION=0000:00:01.0
+HOST_DRIVER=/sys/bus/pci/drivers/vfio-pci
+
+# Where the function is plugged in, and what it is in the host (QEMU takes single quotes, too).
+PLACE="'bus': 'root', 'host': '$HOST_FUNCTION', 'iommufd': 'iommufd0'"
+
+# Asks the host for something.
+ask() {
+    echo "$*" >&3
+    read -r answer <&3
+    # QEMU's lines end in a carriage return.
+    answer=$(echo "$answer" | tr -d '\r')
+}
+
+# Reports a test: its name, then what to run.
+try() {
+    name=$1
+    shift
+    status=ok
+    "$@" >/tmp/said 2>&1 || status=failed
+    cat /tmp/said
+    said=$(tail -n 1 /tmp/said | tr -d '"\\\r')
+    echo "{\"event\":\"test\",\"name\":\"$name\",\"status\":\"$status\",\"message\":\"$said\"}" \
+        >>"$SVM_RESULTS"
+}
+
+# One case, so that the results have it once.
+works() { env -u SVM_RESULTS svmctl demo "page never touched"; }
+
+there() { until [ -e /dev/svm0 ]; do usleep 20000; done; }
+
+# A load of which some is done for certain.
+load() {
+    env -u SVM_RESULTS svmctl stress --duration 120s >/tmp/load 2>&1 &
+    until grep -q enabled /sys/kernel/debug/svm_demo/svm0/contexts; do usleep 20000; done
+}
+
+# QEMU's answer is no error.
+granted() {
+    case $answer in *'"error"'*) echo "$answer"; return 1 ;; esac
+}
+
+unplug() {
+    ask qmp '{"execute": "device_del", "arguments": {"id": "svm0"}}'
+    granted || return 1
+    ask await DEVICE_DELETED
+    echo "$answer"
+    [ ! -e /dev/svm0 ]
+}
+
+plug() {
+    ask qmp "{'execute': 'device_add', 'arguments': {'driver': 'vfio-pci', 'id': 'svm0', $PLACE}}"
+    granted && there && works
+}
