@@ -26,7 +26,7 @@ DIFFERENTIAL ?= --seconds 600 --seed 1
 # Text that the names of the tests of make check must contain.
 ONLY ?=
 
-.PHONY: help demo demo-l2 check test test-debug suite mutants differential page lint dist shell bench bench-guest fuzz coverage prepare doctor manual next clean
+.PHONY: help demo demo-l2 check test test-debug test-l2 suite mutants differential page lint dist shell bench bench-guest fuzz coverage prepare doctor manual next clean
 
 help:
 	@echo "make demo       run the demonstration in a guest (IOMMU=svm-vtd: on this project's VT-d)"
@@ -34,6 +34,7 @@ help:
 	@echo "make check      run what takes a minute (ONLY=text: tests with that in their name)"
 	@echo "make test       run all tests, on the host and in the guest"
 	@echo "make test-debug run the guest's tests on a kernel that watches the driver"
+	@echo "make test-l2    run what takes long in a guest inside of a guest"
 	@echo "make suite      run the rules of ATS, PRI and PASID on every bench (RULE=38, BENCH=qtest);"
 	@echo "                target/report/suite.html (BASELINE=file: what changed)"
 	@echo "make mutants    break each rule on purpose and see that it is noticed (RULE, BENCH)"
@@ -71,6 +72,10 @@ test:
 test-debug:
 	@$(CARGO) build -p svm-vm -p svm-tests
 	@$(CARGO) run --quiet -p svm-tests --bin run-tests -- --debug
+
+test-l2:
+	@$(CARGO) build -p svm-vm -p svm-tests
+	@$(CARGO) run --quiet -p svm-tests --bin run-tests -- --l2
 
 # A program that is the prepared QEMU with the plug-in, for the benches that need it.
 QEMU_WITH_PLUGIN := $(CURDIR)/target/qemu-with-svm-demo

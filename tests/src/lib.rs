@@ -20,6 +20,7 @@ pub mod host;
 pub mod house_rules;
 pub mod launcher;
 pub mod levels;
+pub mod levels_long;
 #[cfg(test)]
 mod limits;
 pub mod manual;

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What takes long with a guest inside of a guest: the tests of driver and device there, every way in
+//! which it can lose the function, memory that is taken away while the device works, with a host that
+//! withholds the invalidations to see that this is noticed, and a neighbour that is hostile.
+
+use std::path::Path;
+
+use anyhow::{Context as _, ensure};
+
+use crate::launcher::Launcher;
+use crate::levels::{SECOND, counted, has_tests, nested};
+use crate::parts::{Job, Part};
+
+/// How the second guest loses the function, and which tests have to be there.
+const ENDINGS: &str = "tests/src/endings.sh";
+const LOSSES: &[&str] = &[
+    "the driver is unbound during a load",
+    "the function is reset during a load",
+    "the load is killed",
+    "the function is unplugged during a load",
+    "L1 takes the function away during a load",
+    "L2 has rebooted during a load",
+    "L2's QEMU was killed during a load",
+];
+
+/// What two second guests do, and what the one that checks says at its end.
+const NEIGHBOURS: &str = "tests/src/neighbours.sh";
+const ALL_RIGHT: &str = "rounds of the load, all right";
+
+/// Memory is taken away in each of these ways while the device fills it.
+const CHANGES: [&str; 4] = ["dropped", "unmapped", "forked", "swapped_out"];
+
+/// A load of nothing but storms, and one of everything.
+const STORMS: &str = "svmctl stress --mix nop --duration 20s --seed 1";
+const LOAD: &str = "svmctl stress --duration 30s --seed 1 --json";
+
+/// Seconds after which a run hangs, however busy the host is.
+const TIMEOUT: &str = "1800";
+
+/// How much of each test is tried: a process starts and ends a few times slower there.
+const SCALE: &str = "0.1";
+
+/// The runs on each unit of the second guest.
+struct Runs {
+    /// Name of the part, and the unit.
+    unit: &'static str,
+    tests: &'static str,
+    endings: &'static str,
+    load: &'static str,
+    neighbours: &'static str,
+}
+
+const RUNS: &[Runs] = &[
+    Runs {
+        unit: "svm-vtd",
+        tests: "test-l2-tests",
+        endings: "test-l2-endings",
+        load: "test-l2-load",
+        neighbours: "test-l2-neighbours",
+    },
+    Runs {
+        unit: "intel-iommu",
+        tests: "test-l2-tests-intel-iommu",
+        endings: "test-l2-endings-intel-iommu",
+        load: "test-l2-load-intel-iommu",
+        neighbours: "test-l2-neighbours-intel-iommu",
+    },
+];
+
+/// A part for each unit.
+pub fn jobs(launcher: &Launcher) -> Vec<Job<'_>> {
+    let job = |runs: &'static Runs| Job::new(runs.unit, 1, |part| run(launcher, part, runs));
+    RUNS.iter().map(job).collect()
+}
+
+fn run(launcher: &Launcher, part: &mut Part, runs: &Runs) -> anyhow::Result<()> {
+    let unit = runs.unit;
+    let on_unit = ["--l2-iommu", unit];
+    let results = |name: &str| launcher.run_dir(name).join("results.json");
+
+    let script = [
+        "--copy",
+        ENDINGS,
+        "--copy",
+        SECOND,
+        "--exec",
+        "sh endings.sh",
+        "--l2-reboots",
+    ];
+    counted(
+        launcher,
+        part,
+        runs.endings,
+        unit,
+        &[&on_unit[..], &script].concat(),
+    )?;
+    part.test("L2 lost the function in every way", |_| {
+        has_tests(&results(runs.endings), LOSSES).map(|()| "")
+    });
+
+    let load = [&on_unit[..], &["--exec", LOAD]].concat();
+    counted(launcher, part, runs.load, unit, &load)?;
+    part.test(
+        "memory was taken away under the device in every way",
+        |_| storms(&said(&results(runs.load))?),
+    );
+    if unit == "svm-vtd" {
+        part.test("a host that withholds invalidations is noticed", |part| {
+            let name = "test-l2-withheld";
+            let fault = ["--l2-iommu-option", "withhold-invalidations=on"];
+            let options = [&on_unit[..], &fault, &["--exec", STORMS]].concat();
+            ensure!(
+                !nested(launcher, part, name, &options)?,
+                "it was not noticed"
+            );
+            noticed(&said(&results(name))?)
+        });
+    }
+
+    let name = runs.neighbours;
+    let both = [
+        "--copy",
+        NEIGHBOURS,
+        "--copy",
+        SECOND,
+        "--memory",
+        "3G",
+        "--exec",
+        "sh neighbours.sh hostile",
+        "--l2-neighbour",
+        "sh neighbours.sh checks",
+    ];
+    counted(launcher, part, name, unit, &[&on_unit[..], &both].concat())?;
+    part.test(
+        "the neighbour of a hostile guest found every byte right",
+        |_| {
+            let text = std::fs::read_to_string(results(name))?;
+            let results: serde_json::Value = serde_json::from_str(&text)?;
+            let said = said_by(&results["neighbour"])?;
+            let right = said.iter().find(|line| line.ends_with(ALL_RIGHT));
+            right.cloned().with_context(|| format!("it said {said:?}"))
+        },
+    );
+
+    let tests = ["--plan", "test", "--scale", SCALE, "--timeout", TIMEOUT];
+    let laboratory = ["--device-option", "lab=on"];
+    counted(
+        launcher,
+        part,
+        runs.tests,
+        unit,
+        &[&on_unit[..], &tests, &laboratory].concat(),
+    )
+}
+
+/// All that the steps of a run have said.
+fn said(results: &Path) -> anyhow::Result<Vec<String>> {
+    let text = std::fs::read_to_string(results)?;
+    said_by(&serde_json::from_str(&text)?)
+}
+
+/// The same of results that were read.
+fn said_by(results: &serde_json::Value) -> anyhow::Result<Vec<String>> {
+    let steps = results["steps"].as_array().context("no steps")?;
+    let lines = steps.iter().filter_map(|step| step["output"].as_array());
+    let lines = lines.flatten().filter_map(|line| line.as_str());
+    Ok(lines.map(str::to_owned).collect())
+}
+
+/// Checks that memory was taken away in every way, and under fills in flight.
+fn storms(said: &[String]) -> anyhow::Result<String> {
+    let mut reports = said
+        .iter()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    let report: serde_json::Value = reports.next().context("the load reported nothing")?;
+    for change in CHANGES {
+        let count = report["storms"][change].as_u64().unwrap_or_default();
+        ensure!(count > 0, "memory was never {change}: {report}");
+    }
+    let in_flight = report["storms_in_flight"].as_u64().unwrap_or_default();
+    ensure!(in_flight > 0, "no fill was in flight: {report}");
+    Ok(format!("{}, {in_flight} in flight", report["storms"]))
+}
+
+/// Checks that a load has failed by what it found in memory.
+fn noticed(said: &[String]) -> anyhow::Result<String> {
+    let failure = said.iter().find(|line| line.starts_with("FAILED"));
+    let failure = failure.with_context(|| format!("no failure of the load: {said:?}"))?;
+    ensure!(
+        failure.contains("a storm: ") && failure.contains("found, expected one of"),
+        "it failed by something else: {failure}"
+    );
+    Ok(failure.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(unmapped: u64, in_flight: u64) -> Vec<String> {
+        let storms =
+            format!(r#"{{"dropped": 2, "forked": 1, "swapped_out": 3, "unmapped": {unmapped}}}"#);
+        let report = format!(r#"{{"storms": {storms}, "storms_in_flight": {in_flight}}}"#);
+        vec!["seed 1".to_owned(), report]
+    }
+
+    #[test]
+    fn storms_that_never_came_are_missed() {
+        storms(&report(1, 1)).unwrap();
+        for (report, what) in [
+            (report(0, 1), "never unmapped"),
+            (report(1, 0), "in flight"),
+            (Vec::new(), "reported nothing"),
+        ] {
+            let error = storms(&report).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_memory_that_is_wrong_is_a_fault_noticed() {
+        let line = |text: &str| [format!("FAILED  process 1: in round 3: {text}")];
+        noticed(&line(
+            "a storm: dropped: offset 0x8: 0x1 found, expected one of [0]",
+        ))
+        .unwrap();
+        noticed(&line("a storm: fill has not completed")).unwrap_err();
+        noticed(&["no device".to_owned()]).unwrap_err();
+    }
+}
