@@ -8,7 +8,7 @@ made() { ask run "touch /tmp/$1"; }
 await() { ask run "until [ -e /tmp/$1 ]; do usleep 100000; done"; }
 is_made() {
     ask run "[ -e /tmp/$1 ]"
-    [ "$answer" = "0 " ]
+    [ "${answer%% *}" = 0 ]
 }
 
 case $1 in

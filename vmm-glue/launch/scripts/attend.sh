@@ -16,9 +16,10 @@
 # Each time that QEMU has ended, it must have left nothing in the kernel: no page is pinned, and no
 # more pages are tables than when it ended first. (The function's own PASID table stays.) Beside a
 # neighbour nobody can tell what is whose.
-directory=/tmp/$1
+name=$1
 seconds=$2
 shift 2
+directory=/tmp/$name
 mkdir "$directory" && cd "$directory" && mkfifo host.in host.out qmp.in qmp.out said || exit 1
 # Open both ways: nothing waits for the other end, and nothing comes to its end.
 exec 3<>host.in 4<>host.out 5<>qmp.in 6<>qmp.out 7<>said
@@ -45,7 +46,7 @@ until_qemu_says() {
 attend() {
     lives=0
     while read -r request <&4; do
-        echo "L2 asks: $request" >&2
+        echo "$name asks: $request" >&2
         case $request in
         life)
             lives=$((lives + 1))
@@ -57,8 +58,8 @@ attend() {
             until_qemu_says '"return"' '"error"' >&3
             ;;
         await\ *)
-            name="\"${request#await }\""
-            { grep -m 1 "$name" events || until_qemu_says "$name" "$name"; } >&3
+            event="\"${request#await }\""
+            { grep -m 1 "$event" events || until_qemu_says "$event" "$event"; } >&3
             ;;
         kill)
             : >again
@@ -92,7 +93,7 @@ examine() {
     trap "kill $!; exit" TERM
     wait "$!"
     kill "$attendant"
-    echo "L2 has not ended after $seconds s. Its processors:"
+    echo "$name has not ended after $seconds s. Its processors:"
     for command in "info registers -a" "x /8i \$rip" "x /48xg \$rsp"; do
         echo '{"execute": "human-monitor-command",' \
             "\"arguments\": {\"command-line\": \"$command\"}}" >&5

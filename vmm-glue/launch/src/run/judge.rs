@@ -106,9 +106,8 @@ pub fn levels(first: &mut Results, second: &mut Results, step: &str) {
 pub fn neighbour(first: &Results, second: &mut Results, neighbour: &mut Results, step: &str) {
     let came_to_its_end = neighbour.ended();
     if !came_to_its_end {
-        of_level(first, neighbour, step, "the neighbour");
+        of_level(first, neighbour, step, "it");
     }
-    neighbour.close();
     let failed = neighbour.steps.iter().map(|step| &step.end);
     let failed = failed.filter(|end| end.status == Status::Failed);
     let failed = failed.map(|end| format!("{}: {}", end.name, end.message));
@@ -120,6 +119,7 @@ pub fn neighbour(first: &Results, second: &mut Results, neighbour: &mut Results,
     for failure in failures.chain(troubles).chain(failed) {
         second.fail(format!("the neighbour: {failure}"));
     }
+    neighbour.close();
 }
 
 /// Adds the end of a guest inside of the first one to its results.
@@ -335,6 +335,26 @@ mod tests {
         ] {
             assert_eq!(levels_said(second, step, false), [text]);
         }
+    }
+
+    #[test]
+    fn what_fails_in_the_neighbour_fails_the_second() {
+        let step = r#"{"event":"step","name":"guest","status":"ok","exit":0}"#;
+        let first = fed(&[READY, HOST, step, END]);
+        let said = |events: &[&str]| {
+            let (mut second, mut beside) = (fed(&[READY, BEGIN, OK, END]), fed(events));
+            neighbour(&first, &mut second, &mut beside, "guest");
+            second.failures
+        };
+        assert!(said(&[READY, BEGIN, OK, END]).is_empty());
+        assert_eq!(said(&[READY, BEGIN, EXIT_22, END]), ["the neighbour: a: "]);
+        assert_eq!(
+            said(&[READY, BEGIN]),
+            [
+                "the neighbour: it ended in its step \"a\", without coming to the end of its \
+                 plan"
+            ]
+        );
     }
 
     #[test]

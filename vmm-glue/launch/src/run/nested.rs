@@ -479,8 +479,9 @@ fn first_plan(second: &[String], neighbour: Option<&[String]>, limit: u32) -> Re
         }
         Some(neighbour) => {
             let line = |words: &[String]| shlex::try_join(words.iter().map(String::as_str));
+            // How the neighbour ended, its own results say.
             let (second, neighbour) = (line(second)?, line(neighbour)?);
-            let both = format!("{neighbour} & {second}; status=$?; wait $! || exit; exit $status");
+            let both = format!("{neighbour} & {second}; status=$?; wait $!; exit $status");
             Step::shell(STEP, &both)
         }
     };
