@@ -6,7 +6,8 @@
 //! requests: the PRI registers become the guest's ([`crate::page_request_capability`]); page tables
 //! that QEMU makes for first stages get a fault queue; what waits there goes to the guest's page
 //! request queue by QEMU's own function for devices; and the guest's responses go back. The bit of
-//! [`super::smpwcs`] is added, too.
+//! [`super::smpwcs`] is added, too, and [`super::wide_invalidations`] act: what the unit refuses does not
+//! reach the host either.
 //!
 //! It steps aside where QEMU serves the capability itself, or gives its page tables a fault queue.
 //! To add the queue, this library has a function `ioctl` that is found before that of the C library.
@@ -238,6 +239,7 @@ fn serve(bql: &Bql, device: NonNull<PCIDevice>) {
         notifiers: BTreeMap::new(),
     });
     super::smpwcs::request(bql);
+    super::wide_invalidations::request(bql);
 }
 
 /// The number of an iommufd, with a fault queue; a new one if it is not known.
