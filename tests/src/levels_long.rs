@@ -31,7 +31,8 @@ const ALL_RIGHT: &str = "rounds of the load, all right";
 const CHANGES: [&str; 4] = ["dropped", "unmapped", "forked", "swapped_out"];
 
 /// A load of nothing but storms, and one of everything.
-const STORMS: &str = "svmctl stress --mix nop --duration 20s --seed 1";
+const STORMS: &str =
+    "svmctl stress --mix nop --storm dropped,unmapped,forked --duration 20s --seed 1";
 const LOAD: &str = "svmctl stress --duration 30s --seed 1 --json";
 
 /// Seconds after which a run hangs, however busy the host is.

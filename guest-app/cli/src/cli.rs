@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use svm_cases::test::Successor;
 
+use crate::commands::stress::storm::Change;
 use crate::mix::Mix;
 
 /// Uses the svm-demo device: a device that shares the address space of a process.
@@ -220,6 +221,9 @@ pub struct StressOptions {
     /// Operations and their weights: copy=4,fill,fault [default: all].
     #[arg(long, value_name = "LIST")]
     pub mix: Option<Mix>,
+    /// What happens to memory while the device fills it.
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_values_t = Change::ALL)]
+    pub storm: Vec<Change>,
     /// Leaves the memory unchanged between and during the operations.
     #[arg(long)]
     pub calm: bool,

@@ -6,6 +6,7 @@
 pub mod child;
 pub mod files;
 pub mod fuse;
+pub mod held;
 pub mod injection;
 pub mod laboratory;
 pub mod mapping;

@@ -2,7 +2,7 @@
 //! `svmctl stress`: load from several contexts in several processes. All results are checked.
 
 mod progress;
-mod storm;
+pub mod storm;
 mod worker;
 
 use std::fmt::Write as _;
@@ -69,6 +69,7 @@ pub fn run(device: &Path, as_json: bool, options: &StressOptions) -> anyhow::Res
         memory: (options.memory as usize) << 20,
         depth: options.depth as usize,
         pressure: !options.calm,
+        storms: options.storm.clone(),
     };
     // Before any child starts, so that an error common to all is reported once.
     let contexts = Context::open(device)?.info().contexts;

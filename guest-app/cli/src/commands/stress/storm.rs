@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory that is taken away while the device fills it: dropped, unmapped, copied by fork, swapped
 //! out. Afterwards each word is one that the fill or the change can have left, and another fill
-//! reaches every word: the device has no page any more that the process has lost.
+//! reaches every word, and no page that the process has lost. Pages that it drops or unmaps are held
+//! until then: a device that still had them would write to memory of others.
 
 use std::sync::atomic::Ordering;
 
@@ -11,13 +12,15 @@ use svmctl::region::{Advice, PAGE, Region};
 use svmctl::{Descriptor, Failure};
 
 use svm_cases::harness::random::Random;
+use svm_cases::system::held::{Held, MOST};
 use svm_cases::system::onlooker::Onlooker;
 
 /// Pages that are filled.
-const PAGES: usize = 16;
+const PAGES: usize = MOST;
 
 /// What happens to the memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
 pub enum Change {
     /// `MADV_DONTNEED`: the pages are freed, and read as zero.
     Dropped,
@@ -67,6 +70,15 @@ pub struct Storm {
     pub change: Change,
     pattern: u64,
     onlooker: Option<Onlooker>,
+    lost: Option<Held>,
+}
+
+/// A storm that is over, and the fill after it.
+pub struct Calm {
+    prey: Prey,
+    value: u64,
+    /// What the process has lost, and the values that its words can have.
+    lost: Option<(Held, [u64; 2])>,
 }
 
 impl Prey {
@@ -79,13 +91,14 @@ impl Prey {
     }
 
     /// Chooses a change.
-    pub fn into_storm(self, random: &mut Random) -> Storm {
+    pub fn into_storm(self, changes: &[Change], random: &mut Random) -> Storm {
         Storm {
             prey: self,
-            change: Change::ALL[random.index(Change::ALL.len())],
+            change: random.of(changes),
             // Never zero, which is what new pages have.
             pattern: random.next_u64() | 1,
             onlooker: None,
+            lost: None,
         }
     }
 
@@ -117,6 +130,9 @@ impl Storm {
     /// Changes the memory, while the fill is in flight.
     pub fn strike(mut self) -> anyhow::Result<Storm> {
         let region = self.prey.region;
+        if matches!(self.change, Change::Dropped | Change::Unmapped) {
+            self.lost = Some(Held::new(&region)?);
+        }
         self.prey.region = match self.change {
             Change::Unmapped => region.map_anew()?,
             Change::Forked => {
@@ -135,9 +151,8 @@ impl Storm {
         Ok(self)
     }
 
-    /// Checks what the fill has done. Returns the memory, and the fill after which each word must
-    /// have the returned value: [`Prey::settle`].
-    pub fn judge(self, record: &Completion) -> anyhow::Result<(Prey, Descriptor, u64)> {
+    /// Checks what the fill has done.
+    pub fn judge(self, record: &Completion) -> anyhow::Result<Calm> {
         let change = self.change.key();
         self.check(record).with_context(|| change.to_owned())?;
         // Any value that is neither there nor the one of new pages.
@@ -145,8 +160,12 @@ impl Storm {
         if let Some(onlooker) = self.onlooker {
             onlooker.finish()?;
         }
-        let descriptor = self.prey.fill(value);
-        Ok((self.prey, descriptor, value))
+        let values = [self.prey.value, self.pattern];
+        Ok(Calm {
+            prey: self.prey,
+            value,
+            lost: self.lost.map(|lost| (lost, values)),
+        })
     }
 
     fn check(&self, record: &Completion) -> anyhow::Result<()> {
@@ -166,15 +185,36 @@ impl Storm {
     }
 }
 
-impl Prey {
-    /// Checks the fill with which nothing has interfered.
-    pub fn settle(mut self, record: &Completion, value: u64) -> anyhow::Result<Prey> {
+impl Calm {
+    /// The fill.
+    pub fn descriptor(&self) -> Descriptor {
+        self.prey.fill(self.value)
+    }
+
+    /// Checks the fill: nothing has interfered.
+    pub fn settle(self, record: &Completion) -> anyhow::Result<Prey> {
+        let Calm {
+            mut prey,
+            value,
+            lost,
+        } = self;
         if let Some(failure) = Failure::of(record) {
             return Err(anyhow!(failure));
         }
-        self.expect(&[value])?;
-        self.value = value;
-        Ok(self)
+        prey.expect(&[value])?;
+        if let Some((lost, values)) = lost {
+            for (n, found) in lost.read()?.into_iter().enumerate() {
+                // A page that was never there is one of zeros.
+                ensure!(
+                    found == 0 || values.contains(&found),
+                    "offset {:#x} of the pages that were taken away: {found:#x} found, expected \
+                     one of {values:#x?}",
+                    n * 8
+                );
+            }
+        }
+        prey.value = value;
+        Ok(prey)
     }
 }
 
@@ -190,6 +230,7 @@ mod tests {
             change,
             pattern: 0x77,
             onlooker: None,
+            lost: None,
         }
     }
 
@@ -261,8 +302,25 @@ mod tests {
     fn a_fill_that_goes_to_pages_which_were_taken_away_is_noticed() {
         let storm = storm(Change::Dropped).strike().unwrap();
         fill(&storm);
-        let (prey, _, value) = storm.judge(&DONE).unwrap();
-        let error = prey.settle(&DONE, value).err().expect("it was not noticed");
+        let calm = storm.judge(&DONE).unwrap();
+        let error = calm.settle(&DONE).err().expect("it was not noticed");
         assert!(error.to_string().contains("expected one of"), "{error}");
+    }
+
+    #[test]
+    fn a_write_to_pages_that_were_taken_away_is_noticed() {
+        for wrong in [false, true] {
+            let storm = storm(Change::Dropped);
+            fill(&storm);
+            let storm = storm.strike().unwrap();
+            fill(&storm);
+            let mut calm = storm.judge(&DONE).unwrap();
+            let words = calm.prey.region.words().iter();
+            words.for_each(|word| word.store(calm.value, Ordering::Relaxed));
+            if let (true, Some((_, values))) = (wrong, &mut calm.lost) {
+                *values = [1, 2];
+            }
+            assert_eq!(calm.settle(&DONE).is_err(), wrong);
+        }
     }
 }

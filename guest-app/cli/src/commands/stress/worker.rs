@@ -15,7 +15,7 @@ use svmctl::region::{Advice, PAGE, Region};
 use svmctl::{Batch, Descriptor, Failure, GatherEntry, Queue, Ticket};
 
 use super::progress::Progress;
-use super::storm::{Prey, Storm};
+use super::storm::{Change, Prey, Storm};
 use crate::mix::{Kind, Mix};
 use svm_cases::harness::random::Random;
 
@@ -104,6 +104,7 @@ pub struct Worker {
     tally: Tally,
     /// The memory that is taken away under the device, if it can fill.
     prey: Option<Prey>,
+    storms: Vec<Change>,
     round: u64,
     /// The work done so far.
     pub progress: Progress,
@@ -120,6 +121,8 @@ pub struct Load {
     pub depth: usize,
     /// Whether memory is dropped and moved.
     pub pressure: bool,
+    /// What happens to memory under a fill, if there is pressure.
+    pub storms: Vec<Change>,
 }
 
 impl Worker {
@@ -159,6 +162,7 @@ impl Worker {
                 expected: 0,
                 contended: false,
             },
+            storms: load.storms.clone(),
             prey: (load.pressure && fills).then(Prey::new).transpose()?,
             round: 0,
             progress: Progress::default(),
@@ -191,7 +195,7 @@ impl Worker {
         let mut storm = None;
         if self.prey.is_some() && self.random.once_in(STORMS) {
             let prey = self.prey.take();
-            storm = prey.map(|prey| prey.into_storm(&mut self.random));
+            storm = prey.map(|prey| prey.into_storm(&self.storms, &mut self.random));
         }
         let mut tickets = Vec::with_capacity(count);
         for task in &tasks {
@@ -262,11 +266,11 @@ impl Worker {
             Some(record) => record,
             None => self.record(&ticket)?,
         };
-        let (prey, again, value) = storm.judge(&record)?;
+        let calm = storm.judge(&record)?;
         // SAFETY: as in `storm`.
-        let ticket = unsafe { self.queue.submit(&again) }?;
+        let ticket = unsafe { self.queue.submit(&calm.descriptor()) }?;
         let record = self.record(&ticket)?;
-        self.prey = Some(prey.settle(&record, value).context("afterwards")?);
+        self.prey = Some(calm.settle(&record).context("afterwards")?);
         Ok(())
     }
 
@@ -745,6 +749,7 @@ mod tests {
             memory,
             depth: 8,
             pressure: true,
+            storms: Change::ALL.to_vec(),
         };
         Worker::new(queue, &load, Random::new(seed)).unwrap()
     }
