@@ -112,7 +112,7 @@ impl Prey {
             let found = word.load(Ordering::Relaxed);
             ensure!(
                 values.contains(&found),
-                "offset {:#x}, address {:#x}: {found:#x} found, expected one of {values:#x?}",
+                "offset {:#x}, address {:#x}: {found:#x} found, expected one of {values:x?}",
                 n * 8,
                 self.region.address(n * 8)
             );
@@ -208,7 +208,7 @@ impl Calm {
                 ensure!(
                     found == 0 || values.contains(&found),
                     "offset {:#x} of the pages that were taken away: {found:#x} found, expected \
-                     one of {values:#x?}",
+                     one of {values:x?}",
                     n * 8
                 );
             }
