@@ -8,6 +8,7 @@ use crate::host::{FaultQueueId, HostIommu, HostResult};
 use crate::invalidations::{Failed, iotlb_invalidated};
 use crate::page_requests::{Delivery, PageRequests, answer};
 use crate::tables::GuestTables;
+use pcie_ats::Prgi;
 use vtd::spec::SourceId;
 use vtd::{Effect, Invalidated};
 
@@ -44,6 +45,12 @@ impl Assigned {
     /// How many page request groups the host waits for.
     pub fn outstanding(&self) -> usize {
         self.page_requests.outstanding()
+    }
+
+    /// The index that a device chose for an outstanding page request group, by that which the guest
+    /// sees.
+    pub fn index_of_device(&self, requester: SourceId, prgi: Prgi) -> Option<u32> {
+        self.page_requests.index_of_device(requester, prgi)
     }
 
     /// A device is assigned.

@@ -26,6 +26,8 @@ enum Group {
         queue: FaultQueueId,
         cookie: u32,
         pasid: Option<Pasid>,
+        /// The index that the device chose.
+        index: u32,
     },
     /// The host has answered it itself.
     Abandoned { pasid: Option<Pasid> },
@@ -120,6 +122,7 @@ impl PageRequests {
                 queue,
                 cookie: first.cookie,
                 pasid,
+                index: first.group,
             };
             self.groups.insert((requester, prgi.get()), outstanding);
             for (n, fault) in group.iter().enumerate() {
@@ -199,6 +202,14 @@ impl PageRequests {
                 Group::Abandoned { .. } => None,
             })
             .collect()
+    }
+
+    /// The index that the device chose for an outstanding group, by that which the guest sees.
+    pub fn index_of_device(&self, requester: SourceId, prgi: Prgi) -> Option<u32> {
+        match self.groups.get(&(requester, prgi.get()))? {
+            Group::Outstanding { index, .. } => Some(*index),
+            Group::Abandoned { .. } => None,
+        }
     }
 
     /// How many groups the host waits for.

@@ -60,6 +60,9 @@ pub(crate) fn groups_reach_the_guest_as_a_whole() {
     // An index for each group.
     let prgi: Vec<_> = delivery.requests.iter().map(|(_, r)| r.prgi).collect();
     assert!(prgi[0] == prgi[1] && prgi[1] == prgi[2] && prgi[2] != prgi[3]);
+    // And that of the device is known.
+    let of_device = prgi.iter().map(|prgi| requests.index_of_device(SID, *prgi));
+    assert_eq!(of_device.collect::<Vec<_>>(), [0, 0, 0, 7].map(Some));
     assert_eq!(requests.outstanding(), 2);
     // Nothing waits any more.
     assert_eq!(take(&mut b, &mut requests), Delivery::default());
