@@ -52,7 +52,7 @@ pub struct Device {
     /// Receives invalidations and responses from the vIOMMU.
     pub notifiers: Notifiers,
     /// The trace, if requested.
-    pub trace: Option<Trace>,
+    pub trace: Option<Arc<Trace>>,
     /// Tells the engine's thread that there is work.
     pub bell: Arc<Bell>,
     /// Rings the bell at the next deadline of the endpoint, in the machine's time.
@@ -76,7 +76,7 @@ impl Device {
     pub fn new(
         pci: PciDevice,
         endpoint: Endpoint,
-        trace: Option<Trace>,
+        trace: Option<Arc<Trace>>,
         pasid_check: bool,
     ) -> Arc<Device> {
         Arc::new_cyclic(|me: &Weak<Device>| Device {
@@ -274,7 +274,7 @@ impl Device {
 
 impl Receiver for Device {
     fn invalidated(&self, _bql: &Bql, pasid: Option<Pasid>, range: AlignedRange) {
-        let begin = self.trace.as_ref().map(Trace::now);
+        let begin = self.trace.as_ref().map(|trace| trace.now());
         self.invalidate(pasid, range);
         if let (Some(trace), Some(begin)) = (&self.trace, begin) {
             trace.invalidation(begin, pasid, range);

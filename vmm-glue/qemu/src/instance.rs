@@ -382,7 +382,11 @@ fn check_page_requests(bql: &Bql) {
 }
 
 /// Creates the trace file, if requested.
-fn open_trace(bql: &Bql, pci: PciDevice, settings: &Settings) -> Result<Option<Trace>, String> {
+fn open_trace(
+    bql: &Bql,
+    pci: PciDevice,
+    settings: &Settings,
+) -> Result<Option<Arc<Trace>>, String> {
     let path = &settings.trace;
     if path.is_empty() {
         return Ok(None);

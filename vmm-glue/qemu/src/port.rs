@@ -186,9 +186,14 @@ impl RootPort for Port<'_> {
     }
 
     fn page_request(&self, request: &PageRequest) {
+        let sent = self.device.trace.as_ref().map(|trace| {
+            trace.set_requester(self.device.pci.requester_id(self.bql));
+            (trace, trace.now())
+        });
         let result = self.send_page_request(request);
-        if let Some(trace) = &self.device.trace {
-            trace.page_request(request, result.err().map(|refusal| format!("{refusal:?}")));
+        if let Some((trace, sent)) = sent {
+            let refused = result.err().map(|refusal| format!("{refusal:?}"));
+            trace.page_request(sent, request, refused);
         }
         let Err(refusal) = result else { return };
         if let Some(code) = automatic(request, refusal) {

@@ -35,6 +35,7 @@ use crate::abi::layout::*;
 use crate::abi::{qemu, room};
 use crate::bql::Bql;
 use crate::qom::Class;
+use crate::trace::marks;
 use crate::{main_loop, message, page_request_capability, property};
 
 /// Page Request Support, in ECAP_REG (VT-d 11.4.3).
@@ -361,6 +362,10 @@ unsafe extern "C" fn readable(opaque: *mut c_void) {
         };
         let delivery = state.requests.deliver(of, queue, &faults);
         answer(&mut state.kernel, &delivery.responses);
+        for (requester, request) in &delivery.requests {
+            let index = state.requests.index_of_device(*requester, request.prgi);
+            marks::page_request(request, index);
+        }
         delivery.requests
     };
     for (requester, request) in requests {
@@ -442,6 +447,7 @@ unsafe extern "C" fn responded(notifier: *mut IOMMUPRINotifier, response: *mut I
 fn respond(requester: SourceId, prgi: Prgi, pasid: Option<Pasid>, code: ResponseCode) {
     let state = &mut *state();
     let response = PrgResponse { prgi, pasid, code };
+    marks::prg_response(&response);
     let back = state.requests.respond(requester, &response);
     answer(&mut state.kernel, back.as_slice());
 }

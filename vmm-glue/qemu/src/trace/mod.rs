@@ -2,11 +2,14 @@
 //! A trace of the traffic between the device and the root complex, event by event. [`output`]
 //! writes it.
 
+mod guest_clock;
+pub mod marks;
 mod output;
 
 use std::io;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use pcie_ats::{
@@ -16,14 +19,31 @@ use pcie_ats::{
 use serde_json::{Value, json};
 
 use crate::message;
+use guest_clock::GuestClock;
 use output::{
-    DEVICE, FUNCTION, INTERRUPTS, Moment, Output, TRANSLATED, UNTRANSLATED, micros, track,
+    DEVICE, FUNCTION, INTERRUPTS, Moment, Output, TRANSLATED, UNIT, UNTRANSLATED, micros, track,
 };
 
 /// The trace of one device.
 pub struct Trace {
     started: Instant,
+    clock: GuestClock,
+    /// The device's requester id, or [`UNKNOWN`].
+    requester: AtomicU32,
     output: Mutex<Output>,
+}
+
+/// The requester id of a device that has requested nothing.
+const UNKNOWN: u32 = u32::MAX;
+
+/// All traces, for the unit, which knows devices by their requester ids.
+static ALL: Mutex<Vec<Weak<Trace>>> = Mutex::new(Vec::new());
+
+/// The trace of the device with a requester id.
+pub fn of_requester(requester: u16) -> Option<Arc<Trace>> {
+    let all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    let is = |trace: &Arc<Trace>| trace.requester.load(Ordering::Relaxed) == u32::from(requester);
+    all.iter().filter_map(Weak::upgrade).find(is)
 }
 
 /// The kind of a memory access.
@@ -41,11 +61,23 @@ pub enum MemoryOperation {
 
 impl Trace {
     /// Creates or truncates the file for a device with this name. The trace ends at `limit` bytes.
-    pub fn create(path: &Path, device: &str, limit: u64) -> io::Result<Trace> {
-        Ok(Trace {
-            started: Instant::now(),
+    pub fn create(path: &Path, device: &str, limit: u64) -> io::Result<Arc<Trace>> {
+        let started = Instant::now();
+        let trace = Arc::new(Trace {
+            started,
+            clock: GuestClock::new(started),
+            requester: AtomicU32::new(UNKNOWN),
             output: Mutex::new(Output::create(path, device, limit)?),
-        })
+        });
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&trace));
+        Ok(trace)
+    }
+
+    /// The device will send requests by this id.
+    pub fn set_requester(&self, requester: u16) {
+        self.requester.store(requester.into(), Ordering::Relaxed);
     }
 
     /// Now.
@@ -84,8 +116,8 @@ impl Trace {
         );
     }
 
-    /// A page request, with the reason if QEMU refused it.
-    pub fn page_request(&self, request: &PageRequest, refused: Option<String>) {
+    /// A page request that was sent at a moment, with the reason if QEMU refused it.
+    pub fn page_request(&self, sent: Moment, request: &PageRequest, refused: Option<String>) {
         let args = json!({
             "pasid": number(request.pasid),
             "address": hex(request.address),
@@ -96,16 +128,36 @@ impl Trace {
             "refused": refused,
         });
         let tid = track(request.pasid);
-        let now = self.now();
         self.with(|output| {
             let group = (request.pasid, request.prgi);
             // A stop marker requests nothing and gets no response.
             let answered = request.read || request.write;
             if answered && output.open_groups.insert(group) {
-                output.group("b", group, now, json!({ "prgi": request.prgi.get() }));
+                output.group("b", group, sent, json!({ "prgi": request.prgi.get() }));
             }
-            output.instant("page request", "pri", tid, now, args);
+            output.instant("page request", "pri", tid, sent, args);
         });
+    }
+
+    /// The unit takes a page request of the device, and has not told the guest yet.
+    pub fn unit_takes(&self, request: &PageRequest) {
+        let args = json!({
+            "pasid": number(request.pasid),
+            "address": hex(request.address),
+            "prgi": request.prgi.get(),
+        });
+        let now = self.now();
+        self.with(|output| output.instant("unit takes page request", "unit", UNIT, now, args));
+    }
+
+    /// The unit sends the device a response.
+    pub fn unit_responds(&self, response: &PrgResponse) {
+        let args = json!({
+            "pasid": number(response.pasid),
+            "prgi": response.prgi.get(),
+        });
+        let now = self.now();
+        self.with(|output| output.instant("unit sends PRG response", "unit", UNIT, now, args));
     }
 
     /// A page request group response; `automatic` if QEMU did not send it.
@@ -214,7 +266,12 @@ impl Trace {
 
     /// Works on the file, and reports a failure after it has released the lock.
     fn with(&self, work: impl FnOnce(&mut Output)) {
+        // It asks QEMU, so the lock is not held.
+        let sample = self.clock.sample();
         let mut output = self.lock();
+        if let Some(sample) = &sample {
+            output.guest_clock(sample);
+        }
         work(&mut output);
         let end = output.end.take();
         drop(output);
@@ -320,15 +377,32 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("trace.json");
         let trace = Trace::create(&path, "x", u64::MAX).unwrap();
-        trace.page_request(&page_request(true), None);
+        trace.page_request(trace.now(), &page_request(true), None);
         trace.function("reset");
-        trace.page_request(&page_request(true), None);
+        trace.page_request(trace.now(), &page_request(true), None);
         let phases: Vec<String> = events(&trace, &path)
             .iter()
             .filter(|e| e["cat"] == "prg")
             .map(|e| e["ph"].as_str().unwrap().to_owned())
             .collect();
         assert_eq!(phases, ["b", "e", "b"]);
+    }
+
+    #[test]
+    fn a_trace_is_found_by_the_requester_of_its_device() {
+        let directory = tempfile::tempdir().unwrap();
+        let create = |name: &str| Trace::create(&directory.path().join(name), "x", 1 << 20);
+        let (one, other) = (create("one").unwrap(), create("other").unwrap());
+        let is = |requester, trace: &Arc<Trace>| {
+            of_requester(requester).is_some_and(|found| Arc::ptr_eq(&found, trace))
+        };
+        // Numbers that no other test uses.
+        assert!(of_requester(0xa1).is_none());
+        one.set_requester(0xa1);
+        other.set_requester(0xa2);
+        assert!(is(0xa1, &one) && is(0xa2, &other));
+        drop(one);
+        assert!(of_requester(0xa1).is_none() && is(0xa2, &other));
     }
 
     #[test]
@@ -341,7 +415,7 @@ mod tests {
             write: false,
             ..page_request(true)
         };
-        trace.page_request(&marker, None);
+        trace.page_request(trace.now(), &marker, None);
         assert!(events(&trace, &path).iter().all(|e| e["cat"] != "prg"));
     }
 
@@ -350,8 +424,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("trace.json");
         let trace = Trace::create(&path, "x", u64::MAX).unwrap();
-        trace.page_request(&page_request(false), None);
-        trace.page_request(&page_request(true), None);
+        trace.page_request(trace.now(), &page_request(false), None);
+        trace.page_request(trace.now(), &page_request(true), None);
         let request = page_request(true);
         let response = PrgResponse {
             prgi: request.prgi,

@@ -14,6 +14,8 @@ use std::path::Path;
 use pcie_ats::{Pasid, Prgi};
 use serde_json::{Value, json};
 
+use super::guest_clock::Sample;
+
 /// Bytes to buffer before writing.
 const BUFFER: usize = 1 << 16;
 
@@ -27,6 +29,7 @@ pub const WITHOUT_PASID: u64 = 2;
 pub const TRANSLATED: u64 = 3;
 pub const UNTRANSLATED: u64 = 4;
 pub const INTERRUPTS: u64 = 5;
+pub const UNIT: u64 = 6;
 /// The track of PASID 0; the others follow.
 const PASIDS: u64 = 1000;
 
@@ -129,6 +132,17 @@ impl Output {
         }
     }
 
+    /// Adds a sample of the guest's clock, as metadata: viewers show none of it.
+    pub fn guest_clock(&mut self, sample: &Sample) {
+        if self.file.is_some() {
+            self.add(&json!({
+                "name": "guest_clock", "ph": "M", "pid": DEVICE, "tid": FUNCTION,
+                "ts": micros(Moment(sample.at.into())),
+                "args": { "ticks": sample.ticks, "within_ns": sample.within },
+            }));
+        }
+    }
+
     /// Adds an element to the array.
     fn add(&mut self, element: &Value) {
         self.buffer
@@ -187,6 +201,7 @@ fn track_name(track: u64) -> String {
         TRANSLATED => "translated accesses".to_owned(),
         UNTRANSLATED => "untranslated accesses".to_owned(),
         INTERRUPTS => "interrupts".to_owned(),
+        UNIT => "remapping unit".to_owned(),
         pasid => format!("PASID {:#x}", pasid - PASIDS),
     }
 }

@@ -28,6 +28,7 @@ use crate::abi::{layout, qemu};
 use crate::bql::Bql;
 use crate::main_loop;
 use crate::message;
+use crate::trace::marks;
 
 /// The guest's tables, by the unit. Its lock is held during each question, and not while the kernel
 /// works.
@@ -260,6 +261,9 @@ impl AssignedDevices {
         }
         let state = &mut *self.lock();
         state.renumber(unit);
+        if let Effect::PrgResponse { response, .. } = effect {
+            marks::prg_response(response);
+        }
         let done = state
             .assigned
             .carry_out(&mut state.kernel, &Tables(unit), effect);
@@ -284,7 +288,13 @@ impl AssignedDevices {
     pub fn page_requests(&self, _bql: &Bql, queue: FaultQueueId) -> Vec<(SourceId, PageRequest)> {
         let state = &mut *self.lock();
         match state.assigned.page_requests(&mut state.kernel, queue) {
-            Ok(delivery) => delivery.requests,
+            Ok(delivery) => {
+                for (requester, request) in &delivery.requests {
+                    let index = state.assigned.index_of_device(*requester, request.prgi);
+                    marks::page_request(request, index);
+                }
+                delivery.requests
+            }
             Err(error) => {
                 message::warning(&format!("svm-vtd: {error}"));
                 Vec::new()

@@ -34,6 +34,7 @@ use crate::message;
 use crate::page_request_capability;
 use crate::qom::Neighbour;
 use crate::timer::{self, Timer};
+use crate::trace;
 
 /// The type of functions that VFIO opens in the host.
 pub const VFIO_PCI: &CStr = c"vfio-pci";
@@ -197,6 +198,9 @@ impl Host {
 
     /// Handles a page request of a function.
     pub fn page_request(&'static self, requester: SourceId, request: &PageRequest) {
+        if let Some(trace) = trace::of_requester(requester.0) {
+            trace.unit_takes(request);
+        }
         self.unit
             .with(|unit, effects| unit.page_request(&GuestMemory, requester, request, effects));
     }
@@ -219,6 +223,15 @@ impl Host {
 
     /// Carries out one effect. Returns false if the kernel of the host could not do its part.
     fn carry_out_one(&'static self, bql: &Bql, effect: Effect) -> bool {
+        if let Effect::PrgResponse {
+            requester,
+            response,
+        } = &effect
+        {
+            if let Some(trace) = trace::of_requester(requester.0) {
+                trace.unit_responds(response);
+            }
+        }
         let withheld =
             self.withhold && matches!(effect, Effect::Invalidated(Invalidated::Iotlb { .. }));
         let done = withheld || self.assigned.carry_out(bql, &self.unit, &effect);

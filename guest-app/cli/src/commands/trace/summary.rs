@@ -203,6 +203,8 @@ impl Summary {
                 accesses.failed += u64::from(event.args["succeeded"] == Value::Bool(false));
             }
             ("msix", _) => self.interrupts += 1,
+            // The unit's side of requests and responses that are there already.
+            ("unit", _) => self.events -= 1,
             (_, what) => *self.function.entry(what.to_owned()).or_default() += 1,
         }
     }
