@@ -56,6 +56,8 @@ pub enum Event {
     Step(StepEvent),
     /// A file or directory was copied out of the guest.
     Fetch(FetchEvent),
+    /// Lines of the kernel's trace.
+    Trace(TraceEvent),
     /// All steps ran; the guest powers off.
     End(EndEvent),
 }
@@ -165,6 +167,13 @@ pub struct FetchEvent {
     /// Why it was not.
     #[serde(default)]
     pub message: String,
+}
+
+/// Lines of the kernel's trace, as it prints them: `TASK-PID [CPU] FLAGS TIME: EVENT: TEXT`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceEvent {
+    /// Whole lines, in the order of their time on each processor.
+    pub text: String,
 }
 
 /// All steps ran.

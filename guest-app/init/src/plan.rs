@@ -22,6 +22,24 @@ pub struct Plan {
     /// What is copied out of the guest after the steps, if anything.
     #[serde(default)]
     pub fetch: Option<Fetch>,
+    /// Which events of the kernel are traced, if any. Programs of steps find the trace's marker by
+    /// [`crate::marks`].
+    #[serde(default)]
+    pub trace: Vec<TraceEvent>,
+}
+
+/// An event of the kernel that is traced, in time stamps of the processor (`x86-tsc`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TraceEvent {
+    /// `SYSTEM/EVENT`, or `SYSTEM` for all of its events.
+    pub name: String,
+    /// A condition on its fields, in the kernel's form.
+    #[serde(default)]
+    pub filter: Option<String>,
+    /// It belongs to a module that may not be loaded yet, or to a part that the kernel may lack.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// Files and directories that are copied out of the guest at its end, as one tar archive.
@@ -202,6 +220,11 @@ mod tests {
                 paths: vec!["/root/a".into()],
                 by: Exit::Disk,
             }),
+            trace: vec![TraceEvent {
+                name: "intel_iommu/qi_submit".into(),
+                filter: Some("qw0 & 8".into()),
+                optional: false,
+            }],
         };
         assert_eq!(
             Plan::parse(&serde_json::to_string(&plan).unwrap()).unwrap(),

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use anyhow::anyhow;
 use svm_init::events::{Status, TestEvent};
+use svm_init::marks::Marker;
 
 use bench::Bench;
 use report::Reporter;
@@ -68,6 +69,8 @@ fn judge(event: &mut TestEvent, unexpected: &[String]) {
 
 /// Runs one case.
 pub fn run_case(case: &Case, bench: &mut Bench) -> TestEvent {
+    let marker = Marker::from_environment();
+    marker.begin(case.name);
     let start = Instant::now();
     let result = bench.renew().and_then(|()| {
         catch_unwind(AssertUnwindSafe(|| (case.run)(bench))).unwrap_or_else(|panic| {
@@ -77,6 +80,7 @@ pub fn run_case(case: &Case, bench: &mut Bench) -> TestEvent {
         })
     });
     let micros = start.elapsed().as_micros() as u64;
+    marker.end(case.name);
     let (status, message) = match result {
         Ok(Verdict::Passed(remark)) => (Status::Ok, remark),
         Ok(Verdict::Skipped(reason)) => (Status::Skipped, reason),

@@ -6,6 +6,7 @@ mod files;
 mod mounts;
 mod steps;
 mod swap;
+mod trace;
 
 use std::convert::Infallible;
 use std::fs::{self, File};
@@ -22,6 +23,7 @@ use svm_init::plan::{Module, Plan};
 
 use channel::Channel;
 use steps::Runner;
+use trace::Tracer;
 
 /// Runs the guest and powers it off. Never returns: the kernel panics when the first process
 /// ends.
@@ -68,6 +70,16 @@ fn run() -> Result<()> {
         ready_for_steps &= set_up(&mut channel, "compressed swap", || swap::set_up(mib))?;
     }
     let mut runner = Runner::new(results)?;
+    // After the modules, which bring events, and after the runner has blocked its signals.
+    let mut tracer = None;
+    if !plan.trace.is_empty() {
+        ready_for_steps &= set_up(&mut channel, "the kernel's trace", || {
+            let started = Tracer::start(&plan.trace, results)?;
+            runner.mark(&started.marker());
+            tracer = Some(started);
+            Ok(())
+        })?;
+    }
     if plan.shell {
         runner.shell()?;
     }
@@ -84,6 +96,9 @@ fn run() -> Result<()> {
     }
     if let Some(fetch) = &plan.fetch {
         files::fetch(fetch, &mut channel)?;
+    }
+    if let Some(tracer) = tracer {
+        set_up(&mut channel, "the end of the trace", || tracer.finish())?;
     }
     channel.send(&Event::End(EndEvent {
         uptime_micros: uptime_micros()?,

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{ErrorKind, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 use svm_init::events::{Event, OutputEvent, RESULTS_VARIABLE, Status, StepBeginEvent, StepEvent};
 use svm_init::kernel::Messages;
+use svm_init::marks::{self, Marker};
 use svm_init::paths;
 use svm_init::plan::Step;
 
@@ -46,6 +48,9 @@ pub struct Runner {
     /// Path of the results channel.
     results: String,
     ends: SignalFd,
+    /// Where steps are marked in the kernel's trace, and its path.
+    marker: Marker,
+    marker_path: Option<PathBuf>,
     /// Someone has requested that the guest power off.
     asked: bool,
 }
@@ -91,8 +96,16 @@ impl Runner {
         Ok(Self {
             results: results.to_owned(),
             ends,
+            marker: Marker::none(),
+            marker_path: None,
             asked: false,
         })
+    }
+
+    /// Marks steps in the kernel's trace, by this file, which programs find, too.
+    pub fn mark(&mut self, path: &Path) {
+        self.marker = Marker::open(path);
+        self.marker_path = Some(path.to_owned());
     }
 
     /// Runs an interactive shell on the console until it ends, or until someone calls `poweroff` or
@@ -130,6 +143,9 @@ impl Runner {
             .env("LD_LIBRARY_PATH", paths::LIBRARIES)
             .env("TERM", "vt100")
             .env(RESULTS_VARIABLE, &self.results);
+        if let Some(path) = &self.marker_path {
+            command.env(marks::VARIABLE, path);
+        }
         command
     }
 
@@ -160,7 +176,9 @@ impl Runner {
             None => None,
             Some(texts) => Some((Messages::open()?, texts)),
         };
+        self.marker.begin(&step.name);
         let ended = self.run_program(step, &mut output, channel);
+        self.marker.end(&step.name);
         let signal = match ended {
             Ok(End::Signal(signal)) => Some(signal as i32),
             _ => None,
