@@ -190,7 +190,8 @@ pub struct MachineOptions {
     #[arg(long, value_name = "NAME", value_parser = run_name)]
     pub name: Option<String>,
 
-    /// Write the device's trace to trace.json, for a trace viewer
+    /// Write the device's trace to trace.json, for a trace viewer; with `nested`, those of all levels on
+    /// one clock
     #[arg(long)]
     pub trace: bool,
 

@@ -347,6 +347,7 @@ fn without_driver(given: &Given, mut steps: Vec<Step>) -> Plan {
         shell: false,
         steps,
         fetch: None,
+        trace: Vec::new(),
     }
 }
 

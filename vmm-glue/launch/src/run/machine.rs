@@ -47,8 +47,10 @@ pub struct Files {
     pub qemu: PathBuf,
     /// The judged results.
     pub results: PathBuf,
-    /// The device's trace.
+    /// The device's trace; with a second-level guest, all traces joined.
     pub trace: PathBuf,
+    /// The device's trace before it is joined with others.
+    pub device_trace: PathBuf,
     /// The description of a machine that did not end in time.
     pub hang: PathBuf,
     /// The archive that the guest sends.
@@ -89,6 +91,7 @@ impl Files {
             qemu: directory.join("qemu.log"),
             results: directory.join("results.json"),
             trace: directory.join("trace.json"),
+            device_trace: directory.join("trace-device.json"),
             hang: directory.join("hang.txt"),
             archive: directory.join("fetched.tar"),
             fetched: directory.join("fetched"),
@@ -102,7 +105,7 @@ impl Files {
     }
 
     /// All files, without the directory.
-    pub fn all(&self) -> [&Path; 14] {
+    pub fn all(&self) -> [&Path; 15] {
         [
             &self.initramfs,
             &self.console,
@@ -110,6 +113,7 @@ impl Files {
             &self.qemu,
             &self.results,
             &self.trace,
+            &self.device_trace,
             &self.hang,
             &self.archive,
             &self.second_initramfs,

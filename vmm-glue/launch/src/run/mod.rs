@@ -13,6 +13,7 @@ pub mod nested;
 mod render;
 mod results;
 mod shell;
+mod trace;
 
 use std::ffi::OsString;
 use std::fs::{self, File};

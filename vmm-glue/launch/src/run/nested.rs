@@ -22,6 +22,7 @@ use super::follow::{Follower, Source, Then};
 use super::machine::{self, Files, LIBRARIES};
 use super::render::Renderer;
 use super::results::Results;
+use super::trace;
 use super::{View, given, judge, junit, open_run, prepare_for, say, show_failures, start_qemu};
 use crate::additions::{Added, elf};
 use crate::cli::{Accel, Additions, Iommu, MachineOptions, NestedOptions, Place, SecondOptions};
@@ -117,6 +118,11 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
         run.machine.additions.fetch.is_empty(),
         "files cannot be fetched from a second-level guest: leave --fetch out"
     );
+    ensure!(
+        !run.machine.trace || run.machine.accel == Accel::Tcg,
+        "the traces of the levels are joined by the clock of translated code: leave --trace or --accel \
+         kvm out"
+    );
     let progress = Progress::new();
     let second = MachineOptions {
         memory: options.second.l2_memory.clone(),
@@ -128,10 +134,13 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
         groups,
         ..given(&prepared, &second, &added)
     };
-    let (name, plan) = match &run.exec {
+    let (name, mut plan) = match &run.exec {
         Some(line) => ("exec", plans::exec(line, &given)),
         None => (run.plan.name(), plans::plan(run.plan, &run.scale, &given)),
     };
+    if run.machine.trace {
+        plan.trace = trace::events_of_second();
+    }
     let plan_name = format!("{name}-l2");
     let virtio = VIRTIO_CONSOLE.iter().all(|&option| {
         let value = prepared.kernel_options.get(option);
@@ -163,11 +172,14 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
     let seconds = run.seconds();
     let limit = seconds.saturating_sub(FOR_FIRST).max(FOR_FIRST);
     let qemu = |guest| second_qemu(&prepared, options, virtio, limit, guest);
-    let first_plan = first_plan(
+    let mut first_plan = first_plan(
         &qemu(&L2),
         beside.map(|_| qemu(&L2_NEIGHBOUR)).as_deref(),
         limit,
     )?;
+    if run.machine.trace {
+        first_plan.trace = trace::events_of_first();
+    }
     initramfs::pack(&prepared, &first_plan, &first, &files.initramfs)?;
 
     let new_results = |plan: &str, iommu: Iommu, accel: Accel| {
@@ -206,7 +218,11 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
         let words: Vec<_> = words.chain(machine.device_option.iter().cloned()).collect();
         arguments.extend(["-device".into(), words.join(",").into()]);
     }
-    let (mut child, monitor) = start_qemu(&prepared, &machine, &files, arguments)?;
+    let of_qemu = Files {
+        trace: files.device_trace.clone(),
+        ..files.clone()
+    };
+    let (mut child, monitor) = start_qemu(&prepared, &machine, &of_qemu, arguments)?;
     if shows_output {
         progress.line(&format!("QEMU is process {}", child.id()));
     }
@@ -288,6 +304,12 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
     }
     first.close();
     second.close();
+    if run.machine.trace {
+        match trace::join(&files, STEP) {
+            Ok(requests) => second.page_requests = Some(requests),
+            Err(error) => second.fail(format!("the traces cannot be joined: {error:#}")),
+        }
+    }
     let code = judge::status(&second, &ending, run.exec.is_some());
     second.host = Some(Box::new(first));
     let text = serde_json::to_string_pretty(&second).context("cannot write the results")?;
@@ -304,6 +326,13 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
     if let Some(path) = &run.junit {
         fs::write(path, junit::report(&second)?)
             .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    for line in second
+        .page_requests
+        .iter()
+        .flat_map(|requests| requests.lines())
+    {
+        say(&line);
     }
     say(&second.summary());
     Ok(ExitCode::from(code))

@@ -5,6 +5,7 @@ use serde::Serialize;
 use svm_init::events::{Event, FetchEvent, SetupEvent, Status, StepEvent, TestEvent};
 
 use super::console::Trouble;
+use super::trace::PageRequests;
 
 /// Everything known about a run; `results.json` has this format.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -41,6 +42,9 @@ pub struct Results {
     pub steps: Vec<StepResult>,
     /// The fetched files, and those that failed.
     pub fetched: Vec<FetchEvent>,
+    /// The ways of its page requests through the levels, if it is traced and inside of another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub page_requests: Option<PageRequests>,
     /// The results of the first-level guest, if this one is inside of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<Box<Results>>,
@@ -109,6 +113,8 @@ impl Results {
                 }
                 self.fetched.push(fetch);
             }
+            // It is read from the file of events when the run is over.
+            Event::Trace(_) => {}
             Event::End(_) => self.ended = true,
         }
     }
