@@ -38,25 +38,35 @@ impl FirstClock {
         (clock.samples.len() >= 2).then_some(clock)
     }
 
-    /// Ticks in a microsecond.
+    /// Ticks in a microsecond. The counter stands still until the machine runs, so the first half of
+    /// the samples does not count.
     pub fn ticks_per_micro(&self) -> f64 {
-        match (self.samples.first(), self.samples.last()) {
-            (Some(first), Some(last)) => (last.1 - first.1) as f64 / (last.0 - first.0),
+        let middle = self.samples.len().saturating_sub(1) / 2;
+        match (self.samples.get(middle), self.samples.last()) {
+            (Some(middle), Some(last)) => slope(*middle, *last),
             _ => 1.0,
         }
     }
 
-    /// The ticks at a time of the trace: from the last sample before it.
+    /// The ticks at a time of the trace, between the samples before and after it: an event can be
+    /// older than the sample that was taken to write it, and the one before that is long ago.
     pub fn ticks(&self, micros: f64) -> u64 {
         let next = self.samples.partition_point(|(at, _)| *at <= micros);
-        let (at, ticks) = self
-            .samples
-            .get(next.saturating_sub(1))
-            .copied()
-            .unwrap_or_default();
-        let since = ((micros - at) * self.ticks_per_micro()).round();
-        ticks.saturating_add_signed(since as i64)
+        let next = next.clamp(1, self.samples.len().max(2) - 1);
+        let (before, after) = (self.samples[next - 1], self.samples[next]);
+        let rate = match micros > after.0 {
+            true => self.ticks_per_micro(),
+            false => slope(before, after),
+        };
+        let nearest = if micros > after.0 { after } else { before };
+        let since = ((micros - nearest.0) * rate).round();
+        nearest.1.saturating_add_signed(since as i64)
     }
+}
+
+/// Ticks in a microsecond between two samples.
+fn slope(one: (f64, u64), other: (f64, u64)) -> f64 {
+    (other.1 - one.1) as f64 / (other.0 - one.0)
 }
 
 /// The offsets of L2's counters, by processor.
@@ -113,20 +123,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_of_l0_are_measured_from_the_sample_before() {
-        // The counter starts with the machine. A sample was interrupted.
+    fn times_of_l0_lie_between_the_samples_around_them() {
+        // The counter starts with the machine, and the time of the trace drifts against it. A sample
+        // was interrupted.
         let samples = [
             (5.0, 0.1, 0),
+            (900.0, 0.1, 1_990_000),
             (1000.0, 0.1, 2_000_000),
             (1500.0, 9.0, 3_900_000),
             (2000.0, 0.2, 4_000_000),
+            (3000.0, 0.1, 6_100_000),
         ];
         let clock = FirstClock::new(&samples).unwrap();
-        assert_eq!((clock.ticks_per_micro(), clock.within), (2000.0, 0.2));
+        assert_eq!((clock.ticks_per_micro(), clock.within), (2050.0, 0.2));
         assert_eq!(clock.ticks(1500.0), 3_000_000);
-        assert_eq!(clock.ticks(2000.5), 4_001_000);
-        assert_eq!(clock.ticks(999.0), 1_998_000);
-        assert!(FirstClock::new(&samples[..3]).is_none());
+        // Just before a sample that comes after a pause.
+        assert_eq!(clock.ticks(2999.0), 6_097_900);
+        assert_eq!(clock.ticks(3002.0), 6_104_100);
+        assert_eq!(clock.ticks(890.0), 1_989_000);
+        assert!(FirstClock::new(&samples[..2]).is_none());
     }
 
     fn line(cpu: u32, at: u64) -> Line {
