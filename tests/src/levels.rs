@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use crate::guest::totals;
 use crate::launcher::Launcher;
 use crate::parts::Part;
+use crate::ways;
 
 /// What the second guest does, in its three lives.
 const SCRIPT: &str = "tests/src/levels.sh";
@@ -92,8 +93,13 @@ pub fn run(launcher: &Launcher, part: &mut Part) -> anyhow::Result<()> {
     part.test("the second guest lived three times", |_| {
         has_tests(&results, LIVES).map(|()| "")
     });
-    let own = ["--l2-iommu", "intel-iommu"];
-    counted(launcher, part, "test-l2-intel-iommu", "intel-iommu", &own)?;
+    let own = ["--l2-iommu", "intel-iommu", "--trace"];
+    let name = "test-l2-intel-iommu";
+    counted(launcher, part, name, "intel-iommu", &own)?;
+    let directory = launcher.run_dir(name);
+    part.test("each page request went through all levels and back", |_| {
+        ways::check(&directory)
+    });
     counted(launcher, part, "test-l2-copies", "svm-vtd", COPIES)?;
     for (about, options, words) in REFUSALS {
         part.test(about, |part| {

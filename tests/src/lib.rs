@@ -37,3 +37,4 @@ pub mod tally;
 pub mod terminal;
 pub mod trace;
 pub mod users;
+pub mod ways;
