@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where a unit that is not this project's is known to break a clause. A run is good with them, and
-//! fails when one is gone: then it is taken off this list, and its report out of docs/deviations.
+//! fails when one is gone: then it is taken off its list, and its report out of docs/deviations.
+
+use crate::report::deviation_reports;
+use crate::rule::{Judged, Rule};
+use std::fmt;
 
 /// A clause that a unit is known to break.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,14 +13,84 @@ pub struct Deviation {
     pub rule: u8,
     /// Name of the clause.
     pub clause: &'static str,
-    /// Name of the bench.
-    pub bench: &'static str,
-    /// Number of the report in docs/deviations.
-    pub report: u8,
+    /// What says more of it.
+    pub report: Report,
     /// What comes: a text that the failure contains.
     pub found: &'static str,
     /// Where the reason is in the source of the unit.
     pub place: &'static str,
+}
+
+/// What says more of a deviation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// A report of this project: its number in docs/deviations.
+    Numbered(u8),
+    /// A line that says what the unit does instead, for lists outside of this project.
+    Line(&'static str),
+}
+
+impl Report {
+    /// Its number in docs/deviations; none for those of others.
+    pub const fn number(self) -> Option<u8> {
+        match self {
+            Report::Numbered(number) => Some(number),
+            Report::Line(_) => None,
+        }
+    }
+
+    /// What the unit does instead, in a line.
+    pub fn title(self) -> &'static str {
+        match self {
+            Report::Numbered(number) => deviation_reports::title(number),
+            Report::Line(line) => line,
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Report::Numbered(number) => write!(f, "{number:02}"),
+            Report::Line(line) => write!(f, "“{line}”"),
+        }
+    }
+}
+
+impl Deviation {
+    /// A deviation of a unit of your own: rule and clause that it breaks, what it does instead in a
+    /// line, a text that the failure contains, and where the reason is in the source of the unit.
+    pub const fn new(
+        rule: u8,
+        clause: &'static str,
+        line: &'static str,
+        found: &'static str,
+        place: &'static str,
+    ) -> Self {
+        Deviation {
+            rule,
+            clause,
+            report: Report::Line(line),
+            found,
+            place,
+        }
+    }
+
+    /// What keeps it from being one, in a sentence; none if its clause exists.
+    pub fn wrong(&self, rules: &[&Rule]) -> Option<String> {
+        let Deviation { rule, clause, .. } = self;
+        let has_it = |r: &&Rule| match &r.judged {
+            Judged::By(clauses) => clauses.iter().any(|c| c.name == *clause),
+            Judged::Nowhere { .. } => false,
+        };
+        let known = rules.iter().any(|r| r.number == *rule && has_it(r));
+        (!known).then(|| {
+            format!(
+                "a deviation is expected of rule {rule}, clause “{clause}”, which there is not: \
+                 --list names them all"
+            )
+        })
+    }
 }
 
 /// A deviation of QEMU's `intel-iommu`.
@@ -30,15 +104,14 @@ const fn intel_iommu(
     Deviation {
         rule,
         clause,
-        bench: "qtest-intel-iommu",
-        report,
+        report: Report::Numbered(report),
         found,
         place,
     }
 }
 
-/// All that are known.
-pub const ALL: &[Deviation] = &[
+/// Those of QEMU's `intel-iommu`.
+pub const INTEL_IOMMU: &[Deviation] = &[
     intel_iommu(1, 26, "A was set", "found 0x20", "vtd_set_flag_in_pte()"),
     intel_iommu(
         2,
@@ -232,33 +305,35 @@ pub const ALL: &[Deviation] = &[
     ),
 ];
 
-/// The one of a clause on a bench.
-pub fn of(rule: u8, clause: &str, bench: &str) -> Option<&'static Deviation> {
-    ALL.iter()
-        .find(|known| known.rule == rule && known.clause == clause && known.bench == bench)
+/// The one of a clause in a list.
+pub fn of(known: &'static [Deviation], rule: u8, clause: &str) -> Option<&'static Deviation> {
+    known
+        .iter()
+        .find(|known| known.rule == rule && known.clause == clause)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rule::Judged;
     use std::path::Path;
 
     #[test]
     fn each_is_of_a_clause_and_has_a_report_that_names_its_rule() {
-        let reports = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/deviations");
-        for known in ALL {
-            let rules = crate::rules::all();
-            let rule = rules.iter().find(|rule| rule.number == known.rule);
-            let Some(Judged::By(clauses)) = rule.map(|rule| &rule.judged) else {
-                panic!("{known:?}: no such rule");
-            };
-            let named = |clause: &crate::rule::Clause| clause.name == known.clause;
-            assert!(clauses.iter().any(named), "{known:?}: no such clause");
-            let path = reports.join(format!("{:02}.md", known.report));
-            let text = std::fs::read_to_string(&path).unwrap();
+        for known in INTEL_IOMMU {
+            assert_eq!(known.wrong(&crate::rules::all()), None);
+            let number = known.report.number().unwrap();
+            let text = deviation_reports::text(number);
             let command = format!("RULE={}", known.rule);
-            assert!(text.contains(&command), "{}: {command}", path.display());
+            assert!(text.contains(&command), "{number}: {command}");
+        }
+    }
+
+    #[test]
+    fn a_deviation_of_a_clause_that_there_is_not_is_told() {
+        for (rule, clause) in [(99, "depth"), (2, "no such clause"), (8, "")] {
+            let known = Deviation::new(rule, clause, "", "", "");
+            let wrong = known.wrong(&crate::rules::all()).unwrap();
+            assert!(wrong.contains(&format!("rule {rule}, clause “{clause}”")));
         }
     }
 
@@ -271,7 +346,8 @@ mod tests {
                 assert_eq!(name, "README.md");
                 continue;
             };
-            let of_a_clause = ALL.iter().any(|known| known.report == number);
+            let numbered = |known: &Deviation| known.report == Report::Numbered(number);
+            let of_a_clause = INTEL_IOMMU.iter().any(numbered);
             let of_a_comparison = crate::differential::REPORTS.contains(&number);
             assert!(of_a_clause != of_a_comparison, "{name}");
         }

@@ -9,10 +9,12 @@
 //! * [`world`] is what a rule works with: software, a process and the laboratory of the device.
 //! * [`deviations`] lists where a unit is known not to keep a rule.
 //! * [`differential`] compares two units by random cases.
-//! * [`run`] runs rules and mutants; [`report`] writes what came of it.
+//! * [`run`] runs rules and mutants; [`report`] writes what came of it; [`main`] is the command
+//!   line, for programs with benches of their own, too.
 #![forbid(unsafe_code)]
 
 pub mod bench;
+mod command;
 pub mod deviations;
 pub mod differential;
 pub mod mutant;
@@ -24,3 +26,5 @@ pub mod run;
 pub mod trial;
 pub mod verdict;
 pub mod world;
+
+pub use command::main;

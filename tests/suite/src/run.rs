@@ -116,17 +116,24 @@ fn on_all<T: Sync, R: Send>(list: &[T], call: impl Fn(&T) -> R + Sync) -> Vec<R>
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Runs rules on a bench.
-pub fn rules(bench: &dyn Bench, rules: &[&'static Rule]) -> Vec<RuleResult> {
-    on_all(rules, |rule| run_rule(bench, rule))
+/// Runs rules on a bench, whose unit deviates as is known.
+pub fn rules(
+    bench: &dyn Bench,
+    rules: &[&'static Rule],
+    known: &'static [Deviation],
+) -> Vec<RuleResult> {
+    on_all(rules, |rule| run_rule(bench, rule, known))
 }
 
-fn run_rule(bench: &dyn Bench, rule: &'static Rule) -> RuleResult {
+fn run_rule(bench: &dyn Bench, rule: &'static Rule, known: &'static [Deviation]) -> RuleResult {
     let begin = Instant::now();
     let trial = Trial::new(bench, None);
     let (clauses, verdict, text) = match &rule.judged {
         Judged::By(clauses) => {
-            let run = |clause: &Clause| run_clause(bench, rule, clause);
+            let run = |clause: &Clause| {
+                let known = deviations::of(known, rule.number, clause.name);
+                run_clause(bench, clause, known)
+            };
             let results: Vec<ClauseResult> = clauses.iter().map(run).collect();
             let verdict = results.iter().map(|result| result.verdict).min();
             (results, verdict.unwrap_or(Verdict::Failed), String::new())
@@ -150,9 +157,12 @@ fn run_rule(bench: &dyn Bench, rule: &'static Rule) -> RuleResult {
     }
 }
 
-fn run_clause(bench: &dyn Bench, rule: &Rule, clause: &Clause) -> ClauseResult {
+fn run_clause(
+    bench: &dyn Bench,
+    clause: &Clause,
+    deviation: Option<&'static Deviation>,
+) -> ClauseResult {
     let trial = Trial::new(bench, None);
-    let deviation = deviations::of(rule.number, clause.name, bench.name());
     let (verdict, text, requests) = match trial.lacks(clause.needs) {
         Some((need, reason)) if !can(bench, need) => {
             (Verdict::NotApplicable, reason.to_owned(), Vec::new())
@@ -218,14 +228,21 @@ fn can(bench: &dyn Bench, need: Need) -> bool {
     result.unwrap_or(false)
 }
 
-/// Runs the mutants of rules on a bench: those of clauses that it can run, and that are kept.
-pub fn mutants(bench: &dyn Bench, rules: &[&'static Rule]) -> Vec<MutantResult> {
+/// Runs the mutants of rules on a bench: those of clauses that it can run, and of which no deviation
+/// is known.
+pub fn mutants(
+    bench: &dyn Bench,
+    rules: &[&'static Rule],
+    known: &'static [Deviation],
+) -> Vec<MutantResult> {
     let mut list = Vec::new();
     for rule in rules {
         let Judged::By(clauses) = &rule.judged else {
             continue;
         };
-        list.extend(clauses.iter().map(|clause| (rule.number, clause)));
+        let kept = |clause: &&Clause| deviations::of(known, rule.number, clause.name).is_none();
+        let clauses = clauses.iter().filter(kept);
+        list.extend(clauses.map(|clause| (rule.number, clause)));
     }
     on_all(&list, |(rule, clause)| clause_mutants(bench, *rule, clause))
         .into_iter()
@@ -234,8 +251,7 @@ pub fn mutants(bench: &dyn Bench, rules: &[&'static Rule]) -> Vec<MutantResult> 
 }
 
 fn clause_mutants(bench: &dyn Bench, rule: u8, clause: &Clause) -> Vec<MutantResult> {
-    let known = deviations::of(rule, clause.name, bench.name());
-    if Trial::new(bench, None).lacks(clause.needs).is_some() || known.is_some() {
+    if Trial::new(bench, None).lacks(clause.needs).is_some() {
         return Vec::new();
     }
     let can_break = |mutant: &&Mutant| Trial::can_break(bench, **mutant);
@@ -361,7 +377,7 @@ mod tests {
                 Judged::Nowhere { .. } => false,
             })
             .collect();
-        for result in rules(&Modest, &needing) {
+        for result in rules(&Modest, &needing, &[]) {
             assert_eq!(result.verdict, Verdict::Failed, "{}", result.rule.number);
         }
         for need in Need::ALL {
@@ -402,7 +418,7 @@ mod tests {
             section: "",
             judged: Judged::By(CLAUSES),
         };
-        let results = mutants(&InProcess, &[&RULE]);
+        let results = mutants(&InProcess, &[&RULE], &[]);
         assert_eq!(results.len(), 1);
         assert!(!results[0].caught, "{:?}", results[0]);
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a bench is, and the machines that it makes.
 
+use crate::deviations::Deviation;
 use crate::need::Need;
 use machine::Moment;
 use machine::os::Board;
@@ -124,7 +125,14 @@ pub trait Bench: Debug + Sync {
     fn lacks(&self, need: Need) -> Option<&'static str>;
 
     /// Whether this project's unit is there, and can break its rules.
-    fn has_unit_mutants(&self) -> bool;
+    fn has_unit_mutants(&self) -> bool {
+        false
+    }
+
+    /// Where the unit is known to break a clause: a run is good with these, and fails without.
+    fn deviations(&self) -> &'static [Deviation] {
+        &[]
+    }
 
     /// What is tested, with its version.
     fn subject(&self) -> String;

@@ -3,6 +3,7 @@
 
 use super::host::{Bench, Hook, Host, Shared, Wish};
 use super::qemu::Qemu;
+use crate::deviations::{self, Deviation};
 use crate::need::Need;
 use machine::FunctionId;
 use machine::os::Board;
@@ -179,8 +180,11 @@ impl Bench for Qtest {
         }
     }
 
-    fn has_unit_mutants(&self) -> bool {
-        false
+    fn deviations(&self) -> &'static [Deviation] {
+        match self.unit {
+            Unit::IntelIommu => deviations::INTEL_IOMMU,
+            Unit::SvmVtd => &[],
+        }
     }
 
     fn subject(&self) -> String {

@@ -27,8 +27,8 @@ mod tests {
 
     #[test]
     fn each_known_deviation_has_a_report_with_a_title() {
-        for known in crate::deviations::ALL {
-            assert_ne!(title(known.report), "", "{known:?}");
+        for known in crate::deviations::INTEL_IOMMU {
+            assert_ne!(known.report.title(), "", "{known:?}");
         }
         assert_eq!((text(0), title(0)), ("", ""));
     }

@@ -3,7 +3,7 @@
 
 pub mod change;
 pub mod compare;
-mod deviation_reports;
+pub(crate) mod deviation_reports;
 pub mod folder;
 pub mod junit;
 mod origin;

@@ -5,7 +5,6 @@
 use super::change::Comparison;
 use super::origin::{self, Commit};
 use crate::deviations::Deviation;
-use crate::report::deviation_reports;
 use crate::rules;
 use crate::run::{ClauseResult, MutantResult, RuleResult, Verdict};
 use serde::{Deserialize, Serialize};
@@ -96,9 +95,9 @@ pub struct Clause {
 /// A known deviation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Known {
-    /// Number of its report in docs/deviations.
-    pub report: u8,
-    /// Title of the report.
+    /// Number of its report in docs/deviations; none if it is on a list of its user's.
+    pub report: Option<u8>,
+    /// Title of the report, or what the list says.
     #[serde(default)]
     pub title: String,
     /// Where the reason is in the source of the unit.
@@ -217,8 +216,8 @@ impl From<&ClauseResult> for Clause {
 impl From<&Deviation> for Known {
     fn from(known: &Deviation) -> Self {
         Known {
-            report: known.report,
-            title: deviation_reports::title(known.report).to_owned(),
+            report: known.report.number(),
+            title: known.report.title().to_owned(),
             place: known.place.to_owned(),
         }
     }
@@ -253,11 +252,12 @@ mod tests {
         let mut benches = vec![Bench::new(
             InProcess.name(),
             InProcess.subject(),
-            &run::rules(&InProcess, &some),
-            &run::mutants(&InProcess, &some),
+            &run::rules(&InProcess, &some, &[]),
+            &run::mutants(&InProcess, &some, &[]),
         )];
         // What only QEMU's unit has, as text.
-        benches[0].rules[0].clauses[0].deviation = Some(Known::from(&crate::deviations::ALL[0]));
+        benches[0].rules[0].clauses[0].deviation =
+            Some(Known::from(&crate::deviations::INTEL_IOMMU[0]));
         let before = Results::new("run-suite".to_owned(), benches);
         let mut now = before.clone();
         now.benches[0].rules[0].verdict = Verdict::Failed;

@@ -60,7 +60,7 @@ fn reasons(result: &RuleResult) -> String {
 
 fn reports(result: &RuleResult) -> String {
     let known = result.clauses.iter().filter_map(|clause| clause.deviation);
-    let mut numbers: Vec<String> = known.map(|known| format!("{:02}", known.report)).collect();
+    let mut numbers: Vec<String> = known.map(|known| known.report.to_string()).collect();
     numbers.dedup();
     numbers.join(", ")
 }

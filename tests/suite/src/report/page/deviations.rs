@@ -26,14 +26,16 @@ struct Met<'a> {
 /// The deviations.
 pub fn deviations(inputs: &Inputs) -> Option<Markup> {
     let results = inputs.suite.as_ref()?;
-    let mut met: BTreeMap<u8, Vec<Met<'_>>> = BTreeMap::new();
+    // By report, and those of other lists by what they say.
+    let mut met: BTreeMap<(Option<u8>, &str), Vec<Met<'_>>> = BTreeMap::new();
     for (at, bench) in results.benches.iter().enumerate() {
         for rule in &bench.rules {
             for clause in &rule.clauses {
                 let Some(known) = &clause.deviation else {
                     continue;
                 };
-                met.entry(known.report).or_default().push(Met {
+                let key = (known.report, known.title.as_str());
+                met.entry(key).or_default().push(Met {
                     known,
                     bench: &bench.bench,
                     rule: rule.number,
@@ -56,13 +58,16 @@ pub fn deviations(inputs: &Inputs) -> Option<Markup> {
                 th scope="col" { "Place in the unit's source" }
             } }
             tbody {
-                @for (report, all) in &met {
+                @for ((report, title), all) in &met {
                     @for (n, one) in all.iter().enumerate() {
                         tr {
                             @if n == 0 {
                                 th scope="rowgroup" rowspan=(all.len()) {
-                                    a href={ "#" (anchor(*report)) } {
-                                        (format!("{report:02}")) " " (one.known.title)
+                                    @match report {
+                                        Some(report) => a href={ "#" (anchor(*report)) } {
+                                            (format!("{report:02}")) " " (title)
+                                        },
+                                        None => (title),
                                     }
                                 }
                             }
@@ -78,24 +83,30 @@ pub fn deviations(inputs: &Inputs) -> Option<Markup> {
             }
         }
     };
+    let reports: Vec<(u8, &str)> = met
+        .keys()
+        .filter_map(|(report, title)| Some(((*report)?, *title)))
+        .collect();
     Some(html! {
         p {
             "Where a unit that is not this project's is known to break a clause. The run is good while "
-            "each is as reported, and fails when one is gone. The reports are those of "
-            @match inputs.reports {
-                Some(folder) => a href={ (folder) "/README.md" } { "docs/deviations" },
-                None => code { "docs/deviations" },
+            "each is as reported, and fails when one is gone."
+            @if !reports.is_empty() {
+                " The reports are those of "
+                @match inputs.reports {
+                    Some(folder) => a href={ (folder) "/README.md" } { "docs/deviations" },
+                    None => code { "docs/deviations" },
+                }
+                "."
             }
-            "."
         }
         (scrolled("Deviations", table))
-        h3 { "Their reports" }
-        @for (number, all) in &met { (report(inputs, *number, all)) }
+        @if !reports.is_empty() { h3 { "Their reports" } }
+        @for (number, title) in reports { (report(inputs, number, title)) }
     })
 }
 
-fn report(inputs: &Inputs, number: u8, all: &[Met<'_>]) -> Markup {
-    let title = all.first().map_or("", |one| one.known.title.as_str());
+fn report(inputs: &Inputs, number: u8, title: &str) -> Markup {
     let file = format!("{number:02}.md");
     html! {
         details {

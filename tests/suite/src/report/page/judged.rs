@@ -54,8 +54,11 @@ fn clause_of(clause: &Clause, open: bool) -> Markup {
             @if let Some(known) = &clause.deviation {
                 p {
                     "Deviation "
-                    a href={ "#" (super::deviations::anchor(known.report)) } {
-                        (format!("{:02}", known.report)) ": " (known.title)
+                    @match known.report {
+                        Some(report) => a href={ "#" (super::deviations::anchor(report)) } {
+                            (format!("{report:02}")) ": " (known.title)
+                        },
+                        None => { "“" (known.title) "”" }
                     }
                     " – in the unit's source: " (known.place)
                 }

@@ -16,7 +16,7 @@ const HOSTILE: &str = "\"'><script>alert(1)</script><!-- & <img src=https://exam
 
 fn clause(name: &str, verdict: Verdict) -> Clause {
     let known = (verdict == Verdict::Deviates).then(|| Known {
-        report: 8,
+        report: Some(8),
         title: format!("title of {name}"),
         place: format!("place of {name}"),
     });
@@ -358,8 +358,8 @@ fn what_failed_comes_first_with_what_the_rule_says_and_what_was_sent_and_seen() 
 #[test]
 fn all_that_a_run_found_is_on_its_page() {
     let rules = crate::rules::all();
-    let results = run::rules(&InProcess, &rules);
-    let mutants = run::mutants(&InProcess, &rules[..3]);
+    let results = run::rules(&InProcess, &rules, &[]);
+    let mutants = run::mutants(&InProcess, &rules[..3], &[]);
     let of = |rules: &[_], mutants: &[_]| {
         let bench = Bench::new(InProcess.name(), InProcess.subject(), rules, mutants);
         Some(Results::new(String::new(), vec![bench]))
