@@ -146,7 +146,7 @@ impl Program {
     fn deviations(&self, bench: &dyn Bench) -> anyhow::Result<&'static [Deviation]> {
         let known = bench.deviations();
         let all = rules::all();
-        if let Some(wrong) = known.iter().find_map(|known| known.wrong(&all)) {
+        if let Some(wrong) = known.iter().find_map(|known| run::unknown(known, &all)) {
             bail!("{}: {wrong}", bench.name());
         }
         Ok(match self.options.without_deviations {

@@ -3,7 +3,6 @@
 //! fails when one is gone: then it is taken off its list, and its report out of docs/deviations.
 
 use crate::report::deviation_reports;
-use crate::rule::{Judged, Rule};
 use std::fmt;
 
 /// A clause that a unit is known to break.
@@ -74,22 +73,6 @@ impl Deviation {
             found,
             place,
         }
-    }
-
-    /// What keeps it from being one, in a sentence; none if its clause exists.
-    pub fn wrong(&self, rules: &[&Rule]) -> Option<String> {
-        let Deviation { rule, clause, .. } = self;
-        let has_it = |r: &&Rule| match &r.judged {
-            Judged::By(clauses) => clauses.iter().any(|c| c.name == *clause),
-            Judged::Nowhere { .. } => false,
-        };
-        let known = rules.iter().any(|r| r.number == *rule && has_it(r));
-        (!known).then(|| {
-            format!(
-                "a deviation is expected of rule {rule}, clause “{clause}”, which there is not: \
-                 --list names them all"
-            )
-        })
     }
 }
 
@@ -320,20 +303,11 @@ mod tests {
     #[test]
     fn each_is_of_a_clause_and_has_a_report_that_names_its_rule() {
         for known in INTEL_IOMMU {
-            assert_eq!(known.wrong(&crate::rules::all()), None);
+            assert_eq!(crate::run::unknown(known, &crate::rules::all()), None);
             let number = known.report.number().unwrap();
             let text = deviation_reports::text(number);
             let command = format!("RULE={}", known.rule);
             assert!(text.contains(&command), "{number}: {command}");
-        }
-    }
-
-    #[test]
-    fn a_deviation_of_a_clause_that_there_is_not_is_told() {
-        for (rule, clause) in [(99, "depth"), (2, "no such clause"), (8, "")] {
-            let known = Deviation::new(rule, clause, "", "", "");
-            let wrong = known.wrong(&crate::rules::all()).unwrap();
-            assert!(wrong.contains(&format!("rule {rule}, clause “{clause}”")));
         }
     }
 

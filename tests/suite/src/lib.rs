@@ -28,3 +28,5 @@ pub mod verdict;
 pub mod world;
 
 pub use command::main;
+// What the interface of a bench is made of, for programs that have one.
+pub use {machine, pcie_ats, svm_abi, svm_endpoint, vtd};

@@ -16,6 +16,10 @@ pub enum Need {
     Supervisor,
     /// The unit can be made without RID_PASID (ECAP.RPS).
     WithoutRidPasid,
+    /// The unit can be made without a first stage (ECAP.FSTS): with a second alone.
+    WithoutFirstStage,
+    /// The unit can be made without pages of 1 GiB in its first stage (CAP.FS1GP).
+    WithoutOneGibPages,
 }
 
 impl Need {
@@ -26,5 +30,7 @@ impl Need {
         Need::LostMessages,
         Need::Supervisor,
         Need::WithoutRidPasid,
+        Need::WithoutFirstStage,
+        Need::WithoutOneGibPages,
     ];
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use svm_abi::completion::Error;
 use svm_abi::registers::command;
-use vtd::spec::capability::ExtendedCapability;
+use vtd::spec::capability::{Capability, ExtendedCapability};
 use vtd::spec::register::offset;
 
 /// What came of a rule or a clause, best last.
@@ -116,6 +116,22 @@ fn on_all<T: Sync, R: Send>(list: &[T], call: impl Fn(&T) -> R + Sync) -> Vec<R>
     results.into_iter().map(|(_, result)| result).collect()
 }
 
+/// What is wrong with a deviation, in a sentence; none if there is the clause that it is of.
+pub fn unknown(known: &Deviation, rules: &[&Rule]) -> Option<String> {
+    let Deviation { rule, clause, .. } = known;
+    let has_it = |r: &&Rule| match &r.judged {
+        Judged::By(clauses) => clauses.iter().any(|c| c.name == *clause),
+        Judged::Nowhere { .. } => false,
+    };
+    let found = rules.iter().any(|r| r.number == *rule && has_it(r));
+    (!found).then(|| {
+        format!(
+            "a deviation is expected of rule {rule}, clause “{clause}”, which there is not: \
+             --list names them all"
+        )
+    })
+}
+
 /// Runs rules on a bench, whose unit deviates as is known.
 pub fn rules(
     bench: &dyn Bench,
@@ -209,23 +225,45 @@ fn can(bench: &dyn Bench, need: Need) -> bool {
         }
         Need::Moments => world().machine().set_hook(None),
         Need::LostMessages => world().machine().lose_invalidations(false),
-        Need::Supervisor => {
-            let machine = bench.machine(&Wish::default());
-            ExtendedCapability(machine.unit_read(0, offset::ECAP, 8)).srs()
-        }
-        Need::WithoutRidPasid => {
-            let reported = |rid_pasid| {
-                let machine = bench.machine(&Wish {
-                    rid_pasid,
-                    ..Wish::default()
-                });
-                ExtendedCapability(machine.unit_read(0, offset::ECAP, 8)).rps()
-            };
-            reported(true) != reported(false)
-        }
+        Need::Supervisor => reported(bench, &Wish::default(), |_, ecap| ecap.srs()),
+        Need::WithoutRidPasid => differs(
+            bench,
+            |wish, has| wish.rid_pasid = has,
+            |_, ecap| ecap.rps(),
+        ),
+        Need::WithoutFirstStage => differs(
+            bench,
+            |wish, has| wish.first_stage = has,
+            |_, ecap| ecap.fsts(),
+        ),
+        Need::WithoutOneGibPages => differs(
+            bench,
+            |wish, has| wish.one_gib_pages = has,
+            |cap, _| cap.fs1gp(),
+        ),
     });
     // What breaks on the way shows nothing of the sort.
     result.unwrap_or(false)
+}
+
+/// What a unit reports of itself.
+type Report = fn(Capability, ExtendedCapability) -> bool;
+
+/// What the unit of a machine reports.
+fn reported(bench: &dyn Bench, wish: &Wish, report: Report) -> bool {
+    let machine = bench.machine(wish);
+    let [cap, ecap] = [offset::CAP, offset::ECAP].map(|at| machine.unit_read(0, at, 8));
+    report(Capability(cap), ExtendedCapability(ecap))
+}
+
+/// Whether units can be made with and without something.
+fn differs(bench: &dyn Bench, wish: impl Fn(&mut Wish, bool), report: Report) -> bool {
+    let reported = |has| {
+        let mut wished = Wish::default();
+        wish(&mut wished, has);
+        reported(bench, &wished, report)
+    };
+    reported(true) && !reported(false)
 }
 
 /// Runs the mutants of rules on a bench: those of clauses that it can run, and of which no deviation
@@ -421,5 +459,14 @@ mod tests {
         let results = mutants(&InProcess, &[&RULE], &[]);
         assert_eq!(results.len(), 1);
         assert!(!results[0].caught, "{:?}", results[0]);
+    }
+
+    #[test]
+    fn a_deviation_of_a_clause_that_there_is_not_is_told() {
+        for (rule, clause) in [(99, "depth"), (2, "no such clause"), (8, "")] {
+            let known = Deviation::new(rule, clause, "", "", "");
+            let wrong = unknown(&known, &crate::rules::all()).unwrap();
+            assert!(wrong.contains(&format!("rule {rule}, clause “{clause}”")));
+        }
     }
 }

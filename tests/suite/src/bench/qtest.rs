@@ -177,6 +177,7 @@ impl Bench for Qtest {
             Need::Supervisor if self.unit == Unit::IntelIommu => Some("ECAP.SRS is 0"),
             Need::Supervisor => None,
             Need::WithoutRidPasid => Some("no property of QEMU's takes RID_PASID away"),
+            Need::WithoutFirstStage | Need::WithoutOneGibPages => None,
         }
     }
 

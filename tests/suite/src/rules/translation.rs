@@ -685,7 +685,8 @@ pub const RULES: &[Rule] = &[
         judged: Judged::By(&[
             Clause::new("SRE clear", privileged_without_sre)
                 .catching(&[Unit(UnitMutant::Rule25), Unit(UnitMutant::B10)]),
-            Clause::new("second stage", privileged_on_a_second_stage),
+            Clause::new("second stage", privileged_on_a_second_stage)
+                .needing(&[Need::WithoutFirstStage]),
         ]),
     },
     Rule {

@@ -499,7 +499,9 @@ pub const RULES: &[Rule] = &[
         title: "Page sizes and levels are those that unit and entry have",
         section: "VT-d 3.6, 9.6 (FSPM), 11.4.2 (FS1GP)",
         judged: Judged::By(&[
-            Clause::new("1 GiB", no_pages_of_1_gib).catching(&[Unit(Mutant::Rule79)]),
+            Clause::new("1 GiB", no_pages_of_1_gib)
+                .needing(&[Need::WithoutOneGibPages])
+                .catching(&[Unit(Mutant::Rule79)]),
             Clause::new("FSPM", levels_are_those_of_fspm).catching(&[Unit(Mutant::B04)]),
         ]),
     },
@@ -508,7 +510,7 @@ pub const RULES: &[Rule] = &[
         title: "The capability registers report what the unit does",
         section: "VT-d 11.4.2, 11.4.3",
         judged: Judged::By(&[
-            Clause::new("FS1GP", one_gib_is_reported),
+            Clause::new("FS1GP", one_gib_is_reported).needing(&[Need::WithoutOneGibPages]),
             Clause::new("RPS", rid_pasid_is_reported)
                 .needing(&[Need::WithoutRidPasid])
                 .catching(&[Unit(Mutant::Rule80)]),
