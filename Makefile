@@ -16,8 +16,8 @@ FUZZ_SECONDS ?= 60
 FUZZ_SEED ?= 1
 # A result of an earlier make bench or make suite to compare with the new one.
 BASELINE ?=
-# The rules of make suite and make mutants, by their numbers, and the bench: in-process, qtest,
-# qtest-intel-iommu or qtest-svm-vtd. All by default.
+# The rules of make suite and make mutants, by their numbers, and the bench: in-process; or qtest,
+# guest or l2, or one of both units of these, as guest-svm-vtd. By default in-process and qtest.
 RULE ?=
 BENCH ?=
 SUITE = $(CARGO) run --quiet -p svm-suite -- $(addprefix --rule ,$(RULE)) $(addprefix --bench ,$(BENCH))
@@ -82,7 +82,9 @@ QEMU_WITH_PLUGIN := $(CURDIR)/target/qemu-with-svm-demo
 
 .PHONY: qemu-with-plugin
 qemu-with-plugin:
-ifneq ($(BENCH),in-process)
+ifneq ($(filter guest% l2%,$(BENCH)),)
+	@$(BUILD_SVM_VM)
+else ifneq ($(BENCH),in-process)
 	@$(BUILD_SVM_VM)
 	@line="$$($(SVM_VM) qemu --print)" && \
 	    printf '#!/bin/sh\nexec %s "$$@"\n' "$$line" > '$(QEMU_WITH_PLUGIN)'
@@ -90,7 +92,7 @@ ifneq ($(BENCH),in-process)
 endif
 
 suite: qemu-with-plugin
-	@SVM_QEMU='$(QEMU_WITH_PLUGIN)' $(SUITE) --report target/report $(if $(BASELINE),--baseline '$(BASELINE)')
+	@SVM_QEMU='$(QEMU_WITH_PLUGIN)' SVM_VM='$(CURDIR)/target/debug/svm-vm' $(SUITE) --report target/report $(if $(BASELINE),--baseline '$(BASELINE)')
 
 mutants: qemu-with-plugin
 	@SVM_QEMU='$(QEMU_WITH_PLUGIN)' $(SUITE) --mutants --report target/report

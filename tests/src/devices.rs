@@ -26,6 +26,7 @@ use serde_json::Value;
 
 use crate::launcher::Launcher;
 use crate::parts::Part;
+use crate::suite;
 
 /// The devices, by the addresses that they are given.
 const DEVICES: [(&str, &str); 3] = [
@@ -391,42 +392,15 @@ fn boots(directory: &Path) -> anyhow::Result<Vec<f64>> {
 /// may have none: the ports of QEMU's switch have no ACS, and neither has a device of two
 /// functions.
 fn behind_ports(launcher: &Launcher) -> anyhow::Result<()> {
-    let script = r#"
-fail() { echo "$1"; exit 1; }
-node() { dmesg | sed -n "s/.*svm_demo $1: \(svm[0-9]*\): interface.*/\1/p"; }
-# The numbers of the buses are the firmware's choice.
-cd /sys/devices/pci0000:00
-port=$(basename 0000:00:10.0/0000:*:00.0)
-downstream=$(basename 0000:00:11.0/0000:*:00.0/0000:*:00.0)
-switch=$(basename 0000:00:11.0/0000:*:00.0/0000:*:00.0/0000:*:00.0)
-second=0000:00:12.1
-for device in $port $switch $second; do
-    [ "$(node $device)" ] || fail "$device has no driver: $(dmesg | grep svm)"
-done
-svmctl --device /dev/$(node $port) demo heap 'page never touched' >/tmp/demo 2>&1 ||
-    { cat /tmp/demo; fail "$port behind a root port failed"; }
-svmctl doctor $port >/tmp/doctor || { cat /tmp/doctor; fail "the doctor finds fault with $port"; }
-names() {
-    svmctl --device /dev/$(node $1) demo heap >/tmp/demo 2>&1 && fail "$1 works"
-    svmctl doctor $1 >/tmp/doctor && { cat /tmp/doctor; fail "the doctor finds nothing at $1"; }
-    grep -qF "$2" /tmp/doctor || { cat /tmp/doctor; fail "the doctor does not name: $2"; }
-}
-names $switch "$downstream (downstream port) has no ACS"
-names $second "$second (integrated endpoint) has no ACS"
-"#;
-    let devices = [
-        "pcie-root-port,id=port0,addr=10.0,chassis=16",
-        "svm-demo,bus=port0",
-        "pcie-root-port,id=port1,addr=11.0,chassis=17",
-        "x3130-upstream,id=upstream,bus=port1",
-        "xio3130-downstream,id=downstream,bus=upstream,chassis=18,slot=1",
-        "svm-demo,bus=downstream",
-        "pci-testdev,addr=12.0,multifunction=on",
-        "svm-demo,addr=12.1",
-    ];
+    let script = include_str!("../suite/src/guest/ports.sh");
+    // What the machine has for it, as `svm-suite` has it in its guest.
+    let devices = include_str!("../suite/src/guest/ports.txt").lines();
+    let devices = devices.filter(|line| !line.starts_with('#'));
     let mut arguments = vec!["run", "--name", "ports", "--exec", script, "--"];
-    arguments.extend(devices.iter().flat_map(|device| ["-device", device]));
+    arguments.extend(devices.flat_map(|device| ["-device", device]));
     launcher.succeeding(&arguments)?;
+    let results = launcher.run_dir("ports").join("results.json");
+    suite::judged("guest-intel-iommu", [8], &results)?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::agreement;
 use crate::launcher::Launcher;
 use crate::parts::{Job, Part};
+use crate::suite;
 use crate::tally::Tally;
 
 /// A guest that runs the test plan.
@@ -281,6 +282,14 @@ fn plan(launcher: &Launcher, part: &mut Part, guest: &Guest) -> anyhow::Result<(
     let succeeded = launcher.shown(part, &arguments)?;
     let on = ["guest", guest.kernel, guest.iommu];
     totals(launcher, part, guest.name, &on, succeeded)?;
+    // Rule 8 is about the place of the function: a guest of its own has it.
+    if guest.kernel == "stock" && guest.groups.is_empty() {
+        let bench = format!("guest-{}", guest.iommu);
+        part.test("the cases judge the rules that need Linux", |_| {
+            let rules = (1..=suite::RULES).filter(|rule| *rule != 8);
+            suite::judged(&bench, rules, &dir.join("results.json"))
+        });
+    }
     if compared {
         part.test("the trace agrees with QEMU's log", |_| {
             agreement::of_files(&dir.join("trace.json"), &log)

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The correctness suite: all rules on all benches, and the violations of the in-process one.
+//! The correctness suite: all rules on all benches, the violations of the in-process one, and the
+//! rules that a guest's cases judge.
 
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
 use crate::host::QEMU_VARIABLE;
 use crate::launcher::{Launcher, cargo};
@@ -46,4 +48,37 @@ pub fn run(launcher: &Launcher, part: &mut Part) -> anyhow::Result<()> {
         });
     }
     Ok(())
+}
+
+/// How many rules there are.
+pub const RULES: u8 = 81;
+
+/// Has rules judged by what the cases of a guest reported in a run that is over. Returns the counts.
+///
+/// # Errors
+///
+/// One is not kept, or a case that judges it was not run: what the suite says of them.
+pub fn judged(
+    bench: &str,
+    rules: impl IntoIterator<Item = u8>,
+    results: &Path,
+) -> anyhow::Result<String> {
+    let mut command = Command::new(cargo());
+    command.args(["run", "--quiet", "-p", "svm-suite", "--", "--bench", bench]);
+    command.arg("--guest-results").arg(results);
+    for rule in rules {
+        command.args(["--rule", &rule.to_string()]);
+    }
+    let output = command.output().context("the suite did not start")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let kept = said.lines().filter(|line| !line.starts_with("ok"));
+    let kept: Vec<&str> = kept.collect();
+    ensure!(
+        output.status.success(),
+        "{}\n{}",
+        kept.join("\n"),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let last = kept.last().copied().unwrap_or_default();
+    Ok(last.trim_start_matches("suite: ").to_owned())
 }

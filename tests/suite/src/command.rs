@@ -4,6 +4,7 @@
 use crate::bench::{Bench, InProcess, Like, Qtest, Unit};
 use crate::deviations::Deviation;
 use crate::differential::{Amount, differential};
+use crate::guest::{self, Cases, Guest, Level};
 use crate::report::compare::compare;
 use crate::report::folder::{self, Folder};
 use crate::report::results::{self, Results};
@@ -22,9 +23,9 @@ use std::sync::Arc;
 /// The rules of ATS, PRI and PASID against IOMMUs.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Where to run them, by the names of benches: those of this program, in-process, qtest,
-    /// qtest-intel-iommu and qtest-svm-vtd; more than once for several. Those of this program if it
-    /// is not given, or all that are there if it has none.
+    /// Where to run them, by the names of benches: those of this program, in-process, and qtest,
+    /// guest and l2, each for both of -intel-iommu and -svm-vtd; more than once for several. Those of
+    /// this program if it is not given, or in-process and qtest if it has none.
     #[arg(long)]
     bench: Vec<String>,
     /// The rules to run, by their numbers; more than once for several.
@@ -60,18 +61,78 @@ struct Options {
     /// Write the results as JUnit XML.
     #[arg(long)]
     junit: Option<PathBuf>,
+    /// The launcher of guests, for the benches guest and l2.
+    #[arg(long, env = "SVM_VM", hide_env_values = true)]
+    svm_vm: Option<OsString>,
+    /// Start no guest, and judge by the results.json of runs that were: more than once for several,
+    /// for one bench.
+    #[arg(long, value_name = "FILE")]
+    guest_results: Vec<PathBuf>,
     /// A program that becomes QEMU with the plug-in.
     #[arg(long, env = "SVM_QEMU", hide_env_values = true)]
     qemu: Option<OsString>,
 }
 
-/// The benches of this project, by what names them, each with the units of QEMU that it has.
-const BUILT_IN: &[(&str, &[Unit])] = &[
-    ("in-process", &[]),
-    ("qtest", &[Unit::IntelIommu, Unit::SvmVtd]),
-    ("qtest-intel-iommu", &[Unit::IntelIommu]),
-    ("qtest-svm-vtd", &[Unit::SvmVtd]),
+/// A bench of this project.
+#[derive(Clone, Copy)]
+enum Kind {
+    InProcess,
+    Qtest(Unit),
+    Guest(Level, Unit),
+}
+
+/// The benches of this project by their names.
+const BUILT_IN: &[(&str, Kind)] = &[
+    ("in-process", Kind::InProcess),
+    ("qtest-intel-iommu", Kind::Qtest(Unit::IntelIommu)),
+    ("qtest-svm-vtd", Kind::Qtest(Unit::SvmVtd)),
+    (
+        "guest-intel-iommu",
+        Kind::Guest(Level::Guest, Unit::IntelIommu),
+    ),
+    ("guest-svm-vtd", Kind::Guest(Level::Guest, Unit::SvmVtd)),
+    ("l2-intel-iommu", Kind::Guest(Level::L2, Unit::IntelIommu)),
+    ("l2-svm-vtd", Kind::Guest(Level::L2, Unit::SvmVtd)),
 ];
+
+/// Names for several.
+const SEVERAL: &[&str] = &["qtest", "guest", "l2"];
+
+/// What rules run on.
+enum Chosen {
+    Bench(Arc<dyn Bench>),
+    Guest(Guest),
+}
+
+impl Chosen {
+    fn name(&self) -> &'static str {
+        match self {
+            Chosen::Bench(bench) => bench.name(),
+            Chosen::Guest(guest) => guest.name,
+        }
+    }
+
+    /// A bench that makes machines.
+    fn bench(&self) -> anyhow::Result<&dyn Bench> {
+        match self {
+            Chosen::Bench(bench) => Ok(&**bench),
+            Chosen::Guest(guest) => bail!(
+                "{} has no machine for this: name a bench without Linux, in-process or qtest",
+                guest.name
+            ),
+        }
+    }
+}
+
+/// What came of the rules on a bench.
+struct OfBench {
+    name: &'static str,
+    subject: String,
+    rules: Vec<RuleResult>,
+    mutants: Vec<MutantResult>,
+    /// What went wrong beside the rules.
+    troubles: Vec<String>,
+}
 
 /// What a program runs the suite with.
 struct Program {
@@ -82,31 +143,50 @@ struct Program {
 
 impl Program {
     /// The benches of a name.
-    fn named(&self, name: &str) -> anyhow::Result<Vec<Arc<dyn Bench>>> {
+    fn named(&self, name: &str) -> anyhow::Result<Vec<Chosen>> {
         if let Some(own) = self.own.iter().find(|bench| bench.name() == name) {
-            return Ok(vec![Arc::clone(own)]);
+            return Ok(vec![Chosen::Bench(Arc::clone(own))]);
         }
-        let Some((_, units)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) else {
+        let is_meant = |full: &str| {
+            full == name
+                || SEVERAL.contains(&name)
+                    && full
+                        .strip_prefix(name)
+                        .is_some_and(|rest| rest.starts_with('-'))
+        };
+        let meant = BUILT_IN.iter().filter(|(full, _)| is_meant(full));
+        let benches: anyhow::Result<Vec<Chosen>> = meant
+            .map(|(full, kind)| self.built_in(full, *kind))
+            .collect();
+        let benches = benches?;
+        if benches.is_empty() {
             let own = self.own.iter().map(|bench| bench.name());
-            let all: Vec<&str> = own.chain(BUILT_IN.iter().map(|(name, _)| *name)).collect();
+            let built_in = BUILT_IN.iter().map(|(name, _)| *name);
+            let all: Vec<&str> = own.chain(SEVERAL.iter().copied()).chain(built_in).collect();
             bail!("there is no bench {name}: name one of {}", all.join(", "));
-        };
-        if units.is_empty() {
-            return Ok(vec![Arc::new(InProcess)]);
         }
-        let program = self.options.qemu.clone().with_context(|| {
-            format!("{name} needs QEMU: name a program that becomes it, by --qemu or SVM_QEMU")
-        })?;
-        let bench = |unit: &Unit| -> anyhow::Result<Arc<dyn Bench>> {
-            let bench = Qtest::new(program.clone(), *unit)
-                .with_context(|| format!("{} cannot be run", program.to_string_lossy()))?;
-            Ok(Arc::new(bench))
-        };
-        units.iter().map(bench).collect()
+        Ok(benches)
+    }
+
+    fn built_in(&self, name: &'static str, kind: Kind) -> anyhow::Result<Chosen> {
+        match kind {
+            Kind::InProcess => Ok(Chosen::Bench(Arc::new(InProcess))),
+            Kind::Guest(level, unit) => Ok(Chosen::Guest(Guest { name, level, unit })),
+            Kind::Qtest(unit) => {
+                let program = self.options.qemu.clone().with_context(|| {
+                    format!(
+                        "{name} needs QEMU: name a program that becomes it, by --qemu or SVM_QEMU"
+                    )
+                })?;
+                let bench = Qtest::new(program.clone(), unit)
+                    .with_context(|| format!("{} cannot be run", program.to_string_lossy()))?;
+                Ok(Chosen::Bench(Arc::new(bench)))
+            }
+        }
     }
 
     /// The benches that were chosen, or these names.
-    fn benches(&self, default: &[&str]) -> anyhow::Result<Vec<Arc<dyn Bench>>> {
+    fn benches(&self, default: &[&str]) -> anyhow::Result<Vec<Chosen>> {
         let chosen = self.options.bench.iter().map(String::as_str);
         let names: Vec<&str> = match self.options.bench.is_empty() {
             true => default.to_vec(),
@@ -117,6 +197,50 @@ impl Program {
             benches.extend(self.named(name)?);
         }
         Ok(benches)
+    }
+
+    /// Runs what was asked for on a bench.
+    fn run(&self, chosen: &Chosen, rules: &[&'static Rule]) -> anyhow::Result<OfBench> {
+        let mut of = OfBench {
+            name: chosen.name(),
+            subject: String::new(),
+            rules: Vec::new(),
+            mutants: Vec::new(),
+            troubles: Vec::new(),
+        };
+        if let (Chosen::Guest(guest), false) = (chosen, self.options.mutants) {
+            let cases = self.cases(guest)?;
+            of.subject = guest.subject(&cases);
+            of.rules = guest::judge(guest.level, rules, &cases);
+            of.troubles = cases.troubles;
+            return Ok(of);
+        }
+        let bench = chosen.bench()?;
+        let known = self.deviations(bench)?;
+        of.subject = bench.subject();
+        match self.options.mutants {
+            true => of.mutants = run::mutants(bench, rules, known),
+            false => of.rules = run::rules(bench, rules, known),
+        }
+        Ok(of)
+    }
+
+    /// What the cases of a guest reported: by a run, or by results that are there.
+    fn cases(&self, guest: &Guest) -> anyhow::Result<Cases> {
+        if !self.options.guest_results.is_empty() {
+            let mut cases = Cases::default();
+            for path in &self.options.guest_results {
+                cases.add(path)?;
+            }
+            return Ok(cases);
+        }
+        let svm_vm = self.options.svm_vm.as_deref().with_context(|| {
+            format!(
+                "{} needs svm-vm: name it by --svm-vm or SVM_VM, or results by --guest-results",
+                guest.name
+            )
+        })?;
+        guest.run(svm_vm)
     }
 
     /// What runs if no bench is named.
@@ -131,13 +255,13 @@ impl Program {
     /// Compares the units of QEMU that were chosen, or both.
     fn compare_units(&self) -> anyhow::Result<bool> {
         let benches = self.benches(&["qtest"])?;
-        let of_qemu = benches.iter().filter_map(|bench| {
-            let like = match bench.name() {
+        let of_qemu = benches.iter().filter_map(|chosen| {
+            let like = match chosen.name() {
                 "qtest-intel-iommu" => Like::IntelIommu,
                 "qtest-svm-vtd" => Like::SvmVtd,
                 _ => return None,
             };
-            Some((&**bench, like))
+            Some((chosen.bench().ok()?, like))
         });
         differential(&of_qemu.collect::<Vec<_>>(), &self.options.amount)
     }
@@ -268,28 +392,28 @@ pub fn main(benches: Vec<Box<dyn Bench>>) -> anyhow::Result<ExitCode> {
     }
     let baseline = options.baseline.as_deref().map(baseline).transpose()?;
     let benches = program.benches(&program.usual())?;
-    let mut rule_results: Vec<(&dyn Bench, Vec<RuleResult>)> = Vec::new();
-    let mut mutant_results: Vec<(&dyn Bench, Vec<MutantResult>)> = Vec::new();
+    ensure!(
+        options.guest_results.is_empty() || benches.len() == 1,
+        "--guest-results are of one bench: name it by --bench"
+    );
+    let mut all = Vec::new();
     for bench in &benches {
-        let known = program.deviations(&**bench)?;
-        if options.mutants {
-            mutant_results.push((&**bench, run::mutants(&**bench, &rules, known)));
-        } else {
-            let results = run::rules(&**bench, &rules, known);
-            show_rules(&**bench, &results)?;
-            rule_results.push((&**bench, results));
+        let of = program.run(bench, &rules)?;
+        if !options.mutants {
+            show_rules(&of)?;
         }
+        all.push(of);
     }
-    let mut results = results(&program, &rule_results, &mutant_results);
+    let mut results = results(&program, &all);
     if let Some((name, before)) = &baseline {
         let comparison = compare(name, before, &results);
         print!("{}", comparison.comments());
         results.comparison = Some(comparison);
     }
-    write_files(options, folder.as_ref(), &results, &rule_results)?;
+    write_files(options, folder.as_ref(), &results, &all)?;
     let good = match options.mutants {
-        true => judge_mutants(&mutant_results),
-        false => judge_rules(&rule_results),
+        true => judge_mutants(&all),
+        false => judge_rules(&all),
     };
     Ok(match good {
         true => ExitCode::SUCCESS,
@@ -309,28 +433,22 @@ fn baseline(path: &Path) -> anyhow::Result<(String, Results)> {
 }
 
 /// The results as a document.
-fn results(
-    program: &Program,
-    rules: &[(&dyn Bench, Vec<RuleResult>)],
-    mutants: &[(&dyn Bench, Vec<MutantResult>)],
-) -> Results {
-    let of = |bench: &dyn Bench, rules: &[RuleResult], mutants: &[MutantResult]| {
-        results::Bench::new(bench.name(), bench.subject(), rules, mutants)
-    };
-    let rules = rules.iter().map(|(bench, rules)| of(*bench, rules, &[]));
-    let mutants = mutants
-        .iter()
-        .map(|(bench, mutants)| of(*bench, &[], mutants));
-    Results::new(program.command(), rules.chain(mutants).collect())
+fn results(program: &Program, all: &[OfBench]) -> Results {
+    let of =
+        |of: &OfBench| results::Bench::new(of.name, of.subject.clone(), &of.rules, &of.mutants);
+    Results::new(program.command(), all.iter().map(of).collect())
 }
 
-fn show_rules(bench: &dyn Bench, results: &[RuleResult]) -> anyhow::Result<()> {
+fn show_rules(of: &OfBench) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
-    write!(out, "# {}\n{}", bench.subject(), tap::header(results.len()))?;
-    for result in results {
-        write!(out, "{}", tap::rule(bench.name(), result))?;
+    write!(out, "# {}\n{}", of.subject, tap::header(of.rules.len()))?;
+    for result in &of.rules {
+        write!(out, "{}", tap::rule(of.name, result))?;
     }
-    writeln!(out, "# {}: {}", bench.name(), Count::of(results))?;
+    for trouble in &of.troubles {
+        writeln!(out, "# {}: trouble beside the rules: {trouble}", of.name)?;
+    }
+    writeln!(out, "# {}: {}", of.name, Count::of(&of.rules))?;
     Ok(())
 }
 
@@ -338,7 +456,7 @@ fn write_files(
     options: &Options,
     folder: Option<&Folder>,
     results: &Results,
-    rules: &[(&dyn Bench, Vec<RuleResult>)],
+    all: &[OfBench],
 ) -> anyhow::Result<()> {
     let (mut json, mut xml) = (
         Vec::from_iter(&options.json),
@@ -359,10 +477,8 @@ fn write_files(
     for path in json {
         folder::write(results, path).with_context(|| named(path))?;
     }
-    let suites: Vec<(&str, &[RuleResult])> = rules
-        .iter()
-        .map(|(bench, results)| (bench.name(), &results[..]))
-        .collect();
+    let suites: Vec<(&str, &[RuleResult])> =
+        all.iter().map(|of| (of.name, &of.rules[..])).collect();
     for path in xml {
         std::fs::write(path, junit::document(&suites)).with_context(|| named(path))?;
     }
@@ -377,19 +493,19 @@ fn draw(folder: &Folder) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints the total, and returns whether no rule failed.
-fn judge_rules(results: &[(&dyn Bench, Vec<RuleResult>)]) -> bool {
-    let all: Vec<RuleResult> = results.iter().flat_map(|(_, r)| r.clone()).collect();
-    let count = Count::of(&all);
+/// Prints the total, and returns whether no rule failed, and nothing else went wrong.
+fn judge_rules(all: &[OfBench]) -> bool {
+    let results: Vec<RuleResult> = all.iter().flat_map(|of| of.rules.clone()).collect();
+    let count = Count::of(&results);
     println!("suite: {count}");
-    count.failed == 0
+    count.failed == 0 && all.iter().all(|of| of.troubles.is_empty())
 }
 
 /// Prints the mutants, and returns whether each was caught.
-fn judge_mutants(results: &[(&dyn Bench, Vec<MutantResult>)]) -> bool {
-    let all: Vec<(&str, &MutantResult)> = results
+fn judge_mutants(all: &[OfBench]) -> bool {
+    let all: Vec<(&str, &MutantResult)> = all
         .iter()
-        .flat_map(|(bench, results)| results.iter().map(|result| (bench.name(), result)))
+        .flat_map(|of| of.mutants.iter().map(|result| (of.name, result)))
         .collect();
     print!("{}", tap::header(all.len()));
     for (n, (bench, result)) in all.iter().enumerate() {

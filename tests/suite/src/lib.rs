@@ -6,6 +6,7 @@
 //!   all of them.
 //! * [`bench`](mod@bench) has the benches: a machine in this process with this project's unit, and
 //!   QEMU over qtest with either unit.
+//! * [`guest`](mod@guest) has the benches with Linux, whose rules cases in a guest judge.
 //! * [`world`] is what a rule works with: software, a process and the laboratory of the device.
 //! * [`deviations`] lists where a unit is known not to keep a rule.
 //! * [`differential`] compares two units by random cases.
@@ -17,6 +18,7 @@ pub mod bench;
 mod command;
 pub mod deviations;
 pub mod differential;
+pub mod guest;
 pub mod mutant;
 pub mod need;
 pub mod report;

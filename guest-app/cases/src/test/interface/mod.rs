@@ -5,6 +5,7 @@ mod calls;
 mod descriptors;
 mod doorbell;
 mod interrupts;
+mod registers;
 
 use crate::harness::Case;
 
@@ -14,4 +15,5 @@ pub const CASES: &[&[Case]] = &[
     descriptors::CASES,
     doorbell::CASES,
     interrupts::CASES,
+    registers::CASES,
 ];
