@@ -132,7 +132,11 @@ impl ConfigSpace {
                 self.bus_master = value & BUS_MASTER != 0;
             }
         } else if let Some(at) = within(offset, ATS, ATS_SIZE) {
-            self.ats.write(at, value, mask);
+            let lost = match mutant {
+                Some(Mutant::Width04) => 1 << 20,
+                _ => 0,
+            };
+            self.ats.write(at, value & !lost, mask);
         } else if let Some(at) = within(offset, PRI, PRI_SIZE) {
             self.pri.stopped |= mutant == Some(Mutant::Rule09);
             return self.pri.write(at, value, mask);

@@ -171,6 +171,10 @@ mutants! {
     Rule72 = 72;
     /// Page requests ask for privileged mode.
     Rule73 = 73;
+    /// The highest bit of the Smallest Translation Unit cannot be set.
+    Width04 = 104;
+    /// Raw requests ask for what is not enabled.
+    Enable07 = 107;
     /// Of a large translation only the page that was asked for is used.
     Page15 = 115;
     /// Translations that have grown together survive an invalidation of one of their pages.

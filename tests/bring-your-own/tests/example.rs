@@ -121,6 +121,7 @@ fn benches_of_the_project_run_beside_it_and_others_are_told() {
     let output = example(&["--bench", "other"]);
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr).unwrap();
-    let sentence = "there is no bench other: name one of small-iommu, in-process, qtest, ";
+    let sentence =
+        "there is no bench other: name one of small-iommu, qtest, guest, l2, in-process, ";
     assert!(error.contains(sentence), "{error}");
 }

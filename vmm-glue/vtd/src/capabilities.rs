@@ -163,7 +163,7 @@ fn capability(c: &Config) -> Capability {
         .with_mamv(18)
         .with_dwd(true)
         .with_drd(true)
-        .with_fs1gp(first.is_some_and(|f| f.one_gib_pages))
+        .with_fs1gp(first.is_some_and(|f| f.one_gib_pages) || breaks(Mutant::S80A))
         .with_pi(posted)
         .with_fs5lp(first.is_some_and(|f| f.five_levels))
         .with_esirtps(c.interrupt_remapping.is_some())
@@ -203,7 +203,7 @@ fn extended_capability(c: &Config) -> ExtendedCapability {
             .with_ssads(s.second_stage_dirty)
             .with_ssts(second)
             .with_fsts(first.is_some())
-            .with_smpwcs(s.coherent_walks)
+            .with_smpwcs(s.coherent_walks && !breaks(Mutant::S80B))
             .with_rps(s.rid_pasid || breaks(Mutant::Rule80))
             .with_rprivs(s.supervisor_requests);
         if let Some(p) = &s.pasids {

@@ -4,6 +4,7 @@
 //! invalidation completion event (section 6.5.2.10) and the page request event (section 7.5).
 
 use crate::effect::{Effect, Effects};
+use crate::mutant::{Mutant, breaks};
 use crate::spec::interrupt::Message;
 
 /// IM: Interrupt Mask.
@@ -25,7 +26,7 @@ impl Default for Event {
     /// After a reset the event is masked.
     fn default() -> Self {
         Event {
-            mask: true,
+            mask: !breaks(Mutant::S76A),
             pending: false,
             data: 0,
             address: 0,

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Mutants of the unit: each breaks one rule, so that a test can prove that it notices. `G` and `B`
 //! are the rows of docs/vtd.md, `Rule` the unit's rules of docs/rules.md; hosts with several
-//! threads rely on `Turn`. Not of the specification.
+//! threads rely on `Turn`. `S` are other clauses of rules, which the correctness suite notices. Not of
+//! the specification.
 //!
 //! Only the tests of this crate can set one, with the feature `mutants`. Without the feature, the
 //! mutants are not compiled.
@@ -181,6 +182,58 @@ mutants! {
     N1_24,
     /// A command is taken while another is in progress.
     N1_26,
+    /// PASIDE is not looked at by requests.
+    S13,
+    /// Translations are twice as large as their pages.
+    S15,
+    /// A page that is not there is answered with the permission to read.
+    S16,
+    /// Exe is granted without being asked for.
+    S19,
+    /// Global is set.
+    S21A,
+    /// PASIDs lose their lowest bit.
+    S21B,
+    /// Memory is said to be for untranslated requests only.
+    S22,
+    /// Translation requests with a PASID are granted nothing in the interrupt range.
+    S24A,
+    /// Outputs in the interrupt range are permitted.
+    S24B,
+    /// Translation requests set no dirty flag.
+    S26,
+    /// Fault records have no requester.
+    S32,
+    /// Invalidation requests to functions are of one page.
+    S36,
+    /// A page group response without PASID is an error of the queue.
+    S57,
+    /// PRE is not looked at.
+    S61,
+    /// IQERCD does not say why the queue stopped.
+    S74,
+    /// An IOTLB invalidation by domain takes nothing.
+    S75A,
+    /// A global IOTLB invalidation takes nothing.
+    S75B,
+    /// Events are not masked after a reset.
+    S76A,
+    /// Page request descriptors do not say that execution was requested.
+    S76B,
+    /// FS1GP is set in every unit.
+    S80A,
+    /// SMPWCS is clear in every unit.
+    S80B,
+    /// The upper halves of registers read 0 by themselves.
+    S80C,
+}
+
+#[cfg(feature = "mutants")]
+impl Mutant {
+    /// Whether a clause of the correctness suite notices it, and no test of this crate.
+    pub fn is_of_suite(self) -> bool {
+        self as u8 >= Mutant::S13 as u8
+    }
 }
 
 #[cfg(feature = "mutants")]

@@ -99,6 +99,8 @@ fn test(mutant: Mutant) -> (&'static str, fn()) {
         Mutant::Rule71 => named!(moments::rule_71_in_d3_the_registers_are_silent_and_what_halted_is_told_in_d0),
         Mutant::Rule72 => named!(states::rule_72_interrupts_are_sent_as_asked),
         Mutant::Rule73 => named!(rules::rule_73_nothing_is_asked_for_in_privileged_mode),
+        Mutant::Width04 => named!(rules::rule_04_all_of_the_smallest_translation_unit_is_writable),
+        Mutant::Enable07 => named!(rules::rule_07_raw_requests_do_not_ask_for_what_is_not_enabled),
         Mutant::Stop65 => named!(states::rule_65_a_context_that_is_told_to_stop_stops),
         Mutant::Page15 => named!(translation::rule_15_a_large_translation_serves_all_of_its_range_and_no_more),
         Mutant::Join37 => named!(fast::rule_37_what_has_grown_to_2_mib_goes_with_any_of_its_pages),

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex};
 use svm_abi::completion;
 use svm_abi::counters::index;
 use svm_abi::registers::{
-    DEVICE_COUNTERS, LABORATORY, context, control, halt, laboratory, pasid, status,
+    DEVICE_COUNTERS, LABORATORY, attributes, command, context, control, halt, laboratory, pasid,
+    status,
 };
 
 const ATS_CONTROL: u16 = config_space::ATS + 4;
@@ -106,6 +107,14 @@ pub(super) fn rule_04_requests_are_aligned_to_the_smallest_translation_unit() {
 }
 
 #[test]
+pub(super) fn rule_04_all_of_the_smallest_translation_unit_is_writable() {
+    let world = World::new(Config::default());
+    let unit = 0x1f << 16;
+    world.endpoint.config_write(ATS_CONTROL, unit, unit);
+    assert_eq!(world.endpoint.config_read(ATS_CONTROL) & unit, unit);
+}
+
+#[test]
 pub(super) fn rule_05_no_context_starts_while_ats_is_off() {
     let world = World::new(Config::default());
     world.enable(64);
@@ -135,6 +144,26 @@ pub(super) fn rule_07_no_pasid_is_wider_than_the_capability_says() {
     assert_eq!(world.endpoint.pasids(), [pid(255), pid(256)]);
     world.run();
     assert!(world.inner.lock().unwrap().translations.is_empty());
+}
+
+#[test]
+pub(super) fn rule_07_raw_requests_do_not_ask_for_what_is_not_enabled() {
+    let world = World::running_with(Config {
+        laboratory: true,
+        ..Config::default()
+    });
+    let e = &world.endpoint;
+    let register = |register: u64| LABORATORY + register;
+    for bit in [attributes::EXECUTE, attributes::PRIVILEGED] {
+        let of_process = attributes::PASID_PRESENT | 1 | bit;
+        e.bar_write(0, register(laboratory::STATE), 0, 8);
+        e.bar_write(0, register(laboratory::ADDRESS), HERE, 8);
+        e.bar_write(0, register(laboratory::ATTRIBUTES), of_process, 8);
+        e.bar_write(0, register(laboratory::COMMAND), command::TRANSLATE, 8);
+        world.run();
+        let refused = 3 | (Error::NotPresent as u64) << 8;
+        assert_eq!(e.bar_read(0, register(laboratory::STATE), 8), refused);
+    }
 }
 
 #[test]

@@ -222,7 +222,7 @@ pub const RULES: &[Rule] = &[
         section: "PCIe 10.5.1.3",
         judged: Judged::By(&[
             Clause::new("smaller", smaller_than_the_unit).catching(&[Device(Mutant::Rule04)]),
-            Clause::new("writable", all_of_stu_is_writable),
+            Clause::new("writable", all_of_stu_is_writable).catching(&[Device(Mutant::Width04)]),
         ]),
     },
     Rule {
@@ -247,7 +247,7 @@ pub const RULES: &[Rule] = &[
         judged: Judged::By(&[
             Clause::new("width", width_is_kept).catching(&[Device(Mutant::Rule07)]),
             Clause::new("all bits count", wide_pasids).catching(&[Unit(UnitMutant::G30)]),
-            Clause::new("enables", asks_only_what_is_enabled),
+            Clause::new("enables", asks_only_what_is_enabled).catching(&[Device(Mutant::Enable07)]),
         ]),
     },
     Rule {

@@ -326,7 +326,7 @@ pub const RULES: &[Rule] = &[
         section: "PCIe 10.3.8",
         judged: Judged::By(&[
             Clause::new("PASID", of_one_pasid).catching(&[Hosted(Mutant::Rule36)]),
-            Clause::new("sizes", every_size_of_range),
+            Clause::new("sizes", every_size_of_range).catching(&[Unit(UnitMutant::S36)]),
         ]),
     },
     Rule {

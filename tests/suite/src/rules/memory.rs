@@ -272,7 +272,7 @@ pub const RULES: &[Rule] = &[
             Clause::new("with a PASID", untranslated_with_pasid)
                 .needing(&[Need::AccessWithPasid])
                 .catching(&[Unit(UnitMutant::Rule32)]),
-            Clause::new("without", untranslated_without_pasid),
+            Clause::new("without", untranslated_without_pasid).catching(&[Unit(UnitMutant::S32)]),
             Clause::new("translation request", the_record_of_a_translation_request)
                 .catching(&[Unit(UnitMutant::Rule32)]),
             Clause::new("cached page", a_write_after_a_read_is_checked)

@@ -80,6 +80,47 @@ mod tests {
         }
     }
 
+    /// The clauses that nothing breaks, and why.
+    const UNBROKEN: &[(u8, &str, &str)] = &[(
+        46,
+        "reset",
+        "ATS, which must be enabled after the reset, empties the cache, too",
+    )];
+
+    #[test]
+    fn every_clause_has_a_mutant_or_a_reason() {
+        let mut found = Vec::new();
+        for rule in all() {
+            let Judged::By(clauses) = &rule.judged else {
+                continue;
+            };
+            let unbroken = clauses.iter().filter(|clause| clause.mutants.is_empty());
+            found.extend(unbroken.map(|clause| (rule.number, clause.name)));
+        }
+        let expected: Vec<_> = UNBROKEN
+            .iter()
+            .map(|(rule, name, _)| (*rule, *name))
+            .collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn every_mutant_of_the_unit_that_only_the_suite_notices_is_of_a_clause() {
+        let mut used = Vec::new();
+        for rule in all() {
+            if let Judged::By(clauses) = &rule.judged {
+                used.extend(clauses.iter().flat_map(|clause| clause.mutants));
+            }
+        }
+        let of_suite = vtd::mutant::Mutant::ALL
+            .iter()
+            .filter(|mutant| mutant.is_of_suite());
+        for mutant in of_suite {
+            let is_it = |other: &&&Mutant| matches!(other, Mutant::Unit(m) if m == mutant);
+            assert!(used.iter().any(|other| is_it(&other)), "{mutant:?}");
+        }
+    }
+
     /// The rules of the endpoint; the others are the unit's.
     fn endpoints(rule: &&&Rule) -> bool {
         matches!(rule.number, 1..=22 | 29..=31 | 33..=73)

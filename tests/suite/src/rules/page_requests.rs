@@ -446,7 +446,8 @@ pub const RULES: &[Rule] = &[
         judged: Judged::By(&[
             Clause::new("PASID", responses_carry_the_pasid)
                 .catching(&[Device(Mutant::Rule57), Unit(UnitMutant::G29)]),
-            Clause::new("without a PASID", responses_without_a_pasid),
+            Clause::new("without a PASID", responses_without_a_pasid)
+                .catching(&[Unit(UnitMutant::S57)]),
         ]),
     },
     Rule {
@@ -494,7 +495,8 @@ pub const RULES: &[Rule] = &[
             Clause::new("overflow", overflow_is_asked_again).catching(&[Device(Mutant::Rule61)]),
             Clause::new("full queue", a_full_queue_answers_by_itself)
                 .catching(&[Unit(UnitMutant::G22)]),
-            Clause::new("PRE clear", without_permission_it_is_invalid),
+            Clause::new("PRE clear", without_permission_it_is_invalid)
+                .catching(&[Unit(UnitMutant::S61)]),
         ]),
     },
     Rule {

@@ -577,7 +577,8 @@ pub const RULES: &[Rule] = &[
                 .catching(&[Unit(UnitMutant::G16)]),
             Clause::new("the device's conclusion", unsupported_is_not_absent)
                 .catching(&[Device(Mutant::Rule13)]),
-            Clause::new("PASIDE clear", pasids_that_are_not_enabled),
+            Clause::new("PASIDE clear", pasids_that_are_not_enabled)
+                .catching(&[Unit(UnitMutant::S13)]),
         ]),
     },
     Rule {
@@ -594,7 +595,8 @@ pub const RULES: &[Rule] = &[
         judged: Judged::By(&[
             Clause::new("4 KiB", a_translation_ends_where_it_says)
                 .catching(&[Device(Mutant::Rule15)]),
-            Clause::new("large pages", large_pages_are_answered_by_their_size),
+            Clause::new("large pages", large_pages_are_answered_by_their_size)
+                .catching(&[Unit(UnitMutant::S15)]),
             Clause::new("all of it", a_large_translation_serves_its_range)
                 .catching(&[Device(Mutant::Page15)]),
         ]),
@@ -603,7 +605,9 @@ pub const RULES: &[Rule] = &[
         number: 16,
         title: "An answer without permission has a size, too",
         section: "PCIe 10.2.3.5",
-        judged: Judged::By(&[Clause::new("size", nothing_has_a_size)]),
+        judged: Judged::By(&[
+            Clause::new("size", nothing_has_a_size).catching(&[Unit(UnitMutant::S16)])
+        ]),
     },
     Rule {
         number: 17,
@@ -627,7 +631,7 @@ pub const RULES: &[Rule] = &[
         section: "PCIe 10.2.3.6, 6.20.2.2",
         judged: Judged::By(&[
             Clause::new("requests", no_execute).catching(&[Device(Mutant::Rule19)]),
-            Clause::new("answers", no_execute_without_request),
+            Clause::new("answers", no_execute_without_request).catching(&[Unit(UnitMutant::S19)]),
         ]),
     },
     Rule {
@@ -647,15 +651,17 @@ pub const RULES: &[Rule] = &[
         section: "PCIe 10.2.3.8; VT-d 4.1.2",
         judged: Judged::By(&[
             Clause::new("two processes", spaces_are_apart).catching(&[Device(Mutant::Rule21)]),
-            Clause::new("Global", global_is_never_set),
-            Clause::new("contexts", further_pasids),
+            Clause::new("Global", global_is_never_set).catching(&[Unit(UnitMutant::S21A)]),
+            Clause::new("contexts", further_pasids).catching(&[Unit(UnitMutant::S21B)]),
         ]),
     },
     Rule {
         number: 22,
         title: "U says that a range is for untranslated requests; memory is not",
         section: "PCIe 10.2.3.4",
-        judged: Judged::By(&[Clause::new("memory", memory_is_reached_translated)]),
+        judged: Judged::By(&[
+            Clause::new("memory", memory_is_reached_translated).catching(&[Unit(UnitMutant::S22)])
+        ]),
     },
     Rule {
         number: 23,
@@ -672,10 +678,12 @@ pub const RULES: &[Rule] = &[
         title: "The interrupt address range is for requests without PASID alone",
         section: "VT-d 3.14, 3.15",
         judged: Judged::By(&[
-            Clause::new("with a PASID", the_interrupt_range_of_a_process),
+            Clause::new("with a PASID", the_interrupt_range_of_a_process)
+                .catching(&[Unit(UnitMutant::S24A)]),
             Clause::new("without", the_interrupt_range_without_a_pasid)
                 .catching(&[Unit(UnitMutant::Rule24)]),
-            Clause::new("an output there", translated_into_the_interrupt_range),
+            Clause::new("an output there", translated_into_the_interrupt_range)
+                .catching(&[Unit(UnitMutant::S24B)]),
         ]),
     },
     Rule {
@@ -686,6 +694,7 @@ pub const RULES: &[Rule] = &[
             Clause::new("SRE clear", privileged_without_sre)
                 .catching(&[Unit(UnitMutant::Rule25), Unit(UnitMutant::B10)]),
             Clause::new("second stage", privileged_on_a_second_stage)
+                .catching(&[Unit(UnitMutant::S16)])
                 .needing(&[Need::WithoutFirstStage]),
         ]),
     },
@@ -694,9 +703,10 @@ pub const RULES: &[Rule] = &[
         title: "A is set with a translation, D with the permission to write",
         section: "VT-d 3.6.2",
         judged: Judged::By(&[
-            Clause::new("A was set", dirty_after_accessed),
-            Clause::new("a read was cached", dirty_after_a_read),
-            Clause::new("the device's write", written_pages_are_dirty),
+            Clause::new("A was set", dirty_after_accessed).catching(&[Unit(UnitMutant::S26)]),
+            Clause::new("a read was cached", dirty_after_a_read).catching(&[Unit(UnitMutant::S26)]),
+            Clause::new("the device's write", written_pages_are_dirty)
+                .catching(&[Unit(UnitMutant::S26)]),
             Clause::new("untranslated write", dirty_after_an_untranslated_read)
                 .catching(&[Unit(UnitMutant::G09)]),
             Clause::new("read-only page", read_only_pages_stay_clean)

@@ -443,7 +443,7 @@ pub const RULES: &[Rule] = &[
             Clause::new("stops", a_bad_descriptor_stops_the_queue)
                 .catching(&[Unit(Mutant::Rule74)]),
             Clause::new("reserved bits", the_upper_half_is_checked).catching(&[Unit(Mutant::B12)]),
-            Clause::new("reason", the_reason_is_told),
+            Clause::new("reason", the_reason_is_told).catching(&[Unit(Mutant::S74)]),
         ]),
     },
     Rule {
@@ -454,8 +454,8 @@ pub const RULES: &[Rule] = &[
             Clause::new("up to 1 GiB", small_ranges).catching(&[Unit(Mutant::Rule28)]),
             Clause::new("above 1 GiB", large_ranges).catching(&[Unit(Mutant::Rule28)]),
             Clause::new("PASID", all_of_a_pasid).catching(&[Unit(Mutant::Rule28)]),
-            Clause::new("domain", all_of_a_domain),
-            Clause::new("global", everything),
+            Clause::new("domain", all_of_a_domain).catching(&[Unit(Mutant::S75A)]),
+            Clause::new("global", everything).catching(&[Unit(Mutant::S75B)]),
         ]),
     },
     Rule {
@@ -464,9 +464,9 @@ pub const RULES: &[Rule] = &[
         section: "VT-d 7.4.1, 11.4.11",
         judged: Judged::By(&[
             Clause::new("wrap", the_queue_wraps).catching(&[Unit(Mutant::Rule76)]),
-            Clause::new("masked", events_are_masked_at_first),
+            Clause::new("masked", events_are_masked_at_first).catching(&[Unit(Mutant::S76A)]),
             Clause::new("reserved words", reserved_words_are_zero).catching(&[Unit(Mutant::B06)]),
-            Clause::new("EXR", execute_is_told),
+            Clause::new("EXR", execute_is_told).catching(&[Unit(Mutant::S76B)]),
             Clause::new("without a PASID", without_a_pasid).catching(&[Unit(Mutant::G10)]),
         ]),
     },
@@ -510,12 +510,14 @@ pub const RULES: &[Rule] = &[
         title: "The capability registers report what the unit does",
         section: "VT-d 11.4.2, 11.4.3",
         judged: Judged::By(&[
-            Clause::new("FS1GP", one_gib_is_reported).needing(&[Need::WithoutOneGibPages]),
+            Clause::new("FS1GP", one_gib_is_reported)
+                .catching(&[Unit(Mutant::S80A)])
+                .needing(&[Need::WithoutOneGibPages]),
             Clause::new("RPS", rid_pasid_is_reported)
                 .needing(&[Need::WithoutRidPasid])
                 .catching(&[Unit(Mutant::Rule80)]),
-            Clause::new("SMPWCS", coherent_walks_are_reported),
-            Clause::new("accesses", every_register_can_be_read),
+            Clause::new("SMPWCS", coherent_walks_are_reported).catching(&[Unit(Mutant::S80B)]),
+            Clause::new("accesses", every_register_can_be_read).catching(&[Unit(Mutant::S80C)]),
         ]),
     },
     Rule {

@@ -126,6 +126,7 @@ impl Registers {
     /// forbids it to software).
     pub fn read(&self, offset: u16, size: u8) -> u64 {
         match size {
+            4 if offset % 8 == 4 && breaks(Mutant::S80C) => 0,
             4 if offset % 4 == 0 => self.read32(offset).into(),
             8 if offset % 8 == 0 => {
                 u64::from(self.read32(offset)) | u64::from(self.read32(offset + 4)) << 32
@@ -396,7 +397,9 @@ impl Registers {
 
     /// Reports an error of the invalidation queue.
     pub fn queue_error(&mut self, error: QueueError, fx: &mut Effects) {
-        self.iqercd = self.iqercd.with_iqei(error as u8);
+        if !breaks(Mutant::S74) {
+            self.iqercd = self.iqercd.with_iqei(error as u8);
+        }
         self.set_error(fsts::IQE, fx);
     }
 

@@ -17,7 +17,7 @@ use pcie_ats::{AlignedRange, Translation, TranslationError, TranslationRequest};
 fn nothing(address: u64, privileged: bool) -> Translation {
     Translation {
         range: AlignedRange::page(address),
-        read: false,
+        read: breaks(Mutant::S16),
         write: false,
         execute: false,
         privileged: privileged && !breaks(Mutant::B10),
@@ -48,15 +48,16 @@ impl Asked {
         if !(read || write) {
             return nothing(address, self.privileged);
         }
+        let shift = mapping.shift + u8::from(breaks(Mutant::S15));
         Translation {
-            range: AlignedRange::containing(mapping.address, mapping.shift)
+            range: AlignedRange::containing(mapping.address, shift)
                 .unwrap_or(AlignedRange::page(mapping.address)),
             read,
             write,
-            execute: self.execute && read && mapping.execute,
+            execute: self.execute && read && mapping.execute || breaks(Mutant::S19),
             privileged: self.privileged,
-            global: false,
-            untranslated_only: false,
+            global: breaks(Mutant::S21A),
+            untranslated_only: breaks(Mutant::S22),
             non_snooped: mapping.snoop && self.snoop,
         }
     }
@@ -189,6 +190,9 @@ impl Unit {
             });
         }
         let asked = self.asked(memory, requester, &context, request)?;
+        if in_range(address) && breaks(Mutant::S24A) {
+            return Ok(nothing(address, asked.privileged));
+        }
         if matches!(asked.found.regime.translation, TranslationType::PassThrough)
             && in_range(address)
         {

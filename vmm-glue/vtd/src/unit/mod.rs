@@ -290,6 +290,8 @@ impl Unit {
         use crate::context::TranslationType;
         let iotlb = &mut self.iotlb;
         match scope {
+            IotlbScope::Global if breaks(Mutant::S75B) => {}
+            IotlbScope::Domain(_) if breaks(Mutant::S75A) => {}
             IotlbScope::Global => self.spaces.forget_all(),
             IotlbScope::Domain(_) if breaks(Mutant::Rule75) => self.spaces.forget_all(),
             IotlbScope::Pasid(..) | IotlbScope::PasidPages(..) if breaks(Mutant::Rule28) => {}

@@ -152,7 +152,10 @@ impl Unit {
         self.forget_page(&regime, pasid, request.address);
         let descriptor = PageRequestDescriptor {
             rid: requester,
-            request: *request,
+            request: PageRequest {
+                execute: request.execute && !breaks(Mutant::S76B),
+                ..*request
+            },
         };
         let mut bytes = [0; SIZE as usize];
         for (bytes, word) in bytes.chunks_exact_mut(8).zip(descriptor.to_words()) {
@@ -186,7 +189,7 @@ impl Unit {
         let CheckedContext::Scalable(scalable) = context.0 else {
             return Err(FaultCondition::new(R::PageRequestInLegacyMode));
         };
-        if !scalable.pre {
+        if !scalable.pre && !breaks(Mutant::S61) {
             return Err(FaultCondition::new(R::PageRequestDisabled).with_fpd(scalable.fpd));
         }
         let found = self.space(memory, requester, &context, request.pasid, false)?;

@@ -16,7 +16,7 @@ use crate::spec::descriptor::{
 };
 use crate::spec::register::TranslationTableMode;
 use crate::turn::QueueTurn;
-use pcie_ats::{InvalidateCompletion, InvalidateRequest};
+use pcie_ats::{AlignedRange, InvalidateCompletion, InvalidateRequest};
 use std::time::Duration;
 
 /// Why the queue stopped, with the words of the descriptor, if it was fetched.
@@ -168,6 +168,15 @@ impl Unit {
             },
         )
         .map_err(|error| Stop { error, words })?;
+        let without_pasid = matches!(&descriptor, Descriptor::PageGroupResponse { response, .. }
+            if response.pasid.is_none());
+        if without_pasid && breaks(Mutant::S57) {
+            let error = DescriptorError {
+                error: QueueError::Reserved,
+                wrong: Wrong::Field("PP"),
+            };
+            return Err(Stop { error, words });
+        }
         if matches!(descriptor, Descriptor::Wait(_)) && !fx.is_empty() {
             fx.push(Effect::QueueReady);
             return Ok(false);
@@ -261,7 +270,10 @@ impl Unit {
             request: InvalidateRequest {
                 itag,
                 pasid: request.pasid,
-                range: request.range,
+                range: match breaks(Mutant::S36) {
+                    true => AlignedRange::page(request.range.base()),
+                    false => request.range,
+                },
                 global: request.global,
             },
         });

@@ -184,7 +184,7 @@ impl Unit {
         pasid: Pasid,
     ) -> Result<(), FaultCondition> {
         let fault = |reason| Err(FaultCondition::new(reason).with_fpd(context.fpd));
-        if !context.paside {
+        if !context.paside && !breaks(Mutant::S13) {
             return fault(R::PasidDisabled);
         }
         if pasid.get() >> self.ecap().pasid_width() != 0 {
@@ -218,7 +218,11 @@ impl Unit {
                 if breaks(Mutant::B02) {
                     context::pasid_entry(memory, &self.caps, c, 0)?;
                 }
-                let bits = if breaks(Mutant::G30) { 0xff } else { 0xf_ffff };
+                let bits = match () {
+                    () if breaks(Mutant::G30) => 0xff,
+                    () if breaks(Mutant::S21B) => 0xf_fffe,
+                    () => 0xf_ffff,
+                };
                 (Some(pasid.get() & bits), privileged)
             }
         };
@@ -403,7 +407,10 @@ impl Unit {
             self.registers.record_fault(
                 &FaultRecord {
                     fi: origin.address & !0xfff,
-                    sid: origin.requester,
+                    sid: match breaks(Mutant::S32) {
+                        true => SourceId(0),
+                        false => origin.requester,
+                    },
                     fr: fault.reason,
                     pasid,
                     exe: origin.execute && pasid.is_some(),

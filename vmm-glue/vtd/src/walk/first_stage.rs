@@ -216,7 +216,9 @@ impl<M: Memory> Walker<'_, M> {
             };
             check(true, &mapping, want)?;
             let mut flags = used;
-            if (mapping.write || breaks(Mutant::Rule26)) && want.write != Write::No {
+            let unmarked = want.write == Write::IfPermitted && breaks(Mutant::S26);
+            let written = want.write != Write::No && !unmarked;
+            if (mapping.write || breaks(Mutant::Rule26)) && written {
                 flags |= FirstStageEntry::D;
                 mapping.dirty = true;
                 if let (Some(leaf), Some(second)) = (page, second) {

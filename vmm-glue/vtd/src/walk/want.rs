@@ -3,6 +3,7 @@
 
 use crate::capabilities::Capabilities;
 use crate::context::FaultCondition;
+use crate::mutant::{Mutant, breaks};
 use crate::request::Access;
 use crate::spec::fault::FaultReason as R;
 use crate::spec::interrupt::{RANGE_BASE, RANGE_LAST, in_range};
@@ -99,7 +100,10 @@ pub(crate) struct Mapping {
 
 impl Mapping {
     /// Whether the output lies in the interrupt address range (section 3.15).
-    pub const fn meets_interrupts(&self, whole_page: bool) -> bool {
+    pub fn meets_interrupts(&self, whole_page: bool) -> bool {
+        if breaks(Mutant::S24B) {
+            return false;
+        }
         if whole_page {
             let first = self.address & !self.offset();
             first <= RANGE_LAST && first | self.offset() >= RANGE_BASE

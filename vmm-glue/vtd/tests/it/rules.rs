@@ -245,6 +245,7 @@ fn test(mutant: Mutant) -> (&'static str, fn()) {
         }
         Mutant::N1_24 => named!(virtual_commands::n1_24_failures_have_their_status),
         Mutant::N1_26 => named!(virtual_commands::n1_26_a_command_during_another_is_ignored),
+        other => panic!("{other:?} has no test here: a clause of the suite notices it"),
     }
 }
 
@@ -261,18 +262,25 @@ const SOURCES: &[(&str, &str)] = &[
     ("virtual_commands.rs", include_str!("virtual_commands.rs")),
 ];
 
+/// The mutants that this crate's tests notice. Of the others the correctness suite makes sure.
+fn own() -> impl Iterator<Item = Mutant> {
+    let all = Mutant::ALL.iter().copied();
+    all.filter(|mutant| !mutant.is_of_suite())
+}
+
 /// A mutant is caught only by an assertion in the test that is named for it: a failure elsewhere,
 /// for instance in the setup of the bench, proves nothing.
 #[test]
 fn every_mutant_is_caught_by_an_assertion_of_its_test() {
-    all_caught(Mutant::ALL, test, set, SOURCES);
+    let own: Vec<Mutant> = own().collect();
+    all_caught(&own, test, set, SOURCES);
 }
 
 #[test]
 fn the_table_of_the_mutants_is_that_of_the_documentation() {
     let mut table = String::new();
-    for mutant in Mutant::ALL {
-        let (path, _) = test(*mutant);
+    for mutant in own() {
+        let (path, _) = test(mutant);
         let path = path.replace(' ', "");
         let doc = mutant.doc().trim();
         writeln!(table, "| {mutant:?} | {doc} | `{path}` |").unwrap();
