@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{anyhow, ensure};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
+use svmctl::Failure;
 use svmctl::abi::completion::status;
 use svmctl::region::{PAGE, Region};
 
@@ -197,7 +198,10 @@ fn first_thread_ends(bench: &mut Bench) -> anyhow::Result<Verdict> {
                 scope.spawn(|| {
                     let end = first_is_gone()
                         .and_then(|()| queue.wait_records(1 << LOG2))
-                        .and_then(|_| {
+                        .and_then(|records| {
+                            let failures = records.iter().filter_map(Failure::of);
+                            let failures: Vec<_> = failures.map(|f| f.to_string()).collect();
+                            ensure!(failures.is_empty(), "{}", failures.join("; "));
                             let expected = 1u64.to_le_bytes().repeat(memory.len() / 8);
                             expect_bytes("the pages", &memory.read(0..memory.len()), &expected)
                         })
