@@ -13,9 +13,9 @@ const SLICES: &[(&str, &str)] = &[
     ("L0: svm-demo", "page request"),
     ("L0: svm-vtd", "request"),
     ("L1: kernel", "request"),
-    ("L1: QEMU with L2's unit", "request"),
+    ("L1: QEMU with its unit", "request"),
     ("L2: kernel", "handled"),
-    ("L1: QEMU with L2's unit", "response"),
+    ("L1: QEMU with its unit", "response"),
     ("L1: kernel", "response"),
     ("L0: svm-vtd", "response"),
 ];

@@ -307,6 +307,10 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
     if run.machine.trace {
         match trace::join(&files, STEP) {
             Ok(requests) => second.page_requests = Some(requests),
+            // A run that went wrong may have left none.
+            Err(error) if first.failed + second.failed > 0 => {
+                progress.line(&format!("the traces are not joined: {error:#}"));
+            }
             Err(error) => second.fail(format!("the traces cannot be joined: {error:#}")),
         }
     }

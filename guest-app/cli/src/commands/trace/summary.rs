@@ -357,6 +357,8 @@ mod tests {
 {"args":{"name":"svm-demo"},"name":"process_name","ph":"M","pid":1,"tid":1},
 {"args":{},"cat":"function","name":"conventional reset","ph":"i","pid":1,"s":"t","tid":1,"ts":10.0},
 {"args":{"pasid":1,"address":"0x1000","pages":1,"no_write":true,"result":[{"permissions":"---","size_log2":12}]},"cat":"ats","dur":30.5,"name":"translation request","ph":"X","pid":1,"tid":1001,"ts":100.0},
+{"args":{"pasid":1,"address":"0x1000","prgi":0},"cat":"unit","name":"unit takes page request","ph":"i","pid":1,"s":"t","tid":6,"ts":139.0},
+{"args":{"ticks":1000,"within_ns":60},"name":"guest_clock","ph":"M","pid":1,"tid":1,"ts":139.5},
 {"args":{"pasid":1,"prgi":0},"cat":"prg","name":"page request groups, PASID 1","ph":"b","pid":1,"tid":1001,"id2":{"local":"0x3e9.0"},"ts":140.0},
 {"args":{"pasid":1,"address":"0x1000","last":true},"cat":"pri","name":"page request","ph":"i","pid":1,"s":"t","tid":1001,"ts":140.0},
 {"args":{"pasid":1,"code":"success"},"cat":"prg","name":"page request groups, PASID 1","ph":"e","pid":1,"tid":1001,"id2":{"local":"0x3e9.0"},"ts":940.0},

@@ -27,7 +27,7 @@ const SECOND_PROGRAMS: u32 = 7;
 const PROCESSES: &[(u32, &str)] = &[
     (SECOND_PROGRAMS, "L2: programs"),
     (SECOND_KERNEL, "L2: kernel"),
-    (FIRST_QEMU, "L1: QEMU with L2's unit"),
+    (FIRST_QEMU, "L1: QEMU with its unit"),
     (FIRST_KERNEL, "L1: kernel"),
     (FIRST_PROGRAMS, "L1: programs"),
     (UNIT, "L0: svm-vtd"),
