@@ -59,7 +59,7 @@ demo:
 
 demo-l2:
 	@$(BUILD_SVM_VM)
-	@$(SVM_VM) nested --plan demo --l2-iommu $(L2_IOMMU)
+	@$(SVM_VM) nested --plan demo --l2-iommu $(L2_IOMMU) --trace
 
 check:
 	@$(CARGO) build -p svm-vm -p svm-tests
