@@ -132,8 +132,8 @@ static uint8_t pasid_entry(const struct small_bus *bus, uint64_t context, uint32
 			return PASID_ACCESS;
 	if (!(words[0] & 1))
 		return PASID_ABSENT;
-	/* Reserved bits are not looked at. The only type is the first stage. */
-	return (words[0] >> 6 & 7) == 1 ? 0 : PASID_INVALID;
+	/* Reserved bits are not looked at. The only type is the first stage, of four levels. */
+	return (words[0] >> 6 & 7) == 1 && !(words[2] >> 2 & 3) ? 0 : PASID_INVALID;
 }
 
 /* Walks the first stage. */

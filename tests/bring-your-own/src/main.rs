@@ -55,6 +55,13 @@ const KNOWN: &[Deviation] = &[
         "record(), which every fault reaches",
     ),
     Deviation::new(
+        77,
+        "FPD of a context entry",
+        "Reserved bits of context entries are ignored",
+        "Ok(",
+        "context_entry(), which looks at the present bit alone",
+    ),
+    Deviation::new(
         78,
         "beyond the directory",
         "The PASID directory has no end",

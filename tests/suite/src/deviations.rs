@@ -286,6 +286,20 @@ pub const INTEL_IOMMU: &[Deviation] = &[
         "found Ok(",
         "vtd_mem_ir_read(), which answers every read of the range with success",
     ),
+    intel_iommu(
+        42,
+        79,
+        "levels that there are not",
+        "SIGABRT",
+        "vtd_get_iova_level(), which ignores the error of vtd_ce_get_pasid_entry(); vtd_fspte_nonzero_rsvd()",
+    ),
+    intel_iommu(
+        43,
+        77,
+        "FPD of a context entry",
+        "with FPD: expected",
+        "vtd_qualified_faults, which lacks VTD_FR_CONTEXT_ENTRY_RSVD",
+    ),
 ];
 
 /// The one of a clause in a list.

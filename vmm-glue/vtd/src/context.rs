@@ -339,6 +339,7 @@ fn translation_type(caps: &Capabilities, entry: &PasidEntry) -> Option<Translati
             levels: match entry.fspm() {
                 _ if breaks(Mutant::B04) => entry.aw() + 2,
                 _ if breaks(Mutant::G04) => 4,
+                2.. if breaks(Mutant::S79) => 4,
                 0 => 4,
                 1 if caps.cap().fs5lp() => 5,
                 _ => return None,

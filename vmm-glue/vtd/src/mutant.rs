@@ -220,6 +220,8 @@ mutants! {
     S76A,
     /// Page request descriptors do not say that execution was requested.
     S76B,
+    /// A first stage of levels that there are not has 4.
+    S79,
     /// FS1GP is set in every unit.
     S80A,
     /// SMPWCS is clear in every unit.

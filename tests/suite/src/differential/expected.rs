@@ -61,8 +61,26 @@ fn end(case: &Case, step: usize, right: &Run) -> Vec<u8> {
         {
             vec![7]
         }
+        Some(Step::Request(request))
+            if aborts
+                && !request.kind.is_translated()
+                && case.is_first_stage()
+                && has_levels_that_there_are_not(case, request.space) =>
+        {
+            vec![42]
+        }
         _ => Vec::new(),
     }
+}
+
+/// Whether the entry of a space has an FSPM that there is not, and FPD on the way suppresses it.
+fn has_levels_that_there_are_not(case: &Case, space: usize) -> bool {
+    let of_entry = |fault: &SpaceFault| matches!(fault, SpaceFault::PagingMode(mode) if *mode != 0);
+    let of_directory = |fault: &SpaceFault| *fault == SpaceFault::DirectoryFaultsDisabled;
+    let mut all = case.spaces.iter().flat_map(|space| &space.faults);
+    case.mode == Mode::Scalable
+        && case.spaces[space].faults.iter().any(of_entry)
+        && (case.context.contains(&ContextFault::FaultsDisabled) || all.any(of_directory))
 }
 
 impl Found<'_> {
@@ -378,6 +396,12 @@ impl Found<'_> {
                     ) =>
             {
                 vec![40]
+            }
+            ([], [record])
+                if record.fr == FaultReason::ContextEntryReserved
+                    && self.case.context.contains(&ContextFault::FaultsDisabled) =>
+            {
+                vec![43]
             }
             ([record], [])
                 if !record.fr.qualified()

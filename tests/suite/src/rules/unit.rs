@@ -242,6 +242,29 @@ fn fpd_suppresses(trial: &Trial<'_>) -> Outcome {
     seen("no record with FPD")
 }
 
+fn fpd_of_a_context_entry(trial: &Trial<'_>) -> Outcome {
+    let world = trial.world();
+    // A page that nothing else keeps from being read.
+    let page = 0x40_0000;
+    let frame = world.os().frames().allocate();
+    world.own().map_frame(page, 12, frame);
+    let place = world.os().context_place(0);
+    // A reserved bit: of SCT.3, which is qualified.
+    world.store(place + 24, 1);
+    let read = || {
+        world.invalidate(&[CONTEXT_GLOBAL, PASID_GLOBAL, IOTLB_GLOBAL]);
+        let _ = world.faults();
+        let answer = world.raw(command::UNTRANSLATED_READ, page, 0);
+        (answer, world.faults().len())
+    };
+    let refused = Err(Error::MemoryAccess);
+    world.equal("a read, and faults, without FPD", read(), (refused, 1))?;
+    // FPD.
+    world.store(place, world.load(place) | 1 << 1);
+    world.equal("a read, and faults, with FPD", read(), (refused, 0))?;
+    seen("a record without FPD, and none with it")
+}
+
 /// Takes the present bit of the process's entry away, invalidates, and judges the answer.
 fn retired(trial: &Trial<'_>, cache: impl FnOnce(&World) -> Words) -> Outcome {
     let world = trial.world();
@@ -371,6 +394,26 @@ fn levels_are_those_of_fspm(trial: &Trial<'_>) -> Outcome {
     seen("translated")
 }
 
+fn levels_that_there_are_not(trial: &Trial<'_>) -> Outcome {
+    let world = trial.world();
+    let page = world.process().map(HERE, 0x1000);
+    let pasid = world.process().pasid();
+    let place = world.os().pasid_place(0, pasid);
+    // FSPM 2, which is reserved.
+    world.store(place + 16, world.load(place + 16) | 2 << 2);
+    let directory = world.load(world.os().context_place(0)) & !0xfff;
+    let of_table = directory + u64::from(pasid.get() >> 6) * 8;
+    for fpd in [false, true] {
+        // FPD of the directory entry, which is about records alone.
+        world.store(of_table, world.load(of_table) & !2 | u64::from(fpd) << 1);
+        world.invalidate(&[CONTEXT_GLOBAL, PASID_GLOBAL, IOTLB_GLOBAL]);
+        let answer = world.translate(page, world.space());
+        let permits = answer.is_ok_and(|answer| answer.permits());
+        world.equal(&format!("permission by FSPM 2, FPD {fpd}"), permits, false)?;
+    }
+    seen("no permission, with FPD and without")
+}
+
 fn one_gib_is_reported(trial: &Trial<'_>) -> Outcome {
     for has in [true, false] {
         let world = trial.world_with(|wish| wish.one_gib_pages = has);
@@ -477,6 +520,8 @@ pub const RULES: &[Rule] = &[
         judged: Judged::By(&[
             Clause::new("overflow", faults_fill_the_records).catching(&[Unit(Mutant::B11)]),
             Clause::new("FPD", fpd_suppresses).catching(&[Unit(Mutant::Rule77)]),
+            Clause::new("FPD of a context entry", fpd_of_a_context_entry)
+                .catching(&[Unit(Mutant::Rule77)]),
         ]),
     },
     Rule {
@@ -503,6 +548,8 @@ pub const RULES: &[Rule] = &[
                 .needing(&[Need::WithoutOneGibPages])
                 .catching(&[Unit(Mutant::Rule79)]),
             Clause::new("FSPM", levels_are_those_of_fspm).catching(&[Unit(Mutant::B04)]),
+            Clause::new("levels that there are not", levels_that_there_are_not)
+                .catching(&[Unit(Mutant::S79)]),
         ]),
     },
     Rule {
