@@ -188,6 +188,28 @@ mod tests {
     }
 
     #[test]
+    fn lines_are_sent_while_the_trace_goes_on() {
+        let (pipe, writer) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).unwrap();
+        let (stopped, stop) = pipe2(OFlag::O_CLOEXEC).unwrap();
+        let mut writer = fs::File::from(writer);
+        writer.write_all(b"one\ntw").unwrap();
+        let mut rest = Some((writer, stop));
+        let mut sent = Vec::new();
+        forward(fs::File::from(pipe), &stopped, |event| {
+            sent.push(event.clone());
+            // What is written now comes in another event, and then the trace ends.
+            if let Some((mut writer, stop)) = rest.take() {
+                writer.write_all(b"o\nthree\n").unwrap();
+                drop((writer, stop));
+            }
+            Ok(())
+        })
+        .unwrap();
+        let lines = |text: &str| Event::Trace(Lines { text: text.into() });
+        assert_eq!(sent, [lines("one\n"), lines("two\nthree\n")]);
+    }
+
+    #[test]
     fn an_event_that_the_kernel_lacks_is_named_unless_it_is_optional() {
         let directory = tempfile::tempdir().unwrap();
         let known = directory.path().join("events/intel_iommu/qi_submit");

@@ -348,6 +348,26 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_is_requested_twice_in_a_group_is_two_requests() {
+        let mut seen = Seen::default();
+        seen.add(1000, 100, request(3, 0x7000), 40);
+        for requests in [
+            &mut seen.sent,
+            &mut seen.taken,
+            &mut seen.first,
+            &mut seen.second,
+        ] {
+            let (at, request) = requests[0];
+            requests.push((at + 1, request));
+        }
+        let (at, request, index) = seen.given[0];
+        seen.given.push((at + 1, request, index));
+        let ways = complete(&seen.ways());
+        assert_eq!(ways[1][..5], steps(1001, 100)[..5]);
+        assert_eq!(ways[1][5..], ways[0][5..]);
+    }
+
+    #[test]
     fn a_clock_that_is_off_leaves_ways_incomplete() {
         let seen = || {
             let mut seen = Seen::default();
