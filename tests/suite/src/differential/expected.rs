@@ -114,7 +114,8 @@ impl Found<'_> {
                 vec![5]
             }
             Invalidated::ResponseWithoutPasid => vec![21],
-            Invalidated::Wait => vec![33],
+            // With FN alone it is taken: the lowest bit of the granularity is FN here.
+            Invalidated::Wait if invalidation.granularity & 1 == 0 => vec![33],
             _ => Vec::new(),
         }
     }
@@ -315,6 +316,15 @@ impl Found<'_> {
                 vec![38]
             }
             (false, false) if request.kind == Kind::Translate && self.is_top(request) => vec![31],
+            // The one has no PASID there, and the other walks levels that there are not.
+            (false, false)
+                if *left == Answer::Failed(Error::UnsupportedRequest)
+                    && *right == Answer::Failed(Error::CompleterAbort)
+                    && self.is_beyond(request.space)
+                    && has_levels_that_there_are_not(&self.case, request.space) =>
+            {
+                vec![17, 42]
+            }
             // Neither permits anything, but the one says why.
             (false, false) if refuses(left) && !refuses(right) => vec![25],
             _ => Vec::new(),
@@ -425,12 +435,6 @@ impl Found<'_> {
                 vec![39]
             }
             ([], [_]) if self.directory_is_wrong() => vec![27],
-            ([], [record])
-                if self.is_read_only_page(request)
-                    && matches!(record.fr, FaultReason::Write | FaultReason::ScalableWrite) =>
-            {
-                vec![36]
-            }
             ([record], [])
                 if request.kind.is_translated() && record.at == AddressType::Translated =>
             {
@@ -561,6 +565,10 @@ impl Found<'_> {
         {
             reports.push(28);
             alike.at = right.at;
+            // Where TT blocks it, too: what is recorded is of the second translation.
+            if left.fr == FaultReason::TranslationRequestBlocked {
+                alike.fr = right.fr;
+            }
         }
         match alike == *right {
             true => reports,
