@@ -18,6 +18,8 @@ use vtd::spec::paging::FirstStageEntry;
 struct Found<'a> {
     /// The case as its tables are at the step.
     case: Case,
+    /// The steps before.
+    earlier: &'a [Step],
     step: &'a Step,
     field: Field,
     left: &'a Seen,
@@ -38,6 +40,7 @@ pub fn explain(case: &Case, step: usize, field: Field, left: &Run, right: &Run) 
     }
     let found = Found {
         case: now,
+        earlier: &case.steps[..step],
         step: &case.steps[step],
         field,
         left: &left.seen[step],
@@ -266,6 +269,20 @@ impl Found<'_> {
             && faults().any(|fault| *fault == SpaceFault::DirectoryFaultsDisabled)
     }
 
+    /// Whether a request of a kind was sent to the same page before.
+    fn follows(&self, request: &Request, kinds: &[Kind]) -> bool {
+        let page = |request: &Request| match request.at {
+            At::Page(page, _) => Some((request.space, page)),
+            _ => None,
+        };
+        let here = page(request);
+        here.is_some()
+            && self.earlier.iter().any(|step| match step {
+                Step::Request(other) => kinds.contains(&other.kind) && page(other) == here,
+                _ => false,
+            })
+    }
+
     fn is_of_one_gib(&self, request: &Request) -> bool {
         match request.at {
             At::Page(page, _) => matches!(
@@ -311,6 +328,14 @@ impl Found<'_> {
                     && self.is_interrupts(request.space, request.at) =>
             {
                 vec![9]
+            }
+            // What was written by a translated address is elsewhere, or nowhere.
+            (true, true)
+                if request.kind == Kind::Read
+                    && self.case.mode == Mode::Legacy
+                    && self.follows(request, &[Kind::TranslatedWrite]) =>
+            {
+                vec![28]
             }
             (true, true) if self.case.spaces[request.space].pass_through && request.no_write => {
                 vec![38]
@@ -386,6 +411,40 @@ impl Found<'_> {
                     && matches!(record.fr, FaultReason::Write | FaultReason::ScalableWrite) =>
             {
                 vec![11]
+            }
+            ([record], [])
+                if request.kind == Kind::Read
+                    && self.left.answer == self.right.answer
+                    && self.follows(request, &[Kind::Read, Kind::Write, Kind::Translate])
+                    && matches!(record.fr, FaultReason::Read | FaultReason::ScalableRead) =>
+            {
+                vec![11]
+            }
+            // It has no memory there, but that is all.
+            ([record], [])
+                if record.fr == FaultReason::TranslationRequestBlocked
+                    && request.kind.is_translated()
+                    && self.case.spaces[request.space].pass_through =>
+            {
+                vec![8]
+            }
+            // The page of 1 GiB that it takes has no memory.
+            ([record], [])
+                if record.fr == FaultReason::FirstStageEntryReserved
+                    && !self.case.wish.one_gib_pages
+                    && self.is_of_one_gib(request) =>
+            {
+                vec![19]
+            }
+            ([], [record])
+                if request.space != 0
+                    && self.own_space_is_broken()
+                    && matches!(
+                        record.fr,
+                        FaultReason::PasidEntryAccess | FaultReason::PasidDirectoryAccess
+                    ) =>
+            {
+                vec![16]
             }
             ([], [_]) if request.kind.is_translated() && self.case.mode == Mode::Legacy => vec![28],
             ([record], [])
@@ -610,6 +669,7 @@ fn legacy(reason: FaultReason) -> Option<FaultReason> {
         FaultReason::ScalableContextEntryInvalid => FaultReason::ContextEntryInvalid,
         FaultReason::ScalableSecondStageEntryAccess => FaultReason::SecondStageEntryAccess,
         FaultReason::ScalableSecondStageEntryReserved => FaultReason::SecondStageEntryReserved,
+        FaultReason::SecondStageTableAccess => FaultReason::ContextEntryInvalid,
         FaultReason::AddressBeyondSecondStage => FaultReason::AddressBeyondMgaw,
         FaultReason::ScalableRead => FaultReason::Read,
         FaultReason::ScalableWrite => FaultReason::Write,
