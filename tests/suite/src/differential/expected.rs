@@ -436,6 +436,18 @@ impl Found<'_> {
             {
                 vec![19]
             }
+            // It walks though execution is not permitted, and meets an entry that is wrong.
+            ([], [record])
+                if request.kind == Kind::Translate
+                    && request.execute
+                    && self.left.answer == self.right.answer
+                    && matches!(
+                        record.fr,
+                        FaultReason::SecondStageEntryAccess | FaultReason::SecondStageEntryReserved
+                    ) =>
+            {
+                vec![35]
+            }
             ([], [record])
                 if request.space != 0
                     && self.own_space_is_broken()
