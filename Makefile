@@ -26,7 +26,7 @@ DIFFERENTIAL ?= --seconds 600 --seed 1
 # Text that the names of the tests of make check must contain.
 ONLY ?=
 
-.PHONY: help demo demo-l2 check test test-debug test-l2 suite mutants differential page lint dist shell bench bench-guest fuzz coverage prepare doctor manual next clean
+.PHONY: help demo demo-l2 check test test-debug test-l2 selftests suite mutants differential page lint dist shell bench bench-guest fuzz coverage prepare doctor manual next clean
 
 help:
 	@echo "make demo       run the demonstration in a guest (IOMMU=svm-vtd: on this project's VT-d)"
@@ -35,6 +35,7 @@ help:
 	@echo "make test       run all tests, on the host and in the guest"
 	@echo "make test-debug run the guest's tests on a kernel that watches the driver"
 	@echo "make test-l2    run what takes long in a guest inside of a guest"
+	@echo "make selftests  run Linux's own tests of IOMMUFD and VFIO in a guest that is a host"
 	@echo "make suite      run the rules of ATS, PRI and PASID on every bench (RULE=38, BENCH=qtest);"
 	@echo "                target/report/suite.html (BASELINE=file: what changed)"
 	@echo "make mutants    break each rule on purpose and see that it is noticed (RULE, BENCH)"
@@ -76,6 +77,9 @@ test-debug:
 test-l2:
 	@$(CARGO) build -p svm-vm -p svm-tests
 	@$(CARGO) run --quiet -p svm-tests --bin run-tests -- --l2
+
+selftests:
+	@$(CARGO) run --quiet -p svm-tests --bin run-tests -- --selftests
 
 # A program that is the prepared QEMU with the plug-in, for the benches that need it.
 QEMU_WITH_PLUGIN := $(CURDIR)/target/qemu-with-svm-demo

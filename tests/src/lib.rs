@@ -29,6 +29,7 @@ pub mod parts;
 pub mod qemu_log;
 #[cfg(test)]
 mod readme;
+pub mod selftests;
 pub mod skips;
 #[cfg(test)]
 mod sources;

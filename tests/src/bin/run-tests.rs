@@ -9,7 +9,7 @@ use std::thread::available_parallelism;
 use clap::Parser;
 use svm_tests::launcher::Launcher;
 use svm_tests::parts::{self, Job};
-use svm_tests::{devices, failures, fuzz, guest, host, levels, levels_long, suite};
+use svm_tests::{devices, failures, fuzz, guest, host, levels, levels_long, selftests, suite};
 
 /// Runs the tests of svm-demo.
 #[derive(Parser)]
@@ -32,6 +32,9 @@ struct Options {
     /// Only what takes long with a guest inside of a guest.
     #[arg(long, conflicts_with_all = ["host", "guest", "devices", "failures", "hosts", "debug", "check"])]
     l2: bool,
+    /// Only Linux's own selftests of IOMMUFD and VFIO, in a guest that is a host.
+    #[arg(long, conflicts_with_all = ["host", "guest", "devices", "failures", "hosts", "l2", "debug", "check"])]
+    selftests: bool,
     /// Only the guest's tests, on the kernel that watches the driver.
     #[arg(long, conflicts_with_all = ["host", "guest", "devices", "failures"])]
     debug: bool,
@@ -47,7 +50,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let options = Options::parse();
     let launcher = Launcher::build()?;
     launcher.prepare(if options.debug { "debug" } else { "stock" })?;
-    if options.hosts || options.l2 || runs_guests(&options) {
+    if options.hosts || options.l2 || options.selftests || runs_guests(&options) {
         launcher.prepare("host")?;
     }
     let processors = available_parallelism().map_or(1, usize::from);
@@ -70,7 +73,8 @@ fn main() -> anyhow::Result<ExitCode> {
 /// Whether all that starts a guest was asked for.
 fn runs_guests(options: &Options) -> bool {
     let parts = [options.host, options.devices, options.failures];
-    !parts.contains(&true) && !options.debug && !options.check && !options.l2
+    let others = [options.debug, options.check, options.l2, options.selftests];
+    !parts.contains(&true) && !others.contains(&true)
 }
 
 /// The parts that were asked for. Those of the crates fill the processors most of the time, so no
@@ -93,6 +97,9 @@ fn jobs<'a>(launcher: &'a Launcher, options: &'a Options) -> Vec<Job<'a>> {
     }
     if options.l2 {
         return levels_long::jobs(launcher);
+    }
+    if options.selftests {
+        return selftests::jobs(launcher);
     }
     if options.debug {
         return guest::debug_jobs(launcher);

@@ -74,6 +74,9 @@ pub enum Command {
     Qemu(QemuOptions),
     /// Read a QEMU's layout from its debug information, for the plug-in
     QemuLayout(QemuLayoutOptions),
+    /// Build Linux's own selftests of VFIO and IOMMUFD, with a driver for the device, and write the
+    /// programs into a directory, for a guest that is a host
+    Selftests(SelftestsOptions),
     /// Report what this host, a guest or a real machine has and lacks
     Doctor(DoctorOptions),
     /// Try the distribution's coming versions: the newest kernel of its experimental suite and the
@@ -402,6 +405,18 @@ pub struct QemuOptions {
     /// Arguments for QEMU
     #[arg(last = true, value_name = "QEMU ARGUMENTS")]
     pub arguments: Vec<String>,
+}
+
+/// Options of `selftests`.
+#[derive(Args, Debug)]
+pub struct SelftestsOptions {
+    /// Directory for the programs; it is made if it is missing
+    #[arg(long, value_name = "DIRECTORY")]
+    pub output: PathBuf,
+
+    /// Series of the kernel whose selftests are built, such as 7.3 [default: the prepared one]
+    #[arg(long, value_name = "SERIES")]
+    pub kernel_series: Option<Series>,
 }
 
 /// Options of `qemu-layout`.

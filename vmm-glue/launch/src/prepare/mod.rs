@@ -18,6 +18,7 @@ pub mod misfit;
 pub mod recipe;
 pub mod root;
 mod sandbox;
+pub mod selftests;
 pub mod series;
 pub mod workshop;
 
@@ -32,7 +33,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::cache::lock::Lock;
 use crate::cache::manifest::Depth;
 use crate::cache::{Cache, Component, digest};
-use crate::cli::{CacheKeyOptions, KernelChoice, Parts, Place, PrepareOptions};
+use crate::cli::{CacheKeyOptions, KernelChoice, Parts, Place, PrepareOptions, SelftestsOptions};
 use crate::external::External;
 use crate::installation::Installation;
 use crate::layout;
@@ -133,6 +134,34 @@ pub fn cache_key(place: &Place, options: &CacheKeyOptions) -> Result<ExitCode> {
     }
     let key = &digest(names.join(" ").as_bytes())[..12];
     println!("svm-demo-{key}");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `svm-vm selftests`: Linux's own, as programs for a guest that is a host.
+pub fn selftests(place: &Place, options: &SelftestsOptions) -> Result<ExitCode> {
+    host::architecture()?;
+    let progress = Progress::new();
+    let cache = Cache::open(place.cache.as_deref())?;
+    let manner = Manner {
+        depth: Depth::Quick,
+        fresh: false,
+    };
+    let workshop = Workshop::new(&cache, place.mirror.as_deref(), &progress, manner);
+    let series = workshop.series(options.kernel_series)?;
+    let (component, _in_use) = workshop.selftests(series)?;
+    let into = &options.output;
+    std::fs::create_dir_all(into).with_context(|| format!("cannot create {}", into.display()))?;
+    for name in selftests::PROGRAMS {
+        let (from, to) = (
+            component.path(&format!("{}/{name}", selftests::DIRECTORY)),
+            into.join(name),
+        );
+        std::fs::copy(&from, &to).with_context(|| format!("cannot write {}", to.display()))?;
+    }
+    progress.line(&format!(
+        "the selftests of Linux {series} are in {}",
+        into.display()
+    ));
     Ok(ExitCode::SUCCESS)
 }
 

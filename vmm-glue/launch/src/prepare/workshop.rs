@@ -12,7 +12,7 @@ use super::apt::{self, Apt};
 use super::built::Flavor;
 use super::root::Purpose;
 use super::series::{self, Series};
-use super::{built, host, kernel, recipe, root};
+use super::{built, host, kernel, recipe, root, selftests};
 use crate::cache::lock::Lock;
 use crate::cache::manifest::Depth;
 use crate::cache::{Cache, Component};
@@ -376,6 +376,34 @@ impl<'a> Workshop<'a> {
                 .with_context(|| format!("the {} kernel needs its toolchain", flavor.name()))?;
             built::make(directory, flavor, &packages, &tree, &log, task)
         }
+    }
+
+    /// Makes Linux's selftests of a series, and marks the cache as in use.
+    pub fn selftests(&self, series: Series) -> Result<(Component, Lock)> {
+        let toolchain = root::component(self.cache, Purpose::Kernels);
+        let component = selftests::component(self.cache, &toolchain, series);
+        let manner = self.manner;
+        for _ in 0..ATTEMPTS {
+            let in_use = self.cache.in_use()?;
+            if component.examine(manner.depth).is_ok() {
+                return Ok((component, in_use));
+            }
+            drop(in_use);
+            let _alone = self.alone()?;
+            host::space(self.cache.root(), recipe::SPACE_MIB)?;
+            let apt = Apt::open(self.cache, &apt::CURRENT, self.mirror, self.progress)?;
+            let make = self.root_maker(&apt, Purpose::Kernels);
+            self.ensure(&toolchain, manner, make)?;
+            let log = self.log("selftests")?;
+            self.ensure(&component, manner, |directory, task| {
+                let kernel = selftests::fetch(&apt, series, directory, task)?;
+                selftests::make(directory, &kernel, &root::tree(&toolchain), &log, task)
+            })?;
+        }
+        bail!(
+            "what is prepared in {} changes again and again",
+            self.cache.root().display()
+        )
     }
 
     fn log(&self, name: &str) -> Result<std::path::PathBuf> {
