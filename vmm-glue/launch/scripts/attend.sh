@@ -25,6 +25,8 @@ mkdir "$directory" && cd "$directory" && mkfifo host.in host.out qmp.in qmp.out 
 exec 3<>host.in 4<>host.out 5<>qmp.in 6<>qmp.out 7<>said
 
 in_use() {
+    # Each processor keeps a part of these counts to itself until it is asked.
+    echo 1 >/proc/sys/vm/stat_refresh
     awk '/^nr_foll_pin_acquired / { pinned += $2 }
          /^nr_foll_pin_released / { pinned -= $2 }
          /^nr_iommu_pages / { tables = $2 }
