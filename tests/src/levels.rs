@@ -67,8 +67,8 @@ const TIMEOUT: &str = "400";
 /// What the launcher leaves of a first guest that hangs.
 const HANG: &str = "hang.txt";
 
-/// What QEMU says when KVM finds an interrupt delivered in the middle of another access: the same
-/// fault of the emulated processor.
+/// What QEMU says when KVM takes an access for one in the middle of an event's delivery, because the
+/// emulated processor reports an event that is not valid.
 const LOST: &str = "KVM internal error. Suberror: 3";
 
 /// The second guest in all its lives, then one with QEMU's own unit, one whose mappings are copied,
@@ -165,7 +165,7 @@ pub fn nested(
             None => return Ok(false),
         },
     };
-    part.line(format!("{name}: {what}, see docs/limits.md; once more"));
+    part.note(format!("{name}: {what}, see docs/limits.md; run once more"));
     launcher.shown(part, &arguments)
 }
 

@@ -5,7 +5,7 @@ use super::functions::Qemu;
 use super::layout::*;
 use super::refusal::{Refusal, equal};
 use super::room;
-use super::verify::{field, type_of};
+use super::verify::{field, sizes};
 
 /// Compares the sizes of the types of processors.
 ///
@@ -14,21 +14,12 @@ use super::verify::{field, type_of};
 /// As for [`super::verify::version_and_layout`], after that has succeeded.
 pub unsafe fn check(qemu: &Qemu) -> Result<(), Refusal> {
     let Some(at) = emulated() else { return Ok(()) };
-    for (name, sizes) in [
+    for (name, expected) in [
         (c"cpu", (at.cpu_class.size, at.cpu.size)),
         (c"x86_64-cpu", (at.x86_cpu_class.size, at.x86_cpu.size)),
     ] {
-        // SAFETY: types are registered; a class begins with the pointer to its type.
-        let found = unsafe {
-            let class = (qemu.object_class_by_name)(name.as_ptr());
-            if class.is_null() {
-                return Err(Refusal::MissingType(name.to_string_lossy().into_owned()));
-            }
-            let found = type_of(class);
-            (found.class_size, found.instance_size)
-        };
-        let what = format!("the size of {} and its class", name.to_string_lossy());
-        equal(what, sizes, found)?;
+        // SAFETY: the caller's promise.
+        unsafe { sizes(qemu, name, expected)? };
     }
     // SAFETY: as above, and the class has the compared size.
     let operations = unsafe {

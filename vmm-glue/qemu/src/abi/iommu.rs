@@ -7,7 +7,7 @@ use std::ffi::{CStr, c_void};
 use super::functions::Qemu;
 use super::layout::*;
 use super::refusal::{Refusal, equal};
-use super::verify::{field, type_of};
+use super::verify::{field, sizes, type_of};
 
 /// Compares the sizes of the types from which this library derives its own.
 ///
@@ -15,7 +15,7 @@ use super::verify::{field, type_of};
 ///
 /// As for [`super::verify::version_and_layout`], after that has succeeded.
 pub unsafe fn check(qemu: &Qemu) -> Result<(), Refusal> {
-    let sizes = [
+    let types = [
         (
             c"intel-iommu",
             layout().x86_iommu_class.size,
@@ -27,18 +27,9 @@ pub unsafe fn check(qemu: &Qemu) -> Result<(), Refusal> {
             layout().iommu_memory_region.size,
         ),
     ];
-    for (name, class_size, instance_size) in sizes {
-        // SAFETY: types are registered; a class begins with the pointer to its type.
-        let found = unsafe {
-            let class = (qemu.object_class_by_name)(name.as_ptr());
-            if class.is_null() {
-                return Err(Refusal::MissingType(name.to_string_lossy().into_owned()));
-            }
-            let found = type_of(class);
-            (found.class_size, found.instance_size)
-        };
-        let what = format!("the size of {} and its class", name.to_string_lossy());
-        equal(what, (class_size, instance_size), found)?;
+    for (name, class_size, instance_size) in types {
+        // SAFETY: the caller's promise.
+        unsafe { sizes(qemu, name, (class_size, instance_size))? };
     }
     // SAFETY: the caller's promise, and the sizes were compared.
     unsafe {

@@ -6,7 +6,7 @@
 //! * [`functions`]: the table of functions, resolved in the running process;
 //! * [`signature`]: their types in the format of a layout file;
 //! * [`program`]: which program runs, and its layout file;
-//! * [`verify`] and [`iommu`]: checks whether these describe the running process.
+//! * [`verify`], [`iommu`] and [`emulated`]: checks whether these describe the running process.
 //!
 //! Sizes and offsets come from the crate `qemu-layout`, for one series of QEMU, or from a layout
 //! file. Signatures are those of that series; a file with other signatures is refused.

@@ -376,6 +376,29 @@ pub(super) unsafe fn type_of(class: *const ObjectClass) -> TypeFacts {
     }
 }
 
+/// Compares the size of a type's class and instances with the layout's.
+///
+/// # Safety
+///
+/// Types are registered.
+pub(super) unsafe fn sizes(
+    qemu: &Qemu,
+    name: &CStr,
+    expected: (usize, usize),
+) -> Result<(), Refusal> {
+    // SAFETY: the caller's promise; a class begins with the pointer to its type.
+    let found = unsafe {
+        let class = (qemu.object_class_by_name)(name.as_ptr());
+        if class.is_null() {
+            return Err(Refusal::MissingType(name.to_string_lossy().into_owned()));
+        }
+        let found = type_of(class);
+        (found.class_size, found.instance_size)
+    };
+    let what = format!("the size of {} and its class", name.to_string_lossy());
+    equal(what, expected, found)
+}
+
 /// One of QEMU's C strings; empty if there is none.
 ///
 /// # Safety

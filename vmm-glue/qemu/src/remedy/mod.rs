@@ -2,7 +2,8 @@
 //! Remedies for shortcomings of QEMU's own unit, `intel-iommu`, that concern shared virtual
 //! addressing, applied from outside. A property of the device controls each remedy and is on by
 //! default: of `svm-demo`, or of `vfio-pci` for devices of the host. An `svm-vtd` needs none and gets
-//! none.
+//! none. One remedy, [`nested_events`], is for QEMU's emulated processors, whatever the unit, and a
+//! property of the accelerator controls it.
 
 pub mod nested_events;
 pub mod page_requests;
