@@ -6,6 +6,7 @@ mod console;
 pub mod fetch;
 mod follow;
 mod hang;
+mod inside;
 mod judge;
 mod junit;
 mod machine;

@@ -19,35 +19,20 @@ use svm_init::plan::{Plan, Step};
 
 use super::console::Watcher;
 use super::follow::{Follower, Source, Then};
-use super::machine::{self, Files, LIBRARIES};
+use super::inside::{DIRECTORY, FIRMWARE, QEMU, add_qemu};
+use super::machine::{self, Files};
 use super::render::Renderer;
 use super::results::Results;
 use super::trace;
 use super::{View, given, judge, junit, open_run, prepare_for, say, show_failures, start_qemu};
-use crate::additions::{Added, elf};
+use crate::additions::Added;
 use crate::cli::{Accel, Additions, Iommu, MachineOptions, NestedOptions, Place, SecondOptions};
 use crate::plans;
-use crate::prepare::{Prepared, Qemu, initramfs, root};
+use crate::prepare::{Prepared, Qemu, initramfs};
 use crate::progress::Progress;
-
-/// Directory in the first guest of what the second is made of.
-const DIRECTORY: &str = "/svm/l2";
 
 /// What runs QEMU in the first guest.
 const ATTEND: &str = include_str!("../../scripts/attend.sh");
-
-/// Where the first guest's QEMU, and its firmware, are.
-const QEMU: &str = "/usr/bin/qemu-system-x86_64";
-const FIRMWARE: &str = "/usr/share/qemu";
-
-/// Firmware that a q35 machine with a kernel needs.
-const ROMS: &[&str] = &[
-    "bios-256k.bin",
-    "kvmvapic.bin",
-    "linuxboot_dma.bin",
-    "pvh.bin",
-    "qboot.rom",
-];
 
 /// Kernel options without which a guest cannot be a host.
 const HOST_OPTIONS: &[&str] = &[
@@ -419,39 +404,13 @@ fn first_files(
     options: &SecondOptions,
     images: &[(&str, &PathBuf)],
 ) -> Result<Added> {
-    let Qemu::Prepared { root, .. } = &prepared.qemu else {
-        bail!("the first guest's QEMU is the prepared one: leave --qemu out");
-    };
     let mut added = Added {
         no_driver: true,
         ..Added::default()
     };
     let files = &mut added.files;
     let plugin = plugin(prepared, options)?;
-    let program = root.join(QEMU.trim_start_matches('/'));
-    let directory = root.join(LIBRARIES);
-    let loader = directory.join("ld-linux-x86-64.so.2");
-    files.place(&program, QEMU, 0o755)?;
-    files.place(&loader, "/lib64/ld-linux-x86-64.so.2", 0o755)?;
-    for library in elf::libraries_of_root(&program, plugin.as_deref(), &loader, &directory)? {
-        let path = library
-            .path
-            .with_context(|| format!("{} needs {}", program.display(), library.name))?;
-        let place = format!("/lib/x86_64-linux-gnu/{}", library.name);
-        files.place(&path, &place, 0o755)?;
-    }
-    let firmware = root::firmware(root);
-    for rom in ROMS {
-        let found = firmware.iter().map(|directory| directory.join(rom));
-        let path = found
-            .into_iter()
-            .find(|path| path.is_file())
-            .with_context(|| format!("the prepared root has no {rom}"))?;
-        files.place(&path, &format!("{FIRMWARE}/{rom}"), 0o644)?;
-    }
-    if let Some(plugin) = &plugin {
-        files.place(plugin, &format!("{DIRECTORY}/plugin.so"), 0o755)?;
-    }
+    add_qemu(files, prepared, plugin.as_deref())?;
     let kernel = &prepared.kernel;
     let kernel = kernel.unpacked.as_ref().unwrap_or(&kernel.packed);
     files.place(kernel, &format!("{DIRECTORY}/kernel"), 0o644)?;
