@@ -257,6 +257,11 @@ pub struct Additions {
     /// Do not load the device's driver; with --module: load that instead
     #[arg(long, conflicts_with = "driver_option")]
     pub no_driver: bool,
+
+    /// Put QEMU with the plug-in into the guest, as the command qemu-with-svm-demo: for machines
+    /// inside of it (--kernel host)
+    #[arg(long)]
+    pub with_qemu: bool,
 }
 
 /// Options of `run`.

@@ -29,8 +29,8 @@ pub enum Item {
     Directory(u32),
     /// A file of this machine, with its mode.
     File(PathBuf, u32),
-    /// A file with this content.
-    Content(Vec<u8>),
+    /// A file with this content, and its mode.
+    Content(Vec<u8>, u32),
     /// A symbolic link, and its target.
     Link(PathBuf),
 }
@@ -90,7 +90,7 @@ impl Collection {
     /// Adds the script that a shell runs.
     pub fn script(&mut self, content: Vec<u8>) {
         let place = PathBuf::from(paths::SCRIPT.trim_start_matches('/'));
-        self.items.insert(place, Item::Content(content));
+        self.items.insert(place, Item::Content(content, 0o644));
     }
 
     /// Adds a file at a path that no user can choose.
@@ -110,10 +110,10 @@ impl Collection {
     /// # Errors
     ///
     /// Those of [`Self::place`].
-    pub fn place_text(&mut self, text: &str, to: &str) -> Result<()> {
+    pub fn place_text(&mut self, text: &str, to: &str, mode: u32) -> Result<()> {
         let place = PathBuf::from(to.trim_start_matches('/'));
         self.make_way(&place)?;
-        self.items.insert(place, Item::Content(text.into()));
+        self.items.insert(place, Item::Content(text.into(), mode));
         Ok(())
     }
 

@@ -39,16 +39,6 @@ impl Added {
         for argument in &options.copy {
             files.add(argument)?;
         }
-        let size = files.size();
-        if let Some(memory) = bytes(memory) {
-            ensure!(
-                size <= memory / 100 * SHARE,
-                "what is copied has {} MiB, and a guest of {} MiB has room for {SHARE} % of its \
-                 memory: give it more by --memory",
-                size >> 20,
-                memory >> 20
-            );
-        }
         let mut modules: Vec<(Module, PathBuf)> = Vec::new();
         for path in &options.module {
             let name = module_name(path)?;
@@ -79,12 +69,29 @@ impl Added {
             }
             module.parameters.push_str(parameter);
         }
-        Ok(Self {
+        let added = Self {
             files,
             modules,
             fetch: options.fetch.iter().map(|path| absolute(path)).collect(),
             no_driver: options.no_driver,
-        })
+        };
+        added.check_size(memory)?;
+        Ok(added)
+    }
+
+    /// Fails if a guest with this amount of memory has no room for the files.
+    pub fn check_size(&self, memory: &str) -> Result<()> {
+        let size = self.files.size();
+        if let Some(memory) = bytes(memory) {
+            ensure!(
+                size <= memory / 100 * SHARE,
+                "what is copied has {} MiB, and a guest of {} MiB has room for {SHARE} % of its \
+                 memory: give it more by --memory",
+                size >> 20,
+                memory >> 20
+            );
+        }
+        Ok(())
     }
 
     /// Fails if a module is for another kernel than `driver`, which was built for the guest's.

@@ -90,8 +90,8 @@ pub fn pack(prepared: &Prepared, plan: &Plan, added: &Added, to: &Path) -> Resul
         match item {
             Item::Directory(mode) => archive.directory_of(name, *mode)?,
             Item::File(file, mode) => archive.file(name, file, *mode)?,
-            Item::Content(content) => {
-                archive.entry(name, ModeFileType::Regular, 0o644, content)?;
+            Item::Content(content, mode) => {
+                archive.entry(name, ModeFileType::Regular, *mode, content)?;
             }
             Item::Link(target) => archive.link(name, &target.to_string_lossy())?,
         }

@@ -27,6 +27,20 @@ const ROMS: &[&str] = &[
     "qboot.rom",
 ];
 
+/// QEMU with the plug-in loaded into it, as a command.
+const COMMAND: &str = "/usr/bin/qemu-with-svm-demo";
+
+/// Adds that command to the files of a guest.
+///
+/// # Errors
+///
+/// Those of [`add_qemu`].
+pub fn add_command(files: &mut Collection, prepared: &Prepared) -> Result<()> {
+    add_qemu(files, prepared, Some(&prepared.plugin))?;
+    let line = format!("LD_PRELOAD={DIRECTORY}/plugin.so exec {QEMU} -L {FIRMWARE} \"$@\"");
+    files.place_text(&format!("#!/bin/sh\n{line}\n"), COMMAND, 0o755)
+}
+
 /// Adds QEMU to the files of a guest, and the library, if any, as `plugin.so`.
 ///
 /// # Errors

@@ -441,8 +441,12 @@ fn prepare_for(
     if options.accel == Accel::Kvm {
         host::kvm()?;
     }
-    let added = Added::collect(&options.additions, &options.memory)?;
+    let mut added = Added::collect(&options.additions, &options.memory)?;
     let prepared = prepare::prepare(place, &options.parts, progress)?;
+    if options.additions.with_qemu {
+        inside::add_command(&mut added.files, &prepared)?;
+        added.check_size(&options.memory)?;
+    }
     added.check_kernel(&prepared.driver)?;
     Ok((prepared, added))
 }

@@ -104,6 +104,10 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
         "files cannot be fetched from a second-level guest: leave --fetch out"
     );
     ensure!(
+        !run.machine.additions.with_qemu,
+        "L1 has QEMU, and L2 has no use for it: leave --with-qemu out"
+    );
+    ensure!(
         !run.machine.trace || run.machine.accel == Accel::Tcg,
         "the traces of the levels are joined by the clock of translated code: leave --trace or --accel \
          kvm out"
@@ -417,7 +421,7 @@ fn first_files(
     for (name, image) in images {
         files.place(image, &format!("{DIRECTORY}/{name}"), 0o644)?;
     }
-    files.place_text(ATTEND, &format!("{DIRECTORY}/attend.sh"))?;
+    files.place_text(ATTEND, &format!("{DIRECTORY}/attend.sh"), 0o644)?;
     Ok(added)
 }
 
