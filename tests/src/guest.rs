@@ -88,7 +88,7 @@ const DEBUG_GUESTS: &[Guest] = &[
 ];
 
 /// Seconds after which a guest hangs, however busy the host is.
-const TIMEOUT: &str = "1800";
+pub const TIMEOUT: &str = "1800";
 /// The same on the debug kernel.
 const TIMEOUT_DEBUG: &str = "5400";
 
@@ -120,7 +120,7 @@ const BIND: &str = "leaks=/sys/kernel/debug/kmemleak; \
     ! test -s /tmp/leaks";
 
 /// How many of the host's processors a guest with two of its own keeps busy.
-const LOAD: usize = 1;
+pub const LOAD: usize = 1;
 
 /// The guest's test plan, once on each IOMMU. The one that takes longest comes first.
 pub fn jobs(launcher: &Launcher) -> Vec<Job<'_>> {
@@ -151,32 +151,6 @@ pub fn debug_jobs(launcher: &Launcher) -> Vec<Job<'_>> {
         )
     }));
     jobs
-}
-
-/// What a guest on the host kernel does: programs that have the device by iommufd and by VFIO's
-/// type 1. The second runs, whether or not the first fails.
-const HOST: &str =
-    "svmctl iommufd --bind; first=$?; svmctl vfio --bind && svmctl info && exit $first";
-
-/// The guests that are hosts, each on one IOMMU: name of the part and of the run, and the IOMMU.
-const HOSTS: &[(&str, &str, &str)] = &[
-    ("host vtd", "test-host-svm-vtd", "svm-vtd"),
-    ("host intel", "test-host", "intel-iommu"),
-];
-
-/// A guest on the host kernel on each IOMMU.
-pub fn host_jobs(launcher: &Launcher) -> Vec<Job<'_>> {
-    let job = |&(part, name, iommu): &'static (&str, &str, &str)| {
-        Job::new(part, LOAD, move |part: &mut Part| {
-            let mut arguments = vec!["run", "--exec", HOST, "--kernel", "host", "--name", name];
-            arguments.extend(["--iommu", iommu, "--iommu-option", "intremap=on"]);
-            arguments.extend(["--device-option", "lab=on", "--memory", "2G"]);
-            arguments.extend(["--timeout", TIMEOUT]);
-            let succeeded = launcher.shown(part, &arguments)?;
-            totals(launcher, part, name, &["guest", "host", iommu], succeeded)
-        })
-    };
-    HOSTS.iter().map(job).collect()
 }
 
 /// One boot, and in it the demonstration's cases, and with `only` those and the tests whose name

@@ -17,6 +17,7 @@ pub mod failures;
 pub mod fuzz;
 pub mod guest;
 pub mod host;
+pub mod hosts;
 pub mod house_rules;
 pub mod launcher;
 pub mod levels;

@@ -9,7 +9,9 @@ use std::thread::available_parallelism;
 use clap::Parser;
 use svm_tests::launcher::Launcher;
 use svm_tests::parts::{self, Job};
-use svm_tests::{devices, failures, fuzz, guest, host, levels, levels_long, selftests, suite};
+use svm_tests::{
+    devices, failures, fuzz, guest, host, hosts, levels, levels_long, selftests, suite,
+};
 
 /// Runs the tests of svm-demo.
 #[derive(Parser)]
@@ -112,7 +114,7 @@ fn jobs<'a>(launcher: &'a Launcher, options: &'a Options) -> Vec<Job<'a>> {
     }
     let levels = Job::new("l2", 1, |part| levels::run(launcher, part));
     if options.hosts {
-        let mut jobs = guest::host_jobs(launcher);
+        let mut jobs = hosts::jobs(launcher);
         jobs.push(levels);
         return jobs;
     }
@@ -130,7 +132,7 @@ fn jobs<'a>(launcher: &'a Launcher, options: &'a Options) -> Vec<Job<'a>> {
         jobs.push(devices);
         jobs.extend(guests);
         jobs.push(levels);
-        jobs.extend(guest::host_jobs(launcher));
+        jobs.extend(hosts::jobs(launcher));
     }
     if !options.guest {
         jobs.push(suite);
