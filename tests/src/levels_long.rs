@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 
 use crate::launcher::Launcher;
-use crate::levels::{SECOND, counted, has_tests, nested};
+use crate::levels::{SECOND, TRY, counted, has_tests, nested};
 use crate::parts::{Job, Part};
 
 /// How the second guest loses the function, and which tests have to be there.
@@ -84,6 +84,8 @@ fn run(launcher: &Launcher, part: &mut Part, runs: &Runs) -> anyhow::Result<()> 
         ENDINGS,
         "--copy",
         SECOND,
+        "--copy",
+        TRY,
         "--exec",
         "sh endings.sh",
         "--l2-reboots",
@@ -124,6 +126,8 @@ fn run(launcher: &Launcher, part: &mut Part, runs: &Runs) -> anyhow::Result<()> 
         NEIGHBOURS,
         "--copy",
         SECOND,
+        "--copy",
+        TRY,
         "--memory",
         "3G",
         "--exec",

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # What the scripts of second-level guests have in common: requests to the host (see attend.sh), the
-# function of the device, and how a test is reported.
+# function of the device.
+. ./try.sh
 exec 3<>/dev/ttyS2
 stty raw -echo <&3
 
@@ -19,18 +20,6 @@ ask() {
     read -r answer <&3
     # QEMU's lines end in a carriage return.
     answer=$(echo "$answer" | tr -d '\r')
-}
-
-# Reports a test: its name, then what to run.
-try() {
-    name=$1
-    shift
-    status=ok
-    "$@" >/tmp/said 2>&1 || status=failed
-    cat /tmp/said
-    said=$(tail -n 1 /tmp/said | tr -d '"\\\r')
-    echo "{\"event\":\"test\",\"name\":\"$name\",\"status\":\"$status\",\"message\":\"$said\"}" \
-        >>"$SVM_RESULTS"
 }
 
 # One case, so that the results have it once.

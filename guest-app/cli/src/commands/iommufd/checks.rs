@@ -5,6 +5,7 @@
 use std::os::fd::AsFd;
 
 use anyhow::{Context as _, bail, ensure};
+use host_iommu::ats::host_supports_ats;
 use host_iommu::host::{
     Errno, Fault, FaultCode, FaultQueueId, FaultResponse, FirstStage, HostIommu, HostResult,
     HwptId, Invalidation, IoasId, Mapping, NestedFlags, ParentFlags,
@@ -73,6 +74,13 @@ fn capabilities(w: &mut World) -> anyhow::Result<String> {
         "ECAP is {:#x}, and the parent {:?}",
         vtd.ecap.0,
         w.parent
+    );
+    // The device has ATS, and no table of the firmware takes it away.
+    ensure!(
+        host_supports_ats(&info) == vtd.ecap.dt(),
+        "ECAP is {:#x}, and the capabilities are {:#x}",
+        vtd.ecap.0,
+        info.capabilities
     );
     let permitted = w.laboratory.function()?;
     let wanted = function::BUS_MASTER | function::ATS | function::PRI | function::PASID;
