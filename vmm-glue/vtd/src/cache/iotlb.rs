@@ -3,9 +3,10 @@
 //! it.
 //!
 //! A translation is in one of two sets of four that its hash selects. With two sets to choose from,
-//! a half full cache evicts almost nothing.
+//! a half full cache evicts almost nothing. A set is one line of the processor's caches, and its
+//! four translations are compared without a branch: which of them it is cannot be predicted, and a
+//! wrong guess would wait for the line.
 
-use super::hash::spread;
 use crate::walk::Mapping;
 use pcie_ats::AlignedRange;
 
@@ -15,41 +16,94 @@ const SHIFTS: [u8; 3] = [12, 21, 30];
 /// Translations in a set.
 const WAYS: usize = 4;
 
+/// Translations in a set beyond which a new one goes where there are fewer: up to here it stays in
+/// its first set, where it is found sooner.
+const ENOUGH: u32 = 2;
+
 /// The largest number of look-ups of a ranged invalidation; beyond that it is cheaper to drop
 /// everything.
 const MOST_PROBES: u64 = 256;
 
-/// Bits of a slot's data below the page's address.
+/// Bits of a slot's second word below the page's address.
 const READ: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
 const EXECUTE: u64 = 1 << 2;
 const SNOOP: u64 = 1 << 3;
 const DIRTY: u64 = 1 << 4;
+const PRIVILEGED: u64 = 1 << 5;
+const SIZE: u32 = 6;
+/// Where the page number of the output address begins, of 40 bits, and where it ends.
+const OUTPUT: u32 = 8;
+const OUTPUT_END: u32 = 48;
+/// The bits of the second word that belong to the key.
+const SELECT: u64 = !((1 << OUTPUT_END) - 1) | (0b111 << 5);
 
-/// A translation; empty if the key is 0.
-#[derive(Clone, Copy, Debug, Default)]
+/// Bits of a tag in the first word, below the number of the input page, and in the second word,
+/// above the output page.
+const TAG_LOW: u32 = 18;
+const TAG_HIGH: u32 = u64::BITS - OUTPUT_END;
+/// Bits of a tag that a slot has room for.
+pub(super) const TAG_BITS: u32 = TAG_LOW + TAG_HIGH;
+/// Input addresses have this many significant bits, with the sign: more than any table translates.
+const INPUT_BITS: u32 = u64::BITS - TAG_LOW + SHIFTS[0] as u32;
+
+/// A translation; empty if it is 0, because no tag is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Slot {
-    /// Tag, size and privilege.
-    key: u64,
-    /// Number of the input page.
+    /// Number of the input page, and the low bits of the tag.
     page: u64,
-    /// Address of the output page, and permissions.
+    /// The high bits of the tag, number of the output page, size, privilege, and permissions.
     data: u64,
+}
+
+impl Slot {
+    const fn has(&self, key: &Slot) -> bool {
+        (self.page == key.page) & ((self.data ^ key.data) & SELECT == 0)
+    }
+}
+
+/// The translations of a set.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+struct Set([Slot; WAYS]);
+
+impl Set {
+    /// The ways that satisfy a condition, a bit for each.
+    fn ways(&self, is: impl Fn(&Slot) -> bool) -> u32 {
+        let [a, b, c, d] = &self.0;
+        u32::from(is(a)) | u32::from(is(b)) << 1 | u32::from(is(c)) << 2 | u32::from(is(d)) << 3
+    }
+
+    fn free(&self) -> u32 {
+        self.ways(|slot| *slot == Slot::default())
+    }
 }
 
 /// The IOTLB.
 #[derive(Clone, Debug)]
 pub(crate) struct Iotlb {
-    slots: Vec<Slot>,
+    sets: Vec<Set>,
     /// Rotates over the slots of two full sets.
     hand: usize,
     /// Shift of a hash that gives the number of a set.
     shift: u32,
+    /// What the tags of all translations have above [`TAG_BITS`].
+    epoch: u64,
 }
 
-/// The key of a tag's translations of a size; the size is an index into [`SHIFTS`].
-const fn key(tag: u64, size: usize, privileged: bool) -> u64 {
-    tag << 3 | (size as u64) << 1 | privileged as u64
+/// The key of a tag's translation of an address, by a size that is an index into [`SHIFTS`]: a slot
+/// without output page and permissions. None if no slot can have it.
+const fn key(tag: u64, size: usize, privileged: bool, address: u64) -> Option<Slot> {
+    let unused = u64::BITS - INPUT_BITS;
+    if ((address << unused) as i64 >> unused) as u64 != address {
+        return None;
+    }
+    Some(Slot {
+        page: (address >> SHIFTS[size]) << TAG_LOW | tag & ((1 << TAG_LOW) - 1),
+        data: tag >> TAG_LOW << OUTPUT_END
+            | (size as u64) << SIZE
+            | if privileged { PRIVILEGED } else { 0 },
+    })
 }
 
 impl Iotlb {
@@ -57,61 +111,75 @@ impl Iotlb {
     pub fn new(entries: u32) -> Self {
         let sets = (entries as usize).div_ceil(WAYS).next_power_of_two().max(2);
         Iotlb {
-            slots: vec![Slot::default(); sets * WAYS],
+            sets: vec![Set::default(); sets],
             hand: 0,
-            shift: 64 - sets.trailing_zeros(),
+            shift: u64::BITS - sets.trailing_zeros(),
+            epoch: 0,
         }
     }
 
-    /// First slots of the two sets of a key and a page.
-    fn sets(&self, key: u64, page: u64) -> [usize; 2] {
-        let hash = spread(page ^ key.rotate_left(32));
-        let set = |hash: u64| (hash >> self.shift) as usize * WAYS;
-        [set(hash), set(hash.rotate_left(32))]
+    /// Numbers of the two sets of a key.
+    const fn sets(&self, key: &Slot) -> [usize; 2] {
+        let mixed = key.page ^ key.data;
+        let hash = (mixed ^ mixed >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        [
+            (hash >> self.shift) as usize,
+            (hash.rotate_left(32) >> self.shift) as usize,
+        ]
     }
 
-    fn slot(&self, key: u64, page: u64) -> Option<usize> {
-        self.sets(key, page).into_iter().find_map(|first| {
-            let set = &self.slots[first..first + WAYS];
-            let at = set.iter().position(|s| s.key == key && s.page == page)?;
-            Some(first + at)
-        })
+    /// The set and the way of a key.
+    #[inline]
+    fn find(&self, key: &Slot) -> Option<(usize, usize)> {
+        for set in self.sets(key) {
+            let ways = self.sets[set].ways(|slot| slot.has(key));
+            if ways != 0 {
+                return Some((set, ways.trailing_zeros() as usize));
+            }
+        }
+        None
     }
 
-    /// A slot for a key and a page: its current one, or a free one in the emptier set, or the next
-    /// in rotation.
-    fn place(&mut self, key: u64, page: u64) -> usize {
-        if let Some(at) = self.slot(key, page) {
+    /// A slot for a key: its current one, or a free one in its first set or in the emptier one, or
+    /// the next in rotation.
+    fn place(&mut self, key: &Slot) -> (usize, usize) {
+        if let Some(at) = self.find(key) {
             return at;
         }
-        let sets = self.sets(key, page);
-        let free = |first: usize| {
-            let set = &self.slots[first..first + WAYS];
-            set.iter().filter(|s| s.key == 0).count()
+        let [first, second] = self.sets(key);
+        let free = |set: usize| self.sets[set].free();
+        let taken = |free: u32| WAYS as u32 - free.count_ones();
+        let (here, there) = (free(first), free(second));
+        let set = match taken(here) > ENOUGH && taken(there) < taken(here) {
+            true => second,
+            false => first,
         };
-        let first = if free(sets[1]) > free(sets[0]) {
-            sets[1]
-        } else {
-            sets[0]
-        };
-        let set = &self.slots[first..first + WAYS];
-        if let Some(at) = set.iter().position(|s| s.key == 0) {
-            return first + at;
+        match free(set) {
+            0 => {
+                self.hand = self.hand.wrapping_add(1);
+                let set = [first, second][self.hand / WAYS % 2];
+                (set, self.hand % WAYS)
+            }
+            ways => (set, ways.trailing_zeros() as usize),
         }
-        self.hand = self.hand.wrapping_add(1);
-        sets[self.hand / WAYS % 2] + self.hand % WAYS
     }
 
     /// The translation of an address. `sizes` are the sizes of the tag's translations.
+    #[inline]
     pub fn get(&self, tag: u64, sizes: u8, privileged: bool, address: u64) -> Option<Mapping> {
+        if tag >> TAG_BITS != self.epoch {
+            return None;
+        }
         for (size, shift) in SHIFTS.into_iter().enumerate() {
             if sizes & 1 << size == 0 {
                 continue;
             }
-            if let Some(at) = self.slot(key(tag, size, privileged), address >> shift) {
-                let data = self.slots[at].data;
+            let key = key(tag, size, privileged, address)?;
+            if let Some((set, way)) = self.find(&key) {
+                let data = self.sets[set].0[way].data;
+                let output = data << (u64::BITS - OUTPUT_END) >> (u64::BITS - OUTPUT_END + OUTPUT);
                 return Some(Mapping {
-                    address: data & !0xfff | address & ((1 << shift) - 1),
+                    address: output << SHIFTS[0] | address & ((1 << shift) - 1),
                     shift,
                     read: data & READ != 0,
                     write: data & WRITE != 0,
@@ -131,26 +199,36 @@ impl Iotlb {
             .rposition(|s| *s <= mapping.shift)
             .unwrap_or(0);
         let offset = (1u64 << SHIFTS[size]) - 1;
-        let (key, page) = (key(tag, size, privileged), address >> SHIFTS[size]);
+        let output = (mapping.address & !offset) >> SHIFTS[0];
         let flag = |set: bool, bit: u64| if set { bit } else { 0 };
-        let slot = Slot {
-            key,
-            page,
-            data: mapping.address & !offset
+        if tag >> TAG_BITS != self.epoch {
+            // The tags of the translations from before would look like those that come now.
+            self.sets.fill(Set::default());
+            self.epoch = tag >> TAG_BITS;
+        }
+        let key = key(tag, size, privileged, address);
+        if let Some(key) = key.filter(|_| output >> (OUTPUT_END - OUTPUT) == 0) {
+            let (set, way) = self.place(&key);
+            let data = output << OUTPUT
                 | flag(mapping.read, READ)
                 | flag(mapping.write, WRITE)
                 | flag(mapping.execute, EXECUTE)
                 | flag(mapping.snoop, SNOOP)
-                | flag(mapping.dirty, DIRTY),
-        };
-        let at = self.place(key, page);
-        self.slots[at] = slot;
+                | flag(mapping.dirty, DIRTY);
+            self.sets[set].0[way] = Slot {
+                data: key.data | data,
+                ..key
+            };
+        }
         1 << size
     }
 
     /// Removes the translations of a tag in a range. Returns false without any change if that would
     /// take too long: the tag's owner must take another tag.
     pub fn remove(&mut self, tag: u64, sizes: [u8; 2], range: AlignedRange) -> bool {
+        if tag >> TAG_BITS != self.epoch {
+            return true;
+        }
         let pages = |shift: u8| 1u64.checked_shl(range.shift().saturating_sub(shift).into());
         let mut probes = 0u64;
         for (size, shift) in SHIFTS.into_iter().enumerate() {
@@ -170,8 +248,9 @@ impl Iotlb {
                 }
                 let first = range.base() >> shift;
                 for page in first..=first + (pages(shift).unwrap_or(1) - 1) {
-                    if let Some(at) = self.slot(key(tag, size, privileged), page) {
-                        self.slots[at] = Slot::default();
+                    let key = key(tag, size, privileged, page << shift);
+                    if let Some((set, way)) = key.and_then(|key| self.find(&key)) {
+                        self.sets[set].0[way] = Slot::default();
                     }
                 }
             }
@@ -234,6 +313,67 @@ mod tests {
         }
         assert!(!iotlb.remove(7, [1, 0], AlignedRange::ALL));
         assert!(iotlb.remove(7, [0, 0], AlignedRange::ALL));
+    }
+
+    #[test]
+    fn nothing_of_a_key_is_left_out() {
+        // Each differs from the first in one bit of tag, address, size or privilege.
+        let first = 0x1234_5000u64;
+        let mut keys = vec![key(7, 0, false, first), key(7, 1, false, first)];
+        keys.push(key(7, 0, true, first));
+        keys.extend((3..TAG_BITS).map(|bit| key(7 | 1 << bit, 0, false, first)));
+        keys.extend((12..INPUT_BITS - 1).map(|bit| key(7, 0, false, first ^ 1 << bit)));
+        keys.push(key(7, 0, false, first | !0 << (INPUT_BITS - 1)));
+        for (n, one) in keys.iter().enumerate() {
+            let one = one.unwrap();
+            let full = Slot {
+                data: one.data | !SELECT,
+                ..one
+            };
+            for (m, other) in keys.iter().enumerate() {
+                assert_eq!(full.has(&other.unwrap()), n == m, "{n}, {m}");
+            }
+        }
+        // An address that no table translates is not mistaken for one whose bits it has.
+        let mut iotlb = Iotlb::new(64);
+        iotlb.insert(7, false, first, &mapping(0x1000, 12));
+        for bit in INPUT_BITS - 1..u64::BITS {
+            let address = first ^ 1 << bit;
+            iotlb.insert(7, false, address, &mapping(0x5000, 12));
+            assert_eq!(iotlb.get(7, 1, false, address), None, "{bit}");
+        }
+        assert_eq!(iotlb.get(7, 1, false, first), Some(mapping(0x1000, 12)));
+    }
+
+    #[test]
+    fn an_output_address_has_52_bits() {
+        let mut iotlb = Iotlb::new(64);
+        for bit in 12..64 {
+            let address = 1 << bit;
+            iotlb.insert(7, false, 0x5000, &mapping(address, 12));
+            let found = iotlb.get(7, 1, false, 0x5000);
+            assert_eq!(found, (bit < 52).then_some(mapping(address, 12)), "{bit}");
+            assert!(iotlb.remove(7, [1, 0], AlignedRange::page(0x5000)));
+            // Nor does it become a translation of another tag.
+            let kept = iotlb.sets.iter().any(|set| set.free() != 0xf);
+            assert!(!kept, "{bit}");
+        }
+    }
+
+    #[test]
+    fn tags_whose_low_bits_are_the_same_are_not_the_same() {
+        let mut iotlb = Iotlb::new(64);
+        let (old, new) = (7, 7 | 1 << TAG_BITS);
+        iotlb.insert(old, false, 0x5000, &mapping(0x1000, 12));
+        assert_eq!(iotlb.get(new, 1, false, 0x5000), None);
+        assert!(iotlb.remove(new, [1, 0], AlignedRange::page(0x5000)));
+        assert!(iotlb.get(old, 1, false, 0x5000).is_some());
+        iotlb.insert(new, false, 0x6000, &mapping(0x2000, 12));
+        assert_eq!(iotlb.get(new, 1, false, 0x5000), None);
+        assert_eq!(iotlb.get(old, 1, false, 0x5000), None);
+        assert_eq!(iotlb.get(old, 1, false, 0x6000), None);
+        let found = iotlb.get(new, 1, false, 0x6000);
+        assert_eq!(found, Some(mapping(0x2000, 12)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! the one address space of each requester.
 
 use super::hash::NumberMap;
+use super::iotlb::TAG_BITS;
 use crate::context::Regime;
 use crate::mutant::{Mutant, breaks};
 use crate::spec::descriptor::PasidScope;
@@ -98,8 +99,7 @@ impl SpaceCache {
                 .floor
                 .max(self.floors[usize::from(space.regime.domain.0)])
         {
-            self.tags += 1;
-            space.tag = self.tags;
+            space.tag = new_tag(&mut self.tags, &mut self.floor);
             space.sizes = [0; 2];
         }
         Some(id)
@@ -124,7 +124,7 @@ impl SpaceCache {
             self.evict();
             self.free.pop().unwrap_or_default()
         };
-        self.tags += 1;
+        let tag = new_tag(&mut self.tags, &mut self.floor);
         let places = [
             list(&mut self.by_domain, regime.domain.0.into(), id),
             list(&mut self.by_pasid, key.tagged(regime.domain), id),
@@ -133,7 +133,7 @@ impl SpaceCache {
             key,
             regime,
             stamp,
-            tag: self.tags,
+            tag,
             sizes: [0; 2],
             used: false,
             places,
@@ -228,13 +228,23 @@ impl SpaceCache {
         for id in ids.into_iter().flatten() {
             if let Some(space) = self.slots[*id as usize].as_mut() {
                 if !forget(space) {
-                    self.tags += 1;
-                    space.tag = self.tags;
+                    space.tag = new_tag(&mut self.tags, &mut self.floor);
                     space.sizes = [0; 2];
                 }
             }
         }
     }
+}
+
+/// A tag that was not used before. The IOTLB stores the low bits only: where these begin anew, all
+/// tags from before become invalid, and the one whose low bits are all 0 is left out.
+const fn new_tag(tags: &mut u64, floor: &mut u64) -> u64 {
+    *tags += 1;
+    if *tags % (1 << TAG_BITS) == 0 {
+        *floor = *tags;
+        *tags += 1;
+    }
+    *tags
 }
 
 /// The key of a PASID's list in a domain.
@@ -328,6 +338,24 @@ mod tests {
             cache.forget_all();
             let id = cache.get(key, 1).unwrap();
             assert!(seen.insert(cache.space(id).unwrap().tag));
+        }
+    }
+
+    #[test]
+    fn tags_from_before_their_low_bits_begin_anew_are_invalid() {
+        let low = |tag: u64| tag % (1 << TAG_BITS);
+        let mut cache = SpaceCache::new(4);
+        cache.tags = (1 << TAG_BITS) - 3;
+        let key = |n| SpaceKey::new(SourceId(n), None);
+        for n in 0..4 {
+            cache.insert(key(n), 1, regime(5));
+        }
+        let mut seen = std::collections::HashSet::new();
+        for n in 0..4 {
+            let id = cache.get(key(n), 1).unwrap();
+            let tag = cache.space(id).unwrap().tag;
+            assert_eq!(tag >> TAG_BITS, 1, "{n}");
+            assert!(low(tag) != 0 && seen.insert(low(tag)), "{n}");
         }
     }
 
