@@ -1,19 +1,25 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# Makes the component of the debug kernel. Runs inside the prepared toolchain, in its own
-# namespaces, with the component's directory as /mnt: the source's package in /mnt/packages, the
-# configuration in /mnt/debug.config, result in /mnt.
+# Makes the component of the debug kernel. Runs inside a prepared root file system with compilers, in
+# its own namespaces, with the component's directory as /mnt: the source's package in /mnt/packages,
+# the configuration in /mnt/debug.config, result in /mnt.
+#
+# usage: debug-kernel.sh [LLVM=1]
+#
+#   LLVM=1    compile with clang
 set -eu
 
 source=/mnt/build/source
 objects=/mnt/build/objects
+compiler=${1:-}
+objcopy=${compiler:+llvm-}objcopy
 
 step() {
     echo "==> $*"
 }
 
 kernel_make() {
-    make --silent -C "$source" O="$objects" ARCH=x86 LLVM=1 \
+    make --silent -C "$source" O="$objects" ARCH=x86 $compiler \
         KBUILD_BUILD_USER=svm-demo KBUILD_BUILD_HOST=svm-demo "$@"
 }
 
@@ -49,7 +55,7 @@ release=$(cat "$objects/include/config/kernel.release")
 
 step "keeping what boots, and what builds modules"
 cp "$objects/arch/x86/boot/bzImage" /mnt/vmlinuz
-llvm-objcopy --strip-all "$objects/vmlinux" /mnt/vmlinux
+"$objcopy" --strip-all "$objects/vmlinux" /mnt/vmlinux
 cp "$objects/System.map" /mnt/System.map
 headers=/mnt/usr/src/linux-headers-$release
 kernel_make run-command \

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # Makes the component of Linux's own selftests of VFIO and IOMMUFD: programs without libraries. Runs
-# inside the prepared toolchain, with the component's directory as /mnt: the packages of the kernel's
+# inside the prepared root, with the component's directory as /mnt: the packages of the kernel's
 # source and of two libraries in /mnt/packages, and the driver of the device with its header.
 set -eu
 

@@ -73,7 +73,8 @@ fn examine_host(place: &Place) -> Result<Vec<Check>> {
     let kernel = kernel::component(&cache, &root, series);
     let toolchain = root::component(&cache, Purpose::Kernels);
     let kernels = Flavor::ALL.map(|flavor| {
-        let component = built::component(&cache, &toolchain, series, flavor);
+        let workplace = root::component(&cache, flavor.workplace());
+        let component = built::component(&cache, &workplace, series, flavor);
         (flavor, component)
     });
     let mut checks = vec![required("architecture", host::architecture())];

@@ -124,14 +124,7 @@ pub fn cache_key(place: &Place, options: &CacheKeyOptions) -> Result<ExitCode> {
         .kernel_series
         .unwrap_or(Series::newest_known());
     let components = Components::of(&cache, &choice, series);
-    let mut names = vec![components.root.name()];
-    match &components.kernel {
-        Kernel::None => {}
-        Kernel::Stock { kernel, .. } => names.push(kernel.name()),
-        Kernel::Built {
-            toolchain, kernel, ..
-        } => names.extend([toolchain.name(), kernel.name()]),
-    }
+    let names: Vec<_> = components.all().into_iter().map(Component::name).collect();
     let key = &digest(names.join(" ").as_bytes())[..12];
     println!("svm-demo-{key}");
     Ok(ExitCode::SUCCESS)
@@ -363,7 +356,7 @@ fn prepared_kernel(components: &Components) -> Result<KernelParts> {
         }
         Kernel::Built {
             flavor,
-            toolchain,
+            workplace,
             kernel,
             series,
         } => {
@@ -375,7 +368,7 @@ fn prepared_kernel(components: &Components) -> Result<KernelParts> {
                 configuration: (built::configuration(kernel, &release), release.clone()),
                 target: driver::Kernel::Prepared {
                     place: format!("driver-{}-{series}", flavor.name()),
-                    root: root::tree(toolchain),
+                    root: root::tree(workplace),
                     component: kernel.clone(),
                     release,
                 },

@@ -13,7 +13,7 @@ use super::{kernel, recipe, sandbox, series::Series};
 use crate::cache::{Cache, Component, Made};
 use crate::progress::Task;
 
-/// The script that runs inside the toolchain.
+/// The script that runs inside the root.
 const SCRIPT: &str = include_str!("../../scripts/selftests.sh");
 
 /// The driver of the device, and its header.
@@ -45,13 +45,13 @@ pub const PROGRAMS: [&str; 7] = [
 /// Directory of the programs in the component.
 pub const DIRECTORY: &str = "programs";
 
-/// The component with those of a series; it is made with the toolchain.
-pub fn component(cache: &Cache, toolchain: &Component, series: Series) -> Component {
+/// The component with those of a series; it is made with the root.
+pub fn component(cache: &Cache, root: &Component, series: Series) -> Component {
     let sources = SOURCES.map(|(_, text)| text).concat();
     let recipe = format!(
         "selftests {} {series} with {}\n{SCRIPT}\n{sources}",
         recipe::REVISION,
-        toolchain.name(),
+        root.name(),
     );
     cache.component("selftests", recipe)
 }
@@ -73,7 +73,7 @@ pub fn fetch(apt: &Apt, series: Series, directory: &Path, task: &Task) -> Result
 pub fn make(
     directory: &Path,
     kernel: &KernelPackages,
-    toolchain: &Path,
+    root: &Path,
     log: &Path,
     task: &Task,
 ) -> Result<Made> {
@@ -82,7 +82,7 @@ pub fn make(
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let program = ["/bin/sh", "/mnt/selftests.sh"];
-    sandbox::enter(toolchain, directory, None, &program).run_logged(log, task)?;
+    sandbox::enter(root, directory, None, &program).run_logged(log, task)?;
     for waste in [kernel::PACKAGES, "build"] {
         let waste = directory.join(waste);
         fs::remove_dir_all(&waste).with_context(|| format!("cannot remove {}", waste.display()))?;

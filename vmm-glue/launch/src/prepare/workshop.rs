@@ -43,12 +43,12 @@ pub enum Kernel {
         /// Its series.
         series: Series,
     },
-    /// A kernel that is built, with a toolchain of its own.
+    /// A kernel that is built.
     Built {
         /// Which one.
         flavor: Flavor,
-        /// The toolchain.
-        toolchain: Component,
+        /// The root file system that it is built in: the root, or another one.
+        workplace: Component,
         /// The kernel.
         kernel: Component,
         /// Its series.
@@ -99,11 +99,11 @@ impl Components {
                 series,
             },
             KernelChoice::Built(flavor) => {
-                let toolchain = root::component(cache, Purpose::Kernels);
+                let workplace = root::component(cache, flavor.workplace());
                 Kernel::Built {
                     flavor: *flavor,
-                    kernel: built::component(cache, &toolchain, series, *flavor),
-                    toolchain,
+                    kernel: built::component(cache, &workplace, series, *flavor),
+                    workplace,
                     series,
                 }
             }
@@ -112,14 +112,23 @@ impl Components {
         Self { root, kernel }
     }
 
-    fn all(&self) -> Vec<&Component> {
+    /// The workplace of a kernel, if it is not the root.
+    fn toolchain<'a>(&self, workplace: &'a Component) -> Option<&'a Component> {
+        (workplace.name() != self.root.name()).then_some(workplace)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> Vec<&Component> {
         let mut all = vec![&self.root];
         match &self.kernel {
             Kernel::None => {}
             Kernel::Stock { kernel, .. } => all.push(kernel),
             Kernel::Built {
-                toolchain, kernel, ..
-            } => all.extend([toolchain, kernel]),
+                workplace, kernel, ..
+            } => {
+                all.extend(self.toolchain(workplace));
+                all.push(kernel);
+            }
         }
         all
     }
@@ -140,8 +149,8 @@ impl Components {
             |component: &Component| manner.fresh || component.examine(Depth::Quick).is_err();
         let built = match &self.kernel {
             Kernel::Built {
-                toolchain, kernel, ..
-            } if missing(toolchain) || missing(kernel) => recipe::DEBUG_SPACE_MIB,
+                workplace, kernel, ..
+            } if missing(workplace) || missing(kernel) => recipe::DEBUG_SPACE_MIB,
             _ => 0,
         };
         let stock = match &self.kernel {
@@ -269,7 +278,7 @@ impl<'a> Workshop<'a> {
             None => Apt::open(self.cache, &apt::CURRENT, self.mirror, self.progress)?,
         };
         thread::scope(|scope| {
-            // Signals that its toolchain is ready.
+            // Signals that its workplace is ready.
             let (base_is_ready, base) = mpsc::channel();
             let mut root_is_base = None;
             let mut toolchain_thread = None;
@@ -282,18 +291,22 @@ impl<'a> Workshop<'a> {
                 }
                 Kernel::Built {
                     flavor,
-                    toolchain,
+                    workplace,
                     kernel,
                     series,
                 } => {
-                    let make = self.root_maker(&apt, Purpose::Kernels);
-                    toolchain_thread = Some(scope.spawn(move || {
-                        self.ensure(toolchain, manner, make)?;
-                        // Nothing may wait for a kernel that is already sound.
-                        let _ = base_is_ready.send(());
-                        Ok(())
-                    }));
-                    let make = self.built_maker(&apt, *flavor, *series, toolchain, base);
+                    if let Some(toolchain) = components.toolchain(workplace) {
+                        let make = self.root_maker(&apt, Purpose::Kernels);
+                        toolchain_thread = Some(scope.spawn(move || {
+                            self.ensure(toolchain, manner, make)?;
+                            // Nothing may wait for a kernel that is already sound.
+                            let _ = base_is_ready.send(());
+                            Ok(())
+                        }));
+                    } else {
+                        root_is_base = Some(base_is_ready);
+                    }
+                    let make = self.built_maker(&apt, *flavor, *series, workplace, base);
                     Some(scope.spawn(move || self.ensure(kernel, manner, make)))
                 }
             };
@@ -363,25 +376,25 @@ impl<'a> Workshop<'a> {
         apt: &Apt,
         flavor: Flavor,
         series: Series,
-        toolchain: &Component,
-        toolchain_is_ready: mpsc::Receiver<()>,
+        workplace: &Component,
+        workplace_is_ready: mpsc::Receiver<()>,
     ) -> impl FnOnce(&Path, &Task) -> Result<crate::cache::Made> {
-        let (tree, log) = (root::tree(toolchain), self.log(flavor.component_name()));
+        let (tree, log) = (root::tree(workplace), self.log(flavor.component_name()));
         move |directory, task| {
             let log = log?;
             let packages = built::fetch(apt, series, directory, &log, task)?;
-            task.at("waiting for the toolchain");
-            toolchain_is_ready
+            task.at("waiting for the compilers");
+            workplace_is_ready
                 .recv()
-                .with_context(|| format!("the {} kernel needs its toolchain", flavor.name()))?;
+                .with_context(|| format!("the {} kernel needs its compilers", flavor.name()))?;
             built::make(directory, flavor, &packages, &tree, &log, task)
         }
     }
 
     /// Makes Linux's selftests of a series, and marks the cache as in use.
     pub fn selftests(&self, series: Series) -> Result<(Component, Lock)> {
-        let toolchain = root::component(self.cache, Purpose::Kernels);
-        let component = selftests::component(self.cache, &toolchain, series);
+        let root = root::component(self.cache, Purpose::Guests);
+        let component = selftests::component(self.cache, &root, series);
         let manner = self.manner;
         for _ in 0..ATTEMPTS {
             let in_use = self.cache.in_use()?;
@@ -392,12 +405,12 @@ impl<'a> Workshop<'a> {
             let _alone = self.alone()?;
             host::space(self.cache.root(), recipe::SPACE_MIB)?;
             let apt = Apt::open(self.cache, &apt::CURRENT, self.mirror, self.progress)?;
-            let make = self.root_maker(&apt, Purpose::Kernels);
-            self.ensure(&toolchain, manner, make)?;
+            let make = self.root_maker(&apt, Purpose::Guests);
+            self.ensure(&root, manner, make)?;
             let log = self.log("selftests")?;
             self.ensure(&component, manner, |directory, task| {
                 let kernel = selftests::fetch(&apt, series, directory, task)?;
-                selftests::make(directory, &kernel, &root::tree(&toolchain), &log, task)
+                selftests::make(directory, &kernel, &root::tree(&root), &log, task)
             })?;
         }
         bail!(
@@ -434,7 +447,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_kernels_that_are_built_take_the_toolchain() {
+    fn only_the_debug_kernel_takes_the_toolchain() {
         let directory = tempfile::tempdir().unwrap();
         let cache = Cache::open(Some(directory.path())).unwrap();
         let names = |choice| {
@@ -451,7 +464,7 @@ mod tests {
         );
         assert_eq!(
             names(KernelChoice::Built(Flavor::Host)),
-            ["root", "toolchain", "host-kernel"]
+            ["root", "host-kernel"]
         );
         let own = KernelChoice::Own {
             kdir: "/k".into(),
