@@ -66,6 +66,15 @@ impl ContextCache {
         Some((slot.context, slot.stamp))
     }
 
+    /// The stamp of the entry of a requester.
+    #[inline]
+    pub fn stamp(&mut self, requester: SourceId) -> Option<u64> {
+        let slot = self.index[usize::from(requester.0)].checked_sub(1)?;
+        let slot = self.slots[slot as usize].as_mut()?;
+        slot.used = true;
+        Some(slot.stamp)
+    }
+
     /// Caches the entry of a requester, and returns its stamp.
     pub fn insert(&mut self, requester: SourceId, context: CheckedContext) -> u64 {
         self.remove(requester);

@@ -8,6 +8,7 @@ use crate::context::Regime;
 use crate::mutant::{Mutant, breaks};
 use crate::spec::descriptor::PasidScope;
 use crate::spec::{DomainId, SourceId};
+use std::num::NonZeroU64;
 
 /// The key of an address space: requester and PASID. Requests without PASID have RID_PASID in
 /// scalable mode and no PASID in legacy mode.
@@ -26,28 +27,71 @@ impl SpaceKey {
         SpaceKey((requester.0 as u64) << 21 | pasid)
     }
 
+    /// As a number that is not 0.
+    const fn number(self) -> Option<NonZeroU64> {
+        NonZeroU64::new(self.0 + 1)
+    }
+
+    /// A small number of which only the low bits count: those of PASIDs that follow each other
+    /// differ.
+    const fn guess(self) -> usize {
+        (self.0 ^ (self.0 >> 21).wrapping_mul(0x9e37_79b9)) as usize
+    }
+
     /// The PASID with the domain, as a number.
     const fn tagged(self, domain: DomainId) -> u64 {
         (domain.0 as u64) << 21 | self.0 & (NO_PASID | (NO_PASID - 1))
     }
 }
 
+impl From<NonZeroU64> for SpaceKey {
+    fn from(number: NonZeroU64) -> Self {
+        SpaceKey(number.get() - 1)
+    }
+}
+
 /// Number of a cached address space.
 pub(crate) type SpaceId = u32;
 
-/// A cached address space.
+/// What a translation needs of a cached address space. Two of them share a line of the processor's
+/// caches.
 #[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
 pub(crate) struct Space {
-    key: SpaceKey,
-    /// How its addresses are translated.
-    pub regime: Regime,
+    /// None for a slot that is free.
+    key: Option<NonZeroU64>,
     /// Stamp of the context entry that it was derived from.
     stamp: u64,
     /// Its translations are stored under this tag.
     pub tag: u64,
+    domain: DomainId,
     /// Sizes of its translations, a bit for each, by privilege level.
     pub sizes: [u8; 2],
     used: bool,
+    /// The context entry lets requests with this PASID through.
+    pub admitted: bool,
+    /// SRE and ERE.
+    pub supervisor: bool,
+    pub execute: bool,
+}
+
+/// A slot that is free.
+const FREE: Space = Space {
+    key: None,
+    stamp: 0,
+    tag: 0,
+    domain: DomainId(0),
+    sizes: [0; 2],
+    used: false,
+    admitted: false,
+    supervisor: false,
+    execute: false,
+};
+
+/// The rest of it.
+#[derive(Clone, Copy, Debug)]
+struct Details {
+    regime: Regime,
     /// Positions in the lists of its domain and of its PASID in its domain.
     places: [u32; 2],
 }
@@ -56,7 +100,11 @@ pub(crate) struct Space {
 #[derive(Clone, Debug)]
 pub(crate) struct SpaceCache {
     index: NumberMap<SpaceId>,
-    slots: Vec<Option<Space>>,
+    /// Where an address space was found last, by the low bits of its key: a guess, which the key of
+    /// the space confirms. Neighbours are neighbours here, and not in the index.
+    guesses: Vec<SpaceId>,
+    slots: Vec<Space>,
+    details: Vec<Details>,
     free: Vec<SpaceId>,
     hand: usize,
     capacity: usize,
@@ -74,7 +122,9 @@ impl SpaceCache {
     pub fn new(capacity: u32) -> Self {
         SpaceCache {
             index: NumberMap::default(),
+            guesses: vec![0; capacity.max(1).next_power_of_two() as usize],
             slots: Vec::new(),
+            details: Vec::new(),
             free: Vec::new(),
             hand: 0,
             capacity: capacity.max(1) as usize,
@@ -87,18 +137,22 @@ impl SpaceCache {
     }
 
     /// The address space of a key, if it was derived from the context entry of this stamp.
+    #[inline]
     pub fn get(&mut self, key: SpaceKey, stamp: u64) -> Option<SpaceId> {
-        let id = *self.index.get(&key.0)?;
-        let space = self.slots[id as usize].as_mut()?;
+        let guess = key.guess() & (self.guesses.len() - 1);
+        let mut id = self.guesses[guess];
+        let guessed = self.slots.get(id as usize);
+        if guessed.is_none_or(|space| space.key != key.number()) {
+            id = *self.index.get(&key.0)?;
+            self.guesses[guess] = id;
+        }
+        let space = &mut self.slots[id as usize];
         if space.stamp != stamp {
             return None;
         }
         space.used = true;
-        if space.tag
-            <= self
-                .floor
-                .max(self.floors[usize::from(space.regime.domain.0)])
-        {
+        let floor = self.floor.max(self.floors[usize::from(space.domain.0)]);
+        if space.tag <= floor {
             space.tag = new_tag(&mut self.tags, &mut self.floor);
             space.sizes = [0; 2];
         }
@@ -106,8 +160,14 @@ impl SpaceCache {
     }
 
     /// A cached address space; the number must come from this cache, without a removal since.
+    #[inline]
     pub fn space(&mut self, id: SpaceId) -> Option<&mut Space> {
-        self.slots.get_mut(id as usize)?.as_mut()
+        self.slots.get_mut(id as usize)
+    }
+
+    /// How its addresses are translated.
+    pub fn regime(&self, id: SpaceId) -> Option<&Regime> {
+        Some(&self.details.get(id as usize)?.regime)
     }
 
     /// Caches an address space.
@@ -118,7 +178,11 @@ impl SpaceCache {
         let id = if let Some(id) = self.free.pop() {
             id
         } else if self.slots.len() < self.capacity {
-            self.slots.push(None);
+            self.slots.push(FREE);
+            self.details.push(Details {
+                regime,
+                places: [0; 2],
+            });
             self.slots.len() as SpaceId - 1
         } else {
             self.evict();
@@ -129,15 +193,16 @@ impl SpaceCache {
             list(&mut self.by_domain, regime.domain.0.into(), id),
             list(&mut self.by_pasid, key.tagged(regime.domain), id),
         ];
-        self.slots[id as usize] = Some(Space {
-            key,
-            regime,
+        self.slots[id as usize] = Space {
+            key: key.number(),
             stamp,
             tag,
-            sizes: [0; 2],
-            used: false,
-            places,
-        });
+            domain: regime.domain,
+            supervisor: regime.supervisor,
+            execute: regime.execute,
+            ..FREE
+        };
+        self.details[id as usize] = Details { regime, places };
         self.index.insert(key.0, id);
         id
     }
@@ -148,34 +213,31 @@ impl SpaceCache {
             let at = self.hand;
             self.hand = (at + 1) % self.slots.len();
             match &mut self.slots[at] {
-                Some(space) if space.used => space.used = false,
-                Some(_) => return self.remove(at as SpaceId),
-                None => {}
+                Space { key: None, .. } => {}
+                Space { used, .. } if *used => *used = false,
+                _ => return self.remove(at as SpaceId),
             }
         }
     }
 
     fn remove(&mut self, id: SpaceId) {
-        let Some(space) = self.slots[id as usize].take() else {
+        let space = std::mem::replace(&mut self.slots[id as usize], FREE);
+        let Some(key) = space.key.map(SpaceKey::from) else {
             return;
         };
+        let places = self.details[id as usize].places;
         self.free.push(id);
-        self.index.remove(&space.key.0);
-        let domain = space.regime.domain;
-        let moved = unlist(&mut self.by_domain, domain.0.into(), space.places[0]);
-        self.moved(moved, 0, space.places[0]);
-        let moved = unlist(
-            &mut self.by_pasid,
-            space.key.tagged(domain),
-            space.places[1],
-        );
-        self.moved(moved, 1, space.places[1]);
+        self.index.remove(&key.0);
+        let moved = unlist(&mut self.by_domain, space.domain.0.into(), places[0]);
+        self.moved(moved, 0, places[0]);
+        let moved = unlist(&mut self.by_pasid, key.tagged(space.domain), places[1]);
+        self.moved(moved, 1, places[1]);
     }
 
     /// Records the new position of an address space in one of its lists.
     fn moved(&mut self, id: Option<SpaceId>, which: usize, place: u32) {
-        if let Some(space) = id.and_then(|id| self.slots[id as usize].as_mut()) {
-            space.places[which] = place;
+        if let Some(id) = id {
+            self.details[id as usize].places[which] = place;
         }
     }
 
@@ -183,6 +245,7 @@ impl SpaceCache {
     pub fn clear(&mut self) {
         self.index.clear();
         self.slots.clear();
+        self.details.clear();
         self.free.clear();
         self.by_domain.clear();
         self.by_pasid.clear();
@@ -219,18 +282,17 @@ impl SpaceCache {
         &mut self,
         domain: DomainId,
         pasid: Option<u32>,
-        mut forget: impl FnMut(&Space) -> bool,
+        mut forget: impl FnMut(&Space, &Regime) -> bool,
     ) {
         let ids = match pasid {
             None => self.by_domain.get(&domain.0.into()),
             Some(pasid) => self.by_pasid.get(&pasid_key(domain, pasid)),
         };
         for id in ids.into_iter().flatten() {
-            if let Some(space) = self.slots[*id as usize].as_mut() {
-                if !forget(space) {
-                    space.tag = new_tag(&mut self.tags, &mut self.floor);
-                    space.sizes = [0; 2];
-                }
+            let space = &mut self.slots[*id as usize];
+            if !forget(space, &self.details[*id as usize].regime) {
+                space.tag = new_tag(&mut self.tags, &mut self.floor);
+                space.sizes = [0; 2];
             }
         }
     }
@@ -316,7 +378,7 @@ mod tests {
                     }
                     _ => {
                         let id = cache.get(key, 1);
-                        let found = id.and_then(|id| cache.space(id)).map(|s| s.regime.domain.0);
+                        let found = id.and_then(|id| cache.regime(id)).map(|r| r.domain.0);
                         prop_assert_eq!(found, model.get(&(sid, pasid)).copied());
                     }
                 }

@@ -298,18 +298,19 @@ impl Unit {
             IotlbScope::Domain(did) => self.spaces.forget_domain(did),
             IotlbScope::DomainPages(did, range) => {
                 // What went through the first stage goes whatever its address.
-                self.spaces.forget_some(did, None, |space| {
+                self.spaces.forget_some(did, None, |space, regime| {
                     matches!(
-                        space.regime.translation,
+                        regime.translation,
                         TranslationType::Second(_) | TranslationType::PassThrough
                     ) && iotlb.remove(space.tag, space.sizes, range)
                 });
             }
             IotlbScope::Pasid(did, pasid) => {
-                self.spaces.forget_some(did, Some(pasid.get()), |_| false);
+                self.spaces
+                    .forget_some(did, Some(pasid.get()), |_, _| false);
             }
             IotlbScope::PasidPages(did, pasid, range) => {
-                self.spaces.forget_some(did, Some(pasid.get()), |space| {
+                self.spaces.forget_some(did, Some(pasid.get()), |space, _| {
                     iotlb.remove(space.tag, space.sizes, range)
                 });
             }

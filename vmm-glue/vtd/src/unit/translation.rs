@@ -68,8 +68,11 @@ impl Unit {
             // Bypasses remapping (section 3.15).
             identity()
         } else {
-            let result = self.find_translation(memory, request);
-            let (mapping, _) = result.map_err(|fault| {
+            let result = match self.known_translation(request) {
+                Some(mapping) => Ok(mapping),
+                None => self.find_translation(memory, request),
+            };
+            let mapping = result.map_err(|fault| {
                 let origin = Origin {
                     requester,
                     pasid,
@@ -105,7 +108,7 @@ impl Unit {
         &mut self,
         memory: &impl Memory,
         request: &Request,
-    ) -> Result<(Mapping, FoundSpace), FaultCondition> {
+    ) -> Result<Mapping, FaultCondition> {
         self.check_mode(request.pasid)?;
         if request.pasid.is_none() && in_range(request.address) && !breaks(Mutant::Rule24) {
             let fpd = self.suppresses_faults(memory, request.requester);
@@ -123,8 +126,39 @@ impl Unit {
         self.check_enables(&found, execute)?;
         let zlr = self.cap().zlr();
         let want = Want::access(request.access, execute, found.privileged, zlr);
-        let mapping = self.mapping(memory, &found, request.address, &want)?;
-        Ok((mapping, found))
+        self.mapping(memory, &found, request.address, &want)
+    }
+
+    /// The translation of a request with PASID, if all that it needs is cached and permits it: what
+    /// [`Unit::find_translation`] would find, without the copies of entries that it makes. An
+    /// address space in the cache was checked when it got there, and what the context entry says of
+    /// its PASID when the first request with that came by.
+    #[inline]
+    fn known_translation(&mut self, request: &Request) -> Option<Mapping> {
+        let Request {
+            requester,
+            address,
+            access,
+            execute,
+            privileged,
+            ..
+        } = *request;
+        let pasid = request.pasid?;
+        self.check_mode(request.pasid).ok()?;
+        let stamp = self.contexts.stamp(requester)?;
+        let key = SpaceKey::new(requester, Some(pasid.get()));
+        let id = self.spaces.get(key, stamp)?;
+        let zlr = self.cap().zlr();
+        let space = self.spaces.space(id)?;
+        if !space.admitted || execute && !space.execute || privileged && !space.supervisor {
+            return None;
+        }
+        let want = Want::access(access, execute, privileged, zlr);
+        let sizes = space.sizes[usize::from(privileged)];
+        let cached = self.iotlb.get(space.tag, sizes, privileged, address);
+        let mapping = cached.filter(|mapping| suffices(mapping, &want))?;
+        self.counters.iotlb_hits += 1;
+        Some(mapping)
     }
 
     /// Whether an entry on the way of a requester's requests without PASID sets Fault Processing
@@ -208,6 +242,7 @@ impl Unit {
         pasid: Option<Pasid>,
         privileged: bool,
     ) -> Result<FoundSpace, FaultCondition> {
+        let asked = pasid;
         let (context, stamp) = context;
         let (pasid, privileged) = match (context, pasid) {
             (CheckedContext::Legacy { .. }, _) => (None, false),
@@ -228,7 +263,7 @@ impl Unit {
         };
         let key = SpaceKey::new(requester, pasid);
         let cached = self.spaces.get(key, *stamp);
-        let known = cached.and_then(|id| Some((id, self.spaces.space(id)?.regime)));
+        let known = cached.and_then(|id| Some((id, *self.spaces.regime(id)?)));
         let (id, regime) = match known {
             Some(known) => known,
             None => {
@@ -241,6 +276,9 @@ impl Unit {
                 (self.spaces.insert(key, *stamp, regime), regime)
             }
         };
+        if let Some(space) = self.spaces.space(id) {
+            space.admitted |= asked.is_some();
+        }
         Ok(FoundSpace {
             id,
             regime,

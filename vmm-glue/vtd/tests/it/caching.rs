@@ -6,6 +6,7 @@ use crate::bench::*;
 use crate::reference::{Ask, Facts, Kind, read};
 use proptest::prelude::*;
 use vtd::memory::{Memory, MemoryError};
+use vtd::spec::fault::FaultReason;
 use vtd::spec::register::{global, offset};
 use vtd::spec::{DomainId, SourceId};
 use vtd::{Access, Request};
@@ -230,6 +231,34 @@ fn a_pasid_entry_and_a_context_entry_stay_in_use_until_they_are_invalidated() {
     assert_eq!(b.goes_pasid(5, 0x1000, Access::Read), Ok(0x900_0000));
     assert!(b.submit_and_wait(&[context_device(SID, 1)]));
     assert_eq!(b.goes_pasid(5, 0x1000, Access::Read), Err(0x41));
+}
+
+#[test]
+fn what_is_cached_for_a_request_grants_nothing_that_another_is_refused() {
+    let mut b = Bench::new();
+    let table = b.page();
+    b.map_first(table, 0x1000, 0x800_0000, USER | A | D);
+    // RID_PASID is 0.
+    for pasid in [0, 5] {
+        b.pasid(SID, pasid, first_stage(table, 1));
+    }
+    let ask = |b: &mut Bench, pasid, privileged, execute| {
+        outcome(b.ask(&Request {
+            privileged,
+            execute,
+            ..request(pasid, 0x1000, Access::Read)
+        }))
+    };
+    for _ in 0..2 {
+        assert_eq!(ask(&mut b, None, false, false), Ok(0x800_0000));
+        let refused = FaultReason::PasidIsRidPasid.code();
+        assert_eq!(ask(&mut b, Some(0), false, false), Err(refused));
+        assert_eq!(ask(&mut b, Some(5), false, false), Ok(0x800_0000));
+        let refused = FaultReason::SupervisorRequestDisabled.code();
+        assert_eq!(ask(&mut b, Some(5), true, false), Err(refused));
+        let refused = FaultReason::ExecuteRequestDisabled.code();
+        assert_eq!(ask(&mut b, Some(5), false, true), Err(refused));
+    }
 }
 
 #[test]
