@@ -7,7 +7,7 @@ use crate::device::Device;
 use crate::permit::Permit;
 use crate::registers;
 use crate::sync::{Arc, AtomicU64, Mutex, Ordering};
-use crate::turn::Turn;
+use crate::turn::{BUDGET, SHARED_BUDGET, Turn};
 use crate::witness::{SharedLog, Witness};
 use pcie_ats::{
     Function, InvalidateCompletion, InvalidateRequest, Invalidation, Pasid, PrgResponse, Reset,
@@ -73,7 +73,18 @@ impl Endpoint {
     /// data, usually several small descriptors. It never waits. Several threads may call it at
     /// once; they work for different contexts.
     pub fn step<P: RootPort + ?Sized>(&self, port: &P) -> Step {
-        let Some(mut turn) = self.device.lock().begin_turn() else {
+        self.step_within(port, BUDGET)
+    }
+
+    /// Like [`Endpoint::step`], but moves at most 64 KiB. For a host that steps in the thread that
+    /// has written to a doorbell: a small operation is done when the write is, and needs no second
+    /// thread. What is left, other steps do.
+    pub fn step_briefly<P: RootPort + ?Sized>(&self, port: &P) -> Step {
+        self.step_within(port, SHARED_BUDGET)
+    }
+
+    fn step_within<P: RootPort + ?Sized>(&self, port: &P, most: u64) -> Step {
+        let Some(mut turn) = self.device.lock().begin_turn(most) else {
             return Step::Idle;
         };
         loop {

@@ -13,6 +13,7 @@ use pcie_ats::capability::{ATS_SIZE, PASID_SIZE, PRI_SIZE};
 use pcie_ats::{
     AlignedRange, Function, InvalidateRequest, Itag, Pasid, PrgResponse, Prgi, Reset, ResponseCode,
 };
+use svm_abi::ids;
 use svm_endpoint::{Endpoint, Power, config_space};
 
 use crate::bell::Bell;
@@ -59,6 +60,8 @@ pub struct Device {
     pub alarm: OnceLock<Timer>,
     /// The machine is stopped: memory must stay as it is.
     pub stopped: AtomicBool,
+    /// A step is being taken: what it accesses may be a doorbell. Changes under the BQL.
+    pub in_step: AtomicBool,
     /// The property: do not ask the vIOMMU about PASIDs whose entry is not present, if it needs
     /// this remedy.
     pasid_check: bool,
@@ -87,6 +90,7 @@ impl Device {
             bell: Arc::default(),
             alarm: OnceLock::new(),
             stopped: AtomicBool::new(false),
+            in_step: AtomicBool::new(false),
             pasid_check,
             checks_pasids: OnceLock::new(),
             express: OnceLock::new(),
@@ -317,7 +321,10 @@ impl Mmio for Bar {
         if let Some(device) = self.device.upgrade() {
             device.endpoint.bar_write(self.number, offset, value, size);
             device.notifiers.sync(bql, &device.endpoint, false);
-            device.bell.ring();
+            match self.number {
+                ids::DOORBELLS_BAR => device.step_at_doorbell(bql),
+                _ => device.bell.ring(),
+            }
         }
     }
 }

@@ -413,6 +413,10 @@ fn was_realized(object: *mut Object) -> bool {
 }
 
 /// Adds the BARs with registers and doorbells. The object keeps them.
+///
+/// The region of the doorbells belongs to no object, and is never freed. A step can begin in the
+/// handler of a write to it, and while the handler of a device's region runs, QEMU refuses all
+/// accesses to regions of the same device: also those that a step makes.
 fn add_bars(bql: &Bql, pci: PciDevice, device: &Arc<Device>) {
     let pages = u64::from(device.endpoint.config().contexts).next_power_of_two();
     let bars = [
@@ -432,11 +436,21 @@ fn add_bars(bql: &Bql, pci: PciDevice, device: &Arc<Device>) {
             device: Arc::downgrade(device),
             number,
         };
+        let owned = number != ids::DOORBELLS_BAR;
+        let owner = if owned {
+            pci.object()
+        } else {
+            std::ptr::null_mut()
+        };
         // SAFETY: the object owns the region as its child, and finalizes it before it calls
         // `instance_finalize`, which drops it. From here on the region is in the table, whether the
-        // realization succeeds or not.
-        let region = unsafe { IoRegion::new(bql, pci.object(), name, size, Box::new(bar)) };
+        // realization succeeds or not. A region without owner is forgotten below.
+        let region = unsafe { IoRegion::new(bql, owner, name, size, Box::new(bar)) };
         pci.add_bar(bql, number, &region);
+        if !owned {
+            std::mem::forget(region);
+            continue;
+        }
         if let Some(instance) = table().get_mut(&pci.object().addr()) {
             instance.regions.push(region);
         }

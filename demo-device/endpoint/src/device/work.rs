@@ -10,7 +10,7 @@ use crate::counters::index;
 use crate::job::Progress;
 use crate::mutant::Mutant;
 use crate::operation::Demand;
-use crate::turn::{Action, BUDGET, Buffers, SHARED_BUDGET, Turn};
+use crate::turn::{Action, Buffers, SHARED_BUDGET, Turn};
 use svm_abi::completion::Error;
 use svm_abi::registers::{context as registers, halt};
 
@@ -20,15 +20,15 @@ impl Device {
         !self.ready.without(&self.busy).is_empty()
     }
 
-    /// Begins the next turn, if some context has something to do.
-    pub fn begin_turn(&mut self) -> Option<Turn> {
+    /// Begins the next turn, of at most so many bytes, if some context has something to do.
+    pub fn begin_turn(&mut self, most: u64) -> Option<Turn> {
         loop {
             let mut waiting = self.ready.without(&self.busy);
             let member = waiting.next(self.cursor)?;
             waiting.remove(member);
             let budget = match waiting.is_empty() {
-                true => BUDGET,
-                false => SHARED_BUDGET,
+                true => most,
+                false => most.min(SHARED_BUDGET),
             };
             self.cursor = member + 1;
             let fresh = || Box::new(Buffers::new());

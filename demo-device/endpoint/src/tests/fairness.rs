@@ -117,6 +117,28 @@ fn beside_others_a_turn_is_short() {
 }
 
 #[test]
+fn a_brief_step_does_a_small_operation_whole_and_a_share_of_a_large_one() {
+    let world = World::running();
+    world.map(1, HERE, true);
+    let range = AlignedRange::containing(LARGE, 21).unwrap();
+    world.map_to(1, range, world.frames(21), true, true);
+    success(world.perform(fill(HERE, 8)));
+    success(world.perform(fill(LARGE, 8)));
+    let record = world.submit(fill(HERE, 8));
+    assert_eq!(world.endpoint.step_briefly(&world), Step::Worked);
+    assert_ne!(world.record(1, record).status, status_pending());
+    assert!(!world.endpoint.has_work());
+    let written = || world.counter(0, index::BYTES_WRITTEN);
+    let before = written();
+    world.submit(fill(LARGE, 1 << 21));
+    assert_eq!(world.endpoint.step_briefly(&world), Step::Worked);
+    assert_eq!(written() - before, SHARED_BUDGET);
+    assert!(world.endpoint.has_work());
+    assert_eq!(world.endpoint.step(&world), Step::Worked);
+    assert_eq!(written() - before, SHARED_BUDGET + MAX_CHUNK as u64);
+}
+
+#[test]
 fn of_many_contexts_with_much_to_do_each_has_its_share() {
     let world = World::running();
     for n in 1..9 {

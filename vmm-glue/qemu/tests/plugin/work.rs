@@ -121,6 +121,23 @@ fn an_interrupt_that_is_held_back_is_sent_after_its_time() {
     machine.qemu.quit();
 }
 
+/// No other thread takes part, and no time passes in which the processor waits.
+#[test]
+fn a_small_operation_is_done_when_the_write_to_the_doorbell_is() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    let frame = map_new(&mut machine, DESTINATION);
+    context.succeed(&mut machine, fill(DESTINATION, 8, 1));
+    for value in 2..200 {
+        let number = context.submit(&mut machine, fill(DESTINATION, 8, value));
+        let record = context.completion(&mut machine, number);
+        assert_eq!(record.status, status::SUCCESS, "{value}: {record:?}");
+        assert_eq!(machine.qemu.readq(frame), value);
+    }
+    machine.qemu.quit();
+}
+
 /// A device that reaches its own registers by memory writes must not wait for itself.
 #[test]
 fn the_device_may_ring_its_own_doorbell() {
