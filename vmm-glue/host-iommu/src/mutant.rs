@@ -62,6 +62,8 @@ mutants! {
     N1_25,
     /// A guest keeps a PASID outside of the range.
     VirtualRange,
+    /// The end of a command that has timed out is taken for that of the next one.
+    GivenUp,
     /// Any version of a cache invalidation is taken.
     N1_30,
     /// The leaf flag is another bit.

@@ -71,6 +71,8 @@ pub struct VirtualCommandAllocator<R> {
     registers: R,
     /// How often the response is looked at before a command has timed out.
     looks: u32,
+    /// The command that has timed out: it may be in progress still.
+    given_up: Option<Command>,
 }
 
 impl<R: Registers> VirtualCommandAllocator<R> {
@@ -82,12 +84,36 @@ impl<R: Registers> VirtualCommandAllocator<R> {
             return None;
         }
         let pasids = registers.read(offset::VCCAP) & VCCAP_PASID != 0;
-        pasids.then_some(VirtualCommandAllocator { registers, looks })
+        pasids.then_some(VirtualCommandAllocator {
+            registers,
+            looks,
+            given_up: None,
+        })
     }
 
-    /// Gives a command and waits for its end.
+    /// Gives a command and waits for its end. One that has timed out has to end before: until then
+    /// the unit ignores others, and its response is not theirs. The PASID that it has allocated
+    /// nobody knows of, so it is given back.
     fn command(&mut self, command: Command) -> Result<Response, CommandError> {
+        if let Some(before) = self.given_up.filter(|_| !breaks(Mutant::GivenUp)) {
+            let late = self.end_of(before)?;
+            if (before, late.status) == (Command::AllocatePasid, Status::Success) {
+                if let Ok(pasid) = Pasid::new(late.result) {
+                    self.give(Command::FreePasid(pasid))?;
+                }
+            }
+        }
+        self.give(command)
+    }
+
+    fn give(&mut self, command: Command) -> Result<Response, CommandError> {
         self.registers.write(offset::VCMD, command.to_word());
+        self.end_of(command)
+    }
+
+    /// Waits for the end of a command that was given.
+    fn end_of(&mut self, command: Command) -> Result<Response, CommandError> {
+        self.given_up = None;
         for _ in 0..self.looks {
             let word = self.registers.read(offset::VCRSP);
             if let Some(response) = Response::from_word(word) {
@@ -97,6 +123,7 @@ impl<R: Registers> VirtualCommandAllocator<R> {
                 break;
             }
         }
+        self.given_up = Some(command);
         Err(CommandError::TimedOut(self.looks))
     }
 

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A host in memory with assigned devices, and a guest's tables as a map.
 
+use crate::failure::Watch;
 use host_iommu::bindings::{AssignedDevice, Bindings, Changes};
 use host_iommu::host::{DeviceId, FaultQueueId, HostIommu, HwptId, ParentFlags};
 use host_iommu::mock::{MockDevice, MockHost};
 use host_iommu::tables::{GuestTables, Mode};
 use pcie_ats::Pasid;
+use proptest::prelude::*;
+use proptest::test_runner::{TestError, TestRunner};
 use std::collections::BTreeMap;
 use vtd::spec::{DomainId, SourceId};
 use vtd::{AddressSpace, AddressTranslation, Config, FirstStageTable};
@@ -18,6 +21,29 @@ pub const SID: SourceId = SourceId(0x0108);
 
 pub fn pasid(number: u32) -> Pasid {
     Pasid::new(number).unwrap()
+}
+
+/// A property of a number of random values. What does not have it is found again by each run: nothing
+/// is kept in files, for the property may be one of a mutant.
+#[track_caller]
+pub fn holds<S: Strategy>(
+    cases: u32,
+    values: S,
+    property: impl Fn(S::Value) -> Result<(), TestCaseError>,
+) {
+    let mut config = ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases)
+    };
+    if Watch::current().is_some() {
+        // It is of a mutant, and nobody reads the case.
+        config.max_shrink_iters = 0;
+    }
+    match TestRunner::new(config).run(&values, property) {
+        Ok(()) => {}
+        Err(TestError::Fail(why, value)) => panic!("{why}: {value:?}"),
+        Err(TestError::Abort(why)) => panic!("{why}"),
+    }
 }
 
 /// A 4-level first stage.

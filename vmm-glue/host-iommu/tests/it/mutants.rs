@@ -40,6 +40,9 @@ pub fn test(mutant: Mutant) -> (&'static str, fn()) {
         Mutant::VirtualRange => {
             named!(virtual_commands::what_the_host_gives_outside_of_the_range_is_given_back)
         }
+        Mutant::GivenUp => {
+            named!(virtual_commands::a_guest_that_has_given_up_is_told_of_its_next_command)
+        }
         Mutant::N1_30 => {
             named!(cache_invalidate::n1_30_the_structure_has_a_version_caches_and_a_granularity)
         }
@@ -160,4 +163,28 @@ const SOURCES: &[(&str, &str)] = &[
 #[test]
 fn every_mutant_is_caught_by_an_assertion_of_its_test() {
     all_caught(Mutant::ALL, test, set, SOURCES);
+}
+
+/// A property, and mutants that it notices beside the tests of their rows.
+type Noticed = ((&'static str, fn()), &'static [Mutant]);
+
+const PROPERTIES: &[Noticed] = &[(
+    named!(virtual_commands::commands_end_as_in_a_naive_model),
+    &[Mutant::N1_14],
+)];
+
+#[test]
+fn properties_notice_mutants_too() {
+    for (property, mutants) in PROPERTIES {
+        all_caught(mutants, |_| *property, set, SOURCES);
+    }
+}
+
+/// Properties that the unit above has a part in, and mutants of it.
+#[test]
+fn properties_notice_mutants_of_the_unit() {
+    use vtd::mutant::Mutant;
+    let of_commands = named!(virtual_commands::commands_end_as_in_a_naive_model);
+    let mutants = [Mutant::N1_22, Mutant::N1_23, Mutant::N1_24, Mutant::N1_26];
+    all_caught(&mutants, |_| of_commands, vtd::mutant::set, SOURCES);
 }

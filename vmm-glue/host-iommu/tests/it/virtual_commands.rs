@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Virtual commands from a guest through a unit to its host, and the allocator that they make.
 
-use crate::bench::pasid;
+use crate::bench::{holds, pasid};
 use host_iommu::ids::{Allocator, AllocatorId, IdSpaces, MAX_ID, Provider, SetId};
 use host_iommu::virtual_commands::{CommandError, Registers, VirtualCommandAllocator, answer};
+use proptest::prelude::*;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use vtd::spec::register::offset;
 use vtd::spec::virtual_command::{Command, Response, Status};
@@ -156,7 +158,10 @@ pub(crate) fn n1_25_a_guest_waits_for_the_end_and_knows_the_errors() {
         Err(CommandError::InvalidPasid)
     );
     take_all_from(&host, 3);
-    assert_eq!(allocator.allocate_pasid(), Ok(pasid(1)));
+    // The one that it gave up waiting for was given back.
+    for number in [1, 2] {
+        assert_eq!(allocator.allocate_pasid(), Ok(pasid(number)));
+    }
     assert_eq!(allocator.allocate_pasid(), Err(CommandError::NoPasid));
     host.0.borrow_mut().strange = Some(Response::ended(Status::Unknown(9), 0));
     let unknown = Err(CommandError::Unknown(Status::Unknown(9)));
@@ -168,4 +173,207 @@ impl Shared {
     fn read_response(&self) {
         self.clone().read(offset::VCRSP);
     }
+}
+
+/// What happens to the registers of a unit and to the ids of its host.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    /// The guest writes VCMD.
+    Command(u64),
+    /// Its upper half.
+    Upper(u32),
+    /// The host ends the command that it was told, if there is one.
+    Answer,
+    /// Somebody else takes an id, or frees one.
+    Take(u32),
+    GiveBack(u32),
+    Reset,
+}
+
+/// Ids above this one belong to somebody else: there are soon none left.
+const LAST: u32 = 4;
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    // PASIDs of the guest, of others, beyond what there is, and one of more than 20 bits.
+    let free = (0u64..LAST as u64 + 3).prop_map(|n| 2 | n << 16);
+    let command = prop_oneof![
+        4 => Just(1u64),
+        4 => free,
+        1 => (0u64..256).prop_map(|n| n | 3 << 16),
+        1 => any::<u64>(),
+    ];
+    let id = || 1..=LAST;
+    let event = prop_oneof![
+        6 => command.prop_map(Event::Command),
+        1 => any::<u32>().prop_map(Event::Upper),
+        6 => Just(Event::Answer),
+        2 => id().prop_map(Event::Take),
+        2 => id().prop_map(Event::GiveBack),
+        1 => Just(Event::Reset),
+    ];
+    proptest::collection::vec(event, 1..60)
+}
+
+/// The command of a word: 1, or 2 with its operand.
+fn command(word: u64) -> Option<(u64, u32)> {
+    matches!(word & 0xff, 1 | 2).then_some((word & 0xff, (word >> 16) as u32 & 0xf_ffff))
+}
+
+#[test]
+pub(crate) fn commands_end_as_in_a_naive_model() {
+    const OTHERS: SetId = SetId(9);
+    thread_local! {
+        // The ids are those of all cases: a million takes long to allocate.
+        static HOST: Shared = {
+            let host = machine(true);
+            take_all_from(&host, LAST + 1);
+            host
+        };
+    }
+    let host = HOST.with(Clone::clone);
+    holds(300, events(), |events| {
+        let host = &mut *host.0.borrow_mut();
+        let config = Config {
+            virtual_commands: true,
+            ..Config::default()
+        };
+        host.unit = Unit::new(Capabilities::new(config).unwrap());
+        host.pending = None;
+        for id in 1..=LAST {
+            let _ = host.ids.free(id);
+        }
+        let (mut word, mut response, mut busy) = (0u64, 0u64, None);
+        let (mut guest, mut others) = (BTreeSet::new(), BTreeSet::new());
+        for event in events {
+            let mut fx = Effects::new();
+            let mut begun = None;
+            match event {
+                Event::Command(value) => {
+                    if busy.is_none() {
+                        word = value;
+                        begun = command(value);
+                        busy = begun;
+                        // IP; or there is no such command.
+                        response = if begun.is_some() { 1 } else { 1 << 1 };
+                    }
+                    host.unit.write(offset::VCMD, value, 8, &mut fx);
+                }
+                Event::Upper(value) => {
+                    if busy.is_none() {
+                        word = word & 0xffff_ffff | u64::from(value) << 32;
+                    }
+                    host.unit.write(offset::VCMD + 4, value.into(), 4, &mut fx);
+                }
+                Event::Answer => {
+                    let answered = host.pending.take();
+                    prop_assert_eq!(answered.is_some(), busy.is_some());
+                    if let Some(command) = answered {
+                        let end = answer(&mut host.ids, GUEST, command);
+                        host.unit.virtual_command_ended(end);
+                    } else {
+                        // Nothing was asked for.
+                        host.unit.virtual_command_ended(VirtualCommandEnd::NoPasid);
+                    }
+                    let none = 16 << 1;
+                    response = match busy.take() {
+                        None => response,
+                        Some((1, _)) => {
+                            let free = |id: &u32| !guest.contains(id) && !others.contains(id);
+                            let id = (1..=LAST).find(free);
+                            guest.extend(id);
+                            id.map_or(none, |id| u64::from(id) << 16)
+                        }
+                        Some((_, id)) => {
+                            if guest.remove(&id) {
+                                0
+                            } else {
+                                none
+                            }
+                        }
+                    };
+                }
+                Event::Take(id) => {
+                    let taken = host.ids.allocate(OTHERS, id, id, ());
+                    prop_assert_eq!(taken.is_some(), !guest.contains(&id) && others.insert(id));
+                }
+                Event::GiveBack(id) => {
+                    if others.remove(&id) {
+                        prop_assert_eq!(host.ids.free(id), Ok(()));
+                    }
+                }
+                Event::Reset => {
+                    host.unit.reset(&mut fx);
+                    host.pending = None;
+                    (word, response, busy) = (0, 0, None);
+                }
+            }
+            let told = fx.into_iter().find_map(|effect| match effect {
+                Effect::VirtualCommand(command) => Some(command),
+                _ => None,
+            });
+            prop_assert_eq!(
+                told.map(Command::to_word),
+                begun.map(|(number, operand)| match number {
+                    1 => 1,
+                    _ => 2 | u64::from(operand) << 16,
+                })
+            );
+            host.pending = told.or(host.pending);
+            prop_assert_eq!(host.unit.read(offset::VCMD, 8), word);
+            prop_assert_eq!(host.unit.read(offset::VCRSP, 8), response, "{:?}", event);
+            let has = |id: &u32| host.ids.find(Some(GUEST), *id, |_| true).is_ok();
+            let of_guest: BTreeSet<u32> = (1..=LAST).filter(has).collect();
+            prop_assert_eq!(&of_guest, &guest);
+        }
+        Ok(())
+    });
+}
+
+/// A guest allocates and frees while the host takes its time, and gives up waiting. What it is told
+/// is what has become of its own command, and no PASID is lost.
+#[test]
+pub(crate) fn a_guest_that_has_given_up_is_told_of_its_next_command() {
+    let step = (any::<bool>(), 0u32..6, 1u32..5);
+    let steps = proptest::collection::vec(step, 1..30);
+    holds(300, steps, |steps| {
+        let host = machine(true);
+        let mut allocator = VirtualCommandAllocator::new(host.clone(), 3).unwrap();
+        let (mut own, mut perhaps) = (BTreeSet::new(), BTreeSet::new());
+        for (allocates, delay, number) in steps {
+            host.0.borrow_mut().delay = delay;
+            match allocates {
+                true => match allocator.allocate_pasid() {
+                    Ok(id) => {
+                        perhaps.remove(&id.get());
+                        prop_assert!(own.insert(id.get()), "{id:?} twice");
+                    }
+                    Err(error) => prop_assert_eq!(error, CommandError::TimedOut(3)),
+                },
+                false => match allocator.free_pasid(pasid(number)) {
+                    Ok(()) => {
+                        let has = own.remove(&number) || perhaps.remove(&number);
+                        prop_assert!(has, "{number} is not the guest's");
+                    }
+                    Err(CommandError::InvalidPasid) => prop_assert!(!own.contains(&number)),
+                    Err(error) => {
+                        prop_assert_eq!(error, CommandError::TimedOut(3));
+                        // Nobody knows whether it is free.
+                        perhaps.extend(own.take(&number));
+                    }
+                },
+            }
+        }
+        // All that was asked for has ended.
+        host.0.borrow_mut().delay = 0;
+        let _ = allocator.free_pasid(pasid(LAST + 99));
+        let machine = host.0.borrow();
+        let has = |id: &u32| machine.ids.find(Some(GUEST), *id, |_| true).is_ok();
+        let of_guest: BTreeSet<u32> = (1..200).filter(has).collect();
+        let all = own.union(&perhaps).copied().collect();
+        prop_assert!(
+            of_guest.is_superset(&own) && of_guest.is_subset(&all),
+            "{of_guest:?}"
+        );
+        Ok(())
+    });
 }
