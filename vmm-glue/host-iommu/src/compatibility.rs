@@ -72,13 +72,13 @@ pub enum Incompatible {
     /// ECAP_REG.EAFS of the host.
     #[error(
         "the virtual unit offers the extended-accessed flag, which the host's does not have \
-             (ECAP_REG.EAFS is 0)"
+             (ECAP_REG.EAFS is 0); use fsts=off"
     )]
     NoExtendedAccessed,
     /// ECAP_REG.SRS of the host.
     #[error(
         "the virtual unit offers supervisor requests, which the host's does not have \
-             (ECAP_REG.SRS is 0)"
+             (ECAP_REG.SRS is 0); use fsts=off"
     )]
     NoSupervisorRequests,
     /// ECAP_REG.PSS of the host.

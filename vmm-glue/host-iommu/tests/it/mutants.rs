@@ -168,10 +168,42 @@ fn every_mutant_is_caught_by_an_assertion_of_its_test() {
 /// A property, and mutants that it notices beside the tests of their rows.
 type Noticed = ((&'static str, fn()), &'static [Mutant]);
 
-const PROPERTIES: &[Noticed] = &[(
-    named!(virtual_commands::commands_end_as_in_a_naive_model),
-    &[Mutant::N1_14],
-)];
+const PROPERTIES: &[Noticed] = &[
+    (
+        named!(ats::the_decision_is_that_of_the_truth_table),
+        &[
+            Mutant::N2_2,
+            Mutant::N2_3,
+            Mutant::N2_4,
+            Mutant::N2_6,
+            Mutant::N2_7,
+        ],
+    ),
+    (
+        named!(ats::what_is_hidden_is_passed_over_and_nothing_else_changes),
+        &[Mutant::N2_9],
+    ),
+    (named!(ats::a_chain_of_any_words_ends), &[Mutant::N2_9]),
+    (
+        named!(compatibility::the_reason_is_the_first_that_the_registers_give),
+        &[Mutant::N3_27, Mutant::N4_9, Mutant::N4_43],
+    ),
+    (
+        named!(invalidations::the_host_forgets_what_the_guest_has_invalidated),
+        &[
+            Mutant::N4_1,
+            Mutant::N4_26,
+            Mutant::Range,
+            Mutant::Leaf,
+            Mutant::Whole,
+            Mutant::Others,
+        ],
+    ),
+    (
+        named!(virtual_commands::commands_end_as_in_a_naive_model),
+        &[Mutant::N1_14],
+    ),
+];
 
 #[test]
 fn properties_notice_mutants_too() {
@@ -187,4 +219,12 @@ fn properties_notice_mutants_of_the_unit() {
     let of_commands = named!(virtual_commands::commands_end_as_in_a_naive_model);
     let mutants = [Mutant::N1_22, Mutant::N1_23, Mutant::N1_24, Mutant::N1_26];
     all_caught(&mutants, |_| of_commands, vtd::mutant::set, SOURCES);
+    let of_limits =
+        named!(compatibility::a_unit_that_is_limited_by_the_hosts_is_taken_and_loses_no_more);
+    all_caught(
+        &[Mutant::HostLimits],
+        |_| of_limits,
+        vtd::mutant::set,
+        SOURCES,
+    );
 }
