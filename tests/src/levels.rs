@@ -25,6 +25,10 @@ const LIVES: &[&str] = &[
     "page never touched",
     "the function is unplugged",
     "it is plugged in again, and works",
+    "two functions of one iommufd work at a time",
+    "one of them leaves, and the other works",
+    "two functions of two iommufds work at a time",
+    "one leaves with its iommufd, and the other works",
     "L2 rebooted during a load, and the function works",
     "its QEMU was killed during a load, and another has the function",
 ];
@@ -64,6 +68,13 @@ pub fn run(launcher: &Launcher, part: &mut Part) -> anyhow::Result<()> {
         "--exec",
         "sh levels.sh",
         "--l2-reboots",
+        "--l2-qemu-argument",
+        "-device",
+        "--l2-qemu-argument",
+        "pcie-root-port,id=other,chassis=2,slot=2,addr=2",
+        "--",
+        "-device",
+        "svm-demo,addr=2",
     ];
     counted(launcher, part, name, "svm-vtd", &arguments)?;
     let results = launcher.run_dir(name).join("results.json");
