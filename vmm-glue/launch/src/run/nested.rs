@@ -537,6 +537,11 @@ fn second_qemu(
         "intel_iommu=on,sm_on",
         "no_timer_check",
     ];
+    if run.machine.accel == Accel::Tcg {
+        // One clock of QEMU, as in the first guest. Where the kernel does not know that, its
+        // processors wait for each other twice a second, to compare their TSCs.
+        kernel.push("tsc=reliable");
+    }
     if !run.machine.boot_log {
         kernel.extend(["quiet", "loglevel=5"]);
     }
