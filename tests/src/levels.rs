@@ -146,8 +146,8 @@ pub fn nested(
     launcher.shown(part, &arguments)
 }
 
-/// What became of a run whose emulated processor went wrong: L1 was reset without a word of its
-/// kernel, or L2 hangs. None for other ends.
+/// What became of a run whose emulated processor went wrong: L1 came to a triple fault without a word
+/// of its kernel, or L2 hangs. None for other ends.
 fn ended_by_the_processor(results: &str) -> Option<&'static str> {
     let results: serde_json::Value = serde_json::from_str(results).ok()?;
     let host = &results["host"];
@@ -160,8 +160,8 @@ fn ended_by_the_processor(results: &str) -> Option<&'static str> {
         })
     };
     let is_quiet = host["troubles"].as_array().is_some_and(Vec::is_empty);
-    if is_quiet && says(host, "without coming to the end of its plan") {
-        return Some("L1 was reset");
+    if is_quiet && says(host, "a processor came to a triple fault") {
+        return Some("L1 came to a triple fault");
     }
     says(&results, "L2 hung").then_some("L2 hung")
 }
@@ -198,9 +198,11 @@ mod tests {
                 "troubles":[{troubles}]}}}}"#
             )
         };
-        let ended = "the guest ended in the step x, without coming to the end of its plan";
+        let ended = "the guest ended in the step x: a processor came to a triple fault";
         let of = |text: String| ended_by_the_processor(&text);
-        assert_eq!(of(results("", ended, "")), Some("L1 was reset"));
+        let triple = Some("L1 came to a triple fault");
+        assert_eq!(of(results("", ended, "")), triple);
+        assert_eq!(of(results("", "the guest ended in the step x", "")), None);
         assert_eq!(of(results("", ended, "{}")), None);
         assert_eq!(of(results("L2 hung in its step", "", "")), Some("L2 hung"));
         assert_eq!(of(results("L2's QEMU died", "", "")), None);

@@ -40,7 +40,8 @@ pub fn status(results: &Results, ending: &Ending, is_exec: bool) -> u8 {
     }
 }
 
-/// Adds the end of the guest to the results. `found` describes a machine that did not end in time.
+/// Adds the end of the guest to the results. `found` describes a machine that did not end in time, or
+/// says why it ended, if that is known.
 pub fn ending(results: &mut Results, ending: &Ending, timeout: Duration, found: &str) {
     let at = match (results.under_way(), &results.kernel) {
         (Some(step), _) => format!("in the step {step:?}"),
@@ -59,8 +60,12 @@ pub fn ending(results: &mut Results, ending: &Ending, timeout: Duration, found: 
         // The panic itself is already counted.
         Ending::Exited(_) if results.ended() || panicked => {}
         Ending::Exited(_) => {
+            let why = match found {
+                "" => String::new(),
+                found => format!(": {found}"),
+            };
             results.fail(format!(
-                "the guest ended {at}, without coming to the end of its plan"
+                "the guest ended {at}, without coming to the end of its plan{why}"
             ));
         }
         Ending::TimedOut if results.ended() => {
@@ -236,6 +241,15 @@ mod tests {
                 said.len() == 1 && said[0].contains(text),
                 "{text}: {said:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_guest_that_ended_before_its_plan_has_a_reason_if_one_is_known() {
+        for (found, text) in [("", "of its plan"), ("f", "of its plan: f")] {
+            let mut results = fed(&[READY]);
+            ending(&mut results, &exited(0), Duration::ZERO, found);
+            assert!(results.failures[0].ends_with(text), "{results:?}");
         }
     }
 

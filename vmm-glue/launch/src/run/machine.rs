@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
 
+use super::reset;
 use crate::cli::{Accel, Iommu, MachineOptions};
 use crate::external::External;
 use crate::layout;
@@ -53,6 +54,8 @@ pub struct Files {
     pub device_trace: PathBuf,
     /// The description of a machine that did not end in time.
     pub hang: PathBuf,
+    /// QEMU's log of emulated processors that were reset.
+    pub processors: PathBuf,
     /// The archive that the guest sends.
     pub archive: PathBuf,
     /// The directory of the fetched files.
@@ -93,6 +96,7 @@ impl Files {
             trace: directory.join("trace.json"),
             device_trace: directory.join("trace-device.json"),
             hang: directory.join("hang.txt"),
+            processors: directory.join("processors.log"),
             archive: directory.join("fetched.tar"),
             fetched: directory.join("fetched"),
             second_initramfs: directory.join("initramfs-l2.cpio"),
@@ -105,7 +109,7 @@ impl Files {
     }
 
     /// All files, without the directory.
-    pub fn all(&self) -> [&Path; 15] {
+    pub fn all(&self) -> [&Path; 16] {
         [
             &self.initramfs,
             &self.console,
@@ -115,6 +119,7 @@ impl Files {
             &self.trace,
             &self.device_trace,
             &self.hang,
+            &self.processors,
             &self.archive,
             &self.second_initramfs,
             &self.second_console,
@@ -146,6 +151,7 @@ pub fn command(
         .args(["-device".into(), device(options, files)])
         // After the device, so that the device has the same address with and without it.
         .args(fetch)
+        .args(reset::arguments(options.accel, &files.processors))
         .args(&options.qemu_arguments))
 }
 

@@ -12,6 +12,7 @@ mod junit;
 mod machine;
 pub mod nested;
 mod render;
+mod reset;
 mod results;
 mod shell;
 mod trace;
@@ -308,8 +309,11 @@ impl Run<'_> {
             fs::write(&files.hang, &found.text)
                 .with_context(|| format!("cannot write {}", files.hang.display()))?;
         }
-        let found = found.map(|found| found.summary).unwrap_or_default();
-        judge::ending(&mut results, &ending, self.timeout, &found);
+        let found = match &found {
+            Some(found) => &found.summary,
+            None => reset::found(&files.processors),
+        };
+        judge::ending(&mut results, &ending, self.timeout, found);
         if let Err(error) = take_fetched(&files, &self.plan, self.progress) {
             results.fail(format!("{error:#}"));
         }

@@ -24,7 +24,9 @@ use super::machine::{self, Files};
 use super::render::Renderer;
 use super::results::Results;
 use super::trace;
-use super::{View, given, judge, junit, open_run, prepare_for, say, show_failures, start_qemu};
+use super::{
+    View, given, judge, junit, open_run, prepare_for, reset, say, show_failures, start_qemu,
+};
 use crate::additions::Added;
 use crate::cli::{Accel, Additions, Iommu, MachineOptions, NestedOptions, Place, SecondOptions};
 use crate::plans;
@@ -282,8 +284,11 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
         fs::write(&files.hang, &found.text)
             .with_context(|| format!("cannot write {}", files.hang.display()))?;
     }
-    let found = found.map(|found| found.summary).unwrap_or_default();
-    judge::ending(&mut first, &ending, timeout, &found);
+    let found = match &found {
+        Some(found) => &found.summary,
+        None => reset::found(&files.processors),
+    };
+    judge::ending(&mut first, &ending, timeout, found);
     judge::levels(&mut first, &mut second, STEP);
     if beside.is_some() {
         neighbour.seconds = second.seconds;
