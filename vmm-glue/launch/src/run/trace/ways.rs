@@ -192,6 +192,7 @@ impl Seen {
         let received = answers(&self.received);
         let mut sent = self.sent.clone();
         sent.sort_by_key(|(at, _)| *at);
+        let again = Stop::new(sent.iter().copied());
         let way = |(start, request): &(u64, Request)| {
             let group = request.group;
             let mut at = [None; LEGS + 1];
@@ -206,9 +207,15 @@ impl Seen {
             };
             let (found, from) = step(taken.take(*request, *start, end));
             at[1] = found;
-            let (found, from) = step(first.take(*request, from, end));
+            // Linux writes its event of a request after it has handed the request over: it may come
+            // after what the next level does with it, even after the response, but not after the
+            // index was used again.
+            let until = again.first(*request, end, u64::MAX).unwrap_or(u64::MAX);
+            let here = first.take(*request, from, until);
+            let there = given.take(*request, from, end);
+            let (found, _) = step(here.map(|at| at.min(there.unwrap_or(end))));
             at[2] = found;
-            let (found, from) = step(given.take(*request, from, end));
+            let (found, from) = step(there);
             at[3] = found;
             let second_index = found.and_then(|at| indices.get(&(at, *request)).copied());
             let mut from = from;
@@ -216,10 +223,11 @@ impl Seen {
                 let group = Group { index, ..group };
                 let inner = Request { group, ..*request };
                 let inner_end = given_answers.first(group, from, end);
-                let until = inner_end.unwrap_or(end);
-                let (found, next) = step(second.take(inner, from, until));
+                let here = second.take(inner, from, until);
+                let there = second_answers.first(group, from, inner_end.unwrap_or(end));
+                let (found, _) = step(here.map(|at| at.min(there.unwrap_or(end))));
                 at[4] = found;
-                let (found, next) = step(second_answers.first(group, next, until));
+                let (found, next) = step(there);
                 at[5] = found;
                 at[6] = inner_end;
                 from = inner_end.unwrap_or(next);
@@ -365,6 +373,26 @@ mod tests {
         let ways = complete(&seen.ways());
         assert_eq!(ways[1][..5], steps(1001, 100)[..5]);
         assert_eq!(ways[1][5..], ways[0][5..]);
+    }
+
+    #[test]
+    fn what_a_kernel_tells_of_a_request_after_its_response_belongs_to_it() {
+        let mut seen = Seen::default();
+        seen.add(1000, 100, request(3, 0x7000), 40);
+        seen.add(3000, 100, request(3, 0x7000), 40);
+        // Another processor was faster than the one that writes the event.
+        for told in [&mut seen.first, &mut seen.second] {
+            told[0].0 = 2500;
+        }
+        let ways = complete(&seen.ways());
+        assert_eq!(
+            ways[0],
+            [0, 1, 3, 3, 5, 5, 6, 7, 8, 9].map(|n| 1000 + n * 100)
+        );
+        assert_eq!(ways[1], steps(3000, 100));
+        // What comes after the index was used again is of the later one.
+        seen.first.remove(0);
+        assert_eq!(complete(&seen.ways()), [steps(3000, 100)]);
     }
 
     #[test]
