@@ -126,8 +126,7 @@ pub fn nested(
     name: &str,
     options: &[&str],
 ) -> anyhow::Result<bool> {
-    let mut arguments = vec!["nested", "--name", name, "--timeout", TIMEOUT];
-    arguments.extend(options);
+    let arguments = arguments(name, options);
     if launcher.shown(part, &arguments)? {
         return Ok(true);
     }
@@ -144,6 +143,16 @@ pub fn nested(
     };
     part.note(format!("{name}: {what}, see docs/limits.md; run once more"));
     launcher.shown(part, &arguments)
+}
+
+/// The words of a run, whose options may have a time limit of their own.
+fn arguments<'a>(name: &'a str, options: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["nested", "--name", name];
+    if !options.contains(&"--timeout") {
+        arguments.extend(["--timeout", TIMEOUT]);
+    }
+    arguments.extend(options);
+    arguments
 }
 
 /// What became of a run whose emulated processor went wrong: L1 came to a triple fault without a word
@@ -207,6 +216,16 @@ mod tests {
         assert_eq!(of(results("L2 hung in its step", "", "")), Some("L2 hung"));
         assert_eq!(of(results("L2's QEMU died", "", "")), None);
         assert_eq!(of(String::new()), None);
+    }
+
+    #[test]
+    fn a_run_has_one_time_limit() {
+        let limits = |options: &[&str]| {
+            let words = arguments("a", options).join(" ");
+            words.split_once("--timeout ").unwrap().1.to_owned()
+        };
+        assert_eq!(limits(&["--l2-reboots"]), format!("{TIMEOUT} --l2-reboots"));
+        assert_eq!(limits(&["--timeout", "1800"]), "1800");
     }
 
     #[test]
