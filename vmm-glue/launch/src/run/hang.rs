@@ -106,7 +106,12 @@ impl Monitor {
                     ""
                 }
             ));
-            let _ = writeln!(text, "processor {cpu}\n{registers}");
+            // A halted processor may be one that an interrupt does not reach.
+            let interrupts = say("info lapic")?;
+            let _ = writeln!(
+                text,
+                "processor {cpu}\n{registers}\ninterrupts\n{interrupts}"
+            );
             if let (Some(rip), Some(rsp)) = (rip, rsp) {
                 let code = say(&format!("x /16i 0x{rip}"))?;
                 let stack = say(&format!("x /64xg 0x{rsp}"))?;
@@ -244,7 +249,9 @@ mod tests {
             report.summary,
             "processor 0 at 00a0; processor 1 at 00a1, halted"
         );
-        assert!(report.text.contains("x /64xg 0x00f1 1"), "{}", report.text);
+        for said in ["x /64xg 0x00f1 1", "info lapic 1"] {
+            assert!(report.text.contains(said), "{}", report.text);
+        }
         drop(monitor);
         qemu.join().unwrap();
     }
