@@ -36,7 +36,7 @@ unbind() {
     load
     echo $FUNCTION >$DRIVER/unbind
     ended || return 1
-    [ ! -e /dev/svm0 ] && echo $FUNCTION >$DRIVER/bind && there && clean
+    [ ! -e /dev/svm0 ] && echo $FUNCTION >$DRIVER/bind && there svm0 && clean
 }
 
 reset() {

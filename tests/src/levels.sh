@@ -20,19 +20,7 @@ plug_other() {
     ask run "echo vfio-pci >$GIVEN/driver_override && echo $HOST_OTHER >/sys/bus/pci/drivers_probe; \
         ls $GIVEN/vfio-dev"
     case $answer in 0\ *) ;; *) echo "$answer"; return 1 ;; esac
-    ask qmp "{'execute': 'device_add', 'arguments': {'driver': 'vfio-pci', 'id': 'svm1', \
-        'bus': 'other', 'host': '$HOST_OTHER', 'iommufd': '$1'}}"
-    granted || return 1
-    until [ -e /dev/svm1 ]; do usleep 20000; done
-    both
-}
-
-unplug_other() {
-    ask qmp '{"execute": "device_del", "arguments": {"id": "svm1"}}'
-    granted || return 1
-    ask await DEVICE_DELETED
-    echo "$answer"
-    [ ! -e /dev/svm1 ]
+    comes svm1 "'bus': 'other', 'host': '$HOST_OTHER', 'iommufd': '$1'" && both
 }
 
 # The same with an iommufd of its own, which goes with it.
@@ -42,7 +30,7 @@ plug_other_apart() {
 }
 
 unplug_other_apart() {
-    unplug_other || return 1
+    leaves svm1 || return 1
     ask qmp '{"execute": "object-del", "arguments": {"id": "iommufd1"}}'
     granted && works
 }
@@ -54,7 +42,7 @@ case $answer in
     try "the function is unplugged" unplug
     try "it is plugged in again, and works" plug
     try "two functions of one iommufd work at a time" plug_other iommufd0
-    try "one of them leaves, and the other works" eval "unplug_other && works"
+    try "one of them leaves, and the other works" eval "leaves svm1 && works"
     try "two functions of two iommufds work at a time" plug_other_apart
     try "one leaves with its iommufd, and the other works" unplug_other_apart
     load

@@ -93,7 +93,7 @@ sees_ats() {
     has $ATS "$found" && silent_of ATS
 }
 
-# It does not find ATS, and all the rest as with `ats=on`, or as the ids say.
+# It does not find ATS, but PASID.
 sees_no_ats() {
     found=$(capabilities "$@")
     echo "$found"

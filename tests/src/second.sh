@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# What the scripts of second-level guests have in common: requests to the host (see attend.sh), the
-# function of the device.
+# What the scripts of second-level guests have in common: requests to the host (see attend.sh), and
+# the function of the device.
 . ./try.sh
 exec 3<>/dev/ttyS2
 stty raw -echo <&3
@@ -25,7 +25,8 @@ ask() {
 # One case, so that the results have it once.
 works() { env -u SVM_RESULTS svmctl demo "page never touched"; }
 
-there() { until [ -e /dev/svm0 ]; do usleep 20000; done; }
+# A function comes and goes: its name in QEMU, which is that of its device file, too.
+there() { until [ -e "/dev/$1" ]; do usleep 20000; done; }
 
 # A load of which some is done for certain.
 load() {
@@ -38,15 +39,20 @@ granted() {
     case $answer in *'"error"'*) echo "$answer"; return 1 ;; esac
 }
 
-unplug() {
-    ask qmp '{"execute": "device_del", "arguments": {"id": "svm0"}}'
+leaves() {
+    ask qmp "{'execute': 'device_del', 'arguments': {'id': '$1'}}"
     granted || return 1
     ask await DEVICE_DELETED
     echo "$answer"
-    [ ! -e /dev/svm0 ]
+    [ ! -e "/dev/$1" ]
 }
 
-plug() {
-    ask qmp "{'execute': 'device_add', 'arguments': {'driver': 'vfio-pci', 'id': 'svm0', $PLACE}}"
-    granted && there && works
+# Its name, and where it is plugged in.
+comes() {
+    ask qmp "{'execute': 'device_add', 'arguments': {'driver': 'vfio-pci', 'id': '$1', $2}}"
+    granted && there "$1"
 }
+
+unplug() { leaves svm0; }
+
+plug() { comes svm0 "$PLACE" && works; }

@@ -83,7 +83,7 @@ pub const REVISION: u32 = 1;
 /// Free space that making root and kernel takes at its peak, in MiB.
 pub const SPACE_MIB: u64 = 5120;
 
-/// Free space that making toolchain and debug kernel takes at its peak, in MiB.
+/// Free space that making a kernel takes at its peak, with a toolchain if it needs one, in MiB.
 pub const DEBUG_SPACE_MIB: u64 = 9216;
 
 /// The file that holds these constants, for messages.

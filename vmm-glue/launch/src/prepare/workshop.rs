@@ -296,7 +296,7 @@ impl<'a> Workshop<'a> {
                     series,
                 } => {
                     if let Some(toolchain) = components.toolchain(workplace) {
-                        let make = self.root_maker(&apt, Purpose::Kernels);
+                        let make = self.root_maker(&apt, flavor.workplace());
                         toolchain_thread = Some(scope.spawn(move || {
                             self.ensure(toolchain, manner, make)?;
                             // Nothing may wait for a kernel that is already sound.

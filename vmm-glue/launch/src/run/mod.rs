@@ -305,15 +305,8 @@ impl Run<'_> {
             drop(task);
         }
         results.seconds = start.elapsed().as_secs_f64();
-        if let Some(found) = &found {
-            fs::write(&files.hang, &found.text)
-                .with_context(|| format!("cannot write {}", files.hang.display()))?;
-        }
-        let found = match &found {
-            Some(found) => &found.summary,
-            None => reset::found(&files.processors),
-        };
-        judge::ending(&mut results, &ending, self.timeout, found);
+        let why = why_it_ended(&files, found)?;
+        judge::ending(&mut results, &ending, self.timeout, &why);
         if let Err(error) = take_fetched(&files, &self.plan, self.progress) {
             results.fail(format!("{error:#}"));
         }
@@ -435,6 +428,16 @@ impl View<'_> {
 /// Prints a line. The run continues if the reader has gone away.
 fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// What is known of a guest's end: of one that hangs, whose description is kept, or that was reset.
+fn why_it_ended(files: &Files, hang: Option<hang::Report>) -> Result<String> {
+    let Some(hang) = hang else {
+        return Ok(reset::found(&files.processors).to_owned());
+    };
+    fs::write(&files.hang, &hang.text)
+        .with_context(|| format!("cannot write {}", files.hang.display()))?;
+    Ok(hang.summary)
 }
 
 fn prepare_for(

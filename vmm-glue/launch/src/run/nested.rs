@@ -25,7 +25,7 @@ use super::render::Renderer;
 use super::results::Results;
 use super::trace;
 use super::{
-    View, given, judge, junit, open_run, prepare_for, reset, say, show_failures, start_qemu,
+    View, given, judge, junit, open_run, prepare_for, say, show_failures, start_qemu, why_it_ended,
 };
 use crate::additions::Added;
 use crate::cli::{Accel, Additions, Iommu, MachineOptions, NestedOptions, Place, SecondOptions};
@@ -280,15 +280,8 @@ pub fn command(place: &Place, options: &NestedOptions) -> Result<ExitCode> {
     drop(views);
     first.seconds = start.elapsed().as_secs_f64();
     second.seconds = first.seconds;
-    if let Some(found) = &found {
-        fs::write(&files.hang, &found.text)
-            .with_context(|| format!("cannot write {}", files.hang.display()))?;
-    }
-    let found = match &found {
-        Some(found) => &found.summary,
-        None => reset::found(&files.processors),
-    };
-    judge::ending(&mut first, &ending, timeout, found);
+    let why = why_it_ended(&files, found)?;
+    judge::ending(&mut first, &ending, timeout, &why);
     judge::levels(&mut first, &mut second, STEP);
     if beside.is_some() {
         neighbour.seconds = second.seconds;
