@@ -45,15 +45,13 @@ pub struct Injection {
 }
 
 impl Injection {
-    /// Changes the settings; `None` if the kernel cannot inject failures.
+    /// Changes the settings; `None` if the kernel cannot inject failures of every kind.
     ///
     /// # Errors
     ///
     /// The kernel can inject failures, but refuses a setting.
     pub fn begin() -> anyhow::Result<Option<Injection>> {
-        if !Path::new("/proc/thread-self/fail-nth").exists()
-            || !Path::new(DEBUGFS).join(ANY[0].0).exists()
-        {
+        if !Path::new("/proc/thread-self/fail-nth").exists() || !has_all(Path::new(DEBUGFS)) {
             return Ok(None);
         }
         let mut injection = Injection { before: Vec::new() };
@@ -130,6 +128,11 @@ impl Drop for Injection {
             let _ = fs::write(path, value);
         }
     }
+}
+
+/// Whether the kernel has settings for every kind of failure.
+fn has_all(debugfs: &Path) -> bool {
+    KINDS.iter().all(|kind| debugfs.join(kind).exists())
 }
 
 /// Address range of a module, from the text of `/proc/modules`: name, size, uses, users, state,
@@ -224,6 +227,17 @@ impl Trigger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_that_lacks_a_kind_of_failure_cannot_inject() -> io::Result<()> {
+        let debugfs = tempfile::tempdir()?;
+        for kind in KINDS {
+            assert!(!has_all(debugfs.path()), "before {kind}");
+            fs::create_dir(debugfs.path().join(kind))?;
+        }
+        assert!(has_all(debugfs.path()));
+        Ok(())
+    }
 
     #[test]
     fn a_module_lies_where_the_kernel_says() {

@@ -66,8 +66,8 @@ const DRIVER_PROVOKED: &[&str] = &[
 ];
 
 /// Why a case cannot run.
-const NO_INJECTION: &str =
-    "this kernel injects no failures (CONFIG_FAILSLAB); the debug kernel does: make test-debug";
+const NO_INJECTION: &str = "this kernel injects no failures, or not of every kind (CONFIG_FAILSLAB, \
+     CONFIG_FAIL_PAGE_ALLOC, CONFIG_FAULT_INJECTION_USERCOPY); the debug kernel does: make test-debug";
 
 /// Why the driver's own calls cannot be distinguished from others.
 const NO_FILTER: &str =
