@@ -228,6 +228,10 @@ pub struct MachineOptions {
     #[arg(skip)]
     pub virtio_results: bool,
 
+    /// Translated processors take turns in one thread of QEMU. No option: the launcher decides.
+    #[arg(skip)]
+    pub one_thread: bool,
+
     /// Arguments for QEMU
     #[arg(last = true, value_name = "QEMU ARGUMENTS")]
     pub qemu_arguments: Vec<String>,

@@ -234,9 +234,10 @@ fn image<'a>(kernel: &'a Image, options: &MachineOptions) -> &'a Path {
 }
 
 fn machine(options: &MachineOptions) -> Vec<String> {
-    let (irqchip, accel, cpu) = match options.accel {
-        Accel::Tcg => ("off", "tcg,thread=multi", "max,la57=off"),
-        Accel::Kvm => ("split", "kvm", "host,la57=off"),
+    let (irqchip, accel, cpu) = match (options.accel, options.one_thread) {
+        (Accel::Tcg, false) => ("off", "tcg,thread=multi", "max,la57=off"),
+        (Accel::Tcg, true) => ("off", "tcg,thread=single", "max,la57=off"),
+        (Accel::Kvm, _) => ("split", "kvm", "host,la57=off"),
     };
     let iommu = match options.iommu {
         Iommu::IntelIommu => {
@@ -418,6 +419,26 @@ mod tests {
             );
             assert!(
                 arguments.windows(2).any(|pair| pair == ["-smp", "3"]),
+                "{arguments:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn translated_processors_have_a_thread_each_unless_they_take_turns() {
+        for (accel, one_thread, expected) in [
+            ("tcg", false, "tcg,thread=multi"),
+            ("tcg", true, "tcg,thread=single"),
+            ("kvm", true, "kvm"),
+        ] {
+            let options = MachineOptions {
+                one_thread,
+                ..options(&["--accel", accel])
+            };
+            let arguments = machine(&options);
+            let expected = ["-accel", expected];
+            assert!(
+                arguments.windows(2).any(|pair| pair == expected),
                 "{arguments:?}"
             );
         }

@@ -350,6 +350,7 @@ fn first_machine(options: &MachineOptions) -> Result<MachineOptions> {
         ..options.clone()
     };
     machine.iommu_option.insert(0, "intremap=on".to_owned());
+    machine.one_thread = true;
     if machine.accel == Accel::Tcg {
         // On a busy host the kernel measures the processor's clock wrongly, and the second guest's
         // time then stands still for minutes. Where the clock can change, the number is not that of
