@@ -24,6 +24,7 @@ mod bql;
 mod device;
 mod engine;
 mod instance;
+mod ioctl;
 mod machine_done;
 mod main_loop;
 mod memory;

@@ -10,15 +10,13 @@
 //! reach the host either.
 //!
 //! It steps aside where QEMU serves the capability itself, or gives its page tables a fault queue.
-//! To add the queue, this library has a function `ioctl` that is found before that of the C library.
-//! For that it must be preloaded.
+//! The queue is added by [`crate::ioctl`].
 
 use std::collections::BTreeMap;
-use std::ffi::{c_int, c_ulong, c_void};
+use std::ffi::{c_int, c_void};
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use host_iommu::host::{Errno, FaultQueueId, HostIommu};
@@ -40,9 +38,6 @@ use crate::{main_loop, message, page_request_capability, property};
 
 /// Page Request Support, in ECAP_REG (VT-d 11.4.3).
 const PRS: u64 = 1 << 29;
-
-/// IOMMU_HWPT_ALLOC.
-const HWPT_ALLOC: c_ulong = 0x3b89;
 
 /// For how many rounds of the main loop a fault queue may be polled after it was closed.
 const MOST_ROUNDS: u32 = 1000;
@@ -472,89 +467,33 @@ fn fault_queue_for(fd: c_int, argument: &uapi::iommu_hwpt_alloc) -> Option<u32> 
 
 const FAULT_ID_VALID: u32 = uapi::iommufd_hwpt_alloc_flags_IOMMU_HWPT_FAULT_ID_VALID;
 
-/// The C library's function.
-type Ioctl = unsafe extern "C" fn(c_int, c_ulong, *mut c_void) -> c_int;
-
-/// `ioctl` of the C library.
-fn next_ioctl() -> Option<Ioctl> {
-    static NEXT: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
-    let mut next = NEXT.load(Ordering::Relaxed);
-    if next.is_null() {
-        // SAFETY: the name is a C string.
-        next = unsafe { libc::dlsym(libc::RTLD_NEXT, c"ioctl".as_ptr()) };
-        NEXT.store(next, Ordering::Relaxed);
+/// Makes a page table as QEMU asks for it, with a fault queue if it needs one of us. None if it needs
+/// none, or could not be made with one: the request is then as before.
+pub fn alloc(
+    fd: c_int,
+    table: &mut uapi::iommu_hwpt_alloc,
+    kernel: impl FnOnce(&mut uapi::iommu_hwpt_alloc) -> c_int,
+) -> Option<c_int> {
+    let queue = fault_queue_for(fd, table)?;
+    table.flags |= FAULT_ID_VALID;
+    table.fault_id = queue;
+    let result = kernel(table);
+    if result == 0 {
+        return Some(result);
     }
-    // SAFETY: the C library's function takes its third argument as this type does on x86-64.
-    (!next.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, Ioctl>(next) })
-}
-
-/// `ioctl`, in the place of the C library's: page tables for first stages get a fault queue.
-///
-/// # Safety
-///
-/// As for the C library's.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ioctl(fd: c_int, request: c_ulong, argument: *mut c_void) -> c_int {
-    let Some(next) = next_ioctl() else {
-        nix::errno::Errno::ENOSYS.set();
-        return -1;
-    };
-    // Only the lower half of the number counts.
-    if request as u32 == HWPT_ALLOC as u32 && !argument.is_null() && STATE.get().is_some() {
-        // SAFETY: the kernel reads this structure there, too.
-        let table = unsafe { &mut *argument.cast::<uapi::iommu_hwpt_alloc>() };
-        if let Some(queue) = fault_queue_for(fd, table) {
-            table.flags |= FAULT_ID_VALID;
-            table.fault_id = queue;
-            // SAFETY: the caller's promise; the structure is as large as the kernel's.
-            let result = unsafe { next(fd, request, argument) };
-            if result == 0 {
-                return result;
-            }
-            message::warning(&format!(
-                "page requests of a device of the host do not reach the guest: the kernel makes no \
-                 page table with a fault queue ({})",
-                nix::errno::Errno::last()
-            ));
-            table.flags &= !FAULT_ID_VALID;
-            table.fault_id = 0;
-        }
-    }
-    // SAFETY: the caller's promise.
-    unsafe { next(fd, request, argument) }
+    message::warning(&format!(
+        "page requests of a device of the host do not reach the guest: the kernel makes no page table \
+         with a fault queue ({})",
+        nix::errno::Errno::last()
+    ));
+    table.flags &= !FAULT_ID_VALID;
+    table.fault_id = 0;
+    None
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
-
-    #[test]
-    fn other_requests_are_passed_on_with_their_results_and_errors() {
-        let (read, mut write) = std::io::pipe().unwrap();
-        write.write_all(b"seven b").unwrap();
-        let mut waiting: c_int = 0;
-        let asked = |fd: c_int, request, argument: *mut c_int| {
-            // SAFETY: the argument is a number that the kernel may write.
-            unsafe { ioctl(fd, request, argument.cast()) }
-        };
-        assert_eq!(asked(read.as_raw_fd(), libc::FIONREAD, &mut waiting), 0);
-        assert_eq!(waiting, 7);
-        assert_eq!(asked(-1, libc::FIONREAD, &mut waiting), -1);
-        assert_eq!(nix::errno::Errno::last(), nix::errno::Errno::EBADF);
-        // Of an iommufd that is not known, the kernel's own answer comes back unchanged.
-        drop(state());
-        let mut table = uapi::iommu_hwpt_alloc {
-            size: size_of::<uapi::iommu_hwpt_alloc>() as u32,
-            data_type: uapi::iommu_hwpt_data_type_IOMMU_HWPT_DATA_VTD_S1,
-            ..Default::default()
-        };
-        let argument = (&raw mut table).cast();
-        // SAFETY: the argument is the structure of the request.
-        let result = unsafe { ioctl(read.as_raw_fd(), HWPT_ALLOC, argument) };
-        assert_eq!((result, table.flags, table.fault_id), (-1, 0, 0));
-    }
 
     #[test]
     fn first_stages_of_served_functions_get_the_queue_of_their_iommufd() {
