@@ -48,6 +48,7 @@ struct Runs {
     tests: &'static str,
     endings: &'static str,
     load: &'static str,
+    withheld: &'static str,
     neighbours: &'static str,
 }
 
@@ -57,6 +58,7 @@ const RUNS: &[Runs] = &[
         tests: "test-l2-tests",
         endings: "test-l2-endings",
         load: "test-l2-load",
+        withheld: "test-l2-withheld",
         neighbours: "test-l2-neighbours",
     },
     Runs {
@@ -64,6 +66,7 @@ const RUNS: &[Runs] = &[
         tests: "test-l2-tests-intel-iommu",
         endings: "test-l2-endings-intel-iommu",
         load: "test-l2-load-intel-iommu",
+        withheld: "test-l2-withheld-intel-iommu",
         neighbours: "test-l2-neighbours-intel-iommu",
     },
 ];
@@ -107,18 +110,16 @@ fn run(launcher: &Launcher, part: &mut Part, runs: &Runs) -> anyhow::Result<()> 
         "memory was taken away under the device in every way",
         |_| storms(&said(&results(runs.load))?),
     );
-    if unit == "svm-vtd" {
-        part.test("a host that withholds invalidations is noticed", |part| {
-            let name = "test-l2-withheld";
-            let fault = ["--l2-iommu-option", "withhold-invalidations=on"];
-            let options = [&on_unit[..], &fault, &["--exec", STORMS]].concat();
-            ensure!(
-                !nested(launcher, part, name, &options)?,
-                "it was not noticed"
-            );
-            noticed(&said(&results(name))?)
-        });
-    }
+    part.test("a host that withholds invalidations is noticed", |part| {
+        let name = runs.withheld;
+        let fault = ["--l2-device-option", "svm-withhold-invalidations=on"];
+        let options = [&on_unit[..], &fault, &["--exec", STORMS]].concat();
+        ensure!(
+            !nested(launcher, part, name, &options)?,
+            "it was not noticed"
+        );
+        noticed(&said(&results(name))?)
+    });
 
     let name = runs.neighbours;
     let both = [

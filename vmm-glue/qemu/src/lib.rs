@@ -43,6 +43,7 @@ mod thread;
 mod timer;
 mod trace;
 mod vtd;
+mod withheld;
 mod worker;
 
 use std::ffi::{c_char, c_int, c_void};
@@ -120,6 +121,7 @@ unsafe extern "C" fn register_types() {
                 Ok(()) => {
                     vtd::register();
                     remedy::page_requests::register();
+                    withheld::register();
                 }
                 Err(refusal) => {
                     eprintln!("svm-demo: {REFUSED} svm-vtd: {refusal}.");

@@ -34,7 +34,7 @@ use crate::abi::{qemu, room};
 use crate::bql::Bql;
 use crate::qom::Class;
 use crate::trace::marks;
-use crate::{main_loop, message, page_request_capability, property};
+use crate::{main_loop, message, page_request_capability, property, withheld};
 
 /// Page Request Support, in ECAP_REG (VT-d 11.4.3).
 const PRS: u64 = 1 << 29;
@@ -309,6 +309,7 @@ unsafe extern "C" fn exit(object: *mut Object) {
     };
     // SAFETY: QEMU unrealizes devices with the BQL held.
     let bql = unsafe { Bql::held() };
+    withheld::forget(object);
     let served = {
         let state = &mut *state();
         state.off.retain(|other| *other != object.addr());

@@ -60,7 +60,6 @@ pub struct Host {
     /// Invalidations that clients with copies have not received yet.
     dirty: Mutex<Dirty>,
     lose_every: AtomicU64,
-    withhold: bool,
     completions: AtomicU64,
 }
 
@@ -84,7 +83,6 @@ impl Host {
             bell: settings.thread.then(Arc::default),
             timeouts: OnceLock::new(),
             lose_every: AtomicU64::new(settings.lose_every),
-            withhold: settings.withhold,
             completions: AtomicU64::new(0),
             dirty: Mutex::default(),
         }));
@@ -232,9 +230,7 @@ impl Host {
                 trace.unit_responds(response);
             }
         }
-        let withheld =
-            self.withhold && matches!(effect, Effect::Invalidated(Invalidated::Iotlb { .. }));
-        let done = withheld || self.assigned.carry_out(bql, &self.unit, &effect);
+        let done = self.assigned.carry_out(bql, &self.unit, &effect);
         match effect {
             Effect::Interrupt(message) => interrupts::deliver(bql, message),
             Effect::InvalidateRequest { requester, request } => {

@@ -33,8 +33,6 @@ pub struct Settings {
     pub timeout: u64,
     /// Every n-th completion of such an invalidation is lost; 0 for none.
     pub lose_every: u64,
-    /// Invalidations of the guest do not reach the host's IOMMU.
-    pub withhold: bool,
     /// Path of the recording; empty for none.
     pub record: String,
     /// The unit follows the specification where QEMU's own does not.
@@ -51,14 +49,13 @@ impl Default for Settings {
             delay: 0,
             timeout: 1000,
             lose_every: 0,
-            withhold: false,
             record: String::new(),
             strict: false,
         }
     }
 }
 
-static PROPERTIES: [Property<Settings>; 10] = [
+static PROPERTIES: [Property<Settings>; 9] = [
     Property::switch(
         c"ssts",
         |s| &mut s.ssts,
@@ -101,12 +98,6 @@ static PROPERTIES: [Property<Settings>; 10] = [
           0 to 4294967295, 0 for none (default: 0)",
     )
     .also_later(),
-    Property::switch(
-        c"withhold-invalidations",
-        |s| &mut s.withhold,
-        c"a fault for tests: devices of the host keep the translations that the guest invalidates, \
-          and reach memory that it has taken away (default: off)",
-    ),
     Property::text(
         c"record",
         |s| &mut s.record,
