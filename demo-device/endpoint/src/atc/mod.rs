@@ -11,13 +11,14 @@
 
 mod entry;
 mod invalidate;
+mod lookup;
 #[cfg(test)]
 mod tests;
 
 pub use entry::{Cached, Hit, Scope, Space};
 
 use crate::access::Access;
-use entry::{Entry, FREE, UNTRANSLATED_ONLY, bit, first_of, low_bits, tag, tag_of};
+use entry::{Entry, FREE, UNTRANSLATED_ONLY, bit, first_of, low_bits, tag};
 use pcie_ats::AlignedRange;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -174,84 +175,6 @@ impl Atc {
         }
     }
 
-    /// Finds an entry that permits the access at the address. It skips an entry that lacks a
-    /// permission, because another may have it: the process may have gained it since.
-    #[inline(always)]
-    pub fn lookup(&mut self, space: Space, address: u64, access: Access) -> Option<Hit> {
-        let [one, two, three, four] = self.few;
-        let index = match self.few_sizes {
-            4 => self.probe(space, address, [one, two, three, four]),
-            3 => self.probe(space, address, [one, two, three]),
-            2 => self.probe(space, address, [one, two]),
-            1 => self.probe(space, address, [one]),
-            _ => self.probe_all(space, address),
-        };
-        // Without a matching fingerprint there is no entry.
-        let entry = self.entries.get(index)?;
-        if entry.answers(space, address, access.bits()) {
-            return Some(self.hit(index, address));
-        }
-        self.search(space, address, access.bits())
-    }
-
-    /// The index of an entry whose fingerprint matches the address; beyond all entries if there is
-    /// none. Probes the sizes of the masks without a branch on the result. A set is one word.
-    #[inline(always)]
-    fn probe<const N: usize>(&self, space: Space, address: u64, masks: [u64; N]) -> usize {
-        let prints = &*self.prints;
-        // Tells the compiler that masked indices are in bounds. There is always a set.
-        let Some(set_mask) = prints.len().checked_sub(1) else {
-            return usize::MAX;
-        };
-        let salt = Self::salt(space);
-        let (mut lanes, mut first) = (0, 0);
-        // The smallest size comes last and wins: a smaller range often begins where a larger one
-        // does, and the probes for both sizes find it.
-        for mask in masks.into_iter().rev() {
-            let Slot { set, print } = Self::place(salt, address & mask);
-            let set = set & set_mask;
-            let found = matching(prints[set], print);
-            lanes = if found != 0 { found } else { lanes };
-            first = if found != 0 { set } else { first };
-        }
-        if lanes == 0 {
-            return usize::MAX;
-        }
-        first * LANES + lane(lanes)
-    }
-
-    /// Like [`Atc::probe`], for many sizes and sets of any number of words.
-    #[inline(never)]
-    fn probe_all(&self, space: Space, address: u64) -> usize {
-        let salt = Self::salt(space);
-        let mut index = usize::MAX;
-        for mask in self.masks.iter().rev() {
-            let Slot { set, print } = Self::place(salt, address & mask);
-            let first = (set & self.set_mask) * self.words;
-            for word in first..first + self.words {
-                let found = matching(self.prints[word], print);
-                let here = word * LANES + lane(found);
-                index = if found != 0 { here } else { index };
-            }
-        }
-        index
-    }
-
-    /// Finds an entry that permits the access, size by size.
-    #[cold]
-    fn search(&mut self, space: Space, address: u64, need: u32) -> Option<Hit> {
-        for size in 0..self.masks.len() {
-            let index = self.find(space, tag_of(address, self.masks[size]));
-            let entry = index.and_then(|index| self.entries.get(index));
-            if let (Some(index), Some(entry)) = (index, entry) {
-                if entry.bits & need == need {
-                    return Some(self.hit(index, address));
-                }
-            }
-        }
-        None
-    }
-
     /// The entry of a tag.
     #[inline]
     fn find(&self, space: Space, tag: u64) -> Option<usize> {
@@ -269,20 +192,6 @@ impl Atc {
             }
         }
         None
-    }
-
-    /// The hit for an address in the range of an entry. Marks the entry as used.
-    #[inline(always)]
-    fn hit(&mut self, index: usize, address: u64) -> Hit {
-        let entry = &mut self.entries[index];
-        entry.used = self.now;
-        let offset = low_bits(entry.shift());
-        Hit {
-            first: address & !offset,
-            last: address | offset,
-            output: entry.output | address & offset,
-            untranslated_only: entry.bits & UNTRANSLATED_ONLY != 0,
-        }
     }
 
     /// Advances the time and returns it. Entries that are looked up or stored from now on have this
