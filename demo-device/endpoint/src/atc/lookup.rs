@@ -35,7 +35,7 @@ impl Atc {
         let Some(set_mask) = prints.len().checked_sub(1) else {
             return usize::MAX;
         };
-        let salt = Self::salt(space);
+        let salt = Self::salt(space, address);
         let (mut lanes, mut first) = (0, 0);
         // The smallest size comes last and wins: a smaller range often begins where a larger one
         // does, and the probes for both sizes find it.
@@ -49,20 +49,20 @@ impl Atc {
         if lanes == 0 {
             return usize::MAX;
         }
-        first * LANES + lane(lanes)
+        self.index(first, lane(lanes))
     }
 
     /// Like [`Atc::probe`], for many sizes and sets of any number of words.
     #[inline(never)]
     fn probe_all(&self, space: Space, address: u64) -> usize {
-        let salt = Self::salt(space);
         let mut index = usize::MAX;
         for mask in self.masks.iter().rev() {
-            let Slot { set, print } = Self::place(salt, address & mask);
-            let first = (set & self.set_mask) * self.words;
-            for word in first..first + self.words {
-                let found = matching(self.prints[word], print);
-                let here = word * LANES + lane(found);
+            let first = address & mask;
+            let Slot { set, print } = Self::place(Self::salt(space, first), first);
+            let set = set & self.set_mask;
+            for word in 0..self.words {
+                let found = matching(self.prints[set * self.words + word], print);
+                let here = self.index(set, word * LANES + lane(found));
                 index = if found != 0 { here } else { index };
             }
         }

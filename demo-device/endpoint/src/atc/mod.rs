@@ -2,10 +2,12 @@
 //! The address translation cache (PCIe 10.1.2): a set-associative store of translations of
 //! several sizes at once, tagged by address space.
 //!
-//! A hash of size, address and space selects a set, so a look-up probes one set for each size in
+//! The first address and the space select a set, so a look-up probes one set for each size in
 //! use. It probes all of them before it looks at the result, because the processor cannot predict
-//! which one hits. The entries of a space are also linked into a list: a small invalidation probes
-//! sets and a large one walks the list, so its cost is proportional to the smaller of the two.
+//! which one hits. Pages that follow each other are in sets that follow each other, whose entries
+//! share cache lines: a device goes through memory page by page. The entries of a space are also
+//! linked into a list: a small invalidation probes sets and a large one walks the list, so its cost
+//! is proportional to the smaller of the two.
 //!
 //! The cache knows nothing of requests, pins and contexts.
 
@@ -38,6 +40,16 @@ const FEW: usize = 4;
 const FOUND: u64 = EACH_LANE << 15;
 /// An odd number without a pattern: the golden ratio, for Fibonacci hashing.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Log2 of the size of a region. The sets of its pages follow each other.
+const REGION: u32 = 30;
+/// What an address is multiplied by to select a set, by the bits from [`SET`] on. The next page is
+/// in the next set. One of about a hundred is skipped: otherwise, addresses at a distance of a power
+/// of two would share few sets.
+const STEP: u64 = (1 << (SET - 12)) + 10_125;
+/// The lowest bit of a product that selects a set.
+const SET: u32 = 32;
+/// The lowest of the bits below, which are the fingerprint.
+const PRINT: u32 = 17;
 /// The end of a list.
 const NIL: u32 = u32::MAX;
 
@@ -80,7 +92,7 @@ impl Hasher for SpaceHasher {
 /// The cache.
 #[derive(Debug)]
 pub struct Atc {
-    /// The entries, set by set.
+    /// The entries: the first of each set, then the second of each, and so on.
     entries: Box<[Entry]>,
     /// For each entry 15 bits of its hash; 0 if it is free. A look-up compares these, and reads an
     /// entry only if they are equal. Each set starts with a new word.
@@ -92,7 +104,7 @@ pub struct Atc {
     /// For each size in use, from the smallest up, the bits of an address that distinguish ranges
     /// of that size.
     masks: Vec<u64>,
-    /// The same, if there are few sizes and a set is one word.
+    /// The same, if there are few sizes, none larger than a region, and a set is one word.
     few: [u64; FEW],
     /// The number of these sizes; 0 if there are more.
     few_sizes: usize,
@@ -102,6 +114,8 @@ pub struct Atc {
     words: usize,
     /// Number of sets minus one.
     set_mask: usize,
+    /// Log2 of the number of sets.
+    set_bits: u32,
     /// Counts stored translations and calls of [`Atc::tick`], to order entries by their last use.
     now: u64,
     /// Spaces of the current invalidation, kept to reuse its memory.
@@ -153,37 +167,54 @@ impl Atc {
             ways: ways as usize,
             words,
             set_mask: sets - 1,
+            set_bits: sets.trailing_zeros(),
             now: 0,
             visiting: Vec::new(),
         }
     }
 
-    /// The common part of the hashes of a space's entries.
+    /// What the hashes of a space's entries in the region of an address have in common.
     #[inline(always)]
-    const fn salt(space: Space) -> u64 {
-        (space.0 as u64).wrapping_mul(0xd6e8_feb8_6659_fd93)
+    const fn salt(space: Space, address: u64) -> u64 {
+        let space = (space.0 as u64).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        // In a product only the upper bits are well mixed: they become those of set and fingerprint.
+        (space ^ address >> REGION).wrapping_mul(GOLDEN) >> 21
     }
 
     /// The position of the entry of a range that begins at `first`, if it exists.
     #[inline(always)]
     const fn place(salt: u64, first: u64) -> Slot {
         // Ranges of any size that begin at the same address share a set; there are few of these.
-        let hash = (first ^ salt).wrapping_mul(GOLDEN);
+        let hash = first.wrapping_mul(STEP).wrapping_add(salt);
         Slot {
-            set: (hash >> 32) as usize,
-            print: (hash >> 49).wrapping_mul(EACH_LANE),
+            set: (hash >> SET) as usize,
+            print: (hash >> PRINT & 0x7fff).wrapping_mul(EACH_LANE),
         }
+    }
+
+    /// The index of the entry of a set that belongs to a lane of its words.
+    #[inline(always)]
+    const fn index(&self, set: usize, lane: usize) -> usize {
+        lane << self.set_bits | set
+    }
+
+    /// The word and the lane of the fingerprint of an entry.
+    #[inline]
+    const fn print_of(&self, index: usize) -> (usize, usize) {
+        let (set, way) = (index & self.set_mask, index >> self.set_bits);
+        (set * self.words + way / LANES, way % LANES)
     }
 
     /// The entry of a tag.
     #[inline]
     fn find(&self, space: Space, tag: u64) -> Option<usize> {
-        let Slot { set, print } = Self::place(Self::salt(space), first_of(tag));
-        let first = (set & self.set_mask) * self.words;
-        for word in first..first + self.words {
-            let mut found = matching(self.prints[word], print);
+        let first = first_of(tag);
+        let Slot { set, print } = Self::place(Self::salt(space, first), first);
+        let set = set & self.set_mask;
+        for word in 0..self.words {
+            let mut found = matching(self.prints[set * self.words + word], print);
             while found != 0 {
-                let index = word * LANES + lane(found);
+                let index = self.index(set, word * LANES + lane(found));
                 let entry = &self.entries[index];
                 if entry.tag == tag && entry.space == space.0 {
                     return Some(index);
@@ -219,26 +250,30 @@ impl Atc {
         let shift = u32::from(new.range.shift());
         let tag = tag(new.range.base(), shift);
         let known = self.find(space, tag);
-        let Slot { set, print } = Self::place(Self::salt(space), first_of(tag));
-        let first = (set & self.set_mask) * self.words * LANES;
-        let ways = &self.entries[first..first + self.ways];
-        let place = known.or_else(|| Some(first + ways.iter().position(|e| e.tag == 0)?));
+        let first = first_of(tag);
+        let Slot { set, print } = Self::place(Self::salt(space, first), first);
+        let set = set & self.set_mask;
+        let ways = (0..self.ways).map(|way| self.index(set, way));
+        let free = |index: &usize| self.entries[*index].tag == 0;
+        let place = known.or_else(|| ways.clone().find(free));
         let (index, evicted) = match place {
             Some(index) => (index, None),
             None => {
-                let (way, old) = ways.iter().enumerate().min_by_key(|(_, e)| e.used)?;
+                let index = ways.min_by_key(|index| self.entries[*index].used)?;
+                let old = &self.entries[index];
                 if old.used >= time {
                     return None;
                 }
                 let range = AlignedRange::containing(old.first(), old.shift() as u8).ok();
-                (first + way, range.map(|range| (Space(old.space), range)))
+                (index, range.map(|range| (Space(old.space), range)))
             }
         };
         if self.entries[index].tag != 0 {
             self.remove(index);
         }
         self.now += 1;
-        self.prints[index / LANES] |= print & 0xffff << (index % LANES * 16);
+        let (word, lane) = self.print_of(index);
+        self.prints[word] |= print & 0xffff << (lane * 16);
         self.entries[index] = Entry {
             tag,
             output: new.output,
@@ -278,8 +313,13 @@ impl Atc {
         for (few, mask) in self.few.iter_mut().zip(&self.masks) {
             *few = *mask;
         }
+        // All ranges at an address must be in the same region.
+        let within = self
+            .masks
+            .last()
+            .is_none_or(|most| most.trailing_zeros() <= REGION);
         self.few_sizes = match self.masks.len() {
-            sizes @ ..=FEW if self.words == 1 => sizes,
+            sizes @ ..=FEW if self.words == 1 && within => sizes,
             _ => 0,
         };
     }
@@ -300,7 +340,8 @@ impl Atc {
     /// Frees an entry that is in use.
     fn remove(&mut self, index: usize) {
         let entry = std::mem::replace(&mut self.entries[index], FREE);
-        self.prints[index / LANES] &= !(0xffff << (index % LANES * 16));
+        let (word, lane) = self.print_of(index);
+        self.prints[word] &= !(0xffff << (lane * 16));
         let size = entry.shift() as usize - 12;
         self.counts[size] -= 1;
         if self.counts[size] == 0 {

@@ -212,7 +212,10 @@ fn the_number_of_ways_says_how_many_entries_of_a_set_stand_side_by_side() {
 
 #[test]
 fn a_fingerprint_like_that_of_a_free_entry_is_no_obstacle() {
-    let zero = |page: &u64| Atc::place(Atc::salt(space(1)), page << 12).print == 0;
+    let zero = |page: &u64| {
+        let first = page << 12;
+        Atc::place(Atc::salt(space(1), first), first).print == 0
+    };
     let page = (1..1 << 20).find(zero).unwrap();
     let mut atc = Atc::new(64, 4);
     assert_eq!(hit(&mut atc, space(1), page << 12, Access::Read), None);
@@ -226,6 +229,34 @@ fn a_fingerprint_like_that_of_a_free_entry_is_no_obstacle() {
         1
     );
     assert_eq!(hit(&mut atc, space(1), page << 12, Access::Read), None);
+    // Nor does the page's free entry hide the larger one, also if a set has fewer entries than a
+    // word has fingerprints.
+    for ways in [1, 2, 4] {
+        let mut atc = Atc::new(64, ways);
+        atc.insert(space(1), &cached(0x1000, 12, 0xa000, true));
+        atc.insert(space(1), &cached(page << 12, 21, 1 << 30, true));
+        let found = hit(&mut atc, space(1), page << 12, Access::Read);
+        assert_eq!(found, Some(1 << 30 | (page << 12 & 0x1f_ffff)), "{ways}");
+    }
+}
+
+#[test]
+fn pages_in_a_row_are_in_sets_in_a_row() {
+    // As many as there are sets, wherever they begin: hardly any meet in a set.
+    for (n, shift) in [(1, 12), (2, 16), (3, 18), (4, 21)] {
+        let mut atc = Atc::new(1024, 4);
+        let sets: Vec<u64> = (0..256)
+            .map(|page| {
+                let first = 0x7f12_3456_0000_0000 + (page << shift);
+                atc.insert(space(n), &cached(first, shift, 0, true));
+                Atc::place(Atc::salt(space(n), first), first).set as u64 % 256
+            })
+            .collect();
+        assert!(atc.len() > 250, "{} of size {shift}", atc.len());
+        let in_a_row = |pair: &&[u64]| (pair[1] + 256 - pair[0]) % 256 == 1;
+        let rows = sets.windows(2).filter(in_a_row).count();
+        assert!(shift != 12 || rows > 245, "{rows} in a row");
+    }
 }
 
 #[test]
