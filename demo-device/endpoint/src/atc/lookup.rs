@@ -2,7 +2,7 @@
 //! Look-ups.
 
 use super::entry::{UNTRANSLATED_ONLY, low_bits, tag_of};
-use super::{Atc, Hit, LANES, Slot, Space, lane, matching};
+use super::{Atc, HINTS, Hit, LANES, Slot, Space, lane, matching};
 use crate::access::Access;
 
 impl Atc {
@@ -10,32 +10,74 @@ impl Atc {
     /// permission, because another may have it: the process may have gained it since.
     #[inline(always)]
     pub fn lookup(&mut self, space: Space, address: u64, access: Access) -> Option<Hit> {
+        if self.few_sizes != 0 {
+            let salt = Self::salt(space, address);
+            let shift = u32::from(self.hints[hint_of(salt)] & 63);
+            let first = address >> shift << shift;
+            let index = self.probe(salt, first, [u64::MAX]);
+            if let Some(hit) = self.hit_in(index, space, first, shift, access.bits()) {
+                let output = hit.output | (address - first);
+                return Some(Hit { output, ..hit });
+            }
+        }
+        self.lookup_any(space, address, access)
+    }
+
+    /// Like [`Atc::lookup`], without the hint.
+    #[inline(never)]
+    fn lookup_any(&mut self, space: Space, address: u64, access: Access) -> Option<Hit> {
+        let salt = Self::salt(space, address);
         let [one, two, three, four] = self.few;
         let index = match self.few_sizes {
-            4 => self.probe(space, address, [one, two, three, four]),
-            3 => self.probe(space, address, [one, two, three]),
-            2 => self.probe(space, address, [one, two]),
-            1 => self.probe(space, address, [one]),
+            4 => self.probe(salt, address, [one, two, three, four]),
+            3 => self.probe(salt, address, [one, two, three]),
+            2 => self.probe(salt, address, [one, two]),
+            1 => self.probe(salt, address, [one]),
             _ => self.probe_all(space, address),
         };
         // Without a matching fingerprint there is no entry.
         let entry = self.entries.get(index)?;
         if entry.answers(space, address, access.bits()) {
+            self.hints[hint_of(salt)] = entry.shift() as u8;
             return Some(self.hit(index, address));
         }
         self.search(space, address, access.bits())
     }
 
+    /// The hit for the first address of an entry, if it is the one of a range and permits the
+    /// access. The size is less than 2^64. Marks it as used.
+    #[inline(always)]
+    fn hit_in(
+        &mut self,
+        index: usize,
+        space: Space,
+        first: u64,
+        shift: u32,
+        need: u32,
+    ) -> Option<Hit> {
+        let entry = self.entries.get_mut(index)?;
+        let same = entry.tag == first | u64::from(shift) && entry.space == space.0;
+        if !same || entry.bits & need != need {
+            return None;
+        }
+        entry.used = self.now;
+        Some(Hit {
+            first,
+            last: first | !(u64::MAX << shift),
+            output: entry.output,
+            untranslated_only: entry.bits & UNTRANSLATED_ONLY != 0,
+        })
+    }
+
     /// The index of an entry whose fingerprint matches the address; beyond all entries if there is
     /// none. Probes the sizes of the masks without a branch on the result. A set is one word.
     #[inline(always)]
-    fn probe<const N: usize>(&self, space: Space, address: u64, masks: [u64; N]) -> usize {
+    fn probe<const N: usize>(&self, salt: u64, address: u64, masks: [u64; N]) -> usize {
         let prints = &*self.prints;
         // Tells the compiler that masked indices are in bounds. There is always a set.
         let Some(set_mask) = prints.len().checked_sub(1) else {
             return usize::MAX;
         };
-        let salt = Self::salt(space, address);
         let (mut lanes, mut first) = (0, 0);
         // The smallest size comes last and wins: a smaller range often begins where a larger one
         // does, and the probes for both sizes find it.
@@ -97,4 +139,10 @@ impl Atc {
             untranslated_only: entry.bits & UNTRANSLATED_ONLY != 0,
         }
     }
+}
+
+/// The place of the hint for the region that has this salt.
+#[inline(always)]
+const fn hint_of(salt: u64) -> usize {
+    (salt >> 31) as usize % HINTS
 }

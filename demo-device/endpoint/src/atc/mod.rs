@@ -3,8 +3,9 @@
 //! several sizes at once, tagged by address space.
 //!
 //! The first address and the space select a set, so a look-up probes one set for each size in
-//! use. It probes all of them before it looks at the result, because the processor cannot predict
-//! which one hits. Pages that follow each other are in sets that follow each other, whose entries
+//! use. It begins with the size that was hit last in the region; most regions have one size. If that
+//! misses, it probes all before it looks at the result, because the processor cannot predict which
+//! one hits. Pages that follow each other are in sets that follow each other, whose entries
 //! share cache lines: a device goes through memory page by page. The entries of a space are also
 //! linked into a list: a small invalidation probes sets and a large one walks the list, so its cost
 //! is proportional to the smaller of the two.
@@ -21,7 +22,7 @@ pub use entry::{Cached, Hit, Scope, Space};
 
 use crate::access::Access;
 use entry::{Entry, FREE, UNTRANSLATED_ONLY, bit, first_of, low_bits, tag};
-use pcie_ats::AlignedRange;
+use pcie_ats::{AlignedRange, PAGE_SHIFT};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -50,6 +51,8 @@ const STEP: u64 = (1 << (SET - 12)) + 10_125;
 const SET: u32 = 32;
 /// The lowest of the bits below, which are the fingerprint.
 const PRINT: u32 = 17;
+/// Number of hints.
+const HINTS: usize = 4096;
 /// The end of a list.
 const NIL: u32 = u32::MAX;
 
@@ -108,6 +111,8 @@ pub struct Atc {
     few: [u64; FEW],
     /// The number of these sizes; 0 if there are more.
     few_sizes: usize,
+    /// For each hash of a region, log2 of the size that was hit there last.
+    hints: Box<[u8; HINTS]>,
     /// Entries of a set.
     ways: usize,
     /// Words of fingerprints of a set. `entries` and `links` have room for one entry per lane.
@@ -164,6 +169,7 @@ impl Atc {
             masks: Vec::with_capacity(SIZES),
             few: [0; FEW],
             few_sizes: 0,
+            hints: Box::new([PAGE_SHIFT; HINTS]),
             ways: ways as usize,
             words,
             set_mask: sets - 1,

@@ -241,6 +241,25 @@ fn a_fingerprint_like_that_of_a_free_entry_is_no_obstacle() {
 }
 
 #[test]
+fn rule_20_a_space_with_the_same_fingerprint_is_another() {
+    let print = |space| Atc::place(Atc::salt(space, 0x1000), 0x1000).print;
+    let same = |n: &u32| print(space(*n)) == print(space(1));
+    let other = (2..1 << 20).find(same).map(space).unwrap();
+    // One set.
+    let mut atc = Atc::new(4, 4);
+    atc.insert(space(1), &cached(0x1000, 12, 0xa000, true));
+    // Twice, because the first one could leave a hint.
+    for _ in 0..2 {
+        assert_eq!(hit(&mut atc, other, 0x1000, Access::Read), None);
+        let found = hit(&mut atc, space(1), 0x1000, Access::Read);
+        assert_eq!(found, Some(0xa000));
+    }
+    atc.insert(other, &cached(0x1000, 12, 0xb000, true));
+    let found = hit(&mut atc, other, 0x1000, Access::Read);
+    assert_eq!((found, atc.len()), (Some(0xb000), 2));
+}
+
+#[test]
 fn pages_in_a_row_are_in_sets_in_a_row() {
     // As many as there are sets, wherever they begin: hardly any meet in a set.
     for (n, shift) in [(1, 12), (2, 16), (3, 18), (4, 21)] {
