@@ -4,6 +4,7 @@
 use super::entry::{UNTRANSLATED_ONLY, low_bits, tag_of};
 use super::{Atc, HINTS, Hit, LANES, Slot, Space, lane, matching};
 use crate::access::Access;
+use pcie_ats::{PAGE_SHIFT, PAGE_SIZE};
 
 impl Atc {
     /// Finds an entry that permits the access at the address. It skips an entry that lacks a
@@ -42,6 +43,37 @@ impl Atc {
             return Some(self.hit(index, address));
         }
         self.search(space, address, access.bits())
+    }
+
+    /// Looks up one page after another, from the one that begins at an address to the last that
+    /// begins before `end`, while each has an entry of its own that permits the access. May stop
+    /// earlier. Like many calls of [`Atc::lookup`], which need not choose a size and a space anew.
+    #[inline(always)]
+    pub fn lookup_pages(
+        &mut self,
+        space: Space,
+        address: u64,
+        end: u64,
+        access: Access,
+        mut found: impl FnMut(&Hit),
+    ) {
+        if self.few_sizes == 0 || address & low_bits(PAGE_SHIFT.into()) != 0 {
+            return;
+        }
+        // Of this region: nothing is found beyond.
+        let (salt, need) = (Self::salt(space, address), access.bits());
+        let mut first = address;
+        while first < end {
+            let index = self.probe(salt, first, [u64::MAX]);
+            match self.hit_in(index, space, first, PAGE_SHIFT.into(), need) {
+                Some(hit) => found(&hit),
+                None => return,
+            }
+            match first.checked_add(PAGE_SIZE) {
+                Some(next) => first = next,
+                None => return,
+            }
+        }
     }
 
     /// The hit for the first address of an entry, if it is the one of a range and permits the

@@ -279,6 +279,34 @@ fn pages_in_a_row_are_in_sets_in_a_row() {
 }
 
 #[test]
+fn pages_are_looked_up_one_after_another() {
+    let mut atc = Atc::new(256, 4);
+    // At the end of a region.
+    let begin = (5 << 30) - 0x4000;
+    for page in (0..8).filter(|page| *page != 7) {
+        let new = cached(begin + (page << 12), 12, page << 20, page != 2);
+        atc.insert(space(1), &new);
+    }
+    let mut found = |number, first: u64, end: u64, access| {
+        let mut outputs = Vec::new();
+        atc.lookup_pages(space(number), begin + first, begin + end, access, |hit| {
+            outputs.push(hit.output >> 20);
+        });
+        outputs
+    };
+    assert_eq!(found(1, 0, 0x3000, Access::Read), [0, 1, 2]);
+    // The last one only begins before the end.
+    assert_eq!(found(1, 0x1000, 0x3001, Access::Read), [1, 2, 3]);
+    assert_eq!(found(1, 0, 0x3000, Access::Write), [0, 1]);
+    assert_eq!(found(2, 0, 0x3000, Access::Read), []);
+    // Not beyond the region, nor beyond what is missing.
+    assert_eq!(found(1, 0x2000, 0x8000, Access::Read), [2, 3]);
+    assert_eq!(found(1, 0x4000, 0x8000, Access::Read), [4, 5, 6]);
+    // A place within a page is left to others.
+    assert_eq!(found(1, 0x8, 0x3000, Access::Read), []);
+}
+
+#[test]
 fn pages_in_a_row_use_most_of_the_cache() {
     let mut atc = Atc::new(1024, 4);
     for n in 1..=8 {
@@ -384,6 +412,7 @@ impl Pair {
                     InjectedFault::EveryMode => Space::new(pasid(1), true),
                     _ => space,
                 };
+                self.compare_pages(told, space, address & !0xfff, access);
                 let fits = |(s, c): &&Known| {
                     *s == space && c.range.contains(address) && permits(c, access)
                 };
@@ -425,6 +454,26 @@ impl Pair {
             }
         }
         assert_eq!(self.atc.len() as usize, self.model.len());
+    }
+
+    /// Compares what is found of the pages from one on.
+    fn compare_pages(&mut self, told: Space, space: Space, first: u64, access: Access) {
+        const PAGES: u64 = 6;
+        let end = first.saturating_add(PAGES << 12);
+        let mut next = first;
+        self.atc.lookup_pages(told, first, end, access, |hit| {
+            let known = self.model.iter().find(|(s, c)| {
+                *s == space && c.range == range(next, 12) && permits(c, access) && next < end
+            });
+            let found = known.map(|(_, c)| (c.output, c.untranslated_only));
+            assert_eq!((hit.first, hit.last), (next, next | 0xfff));
+            assert_eq!(
+                found,
+                Some((hit.output, hit.untranslated_only)),
+                "{next:#x}"
+            );
+            next = next.saturating_add(1 << 12);
+        });
     }
 
     /// Drops the translations for which a condition holds, and returns their number.

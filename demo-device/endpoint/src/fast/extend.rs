@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Extends an access beyond its first translation.
 
-use crate::access::{Piece, canonical};
+use crate::access::{Access, Piece, canonical};
 use crate::atc::Hit;
 use crate::device::Device;
 use crate::device::resolve::View;
+use crate::fast::recent::Recent;
 use crate::fast::runs::Run;
 use crate::flight::Pin;
 use crate::mutant::Mutant;
@@ -29,6 +30,12 @@ impl Device {
         }
         let mut hits = 0;
         while address < end {
+            let more = self.extend_by_pages(view, nth, address, end, piece.access, run, pin);
+            if more != 0 {
+                address = end.min(address + u64::from(more) * PAGE_SIZE);
+                hits += more;
+                continue;
+            }
             let Some(hit) = self.hit(view, nth, address, piece.access) else {
                 break;
             };
@@ -41,6 +48,37 @@ impl Device {
             hits += 1;
         }
         hits
+    }
+
+    /// Extends the run by the pages from an address on that have entries of their own, and returns
+    /// their number.
+    #[expect(clippy::too_many_arguments, reason = "inlined into its only caller")]
+    #[inline(always)]
+    fn extend_by_pages(
+        &mut self,
+        view: &mut View,
+        nth: usize,
+        address: u64,
+        end: u64,
+        access: Access,
+        run: &mut Run,
+        pin: &mut Pin,
+    ) -> u32 {
+        let (mut pages, mut last) = (0, None);
+        if self.mutant.is_none() {
+            self.atc
+                .lookup_pages(view.space, address, end, access, |hit| {
+                    let length = (end - hit.first).min(PAGE_SIZE);
+                    run.extend(hit, &view.untranslated, hit.first, length as usize);
+                    pages += 1;
+                    last = Some(*hit);
+                });
+        }
+        if let Some(hit) = last {
+            pin.extend(&hit);
+            view.recent[nth] = Recent::new(hit.first, access, &hit);
+        }
+        pages
     }
 }
 
