@@ -291,6 +291,9 @@ fn kernel_arguments(options: &MachineOptions, console: Console) -> String {
         // measures its time limit in jiffies, which do not advance: one boot of 150 hung there on a
         // busy host. Here all TSCs are one clock of QEMU.
         words.push("tsc=reliable");
+        // The distribution's kernel tests its algorithms at each boot, a tenth of it in translated
+        // code. Others are unaffected: they have no such parameter.
+        words.push("cryptomgr.notests=1");
     }
     match (options.boot_log, console) {
         (true, _) => {}
