@@ -6,8 +6,8 @@ use crate::access::{Access, Failure, Piece};
 use crate::atc::Hit;
 use crate::permit::{Permit, Ticket};
 use pcie_ats::{
-    CopyError, MAX_TRANSLATIONS, MemoryAddressType, MemoryError, MemoryRequest, Pasid, RootPort,
-    Translation,
+    CopyError, MAX_TRANSLATIONS, MemoryAddressType, MemoryCopy, MemoryError, MemoryRequest, Pasid,
+    RootPort, Translation,
 };
 use svm_abi::completion::Error;
 
@@ -126,6 +126,8 @@ pub(crate) struct Scratch {
     pub first: Box<[u8]>,
     /// Bytes of the second segment.
     pub second: Box<[u8]>,
+    /// Copies that follow each other.
+    pub copies: Vec<MemoryCopy>,
     /// The translations of a completion.
     pub translations: Box<[Translation]>,
 }
@@ -136,6 +138,7 @@ impl Scratch {
         Scratch {
             first: vec![0; MAX_CHUNK].into_boxed_slice(),
             second: vec![0; MAX_CHUNK].into_boxed_slice(),
+            copies: Vec::new(),
             translations: Box::new([Translation::from_word(0); MAX_TRANSLATIONS]),
         }
     }
@@ -229,13 +232,59 @@ impl<'a, P: RootPort + ?Sized> Dma<'a, P> {
                 self.written += to.length as u64;
                 Ok(())
             }
-            Err(CopyError::Read(_)) => Err(refused(from, Access::Read)),
-            Err(CopyError::Write(_)) => {
+            Err(error) => self.not_copied(from, to, buffer, error),
+        }
+    }
+
+    /// Copies between pairs of segments, each of the same length, like [`Dma::copy`] one after
+    /// another.
+    pub fn copy_all(
+        &mut self,
+        mut pairs: impl Iterator<Item = [Segment; 2]> + Clone,
+        scratch: &mut Scratch,
+    ) -> Result<(), Failure> {
+        let (copies, buffer) = (&mut scratch.copies, &mut scratch.first);
+        copies.clear();
+        copies.extend(pairs.clone().map(|[from, to]| MemoryCopy {
+            source: from.request,
+            destination: to.request,
+            length: from.length,
+        }));
+        let permitted = || self.permit.holds(self.ticket);
+        let (done, error) = self.port.copy_all(copies, buffer, &permitted);
+        let bytes: usize = copies.iter().take(done).map(|copy| copy.length).sum();
+        self.read += bytes as u64;
+        self.written += bytes as u64;
+        let Some([from, to]) = pairs.nth(done) else {
+            return Ok(());
+        };
+        let Some(error) = error else {
+            return Err(refused(&from, Access::Read));
+        };
+        self.not_copied(&from, &to, &mut buffer[..from.length], error)?;
+        for [from, to] in pairs {
+            self.copy(&from, &to, buffer)?;
+        }
+        Ok(())
+    }
+
+    /// Handles a copy that the port has not done.
+    #[cold]
+    fn not_copied(
+        &mut self,
+        from: &Segment,
+        to: &Segment,
+        buffer: &mut [u8],
+        error: CopyError,
+    ) -> Result<(), Failure> {
+        match error {
+            CopyError::Read(_) => Err(refused(from, Access::Read)),
+            CopyError::Write(_) => {
                 self.read += from.length as u64;
                 Err(refused(to, Access::Write))
             }
             // Rule 68: the write is a separate request, and checks again that it may be sent.
-            Err(CopyError::Apart) => {
+            CopyError::Apart => {
                 let data = self.read(from, buffer)?;
                 self.write(to, data)
             }

@@ -26,7 +26,7 @@ mod translation;
 
 pub use invalidation::{InvalidateCompletion, InvalidateRequest, Invalidation, Itag};
 pub use limits::{MAX_TRANSLATIONS, OutOfRange, PAGE_SHIFT, PAGE_SIZE};
-pub use memory::{CopyError, MemoryAddressType, MemoryError, MemoryRequest};
+pub use memory::{CopyError, MemoryAddressType, MemoryCopy, MemoryError, MemoryRequest};
 pub use page_request::{PageRequest, PrgResponse, Prgi, ResponseCode};
 pub use pasid::{Pasid, PasidWidth};
 pub use port::{Function, Reset, RootPort};

@@ -65,6 +65,17 @@ pub enum MemoryError {
     },
 }
 
+/// A copy of bytes of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryCopy {
+    /// Where they are read.
+    pub source: MemoryRequest,
+    /// Where they are written.
+    pub destination: MemoryRequest,
+    /// Number of bytes.
+    pub length: usize,
+}
+
 /// Why a copy failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CopyError {

@@ -6,8 +6,8 @@
 //! invalidation can arrive at any time.
 
 use crate::{
-    CopyError, InvalidateCompletion, InvalidateRequest, Invalidation, MemoryError, MemoryRequest,
-    PageRequest, PrgResponse, Translation, TranslationError, TranslationRequest,
+    CopyError, InvalidateCompletion, InvalidateRequest, Invalidation, MemoryCopy, MemoryError,
+    MemoryRequest, PageRequest, PrgResponse, Translation, TranslationError, TranslationRequest,
 };
 
 /// What a function sends upstream. A virtual machine monitor, an in-process machine, a mock and a
@@ -46,6 +46,30 @@ pub trait RootPort {
         _buffer: &mut [u8],
     ) -> Result<(), CopyError> {
         Err(CopyError::Apart)
+    }
+
+    /// Performs copies one after another, each as [`RootPort::copy`] does, with as many bytes of
+    /// `buffer` as it has. Asks before each whether it is still permitted. Returns the number of
+    /// copies done, and the error of the one after, unless that was not permitted.
+    ///
+    /// Says no more than the calls one by one. But an implementation knows which copy is next, and
+    /// can fetch its first bytes into the processor's cache in the meantime.
+    fn copy_all(
+        &self,
+        copies: &[MemoryCopy],
+        buffer: &mut [u8],
+        permitted: &dyn Fn() -> bool,
+    ) -> (usize, Option<CopyError>) {
+        for (done, copy) in copies.iter().enumerate() {
+            if !permitted() {
+                return (done, None);
+            }
+            let buffer = &mut buffer[..copy.length];
+            if let Err(error) = self.copy(&copy.source, &copy.destination, buffer) {
+                return (done, Some(error));
+            }
+        }
+        (copies.len(), None)
     }
 
     /// Writes memory so that its first `head` bytes become visible last: a reader that sees one of

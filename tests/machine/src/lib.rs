@@ -19,7 +19,7 @@
 //! assert_eq!(app.perform(copy(from, to, 0x4000)).error, 0);
 //! assert_eq!(app.process().read(to, 6), b"shared");
 //! ```
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod config;
 mod delivery;
@@ -37,6 +37,7 @@ mod moment;
 pub mod msix;
 pub mod os;
 mod port;
+mod prefetch;
 mod remapping;
 mod shadow;
 mod sync;

@@ -51,6 +51,18 @@ pub(crate) struct FunctionSlot {
     pub has_hook: AtomicBool,
 }
 
+impl FunctionSlot {
+    /// Whether the function's unit has granted its translated requests, and nothing has changed
+    /// since: then these from `first` to `last` pass as well.
+    #[inline(always)]
+    pub(crate) fn is_granted(&self, unit: &UnitSlot, first: u64, last: u64) -> bool {
+        self.granted.load(Ordering::Acquire) == unit.changes.load(Ordering::Acquire)
+            && last < unit.end
+            && !in_range(first)
+            && !in_range(last)
+    }
+}
+
 /// What a machine consists of.
 pub(crate) struct Inner {
     pub ram: Ram,
@@ -291,16 +303,6 @@ impl Machine {
             self.carry_out(unit, fx);
         }
         result
-    }
-
-    /// Whether the unit of a function has granted its translated requests, and nothing has changed
-    /// since: then these from `first` to `last` pass as well.
-    pub(crate) fn is_granted(&self, slot: &FunctionSlot, first: u64, last: u64) -> bool {
-        let unit = &self.0.units[slot.unit];
-        slot.granted.load(Ordering::Acquire) == unit.changes.load(Ordering::Acquire)
-            && last < unit.end
-            && !in_range(first)
-            && !in_range(last)
     }
 
     /// Asks the unit of a function whether it grants its translated requests, and remembers it. The

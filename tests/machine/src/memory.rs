@@ -2,6 +2,7 @@
 //! Guest memory: one range from address 0 on, kept by the `vm-memory` crate. Remapping units see
 //! it as [`vtd::memory::Memory`], virtual machine monitors as [`GuestMemoryMmap`].
 
+use crate::prefetch::prefetch;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use vm_memory::mmap::FromRangesError;
 use vm_memory::{
@@ -70,6 +71,14 @@ impl Ram {
         self.mapping(address)?
             .get_slice(address as usize, length)
             .map_err(|_| MemoryError { address })
+    }
+
+    /// Tells the processor that memory from an address on will be accessed soon. The address need
+    /// not be one of memory.
+    pub(crate) fn prefetch(&self, address: u64) {
+        if let Ok(mapping) = self.mapping(address) {
+            prefetch(mapping.as_ptr().wrapping_add(address as usize));
+        }
     }
 
     /// The 8 bytes at an aligned address as an atomic number. It is little-endian, as is the host:
@@ -198,6 +207,9 @@ mod tests {
         assert_eq!(bytes(0xfef, 2), [0, 7]);
         assert_eq!(bytes(0xff0, 0x2020), [7; 0x2020]);
         assert_eq!(bytes(0x300f, 2), [7, 0]);
+        for address in [0x3fff, 0x4000, u64::MAX] {
+            ram.prefetch(address);
+        }
         ram.fill(0, 0x4000, 0).unwrap();
         assert_eq!(bytes(0, 0x4000), [0; 0x4000]);
         assert!(ram.fill(0x3fff, 2, 0).is_err());

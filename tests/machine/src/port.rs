@@ -3,14 +3,16 @@
 
 use crate::interrupts::Sender;
 use crate::link::Up;
-use crate::machine::{FunctionId, FunctionSlot, Machine};
+use crate::machine::{FunctionId, FunctionSlot, Machine, UnitSlot};
 use crate::memory::Ram;
 use crate::moment::Moment;
 use crate::sync::point;
 use pcie_ats::{
-    CopyError, Function, InvalidateCompletion, MemoryAddressType, MemoryError, MemoryRequest,
-    PAGE_SIZE, PageRequest, RootPort, Translation, TranslationError, TranslationRequest,
+    CopyError, Function, InvalidateCompletion, MemoryAddressType, MemoryCopy, MemoryError,
+    MemoryRequest, PAGE_SIZE, PageRequest, RootPort, Translation, TranslationError,
+    TranslationRequest,
 };
+use std::fmt;
 use std::sync::atomic::{Ordering, fence};
 use vtd::memory::Memory;
 use vtd::spec::interrupt::{Message, in_range};
@@ -25,25 +27,37 @@ const BUS_MASTER: u32 = 1 << 2;
 const GRANULE: u64 = 1 << 20;
 
 /// The root port of a function.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Port<'m> {
     machine: &'m Machine,
-    function: FunctionId,
+    slot: &'m FunctionSlot,
+    unit: &'m UnitSlot,
+}
+
+impl fmt::Debug for Port<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let requester = &self.slot.requester;
+        f.debug_struct("Port")
+            .field("requester", requester)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Machine {
     /// The way upstream of a function.
     pub fn port(&self, function: FunctionId) -> Port<'_> {
+        let slot = &self.0.functions[function];
         Port {
             machine: self,
-            function,
+            slot,
+            unit: &self.0.units[slot.unit],
         }
     }
 }
 
 impl<'m> Port<'m> {
     fn slot(&self) -> &'m FunctionSlot {
-        &self.machine.0.functions[self.function]
+        self.slot
     }
 
     fn ram(&self) -> &'m Ram {
@@ -74,6 +88,7 @@ impl<'m> Port<'m> {
 
     /// Makes the unit check translated requests, each with its length and what it does. The error
     /// bears the number of the request that is refused.
+    #[inline(always)]
     fn check<const N: usize>(
         &self,
         requests: [(&MemoryRequest, usize, Access); N],
@@ -81,37 +96,44 @@ impl<'m> Port<'m> {
         let slot = self.slot();
         // What a unit refuses begins and ends at multiples of GRANULE, and is larger than what a
         // function accesses at once: both ends say all.
-        let last = |request: &MemoryRequest, length: usize| {
-            request.address.checked_add(length.saturating_sub(1) as u64)
-        };
         let granted = requests.iter().all(|(request, length, _)| {
             let last = last(request, *length);
             request.pasid.is_none()
-                && last.is_some_and(|last| self.machine.is_granted(slot, request.address, last))
+                && last.is_some_and(|last| slot.is_granted(self.unit, request.address, last))
         });
         if !granted {
-            self.machine.with_unit(slot.unit, |unit, ram, fx| {
-                for (n, (request, length, access)) in requests.iter().enumerate() {
-                    let first = request.address;
-                    let refused = |address| (n, MemoryError::Refused { address });
-                    let mut check = |at| {
-                        unit.translated_request(ram, slot.requester, request.pasid, at, *access, fx)
-                            .map_err(|_| refused(at))
-                    };
-                    check(first)?;
-                    let last = last(request, *length).ok_or(refused(first))?;
-                    if first / GRANULE != last / GRANULE {
-                        check(last)?;
-                    }
-                }
-                self.machine.grant(slot, unit);
-                Ok(())
-            })?;
+            self.ask(&requests)?;
         }
         for (request, ..) in requests {
             self.hook(&Moment::Access(*request));
         }
         Ok(())
+    }
+
+    /// Asks the unit about translated requests, for [`Port::check`].
+    #[cold]
+    fn ask(
+        &self,
+        requests: &[(&MemoryRequest, usize, Access)],
+    ) -> Result<(), (usize, MemoryError)> {
+        let slot = self.slot();
+        self.machine.with_unit(slot.unit, |unit, ram, fx| {
+            for (n, (request, length, access)) in requests.iter().enumerate() {
+                let first = request.address;
+                let refused = |address| (n, MemoryError::Refused { address });
+                let mut check = |at| {
+                    unit.translated_request(ram, slot.requester, request.pasid, at, *access, fx)
+                        .map_err(|_| refused(at))
+                };
+                check(first)?;
+                let last = last(request, *length).ok_or(refused(first))?;
+                if first / GRANULE != last / GRANULE {
+                    check(last)?;
+                }
+            }
+            self.machine.grant(slot, unit);
+            Ok(())
+        })
     }
 
     /// As [`Port::check`], for one request.
@@ -123,6 +145,36 @@ impl<'m> Port<'m> {
     ) -> Result<(), MemoryError> {
         self.check([(request, length, access)])
             .map_err(|(_, error)| error)
+    }
+
+    /// Copies bytes of memory where they lie.
+    #[inline(always)]
+    fn copy_directly(
+        &self,
+        source: &MemoryRequest,
+        destination: &MemoryRequest,
+        length: usize,
+    ) -> Result<(), CopyError> {
+        let translated = MemoryAddressType::Translated;
+        if source.address_type != translated || destination.address_type != translated {
+            // Each is translated by itself.
+            return Err(CopyError::Apart);
+        }
+        self.check([
+            (source, length, Access::Read),
+            (destination, length, Access::Write),
+        ])
+        .map_err(|(n, error)| match n {
+            0 => CopyError::Read(error),
+            _ => CopyError::Write(error),
+        })?;
+        let ram = self.ram();
+        let slice = |address| ram.slice(address, length).map_err(refused);
+        let from = slice(source.address).map_err(CopyError::Read)?;
+        let to = slice(destination.address).map_err(CopyError::Write)?;
+        fence(Ordering::AcqRel);
+        from.copy_to_volatile_slice(to);
+        Ok(())
     }
 
     /// Translates an untranslated request page by page (section 3.13), and accesses memory.
@@ -201,6 +253,12 @@ impl<'m> Port<'m> {
             }),
         }
     }
+}
+
+/// The last address of a request of so many bytes; none beyond all addresses.
+#[inline(always)]
+fn last(request: &MemoryRequest, length: usize) -> Option<u64> {
+    request.address.checked_add(length.saturating_sub(1) as u64)
 }
 
 /// Where memory does not answer.
@@ -285,27 +343,34 @@ impl RootPort for Port<'_> {
         destination: &MemoryRequest,
         buffer: &mut [u8],
     ) -> Result<(), CopyError> {
-        let translated = MemoryAddressType::Translated;
-        if source.address_type != translated || destination.address_type != translated {
-            // Each is translated by itself.
-            return Err(CopyError::Apart);
+        self.copy_directly(source, destination, buffer.len())
+    }
+
+    fn copy_all(
+        &self,
+        copies: &[MemoryCopy],
+        _buffer: &mut [u8],
+        permitted: &dyn Fn() -> bool,
+    ) -> (usize, Option<CopyError>) {
+        for (done, copy) in copies.iter().enumerate() {
+            if !permitted() {
+                return (done, None);
+            }
+            // While this one is copied, the first bytes of the next come from memory.
+            if let Some(next) = copies.get(done + 1) {
+                self.ram().prefetch(next.source.address);
+                self.ram().prefetch(next.destination.address);
+            }
+            let MemoryCopy {
+                source,
+                destination,
+                length,
+            } = copy;
+            if let Err(error) = self.copy_directly(source, destination, *length) {
+                return (done, Some(error));
+            }
         }
-        let length = buffer.len();
-        self.check([
-            (source, length, Access::Read),
-            (destination, length, Access::Write),
-        ])
-        .map_err(|(n, error)| match n {
-            0 => CopyError::Read(error),
-            _ => CopyError::Write(error),
-        })?;
-        let ram = self.ram();
-        let slice = |address| ram.slice(address, length).map_err(refused);
-        let from = slice(source.address).map_err(CopyError::Read)?;
-        let to = slice(destination.address).map_err(CopyError::Write)?;
-        fence(Ordering::AcqRel);
-        from.copy_to_volatile_slice(to);
-        Ok(())
+        (copies.len(), None)
     }
 
     fn publish(

@@ -41,15 +41,14 @@ impl Copy {
     pub fn perform_all<P: RootPort + ?Sized>(
         &mut self,
         dma: &mut Dma<'_, P>,
-        pairs: impl Iterator<Item = [Segment; 2]>,
+        pairs: impl Iterator<Item = [Segment; 2]> + Clone,
         scratch: &mut Scratch,
     ) -> Result<(), Failure> {
         debug_assert!(!self.backward);
-        for [from, to] in pairs {
-            dma.copy(&from, &to, &mut scratch.first)?;
-            self.done += from.len() as u64;
-        }
-        Ok(())
+        let before = dma.written;
+        let result = dma.copy_all(pairs, scratch);
+        self.done += dma.written - before;
+        result
     }
 }
 
