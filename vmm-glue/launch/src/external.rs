@@ -48,6 +48,7 @@ pub struct External {
     variables: Vec<(OsString, Option<OsString>)>,
     clear: bool,
     directory: Option<PathBuf>,
+    low_priority: bool,
     tether: Tether,
 }
 
@@ -74,6 +75,7 @@ impl External {
             variables: Vec::new(),
             clear: false,
             directory: None,
+            low_priority: false,
             tether: Tether::Process,
         }
     }
@@ -113,6 +115,12 @@ impl External {
     /// Sets its working directory.
     pub fn directory(mut self, directory: &Path) -> Self {
         self.directory = Some(directory.to_owned());
+        self
+    }
+
+    /// Gives it only the processor time that others leave, if that is `wanted`.
+    pub fn low_priority(mut self, wanted: bool) -> Self {
+        self.low_priority = wanted;
         self
     }
 
@@ -198,6 +206,7 @@ impl External {
         }
         self.complete(&mut command);
         command
+            .args(self.low_priority.then_some("nice"))
             .arg(&self.program)
             .args(&self.arguments)
             .stdin(Stdio::null());
@@ -369,6 +378,17 @@ mod tests {
             .output()
             .unwrap_err();
         assert!(error.to_string().ends_with(": no"), "{error}");
+    }
+
+    #[test]
+    fn a_low_priority_is_lower_than_this_process_has() {
+        // Without arguments it prints its own niceness.
+        let niceness = |wanted: bool| {
+            let said = External::new("nice").low_priority(wanted).output();
+            said.unwrap().trim().parse::<i32>().unwrap()
+        };
+        let own = niceness(false);
+        assert_eq!(niceness(true), (own + 10).min(19));
     }
 
     #[test]

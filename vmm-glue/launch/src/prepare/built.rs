@@ -151,7 +151,10 @@ pub fn make(
         .into_iter()
         .chain(flavor.compiler())
         .collect();
-    sandbox::enter(workplace, directory, None, &program).run_logged(log, task)?;
+    // It fills all processors, for minutes or an hour: what else the machine does comes first.
+    sandbox::enter(workplace, directory, None, &program)
+        .low_priority(true)
+        .run_logged(log, task)?;
     for waste in [kernel::PACKAGES, "build"] {
         let waste = directory.join(waste);
         fs::remove_dir_all(&waste).with_context(|| format!("cannot remove {}", waste.display()))?;

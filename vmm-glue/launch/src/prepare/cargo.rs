@@ -4,6 +4,9 @@
 //!
 //! Each kind of build has its own target directory, because different flags would make cargo
 //! rebuild everything each time.
+//!
+//! While parts of the cache are made, these builds get the processor time that is left: a kernel takes
+//! longer, and much of its work is sequential.
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +23,17 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// What separates flags in `CARGO_ENCODED_RUSTFLAGS`.
 const SEPARATOR: &str = "\x1f";
 
+/// What the builds have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Builds<'a> {
+    /// The sources, or what was built already.
+    pub installation: &'a Installation,
+    /// Whether parts of the cache are made at the same time.
+    pub beside_others: bool,
+    /// The display of the progress.
+    pub progress: &'a Progress,
+}
+
 /// The programs of the guest.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -31,34 +45,95 @@ pub struct Programs {
     pub sum: PathBuf,
 }
 
-/// Builds the guest's programs, linked statically: the guest has no C library.
-pub fn programs(installation: &Installation, progress: &Progress) -> Result<Programs> {
-    if let Some(built) = installation.built() {
-        return Ok(Programs {
-            init: product(built, "svm-init")?,
-            svmctl: product(built, "svmctl")?,
-            sum: product(built, "svm-sum")?,
-        });
+impl Builds<'_> {
+    /// Builds the guest's programs, linked statically: the guest has no C library.
+    pub fn programs(&self) -> Result<Programs> {
+        if let Some(built) = self.installation.built() {
+            return Ok(Programs {
+                init: product(built, "svm-init")?,
+                svmctl: product(built, "svmctl")?,
+                sum: product(built, "svm-sum")?,
+            });
+        }
+        let directory = self.installation.work("guest-programs");
+        // Without debug information, which the guest does not get.
+        let flags = [
+            "-C",
+            "target-feature=+crt-static",
+            "-C",
+            "debuginfo=0",
+            "-C",
+            "strip=debuginfo",
+        ];
+        let arguments = ["--profile", "guest", "-p", "svm-init", "-p", "svmctl-cli"];
+        let name = "building the guest's programs";
+        self.build(name, &directory, &arguments, &flags)?;
+        let products = directory.join(TARGET).join("guest");
+        Ok(Programs {
+            init: product(&products, "svm-init")?,
+            svmctl: product(&products, "svmctl")?,
+            sum: c_example(self.installation, &directory)?,
+        })
     }
-    let directory = installation.work("guest-programs");
-    // Without debug information, which the guest does not get.
-    let flags = [
-        "-C",
-        "target-feature=+crt-static",
-        "-C",
-        "debuginfo=0",
-        "-C",
-        "strip=debuginfo",
-    ];
-    let arguments = ["--profile", "guest", "-p", "svm-init", "-p", "svmctl-cli"];
-    let name = "building the guest's programs";
-    build(installation, progress, name, &directory, &arguments, &flags)?;
-    let products = directory.join(TARGET).join("guest");
-    Ok(Programs {
-        init: product(&products, "svm-init")?,
-        svmctl: product(&products, "svmctl")?,
-        sum: c_example(installation, &directory)?,
-    })
+
+    /// Builds the plug-in: against the C library of `root` if it runs there, otherwise against the
+    /// host's.
+    pub fn plugin(&self, root: Option<&Path>) -> Result<PathBuf> {
+        let library = match self.installation.built() {
+            Some(built) => product(built, "libsvm_qemu.so")?,
+            None => self.build_plugin(root)?,
+        };
+        if let Some(root) = root {
+            glibc::check(&library, &root.join("usr/lib/x86_64-linux-gnu/libc.so.6"))?;
+        }
+        Ok(library)
+    }
+
+    fn build_plugin(&self, root: Option<&Path>) -> Result<PathBuf> {
+        let (directory, flags) = match root {
+            Some(root) => {
+                let sysroot = format!("link-arg=--sysroot={}", root.display());
+                (
+                    self.installation.work("plugin"),
+                    vec!["-C".to_owned(), sysroot],
+                )
+            }
+            None => (self.installation.work("plugin-host"), Vec::new()),
+        };
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        let arguments = ["--profile", "plugin", "-p", "svm-qemu"];
+        self.build("building the plug-in", &directory, &arguments, &flags)?;
+        product(&directory.join(TARGET).join("plugin"), "libsvm_qemu.so")
+    }
+
+    fn build(
+        &self,
+        name: &str,
+        directory: &Path,
+        arguments: &[&str],
+        flags: &[&str],
+    ) -> Result<()> {
+        let task = self.progress.quick_task(name);
+        let log = directory.join("svm-vm.log");
+        let _ = std::fs::remove_file(&log);
+        External::new(host::cargo()?)
+            .arg("build")
+            .args(arguments)
+            .args(["--target", TARGET, "--target-dir"])
+            .arg(directory)
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join(SEPARATOR))
+            .env("CARGO_TERM_COLOR", "never")
+            .without_env("RUSTFLAGS")
+            .without_env("MAKEFLAGS")
+            .without_env("MFLAGS")
+            .directory(self.installation.sources())
+            .low_priority(self.beside_others)
+            .with_tree()
+            .run_logged(&log, &task)
+            .with_context(|| format!("{name} failed"))?;
+        task.done();
+        Ok(())
+    }
 }
 
 /// Compiles the example in C, linked statically as well.
@@ -78,80 +153,6 @@ fn c_example(installation: &Installation, directory: &Path) -> Result<PathBuf> {
     std::fs::rename(&fresh, &program)
         .with_context(|| format!("cannot write {}", program.display()))?;
     Ok(program)
-}
-
-/// Builds the plug-in: against the C library of `root` if it runs there, otherwise against the
-/// host's.
-pub fn plugin(
-    installation: &Installation,
-    root: Option<&Path>,
-    progress: &Progress,
-) -> Result<PathBuf> {
-    let library = match installation.built() {
-        Some(built) => product(built, "libsvm_qemu.so")?,
-        None => build_plugin(installation, root, progress)?,
-    };
-    if let Some(root) = root {
-        glibc::check(&library, &root.join("usr/lib/x86_64-linux-gnu/libc.so.6"))?;
-    }
-    Ok(library)
-}
-
-fn build_plugin(
-    installation: &Installation,
-    root: Option<&Path>,
-    progress: &Progress,
-) -> Result<PathBuf> {
-    let (directory, flags) = match root {
-        Some(root) => {
-            let sysroot = format!("link-arg=--sysroot={}", root.display());
-            (installation.work("plugin"), vec!["-C".to_owned(), sysroot])
-        }
-        None => (installation.work("plugin-host"), Vec::new()),
-    };
-    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
-    let arguments = ["--profile", "plugin", "-p", "svm-qemu"];
-    build(
-        installation,
-        progress,
-        "building the plug-in",
-        &directory,
-        &arguments,
-        &flags,
-    )?;
-    product(&directory.join(TARGET).join("plugin"), "libsvm_qemu.so")
-}
-
-fn build(
-    installation: &Installation,
-    progress: &Progress,
-    name: &str,
-    directory: &Path,
-    arguments: &[&str],
-    flags: &[&str],
-) -> Result<()> {
-    let task = progress.quick_task(name);
-    let log = directory.join("svm-vm.log");
-    let _ = std::fs::remove_file(&log);
-    // The kernel is made at the same time and takes longer, and much of its work is sequential: the
-    // remaining processor time is enough.
-    External::new("nice")
-        .arg(host::cargo()?)
-        .arg("build")
-        .args(arguments)
-        .args(["--target", TARGET, "--target-dir"])
-        .arg(directory)
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join(SEPARATOR))
-        .env("CARGO_TERM_COLOR", "never")
-        .without_env("RUSTFLAGS")
-        .without_env("MAKEFLAGS")
-        .without_env("MFLAGS")
-        .directory(installation.sources())
-        .with_tree()
-        .run_logged(&log, &task)
-        .with_context(|| format!("{name} failed"))?;
-    task.done();
-    Ok(())
 }
 
 fn product(directory: &Path, name: &str) -> Result<PathBuf> {

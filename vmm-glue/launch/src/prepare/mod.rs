@@ -39,6 +39,7 @@ use crate::installation::Installation;
 use crate::layout;
 use crate::progress::Progress;
 
+use cargo::Builds;
 use series::Series;
 use workshop::{Components, Kernel, Manner, Workshop, join};
 
@@ -180,9 +181,14 @@ pub fn prepare_qemu(
     host::architecture()?;
     let installation = Installation::find()?;
     buildable(&installation)?;
+    let builds = Builds {
+        installation: &installation,
+        beside_others: false,
+        progress,
+    };
     if let Some(path) = qemu {
         let qemu = own_qemu(&Cache::open(place.cache.as_deref())?, path)?;
-        let plugin = cargo::plugin(&installation, None, progress)?;
+        let plugin = builds.plugin(None)?;
         return Ok((qemu, plugin));
     }
     let cache = Cache::open(place.cache.as_deref())?;
@@ -195,7 +201,7 @@ pub fn prepare_qemu(
     let workshop = Workshop::new(&cache, place.mirror.as_deref(), progress, manner);
     let _in_use = workshop.make(&components, || {})?;
     let tree = root::tree(root);
-    let plugin = cargo::plugin(&installation, Some(&tree), progress)?;
+    let plugin = builds.plugin(Some(&tree))?;
     Ok((
         Qemu::Prepared {
             version: fact(root, "qemu")?,
@@ -235,12 +241,15 @@ fn prepare_in(
     }
     let components = Components::of(&cache, &choice, series);
     let tree = root::tree(&components.root);
+    let builds = Builds {
+        installation: &installation,
+        beside_others: workshop.has_work(&components),
+        progress,
+    };
     let (in_use, programs, plugin, (parts, driver)) = thread::scope(|scope| {
-        let programs = scope.spawn(|| cargo::programs(&installation, progress));
-        let plugin = |sysroot: Option<PathBuf>| {
-            let installation = &installation;
-            scope.spawn(move || cargo::plugin(installation, sysroot.as_deref(), progress))
-        };
+        let programs = scope.spawn(|| builds.programs());
+        let plugin =
+            |sysroot: Option<PathBuf>| scope.spawn(move || builds.plugin(sysroot.as_deref()));
         let mut building = None;
         let in_use = workshop.make(&components, || {
             // Linking the plug-in needs only the root.

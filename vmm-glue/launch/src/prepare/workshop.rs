@@ -182,6 +182,11 @@ impl<'a> Workshop<'a> {
         }
     }
 
+    /// Whether [`Self::make`] would make some of the components, or would wait for others that do.
+    pub fn has_work(&self, components: &Components) -> bool {
+        self.manner.fresh || components.examine(Depth::Quick).is_err()
+    }
+
     /// Makes components that are missing or not sound, and marks the cache as in use. Calls
     /// `when_root_is_ready` as soon as the root is ready.
     pub fn make(&self, components: &Components, when_root_is_ready: impl FnOnce()) -> Result<Lock> {
@@ -445,6 +450,36 @@ pub fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cache::Made;
+
+    #[test]
+    fn there_is_work_until_all_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let cache = Cache::open(Some(directory.path())).unwrap();
+        let series = Series::newest_known();
+        let components = Components::of(&cache, &KernelChoice::Stock, series);
+        let progress = Progress::new();
+        let has_work = |fresh| {
+            let depth = Depth::Quick;
+            let manner = Manner { depth, fresh };
+            Workshop::new(&cache, None, &progress, manner).has_work(&components)
+        };
+        for component in components.all() {
+            assert!(has_work(false), "without {}", component.name());
+            let made = |directory: &Path, _: &Task| {
+                std::fs::write(directory.join("f"), "")?;
+                Ok(Made {
+                    key_files: vec!["f".to_owned()],
+                    facts: Vec::new(),
+                })
+            };
+            component
+                .ensure(&progress, Depth::Quick, false, made)
+                .unwrap();
+        }
+        assert!(!has_work(false));
+        assert!(has_work(true), "all is made again");
+    }
 
     #[test]
     fn only_the_debug_kernel_takes_the_toolchain() {
