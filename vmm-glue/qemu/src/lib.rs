@@ -23,6 +23,7 @@ mod bell;
 mod bql;
 mod device;
 mod engine;
+mod fault_queue;
 mod instance;
 mod ioctl;
 mod machine_done;

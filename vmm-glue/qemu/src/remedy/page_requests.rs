@@ -13,13 +13,13 @@
 //! The queue is added by [`crate::ioctl`].
 
 use std::collections::BTreeMap;
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::fs::File;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use host_iommu::host::{Errno, FaultQueueId, HostIommu};
+use host_iommu::host::{FaultQueueId, HostIommu};
 use host_iommu::page_requests::{PageRequests, answer};
 use host_iommufd::host::Host as Kernel;
 use iommufd_bindings as uapi;
@@ -32,15 +32,13 @@ use crate::abi::functions::Realize;
 use crate::abi::layout::*;
 use crate::abi::{qemu, room};
 use crate::bql::Bql;
+use crate::fault_queue::{self, Listener, Polled};
 use crate::qom::Class;
 use crate::trace::marks;
-use crate::{main_loop, message, page_request_capability, property, withheld};
+use crate::{message, page_request_capability, property, withheld};
 
 /// Page Request Support, in ECAP_REG (VT-d 11.4.3).
 const PRS: u64 = 1 << 29;
-
-/// For how many rounds of the main loop a fault queue may be polled after it was closed.
-const MOST_ROUNDS: u32 = 1000;
 
 /// The property of `vfio-pci`.
 #[derive(Clone, Debug)]
@@ -113,9 +111,7 @@ struct Iommufd {
     /// QEMU's descriptor.
     fd: c_int,
     number: u32,
-    queue: FaultQueueId,
-    /// The handler of the fault queue is given this, and only compares it.
-    given: Box<FaultQueueId>,
+    queue: Polled,
 }
 
 #[derive(Default)]
@@ -214,7 +210,7 @@ fn serve(bql: &Bql, device: NonNull<PCIDevice>) {
     };
     // SAFETY: the device has the backend open.
     let fd: c_int = unsafe { room::read(backend, at.iommufd_backend.fd) };
-    let number = match open(fd) {
+    let number = match open(bql, fd) {
         Ok(number) => number,
         Err(error) => {
             return message::warning(&format!(
@@ -224,7 +220,7 @@ fn serve(bql: &Bql, device: NonNull<PCIDevice>) {
     };
     // SAFETY: the device exists and is realized.
     let Some(capability) = (unsafe { page_request_capability::take(bql, device) }) else {
-        return close_unused(number);
+        return close_unused(bql, number);
     };
     // SAFETY: the field is of this type; QEMU looks there for the guest's Enable.
     unsafe { room::write(device, at.pci_device.pri_cap, capability) };
@@ -239,7 +235,7 @@ fn serve(bql: &Bql, device: NonNull<PCIDevice>) {
 }
 
 /// The number of an iommufd, with a fault queue; a new one if it is not known.
-fn open(fd: c_int) -> Result<u32, String> {
+fn open(bql: &Bql, fd: c_int) -> Result<u32, String> {
     let state = &mut *state();
     if let Some(known) = state.iommufds.iter().find(|known| known.fd == fd) {
         return Ok(known.number);
@@ -253,24 +249,13 @@ fn open(fd: c_int) -> Result<u32, String> {
         state.kernel.close(number);
         error.to_string()
     })?;
-    let mut given = Box::new(queue);
-    if let Some(file) = state.kernel.fault_queue_fd(queue) {
-        let opaque = (&raw mut *given).cast();
-        // SAFETY: the file is open and the pointer is valid until the handler is removed.
-        unsafe { (qemu().qemu_set_fd_handler)(file.as_raw_fd(), Some(readable), None, opaque) };
-    }
-    state.iommufds.push(Iommufd {
-        fd,
-        number,
-        queue,
-        given,
-    });
+    let queue = Polled::new(bql, &state.kernel, queue, &REMEDY);
+    state.iommufds.push(Iommufd { fd, number, queue });
     Ok(number)
 }
 
-/// Closes an iommufd that no function uses any more. The main loop's own polling holds the file of
-/// the fault queue, and ends some rounds of the loop later; the queue is freed then.
-fn close_unused(number: u32) {
+/// Closes an iommufd that no function uses any more, when its fault queue is freed.
+fn close_unused(bql: &Bql, number: u32) {
     let state = &mut *state();
     if state.functions.iter().any(|f| f.iommufd == number) {
         return;
@@ -278,28 +263,14 @@ fn close_unused(number: u32) {
     let Some(index) = state.iommufds.iter().position(|i| i.number == number) else {
         return;
     };
-    let unused = state.iommufds.remove(index);
-    if let Some(file) = state.kernel.fault_queue_fd(unused.queue) {
-        let none = std::ptr::null_mut();
-        // SAFETY: the file is open; no handler is left that would use it.
-        unsafe { (qemu().qemu_set_fd_handler)(file.as_raw_fd(), None, None, none) };
-    }
-    state.kernel.close_fault_queue(unused.queue);
-    drop(unused.given);
-    main_loop::soon(move |_| free(unused.queue, MOST_ROUNDS));
-}
-
-/// Frees a closed fault queue, and closes its iommufd.
-fn free(queue: FaultQueueId, rounds: u32) {
-    let state = &mut *state();
-    match state.kernel.free_fault_queue(queue) {
-        Err(error) if error.errno == Errno::Busy && rounds > 0 => {
-            return main_loop::soon(move |_| free(queue, rounds - 1));
-        }
-        Err(error) => message::warning(&error.to_string()),
-        Ok(()) => {}
-    }
-    state.kernel.close(queue.iommufd);
+    let unused = state.iommufds.remove(index).queue;
+    let queue = unused.queue();
+    unused.close(bql, &mut state.kernel);
+    fault_queue::free_soon(
+        "",
+        move || self::state().kernel.free_fault_queue(queue),
+        move || self::state().kernel.close(queue.iommufd),
+    );
 }
 
 /// `PCIDeviceClass.exit`.
@@ -335,15 +306,23 @@ unsafe extern "C" fn exit(object: *mut Object) {
     unsafe { known(object) };
     // QEMU has freed its page tables, so that nothing has the fault queue.
     if let Some(served) = served {
-        close_unused(served.iommufd);
+        close_unused(&bql, served.iommufd);
     }
 }
 
-/// `IOHandler` of a fault queue.
-unsafe extern "C" fn readable(opaque: *mut c_void) {
-    // SAFETY: the pointer is that of `open`, which is freed after the handler is removed; the main
-    // loop holds the BQL.
-    let (queue, bql) = unsafe { (*opaque.cast::<FaultQueueId>(), Bql::held()) };
+/// What is told of page requests.
+struct Remedy;
+
+static REMEDY: Remedy = Remedy;
+
+impl Listener for Remedy {
+    fn requests_wait(&'static self, bql: &Bql, queue: FaultQueueId) {
+        take_requests(bql, queue);
+    }
+}
+
+/// Passes the page requests that wait in a fault queue on to the guest.
+fn take_requests(bql: &Bql, queue: FaultQueueId) {
     let requests = {
         let state = &mut *state();
         let faults = match state.kernel.read_faults(queue) {
@@ -365,7 +344,7 @@ unsafe extern "C" fn readable(opaque: *mut c_void) {
         delivery.requests
     };
     for (requester, request) in requests {
-        if let Err(code) = pass_on(&bql, requester, &request) {
+        if let Err(code) = pass_on(bql, requester, &request) {
             respond(requester, request.prgi, request.pasid, code);
         }
     }
@@ -463,7 +442,7 @@ fn fault_queue_for(fd: c_int, argument: &uapi::iommu_hwpt_alloc) -> Option<u32> 
         state.aside = true;
         return None;
     }
-    Some(iommufd.queue.id)
+    Some(iommufd.queue.queue().id)
 }
 
 const FAULT_ID_VALID: u32 = uapi::iommufd_hwpt_alloc_flags_IOMMU_HWPT_FAULT_ID_VALID;
@@ -500,12 +479,13 @@ mod tests {
     fn first_stages_of_served_functions_get_the_queue_of_their_iommufd() {
         let (queue, fd) = (FaultQueueId { iommufd: 3, id: 9 }, 70);
         {
-            let mut state = state();
+            let state = &mut *state();
+            // SAFETY: no QEMU runs here.
+            let bql = unsafe { Bql::held() };
             state.iommufds.push(Iommufd {
                 fd,
                 number: queue.iommufd,
-                queue,
-                given: Box::new(queue),
+                queue: Polled::new(&bql, &state.kernel, queue, &REMEDY),
             });
             state.functions.push(Function {
                 object: NonNull::dangling(),

@@ -4,15 +4,13 @@
 //! back. The rules are those of the crate `host-iommu`; this file joins them to QEMU.
 
 use std::collections::BTreeMap;
-use std::ffi::c_void;
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use host_iommu::assigned::Assigned;
 use host_iommu::bindings::{AssignedDevice, Changes};
 use host_iommu::compatibility;
-use host_iommu::host::{DeviceId, Errno, FaultQueueId, HostError, HostIommu, HwptId};
+use host_iommu::host::{DeviceId, FaultQueueId, HostError, HostIommu, HwptId};
 use host_iommu::tables::{GuestTables, Mode, UnitTables};
 use host_iommufd::host::Host as Kernel;
 use pcie_ats::{PageRequest, Pasid};
@@ -24,9 +22,9 @@ use super::function::Function;
 use super::guest_memory::GuestMemory;
 use super::host_device::IommufdDevice;
 use super::unit::LockedUnit;
-use crate::abi::{layout, qemu};
+use crate::abi::layout;
 use crate::bql::Bql;
-use crate::main_loop;
+use crate::fault_queue::{self, Listener, Polled};
 use crate::message;
 use crate::trace::marks;
 
@@ -62,9 +60,6 @@ impl GuestTables for Tables<'_> {
     }
 }
 
-/// For how many rounds of the main loop a fault queue may be polled after it was closed.
-const MOST_ROUNDS: u32 = 1000;
-
 /// A function that is a device of the host.
 struct Member {
     function: Function,
@@ -73,8 +68,8 @@ struct Member {
     device: AssignedDevice,
     /// QEMU's object of its iommufd.
     backend: usize,
-    /// What the handler of its fault queue is given, never used but by it.
-    handler: Option<Box<Readable>>,
+    /// Its fault queue.
+    requests: Option<Polled>,
 }
 
 #[derive(Default)]
@@ -85,7 +80,7 @@ struct State {
     assigned: Assigned,
     members: Vec<Member>,
     /// Fault queues of functions that are gone, with QEMU's objects of their iommufds.
-    closed: Vec<(FaultQueueId, usize)>,
+    closed: BTreeMap<FaultQueueId, usize>,
 }
 
 /// The devices of the host below a unit.
@@ -94,27 +89,6 @@ pub struct AssignedDevices {
     state: Mutex<State>,
     /// How many there are, for a look without the lock.
     count: AtomicUsize,
-}
-
-/// The code above that is told of page requests.
-pub trait Listener: Sync {
-    /// Page requests wait in a fault queue.
-    fn requests_wait(&'static self, bql: &Bql, queue: FaultQueueId);
-}
-
-/// What the handler of a fault queue is given.
-struct Readable {
-    listener: &'static dyn Listener,
-    queue: FaultQueueId,
-}
-
-/// `IOHandler` of a fault queue.
-unsafe extern "C" fn readable(opaque: *mut c_void) {
-    // SAFETY: the pointer is that of `add`, which is freed after the handler is removed; the main
-    // loop holds the BQL.
-    let (readable, bql) = unsafe { (&*opaque.cast::<Readable>(), Bql::held()) };
-    let (listener, queue) = (readable.listener, readable.queue);
-    listener.requests_wait(&bql, queue);
 }
 
 /// Whether this QEMU tells the unit of devices of the host.
@@ -157,7 +131,7 @@ impl AssignedDevices {
     /// Why it cannot be assigned, as a sentence. Nothing of it is left.
     pub fn add(
         &self,
-        _bql: &Bql,
+        bql: &Bql,
         unit: &LockedUnit,
         function: Function,
         opened: IommufdDevice,
@@ -187,22 +161,15 @@ impl AssignedDevices {
         match result {
             Ok((bound, changes)) => {
                 report(&changes);
-                let handler = bound.fault_queue.zip(listener);
-                let handler = handler.and_then(|(queue, listener)| {
-                    let fd = state.kernel.fault_queue_fd(queue)?.as_raw_fd();
-                    let mut given = Box::new(Readable { listener, queue });
-                    let opaque = (&raw mut *given).cast();
-                    // SAFETY: the file is open and the pointer is valid until the handler is
-                    // removed.
-                    unsafe { (qemu().qemu_set_fd_handler)(fd, Some(readable), None, opaque) };
-                    Some(given)
-                });
+                let requests = bound.fault_queue.zip(listener);
+                let requests = requests
+                    .map(|(queue, listener)| Polled::new(bql, &state.kernel, queue, listener));
                 state.members.push(Member {
                     function,
                     requester: bound.requester,
                     device: bound,
                     backend,
-                    handler,
+                    requests,
                 });
                 self.count.store(state.members.len(), Ordering::Relaxed);
                 state.hold(unit);
@@ -218,7 +185,7 @@ impl AssignedDevices {
 
     /// Removes a function: it has its parent again, and what it requested is answered. Returns
     /// whether it was one of them.
-    pub fn remove(&'static self, _bql: &Bql, function: Function) -> bool {
+    pub fn remove(&'static self, bql: &Bql, function: Function) -> bool {
         let state = &mut *self.lock();
         let Some(index) = state.members.iter().position(|m| m.function == function) else {
             return false;
@@ -227,30 +194,20 @@ impl AssignedDevices {
         let changes = state.assigned.unassign(&mut state.kernel, member.requester);
         report(&changes.unwrap_or_default());
         drop(state.kernel.unbind(member.device.device));
-        if let Some(queue) = member.device.fault_queue {
-            if let Some(fd) = state.kernel.fault_queue_fd(queue) {
-                let none = std::ptr::null_mut();
-                // SAFETY: the file is open; no handler is left that would use it.
-                unsafe { (qemu().qemu_set_fd_handler)(fd.as_raw_fd(), None, None, none) }
-            }
-            state.kernel.close_fault_queue(queue);
-            state.closed.push((queue, member.backend));
-            main_loop::soon(move |_| self.free_closed(MOST_ROUNDS));
+        if let Some(requests) = member.requests {
+            let queue = requests.queue();
+            requests.close(bql, &mut state.kernel);
+            state.closed.insert(queue, member.backend);
+            fault_queue::free_soon(
+                "svm-vtd: ",
+                move || self.lock().kernel.free_fault_queue(queue),
+                move || self.lock().freed(queue),
+            );
         } else {
             state.forget(member.device.device.iommufd, member.backend);
         }
-        // The handler is gone, and ran only in the main loop, with the BQL held.
-        drop(member.handler);
         self.count.store(state.members.len(), Ordering::Relaxed);
         true
-    }
-
-    /// Frees the fault queues of functions that are gone. The main loop's own polling holds their
-    /// files, and ends some rounds of the loop later.
-    fn free_closed(&'static self, rounds: u32) {
-        if self.lock().free_closed(rounds == 0) {
-            main_loop::soon(move |_| self.free_closed(rounds - 1));
-        }
     }
 
     /// Carries an effect of the unit out in the kernel, before anything else learns of it. Returns
@@ -367,27 +324,17 @@ impl State {
         }
     }
 
-    /// Frees the fault queues of functions that are gone. Returns whether some are still polled, of
-    /// which the last try warns.
-    fn free_closed(&mut self, is_last: bool) -> bool {
-        for (queue, backend) in std::mem::take(&mut self.closed) {
-            match self.kernel.free_fault_queue(queue) {
-                Err(error) if error.errno == Errno::Busy && !is_last => {
-                    self.closed.push((queue, backend));
-                    continue;
-                }
-                Err(error) => message::warning(&format!("svm-vtd: {error}")),
-                Ok(()) => {}
-            }
+    /// The fault queue of a function that is gone was freed.
+    fn freed(&mut self, queue: FaultQueueId) {
+        if let Some(backend) = self.closed.remove(&queue) {
             self.forget(queue.iommufd, backend);
         }
-        !self.closed.is_empty()
     }
 
     /// Closes an iommufd that no function uses any more.
     fn forget(&mut self, iommufd: u32, backend: usize) {
         let is_used = self.members.iter().any(|m| m.backend == backend)
-            || self.closed.iter().any(|(_, b)| *b == backend);
+            || self.closed.values().any(|b| *b == backend);
         if !is_used {
             self.iommufds.remove(&backend);
             self.kernel.close(iommufd);

@@ -14,7 +14,7 @@ use vtd::spec::SourceId;
 use vtd::spec::descriptor::IotlbScope;
 use vtd::{Capabilities, Config, Effect, Effects, Invalidated};
 
-use super::assigned::{self, AssignedDevices, Listener};
+use super::assigned::{self, AssignedDevices};
 use super::clients::Clients;
 use super::copies::{Dirty, Span};
 use super::function::{Bus, Function};
@@ -28,6 +28,7 @@ use crate::abi::layout::{AddressSpace, NOTIFIER_DEVIOTLB_UNMAP, NOTIFIER_UNMAP};
 use crate::abi::qemu;
 use crate::bell::Bell;
 use crate::bql::Bql;
+use crate::fault_queue::Listener;
 use crate::main_loop;
 use crate::memory::Mmio;
 use crate::message;
