@@ -10,6 +10,9 @@ use vtd::memory::MemoryError;
 use vtd::spec::SourceId;
 use vtd::spec::interrupt::Message;
 
+/// How many steps a wait takes at most, unless a board has another number.
+const MOST_STEPS: usize = 10_000_000;
+
 /// A machine with memory, remapping units, and functions behind them.
 ///
 /// Memory begins at address 0, and is little-endian. Accesses of 8 bytes are to aligned addresses.
@@ -71,23 +74,32 @@ pub trait Board: Debug + Send + Sync + 'static {
     /// Gives an MSI-X vector its message, unmasks it and enables MSI-X; none masks the vector.
     fn set_msix(&self, function: FunctionId, vector: u16, message: Option<Message>);
 
-    // Progress.
+    // Progress. Without a thread of the machine's own, software makes all steps, and there are no
+    // news to wait for.
 
     /// Goes on by a step. Returns false if nothing more happens by itself.
     fn step(&self) -> bool;
 
     /// Whether somebody else makes the steps at the moment, so that software only waits.
-    fn is_driven(&self) -> bool;
+    fn is_driven(&self) -> bool {
+        false
+    }
 
     /// How many steps a wait takes at most before software takes the machine for restless.
-    fn most_steps(&self) -> usize;
+    fn most_steps(&self) -> usize {
+        MOST_STEPS
+    }
 
     /// How often something has happened that software may wait for. To be read before looking at
     /// what it is about.
-    fn news(&self) -> u64;
+    fn news(&self) -> u64 {
+        0
+    }
 
     /// Waits until there are more news than `seen`, or until time is out.
-    fn wait_for_news(&self, seen: u64, timeout: Duration);
+    fn wait_for_news(&self, seen: u64, timeout: Duration) {
+        let _ = (seen, timeout);
+    }
 }
 
 /// A board that is shared is the same board.

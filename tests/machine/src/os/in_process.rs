@@ -9,9 +9,6 @@ use vtd::memory::{Memory, MemoryError};
 use vtd::spec::SourceId;
 use vtd::spec::interrupt::Message;
 
-/// How many steps a wait takes at most when there are no engines.
-const MOST_STEPS: usize = 10_000_000;
-
 impl Board for Machine {
     fn memory_bytes(&self) -> u64 {
         self.ram().bytes()
@@ -87,10 +84,6 @@ impl Board for Machine {
 
     fn is_driven(&self) -> bool {
         self.0.engines.load(Ordering::SeqCst) != 0
-    }
-
-    fn most_steps(&self) -> usize {
-        MOST_STEPS
     }
 
     fn news(&self) -> u64 {

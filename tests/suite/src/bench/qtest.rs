@@ -429,19 +429,9 @@ impl Board for Machine {
         self.queue_moves() && self.rounds.fetch_add(1, Ordering::Relaxed) < MOST_ROUNDS
     }
 
-    fn is_driven(&self) -> bool {
-        false
-    }
-
     fn most_steps(&self) -> usize {
         MOST_STEPS
     }
-
-    fn news(&self) -> u64 {
-        0
-    }
-
-    fn wait_for_news(&self, _: u64, _: Duration) {}
 }
 
 impl Host for Machine {

@@ -15,9 +15,6 @@ use vtd::memory::{Memory, MemoryError};
 use vtd::spec::SourceId;
 use vtd::spec::interrupt::Message;
 
-/// How many steps a wait takes at most.
-const MOST_STEPS: usize = 10_000_000;
-
 impl Board for ModelMachine {
     fn memory_bytes(&self) -> u64 {
         self.ram.bytes()
@@ -104,20 +101,6 @@ impl Board for ModelMachine {
         }
         worked
     }
-
-    fn is_driven(&self) -> bool {
-        false
-    }
-
-    fn most_steps(&self) -> usize {
-        MOST_STEPS
-    }
-
-    fn news(&self) -> u64 {
-        0
-    }
-
-    fn wait_for_news(&self, _: u64, _: Duration) {}
 }
 
 impl Host for ModelMachine {
