@@ -32,58 +32,58 @@ struct Guest {
     laboratory: bool,
 }
 
+/// A guest that tries a little of everything, with QEMU's own unit.
+const LITTLE: Guest = Guest {
+    part: "intel-iommu",
+    kernel: "stock",
+    iommu: "intel-iommu",
+    name: "test",
+    scale: "0.1",
+    groups: &[],
+    laboratory: false,
+};
+
+/// A guest that tries some groups in full, with this project's.
+const FULL: Guest = Guest {
+    iommu: "svm-vtd",
+    scale: "1",
+    laboratory: true,
+    ..LITTLE
+};
+
 /// The guests. All is tried in full on one IOMMU, by two guests, so that none takes as long as all
 /// others together; and each test a little on the other.
 const GUESTS: &[Guest] = &[
     Guest {
         part: "svm-vtd 1",
-        kernel: "stock",
-        iommu: "svm-vtd",
         name: "test-svm-vtd-1",
-        scale: "1",
         groups: &["--group", "endings"],
-        laboratory: true,
+        ..FULL
     },
     Guest {
         part: "svm-vtd 2",
-        kernel: "stock",
-        iommu: "svm-vtd",
         name: "test-svm-vtd-2",
-        scale: "1",
         groups: &["--without-group", "endings"],
-        laboratory: true,
+        ..FULL
     },
-    Guest {
-        part: "intel-iommu",
-        kernel: "stock",
-        iommu: "intel-iommu",
-        name: "test",
-        scale: "0.1",
-        groups: &[],
-        laboratory: false,
-    },
+    LITTLE,
 ];
 
 /// The guests with the kernel that watches the driver. It does all of this some ten times slower,
 /// so each test tries a little.
 const DEBUG_GUESTS: &[Guest] = &[
     Guest {
-        part: "intel-iommu",
         kernel: "debug",
-        iommu: "intel-iommu",
         name: "test-debug",
-        scale: "0.1",
-        groups: &[],
-        laboratory: false,
+        ..LITTLE
     },
     Guest {
         part: "svm-vtd",
         kernel: "debug",
         iommu: "svm-vtd",
         name: "test-debug-svm-vtd",
-        scale: "0.1",
-        groups: &[],
         laboratory: true,
+        ..LITTLE
     },
 ];
 

@@ -41,46 +41,30 @@ const TIMEOUT: &str = "1800";
 /// How much of each test is tried: a process starts and ends a few times slower there.
 const SCALE: &str = "0.1";
 
-/// The runs on each unit of the second guest.
-struct Runs {
-    /// Name of the part, and the unit.
-    unit: &'static str,
-    tests: &'static str,
-    endings: &'static str,
-    load: &'static str,
-    withheld: &'static str,
-    neighbours: &'static str,
-}
-
-const RUNS: &[Runs] = &[
-    Runs {
-        unit: "svm-vtd",
-        tests: "test-l2-tests",
-        endings: "test-l2-endings",
-        load: "test-l2-load",
-        withheld: "test-l2-withheld",
-        neighbours: "test-l2-neighbours",
-    },
-    Runs {
-        unit: "intel-iommu",
-        tests: "test-l2-tests-intel-iommu",
-        endings: "test-l2-endings-intel-iommu",
-        load: "test-l2-load-intel-iommu",
-        withheld: "test-l2-withheld-intel-iommu",
-        neighbours: "test-l2-neighbours-intel-iommu",
-    },
-];
+/// The units of the second guest.
+const UNITS: [&str; 2] = ["svm-vtd", "intel-iommu"];
 
 /// A part for each unit.
 pub fn jobs(launcher: &Launcher) -> Vec<Job<'_>> {
-    let job = |runs: &'static Runs| Job::new(runs.unit, 1, |part| run(launcher, part, runs));
-    RUNS.iter().map(job).collect()
+    let job = |unit| Job::new(unit, 1, move |part| run(launcher, part, unit));
+    UNITS.map(job).into()
 }
 
-fn run(launcher: &Launcher, part: &mut Part, runs: &Runs) -> anyhow::Result<()> {
-    let unit = runs.unit;
-    let on_unit = ["--l2-iommu", unit];
-    let results = |name: &str| launcher.run_dir(name).join("results.json");
+/// The name of a run on a unit.
+fn run_name(what: &str, unit: &str) -> String {
+    match unit {
+        "svm-vtd" => format!("test-l2-{what}"),
+        unit => format!("test-l2-{what}-{unit}"),
+    }
+}
+
+fn run(launcher: &Launcher, part: &mut Part, unit: &'static str) -> anyhow::Result<()> {
+    let name = |what| run_name(what, unit);
+    let on_unit = |options: &[&'static str]| [&["--l2-iommu", unit][..], options].concat();
+    let results = |what| launcher.run_dir(&name(what)).join("results.json");
+    let count = |part: &mut Part, what, options: &[&'static str]| {
+        counted(launcher, part, &name(what), unit, &on_unit(options))
+    };
 
     let script = [
         "--copy",
@@ -93,35 +77,26 @@ fn run(launcher: &Launcher, part: &mut Part, runs: &Runs) -> anyhow::Result<()> 
         "sh endings.sh",
         "--l2-reboots",
     ];
-    counted(
-        launcher,
-        part,
-        runs.endings,
-        unit,
-        &[&on_unit[..], &script].concat(),
-    )?;
+    count(part, "endings", &script)?;
     part.test("L2 lost the function in every way", |_| {
-        has_tests(&results(runs.endings), LOSSES).map(|()| "")
+        has_tests(&results("endings"), LOSSES).map(|()| "")
     });
 
-    let load = [&on_unit[..], &["--exec", LOAD]].concat();
-    counted(launcher, part, runs.load, unit, &load)?;
+    count(part, "load", &["--exec", LOAD])?;
     part.test(
         "memory was taken away under the device in every way",
-        |_| storms(&said(&results(runs.load))?),
+        |_| storms(&said(&results("load"))?),
     );
     part.test("a host that withholds invalidations is noticed", |part| {
-        let name = runs.withheld;
         let fault = ["--l2-device-option", "svm-withhold-invalidations=on"];
-        let options = [&on_unit[..], &fault, &["--exec", STORMS]].concat();
+        let options = [&fault[..], &["--exec", STORMS]].concat();
         ensure!(
-            !nested(launcher, part, name, &options)?,
+            !nested(launcher, part, &name("withheld"), &on_unit(&options))?,
             "it was not noticed"
         );
-        noticed(&said(&results(name))?)
+        noticed(&said(&results("withheld"))?)
     });
 
-    let name = runs.neighbours;
     let both = [
         "--copy",
         NEIGHBOURS,
@@ -136,11 +111,11 @@ fn run(launcher: &Launcher, part: &mut Part, runs: &Runs) -> anyhow::Result<()> 
         "--l2-neighbour",
         "sh neighbours.sh checks",
     ];
-    counted(launcher, part, name, unit, &[&on_unit[..], &both].concat())?;
+    count(part, "neighbours", &both)?;
     part.test(
         "the neighbour of a hostile guest found every byte right",
         |_| {
-            let text = std::fs::read_to_string(results(name))?;
+            let text = std::fs::read_to_string(results("neighbours"))?;
             let results: serde_json::Value = serde_json::from_str(&text)?;
             let said = said_by(&results["neighbour"])?;
             let right = said.iter().find(|line| line.ends_with(ALL_RIGHT));
@@ -150,13 +125,7 @@ fn run(launcher: &Launcher, part: &mut Part, runs: &Runs) -> anyhow::Result<()> 
 
     let tests = ["--plan", "test", "--scale", SCALE, "--timeout", TIMEOUT];
     let laboratory = ["--device-option", "lab=on"];
-    counted(
-        launcher,
-        part,
-        runs.tests,
-        unit,
-        &[&on_unit[..], &tests, &laboratory].concat(),
-    )
+    count(part, "tests", &[&tests[..], &laboratory].concat())
 }
 
 /// All that the steps of a run have said.
@@ -208,6 +177,12 @@ mod tests {
             format!(r#"{{"dropped": 2, "forked": 1, "swapped_out": 3, "unmapped": {unmapped}}}"#);
         let report = format!(r#"{{"storms": {storms}, "storms_in_flight": {in_flight}}}"#);
         vec!["seed 1".to_owned(), report]
+    }
+
+    #[test]
+    fn each_unit_has_runs_of_its_own() {
+        let names = UNITS.map(|unit| run_name("load", unit));
+        assert_eq!(names, ["test-l2-load", "test-l2-load-intel-iommu"]);
     }
 
     #[test]
