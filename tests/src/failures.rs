@@ -139,7 +139,11 @@ fn a_hang_fails_the_run(launcher: &Launcher) -> anyhow::Result<()> {
                 said.contains(&needle),
                 "no {needle:?} in the output:\n{said}"
             );
-            let found = fs::read_to_string(launcher.run_dir("hang").join("hang.txt"))?;
+            let directory = launcher.run_dir("hang");
+            let results = fs::read_to_string(directory.join("results.json"))?;
+            let results: serde_json::Value = serde_json::from_str(&results)?;
+            ensure!(results["bad_end"] == "hung", "{}", results["bad_end"]);
+            let found = fs::read_to_string(directory.join("hang.txt"))?;
             ensure!(
                 found.contains("processor 1") && found.contains("RIP=") && found.contains("stack"),
                 "not where the processors are:\n{found}"

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::console::Kind;
 use super::follow::Ending;
-use super::results::Results;
+use super::results::{BadEnd, Results};
 use svm_init::events::Status;
 
 /// A program that a signal ended has this plus the signal's number as its exit status.
@@ -28,7 +28,7 @@ pub fn status(results: &Results, ending: &Ending, is_exec: bool) -> u8 {
     match ending {
         Ending::Interrupted(signal) => by_signal(*signal as i32),
         _ if !is_exec => u8::from(results.failed > 0),
-        _ if results.hung => TIMED_OUT,
+        _ if results.bad_end == Some(BadEnd::Hung) => TIMED_OUT,
         _ if results.failed_by_itself() => NOT_THE_COMMAND,
         _ => match results.last_end() {
             // A command that failed has itself reported why it left no files.
@@ -40,9 +40,19 @@ pub fn status(results: &Results, ending: &Ending, is_exec: bool) -> u8 {
     }
 }
 
-/// Adds the end of the guest to the results. `found` describes a machine that did not end in time, or
-/// says why it ended, if that is known.
-pub fn ending(results: &mut Results, ending: &Ending, timeout: Duration, found: &str) {
+/// What was found of a guest's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing.
+    Nothing,
+    /// A processor came to a triple fault.
+    TripleFault,
+    /// Where a machine is that did not end in time.
+    Hang(String),
+}
+
+/// Adds the end of the guest to the results.
+pub fn ending(results: &mut Results, ending: &Ending, timeout: Duration, found: &Found) {
     let at = match (results.under_way(), &results.kernel) {
         (Some(step), _) => format!("in the step {step:?}"),
         (None, None) => "before the guest was up".to_owned(),
@@ -61,25 +71,32 @@ pub fn ending(results: &mut Results, ending: &Ending, timeout: Duration, found: 
         Ending::Exited(_) if results.ended() || panicked => {}
         Ending::Exited(_) => {
             let why = match found {
-                "" => String::new(),
-                found => format!(": {found}"),
+                Found::TripleFault => {
+                    results.bad_end = Some(BadEnd::TripleFault);
+                    ": a processor came to a triple fault"
+                }
+                _ => "",
             };
             results.fail(format!(
                 "the guest ended {at}, without coming to the end of its plan{why}"
             ));
         }
-        Ending::TimedOut if results.ended() => {
-            results.fail(format!(
-                "the guest did not power off after its plan: {found}"
-            ));
-        }
-        Ending::TimedOut if panicked || !results.failures.is_empty() => {}
+        Ending::TimedOut if !results.ended() && (panicked || !results.failures.is_empty()) => {}
         Ending::TimedOut => {
-            results.hung = true;
-            results.fail(format!(
-                "the guest hung {at}: no end within {} s: {found}",
-                timeout.as_secs()
-            ));
+            let (end, what) = if results.ended() {
+                let what = "the guest did not power off after its plan".to_owned();
+                (BadEnd::NotPoweredOff, what)
+            } else {
+                let limit = timeout.as_secs();
+                let what = format!("the guest hung {at}: no end within {limit} s");
+                (BadEnd::Hung, what)
+            };
+            let place = match found {
+                Found::Hang(place) => place,
+                _ => "",
+            };
+            results.bad_end = Some(end);
+            results.fail(format!("{what}: {place}"));
         }
     }
 }
@@ -148,7 +165,10 @@ fn of_level(first: &Results, second: &mut Results, step: &str, level: &str) {
             "{level} ended {at}, without coming to the end of its plan"
         )),
         Some(why) if why.contains("did not end within") => {
-            second.hung = !second.ended();
+            second.bad_end = Some(match second.ended() {
+                true => BadEnd::NotPoweredOff,
+                false => BadEnd::Hung,
+            });
             second.fail(format!("{level} hung {at}: it {why}"));
         }
         Some(why) => second.fail(format!("{level}'s QEMU died {at}: {why}")),
@@ -188,17 +208,21 @@ mod tests {
         Ending::Exited(ExitStatus::from_raw(raw))
     }
 
+    fn hang() -> Found {
+        Found::Hang("processor 0".to_owned())
+    }
+
     /// The messages about the end of a run with these events.
     fn said(lines: &[&str], end: Ending) -> Vec<String> {
         let mut results = fed(lines);
-        ending(&mut results, &end, Duration::from_secs(7), "processor 0");
+        ending(&mut results, &end, Duration::from_secs(7), &hang());
         results.failures
     }
 
     /// The exit statuses of a run with these events: of a plan, and of a command.
     fn statuses(lines: &[&str], end: Ending) -> (u8, u8) {
         let mut results = fed(lines);
-        ending(&mut results, &end, Duration::from_secs(7), "processor 0");
+        ending(&mut results, &end, Duration::from_secs(7), &hang());
         results.close();
         (status(&results, &end, false), status(&results, &end, true))
     }
@@ -246,11 +270,31 @@ mod tests {
 
     #[test]
     fn a_guest_that_ended_before_its_plan_has_a_reason_if_one_is_known() {
-        for (found, text) in [("", "of its plan"), ("f", "of its plan: f")] {
+        let triple = Some(BadEnd::TripleFault);
+        for (found, end, text) in [
+            (Found::Nothing, None, "of its plan"),
+            (
+                Found::TripleFault,
+                triple,
+                "of its plan: a processor came to a triple fault",
+            ),
+        ] {
             let mut results = fed(&[READY]);
-            ending(&mut results, &exited(0), Duration::ZERO, found);
+            ending(&mut results, &exited(0), Duration::ZERO, &found);
             assert!(results.failures[0].ends_with(text), "{results:?}");
+            assert_eq!(results.bad_end, end);
         }
+    }
+
+    #[test]
+    fn a_guest_that_does_not_end_has_a_bad_end() {
+        let end = |lines: &[&str]| {
+            let mut results = fed(lines);
+            ending(&mut results, &Ending::TimedOut, Duration::ZERO, &hang());
+            results.bad_end
+        };
+        assert_eq!(end(&[READY, BEGIN]), Some(BadEnd::Hung));
+        assert_eq!(end(&[READY, END]), Some(BadEnd::NotPoweredOff));
     }
 
     #[test]
@@ -261,7 +305,7 @@ mod tests {
                 kind: Kind::Panic,
                 line: "Kernel panic".into(),
             });
-            ending(&mut results, &end, Duration::ZERO, "processor 0");
+            ending(&mut results, &end, Duration::ZERO, &hang());
             assert_eq!((results.failed, results.failures.len()), (1, 0));
             assert_eq!(status(&results, &end, true), NOT_THE_COMMAND);
         }
@@ -302,8 +346,8 @@ mod tests {
 
     const HOST: &str = r#"{"event":"step_begin","name":"guest"}"#;
 
-    /// What is said of a second level with these events, in a first level whose step ended so.
-    fn levels_said(second: &[&str], step: &str, panicked: bool) -> Vec<String> {
+    /// The second level with these events, in a first level whose step ended so.
+    fn of_levels(second: &[&str], step: &str, panicked: bool) -> Results {
         let step = format!(r#"{{"event":"step","name":"guest",{step}}}"#);
         let mut first = fed(&[READY, HOST, &step, END]);
         let mut second = fed(second);
@@ -313,9 +357,19 @@ mod tests {
                 line: "Kernel panic".into(),
             });
         }
-        ending(&mut first, &exited(0), Duration::from_secs(7), "");
+        ending(
+            &mut first,
+            &exited(0),
+            Duration::from_secs(7),
+            &Found::Nothing,
+        );
         levels(&mut first, &mut second, "guest");
-        second.failures
+        second
+    }
+
+    /// What is said of it.
+    fn levels_said(second: &[&str], step: &str, panicked: bool) -> Vec<String> {
+        of_levels(second, step, panicked).failures
     }
 
     #[test]
@@ -349,6 +403,10 @@ mod tests {
         ] {
             assert_eq!(levels_said(second, step, false), [text]);
         }
+        let end = |second| of_levels(second, late, false).bad_end;
+        assert_eq!(end(&[READY, BEGIN]), Some(BadEnd::Hung));
+        assert_eq!(end(&[READY, END]), Some(BadEnd::NotPoweredOff));
+        assert_eq!(of_levels(&[READY, BEGIN], killed, false).bad_end, None);
     }
 
     #[test]
@@ -378,7 +436,12 @@ mod tests {
             kind: Kind::Warning,
             line: "WARNING: x".into(),
         });
-        ending(&mut first, &exited(9), Duration::from_secs(7), "");
+        ending(
+            &mut first,
+            &exited(9),
+            Duration::from_secs(7),
+            &Found::Nothing,
+        );
         let mut second = fed(&[]);
         levels(&mut first, &mut second, "guest");
         assert_eq!(

@@ -45,6 +45,7 @@ use crate::progress::{Progress, Task};
 use console::{Kind, Watcher};
 use follow::{Ending, Follower, Source, Then};
 use hang::Monitor;
+use judge::Found;
 pub use judge::NOT_THE_COMMAND;
 use machine::{Console, Files};
 use render::Renderer;
@@ -431,13 +432,16 @@ fn say(line: &str) {
 }
 
 /// What is known of a guest's end: of one that hangs, whose description is kept, or that was reset.
-fn why_it_ended(files: &Files, hang: Option<hang::Report>) -> Result<String> {
+fn why_it_ended(files: &Files, hang: Option<hang::Report>) -> Result<Found> {
     let Some(hang) = hang else {
-        return Ok(reset::found(&files.processors).to_owned());
+        return Ok(match reset::is_triple_fault(&files.processors) {
+            true => Found::TripleFault,
+            false => Found::Nothing,
+        });
     };
     fs::write(&files.hang, &hang.text)
         .with_context(|| format!("cannot write {}", files.hang.display()))?;
-    Ok(hang.summary)
+    Ok(Found::Hang(hang.summary))
 }
 
 fn prepare_for(

@@ -32,6 +32,9 @@ pub struct Results {
     pub boot_seconds: Option<f64>,
     /// From the start of QEMU to its end, in seconds.
     pub seconds: f64,
+    /// How the guest ended, if not by its plan, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bad_end: Option<BadEnd>,
     /// Failures of the run as a whole, outside of all steps.
     pub failures: Vec<String>,
     /// Trouble that the guest's kernel reported on the console.
@@ -51,13 +54,22 @@ pub struct Results {
     /// Those of another guest inside of that one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub neighbour: Option<Box<Results>>,
-    /// The guest did not end in time, for an unknown reason.
-    #[serde(skip)]
-    pub hung: bool,
     #[serde(skip)]
     current: Current,
     #[serde(skip)]
     ended: bool,
+}
+
+/// An end of a guest that is not its plan's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BadEnd {
+    /// It did not come to the end of its plan in time, for an unknown reason.
+    Hung,
+    /// It came to that end, but did not power off in time.
+    NotPoweredOff,
+    /// A processor came to a triple fault before.
+    TripleFault,
 }
 
 /// A step and its events.
@@ -327,5 +339,19 @@ mod tests {
         assert_eq!(value["steps"][0]["name"], "a");
         assert_eq!(value["steps"][0]["tests"][0]["status"], "ok");
         assert_eq!(value["passed"], 1);
+        assert_eq!(value.get("bad_end"), None);
+    }
+
+    #[test]
+    fn a_bad_end_has_a_name_for_programs() {
+        for (end, name) in [
+            (BadEnd::Hung, "hung"),
+            (BadEnd::NotPoweredOff, "not_powered_off"),
+            (BadEnd::TripleFault, "triple_fault"),
+        ] {
+            let mut results = fed(&[BEGIN]);
+            results.bad_end = Some(end);
+            assert_eq!(serde_json::to_value(&results).unwrap()["bad_end"], name);
+        }
     }
 }
