@@ -9,7 +9,9 @@ mod ats;
 mod bench;
 mod bindings;
 mod cache_invalidate;
+mod capabilities;
 mod compatibility;
+mod compatibility_properties;
 mod document;
 #[path = "../../../../demo-device/endpoint/src/testing/failure.rs"]
 mod failure;
@@ -22,4 +24,5 @@ mod page_requests;
 mod parents;
 mod storm;
 mod unit;
+mod units;
 mod virtual_commands;

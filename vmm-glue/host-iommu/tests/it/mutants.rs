@@ -3,8 +3,8 @@
 
 use crate::failure::all_caught;
 use crate::{
-    ats, bindings, cache_invalidate, compatibility, guest_pasids, ids, invalidations,
-    page_requests, parents, virtual_commands,
+    ats, bindings, cache_invalidate, capabilities, compatibility, compatibility_properties,
+    guest_pasids, ids, invalidations, page_requests, parents, virtual_commands,
 };
 use host_iommu::mutant::{Mutant, set};
 
@@ -84,7 +84,7 @@ pub fn test(mutant: Mutant) -> (&'static str, fn()) {
         }
         Mutant::N3_29 => named!(parents::n3_29_what_is_no_memory_is_not_mapped),
         Mutant::N4_1 => named!(invalidations::n4_1_a_partial_failure_says_how_many_were_done),
-        Mutant::N4_6 => named!(compatibility::n4_6_capabilities_have_their_bits_and_errors),
+        Mutant::N4_6 => named!(capabilities::n4_6_capabilities_have_their_bits_and_errors),
         Mutant::N4_9 => named!(compatibility::n4_9_each_reason_to_refuse_a_device_has_its_sentence),
         Mutant::N4_10 => named!(bindings::n4_10_a_requester_is_assigned_once),
         Mutant::N4_11 => named!(bindings::n4_11_requests_without_pasid_have_the_entry_of_rid_pasid),
@@ -111,20 +111,20 @@ pub fn test(mutant: Mutant) -> (&'static str, fn()) {
             named!(bindings::n4_32_devices_are_plugged_in_and_out_while_translation_is_on)
         }
         Mutant::N4_40 => {
-            named!(compatibility::n4_40_the_unit_says_what_it_wants_of_those_who_assign)
+            named!(capabilities::n4_40_the_unit_says_what_it_wants_of_those_who_assign)
         }
-        Mutant::N4_41 => named!(compatibility::n4_41_the_erratum_leaves_read_only_mappings_out),
+        Mutant::N4_41 => named!(capabilities::n4_41_the_erratum_leaves_read_only_mappings_out),
         Mutant::N4_43 => {
             named!(compatibility::n4_43_devices_behind_bridges_are_refused_in_first_stage_mode)
         }
         Mutant::N4_44 => named!(bindings::n4_44_the_new_page_table_comes_before_the_old_one_goes),
-        Mutant::N4_45 => named!(compatibility::n4_45_the_limit_of_pasids_includes_the_device),
+        Mutant::N4_45 => named!(capabilities::n4_45_the_limit_of_pasids_includes_the_device),
         Mutant::N4_46 => named!(bindings::n4_46_what_is_gone_goes_before_what_is_new_comes),
         Mutant::N4_47 => {
             named!(bindings::n4_47_page_tables_of_a_device_with_pasids_can_be_attached_to_them)
         }
-        Mutant::N4_48 => named!(compatibility::n4_48_the_guest_gets_a_pasid_capability),
-        Mutant::N4_49 => named!(compatibility::n4_49_dirty_tracking_is_used_where_the_host_has_it),
+        Mutant::N4_48 => named!(capabilities::n4_48_the_guest_gets_a_pasid_capability),
+        Mutant::N4_49 => named!(capabilities::n4_49_dirty_tracking_is_used_where_the_host_has_it),
         Mutant::Range => {
             named!(invalidations::ranges_of_any_size_are_told_and_what_is_too_large_is_all)
         }
@@ -150,7 +150,12 @@ const SOURCES: &[(&str, &str)] = &[
     ("ats.rs", include_str!("ats.rs")),
     ("bindings.rs", include_str!("bindings.rs")),
     ("cache_invalidate.rs", include_str!("cache_invalidate.rs")),
+    ("capabilities.rs", include_str!("capabilities.rs")),
     ("compatibility.rs", include_str!("compatibility.rs")),
+    (
+        "compatibility_properties.rs",
+        include_str!("compatibility_properties.rs"),
+    ),
     ("guest_pasids.rs", include_str!("guest_pasids.rs")),
     ("ids.rs", include_str!("ids.rs")),
     ("invalidations.rs", include_str!("invalidations.rs")),
@@ -185,7 +190,7 @@ const PROPERTIES: &[Noticed] = &[
     ),
     (named!(ats::a_chain_of_any_words_ends), &[Mutant::N2_9]),
     (
-        named!(compatibility::the_reason_is_the_first_that_the_registers_give),
+        named!(compatibility_properties::the_reason_is_the_first_that_the_registers_give),
         &[Mutant::N3_27, Mutant::N4_9, Mutant::N4_43],
     ),
     (
@@ -219,8 +224,9 @@ fn properties_notice_mutants_of_the_unit() {
     let of_commands = named!(virtual_commands::commands_end_as_in_a_naive_model);
     let mutants = [Mutant::N1_22, Mutant::N1_23, Mutant::N1_24, Mutant::N1_26];
     all_caught(&mutants, |_| of_commands, vtd::mutant::set, SOURCES);
-    let of_limits =
-        named!(compatibility::a_unit_that_is_limited_by_the_hosts_is_taken_and_loses_no_more);
+    let of_limits = named!(
+        compatibility_properties::a_unit_that_is_limited_by_the_hosts_is_taken_and_loses_no_more
+    );
     all_caught(
         &[Mutant::HostLimits],
         |_| of_limits,
