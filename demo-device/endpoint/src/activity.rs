@@ -22,6 +22,13 @@ pub(crate) enum Activity {
     Complete(Record),
 }
 
+impl From<Operation> for Activity {
+    #[inline(always)]
+    fn from(operation: Operation) -> Self {
+        Activity::Operate(operation)
+    }
+}
+
 impl Activity {
     /// What it needs to continue.
     pub fn demand(&self) -> Demand {

@@ -57,9 +57,8 @@ impl Job {
         }
     }
 
-    /// Restarts with another activity.
-    pub fn begin(&mut self, activity: Activity) {
-        self.activity = activity;
+    /// Restarts; its activity is set apart.
+    pub fn restart(&mut self) {
         self.runs.pieces = 0;
         self.ending = Ending::Open;
         self.progress = Progress::Waiting;
@@ -78,9 +77,12 @@ impl Job {
         scratch: &mut Scratch,
         lives: &impl Fn() -> bool,
     ) -> bool {
-        let accessed = self.runs.perform(&mut self.activity, dma, scratch);
-        self.progress = Progress::Accessed(accessed);
-        let (Ok(()), Demand::Done(result)) = (accessed, self.activity.demand()) else {
+        if let Err(failure) = self.runs.perform(&mut self.activity, dma, scratch) {
+            self.progress = Progress::Accessed(Err(failure));
+            return false;
+        }
+        self.progress = Progress::Accessed(Ok(()));
+        let Demand::Done(result) = self.activity.demand() else {
             return false;
         };
         let written = match self.ending {
@@ -92,7 +94,11 @@ impl Job {
                 Record::new(segment.address(), &record).perform(dma, &[segment])
             }
         };
-        self.progress = Progress::Complete(written);
-        written.is_ok() && lives()
+        if let Err(failure) = written {
+            self.progress = Progress::Complete(Err(failure));
+            return false;
+        }
+        self.progress = Progress::Complete(Ok(()));
+        lives()
     }
 }

@@ -31,17 +31,18 @@ impl Context {
             self.begin_entry(&batch);
             return true;
         }
-        match self.fetched.pop() {
+        match self.fetched.last() {
             Some(descriptor) if descriptor.operation == Code::Batch as u8 => {
-                self.descriptor = descriptor;
-                match Batch::start(&descriptor) {
+                self.take_up();
+                match Batch::start(&self.descriptor) {
                     Ok(batch) => self.batch = Some(batch),
                     Err(failure) => self.conclude(&completion::failure(0, &failure)),
                 }
                 true
             }
-            Some(descriptor) => {
-                self.begin_operation(&descriptor);
+            Some(_) => {
+                self.take_up();
+                self.begin_operation();
                 true
             }
             None if self.head < self.tail => {
@@ -75,15 +76,19 @@ impl Context {
             Some(_) => &mut self.entries,
             None => &mut self.fetched,
         };
-        if let Some(descriptor) = waiting.pop() {
-            self.descriptor = descriptor;
+        if let Some(descriptor) = waiting.last() {
+            self.descriptor = *descriptor;
+            waiting.pop();
         }
     }
 
     /// Begins the next step of a batch, or ends it.
     fn begin_entry(&mut self, batch: &Batch) {
-        match (self.entries.pop(), batch.rest()) {
-            (Some(entry), _) if batch.admits(&entry) => self.begin_operation(&entry),
+        match (self.entries.last(), batch.rest()) {
+            (Some(entry), _) if batch.admits(entry) => {
+                self.take_up();
+                self.begin_operation();
+            }
             (None, Some((address, count))) => {
                 self.activity = Activity::Fetch(Fetch::array(address, count));
             }
@@ -91,12 +96,10 @@ impl Context {
         }
     }
 
-    /// Begins the operation of a descriptor.
-    fn begin_operation(&mut self, descriptor: &Descriptor) {
-        self.descriptor = *descriptor;
-        match Operation::start(descriptor) {
-            Ok(operation) => self.activity = Activity::Operate(operation),
-            Err(failure) => self.conclude(&completion::failure(0, &failure)),
+    /// Begins the operation of the descriptor.
+    fn begin_operation(&mut self) {
+        if let Err(failure) = Operation::start(&self.descriptor, &mut self.activity) {
+            self.conclude(&completion::failure(0, &failure));
         }
     }
 

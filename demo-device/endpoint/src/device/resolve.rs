@@ -55,10 +55,9 @@ impl Device {
         let Some(pasid) = context.space() else {
             return Err(());
         };
-        let activity = context.activity;
         let privileged = context.privileged();
         let mut view = View {
-            recent: [NONE; 3],
+            recent: [NONE, NONE, NONE],
             most: match budget > SHARED_BUDGET {
                 true => MAX_CHUNK as u64,
                 false => SHARED_BUDGET,
@@ -76,8 +75,10 @@ impl Device {
         let Some((job, pins)) = jobs.next() else {
             return Err(());
         };
-        job.begin(activity);
+        job.restart();
         let found = self.look_up(&mut view, &first, second.as_ref(), job, pins);
+        // Not before: it may just have been written, see [`Operation::start`].
+        job.activity = self.contexts[member].activity;
         match found {
             Ok(hits) => {
                 let longest = job.longest();

@@ -48,12 +48,16 @@ impl Device {
             let Some((job, pins)) = jobs.next() else {
                 break;
             };
-            let Ok(operation) = Operation::start(descriptor) else {
+            let tail = Tail::of(descriptor);
+            job.restart();
+            if Operation::start(descriptor, &mut job.activity).is_err() {
+                break;
+            }
+            let Activity::Operate(operation) = &job.activity else {
                 break;
             };
-            let tail = Tail::of(descriptor);
-            let (demand, ends) = (operation.demand(), operation.ends());
-            job.begin(Activity::Operate(operation));
+            let ends = operation.ends();
+            let demand = operation.demand();
             let pinned = pins.len();
             let found = match &demand {
                 Demand::Done(_) => Ok(0),

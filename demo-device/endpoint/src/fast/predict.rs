@@ -2,6 +2,7 @@
 //! Predicts the translations that a context will need after the one that is missing now.
 
 use crate::access::{Piece, canonical};
+use crate::activity::Activity;
 use crate::ats_messages;
 use crate::device::Device;
 use crate::device::resolve::View;
@@ -47,10 +48,11 @@ impl Device {
         let mut skip = 0;
         while budget > 0 && ahead.len() < most {
             let descriptor = self.contexts[member].following(skip);
-            let Some(Ok(operation)) = descriptor.map(Operation::start) else {
+            let mut activity = Activity::Idle;
+            let Some(Ok(())) = descriptor.map(|next| Operation::start(next, &mut activity)) else {
                 return;
             };
-            if let Demand::Access(first, second) = operation.demand() {
+            if let Demand::Access(first, second) = activity.demand() {
                 for piece in [Some(first), second].iter().flatten() {
                     self.predict_piece(view, piece, piece.address, most, ahead);
                 }

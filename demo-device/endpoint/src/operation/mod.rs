@@ -48,9 +48,20 @@ macro_rules! machines {
         impl Operation {
             /// Checks a descriptor, and begins its operation. A [`Batch`] is not an operation: a
             /// context that can perform one begins it itself.
-            pub fn start(descriptor: &Descriptor) -> Result<Self, Failure> {
+            ///
+            /// It is begun in its place, which is unchanged if it cannot be. Copying it there would
+            /// take longer: a processor that has just written the fields waits until they are in
+            /// its cache before it reads several at once.
+            pub fn start<T: From<Operation>>(
+                descriptor: &Descriptor,
+                place: &mut T,
+            ) -> Result<(), Failure> {
                 match judge(descriptor)? {
-                    $(Code::$name => Ok(Operation::$name(Machine::start(descriptor)?)),)+
+                    $(Code::$name => {
+                        let machine = Machine::start(descriptor)?;
+                        *place = Operation::$name(machine).into();
+                        Ok(())
+                    })+
                     Code::Batch => Err(Failure::of(Error::NestedBatch)),
                 }
             }
