@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Results as an SVG picture, with a panel for each figure.
+//! Results as an SVG picture, with a panel for each figure. It is dark for readers who prefer
+//! that. Where there are no colours, the marks of the points tell the curves apart.
 
 use anyhow::{anyhow, ensure};
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
@@ -25,6 +26,54 @@ const COLOURS: [RGBColor; 4] = [
 ];
 const GREYS: [RGBColor; 2] = [RGBColor(0x55, 0x55, 0x55), RGBColor(0x99, 0x99, 0x99)];
 
+/// All colours of a picture, and what each is on a dark ground.
+const DARK: [(&str, &str); 10] = [
+    ("#FFFFFF", "#16181c"),
+    ("#000000", "#e6e6e6"),
+    ("#444444", "#b4b4b4"),
+    ("#E4E4E4", "#3c3f44"),
+    ("#0072B2", "#56b4e9"),
+    ("#D55E00", "#ff9a4d"),
+    ("#009E73", "#3fd0a3"),
+    ("#CC79A7", "#e6a5c9"),
+    ("#555555", "#c8c8c8"),
+    ("#999999", "#8c8c8c"),
+];
+
+/// The mark of a curve's points, as a polygon around them: a disc, triangles, a diamond, a cross
+/// and a square.
+type Mark = &'static [(i32, i32)];
+const MARKS: [Mark; 6] = [
+    &[
+        (-4, -2),
+        (-2, -4),
+        (2, -4),
+        (4, -2),
+        (4, 2),
+        (2, 4),
+        (-2, 4),
+        (-4, 2),
+    ],
+    &[(0, -5), (5, 4), (-5, 4)],
+    &[(0, -6), (5, 0), (0, 6), (-5, 0)],
+    &[
+        (-1, -5),
+        (1, -5),
+        (1, -1),
+        (5, -1),
+        (5, 1),
+        (1, 1),
+        (1, 5),
+        (-1, 5),
+        (-1, 1),
+        (-5, 1),
+        (-5, -1),
+        (-1, -1),
+    ],
+    &[(-4, -4), (4, -4), (4, 4), (-4, 4)],
+    &[(0, 5), (5, -4), (-5, -4)],
+];
+
 /// Draws the figures that have curves.
 pub fn draw(results: &Results) -> anyhow::Result<String> {
     let figures: Vec<_> = results
@@ -44,7 +93,19 @@ pub fn draw(results: &Results) -> anyhow::Result<String> {
         let root = SVGBackend::with_string(&mut picture, size).into_drawing_area();
         paint(&root, results, &figures, (rows, columns)).map_err(|error| anyhow!("{error}"))?;
     }
+    // After the tag of the picture.
+    let begin = picture.find('>').map_or(0, |end| end + 1);
+    picture.insert_str(begin, &style());
     Ok(picture)
+}
+
+/// The rules that make a picture dark.
+fn style() -> String {
+    let rules = DARK.map(|(light, dark)| {
+        format!("[fill='{light}'] {{ fill: {dark} }} [stroke='{light}'] {{ stroke: {dark} }}\n")
+    });
+    let rules = rules.concat();
+    format!("\n<style>\n@media (prefers-color-scheme: dark) {{\n{rules}}}\n</style>")
 }
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
@@ -97,7 +158,10 @@ fn draw_figure<'a>(panel: &Area<'a>, figure: &Figure) -> Result<(), Failure<'a>>
         .x_label_formatter(&|value| x.write(*value))
         .y_label_formatter(&|value| y.write(*value))
         .draw()?;
-    for (series, colour) in colours(&figure.series) {
+    for ((series, colour), mark) in colours(&figure.series)
+        .into_iter()
+        .zip(MARKS.iter().cycle())
+    {
         let at = |point: &Point, value: f64| (x.place(point.x), y.place(value));
         let upper = series.points.iter().map(|point| at(point, point.p90));
         let lower = series.points.iter().rev().map(|point| at(point, point.p10));
@@ -112,11 +176,15 @@ fn draw_figure<'a>(panel: &Area<'a>, figure: &Figure) -> Result<(), Failure<'a>>
         chart
             .draw_series(LineSeries::new(medians.clone(), style))?
             .label(&series.name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
-        let dots = medians
+            .legend(move |(x, y)| {
+                EmptyElement::at((x + 9, y))
+                    + PathElement::new([(-9, 0), (9, 0)], style)
+                    + Polygon::new(*mark, colour)
+            });
+        let marks = medians
             .into_iter()
-            .map(|at| Circle::new(at, 3, colour.filled()));
-        chart.draw_series(dots)?;
+            .map(|at| EmptyElement::at(at) + Polygon::new(*mark, colour));
+        chart.draw_series(marks)?;
     }
     chart
         .configure_series_labels()
@@ -274,6 +342,21 @@ impl ValueFormatter<f64> for Scale {
 mod tests {
     use super::super::results::tests::example;
     use super::*;
+    use std::collections::BTreeSet;
+
+    /// A figure of so many curves of the device, and as many of the processor.
+    fn results_with_curves(count: usize) -> Results {
+        let mut results = example();
+        let figure = results.figures.iter_mut().find(|f| !f.series.is_empty());
+        let series = &mut figure.unwrap().series;
+        let mut one = series[0].clone();
+        series.clear();
+        for processor in [false, true] {
+            one.processor = processor;
+            series.extend(std::iter::repeat_n(one.clone(), count));
+        }
+        results
+    }
 
     #[test]
     fn a_picture_has_every_title_curve_and_unit() {
@@ -288,6 +371,34 @@ mod tests {
         }
         assert!(picture.contains("KiB"));
         assert!(!picture.contains("NaN"));
+    }
+
+    #[test]
+    fn every_colour_of_a_picture_has_one_for_dark_readers() {
+        let picture = draw(&results_with_curves(8)).unwrap();
+        let (style, drawing) = picture.split_once("</style>").unwrap();
+        assert!(style.contains("@media (prefers-color-scheme: dark)"));
+        let colours = drawing.split('"').filter(|text| text.starts_with('#'));
+        let colours: BTreeSet<_> = colours.collect();
+        assert!(colours.len() > 5, "{colours:?}");
+        for colour in colours {
+            assert!(DARK.iter().any(|(light, _)| *light == colour), "{colour}");
+            assert!(style.contains(&format!("[fill='{colour}']")), "{colour}");
+        }
+    }
+
+    #[test]
+    fn curves_differ_without_colours() {
+        let picture = draw(&results_with_curves(4)).unwrap();
+        // The corners of the last polygon of each colour, which is a mark: bands come first.
+        let corners = |colour: RGBColor| {
+            let RGBColor(r, g, b) = colour;
+            let fill = format!("fill=\"#{r:02X}{g:02X}{b:02X}\"");
+            let is_its = |line: &&str| line.starts_with("<polygon") && line.contains(&fill);
+            let last = picture.lines().rev().find(is_its).unwrap();
+            last.matches(',').count()
+        };
+        assert_eq!(COLOURS.map(corners), MARKS.map(<[_]>::len)[..4]);
     }
 
     #[test]
