@@ -69,6 +69,19 @@ impl Curve {
 
 type Measure = fn(Effort) -> Result<Curve>;
 
+/// A file of the system; nothing where it does not exist.
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The processor's name.
+fn processor() -> String {
+    let text = read("/proc/cpuinfo");
+    let line = text.lines().find(|line| line.starts_with("model name"));
+    let name = line.and_then(|line| line.split_once(':'));
+    name.map_or("unknown", |(_, name)| name.trim()).to_owned()
+}
+
 /// Measures all curves.
 pub fn run(effort: Effort, wanted: impl Fn(&str) -> bool) -> Result<Value> {
     let all: [(&str, Measure); 6] = [
@@ -84,15 +97,15 @@ pub fn run(effort: Effort, wanted: impl Fn(&str) -> bool) -> Result<Value> {
         if wanted(name) {
             let curve = measure(effort)?;
             eprintln!("bench: {name} done");
-            println!("{:36} {}", curve.title, curve.growth());
+            println!("{:37} {}", curve.title, curve.growth());
             figures.push(curve.json());
         }
     }
     Ok(json!({
         "machine": {
             "device": "in process",
-            "kernel": "-",
-            "processor": "this machine's",
+            "kernel": read("/proc/sys/kernel/osrelease").trim(),
+            "processor": processor(),
             "processors": std::thread::available_parallelism()?.get(),
             "virtual_machine": false,
             "atc_entries": 1024,
@@ -156,7 +169,7 @@ fn pages(effort: Effort) -> Result<Curve> {
     )?;
     Ok(Curve {
         name: "pages",
-        title: "a translation in the unit",
+        title: "a translation in the unit, by pages",
         by: "cached pages",
         points,
     })
@@ -176,7 +189,7 @@ fn pasids(effort: Effort) -> Result<Curve> {
     })?;
     Ok(Curve {
         name: "pasids",
-        title: "a translation in the unit",
+        title: "a translation in the unit, by PASIDs",
         by: "PASIDs",
         points,
     })
