@@ -597,6 +597,19 @@ impl World {
         self.equal("the old page", self.load(frame), CANARY)
     }
 
+    /// Another context asks for a page anew: the frame where it was stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// What the device did instead.
+    pub fn is_asked_for_anew(&self, page: u64, old: u64) -> Outcome {
+        let other = self.further(1);
+        let done = other.wait(other.submit(fill(page, 8, 2)));
+        self.equal("a fill", done.map(|done| done.error), Some(0))?;
+        self.untouched(old)?;
+        seen("the page was asked for anew")
+    }
+
     /// Answers all page requests with a code.
     pub fn refuse(&self, code: ResponseCode) {
         self.os().set_behaviour(Behaviour::Refuse(code));

@@ -12,6 +12,8 @@ use svm_abi::registers::{DEVICE_COUNTERS, context, control, status};
 
 const THREADS: u16 = 4;
 const PAGES: u64 = 8;
+/// How often a test does its part.
+const ROUNDS: u64 = 1000;
 
 /// Whether an invalidation has been completed after the first `seen` completions.
 fn completed(world: &World, seen: usize, itag: u8) -> bool {
@@ -84,85 +86,81 @@ impl Drop for Stop<'_> {
     }
 }
 
-#[test]
-fn rule_38_and_47_no_write_reaches_a_page_after_its_invalidation_is_complete() {
-    const ROUNDS: u64 = 1000;
-    let world = world();
-    world.gate.close();
+/// Keeps the threads at work while something is done again and again, with the locks of their
+/// drivers.
+fn under_load(world: &World, mut round: impl FnMut(u64, &[Mutex<()>])) {
     let stop = AtomicBool::new(false);
     let drivers: [Mutex<()>; THREADS as usize] = Default::default();
     std::thread::scope(|scope| {
-        let _stop = Stop(&world, &stop);
+        let _stop = Stop(world, &stop);
         for n in 0..THREADS {
-            let (world, driver, stop) = (&world, &drivers[usize::from(n)], &stop);
+            let (driver, stop) = (&drivers[usize::from(n)], &stop);
             scope.spawn(move || work(world, n, driver, stop));
         }
-        for round in 0..ROUNDS {
-            // One write is on its way; the others continue.
-            let old = world.gate.held();
-            let address = world.address_of(1, old).unwrap();
-            let fresh = world.frame();
-            world.change(1, address, |m| m.output = fresh);
-            let itag = (round % 32) as u8;
-            let seen = world.inner.lock().unwrap().completions.len();
-            let answer = world.invalidate_tagged(1, AlignedRange::page(address), itag);
-            assert_eq!(answer, Invalidation::Pending);
-            assert!(!completed(&world, seen, itag));
-            // Another write to the same page may be held after this one.
-            while !completed(&world, seen, itag) {
-                world.gate.release();
-                std::thread::yield_now();
-            }
-            // The frame now belongs to someone else.
-            world.retire_frame(old);
+        for number in 0..ROUNDS {
+            round(number, &drivers);
         }
     });
     assert_eq!(world.inner.lock().unwrap().trespasses, [] as [u64; 0]);
+}
+
+#[test]
+fn rule_38_and_47_no_write_reaches_a_page_after_its_invalidation_is_complete() {
+    let world = world();
+    world.gate.close();
+    under_load(&world, |round, _| {
+        // One write is on its way; the others continue.
+        let old = world.gate.held();
+        let address = world.address_of(1, old).unwrap();
+        let fresh = world.frame();
+        world.change(1, address, |m| m.output = fresh);
+        let itag = (round % 32) as u8;
+        let seen = world.inner.lock().unwrap().completions.len();
+        let answer = world.invalidate_tagged(1, AlignedRange::page(address), itag);
+        assert_eq!(answer, Invalidation::Pending);
+        assert!(!completed(&world, seen, itag));
+        // Another write to the same page may be held after this one.
+        while !completed(&world, seen, itag) {
+            world.gate.release();
+            std::thread::yield_now();
+        }
+        // The frame now belongs to someone else.
+        world.retire_frame(old);
+    });
     assert_eq!(world.counter(0, index::INVALIDATIONS), ROUNDS);
 }
 
 #[test]
 fn rule_48_pages_come_and_go_and_contexts_stop_and_start_under_load() {
-    const ROUNDS: u64 = 1000;
     let world = world();
     *world.service.lock().unwrap() = Service::Later;
-    let stop = AtomicBool::new(false);
-    let drivers: [Mutex<()>; THREADS as usize] = Default::default();
-    std::thread::scope(|scope| {
-        let _stop = Stop(&world, &stop);
-        for n in 0..THREADS {
-            let (world, driver, stop) = (&world, &drivers[usize::from(n)], &stop);
-            scope.spawn(move || work(world, n, driver, stop));
+    under_load(&world, |round, drivers| {
+        let address = HERE + ((round * 5 % PAGES) << 12);
+        let old = world.mapping(1, address).unwrap().output;
+        let fresh = world.frame();
+        world.change(1, address, |m| {
+            m.present = false;
+            m.output = fresh;
+        });
+        invalidate(&world, address, (round % 32) as u8);
+        world.retire_frame(old);
+        // The load continues between two rounds.
+        let before = descriptors(&world);
+        while descriptors(&world) == before {
+            world.serve(ResponseCode::Success);
+            std::thread::yield_now();
         }
-        for round in 0..ROUNDS {
-            let address = HERE + ((round * 5 % PAGES) << 12);
-            let old = world.mapping(1, address).unwrap().output;
-            let fresh = world.frame();
-            world.change(1, address, |m| {
-                m.present = false;
-                m.output = fresh;
-            });
-            invalidate(&world, address, (round % 32) as u8);
-            world.retire_frame(old);
-            // The load continues between two rounds.
-            let before = descriptors(&world);
-            while descriptors(&world) == before {
+        if round % 10 == 0 {
+            let n = (round / 10 % u64::from(THREADS)) as u16;
+            let _driver = drivers[usize::from(n)].lock().unwrap();
+            world.set(n, context::CONTROL, control::STOP);
+            while world.get(n, context::STATUS) != u64::from(status::DISABLED) {
                 world.serve(ResponseCode::Success);
                 std::thread::yield_now();
             }
-            if round % 10 == 0 {
-                let n = (round / 10 % u64::from(THREADS)) as u16;
-                let _driver = drivers[usize::from(n)].lock().unwrap();
-                world.set(n, context::CONTROL, control::STOP);
-                while world.get(n, context::STATUS) != u64::from(status::DISABLED) {
-                    world.serve(ResponseCode::Success);
-                    std::thread::yield_now();
-                }
-                world.start(n, 1);
-            }
+            world.start(n, 1);
         }
     });
-    assert_eq!(world.inner.lock().unwrap().trespasses, [] as [u64; 0]);
     assert_eq!(world.endpoint.pasids(), [pid(1)]);
     // Nothing was lost: outstanding requests are served, and all rings become empty.
     loop {

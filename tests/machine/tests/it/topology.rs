@@ -84,31 +84,19 @@ fn an_interrupt_entry_is_for_its_function_only() {
     let machine = Machine::new(&MachineConfig::with_functions(2)).unwrap();
     let os = Os::boot(&machine, Mode::Scalable);
     let message = os.route(0, 0);
+    let came = || {
+        let taken = machine.interrupts().take();
+        taken.iter().filter(|i| i.message == message).count()
+    };
     // The second function sends the request of the first one's vector.
     let request = MemoryRequest::untranslated(0xfee0_0010, None);
     let refused = machine.port(1).write(&request, &0u32.to_le_bytes());
     assert!(refused.is_err());
-    assert_eq!(
-        machine
-            .interrupts()
-            .take()
-            .iter()
-            .filter(|i| i.message == message)
-            .count(),
-        0
-    );
+    assert_eq!(came(), 0);
     let reasons: Vec<_> = os.faults(0).iter().map(|fault| fault.fr).collect();
     assert_eq!(reasons, [FaultReason::IrteSourceId]);
     assert!(machine.port(0).write(&request, &0u32.to_le_bytes()).is_ok());
-    assert_eq!(
-        machine
-            .interrupts()
-            .take()
-            .iter()
-            .filter(|i| i.message == message)
-            .count(),
-        1
-    );
+    assert_eq!(came(), 1);
 }
 
 #[test]

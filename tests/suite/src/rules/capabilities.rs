@@ -183,11 +183,7 @@ fn enabling_empties_the_cache(trial: &Trial<'_>) -> Outcome {
     let old = world.replace(page);
     world.ats(false);
     world.ats(true);
-    let other = world.further(1);
-    let done = other.wait(other.submit(fill(page, 8, 2)));
-    world.equal("a fill", done.map(|done| done.error), Some(0))?;
-    world.untouched(old)?;
-    seen("the page was asked for anew")
+    world.is_asked_for_anew(page, old)
 }
 
 /// The rules.

@@ -365,11 +365,7 @@ fn a_stop_takes_the_entries(trial: &Trial<'_>) -> Outcome {
     world.prepare(fill(page, 8, 1));
     assert!(world.driver().stop(0), "the context does not stop");
     let old = world.replace(page);
-    let other = world.further(1);
-    let done = other.wait(other.submit(fill(page, 8, 2)));
-    world.equal("a fill", done.map(|done| done.error), Some(0))?;
-    world.untouched(old)?;
-    seen("the page was asked for anew")
+    world.is_asked_for_anew(page, old)
 }
 
 /// The rules.

@@ -4,7 +4,7 @@
 use crate::mutant::Mutant::Device;
 use crate::rule::{Clause, Judged, Rule};
 use crate::trial::Trial;
-use crate::world::{ATS, COMMAND, HERE, Outcome, PASID, seen};
+use crate::world::{ATS, COMMAND, HERE, Outcome, PASID, World, seen};
 use machine::os::{copy, fill, nop};
 use svm_abi::counters::index;
 use svm_abi::descriptor::{Descriptor, flags};
@@ -22,6 +22,14 @@ fn a_reset_makes_contexts_new(trial: &Trial<'_>) -> Outcome {
     seen("as new")
 }
 
+/// The context halts because its function is disabled, and has sent nothing.
+fn nothing_was_sent(world: &World, requests: usize) -> Outcome {
+    world.equal("requests", requests, 0)?;
+    let disabled = (status::HALTED, halt::FUNCTION_DISABLED);
+    world.equal("the context", world.state(), disabled)?;
+    seen("nothing was sent")
+}
+
 fn nothing_without_bus_mastering(trial: &Trial<'_>) -> Outcome {
     let world = trial.world();
     let page = world.process().map(HERE, 0x1000);
@@ -29,13 +37,7 @@ fn nothing_without_bus_mastering(trial: &Trial<'_>) -> Outcome {
     world.configure(COMMAND, 0, 4);
     world.ring();
     world.os().settle();
-    world.equal("requests", world.sent().len(), 0)?;
-    world.equal(
-        "the context",
-        world.state(),
-        (status::HALTED, halt::FUNCTION_DISABLED),
-    )?;
-    seen("nothing was sent")
+    nothing_was_sent(&world, world.sent().len())
 }
 
 fn nothing_without_ats(trial: &Trial<'_>) -> Outcome {
@@ -51,13 +53,7 @@ fn nothing_without_ats(trial: &Trial<'_>) -> Outcome {
         .iter()
         .filter(|s| s.kind() != sent::INTERRUPT)
         .count();
-    world.equal("requests", requests, 0)?;
-    world.equal(
-        "the context",
-        world.state(),
-        (status::HALTED, halt::FUNCTION_DISABLED),
-    )?;
-    seen("nothing was sent")
+    nothing_was_sent(&world, requests)
 }
 
 fn nothing_starts_without_pasid(trial: &Trial<'_>) -> Outcome {

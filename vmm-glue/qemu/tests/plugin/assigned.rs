@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use crate::client::{Installation, Qemu};
 use crate::hotplug::unplug;
-use crate::legacy::{DOMAIN, LARGE, Legacy, R, RTADDR, W};
+use crate::legacy::{DOMAIN, LARGE, Legacy, R, W};
 use crate::machine::{Address, Machine};
 use crate::outside::{Announced, Outside};
+use crate::unit::RTADDR;
 
 const DEVICE: Address = Address { bus: 0, slot: 5 };
 const PORT: Address = Address { bus: 0, slot: 3 };

@@ -5,15 +5,7 @@
 use crate::client::{Installation, setting, skip};
 use crate::laboratory::{ADDRESS, Laboratory};
 use crate::machine::Machine;
-
-/// Registers of the VT-d unit (11.4).
-const VTD: u64 = 0xfed9_0000;
-const FSTS: u64 = VTD + 0x34;
-const FECTL: u64 = VTD + 0x38;
-const ICS: u64 = VTD + 0x9c;
-const IECTL: u64 = VTD + 0xa0;
-const PRS: u64 = VTD + 0xdc;
-const PECTL: u64 = VTD + 0xe0;
+use crate::unit::{FECTL, FSTS, ICS, IECTL, PECTL, PRS};
 
 /// Interrupt Mask and Interrupt Pending, in the control register of each event.
 const IM: u32 = 1 << 31;

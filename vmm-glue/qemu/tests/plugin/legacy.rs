@@ -2,13 +2,7 @@
 //! Legacy mode of the VT-d unit: the tables of one function, and the invalidation queue.
 
 use crate::machine::{Address, Machine};
-
-/// Registers of the VT-d unit (11.4).
-const VTD: u64 = 0xfed9_0000;
-const GCMD: u64 = VTD + 0x18;
-pub const RTADDR: u64 = VTD + 0x20;
-const IQT: u64 = VTD + 0x88;
-const IQA: u64 = VTD + 0x90;
+use crate::unit::{GCMD, IQA, IQT, RTADDR};
 
 /// Commands of GCMD.
 const TE: u32 = 1 << 31;

@@ -39,6 +39,7 @@ mod strict;
 mod svm_vtd;
 mod time;
 mod tracing;
+mod unit;
 mod vhost;
 mod vhost_backend;
 mod vtd;

@@ -6,17 +6,10 @@ use serde_json::json;
 
 use crate::client::{Installation, Qemu, remapped_interrupts};
 use crate::machine::Machine;
+use crate::unit::{CAP, CCMD, GCMD, GSTS, IQA, PQA, RTADDR, VTD};
 
-/// Registers of the VT-d unit (11.4), and where they end.
-const VTD: u64 = 0xfed9_0000;
+/// Where the unit's registers end.
 const END: u64 = 0x1000;
-const CAP: u64 = VTD + 0x08;
-const GCMD: u64 = VTD + 0x18;
-const GSTS: u64 = VTD + 0x1c;
-const RTADDR: u64 = VTD + 0x20;
-const CCMD: u64 = VTD + 0x28;
-const IQA: u64 = VTD + 0x90;
-const PQA: u64 = VTD + 0xd0;
 
 /// A machine with a unit of these properties.
 fn with(properties: &str) -> Option<Machine> {

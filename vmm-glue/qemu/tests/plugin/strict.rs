@@ -4,19 +4,7 @@
 
 use crate::client::{Installation, Qemu, setting, skip};
 use crate::machine::Machine;
-
-/// Registers of the VT-d unit (11.4).
-const VTD: u64 = 0xfed9_0000;
-const CAP: u64 = VTD + 0x08;
-const GCMD: u64 = VTD + 0x18;
-const GSTS: u64 = VTD + 0x1c;
-const RTADDR: u64 = VTD + 0x20;
-const FSTS: u64 = VTD + 0x34;
-const IQH: u64 = VTD + 0x80;
-const IQT: u64 = VTD + 0x88;
-const IQA: u64 = VTD + 0x90;
-const IQERCD: u64 = VTD + 0xb0;
-const IRTA: u64 = VTD + 0xb8;
+use crate::unit::{CAP, FSTS, GCMD, GSTS, IQA, IQERCD, IQH, IQT, IRTA, RTADDR, VTD};
 
 /// Invalidation Queue Error, in FSTS.
 const IQE: u32 = 1 << 4;

@@ -12,19 +12,7 @@ use svm_abi::registers;
 use crate::client::{Installation, Qemu, has_clock, remapped_interrupts};
 use crate::context::{Context, copy};
 use crate::machine::{Address, DEVICE, Machine};
-
-/// Registers of the VT-d unit (11.4).
-const VTD: u64 = 0xfed9_0000;
-const CAP: u64 = VTD + 0x08;
-const ECAP: u64 = VTD + 0x10;
-const GCMD: u64 = VTD + 0x18;
-const GSTS: u64 = VTD + 0x1c;
-const FSTS: u64 = VTD + 0x34;
-const IQH: u64 = VTD + 0x80;
-const IQT: u64 = VTD + 0x88;
-const IQA: u64 = VTD + 0x90;
-const IQERCD: u64 = VTD + 0xb0;
-const IRTA: u64 = VTD + 0xb8;
+use crate::unit::{CAP, ECAP, FSTS, GCMD, GSTS, IQA, IQERCD, IQH, IQT, IRTA, RTADDR, VTD};
 
 /// Bits of FSTS.
 const IQE: u32 = 1 << 4;
@@ -268,10 +256,10 @@ fn what_has_no_effect_is_named_with_the_reason() {
 fn small_accesses_to_registers_are_ignored() {
     let Some(mut machine) = with("") else { return };
     machine.enable_vtd(&[DEVICE]);
-    let table = machine.qemu.readq(VTD + 0x20);
+    let table = machine.qemu.readq(RTADDR);
     assert_ne!(table, 0);
-    machine.qemu.writew(VTD + 0x20, 0xffff);
-    assert_eq!(machine.qemu.readq(VTD + 0x20), table);
+    machine.qemu.writew(RTADDR, 0xffff);
+    assert_eq!(machine.qemu.readq(RTADDR), table);
     machine.qemu.quit();
 }
 

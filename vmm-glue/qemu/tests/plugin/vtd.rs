@@ -5,24 +5,7 @@
 use std::collections::BTreeMap;
 
 use crate::machine::{Address, Machine};
-
-/// Registers of the VT-d unit.
-const VTD: u64 = 0xfed9_0000;
-
-/// Registers of VT-d (11.4).
-mod register {
-    pub const GCMD: u64 = 0x18;
-    pub const GSTS: u64 = 0x1c;
-    pub const CAP: u64 = 0x08;
-    pub const RTADDR: u64 = 0x20;
-    pub const FSTS: u64 = 0x34;
-    pub const IQT: u64 = 0x88;
-    pub const IQA: u64 = 0x90;
-    pub const PQH: u64 = 0xc0;
-    pub const PQT: u64 = 0xc8;
-    pub const PQA: u64 = 0xd0;
-    pub const PRS: u64 = 0xdc;
-}
+use crate::unit;
 
 /// Addresses of the tables and queues of the VT-d unit.
 pub struct Vtd {
@@ -39,11 +22,6 @@ pub struct Vtd {
 }
 
 impl Machine {
-    /// Reads a register of the VT-d unit.
-    fn vtd_read(&mut self, offset: u64) -> u64 {
-        self.qemu.readq(VTD + offset)
-    }
-
     /// Switches translation on, in scalable mode, for these functions.
     pub fn enable_vtd(&mut self, functions: &[Address]) {
         let (root, queue) = (self.page(), self.page());
@@ -79,17 +57,17 @@ impl Machine {
         });
         // QEMU wants an entry for PASID 0 whatever the PASID of a request.
         self.add_pasid(0);
-        self.qemu.writeq(VTD + register::RTADDR, root | 1 << 10);
-        self.qemu.writel(VTD + register::GCMD, 1 << 30);
+        self.qemu.writeq(unit::RTADDR, root | 1 << 10);
+        self.qemu.writel(unit::GCMD, 1 << 30);
         // Descriptors of 256 bits, one page of them.
-        self.qemu.writeq(VTD + register::IQA, queue | 1 << 11);
-        self.qemu.writeq(VTD + register::IQT, 0);
-        self.qemu.writel(VTD + register::GCMD, 1 << 26);
-        self.qemu.writeq(VTD + register::PQA, page_requests);
-        self.qemu.writeq(VTD + register::PQH, 0);
-        self.qemu.writeq(VTD + register::PQT, 0);
-        self.qemu.writel(VTD + register::GCMD, 1 << 31 | 1 << 26);
-        let status = self.qemu.readl(VTD + register::GSTS);
+        self.qemu.writeq(unit::IQA, queue | 1 << 11);
+        self.qemu.writeq(unit::IQT, 0);
+        self.qemu.writel(unit::GCMD, 1 << 26);
+        self.qemu.writeq(unit::PQA, page_requests);
+        self.qemu.writeq(unit::PQH, 0);
+        self.qemu.writeq(unit::PQT, 0);
+        self.qemu.writel(unit::GCMD, 1 << 31 | 1 << 26);
+        let status = self.qemu.readl(unit::GSTS);
         assert_eq!(
             status >> 26 & 0x31,
             0x31,
@@ -219,7 +197,7 @@ impl Machine {
         for (i, word) in [low, high, 0, 0].into_iter().enumerate() {
             self.qemu.writeq(at + 8 * i as u64, word);
         }
-        self.qemu.writeq(VTD + register::IQT, tail << 5);
+        self.qemu.writeq(unit::IQT, tail << 5);
     }
 
     /// Invalidates the IOTLB for 2^`order` pages of a PASID that begin at a multiple of that, and
@@ -228,7 +206,7 @@ impl Machine {
         let tags = domain(pasid) << 16 | u64::from(pasid) << 32;
         self.push(0x6 | 3 << 4 | tags, address | order);
         // IQE.
-        self.qemu.readl(VTD + register::FSTS) & 1 << 4 == 0
+        self.qemu.readl(unit::FSTS) & 1 << 4 == 0
     }
 
     /// Invalidates a page in the IOTLB only.
@@ -277,24 +255,24 @@ impl Machine {
     /// Puts the page request queue, which is empty, where it was or somewhere else.
     pub fn put_page_queue(&mut self, at: Option<u64>) {
         let at = at.unwrap_or(self.tables().page_requests);
-        self.qemu.writeq(VTD + register::PQA, at);
+        self.qemu.writeq(unit::PQA, at);
     }
 
     /// Whether a page request is pending (PPR).
     pub fn page_request_is_pending(&mut self) -> bool {
-        self.qemu.readl(VTD + register::PRS) & 1 != 0
+        self.qemu.readl(unit::PRS) & 1 != 0
     }
 
     /// Takes the first fault that is recorded, if there is one: its reason and its requester.
     pub fn take_fault(&mut self) -> Option<(u64, u64)> {
-        let status = self.qemu.readl(VTD + register::FSTS);
+        let status = self.qemu.readl(unit::FSTS);
         // PPF.
         if status & 1 << 1 == 0 {
             return None;
         }
         // FRO, and FRI.
-        let records = (self.vtd_read(register::CAP) >> 24 & 0x3ff) * 16;
-        let record = VTD + records + u64::from(status >> 8 & 0xff) * 16;
+        let records = (self.qemu.readq(unit::CAP) >> 24 & 0x3ff) * 16;
+        let record = unit::VTD + records + u64::from(status >> 8 & 0xff) * 16;
         let high = self.qemu.readq(record + 8);
         assert_ne!(high >> 63, 0, "{status:#x}: {high:#x}");
         // F is cleared by writing a one.
@@ -304,13 +282,13 @@ impl Machine {
 
     /// Takes a page request out of the queue, if there is one.
     pub fn page_request(&mut self) -> Option<PageRequest> {
-        let (head, tail) = (self.vtd_read(register::PQH), self.vtd_read(register::PQT));
+        let (head, tail) = (self.qemu.readq(unit::PQH), self.qemu.readq(unit::PQT));
         if head == tail {
             return None;
         }
         let at = self.tables().page_requests + head;
         let (low, high) = (self.qemu.readq(at), self.qemu.readq(at + 8));
-        self.qemu.writeq(VTD + register::PQH, (head + 32) % 0x1000);
+        self.qemu.writeq(unit::PQH, (head + 32) % 0x1000);
         Some(PageRequest {
             sid: low >> 16 & 0xffff,
             pasid: (low >> 32 & 0xf_ffff) as u32,
@@ -325,30 +303,31 @@ impl Machine {
     /// Waits for a page request.
     pub fn wait_page_request(&mut self) -> PageRequest {
         self.qemu.until("a page request", |qemu| {
-            qemu.readq(VTD + register::PQH) != qemu.readq(VTD + register::PQT)
+            qemu.readq(unit::PQH) != qemu.readq(unit::PQT)
         });
         self.page_request().unwrap()
     }
 
     /// Bytes of page requests in the queue.
     pub fn page_requests_waiting(&mut self) -> u64 {
-        self.vtd_read(register::PQT)
-            .wrapping_sub(self.vtd_read(register::PQH))
+        self.qemu
+            .readq(unit::PQT)
+            .wrapping_sub(self.qemu.readq(unit::PQH))
             % 0x1000
     }
 
     /// Makes the page request queue look full, or look empty again.
     pub fn fill_page_queue(&mut self, full: bool) {
-        let tail = self.vtd_read(register::PQT);
+        let tail = self.qemu.readq(unit::PQT);
         let head = if full { (tail + 32) % 0x1000 } else { tail };
-        self.qemu.writeq(VTD + register::PQH, head);
+        self.qemu.writeq(unit::PQH, head);
         // Overflow and pending are cleared by writing ones.
-        self.qemu.writel(VTD + register::PRS, 3);
+        self.qemu.writel(unit::PRS, 3);
     }
 
     /// Whether the page request queue has overflowed.
     pub fn page_queue_overflowed(&mut self) -> bool {
-        self.qemu.readl(VTD + register::PRS) & 2 != 0
+        self.qemu.readl(unit::PRS) & 2 != 0
     }
 
     /// Answers the group of a page request: 0 success, 1 invalid, 15 failure.
