@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Makes the release's archive, `target/dist/svm-demo-VERSION-x86_64-linux.tar.xz`: the plug-in,
 //! `svm-vm`, `svmctl`, the guest's programs, the driver's sources, manual pages, completions,
-//! licences and the README. The same files make the same archive, wherever they are: its entries
+//! licences and the documents. The same files make the same archive, wherever they are: its entries
 //! are sorted and bear the time of the commit, and its programs have no path of this machine in
 //! them.
 
@@ -23,12 +23,13 @@ const NEWEST_GLIBC: [u32; 2] = [2, 36];
 /// Directories of the checkout that the driver is built from.
 const DRIVER: &[&str] = &["guest-driver", "demo-device/abi/src"];
 
+/// Directories of the checkout with documents. The README's links to them are right in the archive, too.
+const DOCUMENTS: &[&str] = &["docs"];
+
 /// Other files of the checkout, and where they go.
 const FILES: &[(&str, &str)] = &[
     ("README.md", "share/doc/svm-demo/README.md"),
     ("LICENSE.md", "share/doc/svm-demo/LICENSE.md"),
-    ("docs/install.md", "share/doc/svm-demo/install.md"),
-    ("docs/device.md", "share/doc/svm-demo/device.md"),
     ("guest-app/library/include/svm_demo.h", "include/svm_demo.h"),
     (
         "guest-app/library/examples/sum.c",
@@ -72,7 +73,8 @@ fn main() -> Result<()> {
         tree,
     };
     release.programs()?;
-    release.driver()?;
+    release.directories(DRIVER, "share/svm-demo")?;
+    release.directories(DOCUMENTS, "share/doc/svm-demo")?;
     for (from, to) in FILES {
         release.copy(&checkout.join(from), to, 0o644)?;
     }
@@ -255,18 +257,13 @@ impl Release<'_> {
         Ok(())
     }
 
-    /// The files that the driver is built from, as git has them.
-    fn driver(&self) -> Result<()> {
-        let list = output(
-            Command::new("git")
-                .args(["ls-files", "--"])
-                .args(DRIVER)
-                .current_dir(self.checkout),
-        )?;
+    /// Directories of the checkout, with the files that are of the project.
+    fn directories(&self, directories: &[&str], place: &str) -> Result<()> {
+        let list = files_of(self.checkout, directories)?;
         ensure!(list.lines().count() > 20, "git lists too few files: {list}");
         for file in list.lines() {
             let from = self.checkout.join(file);
-            self.copy(&from, &format!("share/svm-demo/{file}"), 0o644)?;
+            self.copy(&from, &format!("{place}/{file}"), 0o644)?;
         }
         Ok(())
     }
@@ -346,6 +343,13 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// The files of directories of the checkout that are of the project, a line each.
+fn files_of(checkout: &Path, directories: &[&str]) -> Result<String> {
+    let mut command = Command::new("git");
+    command.args(["ls-files", "--"]).args(directories);
+    output(command.current_dir(checkout))
+}
+
 fn output(command: &mut Command) -> Result<String> {
     let output = command.stderr(Stdio::inherit()).output();
     let output = output.with_context(|| format!("{:?} did not start", command.get_program()))?;
@@ -358,6 +362,22 @@ fn output(command: &mut Command) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_readme_links_to_in_docs_is_packed() {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let list = files_of(checkout, DOCUMENTS).unwrap();
+        let readme = fs::read_to_string(checkout.join("README.md")).unwrap();
+        let links = readme.split("](docs/").skip(1);
+        let links: Vec<_> = links
+            .filter_map(|rest| rest.split([')', '#']).next())
+            .collect();
+        assert!(links.len() > 10, "{links:?}");
+        for link in links {
+            let path = format!("docs/{link}");
+            assert!(list.lines().any(|file| file == path), "no {path}");
+        }
+    }
 
     #[test]
     fn the_newest_c_library_is_found() {
