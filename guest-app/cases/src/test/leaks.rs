@@ -223,6 +223,53 @@ fn changes(before: &Memory, now: &Memory) -> String {
     changes.collect::<Vec<_>>().join(", ")
 }
 
+/// The most processes that hold a PASID at a time, to see which are free.
+const HELD: u32 = 16;
+
+/// Checks that the PASIDs of dead processes are free, or become free: processes that live at the same
+/// time have the lowest ones, from the one on that a new process once got.
+///
+/// # Errors
+///
+/// One of them is not free.
+pub fn lowest_pasids(bench: &Bench, from: u32) -> anyhow::Result<()> {
+    // The bench has a context, too.
+    let held = HELD.min(bench.info().contexts - 1);
+    // Its PASID may lie between.
+    let is_between = bench.info().pasid > from;
+    let bound = from + held - u32::from(!is_between);
+    becomes(|| {
+        let pasids = held_pasids(bench, held)?;
+        let fits = pasids.iter().all(|pasid| *pasid <= bound);
+        Ok(fits.then_some(()).ok_or_else(|| {
+            format!(
+                "{held} processes at a time have the PASIDs {pasids:?}, and one had {from} before: \
+                 those between are not free again"
+            )
+        }))
+    })
+}
+
+/// The PASIDs of processes that live at the same time.
+fn held_pasids(bench: &Bench, count: u32) -> anyhow::Result<Vec<u32>> {
+    let mut children = Vec::new();
+    let mut pasids = Vec::new();
+    for _ in 0..count {
+        let mut child = Child::fork(|line: &mut Line| {
+            let file = CharDevice::open(bench.device())?;
+            line.tell(&file.info()?.pasid)?;
+            line.receive::<String>().map(drop)
+        })?;
+        pasids.push(child.line().receive()?);
+        children.push(child);
+    }
+    for mut child in children {
+        child.line().tell(&"go")?;
+        child.finish()?;
+    }
+    Ok(pasids)
+}
+
 /// The state to which everything must return.
 #[derive(Debug)]
 pub struct Before {
@@ -263,6 +310,11 @@ impl Before {
             iommu_pages: iommu_pages(),
             memory: memory(),
         })
+    }
+
+    /// The PASID that a new process got.
+    pub const fn pasid(&self) -> u32 {
+        self.pasid
     }
 
     /// Checks that everything is as before, after `endings` endings. Returns a description of what
