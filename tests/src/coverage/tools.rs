@@ -136,9 +136,13 @@ fn cache() -> anyhow::Result<PathBuf> {
 /// when all is in it.
 fn unpack(package: &str, place: &Path) -> anyhow::Result<()> {
     let parent = place.parent().context("the place is in the cache")?;
-    let work = parent.join(format!("{package}.{}", std::process::id()));
-    let _ = fs::remove_dir_all(&work);
-    let (packages, tree) = (work.join("packages"), work.join("tree"));
+    fs::create_dir_all(parent).with_context(|| format!("{} cannot be made", parent.display()))?;
+    // It goes when this ends, however it ends.
+    let work = tempfile::Builder::new()
+        .prefix(&format!("{package}."))
+        .tempdir_in(parent)
+        .with_context(|| format!("{} cannot be written", parent.display()))?;
+    let [packages, tree] = ["packages", "tree"].map(|name| work.path().join(name));
     for directory in [&packages, &tree] {
         fs::create_dir_all(directory)
             .with_context(|| format!("{} cannot be made", directory.display()))?;
@@ -172,7 +176,6 @@ fn unpack(package: &str, place: &Path) -> anyhow::Result<()> {
     if fs::rename(&tree, place).is_err() && !place.is_dir() {
         bail!("{} cannot be made", place.display());
     }
-    let _ = fs::remove_dir_all(&work);
     Ok(())
 }
 
@@ -194,4 +197,17 @@ fn said(command: &mut Command) -> anyhow::Result<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_that_cannot_be_had_leaves_nothing() {
+        let cache = tempfile::tempdir().unwrap();
+        unpack("svm-demo-is-no-package", &cache.path().join("tools")).unwrap_err();
+        let left: Vec<_> = fs::read_dir(cache.path()).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
 }
