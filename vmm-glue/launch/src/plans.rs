@@ -273,7 +273,7 @@ fn vfio(given: &Given) -> Step {
     // fault of the mapped BAR takes the lock of the memory under mmap_lock. All of this is Linux's
     // own code, and lockdep reports it when one boot uses both VFIO and SVA.
     if given.has("CONFIG_PROVE_LOCKING") {
-        return skipped("lockdep reports the order of VFIO and SVA locks of Linux 7.2 itself");
+        return skipped("lockdep reports the order of VFIO and SVA locks of Linux itself");
     }
     let mut line = String::new();
     for module in modules {
