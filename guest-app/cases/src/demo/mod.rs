@@ -32,9 +32,13 @@ mod tests {
     use crate::harness::bench::Bench;
     use crate::harness::{Case, run_case};
     use std::path::Path;
+    use std::sync::{Mutex, PoisonError};
     use svm_init::events::Status;
     use svmctl::Context;
     use svmctl::model::{Model, Mutant};
+
+    /// Cases map memory at fixed addresses: the tests of this process run them one at a time.
+    static ADDRESSES: Mutex<()> = Mutex::new(());
 
     fn bench(mutant: Option<Mutant>) -> Bench {
         Bench::new(Path::new("model"), move || {
@@ -73,6 +77,7 @@ mod tests {
 
     #[test]
     fn cases_pass_on_a_device_that_keeps_the_rules() {
+        let _addresses = ADDRESSES.lock().unwrap_or_else(PoisonError::into_inner);
         let mut bench = bench(None);
         for name in ON_A_MODEL {
             let event = run_case(case(name), &mut bench);
@@ -83,6 +88,7 @@ mod tests {
     /// For each broken rule, the cases that must detect it.
     #[test]
     fn cases_fail_on_a_device_that_breaks_the_rules() {
+        let _addresses = ADDRESSES.lock().unwrap_or_else(PoisonError::into_inner);
         let mutants: &[(Mutant, &[&str])] = &[
             (
                 Mutant::LastByteMissing,
