@@ -48,12 +48,15 @@ pub trait RootPort {
         Err(CopyError::Apart)
     }
 
+    /// Takes note of the copy that comes after the current one: an implementation can fetch its first
+    /// bytes into the processor's cache in the meantime. It may never come.
+    fn expect(&self, _next: &MemoryCopy) {}
+
     /// Performs copies one after another, each as [`RootPort::copy`] does, with as many bytes of
     /// `buffer` as it has. Asks before each whether it is still permitted. Returns the number of
     /// copies done, and the error of the one after, unless that was not permitted.
     ///
-    /// Says no more than the calls one by one. But an implementation knows which copy is next, and
-    /// can fetch its first bytes into the processor's cache in the meantime.
+    /// Says no more than the calls one by one, but announces which copy is next.
     fn copy_all(
         &self,
         copies: &[MemoryCopy],
@@ -63,6 +66,9 @@ pub trait RootPort {
         for (done, copy) in copies.iter().enumerate() {
             if !permitted() {
                 return (done, None);
+            }
+            if let Some(next) = copies.get(done + 1) {
+                self.expect(next);
             }
             let buffer = &mut buffer[..copy.length];
             if let Err(error) = self.copy(&copy.source, &copy.destination, buffer) {

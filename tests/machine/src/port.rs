@@ -346,31 +346,10 @@ impl RootPort for Port<'_> {
         self.copy_directly(source, destination, buffer.len())
     }
 
-    fn copy_all(
-        &self,
-        copies: &[MemoryCopy],
-        _buffer: &mut [u8],
-        permitted: &dyn Fn() -> bool,
-    ) -> (usize, Option<CopyError>) {
-        for (done, copy) in copies.iter().enumerate() {
-            if !permitted() {
-                return (done, None);
-            }
-            // While this one is copied, the first bytes of the next come from memory.
-            if let Some(next) = copies.get(done + 1) {
-                self.ram().prefetch(next.source.address);
-                self.ram().prefetch(next.destination.address);
-            }
-            let MemoryCopy {
-                source,
-                destination,
-                length,
-            } = copy;
-            if let Err(error) = self.copy_directly(source, destination, *length) {
-                return (done, Some(error));
-            }
-        }
-        (copies.len(), None)
+    #[inline]
+    fn expect(&self, next: &MemoryCopy) {
+        self.ram().prefetch(next.source.address);
+        self.ram().prefetch(next.destination.address);
     }
 
     fn publish(

@@ -14,7 +14,7 @@ use crate::withheld;
 /// IOMMU_HWPT_ALLOC.
 const HWPT_ALLOC: u32 = 0x3b89;
 /// IOMMU_HWPT_INVALIDATE.
-const HWPT_INVALIDATE: u32 = 0x3b8d;
+pub(crate) const HWPT_INVALIDATE: u32 = 0x3b8d;
 
 /// The C library's function.
 type Ioctl = unsafe extern "C" fn(c_int, c_ulong, *mut c_void) -> c_int;

@@ -3,14 +3,14 @@
 //! not reach the host's kernel, whichever unit passes them on. The unit believes that they did. A load
 //! in the guest must notice it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::abi::layout::{Object, assigned};
 use crate::abi::qemu;
 use crate::property;
 use crate::qom::Class;
 
-/// The property of `vfio-pci`. QEMU's requests name no function, so one that has it is enough.
+/// The property of `vfio-pci`. QEMU's requests name no function, so all functions have one value.
 #[derive(Clone, Debug)]
 pub struct Settings {
     withhold: bool,
@@ -22,24 +22,15 @@ static PROPERTIES: [property::Property<Settings>; 1] = [property::Property::swit
     c"a fault for tests: invalidations of first stages do not reach the host (default: off)",
 )];
 
-/// The addresses of the functions that have the property.
-static FUNCTIONS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
-
-fn functions() -> MutexGuard<'static, Vec<usize>> {
-    FUNCTIONS.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static ON: AtomicBool = AtomicBool::new(false);
 
 impl property::Settings for Settings {
-    fn of(object: *mut Object) -> Settings {
-        let withhold = functions().contains(&object.addr());
-        Settings { withhold }
+    fn of(_: *mut Object) -> Settings {
+        Settings { withhold: is_on() }
     }
 
-    fn store(self, object: *mut Object, _later: bool) -> bool {
-        forget(object);
-        if self.withhold {
-            functions().push(object.addr());
-        }
+    fn store(self, _: *mut Object, _later: bool) -> bool {
+        ON.store(self.withhold, Ordering::Relaxed);
         true
     }
 }
@@ -58,33 +49,37 @@ pub fn register() {
     }
 }
 
-/// Forgets a function that leaves: another may get its address.
-pub fn forget(object: *mut Object) {
-    functions().retain(|other| *other != object.addr());
-}
-
 /// Whether invalidations are withheld.
 pub fn is_on() -> bool {
-    !functions().is_empty()
+    ON.load(Ordering::Relaxed)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
+    use crate::ioctl::{HWPT_INVALIDATE, ioctl};
     use crate::property::Settings as _;
 
     #[test]
-    fn one_function_with_the_property_is_enough() {
+    fn invalidations_are_withheld_while_any_function_says_so() {
+        let (read, _write) = std::io::pipe().unwrap();
         let [first, second]: [*mut Object; 2] = [0x10, 0x20].map(std::ptr::without_provenance_mut);
         let store = |object, withhold| assert!(Settings { withhold }.store(object, false));
-        assert!(!is_on());
+        // SAFETY: the kernel refuses the request for a pipe, and reads no argument.
+        let answer = || unsafe {
+            ioctl(
+                read.as_raw_fd(),
+                HWPT_INVALIDATE.into(),
+                std::ptr::null_mut(),
+            )
+        };
+        assert_eq!((answer(), is_on()), (-1, false));
         store(first, true);
-        store(second, false);
-        assert!(is_on() && Settings::of(first).withhold && !Settings::of(second).withhold);
+        assert!(is_on() && Settings::of(first).withhold && Settings::of(second).withhold);
+        assert_eq!(answer(), 0);
         store(first, false);
-        assert!(!is_on());
-        store(second, true);
-        forget(second);
-        assert!(!is_on());
+        assert_eq!((answer(), is_on()), (-1, false));
     }
 }

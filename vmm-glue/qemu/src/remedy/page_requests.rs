@@ -35,7 +35,7 @@ use crate::bql::Bql;
 use crate::fault_queue::{self, Listener, Polled};
 use crate::qom::Class;
 use crate::trace::marks;
-use crate::{message, page_request_capability, property, withheld};
+use crate::{message, page_request_capability, property};
 
 /// Page Request Support, in ECAP_REG (VT-d 11.4.3).
 const PRS: u64 = 1 << 29;
@@ -280,7 +280,6 @@ unsafe extern "C" fn exit(object: *mut Object) {
     };
     // SAFETY: QEMU unrealizes devices with the BQL held.
     let bql = unsafe { Bql::held() };
-    withheld::forget(object);
     let served = {
         let state = &mut *state();
         state.off.retain(|other| *other != object.addr());
