@@ -83,8 +83,13 @@ listen() {
     while read -r line <&7; do
         echo "$line"
         case $line in
-        "KVM internal error"*) lost=yes ;;
-        Code=*) [ -z "$lost" ] || kill -KILL "$(cat qemu)" ;;
+        "KVM internal error"* | "error: kvm run failed"*) lost=$line ;;
+        Code=*)
+            [ -z "$lost" ] || {
+                echo "KVM cannot run $name any more: its QEMU is killed"
+                kill -KILL "$(cat qemu)"
+            }
+            ;;
         esac
     done
 }
