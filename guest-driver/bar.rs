@@ -5,6 +5,7 @@
 //! This module knows nothing of files and processes.
 
 use kernel::{
+    bindings,
     device::{
         Bound,
         Device, //
@@ -19,9 +20,12 @@ use kernel::{
     },
     pci,
     prelude::*,
-    sync::atomic::{
-        Atomic,
-        Relaxed, //
+    sync::{
+        atomic::{
+            Atomic,
+            Relaxed, //
+        },
+        rcu, //
     },
     time::{
         delay::fsleep,
@@ -86,6 +90,8 @@ pub(crate) struct Registers {
     bar: DevresBar<SIZE>,
     /// The process whose context timed out last and has not stopped since; 0 if there is none.
     overdue: Atomic<i32>,
+    /// The function is being reset: see [`Self::begin_reset`].
+    resetting: Atomic<bool>,
 }
 
 /// How long to wait for a context to stop.
@@ -140,7 +146,37 @@ impl Registers {
         Ok(Self {
             bar: bar.into_devres()?,
             overdue: Atomic::new(0),
+            resetting: Atomic::new(false),
         })
+    }
+
+    /// Begins a reset of the function, which then decodes no memory for a while. From the return of
+    /// this function on nothing accesses the registers: all accesses fail with `ENODEV`, as if no
+    /// device answered. Sleeps.
+    ///
+    /// On a bus, nobody answers such an access. But if this is a guest whose host has given it the
+    /// function, the access may reach the host while the host still maps the registers, and end the
+    /// guest.
+    pub(crate) fn begin_reset(&self) {
+        self.resetting.store(true, Relaxed);
+        // SAFETY: This is a context that may sleep. Accesses are made in RCU critical sections that
+        // read `resetting` first (`permit()`): those that have not seen it end before this returns.
+        unsafe { bindings::synchronize_rcu() };
+    }
+
+    /// Ends the reset: the function decodes accesses again.
+    pub(crate) fn end_reset(&self) {
+        self.resetting.store(false, Relaxed);
+    }
+
+    /// Permits accesses while the guard exists. `ENODEV` if the function is being reset.
+    fn permit(&self) -> Result<rcu::Guard> {
+        let guard = rcu::read_lock();
+
+        if self.resetting.load(Relaxed) {
+            return Err(ENODEV);
+        }
+        Ok(guard)
     }
 
     /// The device, for messages.
@@ -148,9 +184,10 @@ impl Registers {
         self.bar.device()
     }
 
-    /// Reads the register of type `T` at `offset`. `ENODEV` if the device is unbound or does not
-    /// answer.
+    /// Reads the register of type `T` at `offset`. `ENODEV` if the device is unbound, being reset,
+    /// or does not answer.
     fn read_at<T: Register<Storage = u64> + From<u64>>(&self, offset: usize) -> Result<T> {
+        let _permit = self.permit()?;
         let bar = self.bar.try_access().ok_or(ENODEV)?;
 
         match bar.try_read64(offset)? {
@@ -159,8 +196,10 @@ impl Registers {
         }
     }
 
-    /// Writes the register of type `T` at `offset`. `ENODEV` if the device is unbound.
+    /// Writes the register of type `T` at `offset`. `ENODEV` if the device is unbound or being
+    /// reset.
     fn write_at<T: Register<Storage = u64> + Into<u64>>(&self, offset: usize, value: T) -> Result {
+        let _permit = self.permit()?;
         let bar = self.bar.try_access().ok_or(ENODEV)?;
 
         bar.try_write64(value.into(), offset)

@@ -249,7 +249,10 @@ pub(crate) struct View {
     /// The allocation state.
     pub(crate) holder: &'static str,
     pub(crate) owner: Option<Owner>,
-    pub(crate) status: STATUS,
+    /// The name of its state.
+    pub(crate) state: &'static str,
+    /// Why it halted: see [`STATUS::reason`].
+    pub(crate) reason: u8,
     pub(crate) ring: u64,
     pub(crate) ring_entries: u64,
     pub(crate) head: u64,
@@ -797,7 +800,8 @@ impl Context {
         }
     }
 
-    /// The current state of the context.
+    /// The current state of the context. While the function is being reset, nobody can read the
+    /// registers, which lose their values.
     ///
     /// # Errors
     ///
@@ -818,19 +822,31 @@ impl Context {
         let context = self.registers(registers);
         let progress = self.progress.lock();
         let holder = holder.unwrap_or(if progress.closing { "closing" } else { "open" });
+        let (state, reason, head, tail) = if progress.paused.reset {
+            ("resetting", 0, 0, 0)
+        } else {
+            let status = context.status()?;
+            (
+                status.name(),
+                status.reason(),
+                context.head()?,
+                context.tail()?,
+            )
+        };
 
         Ok(View {
             holder,
             owner: progress.owner,
-            status: context.status()?,
+            state,
+            reason,
             ring: progress.ring,
             ring_entries: if progress.ring == 0 {
                 0
             } else {
                 1 << progress.ring_log2
             },
-            head: context.head()?,
-            tail: context.tail()?,
+            head,
+            tail,
             moderation: progress.moderation,
             eventfd: self.signals.has_eventfd(),
         })

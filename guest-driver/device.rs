@@ -315,8 +315,8 @@ impl Device {
 
     /// Stops all contexts, and prevents starting them: because the machine is going to sleep, so
     /// that no page request is outstanding while nothing can answer it; or because the function is
-    /// going to be reset, so that it sends nothing any more. `false` if one has not stopped in
-    /// time.
+    /// going to be reset, so that it sends nothing any more and nothing accesses its registers.
+    /// `false` if one has not stopped in time.
     pub(crate) fn pause(&self, why: Pause) -> bool {
         for context in self.contexts.iter() {
             context.pause(&self.registers, why);
@@ -328,9 +328,15 @@ impl Device {
         };
         // They stop at the same time: if one times out, the others have had that time, too. The log
         // then says so.
-        self.contexts
+        let stopped = self
+            .contexts
             .iter()
-            .all(|context| context.wait_disabled(&self.registers, timeout))
+            .all(|context| context.wait_disabled(&self.registers, timeout));
+
+        if why == Pause::Reset {
+            self.registers.begin_reset();
+        }
+        stopped
     }
 
     /// Handles the end of the machine, or the start of another kernel: the function must not send
@@ -347,6 +353,9 @@ impl Device {
 
     /// Permits starting contexts again.
     pub(crate) fn end_pause(&self, why: Pause) {
+        if why == Pause::Reset {
+            self.registers.end_reset();
+        }
         for context in self.contexts.iter() {
             context.end_pause(why);
         }

@@ -41,8 +41,8 @@ pub(crate) fn show(device: &Device, context: &Context, pasid: u32, to: &SeqFile)
 }
 
 fn show_view(view: &View, to: &SeqFile) {
-    seq_print!(to, "{}:\t{}\n", key::STATE, view.status.name());
-    seq_print!(to, "{}:\t{}\n", key::HALT, view.status.reason());
+    seq_print!(to, "{}:\t{}\n", key::STATE, view.state);
+    seq_print!(to, "{}:\t{}\n", key::HALT, view.reason);
     seq_print!(to, "{}:\t{:#x}\n", key::RING, view.ring);
     seq_print!(to, "{}:\t{}\n", key::RING_ENTRIES, view.ring_entries);
     seq_print!(to, "{}:\t{}\n", key::HEAD, view.head);

@@ -39,7 +39,8 @@
 //!
 //! One line for each key of [`fdinfo`], and one for each counter of [`super::counters::COUNTERS`]
 //! under its name after the prefix `svm-`: `svm-atc_hits:\t12`. All numbers are decimal, addresses
-//! hexadecimal with `0x`. A context whose device is gone has the keys up to `svm-state` only.
+//! hexadecimal with `0x`. A context whose device is gone has the keys up to `svm-state` only; one whose
+//! function is being reset has no counters.
 
 /// Type of the ioctl numbers: no other driver of the kernel uses this block.
 pub const TYPE: u8 = 0xd5;
@@ -169,7 +170,8 @@ pub mod fdinfo {
     pub const CONTEXT: &str = "svm-context";
     /// PASID of the address space that opened the file.
     pub const PASID: &str = "svm-pasid";
-    /// `disabled`, `enabled`, `stopping`, `halted`, or `gone` if the device is gone.
+    /// `disabled`, `enabled`, `stopping`, `halted`, `resetting` while the function is being reset,
+    /// or `gone` if the device is gone.
     pub const STATE: &str = "svm-state";
     /// Reason of the halt, as a number of [`super::super::registers::halt`]; 0 if it has not
     /// halted.

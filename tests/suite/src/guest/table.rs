@@ -170,6 +170,7 @@ pub const CLAUSES: &[Clause] = &[
             "a reset of the function stops its contexts",
             "reset by sysfs at work",
             "contexts are started again under resets",
+            "files are read and closed under resets",
         ],
     ),
     first_level(

@@ -11,6 +11,7 @@ mod sleep;
 mod stopped;
 mod unanswered;
 mod unmapped;
+mod watched;
 
 pub use programs::{Successor, successor};
 
@@ -23,6 +24,7 @@ pub const CASES: &[&[Case]] = &[
     stopped::CASES,
     unmapped::CASES,
     resets::CASES,
+    watched::CASES,
     sleep::CASES,
     device::CASES,
     unanswered::CASES,
