@@ -14,7 +14,7 @@ use anyhow::{Context, anyhow, bail, ensure};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -151,6 +151,29 @@ impl Child {
             status,
             WaitStatus::Signaled(_, Signal::SIGKILL, _)
         ))
+    }
+
+    /// Stops the child with SIGSTOP. When this returns, none of its threads is in the kernel or runs.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn stop(&self) -> anyhow::Result<()> {
+        let pid = self.pid()?;
+        kill(pid, Signal::SIGSTOP)?;
+        match waitpid(pid, Some(WaitPidFlag::WUNTRACED))? {
+            WaitStatus::Stopped(..) => Ok(()),
+            status => bail!("the child ended before it was stopped: {status:?}"),
+        }
+    }
+
+    /// Lets a child go on that was stopped.
+    ///
+    /// # Errors
+    ///
+    /// Those of `kill`.
+    pub fn go_on(&self) -> anyhow::Result<()> {
+        Ok(kill(self.pid()?, Signal::SIGCONT)?)
     }
 
     /// The child's process id.
