@@ -5,6 +5,8 @@ use std::ffi::{CStr, c_void};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
+use nix::libc;
+
 use crate::abi::layout::*;
 use crate::abi::{qemu, room};
 use crate::bql::Bql;
@@ -116,6 +118,33 @@ unsafe extern "C" fn write(opaque: *mut c_void, offset: u64, value: u64, size: u
 /// An access that nothing answered, or that QEMU refused.
 #[derive(Debug)]
 pub struct AccessRefused;
+
+/// A piece of guest memory, while it is mapped.
+struct Mapped {
+    space: Space,
+    host: NonNull<c_void>,
+    /// Its bytes: at least one, and at most those that were asked for.
+    length: u64,
+    /// It is mapped for writing.
+    write: bool,
+    /// The bytes of its front that were written.
+    written: u64,
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped like that in this address space, and nobody uses it any more.
+        unsafe {
+            (qemu().address_space_unmap)(
+                self.space.as_ptr(),
+                self.host.as_ptr(),
+                self.length,
+                self.write,
+                self.written,
+            );
+        }
+    }
+}
 
 /// One of QEMU's address spaces.
 #[derive(Clone, Copy)]
@@ -253,6 +282,27 @@ impl Space {
         })
     }
 
+    /// Copies between ranges of guest memory where they lie; the ranges may overlap. Does nothing and
+    /// returns `false` if they cannot be accessed like that.
+    pub fn copy(self, _bql: &Bql, source: u64, destination: u64, length: u64, flags: u32) -> bool {
+        let map = |address, write| {
+            self.map(address, length, flags, write)
+                .filter(|mapped| mapped.length == length)
+        };
+        let Some((from, mut to)) = map(source, false).zip(map(destination, true)) else {
+            return false;
+        };
+        // The processors see the accesses of this device in order, as on a bus.
+        fence(Ordering::SeqCst);
+        // SAFETY: both are guest memory of that many bytes, and mapped. The processors and other
+        // devices may access them at the same time: no reference to them exists, and the function
+        // is not Rust's.
+        unsafe { libc::memmove(to.host.as_ptr(), from.host.as_ptr(), length as usize) };
+        fence(Ordering::SeqCst);
+        to.written = length;
+        true
+    }
+
     /// Works on the number at an address aligned to 8 bytes, which is guest memory. `work` returns
     /// whether it has changed the number. It does not wait for the BQL or any other lock.
     fn atomically<R>(
@@ -265,33 +315,39 @@ impl Space {
         if address % SIZE != 0 {
             return Err(AccessRefused);
         }
+        let mut number = self
+            .map(address, SIZE, attributes, true)
+            .filter(|mapped| mapped.length == SIZE)
+            .filter(|mapped| mapped.host.addr().get() % align_of::<u64>() == 0)
+            .ok_or(AccessRefused)?;
+        // SAFETY: eight bytes of guest memory, aligned, and mapped. The processors access them at
+        // the same time, as atomically as this does. Guest memory is little-endian, as is every host
+        // that this library is built for.
+        let (result, changed) = work(unsafe { AtomicU64::from_ptr(number.host.as_ptr().cast()) });
+        number.written = if changed { SIZE } else { 0 };
+        Ok(result)
+    }
+
+    /// Maps the front of a range of guest memory; `None` if there is anything else.
+    fn map(self, address: u64, length: u64, attributes: u32, write: bool) -> Option<Mapped> {
         let attributes = MemTxAttrs::new(attributes | MemTxAttrs::MEMORY);
-        let mut length = SIZE;
+        let mut mapped = length;
         // SAFETY: the address space exists; QEMU only writes the length.
         let host = unsafe {
-            (qemu().address_space_map)(self.0.as_ptr(), address, &mut length, true, attributes)
+            (qemu().address_space_map)(self.0.as_ptr(), address, &mut mapped, write, attributes)
         };
-        if host.is_null() {
-            return Err(AccessRefused);
-        }
+        let mapped = Mapped {
+            space: self,
+            host: NonNull::new(host)?,
+            length: mapped,
+            write,
+            written: 0,
+        };
         let mut offset = 0;
         // SAFETY: the function only compares the address with those of guest memory. Anything else
-        // is a bounce buffer of QEMU, in which an access would not be atomic.
-        let is_memory = unsafe { !(qemu().memory_region_from_host)(host, &mut offset).is_null() };
-        let result = if is_memory && length == SIZE && host.addr() % align_of::<u64>() == 0 {
-            // SAFETY: eight bytes of guest memory, aligned, mapped until they are unmapped
-            // below. The processors access them at the same time, as atomically as this does.
-            let number = unsafe { AtomicU64::from_ptr(host.cast()) };
-            // Guest memory is little-endian, as is every host that this library is built for.
-            Ok(work(number))
-        } else {
-            Err(AccessRefused)
-        };
-        let changed = result.as_ref().is_ok_and(|(_, changed)| *changed);
-        let written = if changed { SIZE } else { 0 };
-        // SAFETY: it was mapped above.
-        unsafe { (qemu().address_space_unmap)(self.0.as_ptr(), host, length, true, written) };
-        result.map(|(result, _)| result)
+        // is a bounce buffer of QEMU, and an access to that is none to what is behind it.
+        let region = unsafe { (qemu().memory_region_from_host)(host, &mut offset) };
+        (!region.is_null()).then_some(mapped)
     }
 
     /// Writes 4 bytes as a message, without attributes: in the interrupt address range this is an

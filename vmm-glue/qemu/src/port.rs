@@ -2,9 +2,9 @@
 //! The endpoint's root port: turns the requests of a step into calls of QEMU's functions.
 
 use pcie_ats::{
-    AlignedRange, InvalidateCompletion, MAX_TRANSLATIONS, MemoryAddressType, MemoryError,
-    MemoryRequest, PAGE_SHIFT, PAGE_SIZE, PageRequest, Pasid, PrgResponse, RootPort, Translation,
-    TranslationError, TranslationRequest,
+    AlignedRange, CopyError, InvalidateCompletion, MAX_TRANSLATIONS, MemoryAddressType,
+    MemoryError, MemoryRequest, PAGE_SHIFT, PAGE_SIZE, PageRequest, Pasid, PrgResponse, RootPort,
+    Translation, TranslationError, TranslationRequest,
 };
 
 use crate::abi::layout::{IOMMUTLBEntry, MemTxAttrs, NO_PASID, perm};
@@ -223,6 +223,42 @@ impl RootPort for Port<'_> {
         )
     }
 
+    fn copy(
+        &self,
+        source: &MemoryRequest,
+        destination: &MemoryRequest,
+        buffer: &mut [u8],
+    ) -> Result<(), CopyError> {
+        let translated =
+            |request: &MemoryRequest| request.address_type == MemoryAddressType::Translated;
+        if buffer.len() < LEAST_COPY || !translated(source) || !translated(destination) {
+            return Err(CopyError::Apart);
+        }
+        let begin = self.device.trace.as_ref().map(|trace| (trace, trace.now()));
+        let copied = self.device.pci.dma_space(self.bql).copy(
+            self.bql,
+            source.address,
+            destination.address,
+            buffer.len() as u64,
+            MemTxAttrs::TRANSLATED,
+        );
+        if !copied {
+            // The read or the write finds out why.
+            return Err(CopyError::Apart);
+        }
+        if let Some((trace, begin)) = begin {
+            trace.access(begin, MemoryOperation::Read, source, buffer.len(), true);
+            trace.access(
+                begin,
+                MemoryOperation::Write,
+                destination,
+                buffer.len(),
+                true,
+            );
+        }
+        Ok(())
+    }
+
     fn fetch_add(&self, request: &MemoryRequest, addend: u64) -> Result<u64, MemoryError> {
         self.access(
             MemoryOperation::FetchAdd,
@@ -261,6 +297,10 @@ impl RootPort for Port<'_> {
         // through a register of the vIOMMU, is caused by the access itself.
     }
 }
+
+/// Bytes from which on a copy where the memory lies is faster than a read and a write, which have no
+/// mapping to end.
+const LEAST_COPY: usize = 1024;
 
 /// A PASID as QEMU takes it.
 fn number(pasid: Option<Pasid>) -> u32 {

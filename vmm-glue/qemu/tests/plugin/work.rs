@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use svm_abi::completion::status;
+use svm_abi::completion::{Error, access, status};
 use svm_abi::descriptor::{Descriptor, Operation, flags};
 use svm_abi::{counters, registers};
 
@@ -35,6 +35,96 @@ fn a_copy_reads_and_writes_the_memory_of_its_pasid() {
         context.counter(&mut machine, counters::index::PAGE_REQUESTS),
         0
     );
+    machine.qemu.quit();
+}
+
+/// The machine's number of a byte in a pattern whose pages differ.
+fn pattern(n: u64) -> u8 {
+    (n * 7 + (n >> 12) * 13) as u8
+}
+
+#[test]
+fn long_copies_move_every_byte_between_pages_that_lie_anywhere() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    const PAGES: u64 = 5;
+    const LENGTH: u64 = PAGES << 12;
+    let frames = |machine: &mut Machine, at: u64| -> Vec<u64> {
+        // Neighbours in the process are none in memory.
+        let pages = (0..PAGES).rev();
+        let mut frames: Vec<_> = pages.map(|n| map_new(machine, at + (n << 12))).collect();
+        frames.reverse();
+        frames
+    };
+    let (from, to) = (SOURCE + 0x10_0000, SOURCE + 0x20_0000);
+    let sources = frames(&mut machine, from);
+    let destinations = frames(&mut machine, to);
+    for (n, frame) in (0..).zip(&sources) {
+        let data: Vec<u8> = (0..0x1000).map(|at| pattern((n << 12) + at)).collect();
+        machine.qemu.write(*frame, &data);
+    }
+    // Neither aligned alike, nor to anything.
+    let (skipped, moved) = (0x123, LENGTH - 0x1000);
+    let record = context.run(&mut machine, copy(from + skipped, to + 0x7, moved));
+    assert_eq!(
+        (record.status, record.bytes_done),
+        (status::SUCCESS, moved),
+        "{record:?}"
+    );
+    let read = |machine: &mut Machine, frames: &[u64]| -> Vec<u8> {
+        let pages = frames.iter().map(|frame| machine.qemu.read(*frame, 0x1000));
+        pages.collect::<Vec<_>>().concat()
+    };
+    let found = read(&mut machine, &destinations);
+    let expected: Vec<u8> = (0..moved).map(|n| pattern(skipped + n)).collect();
+    assert_eq!(found[..7], [0; 7]);
+    assert!(
+        found[7..][..moved as usize] == expected,
+        "bytes are missing"
+    );
+    assert!(found[7 + moved as usize..].iter().all(|byte| *byte == 0));
+    // Ranges that overlap, in either direction, within a page and beyond it.
+    for (shift, length) in [(0x40, 0x800), (0x40, 0x2000), (0x1040, 0x2000)] {
+        for (from, to) in [(0x100, 0x100 + shift), (0x100 + shift, 0x100)] {
+            let before = read(&mut machine, &sources);
+            context.succeed(
+                &mut machine,
+                copy(SOURCE + 0x10_0000 + from, SOURCE + 0x10_0000 + to, length),
+            );
+            let mut expected = before;
+            expected.copy_within(from as usize..(from + length) as usize, to as usize);
+            assert!(
+                read(&mut machine, &sources) == expected,
+                "{length:#x} bytes from {from:#x} to {to:#x}"
+            );
+        }
+    }
+    machine.qemu.quit();
+}
+
+#[test]
+fn a_long_copy_from_or_to_no_memory_fails_there() {
+    let Some((mut machine, mut context)) = ready("") else {
+        return;
+    };
+    // Below the firmware: nothing answers there.
+    const NOTHING: u64 = 0xf800_0000;
+    let memory = map_new(&mut machine, SOURCE);
+    machine.qemu.write(memory, &[7; 0x1000]);
+    machine.map(PASID, DESTINATION, NOTHING, true);
+    for (source, destination, failed) in [
+        (SOURCE, DESTINATION, access::WRITE),
+        (DESTINATION, SOURCE, 0),
+    ] {
+        let record = context.run(&mut machine, copy(source, destination, 0x1000));
+        assert_eq!(
+            (record.error, record.access, record.fault_address),
+            (Error::MemoryAccess as u8, failed, DESTINATION),
+            "{record:?}"
+        );
+        assert_eq!(machine.qemu.read(memory, 0x1000), [7; 0x1000]);
+    }
     machine.qemu.quit();
 }
 
