@@ -4,16 +4,26 @@
 
 use pcie_ats::{AlignedRange, PAGE_SHIFT, Pasid};
 
-/// An address space as the cache distinguishes it: a PASID or none, and the mode.
+/// Log2 of the size of a region. The sets of its pages follow each other.
+pub(super) const REGION: u32 = 30;
+/// What an address is multiplied by to select a set, by the bits from [`SET`] on. The next page is
+/// in the next set. One of about a hundred is skipped: otherwise, addresses at a distance of a power
+/// of two would share few sets.
+pub(super) const STEP: u64 = (1 << (SET - 12)) + 10_125;
+/// The lowest bit of a product that selects a set.
+pub(super) const SET: u32 = 32;
+
+/// An address space as the cache distinguishes it: a PASID or none, and the mode, hashed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Space(pub(super) u32);
 
 impl Space {
     /// The space of requests with these attributes.
     pub fn new(pasid: Option<Pasid>, privileged: bool) -> Self {
-        // No space is 0: 0 marks a free entry.
         let tag = pasid.map_or(1 << 21, |pasid| pasid.get() | 1 << 22);
-        Space(tag | u32::from(privileged) << 20)
+        // No space is 0: 0 marks a free entry. Multiplied by an odd number, different spaces stay
+        // different, and their low bits become a hash.
+        Space((tag | u32::from(privileged) << 20).wrapping_mul(0x9e37_79b1))
     }
 }
 

@@ -2,7 +2,7 @@
 //! Look-ups.
 
 use super::entry::{UNTRANSLATED_ONLY, low_bits, tag_of};
-use super::{Atc, HINTS, Hit, LANES, Slot, Space, lane, matching};
+use super::{Atc, Hit, LANES, Slot, Space, lane, matching};
 use crate::access::Access;
 use pcie_ats::{PAGE_SHIFT, PAGE_SIZE};
 
@@ -11,20 +11,16 @@ impl Atc {
     /// permission, because another may have it: the process may have gained it since.
     #[inline(always)]
     pub fn lookup(&mut self, space: Space, address: u64, access: Access) -> Option<Hit> {
-        if self.few_sizes != 0 {
-            let salt = Self::salt(space, address);
-            let shift = u32::from(self.hints[hint_of(salt)] & 63);
-            let first = address >> shift << shift;
-            let index = self.probe(salt, first, [u64::MAX]);
-            if let Some(hit) = self.hit_in(index, space, first, shift, access.bits()) {
-                let output = hit.output | (address - first);
-                return Some(Hit { output, ..hit });
-            }
+        let shift = self.prediction.shift(space, address);
+        let first = address >> shift << shift;
+        if let Some(hit) = self.predicted(space, first, shift, access.bits()) {
+            let output = hit.output | (address - first);
+            return Some(Hit { output, ..hit });
         }
         self.lookup_any(space, address, access)
     }
 
-    /// Like [`Atc::lookup`], without the hint.
+    /// Like [`Atc::lookup`], from the sets.
     #[inline(never)]
     fn lookup_any(&mut self, space: Space, address: u64, access: Access) -> Option<Hit> {
         let salt = Self::salt(space, address);
@@ -39,7 +35,6 @@ impl Atc {
         // Without a matching fingerprint there is no entry.
         let entry = self.entries.get(index)?;
         if entry.answers(space, address, access.bits()) {
-            self.hints[hint_of(salt)] = entry.shift() as u8;
             return Some(self.hit(index, address));
         }
         self.search(space, address, access.bits())
@@ -57,18 +52,20 @@ impl Atc {
         access: Access,
         mut found: impl FnMut(&Hit),
     ) {
-        if self.few_sizes == 0 || address & low_bits(PAGE_SHIFT.into()) != 0 {
+        if address & low_bits(PAGE_SHIFT.into()) != 0 {
             return;
         }
-        // Of this region: nothing is found beyond.
-        let (salt, need) = (Self::salt(space, address), access.bits());
+        let (shift, need) = (PAGE_SHIFT.into(), access.bits());
         let mut first = address;
         while first < end {
-            let index = self.probe(salt, first, [u64::MAX]);
-            match self.hit_in(index, space, first, PAGE_SHIFT.into(), need) {
-                Some(hit) => found(&hit),
-                None => return,
-            }
+            let hit = match self.predicted(space, first, shift, need) {
+                Some(hit) => hit,
+                None => match self.lookup_page(space, first, need) {
+                    Some(hit) => hit,
+                    None => return,
+                },
+            };
+            found(&hit);
             match first.checked_add(PAGE_SIZE) {
                 Some(next) => first = next,
                 None => return,
@@ -76,17 +73,19 @@ impl Atc {
         }
     }
 
-    /// The hit for the first address of an entry, if it is the one of a range and permits the
-    /// access. The size is less than 2^64. Marks it as used.
+    /// Finds the entry of a page in the sets.
+    #[inline(never)]
+    fn lookup_page(&mut self, space: Space, first: u64, need: u32) -> Option<Hit> {
+        let index = self.find(space, first | u64::from(PAGE_SHIFT))?;
+        let permits = self.entries[index].bits & need == need;
+        permits.then(|| self.hit(index, first))
+    }
+
+    /// The hit for the first address of a range of 2^`shift` bytes, if its entry is where it is
+    /// predicted and permits the access. Marks it as used.
     #[inline(always)]
-    fn hit_in(
-        &mut self,
-        index: usize,
-        space: Space,
-        first: u64,
-        shift: u32,
-        need: u32,
-    ) -> Option<Hit> {
+    fn predicted(&mut self, space: Space, first: u64, shift: u32, need: u32) -> Option<Hit> {
+        let index = self.prediction.index(space, first);
         let entry = self.entries.get_mut(index)?;
         let same = entry.tag == first | u64::from(shift) && entry.space == space.0;
         if !same || entry.bits & need != need {
@@ -158,23 +157,23 @@ impl Atc {
         None
     }
 
-    /// The hit for an address in the range of an entry. Marks the entry as used.
-    #[inline(always)]
+    /// The hit for an address in the range of an entry. Marks the entry as used, and predicts it
+    /// from now on.
+    #[inline]
     fn hit(&mut self, index: usize, address: u64) -> Hit {
         let entry = &mut self.entries[index];
         entry.used = self.now;
         let offset = low_bits(entry.shift());
-        Hit {
+        let hit = Hit {
             first: address & !offset,
             last: address | offset,
             output: entry.output | address & offset,
             untranslated_only: entry.bits & UNTRANSLATED_ONLY != 0,
-        }
+        };
+        let space = Space(entry.space);
+        let shift = entry.shift();
+        self.prediction
+            .found(space, address, hit.first, shift, index);
+        hit
     }
-}
-
-/// The place of the hint for the region that has this salt.
-#[inline(always)]
-const fn hint_of(salt: u64) -> usize {
-    (salt >> 31) as usize % HINTS
 }

@@ -3,12 +3,12 @@
 //! several sizes at once, tagged by address space.
 //!
 //! The first address and the space select a set, so a look-up probes one set for each size in
-//! use. It begins with the size that was hit last in the region; most regions have one size. If that
-//! misses, it probes all before it looks at the result, because the processor cannot predict which
-//! one hits. Pages that follow each other are in sets that follow each other, whose entries
-//! share cache lines: a device goes through memory page by page. The entries of a space are also
-//! linked into a list: a small invalidation probes sets and a large one walks the list, so its cost
-//! is proportional to the smaller of the two.
+//! use. Before that it compares the one entry that is probably the right one ([`way_prediction`]).
+//! If it is not, the look-up probes all sizes before it looks at the result, because the processor
+//! cannot predict which one hits. Pages that follow each other are in sets that follow each other,
+//! whose entries share cache lines: a device goes through memory page by page. The entries of a
+//! space are also linked into a list: a small invalidation probes sets and a large one walks the
+//! list, so its cost is proportional to the smaller of the two.
 //!
 //! The cache knows nothing of requests, pins and contexts.
 
@@ -17,14 +17,16 @@ mod invalidate;
 mod lookup;
 #[cfg(test)]
 mod tests;
+mod way_prediction;
 
 pub use entry::{Cached, Hit, Scope, Space};
 
 use crate::access::Access;
-use entry::{Entry, FREE, UNTRANSLATED_ONLY, bit, first_of, low_bits, tag};
-use pcie_ats::{AlignedRange, PAGE_SHIFT};
+use entry::{Entry, FREE, REGION, SET, STEP, UNTRANSLATED_ONLY, bit, first_of, low_bits, tag};
+use pcie_ats::AlignedRange;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use way_prediction::Prediction;
 
 /// The largest number of entries of a set.
 pub(crate) const MAX_WAYS: u32 = 16;
@@ -41,18 +43,8 @@ const FEW: usize = 4;
 const FOUND: u64 = EACH_LANE << 15;
 /// An odd number without a pattern: the golden ratio, for Fibonacci hashing.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-/// Log2 of the size of a region. The sets of its pages follow each other.
-const REGION: u32 = 30;
-/// What an address is multiplied by to select a set, by the bits from [`SET`] on. The next page is
-/// in the next set. One of about a hundred is skipped: otherwise, addresses at a distance of a power
-/// of two would share few sets.
-const STEP: u64 = (1 << (SET - 12)) + 10_125;
-/// The lowest bit of a product that selects a set.
-const SET: u32 = 32;
 /// The lowest of the bits below, which are the fingerprint.
 const PRINT: u32 = 17;
-/// Number of hints.
-const HINTS: usize = 4096;
 /// The end of a list.
 const NIL: u32 = u32::MAX;
 
@@ -111,8 +103,8 @@ pub struct Atc {
     few: [u64; FEW],
     /// The number of these sizes; 0 if there are more.
     few_sizes: usize,
-    /// For each hash of a region, log2 of the size that was hit there last.
-    hints: Box<[u8; HINTS]>,
+    /// Where to look first.
+    prediction: Prediction,
     /// Entries of a set.
     ways: usize,
     /// Words of fingerprints of a set. `entries` and `links` have room for one entry per lane.
@@ -169,7 +161,7 @@ impl Atc {
             masks: Vec::with_capacity(SIZES),
             few: [0; FEW],
             few_sizes: 0,
-            hints: Box::new([PAGE_SHIFT; HINTS]),
+            prediction: Prediction::new(),
             ways: ways as usize,
             words,
             set_mask: sets - 1,
@@ -289,6 +281,7 @@ impl Atc {
                 | bit(new.write, Access::WRITE)
                 | bit(new.untranslated_only, UNTRANSLATED_ONLY),
         };
+        self.prediction.stored(space, first, index);
         self.link(space, index as u32);
         let size = shift as usize - 12;
         self.counts[size] += 1;
