@@ -56,10 +56,19 @@ impl FunctionSlot {
     /// since: then these from `first` to `last` pass as well.
     #[inline(always)]
     pub(crate) fn is_granted(&self, unit: &UnitSlot, first: u64, last: u64) -> bool {
+        self.knows(unit) && self.may_be_granted(unit, first, last)
+    }
+
+    /// The part of [`FunctionSlot::is_granted`] that changes.
+    #[inline(always)]
+    pub(crate) fn knows(&self, unit: &UnitSlot) -> bool {
         self.granted.load(Ordering::Acquire) == unit.changes.load(Ordering::Acquire)
-            && last < unit.end
-            && !in_range(first)
-            && !in_range(last)
+    }
+
+    /// The part that does not.
+    #[inline(always)]
+    pub(crate) fn may_be_granted(&self, unit: &UnitSlot, first: u64, last: u64) -> bool {
+        last < unit.end && !in_range(first) && !in_range(last)
     }
 }
 

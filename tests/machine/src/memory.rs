@@ -2,7 +2,6 @@
 //! Guest memory: one range from address 0 on, kept by the `vm-memory` crate. Remapping units see
 //! it as [`vtd::memory::Memory`], virtual machine monitors as [`GuestMemoryMmap`].
 
-use crate::prefetch::prefetch;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use vm_memory::mmap::FromRangesError;
 use vm_memory::{
@@ -66,19 +65,16 @@ impl Ram {
         Ok(region.ok_or(MemoryError { address })?)
     }
 
+    /// All bytes of memory, where they lie.
+    pub(crate) fn all(&self) -> Result<VolatileSlice<'_>, MemoryError> {
+        Ok(self.mapping(0)?.as_volatile_slice())
+    }
+
     /// Bytes of memory, where they lie.
     pub fn slice(&self, address: u64, length: usize) -> Result<VolatileSlice<'_>, MemoryError> {
         self.mapping(address)?
             .get_slice(address as usize, length)
             .map_err(|_| MemoryError { address })
-    }
-
-    /// Tells the processor that memory from an address on will be accessed soon. The address need
-    /// not be one of memory.
-    pub(crate) fn prefetch(&self, address: u64) {
-        if let Ok(mapping) = self.mapping(address) {
-            prefetch(mapping.as_ptr().wrapping_add(address as usize));
-        }
     }
 
     /// The 8 bytes at an aligned address as an atomic number. It is little-endian, as is the host:
@@ -207,9 +203,6 @@ mod tests {
         assert_eq!(bytes(0xfef, 2), [0, 7]);
         assert_eq!(bytes(0xff0, 0x2020), [7; 0x2020]);
         assert_eq!(bytes(0x300f, 2), [7, 0]);
-        for address in [0x3fff, 0x4000, u64::MAX] {
-            ram.prefetch(address);
-        }
         ram.fill(0, 0x4000, 0).unwrap();
         assert_eq!(bytes(0, 0x4000), [0; 0x4000]);
         assert!(ram.fill(0x3fff, 2, 0).is_err());

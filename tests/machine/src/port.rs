@@ -6,6 +6,7 @@ use crate::link::Up;
 use crate::machine::{FunctionId, FunctionSlot, Machine, UnitSlot};
 use crate::memory::Ram;
 use crate::moment::Moment;
+use crate::prefetch::prefetch;
 use crate::sync::point;
 use pcie_ats::{
     CopyError, Function, InvalidateCompletion, MemoryAddressType, MemoryCopy, MemoryError,
@@ -14,6 +15,7 @@ use pcie_ats::{
 };
 use std::fmt;
 use std::sync::atomic::{Ordering, fence};
+use vm_memory::VolatileSlice;
 use vtd::memory::Memory;
 use vtd::spec::interrupt::{Message, in_range};
 use vtd::{Access, Remapped, Request};
@@ -66,11 +68,17 @@ impl<'m> Port<'m> {
 
     /// Lets the experiment have its say, if there is one.
     #[inline]
-    fn hook(&self, moment: &Moment) {
-        point();
-        if self.slot().has_hook.load(Ordering::Acquire) {
-            self.call_hook(moment);
+    fn hook(&self, moment: impl FnOnce() -> Moment) {
+        if self.is_watched() {
+            self.call_hook(&moment());
         }
+    }
+
+    /// Whether there is one.
+    #[inline]
+    fn is_watched(&self) -> bool {
+        point();
+        self.slot().has_hook.load(Ordering::Acquire)
     }
 
     #[cold]
@@ -105,7 +113,7 @@ impl<'m> Port<'m> {
             self.ask(&requests)?;
         }
         for (request, ..) in requests {
-            self.hook(&Moment::Access(*request));
+            self.hook(|| Moment::Access(*request));
         }
         Ok(())
     }
@@ -168,13 +176,8 @@ impl<'m> Port<'m> {
             0 => CopyError::Read(error),
             _ => CopyError::Write(error),
         })?;
-        let ram = self.ram();
-        let slice = |address| ram.slice(address, length).map_err(refused);
-        let from = slice(source.address).map_err(CopyError::Read)?;
-        let to = slice(destination.address).map_err(CopyError::Write)?;
-        fence(Ordering::AcqRel);
-        from.copy_to_volatile_slice(to);
-        Ok(())
+        let all = self.ram().all().map_err(refused).map_err(CopyError::Read)?;
+        copy_bytes(&all, source, destination, length)
     }
 
     /// Translates an untranslated request page by page (section 3.13), and accesses memory.
@@ -210,7 +213,7 @@ impl<'m> Port<'m> {
                 Ok((translated, unit.begin_access()))
             })?;
             let access = MemoryRequest::untranslated(address, request.pasid);
-            self.hook(&Moment::Access(access));
+            self.hook(|| Moment::Access(access));
             let result = perform(self.ram(), translated.address, done, piece);
             self.machine.with_unit(slot.unit, |unit, ram, fx| {
                 unit.end_access(ram, ticket, fx);
@@ -261,6 +264,25 @@ fn last(request: &MemoryRequest, length: usize) -> Option<u64> {
     request.address.checked_add(length.saturating_sub(1) as u64)
 }
 
+/// Copies bytes of memory where they lie.
+#[inline(always)]
+fn copy_bytes(
+    all: &VolatileSlice<'_>,
+    source: &MemoryRequest,
+    destination: &MemoryRequest,
+    length: usize,
+) -> Result<(), CopyError> {
+    let slice = |address| {
+        all.subslice(address as usize, length)
+            .map_err(|_| MemoryError::Refused { address })
+    };
+    let from = slice(source.address).map_err(CopyError::Read)?;
+    let to = slice(destination.address).map_err(CopyError::Write)?;
+    fence(Ordering::AcqRel);
+    from.copy_to_volatile_slice(to);
+    Ok(())
+}
+
 /// Where memory does not answer.
 fn refused(error: vtd::memory::MemoryError) -> MemoryError {
     MemoryError::Refused {
@@ -278,12 +300,12 @@ impl RootPort for Port<'_> {
         let answer = self.machine.with_unit(slot.unit, |unit, ram, fx| {
             unit.translation_request(ram, slot.requester, request, translations, fx)
         });
-        self.hook(&Moment::Answer(*request));
+        self.hook(|| Moment::Answer(*request));
         answer
     }
 
     fn page_request(&self, request: &PageRequest) {
-        self.hook(&Moment::PageRequest(*request));
+        self.hook(|| Moment::PageRequest(*request));
         self.machine.send_up(self.slot(), Up::PageRequest(*request));
     }
 
@@ -348,8 +370,56 @@ impl RootPort for Port<'_> {
 
     #[inline]
     fn expect(&self, next: &MemoryCopy) {
-        self.ram().prefetch(next.source.address);
-        self.ram().prefetch(next.destination.address);
+        if let Ok(all) = self.ram().all() {
+            prefetch(&all, next.source.address);
+            prefetch(&all, next.destination.address);
+        }
+    }
+
+    fn copy_all(
+        &self,
+        copies: &[MemoryCopy],
+        buffer: &mut [u8],
+        permitted: &dyn Fn() -> bool,
+    ) -> (usize, Option<CopyError>) {
+        let (slot, unit) = (self.slot(), self.unit);
+        let Ok(all) = self.ram().all() else {
+            return (0, Some(CopyError::Apart));
+        };
+        // Once for all of them, and not between two: there, each instruction counts, because the
+        // processor begins a copy of bytes only when the one before has ended.
+        let plain = |request: &MemoryRequest, length| {
+            let within = |last| slot.may_be_granted(unit, request.address, last);
+            request.pasid.is_none()
+                && request.address_type == MemoryAddressType::Translated
+                && last(request, length).is_some_and(within)
+        };
+        let plain = copies
+            .iter()
+            .all(|copy| plain(&copy.source, copy.length) && plain(&copy.destination, copy.length));
+        for (done, copy) in copies.iter().enumerate() {
+            if !permitted() {
+                return (done, None);
+            }
+            if let Some(next) = copies.get(done + 1) {
+                prefetch(&all, next.source.address);
+                prefetch(&all, next.destination.address);
+            }
+            let MemoryCopy {
+                source,
+                destination,
+                length,
+            } = copy;
+            let copied = if plain && slot.knows(unit) && !self.is_watched() {
+                copy_bytes(&all, source, destination, *length)
+            } else {
+                self.copy(source, destination, &mut buffer[..*length])
+            };
+            if let Err(error) = copied {
+                return (done, Some(error));
+            }
+        }
+        (copies.len(), None)
     }
 
     fn publish(

@@ -5,8 +5,7 @@ use machine::os::{
     App, FRAME, Layout, chase, compare, copy, crc32c, fetch_add, fill, nop, unblocked,
 };
 use machine::{Engines, Machine, MachineConfig, Moment, Sender};
-use pcie_ats::{CopyError, Function, MemoryCopy, MemoryError, MemoryRequest, RootPort};
-use std::cell::Cell;
+use pcie_ats::Function;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use svm_abi::completion::Error;
@@ -14,7 +13,6 @@ use svm_abi::counters::index;
 use svm_abi::descriptor::{Descriptor, Operation, flags, operand, translation};
 use svm_abi::ids;
 use svm_abi::registers::{context, context_block, moderation};
-use vtd::memory::Memory;
 
 /// Bytes that are nowhere the same.
 pub fn pattern(length: usize, seed: u64) -> Vec<u8> {
@@ -350,47 +348,4 @@ fn rule_68_a_copy_of_pages_that_lie_about_ends_with_the_page_at_which_bus_master
     let copied = app.process().read(to, data.len());
     assert_eq!(copied[..2 * FRAME as usize], data[..2 * FRAME as usize]);
     assert!(copied[2 * FRAME as usize..].iter().all(|byte| *byte == 0));
-}
-
-#[test]
-fn copies_in_a_row_end_before_the_first_that_fails_or_is_not_permitted() {
-    let app = App::quick();
-    let [from, to] = [0; 2].map(|_| app.os().frames().allocate());
-    let port = app.machine().port(0);
-    let end = app.machine().ram().bytes();
-    let good = |page: u64| MemoryCopy {
-        source: MemoryRequest::translated(from + page * 0x100),
-        destination: MemoryRequest::translated(to + page * 0x100),
-        length: 0x100,
-    };
-    let data = pattern(0x1000, 4);
-    let copied = |copies: &[MemoryCopy], permitted: &dyn Fn() -> bool| {
-        app.machine().ram().write(from, &data).unwrap();
-        app.machine().ram().fill(to, 0x1000, 0).unwrap();
-        let (done, error) = port.copy_all(copies, &mut [0; 0x100], permitted);
-        let mut found = vec![0; 0x1000];
-        app.machine().ram().read(to, &mut found).unwrap();
-        assert_eq!(found[..done * 0x100], data[..done * 0x100]);
-        assert!(found[done * 0x100..].iter().all(|byte| *byte == 0));
-        (done, error)
-    };
-    let four = [0, 1, 2, 3].map(good);
-    assert_eq!(copied(&four, &|| true), (4, None));
-    assert_eq!(copied(&four, &|| false), (0, None));
-    let left = Cell::new(3);
-    let some = || left.replace(left.get() - 1) > 0;
-    assert_eq!(copied(&four, &some), (3, None));
-    let changed = |change: fn(&mut MemoryCopy, u64)| {
-        let mut copies = four;
-        change(&mut copies[2], end);
-        copied(&copies, &|| true)
-    };
-    let refused = MemoryError::Refused { address: end };
-    let error = Some(CopyError::Read(refused));
-    assert_eq!(changed(|copy, end| copy.source.address = end), (2, error));
-    let error = Some(CopyError::Write(refused));
-    let bad = changed(|copy, end| copy.destination.address = end);
-    assert_eq!(bad, (2, error));
-    let apart = changed(|copy, _| copy.source = MemoryRequest::untranslated(0, None));
-    assert_eq!(apart, (2, Some(CopyError::Apart)));
 }

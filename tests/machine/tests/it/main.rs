@@ -6,6 +6,7 @@
 )]
 
 mod address_spaces;
+mod copies;
 mod domains;
 mod end_to_end;
 #[path = "../../../../demo-device/endpoint/src/testing/failure.rs"]
