@@ -44,13 +44,6 @@ const COPIES: &[&str] = &[
 /// Seconds after which a run hangs, however busy the host is.
 const TIMEOUT: &str = "400";
 
-/// What the launcher leaves of a first guest that hangs.
-const HANG: &str = "hang.txt";
-
-/// What QEMU says when KVM takes an access for one in the middle of an event's delivery, because the
-/// emulated processor reports an event that is not valid.
-const LOST: &str = "KVM internal error. Suberror: 3";
-
 /// The second guest in all its lives, then one with QEMU's own unit, and one whose mappings are copied.
 ///
 /// # Errors
@@ -114,8 +107,7 @@ pub fn counted(
     )
 }
 
-/// Runs `svm-vm nested`; whether it succeeded. One that ends as the flaws of emulated processors make
-/// it end is run once more, which is told (docs/limits.md).
+/// Runs `svm-vm nested`; whether it succeeded.
 ///
 /// # Errors
 ///
@@ -126,23 +118,7 @@ pub fn nested(
     name: &str,
     options: &[&str],
 ) -> anyhow::Result<bool> {
-    let arguments = arguments(name, options);
-    if launcher.shown(part, &arguments)? {
-        return Ok(true);
-    }
-    let directory = launcher.run_dir(name);
-    let said = std::fs::read_to_string(directory.join("events.jsonl")).unwrap_or_default();
-    let results = std::fs::read_to_string(directory.join("results.json")).unwrap_or_default();
-    let what = match directory.join(HANG).exists() {
-        true => "L1 hung",
-        false if said.contains(LOST) => "L1's KVM lost L2",
-        false => match ended_by_the_processor(&results) {
-            Some(what) => what,
-            None => return Ok(false),
-        },
-    };
-    part.note(format!("{name}: {what}, see docs/limits.md; run once more"));
-    launcher.shown(part, &arguments)
+    launcher.shown(part, &arguments(name, options))
 }
 
 /// The words of a run, whose options may have a time limit of their own.
@@ -153,19 +129,6 @@ fn arguments<'a>(name: &'a str, options: &[&'a str]) -> Vec<&'a str> {
     }
     arguments.extend(options);
     arguments
-}
-
-/// What became of a run whose emulated processor went wrong: L1 came to a triple fault without a word
-/// of its kernel, or L2 hangs. None for other ends.
-fn ended_by_the_processor(results: &str) -> Option<&'static str> {
-    let results: serde_json::Value = serde_json::from_str(results).ok()?;
-    let host = &results["host"];
-    let is_quiet = host["troubles"].as_array().is_some_and(Vec::is_empty);
-    match (host["bad_end"].as_str(), results["bad_end"].as_str()) {
-        (Some("triple_fault"), _) if is_quiet => Some("L1 came to a triple fault"),
-        (_, Some("hung" | "not_powered_off")) => Some("L2 hung"),
-        _ => None,
-    }
 }
 
 /// Fails if a run's results lack one of these tests.
@@ -191,27 +154,6 @@ pub fn has_tests(results: &Path, names: &[&str]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_ends_by_the_processor_are_tried_again() {
-        let of = |second: &str, first: &str, troubles: &str| {
-            let end = |name: &str| match name {
-                "" => String::new(),
-                name => format!(r#""bad_end":"{name}","#),
-            };
-            let host = format!(r#"{{{}"troubles":[{troubles}]}}"#, end(first));
-            let results = format!(r#"{{{}"host":{host}}}"#, end(second));
-            ended_by_the_processor(&results)
-        };
-        let triple = Some("L1 came to a triple fault");
-        assert_eq!(of("", "triple_fault", ""), triple);
-        assert_eq!(of("", "", ""), None);
-        assert_eq!(of("", "triple_fault", "{}"), None, "its kernel said why");
-        assert_eq!(of("hung", "", ""), Some("L2 hung"));
-        assert_eq!(of("not_powered_off", "", ""), Some("L2 hung"));
-        assert_eq!(of("", "hung", ""), None, "L1's hang has a file");
-        assert_eq!(ended_by_the_processor(""), None);
-    }
 
     #[test]
     fn a_run_has_one_time_limit() {

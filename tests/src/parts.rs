@@ -28,7 +28,6 @@ pub struct Part {
     tally: Tally,
     times: Vec<(Duration, String)>,
     failures: Vec<String>,
-    notes: Vec<String>,
 }
 
 /// What a part does.
@@ -52,7 +51,6 @@ pub struct Report {
     parts: Vec<(&'static str, Duration, Tally)>,
     times: Vec<(Duration, String)>,
     failures: Vec<String>,
-    notes: Vec<String>,
 }
 
 impl<'a> Job<'a> {
@@ -79,7 +77,6 @@ impl Part {
             tally: Tally::default(),
             times: Vec::new(),
             failures: Vec::new(),
-            notes: Vec::new(),
         }
     }
 
@@ -146,12 +143,6 @@ impl Part {
     /// parts that run beside each other it is hard to find.
     pub fn record_failure(&mut self, what: impl Display) {
         self.failures.push(what.to_string());
-    }
-
-    /// Prints a line that is told again at the end, although nothing failed by it.
-    pub fn note(&mut self, text: impl Display) {
-        self.line(&text);
-        self.notes.push(text.to_string());
     }
 
     /// Counts a test that was skipped; one that may not be fails. `on` says in words what it ran
@@ -235,12 +226,10 @@ impl Report {
         self.times.extend(part.times.into_iter().map(named));
         let named = |what| format!("{}: {what}", part.name);
         self.failures.extend(part.failures.into_iter().map(named));
-        let named = |what| format!("{}: {what}", part.name);
-        self.notes.extend(part.notes.into_iter().map(named));
     }
 
     /// What is printed at the end, but for the totals: how long each part took, the slowest tests,
-    /// notes, and what failed.
+    /// and what failed.
     pub fn lines(&self) -> Vec<String> {
         let row = |time: &Duration, what: &str| format!("# {:7.1} s  {what}", time.as_secs_f64());
         let mut lines = vec!["# how long each part took".to_owned()];
@@ -252,10 +241,6 @@ impl Report {
         times.truncate(SLOWEST);
         lines.push("# the slowest".to_owned());
         lines.extend(times.iter().map(|(time, what)| row(time, what)));
-        if !self.notes.is_empty() {
-            lines.push("# what is to be known".to_owned());
-            lines.extend(self.notes.iter().map(|note| format!("#   {note}")));
-        }
         if !self.failures.is_empty() {
             lines.push("# what failed".to_owned());
             let rows = self.failures.iter().flat_map(|what| what.lines());
@@ -376,22 +361,6 @@ mod tests {
                 "#   error: error: nothing works",
                 "#   panic: panic: the runner of the tests panicked"
             ]
-        );
-    }
-
-    #[test]
-    fn a_note_is_told_again_at_the_end() {
-        let job = Job::new("a", 1, |part: &mut Part| {
-            part.note("run once more");
-            part.count(Tally::one(true));
-            Ok(())
-        });
-        let report = run(vec![job], 1);
-        assert_eq!(report.total(), Tally::one(true));
-        let lines = report.lines();
-        assert_eq!(
-            lines[lines.len() - 2..],
-            ["# what is to be known", "#   a: run once more"]
         );
     }
 
