@@ -1,25 +1,27 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! llvm-profdata and llvm-cov of the LLVM that the compiler was built with: the toolchain's own,
-//! the host's, or Debian's packages, unpacked in the cache and installed nowhere.
+//! the host's, or those that `svm-vm` prepares.
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
+
+use crate::launcher::Launcher;
 
 /// The tools.
 #[derive(Debug)]
 pub struct Tools {
     profdata: PathBuf,
     cov: PathBuf,
-    /// Where their shared libraries are, if not where the host's are.
-    libraries: Option<PathBuf>,
+    /// The root file system with their libraries, if not the host's.
+    root: Option<PathBuf>,
 }
 
 impl Tools {
-    /// Finds the tools, or fetches them.
+    /// Finds the tools, or prepares them.
     pub fn find() -> anyhow::Result<Self> {
         if let (Some(profdata), Some(cov)) = (
             std::env::var_os("LLVM_PROFDATA"),
@@ -28,7 +30,7 @@ impl Tools {
             return Ok(Tools {
                 profdata: profdata.into(),
                 cov: cov.into(),
-                libraries: None,
+                root: None,
             });
         }
         let version = said_by("rustc", &["-vV"])?;
@@ -49,13 +51,13 @@ impl Tools {
             let tools = Tools {
                 profdata: place.join("llvm-profdata"),
                 cov: place.join("llvm-cov"),
-                libraries: None,
+                root: None,
             };
             if tools.profdata.is_file() && tools.cov.is_file() {
                 return Ok(tools);
             }
         }
-        Self::fetched(major).with_context(|| {
+        Self::prepared(major).with_context(|| {
             format!(
                 "llvm-cov and llvm-profdata of LLVM {major}, which this rustc has, are missing: \
                  install llvm-{major}, or the component llvm-tools of the Rust toolchain, or name \
@@ -64,26 +66,34 @@ impl Tools {
         })
     }
 
-    /// The tools of Debian's packages, which are unpacked in the cache if they are not yet.
-    fn fetched(major: &str) -> anyhow::Result<Self> {
-        let place = cache()?.join(format!("llvm-{major}"));
-        if !place.is_dir() {
-            println!("fetching LLVM's tools into {}", place.display());
-            unpack(&format!("llvm-{major}"), &place)?;
-        }
-        let bin = place.join(format!("usr/lib/llvm-{major}/bin"));
+    /// Debian's, which `svm-vm` prepares.
+    fn prepared(major: &str) -> anyhow::Result<Self> {
+        let output = Launcher::build()?
+            .command(&["llvm", major])
+            .stderr(Stdio::inherit())
+            .output()
+            .context("svm-vm did not start")?;
+        ensure!(output.status.success(), "svm-vm llvm {major} failed");
+        let root = PathBuf::from(String::from_utf8(output.stdout)?.trim_end());
+        let bin = root.join(format!("usr/lib/llvm-{major}/bin"));
         Ok(Tools {
             profdata: bin.join("llvm-profdata"),
             cov: bin.join("llvm-cov"),
-            libraries: Some(place.join("usr/lib/x86_64-linux-gnu")),
+            root: Some(root),
         })
     }
 
+    /// A call of a program: with the libraries of its root file system, if it has one.
     fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        if let Some(libraries) = &self.libraries {
-            command.env("LD_LIBRARY_PATH", libraries);
-        }
+        let mut command = match &self.root {
+            None => Command::new(program),
+            Some(root) => {
+                let libraries = root.join("usr/lib/x86_64-linux-gnu");
+                let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
+                command.arg("--library-path").arg(libraries).arg(program);
+                command
+            }
+        };
         command.stdin(Stdio::null());
         command
     }
@@ -119,66 +129,6 @@ impl Tools {
     }
 }
 
-/// The directory of prepared parts, which `svm-vm` has its own in.
-fn cache() -> anyhow::Result<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-    if let Some(cache) = variable("SVM_CACHE") {
-        return Ok(cache.into());
-    }
-    match (variable("XDG_CACHE_HOME"), variable("HOME")) {
-        (Some(cache), _) => Ok(Path::new(&cache).join("svm-demo")),
-        (None, Some(home)) => Ok(Path::new(&home).join(".cache/svm-demo")),
-        (None, None) => bail!("no place for the tools: set SVM_CACHE, XDG_CACHE_HOME or HOME"),
-    }
-}
-
-/// Unpacks a package, and what it needs that the host does not have, into a directory that appears
-/// when all is in it.
-fn unpack(package: &str, place: &Path) -> anyhow::Result<()> {
-    let parent = place.parent().context("the place is in the cache")?;
-    fs::create_dir_all(parent).with_context(|| format!("{} cannot be made", parent.display()))?;
-    // It goes when this ends, however it ends.
-    let work = tempfile::Builder::new()
-        .prefix(&format!("{package}."))
-        .tempdir_in(parent)
-        .with_context(|| format!("{} cannot be written", parent.display()))?;
-    let [packages, tree] = ["packages", "tree"].map(|name| work.path().join(name));
-    for directory in [&packages, &tree] {
-        fs::create_dir_all(directory)
-            .with_context(|| format!("{} cannot be made", directory.display()))?;
-    }
-    // Only asks: with these options nothing is locked, fetched or installed.
-    let listing = said_by(
-        "apt-get",
-        &[
-            "-o",
-            "Debug::NoLocking=1",
-            "--print-uris",
-            "-qq",
-            "--no-install-recommends",
-            "install",
-            package,
-        ],
-    )?;
-    let names: Vec<&str> = listing
-        .lines()
-        .filter_map(|line| line.split_whitespace().nth(1)?.split('_').next())
-        .collect();
-    ensure!(!names.is_empty(), "apt has no package {package}");
-    let mut fetch = Command::new("apt-get");
-    fetch.args(["download", "-qq"]).args(names);
-    said(fetch.current_dir(&packages))?;
-    for entry in fs::read_dir(&packages)? {
-        let package = entry?.path();
-        said(Command::new("dpkg-deb").arg("-x").arg(package).arg(&tree))?;
-    }
-    // Somebody else may have been faster.
-    if fs::rename(&tree, place).is_err() && !place.is_dir() {
-        bail!("{} cannot be made", place.display());
-    }
-    Ok(())
-}
-
 fn said_by(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     said(Command::new(program).args(arguments))
 }
@@ -197,17 +147,4 @@ fn said(command: &mut Command) -> anyhow::Result<String> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_package_that_cannot_be_had_leaves_nothing() {
-        let cache = tempfile::tempdir().unwrap();
-        unpack("svm-demo-is-no-package", &cache.path().join("tools")).unwrap_err();
-        let left: Vec<_> = fs::read_dir(cache.path()).unwrap().collect();
-        assert!(left.is_empty(), "{left:?}");
-    }
 }

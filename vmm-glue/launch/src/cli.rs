@@ -77,6 +77,9 @@ pub enum Command {
     /// Build Linux's own selftests of VFIO and IOMMUFD, with a driver for the device, and write the
     /// programs into a directory, for a guest that is a host
     Selftests(SelftestsOptions),
+    /// Prepare LLVM's tools of a version, for reports of coverage, and print the root file system
+    /// that they are in
+    Llvm(LlvmOptions),
     /// Report what this host, a guest or a real machine has and lacks
     Doctor(DoctorOptions),
     /// Try the distribution's coming versions: the newest kernel of its experimental suite and the
@@ -426,6 +429,14 @@ pub struct SelftestsOptions {
     /// Series of the kernel whose selftests are built, such as 7.3 [default: the prepared one]
     #[arg(long, value_name = "SERIES")]
     pub kernel_series: Option<Series>,
+}
+
+/// Options of `llvm`.
+#[derive(Args, Debug)]
+pub struct LlvmOptions {
+    /// LLVM's major version, which `rustc -vV` prints
+    #[arg(value_name = "VERSION", value_parser = clap::value_parser!(u32).range(1..1000))]
+    pub major: u32,
 }
 
 /// Options of `qemu-layout`.

@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         cli::Command::Qemu(options) => run::qemu(&place, &options),
         cli::Command::QemuLayout(options) => layout::command(&place, &options),
         cli::Command::Selftests(options) => prepare::selftests(&place, &options),
+        cli::Command::Llvm(options) => prepare::llvm(&place, &options),
         cli::Command::Doctor(options) => doctor::command(&place, &options),
         cli::Command::Next => next::command(&place),
         cli::Command::Clean(options) => clean::command(&place, &options),

@@ -14,6 +14,7 @@ mod glibc;
 pub mod host;
 pub mod initramfs;
 pub mod kernel;
+mod llvm;
 pub mod misfit;
 pub mod recipe;
 pub mod root;
@@ -33,7 +34,9 @@ use anyhow::{Context as _, Result, bail};
 use crate::cache::lock::Lock;
 use crate::cache::manifest::Depth;
 use crate::cache::{Cache, Component, digest};
-use crate::cli::{CacheKeyOptions, KernelChoice, Parts, Place, PrepareOptions, SelftestsOptions};
+use crate::cli::{
+    CacheKeyOptions, KernelChoice, LlvmOptions, Parts, Place, PrepareOptions, SelftestsOptions,
+};
 use crate::external::External;
 use crate::installation::Installation;
 use crate::layout;
@@ -156,6 +159,21 @@ pub fn selftests(place: &Place, options: &SelftestsOptions) -> Result<ExitCode> 
         "the selftests of Linux {series} are in {}",
         into.display()
     ));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `svm-vm llvm`: the tools of a version, in a root file system whose path is printed.
+pub fn llvm(place: &Place, options: &LlvmOptions) -> Result<ExitCode> {
+    host::architecture()?;
+    let progress = Progress::new();
+    let cache = Cache::open(place.cache.as_deref())?;
+    let manner = Manner {
+        depth: Depth::Quick,
+        fresh: false,
+    };
+    let workshop = Workshop::new(&cache, place.mirror.as_deref(), &progress, manner);
+    let (component, _in_use) = workshop.llvm(options.major)?;
+    println!("{}", root::tree(&component).display());
     Ok(ExitCode::SUCCESS)
 }
 

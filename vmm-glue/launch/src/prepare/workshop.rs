@@ -12,7 +12,7 @@ use super::apt::{self, Apt};
 use super::built::Flavor;
 use super::root::Purpose;
 use super::series::{self, Series};
-use super::{built, host, kernel, recipe, root, selftests};
+use super::{built, host, kernel, llvm, recipe, root, selftests};
 use crate::cache::lock::Lock;
 use crate::cache::manifest::Depth;
 use crate::cache::{Cache, Component};
@@ -400,23 +400,47 @@ impl<'a> Workshop<'a> {
     pub fn selftests(&self, series: Series) -> Result<(Component, Lock)> {
         let root = root::component(self.cache, Purpose::Guests);
         let component = selftests::component(self.cache, &root, series);
-        let manner = self.manner;
+        let lock = self.single(&component, |apt| {
+            let make = self.root_maker(apt, Purpose::Guests);
+            self.ensure(&root, self.manner, make)?;
+            let log = self.log("selftests")?;
+            self.ensure(&component, self.manner, |directory, task| {
+                let kernel = selftests::fetch(apt, series, directory, task)?;
+                selftests::make(directory, &kernel, &root::tree(&root), &log, task)
+            })
+        })?;
+        Ok((component, lock))
+    }
+
+    /// Makes LLVM's tools of a version, and marks the cache as in use.
+    pub fn llvm(&self, major: u32) -> Result<(Component, Lock)> {
+        let component = llvm::component(self.cache, major);
+        let lock = self.single(&component, |apt| {
+            let log = self.log("llvm")?;
+            self.ensure(&component, self.manner, |directory, task| {
+                llvm::make(directory, major, apt, &log, task)
+            })
+        })?;
+        Ok((component, lock))
+    }
+
+    /// Makes a component that no guest needs by `make`, if it is missing or not sound, and marks the
+    /// cache as in use.
+    fn single(&self, component: &Component, make: impl Fn(&Apt) -> Result<()>) -> Result<Lock> {
         for _ in 0..ATTEMPTS {
             let in_use = self.cache.in_use()?;
-            if component.examine(manner.depth).is_ok() {
-                return Ok((component, in_use));
+            if component.examine(self.manner.depth).is_ok() {
+                return Ok(in_use);
             }
             drop(in_use);
             let _alone = self.alone()?;
             host::space(self.cache.root(), recipe::SPACE_MIB)?;
-            let apt = Apt::open(self.cache, &apt::CURRENT, self.mirror, self.progress)?;
-            let make = self.root_maker(&apt, Purpose::Guests);
-            self.ensure(&root, manner, make)?;
-            let log = self.log("selftests")?;
-            self.ensure(&component, manner, |directory, task| {
-                let kernel = selftests::fetch(&apt, series, directory, task)?;
-                selftests::make(directory, &kernel, &root::tree(&root), &log, task)
-            })?;
+            make(&Apt::open(
+                self.cache,
+                &apt::CURRENT,
+                self.mirror,
+                self.progress,
+            )?)?;
         }
         bail!(
             "what is prepared in {} changes again and again",
