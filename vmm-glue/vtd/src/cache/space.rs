@@ -3,7 +3,7 @@
 //! the one address space of each requester.
 
 use super::hash::NumberMap;
-use super::iotlb::TAG_BITS;
+use super::iotlb::{Owner, TAG_BITS};
 use crate::context::Regime;
 use crate::mutant::{Mutant, breaks};
 use crate::spec::descriptor::PasidScope;
@@ -30,6 +30,11 @@ impl SpaceKey {
     /// As a number that is not 0.
     const fn number(self) -> Option<NonZeroU64> {
         NonZeroU64::new(self.0 + 1)
+    }
+
+    /// Selects the place of its translations.
+    pub const fn place(self) -> u64 {
+        (self.0 + 1).wrapping_mul(0xd6e8_feb8_6659_fd93)
     }
 
     /// A small number of which only the low bits count: those of PASIDs that follow each other
@@ -63,7 +68,7 @@ pub(crate) struct Space {
     /// Stamp of the context entry that it was derived from.
     stamp: u64,
     /// Its translations are stored under this tag.
-    pub tag: u64,
+    tag: u64,
     domain: DomainId,
     /// Sizes of its translations, a bit for each, by privilege level.
     pub sizes: [u8; 2],
@@ -73,6 +78,17 @@ pub(crate) struct Space {
     /// SRE and ERE.
     pub supervisor: bool,
     pub execute: bool,
+}
+
+impl Space {
+    /// What its translations are stored under.
+    pub fn owner(&self) -> Owner {
+        let place = self.key.map_or(0, |key| SpaceKey::from(key).place());
+        Owner {
+            tag: self.tag,
+            place,
+        }
+    }
 }
 
 /// A slot that is free.

@@ -302,7 +302,7 @@ impl Unit {
                     matches!(
                         regime.translation,
                         TranslationType::Second(_) | TranslationType::PassThrough
-                    ) && iotlb.remove(space.tag, space.sizes, range)
+                    ) && iotlb.remove(space.owner(), space.sizes, range)
                 });
             }
             IotlbScope::Pasid(did, pasid) => {
@@ -311,7 +311,7 @@ impl Unit {
             }
             IotlbScope::PasidPages(did, pasid, range) => {
                 self.spaces.forget_some(did, Some(pasid.get()), |space, _| {
-                    iotlb.remove(space.tag, space.sizes, range)
+                    iotlb.remove(space.owner(), space.sizes, range)
                 });
             }
         }

@@ -147,6 +147,7 @@ impl Unit {
         self.check_mode(request.pasid).ok()?;
         let stamp = self.contexts.stamp(requester)?;
         let key = SpaceKey::new(requester, Some(pasid.get()));
+        let early = self.iotlb.early(key.place(), address);
         let id = self.spaces.get(key, stamp)?;
         let zlr = self.cap().zlr();
         let space = self.spaces.space(id)?;
@@ -155,7 +156,9 @@ impl Unit {
         }
         let want = Want::access(access, execute, privileged, zlr);
         let sizes = space.sizes[usize::from(privileged)];
-        let cached = self.iotlb.get(space.tag, sizes, privileged, address);
+        let cached = self
+            .iotlb
+            .get(space.owner(), sizes, privileged, address, Some(early));
         let mapping = cached.filter(|mapping| suffices(mapping, &want))?;
         self.counters.iotlb_hits += 1;
         Some(mapping)
@@ -317,7 +320,9 @@ impl Unit {
         let FoundSpace { id, privileged, .. } = *found;
         if let Some(space) = self.spaces.space(id) {
             let sizes = space.sizes[usize::from(privileged)];
-            let cached = self.iotlb.get(space.tag, sizes, privileged, address);
+            let cached = self
+                .iotlb
+                .get(space.owner(), sizes, privileged, address, None);
             if let Some(mapping) = cached.filter(|m| suffices(m, want)) {
                 self.counters.iotlb_hits += 1;
                 return Ok(mapping);
@@ -330,7 +335,9 @@ impl Unit {
         };
         let mapping = walker.translate(&found.regime, address, want)?;
         if let Some(space) = self.spaces.space(id) {
-            let size = self.iotlb.insert(space.tag, privileged, address, &mapping);
+            let size = self
+                .iotlb
+                .insert(space.owner(), privileged, address, &mapping);
             space.sizes[usize::from(privileged)] |= size;
         }
         Ok(mapping)
