@@ -85,7 +85,7 @@ impl Atc {
     /// predicted and permits the access. Marks it as used.
     #[inline(always)]
     fn predicted(&mut self, space: Space, first: u64, shift: u32, need: u32) -> Option<Hit> {
-        let index = self.prediction.index(space, first);
+        let index = self.prediction.index(space, first, shift);
         let entry = self.entries.get_mut(index)?;
         let same = entry.tag == first | u64::from(shift) && entry.space == space.0;
         if !same || entry.bits & need != need {

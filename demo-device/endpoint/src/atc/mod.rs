@@ -281,7 +281,7 @@ impl Atc {
                 | bit(new.write, Access::WRITE)
                 | bit(new.untranslated_only, UNTRANSLATED_ONLY),
         };
-        self.prediction.stored(space, first, index);
+        self.prediction.stored(space, first, shift, index);
         self.link(space, index as u32);
         let size = shift as usize - 12;
         self.counts[size] += 1;

@@ -39,30 +39,32 @@ impl Prediction {
         u32::from(self.sizes[region(space, address)] & 63)
     }
 
-    /// The index that the entry of a range probably has.
+    /// The index that the entry of the 2^`shift` bytes from an address on probably has.
     #[inline(always)]
-    pub fn index(&self, space: Space, first: u64) -> usize {
-        self.places[place(space, first)].into()
+    pub fn index(&self, space: Space, first: u64, shift: u32) -> usize {
+        self.places[place(space, first, shift)].into()
     }
 
-    /// Notes the index of the entry of a range.
+    /// Notes the index of an entry. The range of all addresses has no place.
     #[inline(always)]
-    pub fn stored(&mut self, space: Space, first: u64, index: usize) {
-        self.places[place(space, first)] = index as u16;
+    pub fn stored(&mut self, space: Space, first: u64, shift: u32, index: usize) {
+        self.places[place(space, first, shift & 63)] = index as u16;
     }
 
     /// Notes what was found for an address. The range of all addresses has no size of its own.
     #[inline]
     pub fn found(&mut self, space: Space, address: u64, first: u64, shift: u32, index: usize) {
         self.sizes[region(space, address)] = shift as u8;
-        self.stored(space, first, index);
+        self.stored(space, first, shift, index);
     }
 }
 
-/// The place of the prediction for a range.
+/// The place of the prediction for a range. Ranges of one size that follow each other share lines of
+/// the processor's caches, whatever the size.
 #[inline(always)]
-pub(super) const fn place(space: Space, first: u64) -> usize {
-    (first.wrapping_mul(STEP) >> SET ^ space.0 as u64) as usize % PLACES
+pub(super) const fn place(space: Space, first: u64, shift: u32) -> usize {
+    let number = (first >> shift).wrapping_mul(STEP) >> (SET - PAGE_SHIFT as u32);
+    (number ^ space.0 as u64) as usize % PLACES
 }
 
 /// The place of the predicted size for the region of an address.
