@@ -2,10 +2,11 @@
 //! Guest memory: one range from address 0 on, kept by the `vm-memory` crate. Remapping units see
 //! it as [`vtd::memory::Memory`], virtual machine monitors as [`GuestMemoryMmap`].
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use vm_memory::mmap::FromRangesError;
 use vm_memory::{
-    GuestAddress, GuestMemoryBackend, GuestMemoryMmap, MmapRegion, VolatileMemory, VolatileSlice,
+    GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileMemory, VolatileSlice,
 };
 use vtd::memory::{Memory, MemoryError};
 
@@ -35,6 +36,8 @@ pub enum RamError {
 #[derive(Clone, Debug)]
 pub struct Ram {
     memory: GuestMemoryMmap<()>,
+    /// The one mapping of `memory`, which begins at address 0: every access needs it.
+    mapping: Arc<MmapRegion<()>>,
     bytes: u64,
 }
 
@@ -44,9 +47,19 @@ impl Ram {
         if bytes == 0 || bytes % 4096 != 0 || bytes > MAX_BYTES {
             return Err(RamError::Size(bytes));
         }
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes as usize)])
-            .map_err(|source| RamError::Map { bytes, source })?;
-        Ok(Ram { memory, bytes })
+        let map = || {
+            let mapping = Arc::new(MmapRegion::new(bytes as usize)?);
+            let region = GuestRegionMmap::with_arc(Arc::clone(&mapping), GuestAddress(0))
+                .ok_or(FromRangesError::InvalidGuestRegion)?;
+            let memory = GuestMemoryMmap::from_regions(vec![region])?;
+            Ok((memory, mapping))
+        };
+        let (memory, mapping) = map().map_err(|source| RamError::Map { bytes, source })?;
+        Ok(Ram {
+            memory,
+            mapping,
+            bytes,
+        })
     }
 
     /// Number of bytes.
@@ -59,20 +72,14 @@ impl Ram {
         &self.memory
     }
 
-    /// The mapping. There is one, and it begins at address 0.
-    fn mapping(&self, address: u64) -> Result<&MmapRegion<()>, MemoryError> {
-        let region = self.memory.iter().next();
-        Ok(region.ok_or(MemoryError { address })?)
-    }
-
     /// All bytes of memory, where they lie.
-    pub(crate) fn all(&self) -> Result<VolatileSlice<'_>, MemoryError> {
-        Ok(self.mapping(0)?.as_volatile_slice())
+    pub(crate) fn all(&self) -> VolatileSlice<'_> {
+        self.mapping.as_volatile_slice()
     }
 
     /// Bytes of memory, where they lie.
     pub fn slice(&self, address: u64, length: usize) -> Result<VolatileSlice<'_>, MemoryError> {
-        self.mapping(address)?
+        self.mapping
             .get_slice(address as usize, length)
             .map_err(|_| MemoryError { address })
     }
@@ -86,7 +93,7 @@ impl Ram {
                 target_pointer_width = "64"
             )))
         };
-        self.mapping(address)?
+        self.mapping
             .get_atomic_ref(address as usize)
             .map_err(|_| MemoryError { address })
     }

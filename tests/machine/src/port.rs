@@ -176,8 +176,7 @@ impl<'m> Port<'m> {
             0 => CopyError::Read(error),
             _ => CopyError::Write(error),
         })?;
-        let all = self.ram().all().map_err(refused).map_err(CopyError::Read)?;
-        copy_bytes(&all, source, destination, length)
+        copy_bytes(&self.ram().all(), source, destination, length)
     }
 
     /// Translates an untranslated request page by page (section 3.13), and accesses memory.
@@ -370,10 +369,9 @@ impl RootPort for Port<'_> {
 
     #[inline]
     fn expect(&self, next: &MemoryCopy) {
-        if let Ok(all) = self.ram().all() {
-            prefetch(&all, next.source.address);
-            prefetch(&all, next.destination.address);
-        }
+        let all = self.ram().all();
+        prefetch(&all, next.source.address);
+        prefetch(&all, next.destination.address);
     }
 
     fn copy_all(
@@ -382,10 +380,7 @@ impl RootPort for Port<'_> {
         buffer: &mut [u8],
         permitted: &dyn Fn() -> bool,
     ) -> (usize, Option<CopyError>) {
-        let (slot, unit) = (self.slot(), self.unit);
-        let Ok(all) = self.ram().all() else {
-            return (0, Some(CopyError::Apart));
-        };
+        let (slot, unit, all) = (self.slot(), self.unit, self.ram().all());
         // Once for all of them, and not between two: there, each instruction counts, because the
         // processor begins a copy of bytes only when the one before has ended.
         let plain = |request: &MemoryRequest, length| {
