@@ -12,9 +12,8 @@ impl Atc {
     #[inline(always)]
     pub fn lookup(&mut self, space: Space, address: u64, access: Access) -> Option<Hit> {
         let shift = self.prediction.shift(space, address);
-        let first = address >> shift << shift;
-        if let Some(hit) = self.predicted(space, first, shift, access.bits()) {
-            let output = hit.output | (address - first);
+        if let Some(hit) = self.predicted(space, address >> shift, shift, access.bits()) {
+            let output = hit.output | (address - hit.first);
             return Some(Hit { output, ..hit });
         }
         self.lookup_any(space, address, access)
@@ -58,7 +57,7 @@ impl Atc {
         let (shift, need) = (PAGE_SHIFT.into(), access.bits());
         let mut first = address;
         while first < end {
-            let hit = match self.predicted(space, first, shift, need) {
+            let hit = match self.predicted(space, first >> shift, shift, need) {
                 Some(hit) => hit,
                 None => match self.lookup_page(space, first, need) {
                     Some(hit) => hit,
@@ -81,11 +80,12 @@ impl Atc {
         permits.then(|| self.hit(index, first))
     }
 
-    /// The hit for the first address of a range of 2^`shift` bytes, if its entry is where it is
-    /// predicted and permits the access. Marks it as used.
+    /// The hit for the first address of the range of 2^`shift` bytes with this number, if its entry
+    /// is where it is predicted and permits the access. Marks it as used.
     #[inline(always)]
-    fn predicted(&mut self, space: Space, first: u64, shift: u32, need: u32) -> Option<Hit> {
-        let index = self.prediction.index(space, first, shift);
+    fn predicted(&mut self, space: Space, number: u64, shift: u32, need: u32) -> Option<Hit> {
+        let first = number << shift;
+        let index = self.prediction.index(space, number);
         let entry = self.entries.get_mut(index)?;
         let same = entry.tag == first | u64::from(shift) && entry.space == space.0;
         if !same || entry.bits & need != need {

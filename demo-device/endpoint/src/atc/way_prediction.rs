@@ -39,16 +39,17 @@ impl Prediction {
         u32::from(self.sizes[region(space, address)] & 63)
     }
 
-    /// The index that the entry of the 2^`shift` bytes from an address on probably has.
+    /// The index that the entry of a range probably has: the one of this number among ranges of its
+    /// size.
     #[inline(always)]
-    pub fn index(&self, space: Space, first: u64, shift: u32) -> usize {
-        self.places[place(space, first, shift)].into()
+    pub fn index(&self, space: Space, number: u64) -> usize {
+        self.places[place(space, number)].into()
     }
 
     /// Notes the index of an entry. The range of all addresses has no place.
     #[inline(always)]
     pub fn stored(&mut self, space: Space, first: u64, shift: u32, index: usize) {
-        self.places[place(space, first, shift & 63)] = index as u16;
+        self.places[place(space, first >> (shift & 63))] = index as u16;
     }
 
     /// Notes what was found for an address. The range of all addresses has no size of its own.
@@ -62,9 +63,9 @@ impl Prediction {
 /// The place of the prediction for a range. Ranges of one size that follow each other share lines of
 /// the processor's caches, whatever the size.
 #[inline(always)]
-pub(super) const fn place(space: Space, first: u64, shift: u32) -> usize {
-    let number = (first >> shift).wrapping_mul(STEP) >> (SET - PAGE_SHIFT as u32);
-    (number ^ space.0 as u64) as usize % PLACES
+pub(super) const fn place(space: Space, number: u64) -> usize {
+    let hash = number.wrapping_mul(STEP) >> (SET - PAGE_SHIFT as u32);
+    (hash ^ space.0 as u64) as usize % PLACES
 }
 
 /// The place of the predicted size for the region of an address.

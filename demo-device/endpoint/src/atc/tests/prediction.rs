@@ -7,7 +7,7 @@ use super::{Access, AlignedRange, Atc, Cached, Scope, Space, cached, hit, pasid,
 /// Two ranges, of different sizes or spaces, for which the same place is predicted.
 fn predicted_alike(other: impl Fn(u64) -> (Space, AlignedRange)) -> (Space, AlignedRange) {
     let of = |(space, range): (Space, AlignedRange)| {
-        way_prediction::place(space, range.base(), range.shift().into())
+        way_prediction::place(space, range.base() >> range.shift())
     };
     let one = of((space(1), range(0x1000, 12)));
     let alike = (1..1 << 20).map(other).find(|other| of(*other) == one);
@@ -138,7 +138,7 @@ fn ranges_in_a_row_have_places_in_a_row_whatever_their_size() {
     for shift in [12, 16, 18, 21] {
         let first = 0x7f12_3456_0000_0000;
         let places: Vec<_> = (0..256)
-            .map(|n| way_prediction::place(space(1), first + (n << shift), shift))
+            .map(|n| way_prediction::place(space(1), (first >> shift) + n))
             .collect();
         // The space changes the order within a line, and some places are left out.
         let near = |pair: &&[usize]| pair[0].abs_diff(pair[1]) < 32;
