@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is above a function: its root port, behind which the unit translates, checks and remaps.
 
+mod copies;
+
 use crate::interrupts::Sender;
 use crate::link::Up;
 use crate::machine::{FunctionId, FunctionSlot, Machine, UnitSlot};
 use crate::memory::Ram;
 use crate::moment::Moment;
-use crate::prefetch::prefetch;
 use crate::sync::point;
 use pcie_ats::{
     CopyError, Function, InvalidateCompletion, MemoryAddressType, MemoryCopy, MemoryError,
@@ -14,8 +15,7 @@ use pcie_ats::{
     TranslationRequest,
 };
 use std::fmt;
-use std::sync::atomic::{Ordering, fence};
-use vm_memory::VolatileSlice;
+use std::sync::atomic::Ordering;
 use vtd::memory::Memory;
 use vtd::spec::interrupt::{Message, in_range};
 use vtd::{Access, Remapped, Request};
@@ -155,30 +155,6 @@ impl<'m> Port<'m> {
             .map_err(|(_, error)| error)
     }
 
-    /// Copies bytes of memory where they lie.
-    #[inline(always)]
-    fn copy_directly(
-        &self,
-        source: &MemoryRequest,
-        destination: &MemoryRequest,
-        length: usize,
-    ) -> Result<(), CopyError> {
-        let translated = MemoryAddressType::Translated;
-        if source.address_type != translated || destination.address_type != translated {
-            // Each is translated by itself.
-            return Err(CopyError::Apart);
-        }
-        self.check([
-            (source, length, Access::Read),
-            (destination, length, Access::Write),
-        ])
-        .map_err(|(n, error)| match n {
-            0 => CopyError::Read(error),
-            _ => CopyError::Write(error),
-        })?;
-        copy_bytes(&self.ram().all(), source, destination, length)
-    }
-
     /// Translates an untranslated request page by page (section 3.13), and accesses memory.
     fn untranslated(
         &self,
@@ -261,25 +237,6 @@ impl<'m> Port<'m> {
 #[inline(always)]
 fn last(request: &MemoryRequest, length: usize) -> Option<u64> {
     request.address.checked_add(length.saturating_sub(1) as u64)
-}
-
-/// Copies bytes of memory where they lie.
-#[inline(always)]
-fn copy_bytes(
-    all: &VolatileSlice<'_>,
-    source: &MemoryRequest,
-    destination: &MemoryRequest,
-    length: usize,
-) -> Result<(), CopyError> {
-    let slice = |address| {
-        all.subslice(address as usize, length)
-            .map_err(|_| MemoryError::Refused { address })
-    };
-    let from = slice(source.address).map_err(CopyError::Read)?;
-    let to = slice(destination.address).map_err(CopyError::Write)?;
-    fence(Ordering::AcqRel);
-    from.copy_to_volatile_slice(to);
-    Ok(())
 }
 
 /// Where memory does not answer.
@@ -369,9 +326,7 @@ impl RootPort for Port<'_> {
 
     #[inline]
     fn expect(&self, next: &MemoryCopy) {
-        let all = self.ram().all();
-        prefetch(&all, next.source.address);
-        prefetch(&all, next.destination.address);
+        self.fetch_ahead(next);
     }
 
     fn copy_all(
@@ -380,41 +335,7 @@ impl RootPort for Port<'_> {
         buffer: &mut [u8],
         permitted: &dyn Fn() -> bool,
     ) -> (usize, Option<CopyError>) {
-        let (slot, unit, all) = (self.slot(), self.unit, self.ram().all());
-        // Once for all of them, and not between two: there, each instruction counts, because the
-        // processor begins a copy of bytes only when the one before has ended.
-        let plain = |request: &MemoryRequest, length| {
-            let within = |last| slot.may_be_granted(unit, request.address, last);
-            request.pasid.is_none()
-                && request.address_type == MemoryAddressType::Translated
-                && last(request, length).is_some_and(within)
-        };
-        let plain = copies
-            .iter()
-            .all(|copy| plain(&copy.source, copy.length) && plain(&copy.destination, copy.length));
-        for (done, copy) in copies.iter().enumerate() {
-            if !permitted() {
-                return (done, None);
-            }
-            if let Some(next) = copies.get(done + 1) {
-                prefetch(&all, next.source.address);
-                prefetch(&all, next.destination.address);
-            }
-            let MemoryCopy {
-                source,
-                destination,
-                length,
-            } = copy;
-            let copied = if plain && slot.knows(unit) && !self.is_watched() {
-                copy_bytes(&all, source, destination, *length)
-            } else {
-                self.copy(source, destination, &mut buffer[..*length])
-            };
-            if let Err(error) = copied {
-                return (done, Some(error));
-            }
-        }
-        (copies.len(), None)
+        self.copy_each(copies, buffer, permitted)
     }
 
     fn publish(
