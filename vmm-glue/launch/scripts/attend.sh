@@ -83,7 +83,7 @@ listen() {
     while read -r line <&7; do
         echo "$line"
         case $line in
-        "KVM internal error"* | "error: kvm run failed"*) lost=$line ;;
+        "KVM internal error"* | "error: kvm run failed"*) lost=yes ;;
         Code=*)
             [ -z "$lost" ] || {
                 echo "KVM cannot run $name any more: its QEMU is killed"

@@ -139,11 +139,7 @@ pub fn selftests(place: &Place, options: &SelftestsOptions) -> Result<ExitCode> 
     host::architecture()?;
     let progress = Progress::new();
     let cache = Cache::open(place.cache.as_deref())?;
-    let manner = Manner {
-        depth: Depth::Quick,
-        fresh: false,
-    };
-    let workshop = Workshop::new(&cache, place.mirror.as_deref(), &progress, manner);
+    let workshop = Workshop::new(&cache, place.mirror.as_deref(), &progress, Manner::USUAL);
     let series = workshop.series(options.kernel_series)?;
     let (component, _in_use) = workshop.selftests(series)?;
     let into = &options.output;
@@ -167,11 +163,7 @@ pub fn llvm(place: &Place, options: &LlvmOptions) -> Result<ExitCode> {
     host::architecture()?;
     let progress = Progress::new();
     let cache = Cache::open(place.cache.as_deref())?;
-    let manner = Manner {
-        depth: Depth::Quick,
-        fresh: false,
-    };
-    let workshop = Workshop::new(&cache, place.mirror.as_deref(), &progress, manner);
+    let workshop = Workshop::new(&cache, place.mirror.as_deref(), &progress, Manner::USUAL);
     let (component, _in_use) = workshop.llvm(options.major)?;
     println!("{}", root::tree(&component).display());
     Ok(ExitCode::SUCCESS)
@@ -179,15 +171,7 @@ pub fn llvm(place: &Place, options: &LlvmOptions) -> Result<ExitCode> {
 
 /// Makes the missing parts.
 pub fn prepare(place: &Place, parts: &Parts, progress: &Progress) -> Result<Prepared> {
-    prepare_in(
-        place,
-        parts,
-        progress,
-        Manner {
-            depth: Depth::Quick,
-            fresh: false,
-        },
-    )
+    prepare_in(place, parts, progress, Manner::USUAL)
 }
 
 /// Makes only QEMU and the plug-in.
@@ -212,11 +196,7 @@ pub fn prepare_qemu(
     let cache = Cache::open(place.cache.as_deref())?;
     let components = Components::qemu(&cache);
     let root = &components.root;
-    let manner = Manner {
-        depth: Depth::Quick,
-        fresh: false,
-    };
-    let workshop = Workshop::new(&cache, place.mirror.as_deref(), progress, manner);
+    let workshop = Workshop::new(&cache, place.mirror.as_deref(), progress, Manner::USUAL);
     let _in_use = workshop.make(&components, || {})?;
     let tree = root::tree(root);
     let plugin = builds.plugin(Some(&tree))?;

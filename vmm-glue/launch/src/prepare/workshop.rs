@@ -65,6 +65,14 @@ pub struct Manner {
     pub fresh: bool,
 }
 
+impl Manner {
+    /// What is there and looks sound is used.
+    pub const USUAL: Self = Self {
+        depth: Depth::Quick,
+        fresh: false,
+    };
+}
+
 /// The shared state while components are made.
 #[derive(Debug)]
 pub struct Workshop<'a> {

@@ -194,8 +194,8 @@ fn restarted(bench: &mut Bench) -> anyhow::Result<Verdict> {
     ))
 }
 
-/// Resets after which the test stops waiting for a race to occur.
-const RESETS_AT_MOST: u32 = 300;
+/// Resets after which a test stops waiting for a race to occur.
+pub(super) const RESETS_AT_MOST: u32 = 300;
 
 /// Starts a context repeatedly. Each start must succeed. Given work, the context must either send
 /// its interrupt or report that it has stopped working; `lost` counts the latter.

@@ -14,6 +14,7 @@ use svmctl::abi::ioctl::{self, fdinfo};
 use svmctl::region::{PAGE, Region};
 
 use super::device::works;
+use super::resets::RESETS_AT_MOST;
 use crate::harness::bench::Bench;
 use crate::harness::{Case, Verdict, remark};
 use crate::system::sysfs::Function;
@@ -22,8 +23,6 @@ use crate::test::raw::RawFile;
 /// See the module.
 pub const CASES: &[Case] = &[Case::new("files are read and closed under resets", watched)];
 
-/// Resets after which the test stops waiting for a read in the middle of one.
-const RESETS_AT_MOST: u32 = 300;
 /// State of a context, in `fdinfo`, while its function is reset.
 const RESETTING: &str = "resetting";
 /// States that a context that is started and stopped can have, besides that.
@@ -102,15 +101,14 @@ fn watched(bench: &mut Bench) -> anyhow::Result<Verdict> {
             scope.spawn(move || read_until(file, debugfs, over, seen)),
             scope.spawn(move || open_until(device, over, opened)),
         ];
-        let counts = [seen, opened];
-        let mut result = Ok(());
         // Until one of the reads was in the middle of one, and a file was closed.
+        let happened =
+            || [seen, opened].map(|count| count.load(Ordering::Relaxed) > 0) == [true; 2];
+        let failed = || workers.iter().any(|worker| worker.is_finished());
+        let mut result = Ok(());
         while result.is_ok()
-            && !workers.iter().any(|worker| worker.is_finished())
-            && (resets < least
-                || counts
-                    .iter()
-                    .any(|count| count.load(Ordering::Relaxed) == 0))
+            && !failed()
+            && (resets < least || !happened())
             && resets < RESETS_AT_MOST
         {
             result = function.reset();
